@@ -1,0 +1,3 @@
+//! Varia, the command.
+
+fn main() {}

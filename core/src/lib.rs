@@ -1,0 +1,1 @@
+//! A VFIO PCI core in user space.

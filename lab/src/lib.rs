@@ -1,0 +1,1 @@
+//! VMs for tests and demos.

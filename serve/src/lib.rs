@@ -1,0 +1,1 @@
+//! The user-space runtime: a device, a variant and the protocol joined.

@@ -1,0 +1,1 @@
+//! Models of physical PCI devices: GH200, GB200.

@@ -1,0 +1,1 @@
+//! PCI configuration-space layouts and the VFIO ABI as typed constants.

@@ -1,0 +1,1 @@
+//! Descriptors, mappings, sockets and VFIO ioctls behind a safe interface.

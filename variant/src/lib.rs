@@ -1,0 +1,1 @@
+//! The vocabulary and the trait of a VFIO PCI variant driver.

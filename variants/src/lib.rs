@@ -1,0 +1,1 @@
+//! VFIO PCI variant drivers: nvgrace_gpu.

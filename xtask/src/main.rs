@@ -1,0 +1,3 @@
+//! Project automation behind ./x.
+
+fn main() {}
