@@ -1,1 +1,13 @@
-//! PCI configuration-space layouts and the VFIO ABI as typed constants.
+//! Layouts and numbers that other people's documents define: PCI configuration space and the
+//! VFIO user interface, as typed constants with their source named.
+//!
+//! Nothing here decides or acts. The kernel build compiles this crate as it is: no allocation, no
+//! dependency, no unsafe.
+#![no_std]
+
+pub mod errno;
+pub mod nvidia;
+pub mod pci;
+pub mod vfio;
+
+pub use errno::Errno;

@@ -1,0 +1,63 @@
+//! What NVIDIA's coherent GPUs define: firmware properties, the DVSEC, readiness registers.
+//!
+//! Source: Linux 7.2 `drivers/vfio/pci/nvgrace-gpu/main.c`, which is the public description of
+//! this interface between firmware, GPU and driver.
+
+/// NVIDIA's PCI vendor id.
+pub const VENDOR_ID: u16 = 0x10de;
+
+/// Device ids that the Linux 7.2 driver lists.
+pub mod device_id {
+    /// GH200 120GB.
+    pub const GH200_120GB: u16 = 0x2342;
+    /// GH200 480GB.
+    pub const GH200_480GB: u16 = 0x2345;
+    /// GH200 (a further SKU).
+    pub const GH200: u16 = 0x2348;
+    /// GB200.
+    pub const GB200: u16 = 0x2941;
+    /// GB300.
+    pub const GB300: u16 = 0x31c2;
+}
+
+/// ACPI `_DSD` properties of the GPU's PCI function, each an unsigned 64-bit integer.
+pub mod property {
+    /// Host-physical address of the coherent memory.
+    pub const MEM_BASE_PA: &str = "nvidia,gpu-mem-base-pa";
+    /// Length of the coherent memory in bytes; 0 when the C2C link is down.
+    pub const MEM_SIZE: &str = "nvidia,gpu-mem-size";
+    /// The first proximity domain set aside for the GPU's memory.
+    pub const MEM_PXM_START: &str = "nvidia,gpu-mem-pxm-start";
+    /// How many proximity domains are set aside.
+    pub const MEM_PXM_COUNT: &str = "nvidia,gpu-mem-pxm-count";
+}
+
+/// The GPU's register DVSEC.
+pub mod dvsec {
+    /// DVSEC id under vendor [`super::VENDOR_ID`] (`GPU_CAP_DVSEC_REGISTER`).
+    pub const ID: u16 = 3;
+    /// Offset of the u16 feature bitmap from the start of the capability (`DVSEC_BITMAP_OFFSET`).
+    pub const BITMAP: u16 = 0xa;
+    /// Bit 0 of the bitmap: MIG works with cached memory, so no resmem is needed
+    /// (`MIG_SUPPORTED_WITH_CACHED_RESMEM`).
+    pub const MIG_SUPPORTED_WITH_CACHED_RESMEM: u16 = 1 << 0;
+}
+
+/// Readiness registers in BAR0, each a u32 that reads [`STATUS_READY`](bar0::STATUS_READY).
+pub mod bar0 {
+    /// Chip-to-chip link state (`C2C_LINK_BAR0_OFFSET`).
+    pub const C2C_LINK: u64 = 0x1498;
+    /// HBM training state (`HBM_TRAINING_BAR0_OFFSET`).
+    pub const HBM_TRAINING: u64 = 0x200bc;
+    /// What both registers read when the memory can be used.
+    pub const STATUS_READY: u32 = 0xff;
+    /// The shortest BAR0 that contains both registers, in bytes.
+    pub const MIN_LEN: u64 = HBM_TRAINING + 4;
+}
+
+/// A hardwired value between GPU firmware and drivers: usemem is a multiple of this many bytes
+/// where the MIG bug splits the memory, and the guest adds it in blocks of this size.
+pub const MEMBLK_SIZE: u64 = 512 << 20;
+
+/// The least uncached carve-out that the MIG bug needs, in bytes.
+pub const RESMEM_MIN: u64 = 1 << 30;

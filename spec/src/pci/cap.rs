@@ -1,0 +1,122 @@
+//! Capabilities in the first 256 bytes: {id u8, next u8, ...}.
+//!
+//! Source: PCI Express Base Specification 6.0, sections 7.5.2 (power management), 7.5.3
+//! (PCI Express), 7.7.1 (MSI), 7.7.2 (MSI-X), 7.9.4 (vendor-specific).
+
+/// Capability ids.
+pub mod id {
+    /// Power management.
+    pub const PM: u8 = 0x01;
+    /// Vital product data.
+    pub const VPD: u8 = 0x03;
+    /// Message signalled interrupts.
+    pub const MSI: u8 = 0x05;
+    /// Vendor-specific.
+    pub const VNDR: u8 = 0x09;
+    /// PCI Express.
+    pub const EXP: u8 = 0x10;
+    /// MSI-X.
+    pub const MSIX: u8 = 0x11;
+    /// Advanced features.
+    pub const AF: u8 = 0x13;
+}
+
+/// Power management, 8 bytes.
+pub mod pm {
+    /// Bytes in the capability.
+    pub const SIZEOF: u16 = 8;
+    /// Capabilities, u16: bits 2:0 version.
+    pub const PMC: u16 = 2;
+    /// Control and status, u16.
+    pub const CTRL: u16 = 4;
+    /// Bits 1:0 of [`CTRL`]: 0 is D0, 3 is D3hot.
+    pub const CTRL_STATE_MASK: u16 = 0x3;
+    /// Bit 3 of [`CTRL`]: going from D3hot to D0 does not reset the function.
+    pub const CTRL_NO_SOFT_RESET: u16 = 1 << 3;
+}
+
+/// MSI; 10, 14, 20 or 24 bytes by its flags.
+pub mod msi {
+    /// Message control, u16.
+    pub const FLAGS: u16 = 2;
+    /// MSI enable.
+    pub const FLAGS_ENABLE: u16 = 1 << 0;
+    /// Bits 3:1: log2 of the vectors asked for.
+    pub const FLAGS_QMASK: u16 = 0x7 << 1;
+    /// Bits 6:4: log2 of the vectors granted.
+    pub const FLAGS_QSIZE: u16 = 0x7 << 4;
+    /// 64-bit addresses.
+    pub const FLAGS_64BIT: u16 = 1 << 7;
+    /// Per-vector masking.
+    pub const FLAGS_MASKBIT: u16 = 1 << 8;
+    /// Message address, low half, u32.
+    pub const ADDRESS_LO: u16 = 4;
+    /// Message address, high half, u32, in the 64-bit form.
+    pub const ADDRESS_HI: u16 = 8;
+    /// Message data, u16, in the 64-bit form.
+    pub const DATA_64: u16 = 12;
+    /// Mask bits, u32, in the 64-bit maskable form.
+    pub const MASK_64: u16 = 16;
+    /// Pending bits, u32, in the 64-bit maskable form.
+    pub const PENDING_64: u16 = 20;
+    /// Bytes in the 64-bit maskable form.
+    pub const SIZEOF_64_MASK: u16 = 24;
+}
+
+/// MSI-X, 12 bytes.
+pub mod msix {
+    /// Bytes in the capability.
+    pub const SIZEOF: u16 = 12;
+    /// Message control, u16.
+    pub const FLAGS: u16 = 2;
+    /// Bits 10:0: table size minus one.
+    pub const FLAGS_QSIZE: u16 = 0x7ff;
+    /// All vectors masked.
+    pub const FLAGS_MASKALL: u16 = 1 << 14;
+    /// MSI-X enable.
+    pub const FLAGS_ENABLE: u16 = 1 << 15;
+    /// Table offset and BAR indicator, u32.
+    pub const TABLE: u16 = 4;
+    /// Pending bit array offset and BAR indicator, u32.
+    pub const PBA: u16 = 8;
+    /// Bits 2:0 of [`TABLE`] and [`PBA`]: the BAR.
+    pub const BIR_MASK: u32 = 0x7;
+    /// Bytes in a table entry {address lo, address hi, data, vector control: u32 each}.
+    pub const ENTRY_SIZE: u64 = 16;
+}
+
+/// PCI Express, 0x3c bytes in version 2.
+pub mod exp {
+    /// Bytes in a version 2 capability.
+    pub const SIZEOF_V2: u16 = 0x3c;
+    /// Capabilities, u16: bits 3:0 version, bits 7:4 device and port type.
+    pub const FLAGS: u16 = 2;
+    /// Port type of an endpoint, in bits 7:4 of [`FLAGS`].
+    pub const TYPE_ENDPOINT: u16 = 0;
+    /// Device capabilities, u32.
+    pub const DEVCAP: u16 = 4;
+    /// Bit 28 of [`DEVCAP`]: function-level reset.
+    pub const DEVCAP_FLR: u32 = 1 << 28;
+    /// Device control, u16.
+    pub const DEVCTL: u16 = 8;
+    /// Bit 15 of [`DEVCTL`]: start a function-level reset; always reads zero.
+    pub const DEVCTL_BCR_FLR: u16 = 1 << 15;
+    /// Device status, u16.
+    pub const DEVSTA: u16 = 10;
+    /// Link capabilities, u32.
+    pub const LNKCAP: u16 = 12;
+    /// Link control, u16.
+    pub const LNKCTL: u16 = 16;
+    /// Link status, u16.
+    pub const LNKSTA: u16 = 18;
+    /// Device capabilities 2, u32.
+    pub const DEVCAP2: u16 = 0x24;
+    /// Device control 2, u16.
+    pub const DEVCTL2: u16 = 0x28;
+    /// Link capabilities 2, u32.
+    pub const LNKCAP2: u16 = 0x2c;
+    /// Link control 2, u16.
+    pub const LNKCTL2: u16 = 0x30;
+    /// Link status 2, u16.
+    pub const LNKSTA2: u16 = 0x32;
+}
