@@ -1,0 +1,377 @@
+//! Memory that a server shares with its clients: a memfd or a file.
+//!
+//! The server itself reads and writes through `pread` and `pwrite`, not through
+//! a mapping of its own. The page cache is coherent with every shared mapping
+//! that a client makes of the same file, so both see the same bytes; and a
+//! client that truncates a backing file behind our back gives the server an
+//! error instead of a SIGBUS. A memfd is sealed, so that there nobody can.
+//!
+//! Two accesses of the same bytes from two threads, or from a thread and a
+//! client's mapping, can tear, as they can on the memory of a real device.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, memfd_create};
+use rustix::io::{Errno, pread, pwrite, retry_on_intr};
+
+/// Bytes written at a time by [`SharedMemory::fill`].
+const FILL_CHUNK: usize = 1 << 16;
+
+/// What went wrong with shared memory.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The range does not lie inside the memory.
+    #[error("{len} bytes at offset {offset:#x} reach beyond the {size:#x} bytes of this memory")]
+    OutOfRange {
+        /// First byte of the access.
+        offset: u64,
+        /// Number of bytes of the access.
+        len: u64,
+        /// Length of the memory in bytes.
+        size: u64,
+    },
+    /// The file behind the memory became shorter while it was in use.
+    #[error(
+        "the file behind this memory ends before offset {offset:#x}: it was truncated while in use; restore its size"
+    )]
+    Truncated {
+        /// First byte that is no longer there.
+        offset: u64,
+    },
+    /// The file to open does not exist.
+    #[error("{}: no such file; create it with `truncate -s {need} {}`", path.display(), path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that are needed.
+        need: u64,
+    },
+    /// The file may not be opened for reading and writing.
+    #[error("{}: cannot be opened for reading and writing ({source}); the device's memory is writable, so give this user write permission on it", path.display())]
+    NotWritable {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The path is a directory, a socket or another thing without bytes.
+    #[error("{}: not a regular file; device memory needs one, or a memfd", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file is shorter than what has to fit in.
+    #[error(
+        "{what} has {size} bytes and {need} are needed; enlarge it with `truncate -s {need}` or ask for less memory"
+    )]
+    TooSmall {
+        /// The file, or "the descriptor".
+        what: String,
+        /// Bytes it has.
+        size: u64,
+        /// Bytes that are needed.
+        need: u64,
+    },
+    /// The length is zero or cannot be a file's length.
+    #[error("a memory of {len} bytes cannot be made; use 1 to {max} bytes", max = i64::MAX)]
+    BadLength {
+        /// The length asked for.
+        len: u64,
+    },
+    /// Another error of the kernel.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was attempted.
+        what: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl MemoryError {
+    fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Io {
+            what: what.into(),
+            source: source.into(),
+        }
+    }
+}
+
+/// A range of a memfd or of a file, shared between the server and its clients.
+///
+/// `Send` and `Sync`: all methods take `&self`.
+#[derive(Debug)]
+pub struct SharedMemory {
+    fd: OwnedFd,
+    base: u64,
+    len: u64,
+}
+
+impl SharedMemory {
+    /// A new sparse memfd of `len` bytes, all zero, named `name` in
+    /// `/proc/<pid>/maps`.
+    ///
+    /// It is sealed: its size and its seals cannot be changed by anybody who
+    /// receives the descriptor.
+    pub fn anonymous(name: &str, len: u64) -> Result<Self, MemoryError> {
+        check_length(len)?;
+        let what = || format!("memfd {name} of {len} bytes");
+        let fd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+            .map_err(|e| MemoryError::io(what(), e))?;
+        rustix::fs::ftruncate(&fd, len).map_err(|e| MemoryError::io(what(), e))?;
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+            .map_err(|e| MemoryError::io(what(), e))?;
+        Ok(Self { fd, base: 0, len })
+    }
+
+    /// The first `len` bytes of the existing file at `path`, which must be
+    /// writable and at least that long.
+    pub fn open_file(path: &Path, len: u64) -> Result<Self, MemoryError> {
+        check_length(len)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(|source| open_error(path, len, source))?;
+        Self::of_file(path, file, len)
+    }
+
+    /// As [`open_file`](Self::open_file), but a file that is absent is made,
+    /// sparse and all zero. A file that exists keeps its bytes and its length.
+    pub fn create_file(path: &Path, len: u64) -> Result<Self, MemoryError> {
+        check_length(len)?;
+        match OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)
+        {
+            Ok(file) => {
+                file.set_len(len).map_err(|e| {
+                    MemoryError::io(format!("{}: set length {len}", path.display()), e)
+                })?;
+                Self::of_file(path, file, len)
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Self::open_file(path, len),
+            Err(e) => Err(open_error(path, len, e)),
+        }
+    }
+
+    /// `len` bytes from `offset` of a descriptor that somebody passed to us.
+    ///
+    /// A regular file or memfd must be long enough now; that it stays so is not
+    /// assumed.
+    pub fn from_fd(fd: OwnedFd, offset: u64, len: u64) -> Result<Self, MemoryError> {
+        check_length(len)?;
+        let need = offset
+            .checked_add(len)
+            .ok_or(MemoryError::BadLength { len })?;
+        check_length(need)?;
+        let size = file_size(fd.as_fd(), "the descriptor")?;
+        if let Some(size) = size
+            && size < need
+        {
+            return Err(MemoryError::TooSmall {
+                what: "the descriptor's file".into(),
+                size,
+                need,
+            });
+        }
+        Ok(Self {
+            fd,
+            base: offset,
+            len,
+        })
+    }
+
+    fn of_file(path: &Path, file: File, need: u64) -> Result<Self, MemoryError> {
+        let fd = OwnedFd::from(file);
+        let name = path.display().to_string();
+        match file_size(fd.as_fd(), &name)? {
+            None => Err(MemoryError::NotAFile { path: path.into() }),
+            Some(size) if size < need => Err(MemoryError::TooSmall {
+                what: name,
+                size,
+                need,
+            }),
+            Some(_) => Ok(Self {
+                fd,
+                base: 0,
+                len: need,
+            }),
+        }
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Never true: a memory has at least one byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Where the memory begins in the file of [`as_fd`](Self::as_fd), in bytes.
+    #[must_use]
+    pub fn fd_offset(&self) -> u64 {
+        self.base
+    }
+
+    /// Bytes of storage that the whole file occupies now; less than its length
+    /// while it is sparse.
+    pub fn allocated(&self) -> Result<u64, MemoryError> {
+        let stat = rustix::fs::fstat(&self.fd).map_err(|e| MemoryError::io("fstat", e))?;
+        Ok(u64::try_from(stat.st_blocks)
+            .unwrap_or(0)
+            .saturating_mul(512))
+    }
+
+    /// Fill `buf` with the bytes from `offset` on.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), MemoryError> {
+        let mut at = self.start(offset, buf.len() as u64)?;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let done = retry_on_intr(|| pread(&self.fd, &mut *rest, at))
+                .map_err(|e| MemoryError::io("read device memory", e))?;
+            if done == 0 {
+                return Err(MemoryError::Truncated {
+                    offset: at - self.base,
+                });
+            }
+            at += done as u64;
+            rest = rest.get_mut(done..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Store `data` from `offset` on.
+    pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), MemoryError> {
+        let mut at = self.start(offset, data.len() as u64)?;
+        let mut rest = data;
+        while !rest.is_empty() {
+            let done = retry_on_intr(|| pwrite(&self.fd, rest, at))
+                .map_err(|e| MemoryError::io("write device memory", e))?;
+            if done == 0 {
+                return Err(MemoryError::Truncated {
+                    offset: at - self.base,
+                });
+            }
+            at += done as u64;
+            rest = rest.get(done..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Set `len` bytes from `offset` on to `byte`. Zero gives the storage back
+    /// where the file system can.
+    pub fn fill(&self, offset: u64, len: u64, byte: u8) -> Result<(), MemoryError> {
+        if byte == 0 {
+            return self.discard(offset, len);
+        }
+        self.fill_by_writing(offset, len, byte)
+    }
+
+    /// Make `len` bytes from `offset` on read as zero, giving their storage
+    /// back where the file system can punch holes.
+    pub fn discard(&self, offset: u64, len: u64) -> Result<(), MemoryError> {
+        let at = self.start(offset, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match retry_on_intr(|| fallocate(&self.fd, mode, at, len)) {
+            Ok(()) => Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV) => {
+                self.fill_by_writing(offset, len, 0)
+            }
+            Err(e) => Err(MemoryError::io("discard device memory", e)),
+        }
+    }
+
+    fn fill_by_writing(&self, offset: u64, len: u64, byte: u8) -> Result<(), MemoryError> {
+        self.start(offset, len)?;
+        let chunk = [byte; FILL_CHUNK];
+        let mut done = 0;
+        while done < len {
+            let n = usize::try_from(len - done).map_or(FILL_CHUNK, |n| n.min(FILL_CHUNK));
+            self.write(offset + done, chunk.get(..n).unwrap_or(&chunk))?;
+            done += n as u64;
+        }
+        Ok(())
+    }
+
+    /// A second handle on the same bytes.
+    pub fn try_clone(&self) -> Result<Self, MemoryError> {
+        let fd = self
+            .fd
+            .try_clone()
+            .map_err(|e| MemoryError::io("duplicate descriptor", e))?;
+        Ok(Self {
+            fd,
+            base: self.base,
+            len: self.len,
+        })
+    }
+
+    /// A handle on `len` of these bytes, from `offset` on.
+    pub fn slice(&self, offset: u64, len: u64) -> Result<Self, MemoryError> {
+        check_length(len)?;
+        let base = self.start(offset, len)?;
+        Ok(Self {
+            base,
+            len,
+            ..self.try_clone()?
+        })
+    }
+
+    /// Position in the file of `offset`, when the range is inside.
+    fn start(&self, offset: u64, len: u64) -> Result<u64, MemoryError> {
+        match offset.checked_add(len) {
+            // base + len was checked when the memory was made
+            Some(end) if end <= self.len => Ok(self.base + offset),
+            _ => Err(MemoryError::OutOfRange {
+                offset,
+                len,
+                size: self.len,
+            }),
+        }
+    }
+}
+
+impl AsFd for SharedMemory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn check_length(len: u64) -> Result<(), MemoryError> {
+    if len == 0 || i64::try_from(len).is_err() {
+        return Err(MemoryError::BadLength { len });
+    }
+    Ok(())
+}
+
+/// Size of a regular file, `None` for anything else.
+fn file_size(fd: BorrowedFd<'_>, name: &str) -> Result<Option<u64>, MemoryError> {
+    let stat = rustix::fs::fstat(fd).map_err(|e| MemoryError::io(format!("fstat {name}"), e))?;
+    let regular = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
+    Ok(regular.then(|| u64::try_from(stat.st_size).unwrap_or(0)))
+}
+
+fn open_error(path: &Path, need: u64, source: io::Error) -> MemoryError {
+    let path = path.to_path_buf();
+    match source.kind() {
+        io::ErrorKind::NotFound => MemoryError::Missing { path, need },
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            MemoryError::NotWritable { path, source }
+        }
+        io::ErrorKind::IsADirectory => MemoryError::NotAFile { path },
+        _ => MemoryError::io(path.display().to_string(), source),
+    }
+}
