@@ -1,0 +1,273 @@
+//! A region of memory outside every physical BAR, presented as a BAR that may be larger.
+//!
+//! A BAR is a power of two, the memory need not be. Bytes from `length` to `size` exist for the
+//! user and not for the hardware: they read as 0xFF and drop writes, as the hardware itself does
+//! beyond its end (Linux 7.2 `drivers/vfio/pci/nvgrace-gpu/main.c:nvgrace_gpu_read_mem`).
+
+use varia_spec::{
+    Errno,
+    vfio::{MAX_REGION_SIZE, region_flags},
+};
+
+use crate::{
+    config::Direction,
+    units::{BarSize, HostPhys},
+};
+
+/// How the CPU maps and accesses the memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum MemoryType {
+    /// Cached, at byte granularity.
+    Cached,
+    /// Uncached with write combining (arm64 NORMAL_NC), in naturally aligned pieces of 8, 4, 2 or
+    /// 1 bytes.
+    WriteCombining,
+}
+
+/// Memory presented as a BAR. Immutable; the constructor checks what must hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemoryRegion {
+    base: HostPhys,
+    length: u64,
+    size: BarSize,
+    memory: MemoryType,
+}
+
+/// What `VFIO_DEVICE_GET_REGION_INFO` says of a region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RegionInfo {
+    /// Bytes.
+    pub size: u64,
+    /// [`region_flags`] without `CAPS`, which the packing of a capability adds.
+    pub flags: u32,
+    /// The one area that can be mapped: offset and length in bytes.
+    pub mappable: (u64, u64),
+}
+
+/// Whether an access starts, and with how many bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Begin {
+    /// It fails at once.
+    Refuse(Errno),
+    /// It is served, `count` bytes at most.
+    Serve {
+        /// The count clipped to the region, in bytes.
+        count: u64,
+        /// Whether the device must be ready first, even when the count is 0.
+        needs_ready: bool,
+    },
+}
+
+/// Where a piece of an access goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SegmentKind {
+    /// Memory at this address, accessed as this type.
+    Memory(HostPhys, MemoryType),
+    /// Nothing is there: a read gives 0xFF.
+    Ones,
+    /// Nothing is there: a write is counted and dropped.
+    Drop,
+}
+
+/// The first piece of an access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Segment {
+    /// Bytes in the piece: at least 1 unless nothing was asked for.
+    pub len: u64,
+    /// Where it goes.
+    pub kind: SegmentKind,
+}
+
+impl MemoryRegion {
+    /// `length` bytes of memory at `base` behind a BAR of `size`.
+    ///
+    /// `EINVAL` for a length of 0 or beyond the size, `EOVERFLOW` for memory that ends beyond 64
+    /// bits and for a size that a VFIO file position can't address
+    /// ([`MAX_REGION_SIZE`]).
+    pub const fn new(
+        base: HostPhys,
+        length: u64,
+        size: BarSize,
+        memory: MemoryType,
+    ) -> Result<Self, Errno> {
+        if length == 0 || length > size.get() {
+            return Err(Errno::EINVAL);
+        }
+        if size.get() > MAX_REGION_SIZE || base.checked_add(length).is_none() {
+            return Err(Errno::EOVERFLOW);
+        }
+        Ok(Self {
+            base,
+            length,
+            size,
+            memory,
+        })
+    }
+
+    /// Host-physical address of the first byte.
+    pub const fn base(&self) -> HostPhys {
+        self.base
+    }
+
+    /// Bytes of memory.
+    pub const fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The size of the BAR.
+    pub const fn size(&self) -> BarSize {
+        self.size
+    }
+
+    /// How the memory is mapped.
+    pub const fn memory(&self) -> MemoryType {
+        self.memory
+    }
+
+    /// The region's info.
+    pub const fn info(&self) -> RegionInfo {
+        RegionInfo {
+            size: self.size.get(),
+            flags: region_flags::READ | region_flags::WRITE | region_flags::MMAP,
+            mappable: (0, self.length),
+        }
+    }
+
+    /// Starts a read or write of `count` bytes at `offset`.
+    ///
+    /// A read, and a write that starts in the memory, wait for the device even when `count` is 0;
+    /// a write that starts beyond the memory has nothing to wait for.
+    pub const fn begin(&self, direction: Direction, offset: u64, count: u64) -> Begin {
+        let Some(room) = self.size.get().checked_sub(offset) else {
+            return Begin::Refuse(Errno::EINVAL);
+        };
+        if room == 0 {
+            return Begin::Refuse(Errno::EINVAL);
+        }
+        let needs_ready = match direction {
+            Direction::Read => true,
+            Direction::Write => offset < self.length,
+        };
+        Begin::Serve {
+            count: if count < room { count } else { room },
+            needs_ready,
+        }
+    }
+
+    /// The first piece of `offset..offset + count`, which [`MemoryRegion::begin`] has clipped.
+    pub const fn segment(&self, direction: Direction, offset: u64, count: u64) -> Segment {
+        let here = self.length.saturating_sub(offset);
+        match self.base.checked_add(offset) {
+            Some(at) if here > 0 => Segment {
+                len: if count < here { count } else { here },
+                kind: SegmentKind::Memory(at, self.memory),
+            },
+            _ => Segment {
+                len: count,
+                kind: match direction {
+                    Direction::Read => SegmentKind::Ones,
+                    Direction::Write => SegmentKind::Drop,
+                },
+            },
+        }
+    }
+}
+
+/// The width in bytes of the first naturally aligned piece of `len` bytes at `at`: 8, 4, 2 or 1.
+pub const fn natural_width(at: HostPhys, len: u64) -> u64 {
+    let mut width = 8;
+    while width > 1 && (!at.0.is_multiple_of(width) || width > len) {
+        width /= 2;
+    }
+    width
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: HostPhys = HostPhys(0x42_0000_0000);
+
+    fn region() -> MemoryRegion {
+        let size = BarSize::covering(0x2000).expect("above zero");
+        MemoryRegion::new(BASE, 0x1800, size, MemoryType::Cached).expect("a good region")
+    }
+
+    #[test]
+    fn the_constructor_refuses_what_could_not_be_served() {
+        let new = |base, length, size| {
+            let size = BarSize::covering(size).expect("above zero");
+            MemoryRegion::new(HostPhys(base), length, size, MemoryType::Cached).map(|_| ())
+        };
+        assert_eq!(new(0, 0, 4096), Err(Errno::EINVAL));
+        assert_eq!(new(0, 4097, 4096), Err(Errno::EINVAL));
+        assert_eq!(new(u64::MAX - 4095, 4096, 4096), Err(Errno::EOVERFLOW));
+        assert_eq!(new(0, 4096, 1 << 41), Err(Errno::EOVERFLOW));
+        assert_eq!(new(0, 4096, 1 << 40), Ok(()));
+    }
+
+    #[test]
+    fn an_access_from_the_end_of_the_bar_is_refused_and_others_are_clipped() {
+        let region = region();
+        assert_eq!(
+            region.begin(Direction::Read, 0x2000, 0),
+            Begin::Refuse(Errno::EINVAL)
+        );
+        assert_eq!(
+            region.begin(Direction::Write, u64::MAX, 1),
+            Begin::Refuse(Errno::EINVAL)
+        );
+        let serve = |count, needs_ready| Begin::Serve { count, needs_ready };
+        assert_eq!(region.begin(Direction::Read, 0x1fff, 100), serve(1, true));
+        assert_eq!(region.begin(Direction::Read, 0, 0), serve(0, true));
+        assert_eq!(region.begin(Direction::Write, 0x17ff, 0), serve(0, true));
+        assert_eq!(region.begin(Direction::Write, 0x1800, 4), serve(4, false));
+    }
+
+    #[test]
+    fn bytes_beyond_the_memory_are_ones_or_dropped() {
+        let region = region();
+        let memory = |offset, len| Segment {
+            len,
+            kind: SegmentKind::Memory(HostPhys(BASE.0 + offset), MemoryType::Cached),
+        };
+        assert_eq!(
+            region.segment(Direction::Read, 0x17fe, 4),
+            memory(0x17fe, 2)
+        );
+        assert_eq!(
+            region.segment(Direction::Write, 0x1000, 4),
+            memory(0x1000, 4)
+        );
+        let ones = Segment {
+            len: 2,
+            kind: SegmentKind::Ones,
+        };
+        assert_eq!(region.segment(Direction::Read, 0x1800, 2), ones);
+        let dropped = Segment {
+            len: 5,
+            kind: SegmentKind::Drop,
+        };
+        assert_eq!(region.segment(Direction::Write, 0x1fff, 5), dropped);
+    }
+
+    #[test]
+    fn natural_pieces_are_aligned_and_fit() {
+        for (at, len, width) in [
+            (0, 16, 8),
+            (1, 16, 1),
+            (2, 16, 2),
+            (4, 16, 4),
+            (8, 7, 4),
+            (12, 8, 4),
+            (8, 3, 2),
+            (8, 1, 1),
+        ] {
+            assert_eq!(
+                natural_width(HostPhys(at), len),
+                width,
+                "{len} bytes at {at}"
+            );
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What a runtime finds out before a device is served, and the variant's answer.
+
+use core::fmt;
+
+use varia_spec::Errno;
+
+use crate::units::PageShift;
+
+/// One thing that a runtime finds out. Its [`Answer`] is a number or an errno.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Question {
+    /// A firmware property (`_DSD`) of the function: an unsigned 64-bit integer.
+    Property(&'static str),
+    /// The configuration offset of a DVSEC; `ENOENT` when absent.
+    DvsecOffset {
+        /// The DVSEC's vendor.
+        vendor: u16,
+        /// The DVSEC's id.
+        id: u16,
+    },
+    /// A little-endian u16 at an offset from the start of a DVSEC; `ENOENT` when absent.
+    DvsecWord {
+        /// The DVSEC's vendor.
+        vendor: u16,
+        /// The DVSEC's id.
+        id: u16,
+        /// Bytes from the start of the capability.
+        offset: u16,
+    },
+}
+
+/// The most questions that a variant asks; runtimes keep their answers in a fixed array.
+pub const MAX_QUESTIONS: usize = 8;
+
+/// What a runtime found out.
+pub type Answer = Result<u64, Errno>;
+
+/// What holds for the whole host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Environment {
+    /// The base page size.
+    pub page: PageShift,
+    /// The option `honour_memory_enable`: reads and writes of a memory region fail with `EIO`
+    /// while memory is disabled in the command register. Off, they reach the memory, because the
+    /// hardware answers ~0 and drops writes by itself.
+    pub honour_memory_enable: bool,
+}
+
+/// Whether a device is served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The variant serves it.
+    Serve,
+    /// The base serves it alone, for this reason.
+    Decline(Decline),
+    /// The probe fails.
+    Fail(Refusal),
+}
+
+/// Why the base serves a device alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decline {
+    /// A firmware property is missing or has the wrong type.
+    Property {
+        /// The property's name.
+        name: &'static str,
+        /// What the look-up gave.
+        errno: Errno,
+    },
+    /// The memory's size is 0: its link to the CPU is down.
+    LinkDown,
+}
+
+/// Why a probe fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The memory is smaller than what must be reserved (`EOVERFLOW`).
+    BelowReserve {
+        /// Bytes there are.
+        size: u64,
+        /// Bytes to reserve.
+        reserve: u64,
+    },
+    /// Nothing is left once the reserve is taken and the rest rounded down (`EINVAL`).
+    NothingUsable {
+        /// Bytes there are.
+        size: u64,
+        /// Bytes that would do.
+        least: u64,
+    },
+    /// The base is not a multiple of the page size (`EINVAL`).
+    BaseNotPageAligned {
+        /// The base in bytes.
+        base: u64,
+        /// The page size in bytes.
+        page: u64,
+    },
+    /// The memory ends beyond 64 bits (`EOVERFLOW`).
+    BeyondAddresses {
+        /// The base in bytes.
+        base: u64,
+        /// Bytes there are.
+        size: u64,
+    },
+    /// A BAR that covers it would not fit a VFIO file position (`EOVERFLOW`).
+    BarTooLarge {
+        /// Bytes to cover.
+        length: u64,
+    },
+}
+
+impl Refusal {
+    /// The errno that the probe returns.
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::BelowReserve { .. } | Self::BeyondAddresses { .. } | Self::BarTooLarge { .. } => {
+                Errno::EOVERFLOW
+            }
+            Self::NothingUsable { .. } | Self::BaseNotPageAligned { .. } => Errno::EINVAL,
+        }
+    }
+}
+
+impl fmt::Display for Decline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Property { name, errno } => write!(
+                f,
+                "firmware property {name} can't be read ({}): served as a plain PCI device without \
+                 its coherent memory; check the host's ACPI tables",
+                errno.name()
+            ),
+            Self::LinkDown => f.write_str(
+                "firmware reports a memory size of 0, so the chip-to-chip link is down: served as \
+                 a plain PCI device without its coherent memory; check the link and reset the host",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BelowReserve { size, reserve } => {
+                write!(
+                    f,
+                    "memory size {size:#x} is smaller than the {reserve:#x} bytes to reserve from it"
+                )
+            }
+            Self::NothingUsable { size, least } => {
+                write!(
+                    f,
+                    "memory size {size:#x} leaves nothing usable: at least {least:#x} bytes are needed"
+                )
+            }
+            Self::BaseNotPageAligned { base, page } => {
+                write!(
+                    f,
+                    "memory base {base:#x} is not a multiple of the page size {page:#x}"
+                )
+            }
+            Self::BeyondAddresses { base, size } => {
+                write!(
+                    f,
+                    "memory of {size:#x} bytes at {base:#x} ends beyond 64 bits"
+                )
+            }
+            Self::BarTooLarge { length } => write!(
+                f,
+                "memory of {length:#x} bytes needs a BAR above 1 TiB, which VFIO can't address"
+            ),
+        }
+    }
+}

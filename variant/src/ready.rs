@@ -1,0 +1,183 @@
+//! Readiness after a reset: generations, and a wait that belongs to one operation.
+//!
+//! A reset can finish at any moment, on any CPU, while another operation is looking whether the
+//! device is ready after an earlier one. So readiness is not a flag but a pair of counters: every
+//! reset raises `reset`, and a look that succeeds raises `ready` to the value that `reset` had
+//! *before* the registers were read. Ready means equal. A late success can never hide a newer
+//! reset.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use varia_spec::Errno;
+
+use crate::units::{Millis, Monotonic};
+
+/// The most registers that one look reads.
+pub const MAX_REGISTERS: usize = 2;
+
+/// A little-endian u32 that tells whether the device is ready.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Register {
+    /// At this offset in BAR0.
+    Bar0(u64),
+    /// At this offset in the device's own configuration space.
+    Config(u16),
+}
+
+/// The registers of one look, in the order in which they are read.
+pub type Registers = [Option<Register>; MAX_REGISTERS];
+
+/// What the runtime sampled in the present lock hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sample {
+    /// The time.
+    pub now: Monotonic,
+    /// Whether memory is enabled in the command register and the device is in D0.
+    pub memory_enabled: bool,
+}
+
+/// The number of resets that a look had seen when it began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct Generation(pub u64);
+
+/// One operation's wait for readiness, by value on that operation's stack: one deadline over all
+/// its retries. What its fields mean is the variant's affair.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Wait {
+    /// When to give up; `None` before the first look.
+    pub deadline: Option<Monotonic>,
+    /// A phase of the wait that has been reached and moved the deadline.
+    pub extended: bool,
+}
+
+/// Before a look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Before {
+    /// Nothing to wait for: act, in this lock hold.
+    Ready,
+    /// Read these registers, in this lock hold.
+    Look {
+        /// To be handed back with the values.
+        generation: Generation,
+        /// What to read.
+        registers: Registers,
+    },
+    /// The operation fails.
+    Failed(Errno),
+}
+
+/// After a look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum After {
+    /// Act, in this lock hold.
+    Ready,
+    /// Drop the lock, sleep this long (killable; 0 is just dropping it), and begin again with the
+    /// same wait.
+    Sleep(Millis),
+    /// The operation fails.
+    Failed(Errno),
+}
+
+/// How often the device was reset, and which reset it is known to be ready after.
+#[derive(Debug)]
+pub struct Generations {
+    reset: AtomicU64,
+    ready: AtomicU64,
+}
+
+impl Default for Generations {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Generations {
+    /// A device of which nothing is known yet: not ready.
+    pub const fn new() -> Self {
+        Self {
+            reset: AtomicU64::new(1),
+            ready: AtomicU64::new(0),
+        }
+    }
+
+    /// A reset has finished.
+    pub fn reset_done(&self) {
+        self.reset.fetch_add(1, Ordering::Release);
+    }
+
+    /// Begins a look; load this before any register is read.
+    pub fn look(&self) -> Generation {
+        Generation(self.reset.load(Ordering::Acquire))
+    }
+
+    /// A look that began at `generation` found the device ready.
+    pub fn found_ready(&self, generation: Generation) {
+        self.ready.fetch_max(generation.0, Ordering::AcqRel);
+    }
+
+    /// Whether no reset has finished since a successful look began.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire) == self.reset.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_device_is_not_ready() {
+        assert!(!Generations::new().is_ready());
+    }
+
+    #[test]
+    fn a_successful_look_makes_ready_until_the_next_reset() {
+        let generations = Generations::new();
+        generations.found_ready(generations.look());
+        assert!(generations.is_ready());
+        generations.reset_done();
+        assert!(!generations.is_ready());
+    }
+
+    #[test]
+    fn a_late_success_does_not_hide_a_newer_reset() {
+        let generations = Generations::new();
+        let early = generations.look();
+        generations.reset_done();
+        generations.found_ready(early);
+        assert!(!generations.is_ready());
+    }
+
+    #[test]
+    fn an_older_success_does_not_undo_a_newer_one() {
+        let generations = Generations::new();
+        let early = generations.look();
+        generations.reset_done();
+        generations.found_ready(generations.look());
+        generations.found_ready(early);
+        assert!(generations.is_ready());
+    }
+
+    #[test]
+    fn no_reset_is_lost_between_racing_looks_and_resets() {
+        let generations = Generations::new();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        generations.found_ready(generations.look());
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for _ in 0..20_000 {
+                    generations.reset_done();
+                }
+            });
+        });
+        generations.reset_done();
+        assert!(!generations.is_ready());
+        assert_eq!(generations.look(), Generation(20_002));
+    }
+}
