@@ -7,9 +7,14 @@
 //! else can change is ever handed out.
 //!
 //! What it is not: it knows no protocol, no PCI and no variant. Errors are
-//! small enums that name the value that was wrong; [`std::io::Error`] inside
-//! them carries what the kernel said.
+//! small enums that name the value that was wrong; [`std::io::Error`] or
+//! [`varia_spec::errno::Errno`] inside them is what the kernel said.
 
+pub mod errno;
 pub mod event;
+pub mod mapping;
 pub mod memory;
+pub mod socket;
 mod time;
+pub mod vfio;
+pub mod wait;

@@ -1,0 +1,299 @@
+//! A range of a descriptor mapped into this process: a region of a VFIO device,
+//! or memory that a vfio-user server shared.
+//!
+//! Whoever else holds the descriptor can change the bytes at any moment, so no
+//! reference to them is ever made: [`Mapping::read`] and [`Mapping::write`] use
+//! volatile accesses, each naturally aligned and at most 8 bytes wide, in
+//! ascending order of address. An access that starts at a multiple of 8 and is
+//! 1, 2, 4 or 8 bytes long is one machine access, which is what a register
+//! wants.
+//!
+//! An access to a page that cannot be faulted in (a VFIO region with memory
+//! decoding off, a file that ends before) is a SIGBUS that ends the process.
+//! Where that can happen, ask [`Mapping::touch`] first, or use
+//! [`Mapping::peek`] and [`Mapping::poke`]: they let the kernel make the access
+//! by copying through a pipe, and a fault comes back as `EFAULT`. The kernel
+//! chooses the width of its accesses, so these are for memory, not registers.
+
+use std::ffi::c_void;
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr::NonNull;
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::pipe::{PipeFlags, pipe_with};
+use varia_spec::errno::Errno;
+
+use crate::errno;
+
+/// Bytes that go through a pipe at once: the smallest capacity a pipe has.
+const PIPE_CHUNK: usize = 4096;
+
+/// What may be done with a mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reads only.
+    ReadOnly,
+    /// Reads and writes.
+    ReadWrite,
+}
+
+/// Where writes to a mapping go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// To the file or device.
+    Shared,
+    /// To a private copy.
+    Private,
+}
+
+/// A mapping of a descriptor, removed when it is dropped.
+#[derive(Debug)]
+pub struct Mapping {
+    start: NonNull<u8>,
+    len: usize,
+    access: Access,
+}
+
+// SAFETY: the mapping is not tied to the thread that made it, and it is removed
+// only by `drop`, which has it exclusively.
+unsafe impl Send for Mapping {}
+// SAFETY: through `&self` the bytes are reached by volatile accesses and by the
+// kernel only, never by references. Two racing accesses may tear, as accesses
+// by another process may; no value of ours depends on them.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Map `len` bytes from `offset` of `fd`. `offset` must be a multiple of the
+    /// page size.
+    ///
+    /// Errors: what `mmap` says; `EINVAL` for a length of zero or one that does
+    /// not fit the address space.
+    pub fn new(
+        fd: impl AsFd,
+        offset: u64,
+        len: u64,
+        access: Access,
+        share: Share,
+    ) -> Result<Self, Errno> {
+        let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+        if len == 0 || isize::try_from(len).is_err() {
+            return Err(Errno::EINVAL);
+        }
+        let prot = match access {
+            Access::ReadOnly => ProtFlags::READ,
+            Access::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
+        };
+        let flags = match share {
+            Share::Shared => MapFlags::SHARED,
+            Share::Private => MapFlags::PRIVATE,
+        };
+        // SAFETY: the address is null, so the kernel chooses an unused range and
+        // no existing object is affected.
+        let start = unsafe { mmap(std::ptr::null_mut(), len, prot, flags, fd, offset) }
+            .map_err(errno::of_rustix)?;
+        let start = NonNull::new(start.cast()).ok_or(Errno::EFAULT)?;
+        Ok(Self { start, len, access })
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never true: an empty mapping cannot be made.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The address of the first byte in this process, for an ioctl that takes
+    /// one (`MAP_DMA`).
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        self.start.as_ptr() as u64
+    }
+
+    /// Copy the bytes from `offset` on into `buf`; `EINVAL` when they are not
+    /// all inside.
+    pub fn read(&self, offset: usize, buf: &mut [u8]) -> Result<(), Errno> {
+        let mut at = self.at(offset, buf.len())?;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let width = widest(at as usize, rest.len());
+            let (piece, tail) = rest.split_at_mut_checked(width).ok_or(Errno::EINVAL)?;
+            match <&mut [u8; 8]>::try_from(&mut *piece) {
+                // SAFETY: `at()` checked the range, `widest` the alignment.
+                Ok(word) => *word = unsafe { at.cast::<u64>().read_volatile() }.to_ne_bytes(),
+                Err(_) => read_piece(at, piece),
+            }
+            // SAFETY: still inside the range checked by `at()`, or one past it.
+            at = unsafe { at.add(width) };
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    /// Store `data` from `offset` on; `EINVAL` when it does not all fit inside,
+    /// `EACCES` when the mapping is read-only.
+    pub fn write(&self, offset: usize, data: &[u8]) -> Result<(), Errno> {
+        let mut at = self.at(offset, data.len())?;
+        if self.access == Access::ReadOnly {
+            return Err(Errno::EACCES);
+        }
+        let mut rest = data;
+        while !rest.is_empty() {
+            let width = widest(at as usize, rest.len());
+            let (piece, tail) = rest.split_at_checked(width).ok_or(Errno::EINVAL)?;
+            match <[u8; 8]>::try_from(piece) {
+                // SAFETY: `at()` checked the range, `widest` the alignment, and
+                // the mapping is writable.
+                Ok(word) => unsafe { at.cast::<u64>().write_volatile(u64::from_ne_bytes(word)) },
+                Err(_) => write_piece(at, piece),
+            }
+            // SAFETY: still inside the range checked by `at()`, or one past it.
+            at = unsafe { at.add(width) };
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    /// Fault in the page of `offset` by reading one byte of it; `EFAULT` when
+    /// it cannot be, `EINVAL` when it lies outside.
+    pub fn touch(&self, offset: usize) -> Result<u8, Errno> {
+        let mut byte = [0];
+        self.peek(offset, &mut byte)?;
+        let [byte] = byte;
+        Ok(byte)
+    }
+
+    /// As [`read`](Self::read), with faults reported: how many bytes could be
+    /// read, or `EFAULT` when the first could not be.
+    pub fn peek(&self, offset: usize, buf: &mut [u8]) -> Result<usize, Errno> {
+        let start = self.at(offset, buf.len())?;
+        let (read_end, write_end) =
+            pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(errno::of_rustix)?;
+        let mut done = 0;
+        for piece in buf.chunks_mut(PIPE_CHUNK) {
+            // SAFETY: `at()` checked the range; the kernel reads it and reports a
+            // fault as an error.
+            let copied = unsafe {
+                libc::write(
+                    write_end.as_raw_fd(),
+                    start.add(done).cast::<c_void>(),
+                    piece.len(),
+                )
+            };
+            let copied = match usize::try_from(copied) {
+                Ok(copied) => copied,
+                Err(_) if done > 0 => return Ok(done),
+                Err(_) => return Err(errno::last()),
+            };
+            let got = rustix::io::read(&read_end, &mut *piece).map_err(errno::of_rustix)?;
+            done += got;
+            if copied < piece.len() {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    /// As [`write`](Self::write), with faults reported: how many bytes could be
+    /// written, or `EFAULT` when the first could not be.
+    pub fn poke(&self, offset: usize, data: &[u8]) -> Result<usize, Errno> {
+        let start = self.at(offset, data.len())?;
+        if self.access == Access::ReadOnly {
+            return Err(Errno::EACCES);
+        }
+        let (read_end, write_end) =
+            pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(errno::of_rustix)?;
+        let mut done = 0;
+        for piece in data.chunks(PIPE_CHUNK) {
+            rustix::io::write(&write_end, piece).map_err(errno::of_rustix)?;
+            // SAFETY: `at()` checked the range and the mapping is writable; the
+            // kernel writes it and reports a fault as an error.
+            let copied = unsafe {
+                libc::read(
+                    read_end.as_raw_fd(),
+                    start.add(done).cast::<c_void>(),
+                    piece.len(),
+                )
+            };
+            match usize::try_from(copied) {
+                Ok(copied) if copied == piece.len() => done += copied,
+                Ok(copied) => return Ok(done + copied),
+                Err(_) if done > 0 => return Ok(done),
+                Err(_) => return Err(errno::last()),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Address of `offset`, when `len` bytes from there are inside.
+    fn at(&self, offset: usize, len: usize) -> Result<*mut u8, Errno> {
+        match offset.checked_add(len) {
+            // SAFETY: offset <= self.len, so the result is inside the mapping or
+            // one past its end.
+            Some(end) if end <= self.len => Ok(unsafe { self.start.as_ptr().add(offset) }),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is the one that mmap returned, nothing else removes
+        // it, and no reference to it exists.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+/// Widest access, 1, 2, 4 or 8 bytes, that is aligned at `address` and not
+/// longer than `len`.
+fn widest(address: usize, len: usize) -> usize {
+    [8, 4, 2]
+        .into_iter()
+        .find(|w| address.is_multiple_of(*w) && len >= *w)
+        .unwrap_or(1)
+}
+
+/// Read a piece of 4, 2 or 1 bytes; `at` is aligned for it and inside a mapping.
+fn read_piece(at: *mut u8, piece: &mut [u8]) {
+    match piece {
+        [a, b, c, d] => {
+            // SAFETY: the caller checked range and alignment.
+            [*a, *b, *c, *d] = unsafe { at.cast::<u32>().read_volatile() }.to_ne_bytes();
+        }
+        [a, b] => {
+            // SAFETY: the caller checked range and alignment.
+            [*a, *b] = unsafe { at.cast::<u16>().read_volatile() }.to_ne_bytes();
+        }
+        [a] => {
+            // SAFETY: the caller checked the range.
+            *a = unsafe { at.read_volatile() };
+        }
+        _ => {}
+    }
+}
+
+/// Write a piece of 4, 2 or 1 bytes; `at` is aligned for it and inside a
+/// writable mapping.
+fn write_piece(at: *mut u8, piece: &[u8]) {
+    match *piece {
+        [a, b, c, d] => {
+            let value = u32::from_ne_bytes([a, b, c, d]);
+            // SAFETY: the caller checked range, alignment and access.
+            unsafe { at.cast::<u32>().write_volatile(value) };
+        }
+        [a, b] => {
+            let value = u16::from_ne_bytes([a, b]);
+            // SAFETY: the caller checked range, alignment and access.
+            unsafe { at.cast::<u16>().write_volatile(value) };
+        }
+        [a] => {
+            // SAFETY: the caller checked range and access.
+            unsafe { at.write_volatile(a) };
+        }
+        _ => {}
+    }
+}

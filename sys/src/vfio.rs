@@ -1,0 +1,516 @@
+//! A user of the kernel's VFIO: container, group and device files, and the
+//! ioctls of the type1 IOMMU interface.
+//!
+//! Source: Linux 7.2 `include/uapi/linux/vfio.h`. Each method is one system
+//! call unless it says otherwise, and its error is the kernel's error number, so
+//! that tests can compare what two drivers answer to the same call. Nothing is
+//! checked that the kernel checks; only what memory safety needs.
+
+use std::ffi::{c_int, c_ulong, c_void};
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use varia_spec::errno::Errno;
+use varia_spec::vfio::{OFFSET_SHIFT, REGION_INFO_LEN, region_cap};
+
+use crate::errno;
+use crate::mapping::{Access, Mapping, Share};
+
+/// `VFIO_API_VERSION`.
+pub const API_VERSION: i32 = 0;
+/// `VFIO_TYPE1_IOMMU`.
+pub const TYPE1_IOMMU: u32 = 1;
+/// `VFIO_TYPE1v2_IOMMU`.
+pub const TYPE1V2_IOMMU: u32 = 3;
+/// `VFIO_GROUP_FLAGS_VIABLE`.
+pub const GROUP_VIABLE: u32 = 1 << 0;
+/// `VFIO_GROUP_FLAGS_CONTAINER_SET`.
+pub const GROUP_CONTAINER_SET: u32 = 1 << 1;
+/// `VFIO_DMA_MAP_FLAG_READ`: the device may read.
+pub const DMA_READ: u32 = 1 << 0;
+/// `VFIO_DMA_MAP_FLAG_WRITE`: the device may write.
+pub const DMA_WRITE: u32 = 1 << 1;
+/// `VFIO_DMA_UNMAP_FLAG_ALL`.
+pub const DMA_UNMAP_ALL: u32 = 1 << 1;
+/// `VFIO_DEVICE_FEATURE_GET`, beside a feature's number.
+pub const FEATURE_GET: u32 = 1 << 16;
+/// `VFIO_DEVICE_FEATURE_SET`, beside a feature's number.
+pub const FEATURE_SET: u32 = 1 << 17;
+/// `VFIO_DEVICE_FEATURE_PROBE`, beside a feature's number.
+pub const FEATURE_PROBE: u32 = 1 << 18;
+/// The largest `argsz` that this module passes on, in bytes.
+pub const MAX_ARGSZ: usize = 1 << 20;
+
+/// `VFIO_TYPE` and `VFIO_BASE`: all of VFIO's ioctls are `_IO(';', 100 + n)`.
+const fn request(n: c_ulong) -> c_ulong {
+    ((b';' as c_ulong) << 8) | (100 + n)
+}
+
+const GET_API_VERSION: c_ulong = request(0);
+const CHECK_EXTENSION: c_ulong = request(1);
+const SET_IOMMU: c_ulong = request(2);
+const GROUP_GET_STATUS: c_ulong = request(3);
+const GROUP_SET_CONTAINER: c_ulong = request(4);
+const GROUP_UNSET_CONTAINER: c_ulong = request(5);
+const GROUP_GET_DEVICE_FD: c_ulong = request(6);
+const DEVICE_GET_INFO: c_ulong = request(7);
+const DEVICE_GET_REGION_INFO: c_ulong = request(8);
+const DEVICE_GET_IRQ_INFO: c_ulong = request(9);
+const DEVICE_SET_IRQS: c_ulong = request(10);
+const DEVICE_RESET: c_ulong = request(11);
+const DEVICE_IOEVENTFD: c_ulong = request(16);
+const DEVICE_FEATURE: c_ulong = request(17);
+const IOMMU_MAP_DMA: c_ulong = request(13);
+const IOMMU_UNMAP_DMA: c_ulong = request(14);
+
+/// `/dev/vfio/vfio`: an IOMMU context that groups are put into.
+#[derive(Debug)]
+pub struct Container(OwnedFd);
+
+impl Container {
+    /// Open `/dev/vfio/vfio`.
+    pub fn open() -> Result<Self, Errno> {
+        open(Path::new("/dev/vfio/vfio")).map(Self)
+    }
+
+    /// `VFIO_GET_API_VERSION`; [`API_VERSION`] is the one that exists.
+    pub fn api_version(&self) -> Result<i32, Errno> {
+        call(&self.0, GET_API_VERSION, 0)
+    }
+
+    /// `VFIO_CHECK_EXTENSION`: zero when `extension` is not supported.
+    pub fn check_extension(&self, extension: u32) -> Result<i32, Errno> {
+        call(&self.0, CHECK_EXTENSION, extension)
+    }
+
+    /// `VFIO_SET_IOMMU`; needs a group in the container.
+    pub fn set_iommu(&self, iommu: u32) -> Result<(), Errno> {
+        call(&self.0, SET_IOMMU, iommu).map(drop)
+    }
+
+    /// `VFIO_IOMMU_MAP_DMA`: let the device reach `len` bytes of `memory`, from
+    /// `offset` on, at the bus address `iova`.
+    ///
+    /// The kernel holds the pages, so that dropping `memory` first is safe: the
+    /// device keeps reaching the old pages until [`unmap_dma`](Self::unmap_dma).
+    pub fn map_dma(
+        &self,
+        memory: &Mapping,
+        offset: u64,
+        len: u64,
+        iova: u64,
+        flags: u32,
+    ) -> Result<(), Errno> {
+        let end = offset.checked_add(len).ok_or(Errno::EINVAL)?;
+        if end > memory.len() as u64 {
+            return Err(Errno::EINVAL);
+        }
+        let mut arg = Arg::with_argsz(32);
+        arg.put32(flags)
+            .put64(memory.address() + offset)
+            .put64(iova)
+            .put64(len);
+        arg.ioctl(&self.0, IOMMU_MAP_DMA).map(drop)
+    }
+
+    /// `VFIO_IOMMU_UNMAP_DMA`; returns how many bytes were unmapped.
+    pub fn unmap_dma(&self, iova: u64, len: u64, flags: u32) -> Result<u64, Errno> {
+        let mut arg = Arg::with_argsz(24);
+        arg.put32(flags).put64(iova).put64(len);
+        arg.ioctl(&self.0, IOMMU_UNMAP_DMA)?;
+        Ok(arg.get64(16))
+    }
+}
+
+/// `/dev/vfio/<number>`: an IOMMU group.
+#[derive(Debug)]
+pub struct Group(OwnedFd);
+
+impl Group {
+    /// Open the group with this number; `EBUSY` when somebody has it.
+    pub fn open(number: u32) -> Result<Self, Errno> {
+        open(Path::new(&format!("/dev/vfio/{number}"))).map(Self)
+    }
+
+    /// `VFIO_GROUP_GET_STATUS`: [`GROUP_VIABLE`], [`GROUP_CONTAINER_SET`].
+    pub fn status(&self) -> Result<u32, Errno> {
+        let mut arg = Arg::with_argsz(8);
+        arg.put32(0);
+        arg.ioctl(&self.0, GROUP_GET_STATUS)?;
+        Ok(arg.get32(4))
+    }
+
+    /// `VFIO_GROUP_SET_CONTAINER`.
+    pub fn set_container(&self, container: &Container) -> Result<(), Errno> {
+        let mut arg = Arg(container.0.as_raw_fd().to_ne_bytes().to_vec());
+        arg.ioctl(&self.0, GROUP_SET_CONTAINER).map(drop)
+    }
+
+    /// `VFIO_GROUP_UNSET_CONTAINER`.
+    pub fn unset_container(&self) -> Result<(), Errno> {
+        call(&self.0, GROUP_UNSET_CONTAINER, 0).map(drop)
+    }
+
+    /// `VFIO_GROUP_GET_DEVICE_FD`: the device with this name, for PCI
+    /// `0000:01:00.0`.
+    pub fn device(&self, name: &str) -> Result<Device, Errno> {
+        let mut arg = Arg(name.as_bytes().to_vec());
+        arg.0.push(0);
+        let fd = arg.ioctl(&self.0, GROUP_GET_DEVICE_FD)?;
+        if fd < 0 {
+            return Err(Errno::EIO);
+        }
+        // SAFETY: the kernel has just made this descriptor for us.
+        Ok(Device(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+}
+
+/// `struct vfio_device_info`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// `VFIO_DEVICE_FLAGS_*`.
+    pub flags: u32,
+    /// Highest region index plus one.
+    pub num_regions: u32,
+    /// Highest IRQ index plus one.
+    pub num_irqs: u32,
+}
+
+/// `struct vfio_region_info`, with the capability chain as the kernel wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegionInfo {
+    /// What the kernel wrote into `argsz`: the bytes that it needs.
+    pub argsz: u32,
+    /// `VFIO_REGION_INFO_FLAG_*`.
+    pub flags: u32,
+    /// The index asked for.
+    pub index: u32,
+    /// Where the capability chain begins, counted from the start of the
+    /// structure; 0 when there is none, or no room for it.
+    pub cap_offset: u32,
+    /// Size of the region in bytes.
+    pub size: u64,
+    /// Position of the region in the device file.
+    pub offset: u64,
+    /// All bytes behind the structure that the kernel was given room for.
+    pub caps: Vec<u8>,
+}
+
+impl RegionInfo {
+    /// The areas (offset in the region, size) of the sparse-mmap capability;
+    /// `None` when there is none. A chain that leaves the buffer ends there.
+    #[must_use]
+    pub fn sparse_areas(&self) -> Option<Vec<(u64, u64)>> {
+        let caps = Arg(self.caps.clone());
+        let mut at = self.cap_offset as usize;
+        // each capability has 8 bytes at least, so a longer chain is a loop
+        for _ in 0..=self.caps.len() / region_cap::HEADER_LEN {
+            let start = at.checked_sub(REGION_INFO_LEN)?;
+            if self.caps.len() < start.checked_add(region_cap::HEADER_LEN)? {
+                return None;
+            }
+            if caps.get16(start) == region_cap::SPARSE_MMAP {
+                let areas = self.caps.get(start.checked_add(16)?..)?.chunks_exact(16);
+                let count = caps.get32(start + 8) as usize;
+                let area = |area: &[u8]| {
+                    let area = Arg(area.to_vec());
+                    (area.get64(0), area.get64(8))
+                };
+                return Some(areas.take(count).map(area).collect());
+            }
+            at = caps.get32(start + 4) as usize;
+        }
+        None
+    }
+}
+
+/// `struct vfio_irq_info`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IrqInfo {
+    /// `VFIO_IRQ_INFO_*`.
+    pub flags: u32,
+    /// How many interrupts the index has.
+    pub count: u32,
+}
+
+/// What goes with `VFIO_DEVICE_SET_IRQS`, one for each interrupt of the range.
+#[derive(Debug, Clone, Copy)]
+pub enum IrqData<'a> {
+    /// `VFIO_IRQ_SET_DATA_NONE`, for this many interrupts.
+    None(u32),
+    /// `VFIO_IRQ_SET_DATA_BOOL`.
+    Bool(&'a [bool]),
+    /// `VFIO_IRQ_SET_DATA_EVENTFD`; `None` takes an eventfd away.
+    EventFds(&'a [Option<BorrowedFd<'a>>]),
+}
+
+/// An open device.
+#[derive(Debug)]
+pub struct Device(OwnedFd);
+
+impl Device {
+    /// `VFIO_DEVICE_GET_INFO`.
+    pub fn info(&self) -> Result<DeviceInfo, Errno> {
+        let mut arg = Arg::with_argsz(16);
+        arg.put32(0).put32(0).put32(0);
+        arg.ioctl(&self.0, DEVICE_GET_INFO)?;
+        Ok(DeviceInfo {
+            flags: arg.get32(4),
+            num_regions: arg.get32(8),
+            num_irqs: arg.get32(12),
+        })
+    }
+
+    /// `VFIO_DEVICE_GET_REGION_INFO` with the room that the kernel asks for:
+    /// two calls where there are capabilities.
+    pub fn region_info(&self, index: u32) -> Result<RegionInfo, Errno> {
+        let info = self.region_info_with(index, REGION_INFO_LEN as u32)?;
+        if info.argsz as usize <= REGION_INFO_LEN {
+            return Ok(info);
+        }
+        self.region_info_with(index, info.argsz)
+    }
+
+    /// `VFIO_DEVICE_GET_REGION_INFO` with this `argsz`, right or wrong; `EINVAL`
+    /// without a call when it is more than [`MAX_ARGSZ`].
+    pub fn region_info_with(&self, index: u32, argsz: u32) -> Result<RegionInfo, Errno> {
+        let room = argsz as usize;
+        if room > MAX_ARGSZ {
+            return Err(Errno::EINVAL);
+        }
+        let mut arg = Arg(vec![0; room.max(REGION_INFO_LEN)]);
+        arg.set32(0, argsz);
+        arg.set32(8, index);
+        arg.ioctl(&self.0, DEVICE_GET_REGION_INFO)?;
+        Ok(RegionInfo {
+            argsz: arg.get32(0),
+            flags: arg.get32(4),
+            index: arg.get32(8),
+            cap_offset: arg.get32(12),
+            size: arg.get64(16),
+            offset: arg.get64(24),
+            caps: arg.0.get(REGION_INFO_LEN..).unwrap_or_default().to_vec(),
+        })
+    }
+
+    /// `VFIO_DEVICE_GET_IRQ_INFO`.
+    pub fn irq_info(&self, index: u32) -> Result<IrqInfo, Errno> {
+        let mut arg = Arg::with_argsz(16);
+        arg.put32(0).put32(index).put32(0);
+        arg.ioctl(&self.0, DEVICE_GET_IRQ_INFO)?;
+        Ok(IrqInfo {
+            flags: arg.get32(4),
+            count: arg.get32(12),
+        })
+    }
+
+    /// `VFIO_DEVICE_SET_IRQS`; `action` is one of `VFIO_IRQ_SET_ACTION_*`.
+    pub fn set_irqs(
+        &self,
+        index: u32,
+        start: u32,
+        action: u32,
+        data: IrqData<'_>,
+    ) -> Result<(), Errno> {
+        use varia_spec::vfio::irq_set;
+        let (kind, count, bytes) = match data {
+            IrqData::None(count) => (irq_set::DATA_NONE, count, Vec::new()),
+            IrqData::Bool(values) => {
+                let bytes = values.iter().map(|v| u8::from(*v)).collect();
+                (irq_set::DATA_BOOL, values.len() as u32, bytes)
+            }
+            IrqData::EventFds(fds) => {
+                let raw = |fd: &Option<BorrowedFd<'_>>| fd.map_or(-1, |fd| fd.as_raw_fd());
+                let bytes = fds.iter().flat_map(|fd| raw(fd).to_ne_bytes()).collect();
+                (irq_set::DATA_EVENTFD, fds.len() as u32, bytes)
+            }
+        };
+        self.set_irqs_raw(kind | action, index, start, count, &bytes)
+    }
+
+    /// `VFIO_DEVICE_SET_IRQS` with fields that need not fit together; `EINVAL`
+    /// without a call when `data` is longer than [`MAX_ARGSZ`].
+    pub fn set_irqs_raw(
+        &self,
+        flags: u32,
+        index: u32,
+        start: u32,
+        count: u32,
+        data: &[u8],
+    ) -> Result<(), Errno> {
+        let argsz = 20 + data.len();
+        if argsz > MAX_ARGSZ {
+            return Err(Errno::EINVAL);
+        }
+        let mut arg = Arg::with_argsz(argsz as u32);
+        arg.put32(flags).put32(index).put32(start).put32(count);
+        arg.0.extend_from_slice(data);
+        arg.ioctl(&self.0, DEVICE_SET_IRQS).map(drop)
+    }
+
+    /// `VFIO_DEVICE_RESET`.
+    pub fn reset(&self) -> Result<(), Errno> {
+        call(&self.0, DEVICE_RESET, 0).map(drop)
+    }
+
+    /// `VFIO_DEVICE_FEATURE`: `flags` is the feature's number with
+    /// [`FEATURE_GET`], [`FEATURE_SET`] or [`FEATURE_PROBE`]; `data` goes in and
+    /// comes out. Returns what the ioctl returned, which for a feature that
+    /// makes a descriptor is its number.
+    pub fn feature(&self, flags: u32, data: &mut [u8]) -> Result<RawFd, Errno> {
+        let argsz = 8 + data.len();
+        if argsz > MAX_ARGSZ {
+            return Err(Errno::EINVAL);
+        }
+        let mut arg = Arg::with_argsz(argsz as u32);
+        arg.put32(flags);
+        arg.0.extend_from_slice(data);
+        let value = arg.ioctl(&self.0, DEVICE_FEATURE)?;
+        data.copy_from_slice(arg.0.get(8..).unwrap_or_default());
+        Ok(value)
+    }
+
+    /// `VFIO_DEVICE_IOEVENTFD`: when `event` is triggered, write the `width`
+    /// low bytes (1, 2, 4 or 8; this is `flags`) of `data` at `position` of the
+    /// device file. `None` ends it.
+    pub fn ioeventfd(
+        &self,
+        position: u64,
+        data: u64,
+        width: u32,
+        event: Option<BorrowedFd<'_>>,
+    ) -> Result<(), Errno> {
+        let fd = event.map_or(-1, |fd| fd.as_raw_fd());
+        let mut arg = Arg::with_argsz(40);
+        arg.put32(width)
+            .put64(position)
+            .put64(data)
+            .put32(fd.cast_unsigned())
+            .put32(0);
+        arg.ioctl(&self.0, DEVICE_IOEVENTFD).map(drop)
+    }
+
+    /// Read at `position` of the device file, which is a region's
+    /// [`offset`](RegionInfo::offset) plus the offset in it; how many bytes.
+    pub fn read_at(&self, position: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+        rustix::io::pread(&self.0, buf, position).map_err(errno::of_rustix)
+    }
+
+    /// Write at `position` of the device file; how many bytes.
+    pub fn write_at(&self, position: u64, data: &[u8]) -> Result<usize, Errno> {
+        rustix::io::pwrite(&self.0, data, position).map_err(errno::of_rustix)
+    }
+
+    /// Map `len` bytes from `position` of the device file.
+    pub fn map(&self, position: u64, len: u64, access: Access) -> Result<Mapping, Errno> {
+        Mapping::new(&self.0, position, len, access, Share::Shared)
+    }
+
+    /// Map as [`map`](Self::map) does, shared or private.
+    pub fn map_as(
+        &self,
+        position: u64,
+        len: u64,
+        access: Access,
+        share: Share,
+    ) -> Result<Mapping, Errno> {
+        Mapping::new(&self.0, position, len, access, share)
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Position in a device file of `offset` in the region `index`, as vfio-pci
+/// packs them. The position may be one that the region does not have.
+#[must_use]
+pub const fn position(index: u32, offset: u64) -> u64 {
+    ((index as u64) << OFFSET_SHIFT) | offset
+}
+
+/// The argument of an ioctl, field by field in the machine's byte order.
+struct Arg(Vec<u8>);
+
+impl Arg {
+    fn with_argsz(argsz: u32) -> Self {
+        Self(argsz.to_ne_bytes().to_vec())
+    }
+
+    fn put32(&mut self, value: u32) -> &mut Self {
+        self.0.extend_from_slice(&value.to_ne_bytes());
+        self
+    }
+
+    fn put64(&mut self, value: u64) -> &mut Self {
+        self.0.extend_from_slice(&value.to_ne_bytes());
+        self
+    }
+
+    fn set32(&mut self, at: usize, value: u32) {
+        if let Some(field) = self.0.get_mut(at..).and_then(|f| f.first_chunk_mut()) {
+            *field = value.to_ne_bytes();
+        }
+    }
+
+    /// The `N` bytes at `at`; zeros where there are none.
+    fn bytes<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.0
+            .get(at..)
+            .and_then(|f| f.first_chunk().copied())
+            .unwrap_or([0; N])
+    }
+
+    fn get16(&self, at: usize) -> u16 {
+        u16::from_ne_bytes(self.bytes(at))
+    }
+
+    fn get32(&self, at: usize) -> u32 {
+        u32::from_ne_bytes(self.bytes(at))
+    }
+
+    fn get64(&self, at: usize) -> u64 {
+        u64::from_ne_bytes(self.bytes(at))
+    }
+
+    /// Pass the bytes to `request`.
+    ///
+    /// All callers are in this module, and pass a buffer that is at least as
+    /// long as the fixed part of the request's structure and as its `argsz`.
+    fn ioctl(&mut self, fd: impl AsFd, request: c_ulong) -> Result<c_int, Errno> {
+        let fd = fd.as_fd().as_raw_fd();
+        let arg: *mut c_void = self.0.as_mut_ptr().cast();
+        // SAFETY: `fd` is open during the call; `arg` is valid for reads and
+        // writes of the length that the request's structure declares (above).
+        let value = unsafe { libc::ioctl(fd, request as _, arg) };
+        if value < 0 {
+            Err(errno::last())
+        } else {
+            Ok(value)
+        }
+    }
+}
+
+/// An ioctl whose argument is a number.
+fn call(fd: impl AsFd, request: c_ulong, value: u32) -> Result<c_int, Errno> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the requests passed here take a number and touch no memory of ours.
+    let value = unsafe { libc::ioctl(fd, request as _, c_ulong::from(value)) };
+    if value < 0 {
+        Err(errno::last())
+    } else {
+        Ok(value)
+    }
+}
+
+fn open(path: &Path) -> Result<OwnedFd, Errno> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map(|file: File| file.into())
+        .map_err(|e| errno::of_io(&e))
+}
