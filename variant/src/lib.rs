@@ -38,12 +38,10 @@ pub enum Region {
     Memory(MemoryRegion),
 }
 
-/// A layer over a base: it sees what the base answers and changes what it must.
-///
-/// In user space the base is Varia's own PCI core, in the kernel it is Linux's vfio-pci-core.
-/// A runtime calls these methods from any thread, at any time.
-pub trait Variant: Sized {
-    /// What the runtime finds out before [`Variant::probe`], in this order.
+/// How a variant comes to be: the runtime answers its questions, then builds it.
+pub trait Probe: Variant + Sized {
+    /// What the runtime finds out before [`Probe::probe`], in this order; at most
+    /// [`probe::MAX_QUESTIONS`].
     const QUESTIONS: &'static [Question];
 
     /// Builds the variant's whole state; `answers` has one entry for each question, in order.
@@ -51,7 +49,13 @@ pub trait Variant: Sized {
     /// The layout is computed here and never changes. Whether the device is served is the
     /// [`Variant::outcome`], to be asked after the readiness wait.
     fn probe(answers: &[Answer], environment: Environment) -> Self;
+}
 
+/// A layer over a base: it sees what the base answers and changes what it must.
+///
+/// In user space the base is Varia's own PCI core, in the kernel it is Linux's vfio-pci-core.
+/// A runtime calls these methods from any thread, at any time.
+pub trait Variant {
     /// Serve, decline (the base serves the device alone) or fail. A declined variant answers
     /// every other question as a transparent layer.
     fn outcome(&self) -> Outcome;

@@ -1,1 +1,14 @@
-//! VFIO PCI variant drivers: nvgrace_gpu.
+//! The variants: one folder each, chosen in one table, dispatched by one enum.
+//!
+//! Nothing outside this crate names a variant in code; runtimes go through [`table::TABLE`] or,
+//! in a kernel module that serves one variant, through the type.
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod nvgrace_gpu;
+pub mod table;
+
+pub use nvgrace_gpu::NvgraceGpu;
+pub use table::{AnyVariant, Entry, TABLE};

@@ -1,0 +1,235 @@
+//! NVIDIA Grace Hopper and Grace Blackwell GPUs: coherent memory outside every physical BAR,
+//! presented as BAR4 (`usemem`, cached) and, where the MIG bug asks for it, BAR2 (`resmem`,
+//! uncached).
+//!
+//! Source: the behaviour of Linux 7.2 `drivers/vfio/pci/nvgrace-gpu/main.c`. Deliberate
+//! differences have names (`reset-generation`, `unlocked-poll`, `resmem-count`,
+//! `whole-config-access`, `shared-only`, `fallback-reason`) and are listed in docs/nvgrace-gpu.md.
+
+pub mod layout;
+pub mod ready;
+
+use varia_spec::{
+    Errno, nvidia,
+    pci::{ext_cap::cxl, header},
+    vfio::RegionIndex,
+};
+use varia_variant::{
+    After, Answer, Before, ConfigOwner, ConfigPiece, Decline, Direction, Environment, Generation,
+    HostPhys, Outcome, Probe, Question, Refusal, Region, Sample, Variant, Wait, config::FakeBar64,
+    ready as vocabulary,
+};
+
+use layout::Layout;
+use ready::{Method, Readiness};
+
+/// `resmem` is region 2, so BAR2 and BAR3.
+pub const RESMEM_REGION_INDEX: RegionIndex = RegionIndex::BAR2;
+
+/// `usemem` is region 4, so BAR4 and BAR5.
+pub const USEMEM_REGION_INDEX: RegionIndex = RegionIndex::BAR4;
+
+/// The variant's state: what probing decided, and what changes afterwards in atomics.
+#[derive(Debug)]
+pub struct NvgraceGpu {
+    plan: Plan,
+    readiness: Readiness,
+    honour_memory_enable: bool,
+}
+
+#[derive(Debug)]
+enum Plan {
+    Serve(Served),
+    Decline(Decline),
+    Fail(Refusal),
+}
+
+#[derive(Debug)]
+struct Served {
+    layout: Layout,
+    usemem_bar: FakeBar64,
+    resmem_bar: Option<FakeBar64>,
+}
+
+impl Served {
+    fn new(layout: Layout) -> Self {
+        let pair = |start, region: &varia_variant::MemoryRegion| {
+            FakeBar64::new(u64::from(start), region.size())
+        };
+        Self {
+            usemem_bar: pair(header::BASE_ADDRESS_4, &layout.usemem),
+            resmem_bar: layout
+                .resmem
+                .as_ref()
+                .map(|region| pair(header::BASE_ADDRESS_2, region)),
+            layout,
+        }
+    }
+
+    /// The fake BARs in ascending order of their configuration offset.
+    fn bars(&self) -> impl Iterator<Item = &FakeBar64> {
+        self.resmem_bar
+            .iter()
+            .chain(core::iter::once(&self.usemem_bar))
+    }
+}
+
+impl NvgraceGpu {
+    /// The layout, if the device is served.
+    pub fn layout(&self) -> Option<&Layout> {
+        self.served().map(|served| &served.layout)
+    }
+
+    /// How readiness is found out.
+    pub fn method(&self) -> Method {
+        self.readiness.method()
+    }
+
+    fn served(&self) -> Option<&Served> {
+        match &self.plan {
+            Plan::Serve(served) => Some(served),
+            _ => None,
+        }
+    }
+}
+
+/// Base and size from the firmware; any failure makes the base serve the device alone.
+fn memory(base: Answer, size: Answer) -> Result<(HostPhys, u64), Decline> {
+    let property = |name, answer: Answer| answer.map_err(|errno| Decline::Property { name, errno });
+    let base = property(nvidia::property::MEM_BASE_PA, base)?;
+    let size = property(nvidia::property::MEM_SIZE, size)?;
+    if size == 0 {
+        Err(Decline::LinkDown)
+    } else {
+        Ok((HostPhys(base), size))
+    }
+}
+
+impl Probe for NvgraceGpu {
+    const QUESTIONS: &'static [Question] = &[
+        Question::Property(nvidia::property::MEM_BASE_PA),
+        Question::Property(nvidia::property::MEM_SIZE),
+        Question::DvsecOffset {
+            vendor: cxl::VENDOR_ID,
+            id: cxl::DEVICE,
+        },
+        Question::DvsecWord {
+            vendor: nvidia::VENDOR_ID,
+            id: nvidia::dvsec::ID,
+            offset: nvidia::dvsec::BITMAP,
+        },
+    ];
+
+    fn probe(answers: &[Answer], environment: Environment) -> Self {
+        let answer = |index: usize| answers.get(index).copied().unwrap_or(Err(Errno::ENOENT));
+        let cxl_dvsec = answer(2).ok().and_then(|offset| u16::try_from(offset).ok());
+        let bitmap = answer(3).unwrap_or(0);
+        let mig_bug = bitmap & u64::from(nvidia::dvsec::MIG_SUPPORTED_WITH_CACHED_RESMEM) == 0;
+        let plan = match memory(answer(0), answer(1)) {
+            Err(reason) => Plan::Decline(reason),
+            Ok((base, size)) => match Layout::new(base, size, mig_bug, environment.page) {
+                Ok(layout) => Plan::Serve(Served::new(layout)),
+                Err(refusal) => Plan::Fail(refusal),
+            },
+        };
+        Self {
+            plan,
+            readiness: Readiness::new(Method::choose(cxl_dvsec)),
+            honour_memory_enable: environment.honour_memory_enable,
+        }
+    }
+}
+
+impl Variant for NvgraceGpu {
+    fn outcome(&self) -> Outcome {
+        match &self.plan {
+            Plan::Serve(_) => Outcome::Serve,
+            Plan::Decline(reason) => Outcome::Decline(*reason),
+            Plan::Fail(refusal) => Outcome::Fail(*refusal),
+        }
+    }
+
+    fn region(&self, index: RegionIndex) -> Region {
+        let Some(layout) = self.layout() else {
+            return Region::Base;
+        };
+        match index {
+            USEMEM_REGION_INDEX => Region::Memory(layout.usemem),
+            RESMEM_REGION_INDEX => layout.resmem.map_or(Region::Base, Region::Memory),
+            _ => Region::Base,
+        }
+    }
+
+    fn config_piece(&self, _: Direction, offset: u64, len: u64) -> ConfigPiece {
+        self.served()
+            .and_then(|served| {
+                served.bars().find_map(|bar| {
+                    ConfigPiece::split(offset, len, bar.window(), ConfigOwner::Keep)
+                })
+            })
+            .unwrap_or(ConfigPiece {
+                len,
+                owner: ConfigOwner::Base,
+            })
+    }
+
+    fn config_load(&self, offset: u64, out: &mut [u8]) {
+        for bar in self.served().iter().flat_map(|served| served.bars()) {
+            bar.load(offset, out);
+        }
+    }
+
+    fn config_store(&self, offset: u64, data: &[u8]) {
+        for bar in self.served().iter().flat_map(|served| served.bars()) {
+            bar.store(offset, data);
+        }
+    }
+
+    fn ready_before(&self, wait: &mut Wait, sample: Sample) -> Before {
+        if self.honour_memory_enable && !sample.memory_enabled {
+            return Before::Failed(Errno::EIO);
+        }
+        self.readiness.before(wait, sample)
+    }
+
+    fn ready_after(
+        &self,
+        wait: &mut Wait,
+        generation: Generation,
+        values: [u32; vocabulary::MAX_REGISTERS],
+        sample: Sample,
+    ) -> After {
+        self.readiness.after(wait, generation, values, sample)
+    }
+
+    fn opened(&self) {
+        self.reset_requested();
+    }
+
+    fn reset_requested(&self) {
+        for bar in self.served().iter().flat_map(|served| served.bars()) {
+            bar.clear();
+        }
+    }
+
+    fn reset_done(&self) {
+        self.readiness.reset_done();
+    }
+
+    /// The readiness registers are in BAR0; the original asks for it with CXL too.
+    fn needs_bar0(&self) -> bool {
+        true
+    }
+
+    /// An eventfd can't write to memory outside the BARs.
+    fn ioeventfd(&self) -> Result<(), Errno> {
+        if self.served().is_some() {
+            Err(Errno::ENOTTY)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

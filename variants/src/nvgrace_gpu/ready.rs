@@ -1,0 +1,179 @@
+//! Two ways to find out whether the coherent memory can be used.
+//!
+//! - BAR0: the chip-to-chip link and HBM training registers both read 0xFF. A look each second,
+//!   for 30 s, and none after the last sleep.
+//! - CXL: `Memory_Info_Valid` within 1 s, then `Memory_Active` within the time that the device
+//!   states (CXL 4.0, 8.1.3.8.2). It looks once more after the deadline.
+//!
+//! Source: Linux 7.2 `nvgrace-gpu/main.c:nvgrace_gpu_wait_device_ready_legacy` and
+//! `nvgrace_gpu_wait_device_ready_cxl`. Unlike there, no sleep happens under a lock
+//! (unlocked-poll) and one deadline covers all retries of an operation (reset-generation).
+
+use varia_spec::{Errno, nvidia::bar0, pci::ext_cap::cxl};
+use varia_variant::{
+    After, Before, Generation, Millis, Monotonic, Sample, Wait,
+    ready::{Generations, MAX_REGISTERS, Register},
+};
+
+/// Between two looks.
+const POLL_QUANTUM: Millis = Millis(1000);
+
+/// How long the BAR0 method waits.
+const POLL_TIMEOUT: Millis = Millis(30_000);
+
+/// How long the CXL method waits for `Memory_Info_Valid`.
+const INFO_VALID_TIMEOUT: Millis = Millis(1000);
+
+/// The largest encoding of `Memory_Active_Timeout` that is not reserved: 256 s.
+const MAX_ACTIVE_ENCODING: u32 = 4;
+
+/// How readiness is found out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Method {
+    /// Registers in BAR0.
+    Bar0,
+    /// The CXL Device DVSEC at this configuration offset.
+    Cxl {
+        /// Offset of the capability.
+        dvsec: u16,
+    },
+}
+
+impl Method {
+    /// CXL where the device has its DVSEC, else BAR0.
+    pub const fn choose(cxl_dvsec: Option<u16>) -> Self {
+        match cxl_dvsec {
+            Some(dvsec) => Self::Cxl { dvsec },
+            None => Self::Bar0,
+        }
+    }
+
+    /// What a look reads.
+    const fn registers(self) -> [Option<Register>; MAX_REGISTERS] {
+        match self {
+            Self::Bar0 => [
+                Some(Register::Bar0(bar0::C2C_LINK)),
+                Some(Register::Bar0(bar0::HBM_TRAINING)),
+            ],
+            Self::Cxl { dvsec } => [
+                Some(Register::Config(dvsec.saturating_add(cxl::RANGE1_SIZE_LOW))),
+                None,
+            ],
+        }
+    }
+}
+
+/// Readiness of one device.
+#[derive(Debug)]
+pub struct Readiness {
+    method: Method,
+    generations: Generations,
+}
+
+impl Readiness {
+    /// A device that has not been looked at.
+    pub const fn new(method: Method) -> Self {
+        Self {
+            method,
+            generations: Generations::new(),
+        }
+    }
+
+    /// How readiness is found out.
+    pub const fn method(&self) -> Method {
+        self.method
+    }
+
+    /// A reset has finished.
+    pub fn reset_done(&self) {
+        self.generations.reset_done();
+    }
+
+    /// Nothing to do, registers to read, or an error.
+    ///
+    /// BAR0 can't be read while memory is disabled: `EIO`. With CXL, `ENODEV` and `ETIME` come
+    /// before that, so it is checked after the look.
+    pub fn before(&self, wait: &mut Wait, sample: Sample) -> Before {
+        let generation = self.generations.look();
+        if self.generations.is_ready() {
+            return Before::Ready;
+        }
+        if self.method == Method::Bar0 {
+            if !sample.memory_enabled {
+                return Before::Failed(Errno::EIO);
+            }
+            let deadline = *wait.deadline.get_or_insert(sample.now.after(POLL_TIMEOUT));
+            if sample.now > deadline {
+                return Before::Failed(Errno::ETIME);
+            }
+        }
+        Before::Look {
+            generation,
+            registers: self.method.registers(),
+        }
+    }
+
+    /// Judges a look's values.
+    pub fn after(
+        &self,
+        wait: &mut Wait,
+        generation: Generation,
+        values: [u32; MAX_REGISTERS],
+        sample: Sample,
+    ) -> After {
+        let ready = match self.method {
+            Method::Bar0 => values == [bar0::STATUS_READY; MAX_REGISTERS],
+            Method::Cxl { .. } => {
+                let [status, _] = values;
+                if status == u32::MAX {
+                    return After::Failed(Errno::ENODEV);
+                }
+                extend(wait, status, sample.now);
+                status & (cxl::MEM_INFO_VALID | cxl::MEM_ACTIVE)
+                    == cxl::MEM_INFO_VALID | cxl::MEM_ACTIVE
+            }
+        };
+        let overdue = wait.deadline.is_some_and(|deadline| sample.now > deadline);
+        if ready {
+            if !sample.memory_enabled {
+                return After::Failed(Errno::EIO);
+            }
+            self.generations.found_ready(generation);
+            if self.generations.is_ready() {
+                return After::Ready;
+            }
+            // A reset finished since the look began: look again, within the same deadline.
+            return if overdue {
+                After::Failed(Errno::ETIME)
+            } else {
+                After::Sleep(Millis(0))
+            };
+        }
+        if overdue && self.method != Method::Bar0 {
+            return After::Failed(Errno::ETIME);
+        }
+        After::Sleep(POLL_QUANTUM)
+    }
+}
+
+/// Sets the first CXL deadline, and the second once `Memory_Info_Valid` has been seen.
+fn extend(wait: &mut Wait, status: u32, now: Monotonic) {
+    if wait.deadline.is_none() {
+        wait.deadline = Some(now.after(INFO_VALID_TIMEOUT));
+    }
+    if !wait.extended && status & cxl::MEM_INFO_VALID != 0 {
+        wait.extended = true;
+        wait.deadline = Some(now.after(active_timeout(status)));
+    }
+}
+
+/// 1, 4, 16, 64 or 256 s; reserved encodings count as the largest.
+const fn active_timeout(status: u32) -> Millis {
+    let encoded = (status >> cxl::MEM_ACTIVE_TIMEOUT_SHIFT) & cxl::MEM_ACTIVE_TIMEOUT_MASK;
+    let encoded = if encoded < MAX_ACTIVE_ENCODING {
+        encoded
+    } else {
+        MAX_ACTIVE_ENCODING
+    };
+    Millis(1000 << (2 * encoded))
+}

@@ -1,0 +1,519 @@
+//! The decisions against the semantics of Linux 7.2's driver, value by value.
+
+use std::{format, vec, vec::Vec};
+
+use varia_spec::nvidia::dvsec::MIG_SUPPORTED_WITH_CACHED_RESMEM;
+use varia_variant::{
+    Begin, Fault, FaultRequest, MemoryType, Millis, MmapRequest, Monotonic, PageFrame, PageShift,
+    SegmentKind,
+};
+
+use super::*;
+
+const GIB: u64 = 1 << 30;
+const MIB: u64 = 1 << 20;
+const BASE: u64 = 0x42_0000_0000;
+const ABSENT: Answer = Err(Errno::ENOENT);
+const FIXED: Answer = Ok(MIG_SUPPORTED_WITH_CACHED_RESMEM as u64);
+
+const ENVIRONMENT: Environment = Environment {
+    page: PageShift::KIB_4,
+    honour_memory_enable: false,
+};
+
+fn gpu(size: u64, bitmap: Answer) -> NvgraceGpu {
+    NvgraceGpu::probe(&[Ok(BASE), Ok(size), ABSENT, bitmap], ENVIRONMENT)
+}
+
+fn cxl_gpu() -> NvgraceGpu {
+    NvgraceGpu::probe(&[Ok(BASE), Ok(96 * GIB), Ok(0x300), FIXED], ENVIRONMENT)
+}
+
+/// (length, BAR size) of usemem and resmem.
+type Sizes = ((u64, u64), Option<(u64, u64)>);
+
+fn sizes(gpu: &NvgraceGpu) -> Sizes {
+    let of = |region: &varia_variant::MemoryRegion| (region.length(), region.size().get());
+    let layout = gpu.layout().expect("a served device");
+    (of(&layout.usemem), layout.resmem.as_ref().map(of))
+}
+
+#[test]
+fn layouts_around_every_rounding_edge() {
+    let cases: &[(u64, Answer, Sizes)] = &[
+        (96 * GIB, ABSENT, ((95 * GIB, 128 * GIB), Some((GIB, GIB)))),
+        (
+            96 * GIB + 300 * MIB,
+            ABSENT,
+            ((95 * GIB, 128 * GIB), Some((GIB + 300 * MIB, 2 * GIB))),
+        ),
+        (
+            65 * GIB + 100 * MIB,
+            ABSENT,
+            ((64 * GIB, 128 * GIB), Some((GIB + 100 * MIB, 2 * GIB))),
+        ),
+        (65 * GIB, ABSENT, ((64 * GIB, 64 * GIB), Some((GIB, GIB)))),
+        (
+            65 * GIB - 4096,
+            ABSENT,
+            (
+                (64 * GIB - 512 * MIB, 64 * GIB),
+                Some((GIB + 512 * MIB - 4096, 2 * GIB)),
+            ),
+        ),
+        (
+            GIB + 512 * MIB,
+            ABSENT,
+            ((512 * MIB, 512 * MIB), Some((GIB, GIB))),
+        ),
+        (
+            GIB + 512 * MIB + 4096,
+            ABSENT,
+            ((512 * MIB, GIB), Some((GIB + 4096, 2 * GIB))),
+        ),
+        (
+            96 * GIB,
+            Ok(0xfffe),
+            ((95 * GIB, 128 * GIB), Some((GIB, GIB))),
+        ),
+        (184 * GIB, FIXED, ((184 * GIB, 256 * GIB), None)),
+        (184 * GIB + 100, FIXED, ((184 * GIB + 100, 256 * GIB), None)),
+        (128 * GIB, FIXED, ((128 * GIB, 128 * GIB), None)),
+        (
+            128 * GIB + 4096,
+            FIXED,
+            ((128 * GIB + 4096, 256 * GIB), None),
+        ),
+    ];
+    for (size, bitmap, expected) in cases {
+        let gpu = gpu(*size, *bitmap);
+        assert_eq!(gpu.outcome(), Outcome::Serve, "size {size:#x}");
+        assert_eq!(sizes(&gpu), *expected, "size {size:#x}");
+    }
+}
+
+#[test]
+fn resmem_follows_usemem_without_a_gap() {
+    let gpu = gpu(96 * GIB + 300 * MIB, ABSENT);
+    let layout = gpu.layout().expect("a served device");
+    let resmem = layout.resmem.expect("resmem");
+    assert_eq!(layout.usemem.base(), HostPhys(BASE));
+    assert_eq!(resmem.base(), HostPhys(BASE + 95 * GIB));
+    assert_eq!(layout.usemem.memory(), MemoryType::Cached);
+    assert_eq!(resmem.memory(), MemoryType::WriteCombining);
+}
+
+#[test]
+fn sizes_that_leave_nothing_fail_with_their_errno() {
+    let errno = |base, size, bitmap, page| {
+        let environment = Environment {
+            page,
+            ..ENVIRONMENT
+        };
+        match NvgraceGpu::probe(&[Ok(base), Ok(size), ABSENT, bitmap], environment).outcome() {
+            Outcome::Fail(refusal) => {
+                assert!(
+                    format!("{refusal}").contains("0x"),
+                    "the message names the value"
+                );
+                refusal.errno()
+            }
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+    };
+    let page = PageShift::KIB_4;
+    assert_eq!(errno(BASE, GIB - 1, ABSENT, page), Errno::EOVERFLOW);
+    assert_eq!(errno(BASE, GIB, ABSENT, page), Errno::EINVAL);
+    assert_eq!(
+        errno(BASE, GIB + 512 * MIB - 1, ABSENT, page),
+        Errno::EINVAL
+    );
+    assert_eq!(errno(BASE, (1 << 40) + 4096, FIXED, page), Errno::EOVERFLOW);
+    assert_eq!(errno(BASE, u64::MAX, FIXED, page), Errno::EOVERFLOW);
+    assert_eq!(errno(BASE + 2048, 96 * GIB, FIXED, page), Errno::EINVAL);
+    assert_eq!(
+        errno(BASE + 4096, 96 * GIB, FIXED, PageShift::KIB_64),
+        Errno::EINVAL
+    );
+}
+
+#[test]
+fn fallback_reason() {
+    let probe = |answers: &[Answer]| NvgraceGpu::probe(answers, ENVIRONMENT);
+    let name = nvidia::property::MEM_BASE_PA;
+    let declined = probe(&[Err(Errno::EINVAL), Ok(GIB), ABSENT, ABSENT]);
+    let reason = Decline::Property {
+        name,
+        errno: Errno::EINVAL,
+    };
+    assert_eq!(declined.outcome(), Outcome::Decline(reason));
+    assert!(format!("{reason}").contains("nvidia,gpu-mem-base-pa can't be read (EINVAL)"));
+
+    let name = nvidia::property::MEM_SIZE;
+    let declined = probe(&[Ok(BASE), Err(Errno::EOVERFLOW), ABSENT, ABSENT]);
+    let reason = Decline::Property {
+        name,
+        errno: Errno::EOVERFLOW,
+    };
+    assert_eq!(declined.outcome(), Outcome::Decline(reason));
+
+    assert_eq!(
+        probe(&[Ok(BASE), Ok(0), ABSENT, ABSENT]).outcome(),
+        Outcome::Decline(Decline::LinkDown)
+    );
+    assert!(matches!(probe(&[]).outcome(), Outcome::Decline(_)));
+}
+
+#[test]
+fn a_declined_device_is_transparent() {
+    let gpu = NvgraceGpu::probe(&[ABSENT, ABSENT, ABSENT, ABSENT], ENVIRONMENT);
+    for index in 0..9 {
+        assert_eq!(gpu.region(RegionIndex(index)), Region::Base);
+    }
+    let piece = ConfigPiece {
+        len: 4096,
+        owner: ConfigOwner::Base,
+    };
+    assert_eq!(gpu.config_piece(Direction::Write, 0, 4096), piece);
+    gpu.config_store(0, &[0xff; 64]);
+    let mut out = [0x55; 64];
+    gpu.config_load(0, &mut out);
+    assert_eq!(out, [0x55; 64]);
+    assert_eq!(gpu.ioeventfd(), Ok(()));
+    assert!(gpu.needs_bar0());
+}
+
+#[test]
+fn only_the_fake_bars_are_replaced() {
+    let with_bug = gpu(96 * GIB, ABSENT);
+    let without = gpu(184 * GIB, FIXED);
+    for index in 0..12 {
+        let index = RegionIndex(index);
+        let expected = [
+            (&with_bug, matches!(index.0, 2 | 4)),
+            (&without, index.0 == 4),
+        ];
+        for (gpu, replaced) in expected {
+            assert_eq!(gpu.region(index) != Region::Base, replaced, "{index:?}");
+        }
+    }
+    assert_eq!(with_bug.ioeventfd(), Err(Errno::ENOTTY));
+}
+
+/// The pieces of an access, as a runtime walks them: (offset, length, owned by the variant).
+fn pieces(gpu: &NvgraceGpu, offset: u64, len: u64) -> Vec<(u64, u64, bool)> {
+    let (mut at, end) = (offset, offset + len);
+    let mut pieces = vec![];
+    while at < end {
+        let piece = gpu.config_piece(Direction::Write, at, end - at);
+        pieces.push((at, piece.len, piece.owner == ConfigOwner::Keep));
+        at += piece.len;
+    }
+    pieces
+}
+
+#[test]
+fn whole_config_access() {
+    let with_bug = gpu(96 * GIB, ABSENT);
+    assert_eq!(
+        pieces(&with_bug, 0, 64),
+        [
+            (0, 0x18, false),
+            (0x18, 8, true),
+            (0x20, 8, true),
+            (0x28, 24, false)
+        ]
+    );
+    assert_eq!(
+        pieces(&with_bug, 0x16, 4),
+        [(0x16, 2, false), (0x18, 2, true)]
+    );
+    assert_eq!(
+        pieces(&with_bug, 0x1f, 2),
+        [(0x1f, 1, true), (0x20, 1, true)]
+    );
+    let without = gpu(184 * GIB, FIXED);
+    assert_eq!(
+        pieces(&without, 0x18, 16),
+        [(0x18, 8, false), (0x20, 8, true)]
+    );
+}
+
+#[test]
+fn sizing_reads_back_the_bar_sizes_and_a_reset_request_clears_them() {
+    let gpu = gpu(96 * GIB + 300 * MIB, ABSENT);
+    let read = |offset| {
+        let mut out = [0; 8];
+        gpu.config_load(offset, &mut out);
+        u64::from_le_bytes(out)
+    };
+    gpu.config_store(0x18, &[0xff; 16]);
+    assert_eq!(read(0x18), !(2 * GIB - 1) | 0xc);
+    assert_eq!(read(0x20), !(128 * GIB - 1) | 0xc);
+    gpu.reset_done();
+    assert_eq!(read(0x20), !(128 * GIB - 1) | 0xc, "an FLR keeps them");
+    gpu.reset_requested();
+    assert_eq!((read(0x18), read(0x20)), (0xc, 0xc));
+    gpu.config_store(0x20, &[0xff; 8]);
+    gpu.opened();
+    assert_eq!(read(0x20), 0xc);
+}
+
+#[test]
+fn resmem_count() {
+    // resmem behaves as usemem does: the rest of the access beyond the memory is served too.
+    let gpu = gpu(96 * GIB + 300 * MIB, ABSENT);
+    let Region::Memory(resmem) = gpu.region(RESMEM_REGION_INDEX) else {
+        panic!("resmem is a memory region")
+    };
+    let begin = resmem.begin(Direction::Read, resmem.length() - 8, 24);
+    assert_eq!(
+        begin,
+        Begin::Serve {
+            count: 24,
+            needs_ready: true
+        }
+    );
+    let first = resmem.segment(Direction::Read, resmem.length() - 8, 24);
+    assert_eq!(first.len, 8);
+    let rest = resmem.segment(Direction::Read, resmem.length(), 16);
+    assert_eq!((rest.len, rest.kind), (16, SegmentKind::Ones));
+}
+
+#[test]
+fn mappings_and_faults_use_the_regions_own_memory() {
+    let gpu = gpu(96 * GIB, ABSENT);
+    let Region::Memory(resmem) = gpu.region(RESMEM_REGION_INDEX) else {
+        panic!("resmem is a memory region")
+    };
+    let mapping = resmem.mmap(MmapRequest {
+        offset: 0,
+        len: GIB,
+        copy_on_write: false,
+    });
+    assert_eq!(mapping.map(|mapping| mapping.allow_uncached), Ok(true));
+    let fault = resmem.fault(FaultRequest {
+        page: PageShift::KIB_4,
+        order: 0,
+        address: 0x1000,
+        start: 0,
+        end: GIB,
+        offset: 0,
+    });
+    assert_eq!(
+        fault,
+        Fault::Insert(PageFrame((BASE + 95 * GIB + 0x1000) >> 12))
+    );
+}
+
+/// Runs one operation's wait; `registers(ms)` gives the registers' values at a time. Returns the
+/// result, the time it took in ms and the times of the looks in s.
+fn run(
+    gpu: &NvgraceGpu,
+    memory_enabled: bool,
+    registers: impl Fn(u64) -> [u32; 2],
+) -> (Result<(), Errno>, u64, Vec<u64>) {
+    let mut wait = Wait::default();
+    let (mut now, mut looks) = (0, vec![]);
+    loop {
+        let sample = Sample {
+            now: Monotonic(5_000_000 + now),
+            memory_enabled,
+        };
+        let (generation, _) = match gpu.ready_before(&mut wait, sample) {
+            Before::Ready => return (Ok(()), now, looks),
+            Before::Failed(errno) => return (Err(errno), now, looks),
+            Before::Look {
+                generation,
+                registers,
+            } => (generation, registers),
+        };
+        looks.push(now / 1000);
+        match gpu.ready_after(&mut wait, generation, registers(now), sample) {
+            After::Ready => return (Ok(()), now, looks),
+            After::Failed(errno) => return (Err(errno), now, looks),
+            After::Sleep(Millis(ms)) => now += ms,
+        }
+    }
+}
+
+#[test]
+fn bar0_is_polled_for_30_s_and_not_after_the_last_sleep() {
+    let (result, time, looks) = run(&gpu(96 * GIB, ABSENT), true, |_| [0xff, 0]);
+    assert_eq!((result, time), (Err(Errno::ETIME), 31_000));
+    assert_eq!(looks, (0..=30).collect::<Vec<_>>());
+}
+
+#[test]
+fn both_bar0_registers_must_read_0xff() {
+    for (values, expected) in [
+        ([0xff, 0xff], Ok(())),
+        ([0, 0xff], Err(Errno::ETIME)),
+        ([0xff, 0xffff_ffff], Err(Errno::ETIME)),
+        ([0x1ff, 0xff], Err(Errno::ETIME)),
+    ] {
+        assert_eq!(
+            run(&gpu(96 * GIB, ABSENT), true, |_| values).0,
+            expected,
+            "{values:x?}"
+        );
+    }
+}
+
+#[test]
+fn a_late_device_becomes_ready_and_stays_so_until_a_reset() {
+    let gpu = gpu(96 * GIB, ABSENT);
+    let late = |ms| if ms < 7500 { [0, 0] } else { [0xff, 0xff] };
+    assert_eq!(run(&gpu, true, late).1, 8000);
+    assert_eq!(
+        run(&gpu, true, |_| [0, 0]),
+        (Ok(()), 0, vec![]),
+        "no look without a reset"
+    );
+    gpu.reset_done();
+    assert_eq!(run(&gpu, true, |_| [0, 0]).0, Err(Errno::ETIME));
+    assert_eq!(
+        run(&gpu, true, |_| [0, 0]).0,
+        Err(Errno::ETIME),
+        "a failed check keeps the request"
+    );
+}
+
+#[test]
+fn bar0_is_not_read_while_memory_is_disabled() {
+    let gpu = gpu(96 * GIB, ABSENT);
+    assert_eq!(
+        run(&gpu, false, |_| [0xff, 0xff]),
+        (Err(Errno::EIO), 0, vec![])
+    );
+    assert_eq!(run(&gpu, true, |_| [0xff, 0xff]).0, Ok(()));
+    assert_eq!(
+        run(&gpu, false, |_| [0, 0]).0,
+        Ok(()),
+        "checked only after a reset"
+    );
+}
+
+#[test]
+fn honour_memory_enable() {
+    let answers = [Ok(BASE), Ok(96 * GIB), ABSENT, ABSENT];
+    let environment = Environment {
+        honour_memory_enable: true,
+        ..ENVIRONMENT
+    };
+    let gpu = NvgraceGpu::probe(&answers, environment);
+    assert_eq!(run(&gpu, true, |_| [0xff, 0xff]).0, Ok(()));
+    assert_eq!(run(&gpu, false, |_| [0xff, 0xff]).0, Err(Errno::EIO));
+}
+
+/// A CXL status with this timeout encoding.
+const fn status(valid: bool, active: bool, timeout: u32) -> u32 {
+    valid as u32 | (active as u32) << 1 | timeout << 13
+}
+
+#[test]
+fn cxl_waits_1_s_for_valid_then_as_long_as_the_device_says() {
+    for (encoded, seconds) in [
+        (0, 1),
+        (1, 4),
+        (2, 16),
+        (3, 64),
+        (4, 256),
+        (5, 256),
+        (7, 256),
+    ] {
+        let (result, time, _) = run(&cxl_gpu(), true, |_| [status(true, false, encoded), 0]);
+        assert_eq!(
+            (result, time),
+            (Err(Errno::ETIME), (seconds + 1) * 1000),
+            "encoding {encoded}"
+        );
+    }
+    let (result, time, looks) = run(&cxl_gpu(), true, |_| [status(false, true, 4), 0]);
+    assert_eq!(
+        (result, time, looks),
+        (Err(Errno::ETIME), 2000, vec![0, 1, 2])
+    );
+    let late = |ms| {
+        [
+            if ms < 1000 {
+                0
+            } else {
+                status(true, ms >= 3000, 1)
+            },
+            0,
+        ]
+    };
+    assert_eq!(
+        run(&cxl_gpu(), true, late),
+        (Ok(()), 3000, vec![0, 1, 2, 3])
+    );
+}
+
+#[test]
+fn cxl_errors_come_before_the_memory_enable_check() {
+    assert_eq!(
+        run(&cxl_gpu(), false, |_| [u32::MAX, 0]).0,
+        Err(Errno::ENODEV)
+    );
+    assert_eq!(run(&cxl_gpu(), false, |_| [0, 0]).0, Err(Errno::ETIME));
+    assert_eq!(
+        run(&cxl_gpu(), false, |_| [status(true, true, 0), 0]).0,
+        Err(Errno::EIO)
+    );
+}
+
+#[test]
+fn a_look_reads_the_methods_registers() {
+    let look = |gpu: &NvgraceGpu| {
+        let sample = Sample {
+            now: Monotonic(0),
+            memory_enabled: true,
+        };
+        match gpu.ready_before(&mut Wait::default(), sample) {
+            Before::Look { registers, .. } => registers,
+            other => panic!("expected a look, got {other:?}"),
+        }
+    };
+    use varia_variant::Register::{Bar0, Config};
+    assert_eq!(
+        look(&gpu(96 * GIB, ABSENT)),
+        [Some(Bar0(0x1498)), Some(Bar0(0x200bc))]
+    );
+    assert_eq!(look(&cxl_gpu()), [Some(Config(0x31c)), None]);
+}
+
+#[test]
+fn reset_generation() {
+    for gpu in [gpu(96 * GIB, ABSENT), cxl_gpu()] {
+        let ready = if gpu.method() == Method::Bar0 {
+            [0xff, 0xff]
+        } else {
+            [3, 0]
+        };
+        let resets = core::cell::Cell::new(0);
+        // Each of the first five looks is raced by a reset; the sixth is not.
+        let (result, time, looks) = run(&gpu, true, |_| {
+            if resets.get() < 5 {
+                resets.set(resets.get() + 1);
+                gpu.reset_done();
+            }
+            ready
+        });
+        assert_eq!(
+            (result, time, looks.len()),
+            (Ok(()), 0, 6),
+            "again at once, never EAGAIN"
+        );
+        assert!(matches!(
+            gpu.ready_before(
+                &mut Wait::default(),
+                Sample {
+                    now: Monotonic(0),
+                    memory_enabled: true
+                }
+            ),
+            Before::Ready
+        ));
+    }
+}

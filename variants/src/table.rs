@@ -1,0 +1,134 @@
+//! The one table that selects a variant, and the enum that dispatches to it.
+
+use varia_spec::{Errno, nvidia, vfio::RegionIndex};
+use varia_variant::{
+    After, Answer, Before, ConfigPiece, Direction, Environment, Generation, Outcome, Probe,
+    Question, Region, Sample, Variant, Wait, ready::MAX_REGISTERS,
+};
+
+use crate::nvgrace_gpu::NvgraceGpu;
+
+/// A variant that can be chosen.
+#[derive(Debug)]
+pub struct Entry {
+    /// The variant's name.
+    pub name: &'static str,
+    /// The sysfs name of the Linux driver that serves the same devices.
+    pub linux_driver: &'static str,
+    /// Vendor and device ids.
+    pub ids: &'static [(u16, u16)],
+    /// What to find out before [`Entry::probe`].
+    pub questions: &'static [Question],
+    /// Builds the variant; see [`Probe::probe`].
+    pub probe: fn(&[Answer], Environment) -> AnyVariant,
+}
+
+/// All variants.
+pub static TABLE: &[Entry] = &[Entry {
+    name: "nvgrace-gpu",
+    linux_driver: "nvgrace_gpu_vfio_pci",
+    ids: &[
+        (nvidia::VENDOR_ID, nvidia::device_id::GH200_120GB),
+        (nvidia::VENDOR_ID, nvidia::device_id::GH200_480GB),
+        (nvidia::VENDOR_ID, nvidia::device_id::GH200),
+        (nvidia::VENDOR_ID, nvidia::device_id::GB200),
+        (nvidia::VENDOR_ID, nvidia::device_id::GB300),
+    ],
+    questions: NvgraceGpu::QUESTIONS,
+    probe: |answers, environment| AnyVariant::NvgraceGpu(NvgraceGpu::probe(answers, environment)),
+}];
+
+/// The entry that serves a device, by vendor and device id.
+pub fn find(vendor: u16, device: u16) -> Option<&'static Entry> {
+    TABLE
+        .iter()
+        .find(|entry| entry.ids.contains(&(vendor, device)))
+}
+
+/// Any of the variants.
+#[derive(Debug)]
+pub enum AnyVariant {
+    /// NVIDIA Grace Hopper and Grace Blackwell.
+    NvgraceGpu(NvgraceGpu),
+}
+
+macro_rules! dispatch {
+    ($self:ident, $variant:ident => $call:expr) => {
+        match $self {
+            Self::NvgraceGpu($variant) => $call,
+        }
+    };
+}
+
+impl Variant for AnyVariant {
+    fn outcome(&self) -> Outcome {
+        dispatch!(self, v => v.outcome())
+    }
+
+    fn region(&self, index: RegionIndex) -> Region {
+        dispatch!(self, v => v.region(index))
+    }
+
+    fn config_piece(&self, direction: Direction, offset: u64, len: u64) -> ConfigPiece {
+        dispatch!(self, v => v.config_piece(direction, offset, len))
+    }
+
+    fn config_load(&self, offset: u64, out: &mut [u8]) {
+        dispatch!(self, v => v.config_load(offset, out));
+    }
+
+    fn config_store(&self, offset: u64, data: &[u8]) {
+        dispatch!(self, v => v.config_store(offset, data));
+    }
+
+    fn ready_before(&self, wait: &mut Wait, sample: Sample) -> Before {
+        dispatch!(self, v => v.ready_before(wait, sample))
+    }
+
+    fn ready_after(
+        &self,
+        wait: &mut Wait,
+        generation: Generation,
+        values: [u32; MAX_REGISTERS],
+        sample: Sample,
+    ) -> After {
+        dispatch!(self, v => v.ready_after(wait, generation, values, sample))
+    }
+
+    fn opened(&self) {
+        dispatch!(self, v => v.opened());
+    }
+
+    fn reset_requested(&self) {
+        dispatch!(self, v => v.reset_requested());
+    }
+
+    fn reset_done(&self) {
+        dispatch!(self, v => v.reset_done());
+    }
+
+    fn needs_bar0(&self) -> bool {
+        dispatch!(self, v => v.needs_bar0())
+    }
+
+    fn ioeventfd(&self) -> Result<(), Errno> {
+        dispatch!(self, v => v.ioeventfd())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ids_of_the_linux_driver_select_nvgrace_gpu() {
+        for device in [0x2342, 0x2345, 0x2348, 0x2941, 0x31c2] {
+            assert_eq!(
+                find(0x10de, device).map(|entry| entry.name),
+                Some("nvgrace-gpu")
+            );
+        }
+        assert!(find(0x10de, 0x2330).is_none());
+        assert!(find(0x1af4, 0x2342).is_none());
+    }
+}
