@@ -33,6 +33,18 @@ pub mod pm {
     pub const CTRL_STATE_MASK: u16 = 0x3;
     /// Bit 3 of [`CTRL`]: going from D3hot to D0 does not reset the function.
     pub const CTRL_NO_SOFT_RESET: u16 = 1 << 3;
+    /// Bit 8 of [`CTRL`]: PME enable.
+    pub const CTRL_PME_ENABLE: u16 = 1 << 8;
+    /// Bit 15 of [`CTRL`]: PME status.
+    pub const CTRL_PME_STATUS: u16 = 1 << 15;
+    /// Bits 15:11 of [`PMC`]: the states that PME can be raised from.
+    pub const PMC_PME_MASK: u16 = 0xf800;
+    /// Bit 9 of [`PMC`]: D1 is supported.
+    pub const PMC_D1: u16 = 1 << 9;
+    /// Bit 10 of [`PMC`]: D2 is supported.
+    pub const PMC_D2: u16 = 1 << 10;
+    /// Bits 2:0 of [`PMC`]: revision 1.2 of the power management specification.
+    pub const PMC_VERSION_3: u16 = 3;
 }
 
 /// MSI; 10, 14, 20 or 24 bytes by its flags.
@@ -53,6 +65,12 @@ pub mod msi {
     pub const ADDRESS_LO: u16 = 4;
     /// Message address, high half, u32, in the 64-bit form.
     pub const ADDRESS_HI: u16 = 8;
+    /// Message data, u16, in the 32-bit form.
+    pub const DATA_32: u16 = 8;
+    /// Mask bits, u32, in the 32-bit maskable form.
+    pub const MASK_32: u16 = 12;
+    /// Pending bits, u32, in the 32-bit maskable form.
+    pub const PENDING_32: u16 = 16;
     /// Message data, u16, in the 64-bit form.
     pub const DATA_64: u16 = 12;
     /// Mask bits, u32, in the 64-bit maskable form.
@@ -85,6 +103,28 @@ pub mod msix {
     pub const ENTRY_SIZE: u64 = 16;
 }
 
+/// Vendor-specific: {id, next, length u8, body}.
+pub mod vndr {
+    /// Bytes in the capability, u8.
+    pub const LEN: u16 = 2;
+}
+
+/// Advanced features, 6 bytes.
+pub mod af {
+    /// Bytes in the capability.
+    pub const SIZEOF: u16 = 6;
+    /// Capabilities, u8.
+    pub const CAP: u16 = 3;
+    /// Bit 0 of [`CAP`]: transactions pending is reported.
+    pub const CAP_TP: u8 = 1 << 0;
+    /// Bit 1 of [`CAP`]: function-level reset.
+    pub const CAP_FLR: u8 = 1 << 1;
+    /// Control, u8.
+    pub const CTRL: u16 = 4;
+    /// Bit 0 of [`CTRL`]: start a function-level reset; always reads zero.
+    pub const CTRL_FLR: u8 = 1 << 0;
+}
+
 /// PCI Express, 0x3c bytes in version 2.
 pub mod exp {
     /// Bytes in a version 2 capability.
@@ -97,8 +137,20 @@ pub mod exp {
     pub const DEVCAP: u16 = 4;
     /// Bit 28 of [`DEVCAP`]: function-level reset.
     pub const DEVCAP_FLR: u32 = 1 << 28;
+    /// Bits 3:0 of [`FLAGS`]: version.
+    pub const FLAGS_VERS: u16 = 0xf;
+    /// Bits 7:4 of [`FLAGS`]: type.
+    pub const FLAGS_TYPE: u16 = 0xf << 4;
+    /// Port type of an integrated endpoint of a root complex, in bits 7:4 of [`FLAGS`].
+    pub const TYPE_RC_END: u16 = 9;
     /// Device control, u16.
     pub const DEVCTL: u16 = 8;
+    /// Bits 7:5 of [`DEVCTL`]: largest payload, 128 << n bytes.
+    pub const DEVCTL_PAYLOAD: u16 = 0x7 << 5;
+    /// Bit 9 of [`DEVCTL`]: phantom functions.
+    pub const DEVCTL_PHANTOM: u16 = 1 << 9;
+    /// Bits 14:12 of [`DEVCTL`]: largest read request, 128 << n bytes.
+    pub const DEVCTL_READRQ: u16 = 0x7 << 12;
     /// Bit 15 of [`DEVCTL`]: start a function-level reset; always reads zero.
     pub const DEVCTL_BCR_FLR: u16 = 1 << 15;
     /// Device status, u16.
@@ -113,6 +165,8 @@ pub mod exp {
     pub const DEVCAP2: u16 = 0x24;
     /// Device control 2, u16.
     pub const DEVCTL2: u16 = 0x28;
+    /// Bit 5 of [`DEVCTL2`]: forwarding by alternative routing id.
+    pub const DEVCTL2_ARI: u16 = 1 << 5;
     /// Link capabilities 2, u32.
     pub const LNKCAP2: u16 = 0x2c;
     /// Link control 2, u16.

@@ -10,18 +10,40 @@ pub const START: u16 = 0x100;
 pub mod id {
     /// Advanced error reporting (7.8.4).
     pub const ERR: u16 = 0x01;
+    /// Virtual channel (7.9.1).
+    pub const VC: u16 = 0x02;
     /// Device serial number (7.9.3).
     pub const DSN: u16 = 0x03;
     /// Power budgeting (7.8.1).
     pub const PWR: u16 = 0x04;
+    /// Virtual channels of a multi-function device (7.9.2).
+    pub const MFVC: u16 = 0x08;
+    /// Virtual channel, where [`MFVC`] is present too (7.9.1).
+    pub const VC9: u16 = 0x09;
     /// Vendor-specific (7.9.5).
     pub const VNDR: u16 = 0x0b;
     /// Access control services (7.7.11).
     pub const ACS: u16 = 0x0d;
+    /// Alternative routing id (7.8.7).
+    pub const ARI: u16 = 0x0e;
+    /// Address translation services (10.5.1).
+    pub const ATS: u16 = 0x0f;
+    /// Single root I/O virtualisation (9.3.3).
+    pub const SRIOV: u16 = 0x10;
+    /// Multicast (7.9.11).
+    pub const MCAST: u16 = 0x12;
+    /// Page request interface (10.5.2).
+    pub const PRI: u16 = 0x13;
     /// Resizable BAR (7.8.6).
     pub const REBAR: u16 = 0x15;
+    /// Dynamic power allocation (7.9.12).
+    pub const DPA: u16 = 0x16;
+    /// TLP processing hints (7.9.13).
+    pub const TPH: u16 = 0x17;
     /// Latency tolerance reporting (7.8.2).
     pub const LTR: u16 = 0x18;
+    /// Secondary PCI Express (7.7.3).
+    pub const SECPCI: u16 = 0x19;
     /// Designated vendor-specific, DVSEC (7.9.6).
     pub const DVSEC: u16 = 0x23;
     /// Physical layer 16.0 GT/s (7.7.5).
@@ -41,6 +63,84 @@ pub const fn header_id(header: u32) -> u16 {
 /// The next offset in a header; 0 at the end of the list.
 pub const fn header_next(header: u32) -> u16 {
     ((header >> 20) & 0xffc) as u16
+}
+
+/// Advanced error reporting, 0x48 bytes with the TLP prefix log.
+pub mod err {
+    /// Bytes before the root port's registers.
+    pub const ENDPOINT_LEN: u16 = 0x2c;
+    /// Uncorrectable error status, u32, write one to clear.
+    pub const UNCOR_STATUS: u16 = 4;
+    /// Uncorrectable error mask, u32.
+    pub const UNCOR_MASK: u16 = 8;
+    /// Uncorrectable error severity, u32.
+    pub const UNCOR_SEVER: u16 = 0xc;
+    /// The uncorrectable errors that an endpoint can report (6.0, 7.8.4.2).
+    pub const UNCOR_BITS: u32 = 0x03ff_f031;
+    /// Correctable error status, u32, write one to clear.
+    pub const COR_STATUS: u16 = 0x10;
+    /// Correctable error mask, u32.
+    pub const COR_MASK: u16 = 0x14;
+    /// The correctable errors (6.0, 7.8.4.5).
+    pub const COR_BITS: u32 = 0xf1c1;
+    /// Capabilities and control, u32.
+    pub const CAP: u16 = 0x18;
+    /// Bit 6 of [`CAP`]: generate end-to-end checksums.
+    pub const CAP_ECRC_GENE: u32 = 1 << 6;
+    /// Bit 8 of [`CAP`]: check end-to-end checksums.
+    pub const CAP_ECRC_CHKE: u32 = 1 << 8;
+}
+
+/// Latency tolerance reporting, 8 bytes.
+pub mod ltr {
+    /// Bytes in the capability.
+    pub const SIZEOF: u16 = 8;
+    /// Largest snoop latency, u16.
+    pub const MAX_SNOOP: u16 = 4;
+    /// Largest no-snoop latency, u16.
+    pub const MAX_NOSNOOP: u16 = 6;
+    /// Bits of a latency: value 9:0, scale 12:10.
+    pub const LATENCY_BITS: u16 = 0x1fff;
+}
+
+/// Resizable BAR: 4 bytes, then {capability u32, control u32} for each BAR.
+pub mod rebar {
+    /// Sizes that the first BAR can take, u32: bit n is 1 MiB << (n - 4).
+    pub const CAP: u16 = 4;
+    /// Control of the first BAR, u32.
+    pub const CTRL: u16 = 8;
+    /// Bits 2:0 of [`CTRL`]: which BAR.
+    pub const CTRL_BAR_IDX: u32 = 0x7;
+    /// Bits 7:5 of the first [`CTRL`]: how many BARs.
+    pub const CTRL_NBAR_SHIFT: u32 = 5;
+    /// Bits 13:8 of [`CTRL`]: the size, 1 MiB << n.
+    pub const CTRL_SIZE_SHIFT: u32 = 8;
+    /// Six bits wide.
+    pub const CTRL_SIZE_MASK: u32 = 0x3f << CTRL_SIZE_SHIFT;
+}
+
+/// Power budgeting, 16 bytes.
+pub mod pwr {
+    /// Bytes in the capability.
+    pub const SIZEOF: u16 = 0x10;
+    /// Data select, u8.
+    pub const SELECT: u16 = 4;
+    /// Data, u32.
+    pub const DATA: u16 = 8;
+}
+
+/// Device serial number, 12 bytes.
+pub mod dsn {
+    /// Bytes in the capability.
+    pub const SIZEOF: u16 = 12;
+    /// The serial number, u64.
+    pub const SERIAL: u16 = 4;
+}
+
+/// Vendor-specific extended capability.
+pub mod vndr {
+    /// Header, u32: id 15:0, revision 19:16, length 31:20.
+    pub const HEADER: u16 = 4;
 }
 
 /// Designated vendor-specific capability.
