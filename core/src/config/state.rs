@@ -1,0 +1,65 @@
+//! Registers that a reset loses and that are put back after it.
+//!
+//! Source: what Linux 7.2 `drivers/pci/pci.c:pci_save_state` and `pci_restore_state` keep for an
+//! endpoint: the header, the Express controls, MSI and MSI-X.
+
+use varia_spec::Errno;
+use varia_spec::pci::cap::{exp, id, msi, msix};
+use varia_spec::pci::header;
+
+use super::find_physical;
+use crate::device::{ConfigRegister, Device};
+
+/// Values of registers, in the order in which they are written back.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SavedState(Vec<(ConfigRegister, u32)>);
+
+impl SavedState {
+    /// Reads the registers.
+    ///
+    /// # Errors
+    /// What the device answers to a read.
+    pub(crate) fn save<D: Device + ?Sized>(device: &D) -> Result<Self, Errno> {
+        let mut registers = Vec::new();
+        if let Some(at) = find_physical(device, id::EXP)? {
+            let controls = [exp::DEVCTL, exp::LNKCTL, exp::DEVCTL2, exp::LNKCTL2];
+            registers.extend(controls.map(|c| ConfigRegister::word(at + c)));
+        }
+        if let Some(at) = find_physical(device, id::MSI)? {
+            let dwords = [msi::ADDRESS_LO, msi::ADDRESS_HI, msi::DATA_64, msi::MASK_64];
+            let flags = device.config_read(ConfigRegister::word(at + msi::FLAGS))? as u16;
+            let wide = flags & msi::FLAGS_64BIT != 0;
+            let maskable = flags & msi::FLAGS_MASKBIT != 0;
+            let count = 2 + usize::from(wide) + usize::from(maskable);
+            registers.extend(
+                dwords
+                    .iter()
+                    .take(count)
+                    .map(|d| ConfigRegister::dword(at + d)),
+            );
+            registers.push(ConfigRegister::word(at + msi::FLAGS));
+        }
+        if let Some(at) = find_physical(device, id::MSIX)? {
+            registers.push(ConfigRegister::word(at + msix::FLAGS));
+        }
+        // the command register last, when every address is back
+        let header = (0..header::STD_HEADER_SIZEOF).step_by(4).rev();
+        registers.extend(header.map(ConfigRegister::dword));
+        let read = |r: ConfigRegister| device.config_read(r).map(|value| (r, value));
+        registers
+            .into_iter()
+            .map(read)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// Writes the registers back.
+    ///
+    /// # Errors
+    /// What the device answers to a write.
+    pub(crate) fn restore<D: Device + ?Sized>(&self, device: &D) -> Result<(), Errno> {
+        self.0
+            .iter()
+            .try_for_each(|&(register, value)| device.config_write(register, value))
+    }
+}

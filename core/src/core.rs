@@ -1,0 +1,605 @@
+//! The core itself: open, close, configuration accesses, reset, power.
+//!
+//! Memory enable and power state lie under one lock. Everything that clears them, every reset and
+//! every configuration write holds it exclusively; an access to the device's memory holds it
+//! shared, and so does a layer above through [`MemoryGuard`]. A reset is therefore counted, and
+//! its hook has run, before any later access is served.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use varia_spec::Errno;
+use varia_spec::pci::CFG_SPACE_EXP_SIZE;
+use varia_spec::pci::cap::{id, pm};
+use varia_spec::pci::header::{self, command};
+use varia_spec::vfio::{IrqIndex, RegionIndex, device_flags};
+
+use crate::config::{self, Config, Effect, Kind, SavedState};
+use crate::device::{BarSpace, ConfigRegister, Device, HostPhys};
+use crate::irq::{Irqs, Vectors};
+
+/// Which device a user sees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum View {
+    /// As `vfio-pci` shows it: virtual configuration space, safe for an untrusted user.
+    Virtual,
+    /// As it is: the configuration space goes through, for a user that plays the machine which
+    /// owns the device.
+    Physical,
+}
+
+/// A PCI power state.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum PowerState {
+    /// On.
+    D0,
+    /// Light sleep.
+    D1,
+    /// Deeper sleep.
+    D2,
+    /// Software off; configuration space still answers.
+    D3hot,
+}
+
+/// What `VFIO_DEVICE_GET_INFO` answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceInfo {
+    /// Bits of [`varia_spec::vfio::device_flags`].
+    pub flags: u32,
+    /// How many region indices there are.
+    pub regions: u32,
+    /// How many interrupt indices there are.
+    pub irqs: u32,
+}
+
+/// A VFIO PCI device in user space, over a physical [`Device`].
+pub struct Core<D: Device + ?Sized = dyn Device> {
+    view: View,
+    config: Mutex<Option<Open>>,
+    lines: RwLock<Lines>,
+    irqs: Arc<Irqs>,
+    hook: Mutex<Option<ResetHook>>,
+    device: Arc<D>,
+}
+
+type ResetHook = Arc<dyn Fn() + Send + Sync>;
+
+/// What is known while the device is open.
+#[derive(Debug)]
+struct Open {
+    config: Config,
+    /// The registers right after the reset of open, put back at close.
+    initial: SavedState,
+    /// The registers before the device went to D3hot, when it loses them there.
+    asleep: Option<SavedState>,
+    vectors: Vectors,
+}
+
+/// The bytes of a BAR that hold an MSI-X table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MsixTable {
+    pub(crate) bar: u8,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+/// State that decides whether memory may be touched.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lines {
+    memory: bool,
+    power: PowerState,
+    resets: bool,
+    pub(crate) table: Option<MsixTable>,
+}
+
+impl Lines {
+    pub(crate) fn enabled(self) -> bool {
+        self.memory && self.power < PowerState::D3hot
+    }
+}
+
+/// The shared hold of the lock under which memory may be touched.
+///
+/// While it is held no reset finishes, memory enable and power state do not change. Do not call
+/// the [`Core`] while holding it, except for what its documentation says.
+pub struct MemoryGuard<'a, D: Device + ?Sized = dyn Device> {
+    lines: RwLockReadGuard<'a, Lines>,
+    device: &'a D,
+}
+
+impl<D: Device + ?Sized> Core<D> {
+    /// A core over `device`, closed.
+    pub fn new(device: Arc<D>, view: View) -> Self {
+        let lines = Lines {
+            memory: false,
+            power: PowerState::D0,
+            resets: false,
+            table: None,
+        };
+        Self {
+            view,
+            config: Mutex::new(None),
+            lines: RwLock::new(lines),
+            irqs: Arc::new(Irqs::new()),
+            hook: Mutex::new(None),
+            device,
+        }
+    }
+
+    /// The device below. What is done to it directly is done behind the core's back.
+    pub fn device(&self) -> &Arc<D> {
+        &self.device
+    }
+
+    /// Which device the user sees.
+    pub fn view(&self) -> View {
+        self.view
+    }
+
+    /// Has `hook` called after each reset that goes through this core, whatever asked for it,
+    /// before any later access is served. It runs under the core's locks and must not call back.
+    pub fn on_reset(&self, hook: impl Fn() + Send + Sync + 'static) {
+        *lock(&self.hook) = Some(Arc::new(hook));
+    }
+
+    /// Prepares the device for a user.
+    ///
+    /// Virtual: wakes it, enables its memory space, takes bus mastering away, resets it if that
+    /// works, and reads the virtual registers. Physical: nothing is changed.
+    ///
+    /// # Errors
+    /// `EBUSY` when it is open already; what the device answers.
+    pub fn open(&self) -> Result<(), Errno> {
+        let mut slot = lock(&self.config);
+        if slot.is_some() {
+            return Err(Errno::EBUSY);
+        }
+        let mut lines = write(&self.lines);
+        let device = &*self.device;
+        lines.power = self.physical_power()?;
+        lines.resets = match self.view {
+            View::Virtual => {
+                self.enable(&mut lines)?;
+                self.function_reset(&mut lines).is_ok()
+            }
+            View::Physical => config::can_reset(device),
+        };
+        let initial = SavedState::save(device)?;
+        if self.view == View::Virtual {
+            let shown = ConfigRegister::word(header::COMMAND);
+            let command = device.config_read(shown)? & !u32::from(command::INTX_DISABLE);
+            device.config_write(shown, command)?;
+        }
+        let config = Config::new(device)?;
+        let vectors = Vectors::of(device, config.interrupt_pin())?;
+        lines.memory = match self.view {
+            View::Virtual => config.memory_enabled(),
+            View::Physical => self.physical_memory()?,
+        };
+        lines.table = match self.view {
+            View::Virtual => vectors.table,
+            View::Physical => None,
+        };
+        *slot = Some(Open {
+            config,
+            initial,
+            asleep: None,
+            vectors,
+        });
+        drop((lines, slot));
+        let sink: Arc<dyn crate::Interrupts> = self.irqs.clone();
+        device.connect(Some(sink));
+        Ok(())
+    }
+
+    /// Takes the device back from its user: no interrupts, no bus mastering, reset if that works.
+    /// Closing what is not open does nothing.
+    pub fn close(&self) {
+        let mut slot = lock(&self.config);
+        let Some(open) = slot.take() else { return };
+        self.device.connect(None);
+        self.irqs.clear(&*self.device);
+        if self.view == View::Physical {
+            return;
+        }
+        let mut lines = write(&self.lines);
+        let device = &*self.device;
+        // a device that does not answer can't be put in order, and nobody is left to be told
+        let _ = self.set_physical_power(PowerState::D0);
+        lines.power = PowerState::D0;
+        lines.memory = false;
+        let quiet = ConfigRegister::word(header::COMMAND);
+        let _ = device.config_write(quiet, u32::from(command::INTX_DISABLE));
+        if lines.resets {
+            let _ = self.reset_only();
+        }
+        let _ = open.initial.restore(device);
+    }
+
+    /// Whether a user has it open.
+    pub fn is_open(&self) -> bool {
+        lock(&self.config).is_some()
+    }
+
+    /// `VFIO_DEVICE_GET_INFO`.
+    pub fn info(&self) -> DeviceInfo {
+        let reset = if read(&self.lines).resets {
+            device_flags::RESET
+        } else {
+            0
+        };
+        DeviceInfo {
+            flags: device_flags::PCI | reset,
+            regions: RegionIndex::COUNT,
+            irqs: IrqIndex::COUNT,
+        }
+    }
+
+    /// Reads configuration space into all of `data`. Answers its length.
+    ///
+    /// # Errors
+    /// `EFAULT` for a range that is not inside the 4096 bytes, `ENODEV` while closed; what the
+    /// device answers, with part of `data` filled.
+    pub fn config_read(&self, offset: u64, data: &mut [u8]) -> Result<usize, Errno> {
+        let slot = lock(&self.config);
+        let open = slot.as_ref().ok_or(Errno::ENODEV)?;
+        let mut at = config_range(offset, data.len())?;
+        let device = &*self.device;
+        let mut rest = &mut *data;
+        while !rest.is_empty() {
+            let piece = self.piece(open, at, rest.len())?;
+            let value = match self.view {
+                View::Virtual => open.config.read(device, piece)?,
+                View::Physical => device.config_read(piece.register())?,
+            };
+            let (now, later) = rest
+                .split_at_mut_checked(piece.len())
+                .ok_or(Errno::EFAULT)?;
+            for (to, from) in now.iter_mut().zip(value.to_le_bytes()) {
+                *to = from;
+            }
+            at += piece.len() as u16;
+            rest = later;
+        }
+        Ok(data.len())
+    }
+
+    /// Writes all of `data` to configuration space. Answers its length.
+    ///
+    /// # Errors
+    /// As [`config_read`](Self::config_read), with part of `data` written, in rising order.
+    pub fn config_write(&self, offset: u64, data: &[u8]) -> Result<usize, Errno> {
+        let mut slot = lock(&self.config);
+        let open = slot.as_mut().ok_or(Errno::ENODEV)?;
+        let mut at = config_range(offset, data.len())?;
+        let mut lines = write(&self.lines);
+        let mut rest = data;
+        while !rest.is_empty() {
+            let piece = self.piece(open, at, rest.len())?;
+            let (now, later) = rest.split_at_checked(piece.len()).ok_or(Errno::EFAULT)?;
+            let value = (0..)
+                .zip(now)
+                .fold(0, |v, (i, b)| v | u32::from(*b) << (8 * i));
+            match self.view {
+                View::Virtual => self.write_virtual(open, &mut lines, piece, value)?,
+                View::Physical => self.write_physical(&mut lines, piece, value)?,
+            }
+            at += piece.len() as u16;
+            rest = later;
+        }
+        Ok(data.len())
+    }
+
+    /// `VFIO_DEVICE_RESET`. Virtual registers keep their values.
+    ///
+    /// # Errors
+    /// `EINVAL` when the device can't be reset, `ENODEV` while closed.
+    pub fn reset(&self) -> Result<(), Errno> {
+        let mut slot = lock(&self.config);
+        let open = slot.as_mut().ok_or(Errno::ENODEV)?;
+        let mut lines = write(&self.lines);
+        if !lines.resets {
+            return Err(Errno::EINVAL);
+        }
+        match self.view {
+            View::Virtual => {
+                self.set_power(open, &mut lines, PowerState::D0)?;
+                self.function_reset(&mut lines)
+            }
+            View::Physical => {
+                self.reset_only()?;
+                self.follow_physical(&mut lines)
+            }
+        }
+    }
+
+    /// Takes the shared hold under which the device's memory may be touched.
+    pub fn memory(&self) -> MemoryGuard<'_, D> {
+        MemoryGuard {
+            lines: read(&self.lines),
+            device: &self.device,
+        }
+    }
+
+    /// Memory space is enabled, and the device is not in D3hot. True now; to rely on it, hold
+    /// [`memory`](Self::memory).
+    pub fn memory_enabled(&self) -> bool {
+        read(&self.lines).enabled()
+    }
+
+    /// The power state now.
+    pub fn power_state(&self) -> PowerState {
+        read(&self.lines).power
+    }
+
+    /// How many resets the device has had, whatever started them. No access that is served after a
+    /// reset sees the count from before it.
+    pub fn reset_count(&self) -> u64 {
+        self.device.reset_count()
+    }
+
+    pub(crate) fn lines(&self) -> RwLockReadGuard<'_, Lines> {
+        read(&self.lines)
+    }
+
+    pub(crate) fn irqs(&self) -> &Irqs {
+        &self.irqs
+    }
+
+    /// The vectors of an open device.
+    pub(crate) fn vectors(&self) -> Result<Vectors, Errno> {
+        let slot = lock(&self.config);
+        slot.as_ref().map(|open| open.vectors).ok_or(Errno::ENODEV)
+    }
+
+    fn piece(&self, open: &Open, at: u16, count: usize) -> Result<config::Piece, Errno> {
+        open.config.piece(at, count).ok_or(Errno::EFAULT)
+    }
+
+    fn write_virtual(
+        &self,
+        open: &mut Open,
+        lines: &mut Lines,
+        piece: config::Piece,
+        value: u32,
+    ) -> Result<(), Errno> {
+        let message = self.irqs.message_state();
+        let effect = open.config.write(&*self.device, piece, value, message)?;
+        match effect {
+            None => {}
+            Some(Effect::Command) => {
+                lines.memory = open.config.memory_enabled();
+                self.irqs.disable_intx(open.config.intx_disabled());
+            }
+            Some(Effect::Power(state)) => {
+                let state = match state {
+                    0 => PowerState::D0,
+                    1 => PowerState::D1,
+                    2 => PowerState::D2,
+                    _ => PowerState::D3hot,
+                };
+                // as a function does: a state that it can't enter changes nothing
+                let _ = self.set_power(open, lines, state);
+            }
+            // as a function does: nobody is told how a reset went
+            Some(Effect::Reset) => {
+                let _ = self.function_reset(lines);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_physical(
+        &self,
+        lines: &mut Lines,
+        piece: config::Piece,
+        value: u32,
+    ) -> Result<(), Errno> {
+        let before = self.device.reset_count();
+        self.device.config_write(piece.register(), value)?;
+        if self.device.reset_count() != before {
+            self.tell_reset();
+        }
+        self.follow_physical(lines)
+    }
+
+    /// Takes memory enable and power state from the device.
+    fn follow_physical(&self, lines: &mut Lines) -> Result<(), Errno> {
+        lines.memory = self.physical_memory()?;
+        lines.power = self.physical_power()?;
+        Ok(())
+    }
+
+    fn physical_memory(&self) -> Result<bool, Errno> {
+        let value = self
+            .device
+            .config_read(ConfigRegister::word(header::COMMAND))?;
+        Ok(value & u32::from(command::MEMORY) != 0)
+    }
+
+    fn physical_power(&self) -> Result<PowerState, Errno> {
+        let device = &*self.device;
+        let Some(at) = config::find_physical(device, id::PM)? else {
+            return Ok(PowerState::D0);
+        };
+        let control = device.config_read(ConfigRegister::word(at + pm::CTRL))?;
+        Ok(match control & u32::from(pm::CTRL_STATE_MASK) {
+            0 => PowerState::D0,
+            1 => PowerState::D1,
+            2 => PowerState::D2,
+            _ => PowerState::D3hot,
+        })
+    }
+
+    fn set_physical_power(&self, state: PowerState) -> Result<(), Errno> {
+        let device = &*self.device;
+        let Some(at) = config::find_physical(device, id::PM)? else {
+            return Ok(());
+        };
+        let register = ConfigRegister::word(at + pm::CTRL);
+        let control = device.config_read(register)? & !u32::from(pm::CTRL_STATE_MASK);
+        device.config_write(register, control | state as u32)
+    }
+
+    /// Brings the device to `state`, with its registers kept if it would lose them.
+    ///
+    /// As Linux 7.2 `vfio_pci_set_power_state` and `pci_set_power_state` do.
+    fn set_power(
+        &self,
+        open: &mut Open,
+        lines: &mut Lines,
+        state: PowerState,
+    ) -> Result<(), Errno> {
+        let device = &*self.device;
+        let Some(at) = open.config.find(Kind::Power) else {
+            return Ok(());
+        };
+        if state == lines.power {
+            return Ok(());
+        }
+        let able = device.config_read(ConfigRegister::word(at + pm::PMC))? as u16;
+        let possible = match state {
+            PowerState::D0 => true,
+            PowerState::D1 => able & pm::PMC_D1 != 0 && lines.power < state,
+            PowerState::D2 => able & pm::PMC_D2 != 0 && lines.power < state,
+            PowerState::D3hot => true,
+        };
+        if !possible {
+            return Err(Errno::EIO);
+        }
+        let control = device.config_read(ConfigRegister::word(at + pm::CTRL))? as u16;
+        let loses = control & pm::CTRL_NO_SOFT_RESET == 0;
+        if loses && state == PowerState::D3hot {
+            open.asleep = Some(SavedState::save(device)?);
+        }
+        let before = device.reset_count();
+        self.set_physical_power(state)?;
+        if let (PowerState::D3hot, Some(saved)) = (
+            lines.power,
+            open.asleep.take_if(|_| state == PowerState::D0),
+        ) {
+            saved.restore(device)?;
+        }
+        lines.power = state;
+        if device.reset_count() != before {
+            self.tell_reset();
+        }
+        Ok(())
+    }
+
+    /// Resets the function with its registers kept, as Linux `pci_try_reset_function` does.
+    fn function_reset(&self, lines: &mut Lines) -> Result<(), Errno> {
+        let device = &*self.device;
+        if lines.power != PowerState::D0 {
+            self.set_physical_power(PowerState::D0)?;
+            lines.power = PowerState::D0;
+        }
+        let saved = SavedState::save(device)?;
+        self.reset_only()?;
+        saved.restore(device)
+    }
+
+    fn reset_only(&self) -> Result<(), Errno> {
+        self.device.reset()?;
+        self.tell_reset();
+        Ok(())
+    }
+
+    fn tell_reset(&self) {
+        let hook = lock(&self.hook).clone();
+        if let Some(hook) = hook {
+            hook();
+        }
+    }
+
+    /// Wakes the device and lets it decode its BARs, without bus mastering.
+    fn enable(&self, lines: &mut Lines) -> Result<(), Errno> {
+        self.set_physical_power(PowerState::D0)?;
+        lines.power = PowerState::D0;
+        let register = ConfigRegister::word(header::COMMAND);
+        let mut value = self.device.config_read(register)? & !u32::from(command::MASTER);
+        for spec in (0..6).filter_map(|bar| self.device.bar(bar)) {
+            value |= u32::from(match spec.space {
+                BarSpace::Io => command::IO,
+                BarSpace::Memory32 | BarSpace::Memory64 => command::MEMORY,
+            });
+        }
+        self.device.config_write(register, value)
+    }
+}
+
+impl<D: Device + ?Sized> MemoryGuard<'_, D> {
+    /// Memory space is enabled, and the device is not in D3hot.
+    pub fn enabled(&self) -> bool {
+        self.lines.enabled()
+    }
+
+    /// The power state.
+    pub fn power_state(&self) -> PowerState {
+        self.lines.power
+    }
+
+    /// How many resets the device has had.
+    pub fn reset_count(&self) -> u64 {
+        self.device.reset_count()
+    }
+
+    /// Reads a register of a BAR, whatever the command register says.
+    ///
+    /// # Errors
+    /// As [`Device::bar_read`].
+    pub fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        self.device.bar_read(bar, offset, data)
+    }
+
+    /// Reads memory outside every BAR.
+    ///
+    /// # Errors
+    /// As [`Device::memory_read`].
+    pub fn read(&self, address: HostPhys, data: &mut [u8]) -> Result<(), Errno> {
+        self.device.memory_read(address, data)
+    }
+
+    /// Writes memory outside every BAR.
+    ///
+    /// # Errors
+    /// As [`Device::memory_write`].
+    pub fn write(&self, address: HostPhys, data: &[u8]) -> Result<(), Errno> {
+        self.device.memory_write(address, data)
+    }
+}
+
+impl<D: Device + ?Sized> fmt::Debug for Core<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("view", &self.view)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<D: Device + ?Sized> fmt::Debug for MemoryGuard<'_, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryGuard")
+            .field("lines", &*self.lines)
+            .finish_non_exhaustive()
+    }
+}
+
+fn config_range(offset: u64, len: usize) -> Result<u16, Errno> {
+    let inside = len as u64 <= u64::from(CFG_SPACE_EXP_SIZE).saturating_sub(offset);
+    let at = u16::try_from(offset).map_err(|_| Errno::EFAULT)?;
+    if inside { Ok(at) } else { Err(Errno::EFAULT) }
+}
+
+/// A lock that a panic left behind guards values that are each valid by themselves.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,216 @@
+//! The physical device below a core.
+//!
+//! A [`Device`] is one PCI Express function as the machine that owns it sees it: raw configuration
+//! space, BARs, memory outside every BAR, firmware properties. What a user of VFIO may see of it
+//! is the core's business and not decided here.
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use varia_spec::Errno;
+use varia_spec::pci::CFG_SPACE_EXP_SIZE;
+
+/// An address in the host's physical address space, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostPhys(pub u64);
+
+impl fmt::Debug for HostPhys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HostPhys({:#x})", self.0)
+    }
+}
+
+/// How many bytes of configuration space an access moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Width {
+    /// One byte.
+    Byte,
+    /// Two bytes, at an even offset.
+    Word,
+    /// Four bytes, at a multiple of four.
+    Dword,
+}
+
+impl Width {
+    /// Bytes moved: 1, 2 or 4.
+    pub const fn bytes(self) -> u16 {
+        match self {
+            Self::Byte => 1,
+            Self::Word => 2,
+            Self::Dword => 4,
+        }
+    }
+
+    /// The bits that an access of this width can carry.
+    pub const fn mask(self) -> u32 {
+        match self {
+            Self::Byte => 0xff,
+            Self::Word => 0xffff,
+            Self::Dword => 0xffff_ffff,
+        }
+    }
+}
+
+/// Where a configuration access goes: naturally aligned and inside the 4096 bytes, by construction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConfigRegister {
+    offset: u16,
+    width: Width,
+}
+
+impl ConfigRegister {
+    /// `None` when `offset` is not a multiple of the width or lies beyond the space.
+    pub const fn new(offset: u16, width: Width) -> Option<Self> {
+        let bytes = width.bytes();
+        if offset.is_multiple_of(bytes) && offset <= CFG_SPACE_EXP_SIZE - bytes {
+            Some(Self { offset, width })
+        } else {
+            None
+        }
+    }
+
+    /// The four bytes that contain `offset`.
+    pub const fn dword(offset: u16) -> Self {
+        Self {
+            offset: offset & (CFG_SPACE_EXP_SIZE - 4),
+            width: Width::Dword,
+        }
+    }
+
+    /// The two bytes that contain `offset`.
+    pub const fn word(offset: u16) -> Self {
+        Self {
+            offset: offset & (CFG_SPACE_EXP_SIZE - 2),
+            width: Width::Word,
+        }
+    }
+
+    /// The byte at `offset`, modulo the size of the space.
+    pub const fn byte(offset: u16) -> Self {
+        Self {
+            offset: offset & (CFG_SPACE_EXP_SIZE - 1),
+            width: Width::Byte,
+        }
+    }
+
+    /// The first byte.
+    pub const fn offset(self) -> u16 {
+        self.offset
+    }
+
+    /// How many bytes.
+    pub const fn width(self) -> Width {
+        self.width
+    }
+}
+
+/// What a BAR decodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BarSpace {
+    /// I/O ports.
+    Io,
+    /// Memory below 4 GiB.
+    Memory32,
+    /// Memory anywhere; the next register holds the upper half of the address.
+    Memory64,
+}
+
+/// A base address register that the device implements.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BarSpec {
+    /// Bytes decoded, a power of two.
+    pub size: u64,
+    /// What is decoded.
+    pub space: BarSpace,
+    /// Reads have no side effects and writes may be merged.
+    pub prefetchable: bool,
+}
+
+/// A piece of a file that a client can map: the descriptor, and the offset where the piece begins.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedFd<'a> {
+    /// The descriptor, lent for as long as the device is borrowed.
+    pub fd: BorrowedFd<'a>,
+    /// First byte of the piece in the file.
+    pub offset: u64,
+}
+
+/// Where a device's interrupts go. The core implements it.
+pub trait Interrupts: Send + Sync {
+    /// The device sent the message of `vector`. Dropped when nobody listens to it.
+    fn message(&self, vector: u16);
+    /// The device's interrupt pin changed its level.
+    fn intx(&self, asserted: bool);
+}
+
+/// One physical PCI function.
+///
+/// All methods take `&self` and may be called from several threads at once. Offsets come from
+/// outside: an implementation answers an error for what lies out of range.
+pub trait Device: Send + Sync {
+    /// Reads a register of the raw configuration space; only the bits of the width are set.
+    ///
+    /// # Errors
+    /// What the transport says when the function does not answer.
+    fn config_read(&self, register: ConfigRegister) -> Result<u32, Errno>;
+
+    /// Writes a register of the raw configuration space, with every effect that it has on the
+    /// hardware: a reset that it starts is over when this returns.
+    ///
+    /// # Errors
+    /// As [`config_read`](Self::config_read).
+    fn config_write(&self, register: ConfigRegister, value: u32) -> Result<(), Errno>;
+
+    /// The BAR that begins at register `bar` (0 to 5); `None` when there is none, and for the
+    /// register that holds the upper half of a 64-bit BAR.
+    fn bar(&self, bar: u8) -> Option<BarSpec>;
+
+    /// Reads bytes of a BAR. The command register is not looked at.
+    ///
+    /// # Errors
+    /// `EINVAL` when the range is not inside the BAR.
+    fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) -> Result<(), Errno>;
+
+    /// Writes bytes of a BAR. The command register is not looked at.
+    ///
+    /// # Errors
+    /// `EINVAL` when the range is not inside the BAR.
+    fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) -> Result<(), Errno>;
+
+    /// The file behind a whole BAR whose bytes have no side effects; `None` for any other.
+    fn bar_fd(&self, bar: u8) -> Option<SharedFd<'_>>;
+
+    /// Resets the function; it is over when this returns. Configuration registers have their
+    /// power-on values afterwards: saving and restoring them is the caller's business.
+    ///
+    /// # Errors
+    /// `ENOTTY` when the function can't be reset.
+    fn reset(&self) -> Result<(), Errno>;
+
+    /// How many resets there have been since power-on, whatever started them. Never decreases, and
+    /// has counted a reset before anything after it can be seen.
+    fn reset_count(&self) -> u64;
+
+    /// Reads memory of the device that lies outside every BAR.
+    ///
+    /// # Errors
+    /// `EFAULT` when the range is not the device's.
+    fn memory_read(&self, address: HostPhys, data: &mut [u8]) -> Result<(), Errno>;
+
+    /// Writes memory of the device that lies outside every BAR.
+    ///
+    /// # Errors
+    /// `EFAULT` when the range is not the device's.
+    fn memory_write(&self, address: HostPhys, data: &[u8]) -> Result<(), Errno>;
+
+    /// The file behind `len` bytes of memory from `address`; `None` when they are not the
+    /// device's, or can't be mapped.
+    fn memory_fd(&self, address: HostPhys, len: u64) -> Option<SharedFd<'_>>;
+
+    /// A firmware property of the function that is an unsigned integer (ACPI `_DSD`).
+    fn property(&self, name: &str) -> Option<u64>;
+
+    /// Sends interrupts to `sink` from now on, or to nobody.
+    fn connect(&self, sink: Option<Arc<dyn Interrupts>>);
+}
