@@ -1,0 +1,164 @@
+//! The differences that are meant, each by name and as narrow as its name.
+
+use varia_spec::{pci::header, vfio::RegionIndex};
+
+use crate::op::{Answer, Op, Shape};
+
+/// One operation and its two answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// The device.
+    pub shape: &'a Shape,
+    /// What was done.
+    pub op: &'a Op,
+    /// What the oracle answered.
+    pub reference: &'a Answer,
+    /// What ours answered.
+    pub ours: &'a Answer,
+}
+
+/// A difference that is allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Predicate {
+    /// The name under which the documentation explains it.
+    pub name: &'static str,
+    /// Whether this case is exactly that difference.
+    pub explains: fn(&Case<'_>) -> bool,
+}
+
+/// resmem behaves as usemem does: the original returns only the bytes that reached memory and
+/// does not advance the file position.
+pub const RESMEM_COUNT: Predicate = Predicate {
+    name: "resmem-count",
+    explains: resmem_count,
+};
+
+/// Each byte of a configuration access goes where it belongs, and the whole count is returned.
+pub const WHOLE_CONFIG_ACCESS: Predicate = Predicate {
+    name: "whole-config-access",
+    explains: whole_config_access,
+};
+
+/// A private writable mapping is refused: in the original, touching it is a kernel BUG.
+pub const SHARED_ONLY: Predicate = Predicate {
+    name: "shared-only",
+    explains: shared_only,
+};
+
+/// Ours against the original driver.
+pub const AGAINST_ORIGINAL: &[Predicate] = &[RESMEM_COUNT, WHOLE_CONFIG_ACCESS, SHARED_ONLY];
+
+fn resmem_count(case: &Case<'_>) -> bool {
+    let (offset, len) = match case.op {
+        Op::Read {
+            region,
+            offset,
+            len,
+        } if RegionIndex(*region) == RegionIndex::BAR2 => (*offset, u64::from(*len)),
+        Op::Write {
+            region,
+            offset,
+            data,
+        } if RegionIndex(*region) == RegionIndex::BAR2 => (*offset, data.len() as u64),
+        _ => return false,
+    };
+    let Some(memory) = case.shape.resmem else {
+        return false;
+    };
+    if offset >= memory.length || len == 0 {
+        return false;
+    }
+    let whole = len.min(memory.size - offset);
+    let reached = whole.min(memory.length - offset);
+    let (common, padding) = match case.op {
+        Op::Read { .. } => {
+            let Some(split) = case.ours.data.split_at_checked(reached as usize) else {
+                return false;
+            };
+            split
+        }
+        _ => (case.ours.data.as_slice(), [].as_slice()),
+    };
+    case.reference.result == Ok(reached)
+        && case.reference.advance == 0
+        && case.ours.result == Ok(whole)
+        && case.ours.advance == whole
+        && case.reference.data == common
+        && padding.iter().all(|byte| *byte == 0xff)
+}
+
+/// The windows of the fake BARs in configuration space, first to first beyond.
+const RESMEM_WINDOW: (u64, u64) = (header::BASE_ADDRESS_2 as u64, header::BASE_ADDRESS_4 as u64);
+const USEMEM_WINDOW: (u64, u64) = (header::BASE_ADDRESS_4 as u64, header::CARDBUS_CIS as u64);
+
+fn overlap(offset: u64, len: u64, window: (u64, u64)) -> Option<(u64, u64)> {
+    let (start, end) = (offset.max(window.0), (offset + len).min(window.1));
+    (start < end).then_some((start, end))
+}
+
+fn whole_config_access(case: &Case<'_>) -> bool {
+    match case.op {
+        Op::Read {
+            region,
+            offset,
+            len,
+        } if RegionIndex(*region) == RegionIndex::CONFIG => {
+            config_read(case, *offset, u64::from(*len))
+        }
+        Op::Write {
+            region,
+            offset,
+            data,
+        } if RegionIndex(*region) == RegionIndex::CONFIG => {
+            config_write(case, *offset, data.len() as u64)
+        }
+        _ => false,
+    }
+}
+
+/// A read that touches both windows shows the base's bytes in the second one.
+fn config_read(case: &Case<'_>, offset: u64, len: u64) -> bool {
+    let both = overlap(offset, len, RESMEM_WINDOW).is_some()
+        && overlap(offset, len, USEMEM_WINDOW).is_some();
+    let (reference, ours) = (case.reference, case.ours);
+    both && reference.result == ours.result
+        && reference.advance == ours.advance
+        && reference.data.len() == ours.data.len()
+        && (offset..)
+            .zip(reference.data.iter().zip(&ours.data))
+            .all(|(at, (a, b))| a == b || (USEMEM_WINDOW.0..USEMEM_WINDOW.1).contains(&at))
+}
+
+/// A write that is not inside one window keeps only the overlap and returns its count.
+fn config_write(case: &Case<'_>, offset: u64, len: u64) -> bool {
+    let window = if overlap(offset, len, RESMEM_WINDOW).is_some() {
+        if case.shape.resmem.is_none() {
+            return false;
+        }
+        RESMEM_WINDOW
+    } else {
+        USEMEM_WINDOW
+    };
+    let Some((start, end)) = overlap(offset, len, window) else {
+        return false;
+    };
+    let kept = end - start;
+    kept < len
+        && case.reference.result == Ok(kept)
+        && case.reference.advance == kept
+        && case.ours.result == Ok(len)
+        && case.ours.advance == len
+}
+
+fn shared_only(case: &Case<'_>) -> bool {
+    let Op::MapPrivate { region, offset } = case.op else {
+        return false;
+    };
+    let inside = case
+        .shape
+        .memory(*region)
+        .is_some_and(|memory| offset + case.shape.page <= memory.length);
+    inside
+        && case.reference.result.is_ok()
+        && case.ours.result == Err(varia_spec::Errno::EINVAL.get())
+}
