@@ -114,6 +114,28 @@ impl MemoryRegion {
         }
         Fault::Insert(request.page.frame(at))
     }
+
+    /// How many bytes from the start of a mapping, which maps the region from `offset` on, a page
+    /// frame of the region lies; for a page that has failed.
+    ///
+    /// `EFAULT` when the frame is not among the region's whole pages, or before the mapping.
+    pub const fn locate(
+        &self,
+        page: PageShift,
+        frame: PageFrame,
+        offset: u64,
+    ) -> Result<u64, Errno> {
+        let Some(index) = frame.0.checked_sub(page.frame(self.base()).0) else {
+            return Err(Errno::EFAULT);
+        };
+        if index >= self.length() / page.size() {
+            return Err(Errno::EFAULT);
+        }
+        match (index * page.size()).checked_sub(offset) {
+            Some(bytes) => Ok(bytes),
+            None => Err(Errno::EFAULT),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -260,5 +282,19 @@ mod tests {
             offset: 0,
         };
         assert_eq!(region.fault(request), Fault::Sigbus);
+    }
+
+    #[test]
+    fn a_failed_page_is_located_in_the_mappings_that_reach_it() {
+        let region = region(0x4000_0000, 3 * MIB + 100, MemoryType::Cached);
+        let locate = |frame, offset| region.locate(PageShift::KIB_4, PageFrame(frame), offset);
+        assert_eq!(locate(0x40000, 0), Ok(0));
+        assert_eq!(locate(0x40003, 0x1000), Ok(0x2000));
+        assert_eq!(locate(0x40003, 0x3000), Ok(0));
+        assert_eq!(locate(0x402ff, 0), Ok(3 * MIB - 4096));
+        assert_eq!(locate(0x3ffff, 0), Err(Errno::EFAULT));
+        assert_eq!(locate(0x40300, 0), Err(Errno::EFAULT));
+        assert_eq!(locate(u64::MAX, 0), Err(Errno::EFAULT));
+        assert_eq!(locate(0x40003, 0x4000), Err(Errno::EFAULT));
     }
 }
