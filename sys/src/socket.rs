@@ -351,6 +351,13 @@ impl Stream {
         let _ = shutdown(&self.fd, Shutdown::Write);
     }
 
+    /// Whether the peer has closed its end, even if bytes of it are still to be
+    /// read.
+    #[must_use]
+    pub fn peer_gone(&self) -> bool {
+        wait::hung_up(self)
+    }
+
     /// The process at the other end.
     pub fn peer(&self) -> Result<Peer, SocketError> {
         let mut cred = libc::ucred {

@@ -40,6 +40,15 @@ pub fn writable(
     wait(fd, PollFlags::OUT, stop, timeout)
 }
 
+/// Whether the other end of a stream socket is closed; `false` where the
+/// kernel does not say.
+pub(crate) fn hung_up(fd: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&fd, PollFlags::RDHUP)];
+    let now = timespec(Duration::ZERO);
+    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    poll(&mut fds, Some(&now)).is_ok() && fds.iter().any(|f| f.revents().intersects(gone))
+}
+
 fn wait(
     fd: impl AsFd,
     flags: PollFlags,

@@ -1,1 +1,27 @@
 //! The vfio-user protocol: codec, server, client.
+//!
+//! A VMM (the client) uses a device that another process (the server) plays,
+//! over a Unix socket, with the operations of VFIO as messages. Source: the
+//! vfio-user specification (QEMU 11.1 `docs/interop/vfio-user.rst`), protocol
+//! version 0.0, and what QEMU's client does where the specification is silent;
+//! such places say so.
+//!
+//! What is here knows messages, not variants and not PCI: a [`server::Server`]
+//! passes checked requests to a [`backend::Backend`]. Server-to-client DMA
+//! messages and migration are not spoken.
+//!
+//! From the bottom up: [`wire`] the header and the numbers, [`payload`] what
+//! follows a header, [`request`] a payload decoded by its command, [`version`]
+//! the negotiation, [`connection`] whole messages on a socket.
+
+pub mod backend;
+pub mod client;
+pub mod connection;
+pub mod dma;
+pub mod payload;
+pub mod request;
+pub mod server;
+pub mod version;
+pub mod wire;
+
+mod dispatch;

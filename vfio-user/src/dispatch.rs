@@ -1,0 +1,294 @@
+//! From a checked request to the backend and back to a reply's payload.
+//!
+//! An [`Errno`] here is a request that the device or the server refuses: the
+//! client gets it as an error reply and stays connected.
+
+use std::os::fd::OwnedFd;
+
+use varia_spec::errno::Errno;
+use varia_spec::vfio::{REGION_INFO_LEN, irq_set, region_flags};
+use varia_sys::event::EventFd;
+
+use crate::backend::{Backend, DmaRegion, IrqAction, IrqData, IrqSet};
+use crate::dma::DmaTable;
+use crate::payload::{
+    DMA_READ, DMA_UNMAP_ALL, DMA_WRITE, DmaMap, DmaUnmap, InfoQuery, IrqInfo, MultiWrite,
+    RegionAccess, RegionInfo, SetIrqs,
+};
+use crate::request::Request;
+
+/// What goes behind the header of a reply.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    pub(crate) payload: Vec<u8>,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+/// A negotiated client. Dropping it takes its mappings away and tells the
+/// backend that it has gone.
+pub(crate) struct Session<'a, B: Backend> {
+    backend: &'a B,
+    dma: DmaTable,
+    /// Descriptors that the client can receive in one message.
+    max_fds: usize,
+}
+
+impl<'a, B: Backend> Session<'a, B> {
+    pub(crate) fn new(backend: &'a B, max_fds: usize) -> Self {
+        backend.connected();
+        Self {
+            backend,
+            dma: DmaTable::default(),
+            max_fds,
+        }
+    }
+
+    pub(crate) fn handle(
+        &mut self,
+        request: Request<'_>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Answer, Errno> {
+        let takes_fds = matches!(request, Request::DmaMap(_) | Request::SetIrqs(_));
+        if !fds.is_empty() && !takes_fds {
+            return Err(Errno::EINVAL);
+        }
+        match request {
+            // negotiated already
+            Request::Version(_) => Err(Errno::EINVAL),
+            Request::DmaMap(map) => self.dma_map(map, fds),
+            Request::DmaUnmap(unmap) => self.dma_unmap(unmap),
+            Request::DeviceInfo { argsz } => self.device_info(argsz),
+            Request::RegionInfo(query) => self.region_info(query),
+            Request::IrqInfo(query) => self.irq_info(query),
+            Request::SetIrqs(set) => self.set_irqs(set, fds),
+            Request::RegionRead(access) => self.region_read(access),
+            Request::RegionWrite(access, data) => self.region_write(access, data),
+            Request::RegionWriteMulti(writes) => self.region_write_multi(&writes),
+            Request::Reset => self.backend.reset().map(|()| Answer::default()),
+            Request::Unsupported(_) => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    fn dma_map(&mut self, map: DmaMap, mut fds: Vec<OwnedFd>) -> Result<Answer, Errno> {
+        let fd = fds.pop();
+        let known = DMA_READ | DMA_WRITE;
+        if !fds.is_empty() || map.flags & !known != 0 {
+            return Err(Errno::EINVAL);
+        }
+        self.dma.map(map.addr, map.size)?;
+        let DmaMap {
+            addr,
+            size,
+            flags,
+            offset,
+        } = map;
+        if let Err(e) = self.backend.dma_map(DmaRegion {
+            addr,
+            size,
+            flags,
+            offset,
+            fd,
+        }) {
+            self.dma.take_back(addr);
+            return Err(e);
+        }
+        Ok(Answer::default())
+    }
+
+    fn dma_unmap(&mut self, unmap: DmaUnmap) -> Result<Answer, Errno> {
+        let gone = match unmap.flags {
+            0 => self.dma.unmap(unmap.addr, unmap.size)?,
+            DMA_UNMAP_ALL if unmap.addr == 0 && unmap.size == 0 => self.dma.unmap_all(),
+            _ => return Err(Errno::EINVAL),
+        };
+        for (addr, size) in gone {
+            self.backend.dma_unmap(addr, size);
+        }
+        let mut answer = Answer::default();
+        unmap.encode(&mut answer.payload);
+        Ok(answer)
+    }
+
+    fn device_info(&self, argsz: u32) -> Result<Answer, Errno> {
+        let mut answer = Answer::default();
+        self.backend.info().encode(&mut answer.payload);
+        fits(argsz, answer.payload.len())?;
+        Ok(answer)
+    }
+
+    fn region_info(&self, query: InfoQuery) -> Result<Answer, Errno> {
+        fits(query.argsz, REGION_INFO_LEN)?;
+        self.check_region(query.index)?;
+        let info = self.backend.region_info(query.index)?;
+        let fd = info
+            .fd
+            .filter(|_| info.flags & region_flags::MMAP != 0 && self.max_fds > 0);
+        let mut reply = RegionInfo {
+            flags: info.flags,
+            index: query.index,
+            size: info.size,
+            offset: info.offset,
+            sparse: info.sparse,
+        };
+        if fd.is_none() {
+            reply.flags &= !region_flags::MMAP;
+            reply.sparse.clear();
+        }
+        let mut answer = Answer {
+            payload: Vec::new(),
+            fds: fd.into_iter().collect(),
+        };
+        reply.encode(query.argsz, &mut answer.payload);
+        Ok(answer)
+    }
+
+    fn irq_info(&self, query: InfoQuery) -> Result<Answer, Errno> {
+        if query.index >= self.backend.info().num_irqs {
+            return Err(Errno::EINVAL);
+        }
+        let info = self.backend.irq_info(query.index)?;
+        let mut answer = Answer::default();
+        let reply = IrqInfo {
+            flags: info.flags,
+            index: query.index,
+            count: info.count,
+        };
+        reply.encode(&mut answer.payload);
+        fits(query.argsz, answer.payload.len())?;
+        Ok(answer)
+    }
+
+    /// The checks are those of Linux 7.2 `vfio_set_irqs_validate_and_prepare`.
+    fn set_irqs(&self, set: SetIrqs<'_>, fds: Vec<OwnedFd>) -> Result<Answer, Errno> {
+        if set.index >= self.backend.info().num_irqs {
+            return Err(Errno::EINVAL);
+        }
+        let count = self.backend.irq_info(set.index)?.count;
+        let end = set.start.checked_add(set.count).ok_or(Errno::EINVAL)?;
+        if set.start >= count || end > count {
+            return Err(Errno::EINVAL);
+        }
+        let action = match set.flags & !irq_set::DATA_MASK {
+            irq_set::ACTION_MASK => IrqAction::Mask,
+            irq_set::ACTION_UNMASK => IrqAction::Unmask,
+            irq_set::ACTION_TRIGGER => IrqAction::Trigger,
+            _ => return Err(Errno::EINVAL),
+        };
+        let number = set.count as usize;
+        let data = match set.flags & irq_set::DATA_MASK {
+            irq_set::DATA_NONE if set.data.is_empty() && fds.is_empty() => IrqData::None,
+            irq_set::DATA_BOOL if set.data.len() == number && fds.is_empty() && number > 0 => {
+                IrqData::Bool(set.data.iter().map(|b| *b != 0).collect())
+            }
+            irq_set::DATA_EVENTFD if set.data.is_empty() && number > 0 => {
+                IrqData::Events(events(number, fds)?)
+            }
+            _ => return Err(Errno::EINVAL),
+        };
+        let SetIrqs {
+            index,
+            start,
+            count,
+            ..
+        } = set;
+        self.backend.set_irqs(IrqSet {
+            index,
+            start,
+            count,
+            action,
+            data,
+        })?;
+        Ok(Answer::default())
+    }
+
+    fn region_read(&self, access: RegionAccess) -> Result<Answer, Errno> {
+        self.check_region(access.region)?;
+        let mut data = vec![0; access.count as usize];
+        let n = self
+            .backend
+            .region_read(access.region, access.offset, &mut data)?;
+        data.truncate(n);
+        let mut answer = Answer::default();
+        RegionAccess {
+            count: data.len() as u32,
+            ..access
+        }
+        .encode(&mut answer.payload);
+        answer.payload.append(&mut data);
+        Ok(answer)
+    }
+
+    fn region_write(&self, access: RegionAccess, data: &[u8]) -> Result<Answer, Errno> {
+        self.check_region(access.region)?;
+        let n = self
+            .backend
+            .region_write(access.region, access.offset, data)?;
+        let mut answer = Answer::default();
+        RegionAccess {
+            count: n.min(data.len()) as u32,
+            ..access
+        }
+        .encode(&mut answer.payload);
+        Ok(answer)
+    }
+
+    /// Writes in order up to the first that fails; its error when it is the
+    /// first of all, else how many were done.
+    fn region_write_multi(&self, writes: &[MultiWrite]) -> Result<Answer, Errno> {
+        let mut done: u64 = 0;
+        for write in writes {
+            let result = write.data().ok_or(Errno::EINVAL).and_then(|data| {
+                self.check_region(write.region)?;
+                self.backend.region_write(write.region, write.offset, data)
+            });
+            match result {
+                Ok(_) => done += 1,
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(Answer {
+            payload: done.to_ne_bytes().to_vec(),
+            fds: Vec::new(),
+        })
+    }
+
+    fn check_region(&self, index: u32) -> Result<(), Errno> {
+        if index < self.backend.info().num_regions {
+            Ok(())
+        } else {
+            Err(Errno::EINVAL)
+        }
+    }
+}
+
+impl<B: Backend> Drop for Session<'_, B> {
+    fn drop(&mut self) {
+        for (addr, size) in self.dma.unmap_all() {
+            self.backend.dma_unmap(addr, size);
+        }
+        self.backend.disconnected();
+    }
+}
+
+/// `count` events: a descriptor for each, or none at all, which takes them away.
+fn events(count: usize, fds: Vec<OwnedFd>) -> Result<Vec<Option<EventFd>>, Errno> {
+    if fds.is_empty() {
+        return Ok((0..count).map(|_| None).collect());
+    }
+    if fds.len() != count {
+        return Err(Errno::EINVAL);
+    }
+    fds.into_iter()
+        .map(|fd| EventFd::from_fd(fd).map(Some).map_err(|_| Errno::EINVAL))
+        .collect()
+}
+
+/// The reply's fixed part has to fit into the request's `argsz`.
+fn fits(argsz: u32, len: usize) -> Result<(), Errno> {
+    if (argsz as usize) < len {
+        Err(Errno::EINVAL)
+    } else {
+        Ok(())
+    }
+}

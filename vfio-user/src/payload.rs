@@ -1,0 +1,474 @@
+//! What follows the header of each message, in both directions.
+//!
+//! Source: vfio-user specification, the section of each command. A structure
+//! here has an `encode` that appends its bytes and a `decode` that wants exactly
+//! its bytes. Fields that both sides ignore are not kept.
+
+use varia_spec::vfio::{REGION_INFO_LEN, region_cap, region_flags};
+
+use crate::wire::{Fields, WireError};
+
+/// `readable` in the flags of [`DmaMap`]: the device may read the memory.
+pub const DMA_READ: u32 = 1 << 0;
+/// `writeable` in the flags of [`DmaMap`]: the device may write the memory.
+pub const DMA_WRITE: u32 = 1 << 1;
+/// `VFIO_DMA_UNMAP_FLAG_ALL` in the flags of [`DmaUnmap`]. The specification
+/// leaves the flags unused; QEMU sends this one.
+pub const DMA_UNMAP_ALL: u32 = 1 << 1;
+
+/// Bytes of a [`RegionAccess`] without data.
+pub const REGION_ACCESS_LEN: usize = 16;
+/// Bytes of one write in a REGION_WRITE_MULTI message.
+pub const MULTI_WRITE_LEN: usize = 24;
+
+/// Fixed bytes of DMA_MAP, and its `argsz`.
+const DMA_MAP_LEN: u32 = 32;
+/// Fixed bytes of DMA_UNMAP, and its `argsz`.
+const DMA_UNMAP_LEN: u32 = 24;
+/// Bytes of DEVICE_GET_INFO and GET_IRQ_INFO, and their `argsz`.
+const INFO_LEN: u32 = 16;
+/// Fixed bytes of SET_IRQS.
+const SET_IRQS_LEN: u32 = 20;
+
+/// DMA_MAP, request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DmaMap {
+    /// [`DMA_READ`], [`DMA_WRITE`].
+    pub flags: u32,
+    /// Where the memory begins in the descriptor that comes along.
+    pub offset: u64,
+    /// First bus address.
+    pub addr: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl DmaMap {
+    /// Append the bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put32(out, &[DMA_MAP_LEN, self.flags]);
+        put64(out, &[self.offset, self.addr, self.size]);
+    }
+
+    /// From exactly these bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut f = Fields::new("DMA_MAP", bytes);
+        let _argsz = f.u32()?;
+        let value = Self {
+            flags: f.u32()?,
+            offset: f.u64()?,
+            addr: f.u64()?,
+            size: f.u64()?,
+        };
+        f.end().map(|()| value)
+    }
+}
+
+/// DMA_UNMAP, request and reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DmaUnmap {
+    /// [`DMA_UNMAP_ALL`].
+    pub flags: u32,
+    /// First bus address.
+    pub addr: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl DmaUnmap {
+    /// Append the bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put32(out, &[DMA_UNMAP_LEN, self.flags]);
+        put64(out, &[self.addr, self.size]);
+    }
+
+    /// From exactly these bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut f = Fields::new("DMA_UNMAP", bytes);
+        let _argsz = f.u32()?;
+        let value = Self {
+            flags: f.u32()?,
+            addr: f.u64()?,
+            size: f.u64()?,
+        };
+        f.end().map(|()| value)
+    }
+}
+
+/// DEVICE_GET_INFO, reply; in a request all but `argsz` is zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeviceInfo {
+    /// `VFIO_DEVICE_FLAGS_*`.
+    pub flags: u32,
+    /// Highest region index plus one.
+    pub num_regions: u32,
+    /// Highest interrupt index plus one.
+    pub num_irqs: u32,
+}
+
+impl DeviceInfo {
+    /// Append the bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put32(
+            out,
+            &[INFO_LEN, self.flags, self.num_regions, self.num_irqs],
+        );
+    }
+
+    /// `argsz` and the rest, from exactly these bytes.
+    pub fn decode(bytes: &[u8]) -> Result<(u32, Self), WireError> {
+        let mut f = Fields::new("DEVICE_GET_INFO", bytes);
+        let argsz = f.u32()?;
+        let value = Self {
+            flags: f.u32()?,
+            num_regions: f.u32()?,
+            num_irqs: f.u32()?,
+        };
+        f.end().map(|()| (argsz, value))
+    }
+}
+
+/// A part of a region that can be mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SparseArea {
+    /// Offset in the region, in bytes.
+    pub offset: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// DEVICE_GET_REGION_INFO, reply.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RegionInfo {
+    /// `VFIO_REGION_INFO_FLAG_*`.
+    pub flags: u32,
+    /// The region's index.
+    pub index: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Where the region begins in the descriptor that comes along.
+    pub offset: u64,
+    /// The sparse-mmap capability's areas; none when there is no capability.
+    pub sparse: Vec<SparseArea>,
+}
+
+impl RegionInfo {
+    /// Bytes of the whole structure with its capabilities: its `argsz`.
+    #[must_use]
+    pub fn full_len(&self) -> usize {
+        match self.sparse.len() {
+            0 => REGION_INFO_LEN,
+            n => REGION_INFO_LEN + region_cap::HEADER_LEN + 8 + 16 * n,
+        }
+    }
+
+    /// Append the bytes, with the capabilities only when all of them fit into
+    /// the `argsz` of the request.
+    ///
+    /// `cap_offset` is set even where the capabilities do not fit, unlike in the
+    /// kernel: QEMU's client refuses the first, short reply otherwise, before it
+    /// looks at `argsz` and asks again with more room.
+    pub fn encode(&self, argsz: u32, out: &mut Vec<u8>) {
+        let need = self.full_len();
+        let (caps, cap_offset) = match self.sparse.len() {
+            0 => (0, 0),
+            _ => (region_flags::CAPS, REGION_INFO_LEN as u32),
+        };
+        let flags = self.flags & !region_flags::CAPS | caps;
+        put32(out, &[need as u32, flags, self.index, cap_offset]);
+        put64(out, &[self.size, self.offset]);
+        if self.sparse.is_empty() || (argsz as usize) < need {
+            return;
+        }
+        let id = u32::from(region_cap::SPARSE_MMAP);
+        let version = u32::from(region_cap::SPARSE_MMAP_VERSION);
+        for half in [id as u16, version as u16] {
+            out.extend_from_slice(&half.to_ne_bytes());
+        }
+        // no next capability; the number of areas; a reserved word
+        put32(out, &[0, self.sparse.len() as u32, 0]);
+        for area in &self.sparse {
+            put64(out, &[area.offset, area.size]);
+        }
+    }
+
+    /// `argsz` and the rest. Capabilities are decoded when `bytes` holds them;
+    /// a short reply has none, and an `argsz` larger than it.
+    pub fn decode(bytes: &[u8]) -> Result<(u32, Self), WireError> {
+        let mut f = Fields::new("DEVICE_GET_REGION_INFO", bytes);
+        let argsz = f.u32()?;
+        let flags = f.u32()?;
+        let index = f.u32()?;
+        let cap_offset = f.u32()?;
+        let mut value = Self {
+            flags,
+            index,
+            size: f.u64()?,
+            offset: f.u64()?,
+            sparse: Vec::new(),
+        };
+        if flags & region_flags::CAPS != 0 && f.rest().len() >= region_cap::HEADER_LEN {
+            value.sparse = sparse_areas(bytes, cap_offset)?;
+        }
+        Ok((argsz, value))
+    }
+}
+
+/// The areas of the sparse-mmap capability in the chain that begins at `first`.
+fn sparse_areas(bytes: &[u8], first: u32) -> Result<Vec<SparseArea>, WireError> {
+    let what = "the capability chain of a region";
+    let mut at = first as usize;
+    // a capability has 8 bytes, so a chain with more of them than fit is a loop
+    for _ in 0..bytes.len() / region_cap::HEADER_LEN {
+        let Some(here) = bytes.get(at..) else {
+            return Err(WireError::TooShort {
+                what,
+                len: bytes.len(),
+                need: at,
+            });
+        };
+        let mut f = Fields::new(what, here);
+        let id = f.u16()?;
+        let _version = f.u16()?;
+        let next = f.u32()?;
+        if id == region_cap::SPARSE_MMAP {
+            let count = f.u32()?;
+            let _reserved = f.u32()?;
+            let (areas, _) = f.rest().as_chunks::<16>();
+            if areas.len() < count as usize {
+                let count = u64::from(count);
+                return Err(WireError::CountMismatch {
+                    what,
+                    count,
+                    len: areas.len() * 16,
+                });
+            }
+            return areas.iter().take(count as usize).map(sparse_area).collect();
+        }
+        if next == 0 {
+            return Ok(Vec::new());
+        }
+        at = next as usize;
+    }
+    Err(WireError::TooShort {
+        what,
+        len: bytes.len(),
+        need: at,
+    })
+}
+
+fn sparse_area(bytes: &[u8; 16]) -> Result<SparseArea, WireError> {
+    let mut f = Fields::new("a sparse area", bytes);
+    Ok(SparseArea {
+        offset: f.u64()?,
+        size: f.u64()?,
+    })
+}
+
+/// A request for the information on a region or interrupt index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InfoQuery {
+    /// Bytes that the reply's payload may have.
+    pub argsz: u32,
+    /// The index.
+    pub index: u32,
+}
+
+impl InfoQuery {
+    /// Append the bytes of a DEVICE_GET_REGION_INFO request.
+    pub fn encode_region(&self, out: &mut Vec<u8>) {
+        put32(out, &[self.argsz, 0, self.index, 0]);
+        put64(out, &[0, 0]);
+    }
+
+    /// Append the bytes of a DEVICE_GET_IRQ_INFO or GET_REGION_IO_FDS request.
+    pub fn encode_irq(&self, out: &mut Vec<u8>) {
+        put32(out, &[self.argsz, 0, self.index, 0]);
+    }
+
+    /// From exactly the bytes of a DEVICE_GET_REGION_INFO request.
+    pub fn decode_region(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut f = Fields::new("DEVICE_GET_REGION_INFO", bytes);
+        let argsz = f.u32()?;
+        let _flags = f.u32()?;
+        let index = f.u32()?;
+        let _cap_offset = f.u32()?;
+        let _size_and_offset: [u8; 16] = f.array()?;
+        f.end().map(|()| Self { argsz, index })
+    }
+
+    /// From exactly the bytes of a DEVICE_GET_IRQ_INFO request.
+    pub fn decode_irq(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut f = Fields::new("DEVICE_GET_IRQ_INFO", bytes);
+        let argsz = f.u32()?;
+        let _flags = f.u32()?;
+        let index = f.u32()?;
+        let _count = f.u32()?;
+        f.end().map(|()| Self { argsz, index })
+    }
+}
+
+/// DEVICE_GET_IRQ_INFO, reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct IrqInfo {
+    /// `VFIO_IRQ_INFO_*`.
+    pub flags: u32,
+    /// The index.
+    pub index: u32,
+    /// How many interrupts it has.
+    pub count: u32,
+}
+
+impl IrqInfo {
+    /// Append the bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put32(out, &[INFO_LEN, self.flags, self.index, self.count]);
+    }
+
+    /// From exactly these bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut f = Fields::new("DEVICE_GET_IRQ_INFO", bytes);
+        let _argsz = f.u32()?;
+        let value = Self {
+            flags: f.u32()?,
+            index: f.u32()?,
+            count: f.u32()?,
+        };
+        f.end().map(|()| value)
+    }
+}
+
+/// DEVICE_SET_IRQS, request; eventfds come as descriptors beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SetIrqs<'a> {
+    /// One of `VFIO_IRQ_SET_DATA_*` and one of `VFIO_IRQ_SET_ACTION_*`.
+    pub flags: u32,
+    /// The interrupt index.
+    pub index: u32,
+    /// The first interrupt.
+    pub start: u32,
+    /// How many.
+    pub count: u32,
+    /// The booleans, a byte for each, where the flags say so.
+    pub data: &'a [u8],
+}
+
+impl<'a> SetIrqs<'a> {
+    /// Append the bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let argsz = SET_IRQS_LEN.saturating_add(self.data.len() as u32);
+        put32(
+            out,
+            &[argsz, self.flags, self.index, self.start, self.count],
+        );
+        out.extend_from_slice(self.data);
+    }
+
+    /// From these bytes; whether `data` fits the flags is not checked.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, WireError> {
+        let mut f = Fields::new("DEVICE_SET_IRQS", bytes);
+        let _argsz = f.u32()?;
+        let flags = f.u32()?;
+        let index = f.u32()?;
+        let start = f.u32()?;
+        let count = f.u32()?;
+        Ok(Self {
+            flags,
+            index,
+            start,
+            count,
+            data: f.rest(),
+        })
+    }
+}
+
+/// The fixed part of REGION_READ and REGION_WRITE, request and reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegionAccess {
+    /// Offset in the region, in bytes.
+    pub offset: u64,
+    /// The region's index.
+    pub region: u32,
+    /// Bytes to transfer, or transferred.
+    pub count: u32,
+}
+
+impl RegionAccess {
+    /// Append the bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put64(out, &[self.offset]);
+        put32(out, &[self.region, self.count]);
+    }
+
+    /// The fixed part and the data behind it.
+    pub fn decode<'a>(what: &'static str, bytes: &'a [u8]) -> Result<(Self, &'a [u8]), WireError> {
+        let mut f = Fields::new(what, bytes);
+        let value = Self {
+            offset: f.u64()?,
+            region: f.u32()?,
+            count: f.u32()?,
+        };
+        Ok((value, f.rest()))
+    }
+}
+
+/// One write of a REGION_WRITE_MULTI message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MultiWrite {
+    /// Offset in the region, in bytes.
+    pub offset: u64,
+    /// The region's index.
+    pub region: u32,
+    /// Bytes to write, at most 8.
+    pub count: u32,
+    /// The bytes, and what is behind them.
+    pub bytes: [u8; 8],
+}
+
+impl MultiWrite {
+    /// The bytes to write; `None` when there are said to be more than 8.
+    #[must_use]
+    pub fn data(&self) -> Option<&[u8]> {
+        self.bytes.get(..self.count as usize)
+    }
+
+    /// Append the bytes of a whole message's payload.
+    pub fn encode_all(writes: &[Self], out: &mut Vec<u8>) {
+        put64(out, &[writes.len() as u64]);
+        for write in writes {
+            put64(out, &[write.offset]);
+            put32(out, &[write.region, write.count]);
+            out.extend_from_slice(&write.bytes);
+        }
+    }
+
+    /// The writes of a whole message's payload.
+    pub fn decode_all(bytes: &[u8]) -> Result<Vec<Self>, WireError> {
+        let what = "REGION_WRITE_MULTI";
+        let mut f = Fields::new(what, bytes);
+        let count = f.u64()?;
+        let (writes, rest) = f.rest().as_chunks::<MULTI_WRITE_LEN>();
+        if count != writes.len() as u64 || !rest.is_empty() {
+            let len = bytes.len().saturating_sub(8);
+            return Err(WireError::CountMismatch { what, count, len });
+        }
+        let one = |bytes: &[u8; MULTI_WRITE_LEN]| {
+            let mut f = Fields::new(what, bytes);
+            Ok(Self {
+                offset: f.u64()?,
+                region: f.u32()?,
+                count: f.u32()?,
+                bytes: f.array()?,
+            })
+        };
+        writes.iter().map(one).collect()
+    }
+}
+
+fn put32(out: &mut Vec<u8>, values: &[u32]) {
+    out.extend(values.iter().flat_map(|v| v.to_ne_bytes()));
+}
+
+fn put64(out: &mut Vec<u8>, values: &[u64]) {
+    out.extend(values.iter().flat_map(|v| v.to_ne_bytes()));
+}

@@ -1,0 +1,98 @@
+//! A client's command, decoded and with every length checked.
+
+use crate::payload::{DeviceInfo, DmaMap, DmaUnmap, InfoQuery, MultiWrite, RegionAccess, SetIrqs};
+use crate::version::Version;
+use crate::wire::{Command, Fields, WireError};
+
+/// A command with what came behind its header.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request<'a> {
+    /// VERSION.
+    Version(Version),
+    /// DMA_MAP.
+    DmaMap(DmaMap),
+    /// DMA_UNMAP.
+    DmaUnmap(DmaUnmap),
+    /// DEVICE_GET_INFO, with its `argsz`.
+    DeviceInfo {
+        /// Bytes that the reply's payload may have.
+        argsz: u32,
+    },
+    /// DEVICE_GET_REGION_INFO.
+    RegionInfo(InfoQuery),
+    /// DEVICE_GET_IRQ_INFO.
+    IrqInfo(InfoQuery),
+    /// DEVICE_SET_IRQS.
+    SetIrqs(SetIrqs<'a>),
+    /// REGION_READ of at most `max_data_xfer_size` bytes.
+    RegionRead(RegionAccess),
+    /// REGION_WRITE; the data has the `count` bytes that the access says.
+    RegionWrite(RegionAccess, &'a [u8]),
+    /// REGION_WRITE_MULTI.
+    RegionWriteMulti(Vec<MultiWrite>),
+    /// DEVICE_RESET.
+    Reset,
+    /// A command that is not spoken here, or that nobody knows.
+    Unsupported(Command),
+}
+
+impl<'a> Request<'a> {
+    /// Decode the `payload` of `command`; at most `max_xfer` bytes of data may
+    /// be asked for.
+    ///
+    /// An error is a message that lies about lengths, after which the rest of
+    /// the stream cannot be trusted. Values that a device may refuse are let
+    /// through.
+    pub fn decode(command: Command, payload: &'a [u8], max_xfer: usize) -> Result<Self, WireError> {
+        Ok(match command {
+            Command::VERSION => Self::Version(Version::decode(payload)?),
+            Command::DMA_MAP => Self::DmaMap(DmaMap::decode(payload)?),
+            Command::DMA_UNMAP => Self::DmaUnmap(DmaUnmap::decode(payload)?),
+            Command::DEVICE_GET_INFO => {
+                let (argsz, _) = DeviceInfo::decode(payload)?;
+                Self::DeviceInfo { argsz }
+            }
+            Command::DEVICE_GET_REGION_INFO => Self::RegionInfo(InfoQuery::decode_region(payload)?),
+            Command::DEVICE_GET_IRQ_INFO => Self::IrqInfo(InfoQuery::decode_irq(payload)?),
+            Command::DEVICE_SET_IRQS => Self::SetIrqs(SetIrqs::decode(payload)?),
+            Command::REGION_READ => {
+                let what = "REGION_READ";
+                let (access, rest) = RegionAccess::decode(what, payload)?;
+                Fields::new(what, rest).end()?;
+                within(what, access.count, max_xfer)?;
+                Self::RegionRead(access)
+            }
+            Command::REGION_WRITE => {
+                let what = "REGION_WRITE";
+                let (access, data) = RegionAccess::decode(what, payload)?;
+                within(what, access.count, max_xfer)?;
+                if data.len() != access.count as usize {
+                    let count = u64::from(access.count);
+                    return Err(WireError::CountMismatch {
+                        what,
+                        count,
+                        len: data.len(),
+                    });
+                }
+                Self::RegionWrite(access, data)
+            }
+            Command::REGION_WRITE_MULTI => Self::RegionWriteMulti(MultiWrite::decode_all(payload)?),
+            Command::DEVICE_RESET => {
+                Fields::new("DEVICE_RESET", payload).end()?;
+                Self::Reset
+            }
+            other => Self::Unsupported(other),
+        })
+    }
+}
+
+fn within(what: &'static str, count: u32, max: usize) -> Result<(), WireError> {
+    if count as usize > max {
+        return Err(WireError::TooMuchData {
+            what,
+            count: count.into(),
+            max,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,303 @@
+//! A server: one device, one client at a time, for ever.
+//!
+//! A client that breaks the protocol loses its connection, with a line in the
+//! log that says why; the device keeps its state and serves the next. A second
+//! client is answered `EBUSY` and closed, and the first does not notice.
+//!
+//! Each client has a thread of its own, on which the backend's methods run, in
+//! the order of the messages.
+
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use varia_spec::errno::Errno;
+use varia_sys::event::EventFd;
+use varia_sys::socket::{Limit, Listener, SocketError, Stream};
+
+use crate::backend::Backend;
+use crate::connection::{Connection, ConnectionError, Received};
+use crate::dispatch::{Answer, Session};
+use crate::request::Request;
+use crate::version::{MAJOR, MINOR, Version};
+use crate::wire::{Command, HEADER_LEN, Header, Kind, MAX_MSG_FDS, MAX_VERSION_LEN, WireError};
+
+/// How patient a server is.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// From the connection to the end of the VERSION message.
+    pub handshake: Duration,
+    /// For a message that has begun, in either direction. Between messages a
+    /// client may be silent for ever.
+    pub message: Duration,
+    /// For a second client's VERSION message, before it is turned away.
+    pub refusal: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(5),
+            message: Duration::from_secs(5),
+            refusal: Duration::from_millis(500),
+        }
+    }
+}
+
+/// A request that takes longer than this is named in the log, because clients
+/// give up after a few seconds.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// Room for the messages whose length does not depend on `max_data_xfer_size`:
+/// 200 coalesced writes, the booleans of 2048 interrupts.
+const LEAST_MESSAGE: usize = 8192;
+
+/// Why a client lost its connection.
+#[derive(Debug, thiserror::Error)]
+pub enum Disconnect {
+    /// It said nothing, or did not finish its first message.
+    #[error("it sent no complete VERSION message within {} s", after.as_secs_f32())]
+    Silent {
+        /// The time limit.
+        after: Duration,
+    },
+    /// Its first message was another command.
+    #[error("its first message was {0} instead of VERSION")]
+    NoVersion(Command),
+    /// It speaks another version.
+    #[error("it speaks protocol version {major}.{minor} and this server {MAJOR}.{MINOR}")]
+    WrongVersion {
+        /// Its major version.
+        major: u16,
+        /// Its minor version.
+        minor: u16,
+    },
+    /// It replied to a command that this server never sent.
+    #[error("it sent a reply to {0}, and this server asks nothing")]
+    NotACommand(Command),
+    /// The server was told to stop.
+    #[error("the server stops")]
+    Stopped,
+    /// Its messages or the socket failed.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+}
+
+impl From<WireError> for Disconnect {
+    fn from(error: WireError) -> Self {
+        Self::Connection(error.into())
+    }
+}
+
+/// A device that is offered to clients.
+#[derive(Debug)]
+pub struct Server<B> {
+    backend: B,
+    patience: Patience,
+}
+
+impl<B: Backend> Server<B> {
+    /// Offer `backend`.
+    pub fn new(backend: B) -> Self {
+        Self::with_patience(backend, Patience::default())
+    }
+
+    /// Offer `backend` with other time limits.
+    pub fn with_patience(backend: B, patience: Patience) -> Self {
+        Self { backend, patience }
+    }
+
+    /// The device.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// Serve the clients of `listener`, one at a time, until `stop` is
+    /// triggered. An error is one of the listener itself.
+    pub fn serve_forever(&self, listener: &Listener, stop: &EventFd) -> Result<(), SocketError> {
+        thread::scope(|scope| {
+            let mut active: Option<(ScopedJoinHandle<'_, ()>, Stream)> = None;
+            while let Some(stream) = listener.accept(Some(stop), None)? {
+                // A client that was killed may be replaced before its thread
+                // has seen the end of its stream.
+                if let Some((thread, old)) = active.take() {
+                    if !thread.is_finished() && !old.peer_gone() {
+                        self.refuse(stream, stop);
+                        active = Some((thread, old));
+                        continue;
+                    }
+                    join(thread);
+                }
+                let handle = match stream.try_clone() {
+                    Ok(handle) => handle,
+                    Err(e) => {
+                        log::error!("client dropped: {e}");
+                        continue;
+                    }
+                };
+                let thread = scope.spawn(move || {
+                    // what went wrong is in the log already
+                    let _ = self.serve_one(stream, Some(stop));
+                });
+                active = Some((thread, handle));
+            }
+            if let Some((thread, _)) = active {
+                join(thread);
+            }
+            Ok(())
+        })
+    }
+
+    /// Serve one client to its end. `Ok` when it closed the connection between
+    /// two messages. The end is in the log in any case.
+    pub fn serve_one(&self, stream: Stream, stop: Option<&EventFd>) -> Result<(), Disconnect> {
+        let name = name(&stream);
+        log::info!("{name} connected");
+        let result = self.converse(stream, stop, &name);
+        match &result {
+            Ok(()) => log::info!("{name} closed its connection"),
+            Err(Disconnect::Stopped) => log::info!("{name} disconnected: the server stops"),
+            Err(e) => log::warn!("{name} dropped: {e}; the device waits for the next client"),
+        }
+        result
+    }
+
+    fn converse(
+        &self,
+        stream: Stream,
+        stop: Option<&EventFd>,
+        name: &str,
+    ) -> Result<(), Disconnect> {
+        let first = HEADER_LEN + MAX_VERSION_LEN;
+        let mut connection = Connection::new(stream, first, MAX_MSG_FDS, self.patience.message);
+        let mut payload = Vec::new();
+        let client = self.negotiate(&connection, &mut payload, stop)?;
+        let max_xfer = client.capabilities.max_xfer();
+        connection.set_max_message((HEADER_LEN + 16 + max_xfer).max(LEAST_MESSAGE));
+        let mut session = Session::new(&self.backend, client.capabilities.max_fds());
+        loop {
+            let idle = Limit::none().or_stop(stop);
+            let message = match connection.receive(&mut payload, &idle, stop) {
+                Ok(message) => message,
+                Err(ConnectionError::Ended) => return Ok(()),
+                Err(e) => return Err(stopped(e)),
+            };
+            let Received { header, fds } = message;
+            if header.kind == Kind::Reply {
+                return Err(Disconnect::NotACommand(header.command));
+            }
+            let request = Request::decode(header.command, &payload, max_xfer)?;
+            let begin = Instant::now();
+            let answer = session.handle(request, fds);
+            let took = begin.elapsed();
+            if took > SLOW {
+                let (command, took) = (header.command, took.as_secs_f32());
+                log::warn!("{name}: {command} took {took:.1} s; a client may have given up");
+            }
+            reply(&connection, &header, answer, stop).map_err(stopped)?;
+        }
+    }
+
+    /// The first message and its answer; what the client can do.
+    fn negotiate(
+        &self,
+        connection: &Connection,
+        payload: &mut Vec<u8>,
+        stop: Option<&EventFd>,
+    ) -> Result<Version, Disconnect> {
+        let after = self.patience.handshake;
+        let limit = Limit::within(after).or_stop(stop);
+        let Received { header, .. } = match connection.receive(payload, &limit, stop) {
+            Ok(message) => message,
+            Err(ConnectionError::Socket(SocketError::TimedOut { .. })) => {
+                return Err(Disconnect::Silent { after });
+            }
+            Err(e) => return Err(stopped(e)),
+        };
+        if header.kind == Kind::Reply {
+            return Err(Disconnect::NotACommand(header.command));
+        }
+        if header.command != Command::VERSION {
+            return Err(Disconnect::NoVersion(header.command));
+        }
+        let theirs = Version::decode(payload)?;
+        if theirs.major != MAJOR {
+            let Version { major, minor, .. } = theirs;
+            // the connection ends anyway, so a failure to say why does not matter
+            let _ = reply(connection, &header, Err(Errno::EPROTO), stop);
+            return Err(Disconnect::WrongVersion { major, minor });
+        }
+        let capabilities = theirs.capabilities.answer();
+        let mut answer = Answer::default();
+        Version {
+            major: MAJOR,
+            minor: MINOR,
+            capabilities,
+        }
+        .encode(&mut answer.payload);
+        reply(connection, &header, Ok(answer), stop).map_err(stopped)?;
+        Ok(theirs)
+    }
+
+    /// Tell a second client that the device is taken.
+    fn refuse(&self, stream: Stream, stop: &EventFd) {
+        let name = name(&stream);
+        log::warn!("{name} refused: this device serves one client at a time and has one");
+        let first = HEADER_LEN + MAX_VERSION_LEN;
+        let connection = Connection::new(stream, first, MAX_MSG_FDS, self.patience.refusal);
+        let limit = Limit::within(self.patience.refusal).or_stop(Some(stop));
+        if let Ok(message) = connection.receive(&mut Vec::new(), &limit, Some(stop)) {
+            // it is closed in any case
+            let _ = reply(&connection, &message.header, Err(Errno::EBUSY), Some(stop));
+        }
+    }
+}
+
+fn reply(
+    connection: &Connection,
+    header: &Header,
+    answer: Result<Answer, Errno>,
+    stop: Option<&EventFd>,
+) -> Result<(), ConnectionError> {
+    if let Err(e) = &answer {
+        log::debug!("{} refused: {e}", header.command);
+    }
+    if header.no_reply {
+        return Ok(());
+    }
+    match answer {
+        Ok(answer) => {
+            use std::os::fd::AsFd;
+            let fds: Vec<_> = answer.fds.iter().map(AsFd::as_fd).collect();
+            connection.send(
+                &header.reply(answer.payload.len()),
+                &answer.payload,
+                &fds,
+                stop,
+            )
+        }
+        Err(e) => {
+            let header = header.error_reply(e.get().cast_unsigned());
+            connection.send(&header, &[], &[], stop)
+        }
+    }
+}
+
+fn stopped(error: ConnectionError) -> Disconnect {
+    match error {
+        ConnectionError::Socket(SocketError::Stopped) => Disconnect::Stopped,
+        other => other.into(),
+    }
+}
+
+fn name(stream: &Stream) -> String {
+    match stream.peer() {
+        Ok(peer) => format!("client (pid {}, uid {})", peer.pid, peer.uid),
+        Err(_) => "client".into(),
+    }
+}
+
+fn join(thread: ScopedJoinHandle<'_, ()>) {
+    if thread.join().is_err() {
+        log::error!("a client's thread panicked; the device waits for the next client");
+    }
+}

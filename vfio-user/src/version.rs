@@ -1,0 +1,189 @@
+//! The first message: protocol version and capabilities.
+//!
+//! Source: vfio-user specification, "VFIO_USER_VERSION". We speak 0.0, which is
+//! what QEMU 11.1 proposes and the only minor version that it accepts back.
+
+use serde_json::{Map, Value, json};
+
+use crate::wire::{Fields, MAX_DATA_XFER, MAX_MSG_FDS, WireError};
+
+/// The major version that we speak.
+pub const MAJOR: u16 = 0;
+/// The highest minor version that we speak.
+pub const MINOR: u16 = 0;
+
+/// What a side can do. `None` where it said nothing and the specification's
+/// default holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Capabilities {
+    /// Descriptors that its sender can receive in one message; 1 by default.
+    pub max_msg_fds: Option<u64>,
+    /// Bytes of data in one message; 1 MiB by default.
+    pub max_data_xfer_size: Option<u64>,
+    /// Mappings at one time; 65535 by default.
+    pub max_dma_maps: Option<u64>,
+    /// Page sizes of mappings, or'ed together; 4096 by default.
+    pub pgsizes: Option<u64>,
+    /// REGION_WRITE_MULTI is understood.
+    pub write_multiple: bool,
+}
+
+impl Capabilities {
+    /// What both this server and our client offer.
+    #[must_use]
+    pub fn ours() -> Self {
+        Self {
+            max_msg_fds: Some(MAX_MSG_FDS as u64),
+            max_data_xfer_size: Some(MAX_DATA_XFER as u64),
+            max_dma_maps: Some(65535),
+            pgsizes: Some(4096),
+            write_multiple: true,
+        }
+    }
+
+    /// The server's answer to a client that proposes `self`: a subset, with the
+    /// two limits that a client must know in any case.
+    #[must_use]
+    pub fn answer(&self) -> Self {
+        let ours = Self::ours();
+        Self {
+            max_msg_fds: ours.max_msg_fds,
+            max_data_xfer_size: Some(self.max_xfer() as u64),
+            max_dma_maps: self.max_dma_maps.and(ours.max_dma_maps),
+            pgsizes: self.pgsizes.and(ours.pgsizes),
+            write_multiple: self.write_multiple,
+        }
+    }
+
+    /// Bytes of data that a message may carry between us and the sender of
+    /// these capabilities.
+    #[must_use]
+    pub fn max_xfer(&self) -> usize {
+        let theirs = self.max_data_xfer_size.unwrap_or(MAX_DATA_XFER as u64);
+        usize::try_from(theirs).map_or(MAX_DATA_XFER, |n| n.min(MAX_DATA_XFER))
+    }
+
+    /// Descriptors that we may send to the sender of these capabilities in one
+    /// message.
+    #[must_use]
+    pub fn max_fds(&self) -> usize {
+        let theirs = self.max_msg_fds.unwrap_or(1);
+        usize::try_from(theirs).map_or(MAX_MSG_FDS, |n| n.min(MAX_MSG_FDS))
+    }
+
+    fn to_json(self) -> Value {
+        let mut map = Map::new();
+        let numbers = [
+            ("max_msg_fds", self.max_msg_fds),
+            ("max_data_xfer_size", self.max_data_xfer_size),
+            ("max_dma_maps", self.max_dma_maps),
+            ("pgsizes", self.pgsizes),
+        ];
+        for (name, value) in numbers {
+            if let Some(value) = value {
+                map.insert(name.into(), value.into());
+            }
+        }
+        if self.write_multiple {
+            map.insert("write_multiple".into(), true.into());
+        }
+        Value::Object(map)
+    }
+
+    /// Capabilities that we do not know are left alone.
+    fn from_json(map: &Map<String, Value>) -> Result<Self, WireError> {
+        let write_multiple = match map.get("write_multiple") {
+            None => false,
+            Some(Value::Bool(value)) => *value,
+            Some(other) => return Err(bad("write_multiple", other, "true or false")),
+        };
+        Ok(Self {
+            max_msg_fds: number(map, "max_msg_fds", 0)?,
+            max_data_xfer_size: number(map, "max_data_xfer_size", 1)?,
+            max_dma_maps: number(map, "max_dma_maps", 0)?,
+            pgsizes: number(map, "pgsizes", 0)?,
+            write_multiple,
+        })
+    }
+}
+
+/// A VERSION message, request and reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    /// Incompatible revisions.
+    pub major: u16,
+    /// Compatible revisions.
+    pub minor: u16,
+    /// What its sender can do.
+    pub capabilities: Capabilities,
+}
+
+impl Version {
+    /// Append the bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.major.to_ne_bytes());
+        out.extend_from_slice(&self.minor.to_ne_bytes());
+        let data = json!({ "capabilities": self.capabilities.to_json() });
+        out.extend_from_slice(data.to_string().as_bytes());
+        out.push(0);
+    }
+
+    /// From these bytes. The data behind the numbers is optional, and so is
+    /// everything in it. The data of another major version is not looked at.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut f = Fields::new("VERSION", bytes);
+        let (major, minor) = (f.u16()?, f.u16()?);
+        let data = f.rest();
+        let mut capabilities = Capabilities::default();
+        if data.is_empty() || major != MAJOR {
+            return Ok(Self {
+                major,
+                minor,
+                capabilities,
+            });
+        }
+        let Some((0, json)) = data.split_last() else {
+            return Err(WireError::VersionData("the zero byte is missing".into()));
+        };
+        let json: Value =
+            serde_json::from_slice(json).map_err(|e| WireError::VersionData(e.to_string()))?;
+        let Value::Object(json) = json else {
+            return Err(WireError::VersionData("it is not an object".into()));
+        };
+        match json.get("capabilities") {
+            None => {}
+            Some(Value::Object(map)) => capabilities = Capabilities::from_json(map)?,
+            Some(_) => {
+                return Err(WireError::VersionData(
+                    "`capabilities` is not an object".into(),
+                ));
+            }
+        }
+        Ok(Self {
+            major,
+            minor,
+            capabilities,
+        })
+    }
+}
+
+fn number(
+    map: &Map<String, Value>,
+    name: &'static str,
+    least: u64,
+) -> Result<Option<u64>, WireError> {
+    match map.get(name) {
+        None => Ok(None),
+        Some(value) => match value.as_u64() {
+            Some(n) if n >= least => Ok(Some(n)),
+            _ if least == 0 => Err(bad(name, value, "a whole number")),
+            _ => Err(bad(name, value, "a whole number above zero")),
+        },
+    }
+}
+
+fn bad(name: &'static str, value: &Value, need: &'static str) -> WireError {
+    // the value is the peer's: keep a log line short
+    let value = value.to_string().chars().take(40).collect();
+    WireError::Capability { name, value, need }
+}

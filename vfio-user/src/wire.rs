@@ -1,0 +1,355 @@
+//! The message header, the command numbers, and reading fields from bytes.
+//!
+//! Source: vfio-user specification, "Header" and "Commands". All fields are in
+//! the byte order of the machine, and no structure has padding.
+
+use std::fmt;
+
+/// Bytes of a header: id u16, command u16, size u32, flags u32, error u32.
+pub const HEADER_LEN: usize = 16;
+
+/// `max_data_xfer_size` where nothing else is said, and the most that we allow,
+/// in bytes.
+pub const MAX_DATA_XFER: usize = 1 << 20;
+
+/// The most descriptors in one message: what QEMU's client can send.
+pub const MAX_MSG_FDS: usize = 16;
+
+/// The longest payload of a VERSION message that we read, in bytes.
+pub const MAX_VERSION_LEN: usize = 4096;
+
+/// The longest message that we read after the negotiation: a header, the
+/// 16 fixed bytes of a region access, and its data.
+pub const MAX_MESSAGE: usize = HEADER_LEN + 16 + MAX_DATA_XFER;
+
+/// A command number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Command(pub u16);
+
+macro_rules! commands {
+    ($($name:ident = $value:literal, $text:literal;)*) => {
+        impl Command {
+            $(#[doc = concat!("`VFIO_USER_", stringify!($name), "`: ", $text, ".")]
+            pub const $name: Self = Self($value);)*
+
+            /// Name in the specification, without `VFIO_USER_`; `None` for a
+            /// number that it does not have.
+            #[must_use]
+            pub const fn name(self) -> Option<&'static str> {
+                match self.0 {
+                    $($value => Some(stringify!($name)),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    VERSION = 1, "negotiate; the first message";
+    DMA_MAP = 2, "memory that the device may reach";
+    DMA_UNMAP = 3, "memory that it may no longer reach";
+    DEVICE_GET_INFO = 4, "how many regions and interrupt types there are";
+    DEVICE_GET_REGION_INFO = 5, "size, flags and descriptor of a region";
+    DEVICE_GET_REGION_IO_FDS = 6, "descriptors in place of region writes; not spoken";
+    DEVICE_GET_IRQ_INFO = 7, "how many interrupts of a type there are";
+    DEVICE_SET_IRQS = 8, "signal, mask or unmask interrupts";
+    REGION_READ = 9, "read bytes of a region";
+    REGION_WRITE = 10, "write bytes of a region";
+    DMA_READ = 11, "server to client; not spoken";
+    DMA_WRITE = 12, "server to client; not spoken";
+    DEVICE_RESET = 13, "reset the device";
+    DIRTY_PAGES = 14, "gone from the specification; not spoken";
+    REGION_WRITE_MULTI = 15, "several short writes at once";
+    DEVICE_FEATURE = 16, "features of migration; not spoken";
+    MIG_DATA_READ = 17, "migration; not spoken";
+    MIG_DATA_WRITE = 18, "migration; not spoken";
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "command {}", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// Whether a message asks or answers (bits 0 to 3 of the flags).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A command.
+    Command,
+    /// The reply to the command with the same id.
+    Reply,
+}
+
+/// Bit 4 of the flags: no reply to this command is wanted.
+const NO_REPLY: u32 = 1 << 4;
+/// Bit 5 of the flags: this reply carries an error and nothing else.
+const ERROR: u32 = 1 << 5;
+/// Bits 0 to 3 of the flags.
+const TYPE_MASK: u32 = 0xf;
+
+/// A message that does not have the form that the protocol demands.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// The size in the header is smaller than the header.
+    #[error("a message claims {size} bytes, and its header alone has {HEADER_LEN}")]
+    SizeTooSmall {
+        /// The size in the header.
+        size: u32,
+    },
+    /// The size in the header is more than was agreed on.
+    #[error("a message claims {size} bytes, and at most {max} are allowed here")]
+    SizeTooLarge {
+        /// The size in the header.
+        size: u32,
+        /// The longest that is allowed, with the header.
+        max: usize,
+    },
+    /// The type bits are neither command nor reply.
+    #[error("a message of type {0}, which is neither a command (0) nor a reply (1)")]
+    BadType(u32),
+    /// The bytes end before the structure that the command has.
+    #[error("{what} has {len} bytes and needs {need}")]
+    TooShort {
+        /// The structure.
+        what: &'static str,
+        /// Bytes there are.
+        len: usize,
+        /// Bytes it takes.
+        need: usize,
+    },
+    /// There are bytes behind the structure that the command has.
+    #[error("{what} has {len} bytes and takes {need}")]
+    TooLong {
+        /// The structure.
+        what: &'static str,
+        /// Bytes there are.
+        len: usize,
+        /// Bytes it takes.
+        need: usize,
+    },
+    /// The count in the structure is not the number of bytes that follow.
+    #[error("{what} announces {count} and brings {len} bytes of data")]
+    CountMismatch {
+        /// The structure.
+        what: &'static str,
+        /// The count in the structure.
+        count: u64,
+        /// Bytes of data there are.
+        len: usize,
+    },
+    /// The count is more than `max_data_xfer_size`.
+    #[error("{what} of {count} bytes, and max_data_xfer_size is {max}")]
+    TooMuchData {
+        /// The structure.
+        what: &'static str,
+        /// The count in the structure.
+        count: u64,
+        /// What was agreed on.
+        max: usize,
+    },
+    /// The data of a VERSION message is no JSON object ending with a zero byte.
+    #[error("the data of VERSION is not a JSON object with a final zero byte: {0}")]
+    VersionData(String),
+    /// A capability's value is of the wrong type or out of range.
+    #[error("capability {name} is {value}, and has to be {need}")]
+    Capability {
+        /// The capability.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it has to be.
+        need: &'static str,
+    },
+}
+
+/// A message header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Chosen by the sender of a command and repeated in the reply.
+    pub id: u16,
+    /// The command, in a reply as well.
+    pub command: Command,
+    /// Bytes of the whole message with this header.
+    pub size: u32,
+    /// Command or reply.
+    pub kind: Kind,
+    /// In a command: no reply is wanted.
+    pub no_reply: bool,
+    /// In a reply: the command failed. The number is an errno and may be 0.
+    pub error: Option<u32>,
+}
+
+impl Header {
+    /// The header of a command with `payload` bytes behind it.
+    #[must_use]
+    pub fn command(id: u16, command: Command, payload: usize) -> Self {
+        let size = message_size(payload);
+        Self {
+            id,
+            command,
+            size,
+            kind: Kind::Command,
+            no_reply: false,
+            error: None,
+        }
+    }
+
+    /// The header of the reply to `self` with `payload` bytes behind it.
+    #[must_use]
+    pub fn reply(&self, payload: usize) -> Self {
+        let size = message_size(payload);
+        Self {
+            size,
+            kind: Kind::Reply,
+            no_reply: false,
+            error: None,
+            ..*self
+        }
+    }
+
+    /// The header of the failed reply to `self`, which is the whole message.
+    #[must_use]
+    pub fn error_reply(&self, errno: u32) -> Self {
+        Self {
+            error: Some(errno),
+            ..self.reply(0)
+        }
+    }
+
+    /// Bytes behind the header.
+    #[must_use]
+    pub fn payload_len(&self) -> usize {
+        (self.size as usize).saturating_sub(HEADER_LEN)
+    }
+
+    /// The bytes of the header.
+    #[must_use]
+    pub fn encode(&self) -> [u8; HEADER_LEN] {
+        let mut flags = match self.kind {
+            Kind::Command => 0,
+            Kind::Reply => 1,
+        };
+        if self.no_reply {
+            flags |= NO_REPLY;
+        }
+        if self.error.is_some() {
+            flags |= ERROR;
+        }
+        let [i0, i1] = self.id.to_ne_bytes();
+        let [c0, c1] = self.command.0.to_ne_bytes();
+        let [s0, s1, s2, s3] = self.size.to_ne_bytes();
+        let [f0, f1, f2, f3] = flags.to_ne_bytes();
+        let [e0, e1, e2, e3] = self.error.unwrap_or(0).to_ne_bytes();
+        [
+            i0, i1, c0, c1, s0, s1, s2, s3, f0, f1, f2, f3, e0, e1, e2, e3,
+        ]
+    }
+
+    /// A header from bytes. `max` is the longest message that may follow, with
+    /// its header. Reserved flag bits are ignored.
+    pub fn decode(bytes: &[u8; HEADER_LEN], max: usize) -> Result<Self, WireError> {
+        let mut fields = Fields::new("a header", bytes);
+        let id = fields.u16()?;
+        let command = Command(fields.u16()?);
+        let size = fields.u32()?;
+        let flags = fields.u32()?;
+        let error = fields.u32()?;
+        if (size as usize) < HEADER_LEN {
+            return Err(WireError::SizeTooSmall { size });
+        }
+        if size as usize > max {
+            return Err(WireError::SizeTooLarge { size, max });
+        }
+        let kind = match flags & TYPE_MASK {
+            0 => Kind::Command,
+            1 => Kind::Reply,
+            other => return Err(WireError::BadType(other)),
+        };
+        let error = (kind == Kind::Reply && flags & ERROR != 0).then_some(error);
+        let no_reply = kind == Kind::Command && flags & NO_REPLY != 0;
+        Ok(Self {
+            id,
+            command,
+            size,
+            kind,
+            no_reply,
+            error,
+        })
+    }
+}
+
+/// Size field of a message; payloads are far shorter than 4 GiB.
+fn message_size(payload: usize) -> u32 {
+    u32::try_from(payload.saturating_add(HEADER_LEN)).unwrap_or(u32::MAX)
+}
+
+/// Reads fields from the front of a byte slice; an error where it ends.
+pub(crate) struct Fields<'a> {
+    what: &'static str,
+    whole: usize,
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    /// `what` names the structure in errors.
+    pub(crate) fn new(what: &'static str, bytes: &'a [u8]) -> Self {
+        Self {
+            what,
+            whole: bytes.len(),
+            rest: bytes,
+        }
+    }
+
+    pub(crate) fn u16(&mut self) -> Result<u16, WireError> {
+        self.array().map(u16::from_ne_bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Result<u32, WireError> {
+        self.array().map(u32::from_ne_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, WireError> {
+        self.array().map(u64::from_ne_bytes)
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let Some((field, rest)) = self.rest.split_first_chunk() else {
+            let need = self.whole - self.rest.len() + N;
+            return Err(WireError::TooShort {
+                what: self.what,
+                len: self.whole,
+                need,
+            });
+        };
+        self.rest = rest;
+        Ok(*field)
+    }
+
+    /// What is left, of any length.
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Nothing may be left.
+    pub(crate) fn end(self) -> Result<(), WireError> {
+        if self.rest.is_empty() {
+            return Ok(());
+        }
+        let need = self.whole - self.rest.len();
+        Err(WireError::TooLong {
+            what: self.what,
+            len: self.whole,
+            need,
+        })
+    }
+}
