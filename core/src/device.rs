@@ -4,22 +4,12 @@
 //! space, BARs, memory outside every BAR, firmware properties. What a user of VFIO may see of it
 //! is the core's business and not decided here.
 
-use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use varia_spec::Errno;
 use varia_spec::pci::CFG_SPACE_EXP_SIZE;
-
-/// An address in the host's physical address space, in bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HostPhys(pub u64);
-
-impl fmt::Debug for HostPhys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HostPhys({:#x})", self.0)
-    }
-}
+pub use varia_variant::HostPhys;
 
 /// How many bytes of configuration space an access moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,0 +1,144 @@
+//! An endpoint as the vfio-user server wants it: units and types translated, nothing decided.
+
+use std::sync::Arc;
+
+use varia_core::{IrqAction, IrqData, Trigger};
+use varia_spec::{
+    Errno,
+    vfio::{IrqIndex, RegionIndex, region_flags},
+};
+use varia_sys::event::EventFd;
+use varia_vfio_user::backend::{
+    self, DeviceInfo, DmaRegion, IrqInfo, IrqSet, RegionInfo, SparseArea,
+};
+
+use crate::endpoint::Endpoint;
+
+/// An endpoint behind a socket. The endpoint is opened when a client has connected and closed when
+/// it has gone; the device's memory stays.
+#[derive(Debug)]
+pub struct Backend {
+    endpoint: Arc<Endpoint>,
+}
+
+impl Backend {
+    /// A backend that speaks for `endpoint`.
+    pub fn new(endpoint: Arc<Endpoint>) -> Self {
+        Self { endpoint }
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+}
+
+/// An eventfd as an interrupt trigger.
+struct Event(EventFd);
+
+impl Trigger for Event {
+    fn signal(&self) {
+        if let Err(error) = self.0.trigger() {
+            log::warn!("an interrupt was lost: {error}");
+        }
+    }
+}
+
+impl backend::Backend for Backend {
+    fn info(&self) -> DeviceInfo {
+        let info = self.endpoint.info();
+        DeviceInfo {
+            flags: info.flags,
+            num_regions: info.regions,
+            num_irqs: info.irqs,
+        }
+    }
+
+    fn region_info(&self, index: u32) -> Result<RegionInfo, Errno> {
+        let info = self.endpoint.region_info(RegionIndex(index))?;
+        let mut flags = info.flags;
+        let (fd, offset) = match info.file {
+            Some((fd, offset)) => {
+                let fd = fd.try_clone_to_owned().map_err(|error| {
+                    log::error!("region {index} can't be offered for mapping: {error}");
+                    Errno::ENOMEM
+                })?;
+                (Some(fd), offset)
+            }
+            None => {
+                flags &= !region_flags::MMAP;
+                (None, 0)
+            }
+        };
+        let sparse = info
+            .areas
+            .into_iter()
+            .map(|(offset, size)| SparseArea { offset, size })
+            .collect();
+        Ok(RegionInfo {
+            flags,
+            size: info.size,
+            offset,
+            sparse,
+            fd,
+        })
+    }
+
+    fn irq_info(&self, index: u32) -> Result<IrqInfo, Errno> {
+        let info = self.endpoint.core().irq_info(IrqIndex(index))?;
+        Ok(IrqInfo {
+            flags: info.flags,
+            count: info.count,
+        })
+    }
+
+    fn set_irqs(&self, set: IrqSet) -> Result<(), Errno> {
+        let action = match set.action {
+            backend::IrqAction::Mask => IrqAction::Mask,
+            backend::IrqAction::Unmask => IrqAction::Unmask,
+            backend::IrqAction::Trigger => IrqAction::Trigger,
+        };
+        let data = match set.data {
+            backend::IrqData::None => IrqData::None,
+            backend::IrqData::Bool(wanted) => IrqData::Bools(wanted),
+            backend::IrqData::Events(events) => IrqData::Triggers(
+                events
+                    .into_iter()
+                    .map(|event| event.map(|event| Arc::new(Event(event)) as Arc<dyn Trigger>))
+                    .collect(),
+            ),
+        };
+        self.endpoint
+            .core()
+            .set_irqs(IrqIndex(set.index), action, set.start, set.count, data)
+    }
+
+    fn region_read(&self, region: u32, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+        self.endpoint.read(RegionIndex(region), offset, buf)
+    }
+
+    fn region_write(&self, region: u32, offset: u64, data: &[u8]) -> Result<usize, Errno> {
+        self.endpoint.write(RegionIndex(region), offset, data)
+    }
+
+    /// The silicon models do not master the bus, so that nothing is kept of a mapping.
+    fn dma_map(&self, _: DmaRegion) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn dma_unmap(&self, _: u64, _: u64) {}
+
+    fn reset(&self) -> Result<(), Errno> {
+        self.endpoint.reset()
+    }
+
+    fn connected(&self) {
+        if let Err(errno) = self.endpoint.open() {
+            log::error!("the device can't be opened: {errno}");
+        }
+    }
+
+    fn disconnected(&self) {
+        self.endpoint.close();
+    }
+}

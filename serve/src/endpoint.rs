@@ -1,0 +1,326 @@
+//! One device as a VFIO user sees it.
+
+use std::{fmt, os::fd::BorrowedFd, sync::Arc};
+
+use varia_core::{Core, Device, DeviceInfo, View};
+use varia_spec::{
+    Errno,
+    vfio::{RegionIndex, region_flags},
+};
+use varia_variant::{
+    ConfigOwner, Decline, Direction, Environment, Millis, Outcome, PageShift, Refusal, Region,
+    Variant, Wait,
+};
+use varia_variants::AnyVariant;
+
+use crate::{
+    access::wait_until_ready,
+    clock::{Clock, SystemClock},
+    discover,
+};
+
+/// How a device is served.
+pub struct Options {
+    /// Which device the user sees: behind its variant, or bare.
+    pub view: View,
+    /// Reads and writes of memory regions fail with `EIO` while memory is disabled.
+    pub honour_memory_enable: bool,
+    /// How long an operation waits for a device that is not ready before it fails with
+    /// `ETIMEDOUT`. A client gives up sooner or later, QEMU after 5 s; the next access looks again.
+    pub patience: Millis,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            view: View::Virtual,
+            honour_memory_enable: false,
+            patience: Millis(4000),
+            clock: Arc::new(SystemClock::default()),
+        }
+    }
+}
+
+/// A device that can't be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The layout can't be presented.
+    #[error("the {variant} variant refuses the device: {refusal}")]
+    Refused {
+        /// The variant's name.
+        variant: &'static str,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The device did not become ready.
+    #[error(
+        "the device is not ready ({}): its memory can't be used; reset it, and check its link and \
+         memory training", .0.name()
+    )]
+    NotReady(Errno),
+    /// The device does not answer.
+    #[error("the device does not answer ({}): check that it is there", .0.name())]
+    Dead(Errno),
+}
+
+impl Error {
+    /// The errno that a driver's probe would return.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Refused { refusal, .. } => refusal.errno(),
+            Self::NotReady(errno) | Self::Dead(errno) => *errno,
+        }
+    }
+}
+
+/// What `VFIO_DEVICE_GET_REGION_INFO` answers, and the file behind the region.
+#[derive(Debug)]
+pub struct Info<'a> {
+    /// Bytes.
+    pub size: u64,
+    /// [`region_flags`], without `CAPS`.
+    pub flags: u32,
+    /// The areas that can be mapped, offset and length in bytes; none means the whole region.
+    pub areas: Vec<(u64, u64)>,
+    /// A descriptor that can be mapped and the offset in it of the region's first byte.
+    pub file: Option<(BorrowedFd<'a>, u64)>,
+}
+
+/// One device, its core and its variant.
+pub struct Endpoint {
+    pub(crate) core: Core,
+    pub(crate) variant: Option<Arc<AnyVariant>>,
+    pub(crate) options: Options,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("variant", &self.variant)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// Chooses a device's variant, waits until the device is ready and lays it out.
+    ///
+    /// In the physical view, and for a device without a variant, the core serves it alone.
+    ///
+    /// # Errors
+    /// When the variant fails the probe, the device is not ready in time, or does not answer.
+    pub fn new(device: Arc<dyn Device>, options: Options) -> Result<Self, Error> {
+        let entry = match options.view {
+            View::Physical => None,
+            View::Virtual => discover::variant(&*device).map_err(Error::Dead)?,
+        };
+        let core = Core::new(device, options.view);
+        let Some(entry) = entry else {
+            return Ok(Self {
+                core,
+                variant: None,
+                options,
+            });
+        };
+        let device = &**core.device();
+        let answers: Vec<_> = entry
+            .questions
+            .iter()
+            .map(|question| discover::answer(device, *question))
+            .collect();
+        let environment = Environment {
+            page: PageShift::KIB_4,
+            honour_memory_enable: options.honour_memory_enable,
+        };
+        let variant = Arc::new((entry.probe)(&answers, environment));
+        let hook = Arc::clone(&variant);
+        core.on_reset(move || hook.reset_done());
+        core.open().map_err(Error::Dead)?;
+        let ready = wait_until_ready(
+            &core,
+            &*variant,
+            &mut Wait::default(),
+            &*options.clock,
+            None,
+        );
+        core.close();
+        ready.map_err(Error::NotReady)?;
+        if let Outcome::Fail(refusal) = variant.outcome() {
+            return Err(Error::Refused {
+                variant: entry.name,
+                refusal,
+            });
+        }
+        Ok(Self {
+            core,
+            variant: Some(variant),
+            options,
+        })
+    }
+
+    /// The variant, if one was chosen.
+    pub fn variant(&self) -> Option<&AnyVariant> {
+        self.variant.as_deref()
+    }
+
+    /// Why the core serves the device alone, if its variant declined.
+    pub fn declined(&self) -> Option<Decline> {
+        match self.variant.as_ref()?.outcome() {
+            Outcome::Decline(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// The core below.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// A user opens the device.
+    ///
+    /// # Errors
+    /// `EBUSY` when it is open, `ENODEV` when its variant needs a BAR0 that is not there; what the
+    /// device answers.
+    pub fn open(&self) -> Result<(), Errno> {
+        self.core.open()?;
+        if let Some(variant) = &self.variant {
+            if variant.needs_bar0() && self.core.device().bar(0).is_none() {
+                self.core.close();
+                return Err(Errno::ENODEV);
+            }
+            variant.opened();
+        }
+        Ok(())
+    }
+
+    /// The user has left.
+    pub fn close(&self) {
+        self.core.close();
+    }
+
+    /// `VFIO_DEVICE_GET_INFO`.
+    pub fn info(&self) -> DeviceInfo {
+        self.core.info()
+    }
+
+    /// What the variant says of a region.
+    pub fn region(&self, index: RegionIndex) -> Region {
+        self.variant
+            .as_ref()
+            .map_or(Region::Base, |variant| variant.region(index))
+    }
+
+    /// `VFIO_DEVICE_GET_REGION_INFO`.
+    ///
+    /// # Errors
+    /// `EINVAL` for an index that there is not.
+    pub fn region_info(&self, index: RegionIndex) -> Result<Info<'_>, Errno> {
+        let device = self.core.device();
+        match self.region(index) {
+            Region::Memory(memory) => {
+                let info = memory.info();
+                let file = device.memory_fd(memory.base(), memory.length());
+                Ok(Info {
+                    size: info.size,
+                    flags: if file.is_some() {
+                        info.flags
+                    } else {
+                        info.flags & !region_flags::MMAP
+                    },
+                    areas: vec![info.mappable],
+                    file: file.map(|file| (file.fd, file.offset)),
+                })
+            }
+            Region::Base => {
+                let info = self.core.region_info(index)?;
+                let file = index.bar().and_then(|bar| device.bar_fd(bar));
+                Ok(Info {
+                    size: info.size,
+                    flags: info.flags,
+                    areas: info
+                        .sparse
+                        .iter()
+                        .map(|area| (area.offset, area.len))
+                        .collect(),
+                    file: file.map(|file| (file.fd, file.offset)),
+                })
+            }
+        }
+    }
+
+    /// Reads a region. Answers how many bytes of `data` it filled.
+    ///
+    /// # Errors
+    /// As the kernel's driver: `EINVAL`, `EIO`, `ENODEV`; `ETIMEDOUT` when the device is not ready
+    /// within the patience of this runtime.
+    pub fn read(&self, index: RegionIndex, offset: u64, data: &mut [u8]) -> Result<usize, Errno> {
+        match self.region(index) {
+            Region::Memory(memory) => self.memory_read(&memory, offset, data),
+            Region::Base if index == RegionIndex::CONFIG => self.config_read(offset, data),
+            Region::Base => self.core.region_read(index, offset, data),
+        }
+    }
+
+    /// Writes a region. Answers how many bytes of `data` it took.
+    ///
+    /// # Errors
+    /// As [`Endpoint::read`].
+    pub fn write(&self, index: RegionIndex, offset: u64, data: &[u8]) -> Result<usize, Errno> {
+        match self.region(index) {
+            Region::Memory(memory) => self.memory_write(&memory, offset, data),
+            Region::Base if index == RegionIndex::CONFIG => self.config_write(offset, data),
+            Region::Base => self.core.region_write(index, offset, data),
+        }
+    }
+
+    /// The base's bytes first, then the variant's in their place.
+    fn config_read(&self, offset: u64, data: &mut [u8]) -> Result<usize, Errno> {
+        let count = self.core.config_read(offset, data)?;
+        if let (Some(variant), Some(data)) = (&self.variant, data.get_mut(..count)) {
+            variant.config_load(offset, data);
+        }
+        Ok(count)
+    }
+
+    /// Each piece to its owner, in rising order. When a piece fails, the bytes before it have been
+    /// written and are counted; the error shows if there are none.
+    fn config_write(&self, offset: u64, data: &[u8]) -> Result<usize, Errno> {
+        let Some(variant) = &self.variant else {
+            return self.core.config_write(offset, data);
+        };
+        let mut done = 0;
+        while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset.checked_add(done as u64).ok_or(Errno::EFAULT)?;
+            let piece = variant.config_piece(Direction::Write, at, rest.len() as u64);
+            let len = usize::try_from(piece.len)
+                .unwrap_or(rest.len())
+                .clamp(1, rest.len());
+            let bytes = rest.get(..len).unwrap_or(rest);
+            if piece.owner != ConfigOwner::Keep {
+                match self.core.config_write(at, bytes) {
+                    Ok(_) => {}
+                    Err(errno) if done == 0 => return Err(errno),
+                    Err(_) => break,
+                }
+            }
+            if piece.owner != ConfigOwner::Base {
+                variant.config_store(at, bytes);
+            }
+            done += len;
+        }
+        Ok(done)
+    }
+
+    /// `VFIO_DEVICE_RESET`.
+    ///
+    /// # Errors
+    /// `EINVAL` when the device can't be reset.
+    pub fn reset(&self) -> Result<(), Errno> {
+        if let Some(variant) = &self.variant {
+            variant.reset_requested();
+        }
+        self.core.reset()
+    }
+}
