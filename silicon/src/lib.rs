@@ -1,1 +1,20 @@
-//! Models of physical PCI devices: GH200, GB200.
+//! Models of physical PCI devices, as the machine that owns them sees them: GH200, GB200.
+//!
+//! A [`Profile`] is a chip as data, each fact marked as sourced or assumed; [`Silicon`] makes a
+//! device of it: raw configuration space, BARs, coherent memory outside every BAR, firmware
+//! properties, and the faults that a test wants to see handled. It is a [`varia_core::Device`].
+//!
+//! What it is not: it computes nothing that a GPU computes, and it shows nothing of the virtual
+//! device that a VM gets; that is a variant's work.
+
+pub mod clock;
+mod config;
+mod dump;
+mod error;
+pub mod profile;
+mod silicon;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use error::{SiliconError, UnknownProfile};
+pub use profile::Profile;
+pub use silicon::{Backing, Faults, Options, Readiness, Silicon};

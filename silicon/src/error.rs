@@ -1,0 +1,63 @@
+//! What can be wrong with a request for a device.
+
+use varia_core::HostPhys;
+use varia_sys::memory::MemoryError;
+
+/// Why a device could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SiliconError {
+    /// No memory at all.
+    #[error(
+        "a {profile} with no memory cannot be made; give it a multiple of 4 KiB, for example {default_gib}G"
+    )]
+    NoMemory {
+        /// The profile's name.
+        profile: &'static str,
+        /// What the chip has by default, in GiB.
+        default_gib: u64,
+    },
+    /// Memory that ends in the middle of a page.
+    #[error("{size} bytes of memory are not a multiple of 4096; the nearest size below is {}", size - size % 4096)]
+    NotPages {
+        /// The size asked for, in bytes.
+        size: u64,
+    },
+    /// A base address in the middle of a page.
+    #[error("the memory's address {:#x} is not a multiple of 4096; the nearest below is {:#x}", base.0, base.0 - base.0 % 4096)]
+    BaseNotPage {
+        /// The address asked for.
+        base: HostPhys,
+    },
+    /// Memory that reaches beyond what a processor can address.
+    #[error("{size:#x} bytes of memory at {:#x} reach beyond the {bits}-bit physical address space; at this address at most {:#x} bytes fit", base.0, (1u64 << bits).saturating_sub(base.0))]
+    BeyondAddressWidth {
+        /// The address asked for.
+        base: HostPhys,
+        /// The size asked for, in bytes.
+        size: u64,
+        /// Address bits of the machine.
+        bits: u32,
+    },
+    /// The memory's file or descriptor.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+/// A name that no profile has.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("unknown profile \"{name}\"{}; there are {}", suggestion(*nearest), known())]
+pub struct UnknownProfile {
+    /// The name asked for.
+    pub name: String,
+    /// The profile that is spelled most like it, when any is close.
+    pub nearest: Option<&'static str>,
+}
+
+fn suggestion(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!(", did you mean \"{name}\"?"))
+}
+
+fn known() -> String {
+    let names: Vec<_> = crate::profile::ALL.iter().map(|p| p.name).collect();
+    names.join(" and ")
+}
