@@ -1,0 +1,28 @@
+//! The agent's applets: what a test does inside the machine, by name.
+//!
+//! An applet is an ordinary program: arguments, standard input, standard output, exit
+//! code. A file for each; this table finds them.
+
+use std::process::ExitCode;
+
+mod hexcopy;
+
+/// An applet: it gets the arguments after its name.
+pub type Applet = fn(&[String]) -> ExitCode;
+
+/// Every applet with its name.
+const TABLE: &[(&str, Applet)] = &[("hexcopy", hexcopy::run)];
+
+/// The applet with this name.
+#[must_use]
+pub fn find(name: &str) -> Option<Applet> {
+    TABLE
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, applet)| *applet)
+}
+
+/// The names of all applets.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|(name, _)| *name)
+}

@@ -1,0 +1,134 @@
+//! What can go wrong in the lab.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A result of the lab.
+pub type Result<T> = std::result::Result<T, LabError>;
+
+/// What went wrong, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// The system refused something.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What the lab was doing.
+        doing: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Something that the lab needs from this machine is not there.
+    #[error("{what}; {remedy}")]
+    Missing {
+        /// What is missing.
+        what: String,
+        /// How to get it.
+        remedy: String,
+    },
+    /// A program that the lab ran has failed.
+    #[error("`{command}` failed ({status}):\n{output}")]
+    Command {
+        /// The program with its arguments.
+        command: String,
+        /// How it ended.
+        status: String,
+        /// The last lines of its output.
+        output: String,
+    },
+    /// User namespaces are refused, so the unpacked tools can't run.
+    #[error(
+        "this machine refuses user namespaces, which the lab needs to run unpacked compilers \
+         ({detail}); allow them (for instance `sysctl kernel.apparmor_restrict_unprivileged_userns=0` \
+         or `sysctl kernel.unprivileged_userns_clone=1`) or run the lab as root"
+    )]
+    UserNamespaces {
+        /// What `unshare` said.
+        detail: String,
+    },
+    /// A kernel module could not be found or understood.
+    #[error("kernel module {name}: {why}")]
+    Module {
+        /// The module's name or path.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A machine was described in a way that can't be started.
+    #[error("virtual machine: {0}")]
+    Description(String),
+    /// A machine did not do what it should.
+    #[error(transparent)]
+    Vm(Box<VmFailure>),
+    /// The agent tried what it was asked, and failed.
+    #[error("in the machine: {what}")]
+    Agent {
+        /// What it tried and why it did not work.
+        what: String,
+        /// The error number in the machine, if there is one.
+        errno: Option<i32>,
+    },
+    /// A command in the machine ended otherwise than with success.
+    #[error("in the machine, `{command}` ended with {ending}:\n{output}")]
+    GuestCommand {
+        /// The command.
+        command: String,
+        /// How it ended.
+        ending: String,
+        /// What it printed.
+        output: String,
+    },
+}
+
+/// A machine that failed: enough to see why without running it again.
+#[derive(thiserror::Error)]
+pub struct VmFailure {
+    /// What happened.
+    pub why: String,
+    /// QEMU with all its arguments, to be pasted into a shell.
+    pub command: String,
+    /// The last lines of the console and of QEMU's own messages.
+    pub tail: String,
+    /// The whole console log, which is kept.
+    pub log: PathBuf,
+}
+
+impl fmt::Display for VmFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "virtual machine: {}", self.why)?;
+        writeln!(
+            f,
+            "--- the end of its console ---\n{}",
+            self.tail.trim_end()
+        )?;
+        writeln!(f, "--- the whole console: {}", self.log.display())?;
+        write!(f, "--- started as: {}", self.command)
+    }
+}
+
+/// The same text as [`fmt::Display`]: tests that return an error print this form.
+impl fmt::Debug for VmFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n{self}")
+    }
+}
+
+impl LabError {
+    /// An [`LabError::Io`] that says what was being done, for `map_err`.
+    pub fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Io { doing, source }
+    }
+
+    /// The same about a file: `verb` and its path.
+    pub fn file(verb: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        Self::io(format!("{verb} {}", path.display()))
+    }
+
+    pub(crate) fn missing(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Missing {
+            what: what.into(),
+            remedy: remedy.into(),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Which QEMU runs the machines: this machine's own if it is new enough, else a fetched one.
+//!
+//! The fetched QEMU needs no root folder of its own: its loader is told where its
+//! libraries are, so it runs as an ordinary program even where namespaces are refused.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::apt::host_arch;
+use crate::arch::Arch;
+use crate::command;
+use crate::error::{LabError, Result};
+use crate::packages::{self, Set};
+
+/// The first version with a vfio-user client.
+const OLDEST: (u32, u32) = (10, 1);
+
+/// A QEMU for one architecture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Qemu {
+    argv: Vec<PathBuf>,
+    /// Its version as it prints it, such as `11.1.2`.
+    pub version: String,
+    /// Whether it came with this machine rather than from the lab's packages.
+    pub is_native: bool,
+}
+
+impl Qemu {
+    /// A QEMU that can attach vfio-user devices.
+    ///
+    /// # Errors
+    /// Those of fetching one, and [`LabError::Command`] if it does not run.
+    pub fn find(arch: Arch) -> Result<Self> {
+        let name = format!("qemu-system-{arch}");
+        if let Some(program) = command::find_program(&name)
+            && let Ok(qemu) = Self::probe(vec![program], true)
+            && qemu.is_new_enough()
+            && qemu.has_vfio_user()
+        {
+            return Ok(qemu);
+        }
+        let tree = packages::ensure(Set::Qemu)?;
+        let host = host_arch()?;
+        let libraries = tree.path("/usr/lib").join(host.triplet());
+        Self::probe(
+            vec![
+                libraries.join(host.loader()),
+                "--library-path".into(),
+                libraries,
+                tree.path("/usr/bin").join(name),
+                "-L".into(),
+                tree.path("/usr/share/qemu"),
+                "-L".into(),
+                tree.path("/usr/share/seabios"),
+            ],
+            false,
+        )
+    }
+
+    /// A command that starts it; arguments are to be added.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut words = self.argv.iter();
+        let mut command = Command::new(
+            words
+                .next()
+                .map_or("qemu".as_ref(), |word| word.as_os_str()),
+        );
+        command.args(words);
+        command
+    }
+
+    fn probe(argv: Vec<PathBuf>, is_native: bool) -> Result<Self> {
+        let mut qemu = Self {
+            argv,
+            version: String::new(),
+            is_native,
+        };
+        let text = command::text(qemu.command().arg("--version"))?;
+        qemu.version = text
+            .split_once("version ")
+            .and_then(|(_, rest)| rest.split_whitespace().next())
+            .ok_or_else(|| LabError::Description(format!("QEMU says of its version: {text}")))?
+            .to_owned();
+        Ok(qemu)
+    }
+
+    fn is_new_enough(&self) -> bool {
+        version_of(&self.version).is_some_and(|version| version >= OLDEST)
+    }
+
+    fn has_vfio_user(&self) -> bool {
+        let devices = command::text(self.command().args(["-machine", "none", "-device", "help"]));
+        devices.is_ok_and(|text| text.contains("\"vfio-user-pci\""))
+    }
+}
+
+/// Major and minor version.
+fn version_of(text: &str) -> Option<(u32, u32)> {
+    let mut parts = text.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        let qemu = |version: &str| Qemu {
+            argv: vec![],
+            version: version.into(),
+            is_native: true,
+        };
+        assert!(!qemu("7.2.17").is_new_enough());
+        assert!(!qemu("10.0.9").is_new_enough());
+        assert!(qemu("10.1.0").is_new_enough());
+        assert!(qemu("11.1.2").is_new_enough());
+        assert!(!qemu("unknown").is_new_enough());
+    }
+}

@@ -1,0 +1,47 @@
+//! How many machines run at a time, over all processes of this user.
+//!
+//! A machine under software emulation keeps a processor busy; more of them than there
+//! are processors only makes each miss its time limits. A slot is a locked file: it is
+//! free again when its process ends, however that happens.
+
+use std::fs::File;
+use std::time::Duration;
+
+use crate::error::{LabError, Result};
+use crate::packages;
+
+/// The right to run a machine, given back when dropped.
+#[derive(Debug)]
+pub struct Slot {
+    _file: File,
+}
+
+impl Slot {
+    /// Waits for a slot. `VARIA_VMS` says how many there are; by default one for each
+    /// processor.
+    ///
+    /// # Errors
+    /// [`LabError::Io`] if the slots' files can't be used.
+    pub fn wait() -> Result<Self> {
+        let folder = packages::cache_subfolder("slots".as_ref())?;
+        let count = count();
+        loop {
+            for index in 0..count {
+                let path = folder.join(index.to_string());
+                let file = File::create(&path).map_err(LabError::file("open", &path))?;
+                if file.try_lock().is_ok() {
+                    return Ok(Self { _file: file });
+                }
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+fn count() -> usize {
+    let wanted = std::env::var("VARIA_VMS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    wanted.unwrap_or_else(processors).max(1)
+}
