@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Mappings of a region, their page faults, and failed pages.
+ */
+#include <linux/mm.h>
+
+#include "adaptor.h"
+
+#define ADAPTOR_INDEX_SHIFT (VFIO_PCI_OFFSET_SHIFT - PAGE_SHIFT)
+
+static u32 adaptor_vma_index(const struct vm_area_struct *vma)
+{
+	return vma->vm_pgoff >> ADAPTOR_INDEX_SHIFT;
+}
+
+/* Offset in the region, in bytes, that the mapping starts with. */
+static u64 adaptor_vma_offset(const struct vm_area_struct *vma)
+{
+	return ((u64)vma->vm_pgoff << PAGE_SHIFT) & VFIO_PCI_OFFSET_MASK;
+}
+
+static vm_fault_t adaptor_huge_fault(struct vm_fault *vmf, unsigned int order)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	struct adaptor_device *dev = vma->vm_private_data;
+	struct varia_fault fault = {
+		.address = vmf->address,
+		.start = vma->vm_start,
+		.end = vma->vm_end,
+		.offset = adaptor_vma_offset(vma),
+		.page_shift = PAGE_SHIFT,
+		.order = order,
+	};
+	struct varia_wait wait = {};
+	vm_fault_t ret;
+	u64 frame;
+
+	switch (varia_fault(dev->state, adaptor_vma_index(vma), &fault, &frame)) {
+	case VARIA_FAULT_INSERT:
+		break;
+	case VARIA_FAULT_FALLBACK:
+		return VM_FAULT_FALLBACK;
+	default:
+		return VM_FAULT_SIGBUS;
+	}
+	if (adaptor_lock_ready(dev, &wait, true))
+		return VM_FAULT_SIGBUS;
+	ret = vfio_pci_vmf_insert_pfn(&dev->core, vmf, frame, order);
+	up_read(&dev->core.memory_lock);
+	return ret;
+}
+
+static vm_fault_t adaptor_fault(struct vm_fault *vmf)
+{
+	return adaptor_huge_fault(vmf, 0);
+}
+
+static const struct vm_operations_struct adaptor_vm_ops = {
+	.fault = adaptor_fault,
+#ifdef CONFIG_ARCH_SUPPORTS_HUGE_PFNMAP
+	.huge_fault = adaptor_huge_fault,
+#endif
+};
+
+int adaptor_mmap(struct vfio_device *vdev, struct vm_area_struct *vma)
+{
+	struct adaptor_device *dev = adaptor_of(vdev);
+	u32 index = adaptor_vma_index(vma);
+	struct varia_mapping mapping;
+	struct varia_region region;
+	int ret;
+
+	ret = varia_region(dev->state, index, PAGE_SHIFT, &region);
+	if (ret < 0)
+		return ret;
+	if (ret == VARIA_REGION_BASE)
+		return vfio_pci_core_mmap(vdev, vma);
+
+	ret = varia_mmap(dev->state, index, adaptor_vma_offset(vma),
+			 vma->vm_end - vma->vm_start, is_cow_mapping(vma->vm_flags), &mapping);
+	if (ret)
+		return ret;
+
+	vm_flags_set(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP);
+	if (mapping.allow_uncached)
+		vm_flags_set(vma, VM_ALLOW_ANY_UNCACHED);
+	if (mapping.memory == VARIA_MEMORY_WRITE_COMBINING)
+		vma->vm_page_prot = pgprot_writecombine(vma->vm_page_prot);
+	vma->vm_private_data = dev;
+	vma->vm_ops = &adaptor_vm_ops;
+	return 0;
+}
+
+/* Where a mapping shows a page frame that has failed. Atomic context. */
+static int adaptor_locate(struct vm_area_struct *vma, unsigned long pfn, pgoff_t *pgoff)
+{
+	struct adaptor_device *dev;
+	u64 bytes;
+	int ret;
+
+	if (vma->vm_ops != &adaptor_vm_ops)
+		return -ENOENT;
+	dev = vma->vm_private_data;
+	ret = varia_locate(dev->state, adaptor_vma_index(vma), PAGE_SHIFT, pfn,
+			   adaptor_vma_offset(vma), &bytes);
+	if (ret)
+		return ret;
+	*pgoff = vma->vm_pgoff + (bytes >> PAGE_SHIFT);
+	return 0;
+}
+
+/* Makes the kernel's handling of memory failure know the pages of each region. */
+int adaptor_register_pages(struct adaptor_device *dev)
+{
+	struct varia_region region;
+	u32 index;
+	int ret;
+
+	for (index = 0; index < ARRAY_SIZE(dev->memory); index++) {
+		struct adaptor_memory *memory = &dev->memory[index];
+
+		ret = varia_region(dev->state, index, PAGE_SHIFT, &region);
+		if (ret != VARIA_REGION_MEMORY || !region.frames)
+			continue;
+		memory->space.node.start = region.first_frame;
+		memory->space.node.last = region.first_frame + region.frames - 1;
+		memory->space.mapping = dev->core.vdev.inode->i_mapping;
+		memory->space.pfn_to_vma_pgoff = adaptor_locate;
+		ret = register_pfn_address_space(&memory->space);
+		/* A kernel without such handling needs to know nothing. */
+		if (ret == -EOPNOTSUPP)
+			continue;
+		if (ret) {
+			adaptor_unregister_pages(dev);
+			return ret;
+		}
+		memory->registered = true;
+	}
+	return 0;
+}
+
+void adaptor_unregister_pages(struct adaptor_device *dev)
+{
+	u32 index;
+
+	for (index = 0; index < ARRAY_SIZE(dev->memory); index++) {
+		if (!dev->memory[index].registered)
+			continue;
+		unregister_pfn_address_space(&dev->memory[index].space);
+		dev->memory[index].registered = false;
+	}
+}

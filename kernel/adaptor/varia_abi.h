@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The border between the C adaptor and the Rust object.
+ * Rendered from kernel/rust by its tests; do not edit.
+ */
+#ifndef VARIA_ABI_H
+#define VARIA_ABI_H
+
+#include <linux/build_bug.h>
+#include <linux/types.h>
+
+/* `u64` words in a variant's state. */
+#define VARIA_STATE_WORDS 48
+/* Bytes for a property's name, NUL included. */
+#define VARIA_NAME_LEN 48
+/* Bytes for a reason, NUL included. */
+#define VARIA_TEXT_LEN 256
+/* The most questions that a variant asks. */
+#define VARIA_MAX_QUESTIONS 8
+/* The most registers that a look at readiness reads. */
+#define VARIA_MAX_REGISTERS 2
+/* A number of varia_questions(): the nvgrace_gpu variant. */
+#define VARIA_NVGRACE_GPU 0
+/* A firmware property: an unsigned 64-bit integer. */
+#define VARIA_QUESTION_PROPERTY 0
+/* The configuration offset of a DVSEC. */
+#define VARIA_QUESTION_DVSEC_OFFSET 1
+/* A little-endian u16 in a DVSEC. */
+#define VARIA_QUESTION_DVSEC_WORD 2
+/* The variant serves the device. */
+#define VARIA_OUTCOME_SERVE 0
+/* vfio-pci-core serves the device alone. */
+#define VARIA_OUTCOME_DECLINE 1
+/* The probe fails. */
+#define VARIA_OUTCOME_FAIL 2
+/* The region is vfio-pci-core's. */
+#define VARIA_REGION_BASE 0
+/* The region is the variant's memory. */
+#define VARIA_REGION_MEMORY 1
+/* Cached memory, at byte granularity. */
+#define VARIA_MEMORY_CACHED 0
+/* Uncached memory with write combining, in naturally aligned pieces. */
+#define VARIA_MEMORY_WRITE_COMBINING 1
+/* The user reads. */
+#define VARIA_READ 0
+/* The user writes. */
+#define VARIA_WRITE 1
+/* Memory is there. */
+#define VARIA_SEGMENT_MEMORY 0
+/* Nothing is there: a read gives 0xFF. */
+#define VARIA_SEGMENT_ONES 1
+/* Nothing is there: a write is counted and dropped. */
+#define VARIA_SEGMENT_DROP 2
+/* vfio-pci-core serves the piece. */
+#define VARIA_OWNER_BASE 0
+/* The variant serves the piece. */
+#define VARIA_OWNER_KEEP 1
+/* Both get a write; a read shows the variant's bytes. */
+#define VARIA_OWNER_BOTH 2
+/* An unused register. */
+#define VARIA_REGISTER_NONE 0
+/* A register in BAR0. */
+#define VARIA_REGISTER_BAR0 1
+/* A register in the device's own configuration space. */
+#define VARIA_REGISTER_CONFIG 2
+/* Ready: act, in this lock hold. */
+#define VARIA_READY 0
+/* Read the registers, in this lock hold. */
+#define VARIA_READY_LOOK 1
+/* Drop the lock, sleep, begin again. */
+#define VARIA_READY_SLEEP 2
+/* Insert the pages. */
+#define VARIA_FAULT_INSERT 0
+/* Try a smaller order. */
+#define VARIA_FAULT_FALLBACK 1
+/* Nothing backs it. */
+#define VARIA_FAULT_SIGBUS 2
+
+/* A variant's state, in storage that C provides. Rust alone looks inside. */
+struct varia_state {
+	/* Nothing that C could read. */
+	u64 words[48];
+};
+static_assert(sizeof(struct varia_state) == 384);
+
+/* One thing to find out before a variant's state is built. */
+struct varia_question {
+	/* VARIA_QUESTION_*. */
+	u32 kind;
+	/* The vendor of a DVSEC. */
+	u16 vendor;
+	/* The id of a DVSEC. */
+	u16 id;
+	/* Bytes from the start of a DVSEC. */
+	u64 offset;
+	/* The name of a firmware property, with a NUL. */
+	u8 name[48];
+};
+static_assert(sizeof(struct varia_question) == 64);
+
+/* What was found out. */
+struct varia_answer {
+	/* The number, if errno is 0. */
+	u64 value;
+	/* Why there is none, or 0. */
+	u32 errno;
+	/* Zero. */
+	u32 reserved;
+};
+static_assert(sizeof(struct varia_answer) == 16);
+
+/* What holds for the whole host. */
+struct varia_environment {
+	/* Log2 of the base page size. */
+	u32 page_shift;
+	/* Whether reads and writes fail while memory is disabled: 0 or 1. */
+	u32 honour_memory_enable;
+};
+static_assert(sizeof(struct varia_environment) == 8);
+
+/* Whether a device is served. */
+struct varia_outcome {
+	/* VARIA_OUTCOME_*. */
+	u32 verdict;
+	/* What the probe returns if it fails, positive. */
+	u32 errno;
+	/* Why it is not served and what to do, with a NUL. */
+	u8 text[256];
+};
+static_assert(sizeof(struct varia_outcome) == 264);
+
+/* Memory outside every physical BAR, presented as one. */
+struct varia_region {
+	/* Host-physical address. */
+	u64 base;
+	/* Bytes of memory. */
+	u64 length;
+	/* Bytes of the BAR. */
+	u64 size;
+	/* The area that can be mapped: offset in bytes. */
+	u64 mappable_offset;
+	/* The area that can be mapped: length in bytes. */
+	u64 mappable_length;
+	/* The first page frame. */
+	u64 first_frame;
+	/* Whole pages, from the first frame on. */
+	u64 frames;
+	/* VFIO_REGION_INFO_FLAG_*. */
+	u32 flags;
+	/* VARIA_MEMORY_*. */
+	u32 memory;
+};
+static_assert(sizeof(struct varia_region) == 64);
+
+/* An access that is served. */
+struct varia_begin {
+	/* The count clipped to the region, in bytes. */
+	u64 count;
+	/* Whether the device must be ready first, even for 0 bytes: 0 or 1. */
+	u32 needs_ready;
+	/* Zero. */
+	u32 reserved;
+};
+static_assert(sizeof(struct varia_begin) == 16);
+
+/* The first piece of an access. */
+struct varia_segment {
+	/* Bytes in the piece; 0 only when none was asked for. */
+	u64 len;
+	/* Host-physical address, for VARIA_SEGMENT_MEMORY. */
+	u64 at;
+	/* VARIA_SEGMENT_*. */
+	u32 kind;
+	/* VARIA_MEMORY_*, for VARIA_SEGMENT_MEMORY. */
+	u32 memory;
+};
+static_assert(sizeof(struct varia_segment) == 24);
+
+/* The first piece of an access to configuration space. */
+struct varia_piece {
+	/* Bytes in the piece: at least 1. */
+	u64 len;
+	/* VARIA_OWNER_*. */
+	u32 owner;
+	/* Zero. */
+	u32 reserved;
+};
+static_assert(sizeof(struct varia_piece) == 16);
+
+/* One operation's wait, on that operation's stack; all zero at first. */
+struct varia_wait {
+	/* When to give up, if has_deadline. */
+	u64 deadline;
+	/* 0 or 1. */
+	u32 has_deadline;
+	/* Whether the deadline has been moved: 0 or 1. */
+	u32 extended;
+};
+static_assert(sizeof(struct varia_wait) == 16);
+
+/* What was sampled in the present lock hold. */
+struct varia_sample {
+	/* Milliseconds of a clock that never goes back. */
+	u64 now;
+	/* Whether memory is enabled and the device is in D0: 0 or 1. */
+	u32 memory_enabled;
+	/* Zero. */
+	u32 reserved;
+};
+static_assert(sizeof(struct varia_sample) == 16);
+
+/* A register to read: a little-endian u32. */
+struct varia_register {
+	/* The offset in bytes. */
+	u64 offset;
+	/* VARIA_REGISTER_*. */
+	u32 kind;
+	/* What was read. */
+	u32 value;
+};
+static_assert(sizeof(struct varia_register) == 16);
+
+/* A look at readiness: filled in by Rust, its registers by C, judged by Rust. */
+struct varia_look {
+	/* The resets that it has seen. */
+	u64 generation;
+	/* How long to sleep, for VARIA_READY_SLEEP. */
+	u64 sleep_ms;
+	/* What to read, in this order. */
+	struct varia_register registers[2];
+};
+static_assert(sizeof(struct varia_look) == 48);
+
+/* How an accepted mapping is made. */
+struct varia_mapping {
+	/* VARIA_MEMORY_*. */
+	u32 memory;
+	/* Whether a hypervisor may let its guest map it uncached: 0 or 1. */
+	u32 allow_uncached;
+};
+static_assert(sizeof(struct varia_mapping) == 8);
+
+/* A page fault in an accepted mapping. */
+struct varia_fault {
+	/* The address of the fault. */
+	u64 address;
+	/* The first address of the mapping. */
+	u64 start;
+	/* The first address beyond it. */
+	u64 end;
+	/* Offset in the region, in bytes, that start maps. */
+	u64 offset;
+	/* Log2 of the base page size. */
+	u32 page_shift;
+	/* Log2 of the pages to map at once. */
+	u32 order;
+};
+static_assert(sizeof(struct varia_fault) == 40);
+
+/* Question number `number` of a variant, or -ENOENT when there are no more. */
+int varia_question(u32 variant, u32 number, struct varia_question *out);
+
+/* Builds the state of a variant from the answers to its questions, in order. */
+int varia_probe(u32 variant, const struct varia_answer *answers, u32 count, const struct varia_environment *environment, struct varia_state *out);
+
+/* Whether the device is served; to be asked after the first wait for readiness. */
+int varia_outcome(const struct varia_state *state, struct varia_outcome *out);
+
+/* Whether open fails unless BAR0 can be mapped: 0 or 1. */
+int varia_needs_bar0(const struct varia_state *state);
+
+/* Whether vfio-pci-core may serve VFIO_DEVICE_IOEVENTFD: 0, or the error that it gets. */
+int varia_ioeventfd(const struct varia_state *state);
+
+/* The device was opened. */
+void varia_opened(const struct varia_state *state);
+
+/* VFIO_DEVICE_RESET is about to be carried out, and may still fail. */
+void varia_reset_requested(const struct varia_state *state);
+
+/* The device has been reset, by whatever means. */
+void varia_reset_done(const struct varia_state *state);
+
+/* What stands behind a region index: VARIA_REGION_*, and the region if it is memory. */
+int varia_region(const struct varia_state *state, u32 index, u32 page, struct varia_region *out);
+
+/* Starts a read or write of `count` bytes at `offset` of a region of memory. */
+int varia_begin(const struct varia_state *state, u32 index, u32 way, u64 offset, u64 count, struct varia_begin *out);
+
+/* The first piece of what varia_begin() has clipped. */
+int varia_segment(const struct varia_state *state, u32 index, u32 way, u64 offset, u64 count, struct varia_segment *out);
+
+/* Bytes in the first naturally aligned piece of `len` bytes at `at`: 8, 4, 2 or 1. */
+u64 varia_width(u64 at, u64 len);
+
+/* The first piece of an access to `len` (at least 1) bytes at `offset`, and its owner. */
+int varia_config_piece(const struct varia_state *state, u32 way, u64 offset, u64 len, struct varia_piece *out);
+
+/* Fills in those of the `len` bytes at `offset` that the variant owns. */
+int varia_config_load(const struct varia_state *state, u64 offset, u8 *out, u32 len);
+
+/* Keeps those of the `len` bytes at `offset` that the variant owns. */
+int varia_config_store(const struct varia_state *state, u64 offset, const u8 *data, u32 len);
+
+/* Before a look: VARIA_READY, or VARIA_READY_LOOK and what to read in this lock hold. */
+int varia_ready_before(const struct varia_state *state, struct varia_wait *wait, const struct varia_sample *sample, struct varia_look *look);
+
+/* After a look, with the values in its registers: VARIA_READY or VARIA_READY_SLEEP. */
+int varia_ready_after(const struct varia_state *state, struct varia_wait *wait, const struct varia_sample *sample, struct varia_look *look);
+
+/* Whether `len` bytes at `offset` of a region of memory may be mapped, and how. */
+int varia_mmap(const struct varia_state *state, u32 index, u64 offset, u64 len, u32 copy_on_write, struct varia_mapping *out);
+
+/* What backs a fault: VARIA_FAULT_*, and the first page frame to insert. */
+int varia_fault(const struct varia_state *state, u32 index, const struct varia_fault *request, u64 *frame);
+
+/* How many bytes from the start of a mapping of `offset` onwards a page frame is mapped. */
+int varia_locate(const struct varia_state *state, u32 index, u32 page, u64 frame, u64 offset, u64 *out);
+
+#endif /* VARIA_ABI_H */

@@ -1,0 +1,59 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Builds the modules for one kernel: OUT/NAME.ko. Nothing is written outside OUT.
+#
+# usage: build.sh ARCH KDIR OUT
+#   ARCH  arm64 or amd64
+#   KDIR  a kernel's headers, such as /usr/src/linux-headers-VERSION
+#   OUT   a directory; made if it is missing
+# environment:
+#   RUST_OBJECT    rust.o_shipped for ARCH, built earlier by rust/build.sh; else it is built here
+#   CROSS_COMPILE  prefix of the compiler for ARCH; by default none is needed, or Debian's
+#   JOBS           parallel jobs of make, 2 by default
+#   and those of rust/build.sh
+set -eu
+
+if [ $# -ne 3 ]; then
+	echo "usage: $0 arm64|amd64 KDIR OUT" >&2
+	exit 2
+fi
+arch=$1 kdir=$2
+here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$3"
+out=$(cd "$3" && pwd)
+
+case $arch in
+arm64) kernel_arch=arm64 machine=aarch64 prefix=aarch64-linux-gnu- ;;
+amd64) kernel_arch=x86 machine=x86_64 prefix=x86_64-linux-gnu- ;;
+*)
+	echo "$0: unknown architecture $arch: arm64 or amd64" >&2
+	exit 2
+	;;
+esac
+if [ ! -f "$kdir/Makefile" ]; then
+	echo "$0: $kdir is not a kernel's headers: install linux-headers for $arch" >&2
+	exit 1
+fi
+if [ "$(uname -m)" = $machine ]; then
+	prefix=
+fi
+CROSS_COMPILE=${CROSS_COMPILE-$prefix}
+
+if [ -z "${RUST_OBJECT:-}" ]; then
+	"$here/rust/build.sh" "$arch" "$out"
+	RUST_OBJECT=$out/rust.o_shipped
+fi
+
+# module NAME DESCRIPTOR: a directory of its own, because kbuild gives an object to one module.
+module() {
+	source=$out/$1
+	mkdir -p "$source"
+	cp "$here"/adaptor/*.c "$here"/adaptor/*.h "$here/adaptor/Kbuild" "$here/modules/$2.c" "$source/"
+	cp "$RUST_OBJECT" "$source/rust.o_shipped"
+	make -s -C "$kdir" M="$source" ARCH=$kernel_arch CROSS_COMPILE="$CROSS_COMPILE" \
+		-j"${JOBS:-2}" VARIA_MODULE="$1" VARIA_DESCRIPTOR="$2" modules
+	cp "$source/$1.ko" "$out/$1.ko"
+}
+
+module nvgrace-gpu-vfio-pci nvgrace_gpu

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Configuration space: who owns which piece, and the bytes that the variant keeps.
+
+use core::slice;
+
+use varia_spec::Errno;
+use varia_variant::{ConfigOwner, Variant};
+
+use crate::{
+    abi::c_functions,
+    state::{self, direction, result, write},
+    types::{OWNER_BASE, OWNER_BOTH, OWNER_KEEP, Piece, State},
+};
+
+c_functions! {
+    /// The first piece of an access to `len` (at least 1) bytes at `offset`, and its owner.
+    fn varia_config_piece(
+        state: *const State,
+        way: u32,
+        offset: u64,
+        len: u64,
+        out: *mut Piece,
+    ) -> i32 {
+        result((|| {
+            // SAFETY: by the contract of all functions.
+            let variant = unsafe { state::variant(state) }?;
+            let piece = variant.config_piece(direction(way)?, offset, len);
+            let owner = match piece.owner {
+                ConfigOwner::Base => OWNER_BASE,
+                ConfigOwner::Keep => OWNER_KEEP,
+                ConfigOwner::Both => OWNER_BOTH,
+            };
+            let piece = Piece { len: piece.len, owner, reserved: 0 };
+            // SAFETY: `out` by the contract of all functions.
+            unsafe { write(out, piece) }
+        })())
+    }
+
+    /// Fills in those of the `len` bytes at `offset` that the variant owns.
+    fn varia_config_load(state: *const State, offset: u64, out: *mut u8, len: u32) -> i32 {
+        result((|| {
+            // SAFETY: by the contract of all functions.
+            let variant = unsafe { state::variant(state) }?;
+            if out.is_null() {
+                return Err(Errno::EINVAL);
+            }
+            let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+            // SAFETY: not null; `len` bytes of the caller's own, by the contract of all functions.
+            variant.config_load(offset, unsafe { slice::from_raw_parts_mut(out, len) });
+            Ok(())
+        })())
+    }
+
+    /// Keeps those of the `len` bytes at `offset` that the variant owns.
+    fn varia_config_store(state: *const State, offset: u64, data: *const u8, len: u32) -> i32 {
+        result((|| {
+            // SAFETY: by the contract of all functions.
+            let variant = unsafe { state::variant(state) }?;
+            if data.is_null() {
+                return Err(Errno::EINVAL);
+            }
+            let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+            // SAFETY: not null; `len` bytes of the caller's own, by the contract of all functions.
+            variant.config_store(offset, unsafe { slice::from_raw_parts(data, len) });
+            Ok(())
+        })())
+    }
+}

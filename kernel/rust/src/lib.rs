@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The kernel runtime's Rust half: the decisions of `varia-variants` behind a C ABI.
+//!
+//! It decides and never acts. It calls no kernel function, takes no kernel type, allocates
+//! nothing, takes no lock and never sleeps; so the object depends on the architecture alone, not
+//! on the kernel that it is loaded into. The C adaptor beside it acts.
+//!
+//! - [`abi`]: how structs and functions are declared once, for Rust and for C.
+//! - [`types`]: what crosses the border: integers, and structs of integers without padding.
+//! - [`state`]: the variant's state in storage that C provides, and which variant a number names.
+//! - [`probe`], [`access`], [`config`], [`ready`], [`mapping`]: the functions.
+//! - [`text`]: why a probe was declined or failed, without `core::fmt`, which could panic.
+//!
+//! No panic is reachable: the panic handler names a symbol that nothing defines, and the build
+//! refuses an object that still refers to it.
+#![cfg_attr(not(test), no_std)]
+
+pub mod abi;
+pub mod access;
+pub mod config;
+pub mod mapping;
+pub mod probe;
+pub mod ready;
+pub mod state;
+pub mod text;
+pub mod types;
+
+#[cfg(test)]
+mod header;
+
+#[cfg(target_os = "none")]
+unsafe extern "C" {
+    fn varia_a_panic_is_reachable() -> !;
+}
+
+#[cfg(target_os = "none")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: never called: an object in which this is reachable does not link.
+    unsafe { varia_a_panic_is_reachable() }
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! From questions to a state, and whether the device is served.
+
+use core::{array, slice};
+
+use varia_spec::Errno;
+use varia_variant::{self as variant, Variant};
+
+use crate::{
+    abi::c_functions,
+    state::{self, page_shift, read, result, write},
+    text::Text,
+    types::{
+        Answer, Environment, MAX_QUESTIONS, NAME_LEN, OUTCOME_DECLINE, OUTCOME_FAIL, OUTCOME_SERVE,
+        Outcome, QUESTION_DVSEC_OFFSET, QUESTION_DVSEC_WORD, QUESTION_PROPERTY, Question, State,
+    },
+};
+
+fn question(question: &variant::Question) -> Question {
+    let mut name = [0; NAME_LEN];
+    let (kind, vendor, id, offset) = match *question {
+        variant::Question::Property(text) => {
+            let room = NAME_LEN - 1;
+            for (slot, byte) in name.iter_mut().take(room).zip(text.bytes()) {
+                *slot = byte;
+            }
+            (QUESTION_PROPERTY, 0, 0, 0)
+        }
+        variant::Question::DvsecOffset { vendor, id } => (QUESTION_DVSEC_OFFSET, vendor, id, 0),
+        variant::Question::DvsecWord { vendor, id, offset } => {
+            (QUESTION_DVSEC_WORD, vendor, id, offset)
+        }
+    };
+    Question {
+        kind,
+        vendor,
+        id,
+        offset: u64::from(offset),
+        name,
+    }
+}
+
+/// A number from C; an errno that is none counts as `EIO`.
+fn answer(answer: &Answer) -> variant::Answer {
+    match i32::try_from(answer.errno) {
+        Ok(0) => Ok(answer.value),
+        Ok(errno) => Err(Errno::new(errno).unwrap_or(Errno::EIO)),
+        Err(_) => Err(Errno::EIO),
+    }
+}
+
+fn outcome(variant: &impl Variant) -> Outcome {
+    let (verdict, errno, text) = match variant.outcome() {
+        variant::Outcome::Serve => (OUTCOME_SERVE, 0, Text::new()),
+        variant::Outcome::Decline(reason) => (OUTCOME_DECLINE, 0, Text::new().decline(&reason)),
+        variant::Outcome::Fail(refusal) => (
+            OUTCOME_FAIL,
+            refusal.errno().get().unsigned_abs(),
+            Text::new().refusal(&refusal),
+        ),
+    };
+    Outcome {
+        verdict,
+        errno,
+        text: text.into_bytes(),
+    }
+}
+
+c_functions! {
+    /// Question number `number` of a variant, or -ENOENT when there are no more.
+    fn varia_question(variant: u32, number: u32, out: *mut Question) -> i32 {
+        let asked = state::questions(variant).and_then(|questions| {
+            let number = usize::try_from(number).map_err(|_| Errno::ENOENT)?;
+            if cfg!(feature = "plant-panic") {
+                Ok(&questions[number])
+            } else {
+                questions.get(number).ok_or(Errno::ENOENT)
+            }
+        });
+        // SAFETY: `out` by the contract of all functions.
+        result(asked.and_then(|asked| unsafe { write(out, question(asked)) }))
+    }
+
+    /// Builds the state of a variant from the answers to its questions, in order.
+    fn varia_probe(
+        variant: u32,
+        answers: *const Answer,
+        count: u32,
+        environment: *const Environment,
+        out: *mut State,
+    ) -> i32 {
+        result((|| {
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            if answers.is_null() || count > MAX_QUESTIONS {
+                return Err(Errno::EINVAL);
+            }
+            // SAFETY: not null, and `count` answers by the contract of all functions.
+            let given = unsafe { slice::from_raw_parts(answers, count) };
+            let all: [variant::Answer; MAX_QUESTIONS] = array::from_fn(|index| {
+                given.get(index).map_or(Err(Errno::ENOENT), answer)
+            });
+            // SAFETY: `environment` by the contract of all functions.
+            let environment = unsafe { read(environment) }?;
+            let built = state::build(variant, all.get(..count).unwrap_or(&all), variant::Environment {
+                page: page_shift(environment.page_shift)?,
+                honour_memory_enable: environment.honour_memory_enable != 0,
+            })?;
+            // SAFETY: `out` by the contract of all functions; nobody knows the state yet.
+            unsafe { state::store(out, built) }
+        })())
+    }
+
+    /// Whether the device is served; to be asked after the first wait for readiness.
+    fn varia_outcome(state: *const State, out: *mut Outcome) -> i32 {
+        // SAFETY: by the contract of all functions.
+        result(unsafe { state::variant(state) }
+            // SAFETY: by the contract of all functions.
+            .and_then(|variant| unsafe { write(out, outcome(variant)) }))
+    }
+
+    /// Whether open fails unless BAR0 can be mapped: 0 or 1.
+    fn varia_needs_bar0(state: *const State) -> i32 {
+        // SAFETY: by the contract of all functions.
+        i32::from(unsafe { state::variant(state) }.is_ok_and(Variant::needs_bar0))
+    }
+
+    /// Whether vfio-pci-core may serve VFIO_DEVICE_IOEVENTFD: 0, or the error that it gets.
+    fn varia_ioeventfd(state: *const State) -> i32 {
+        // SAFETY: by the contract of all functions.
+        result(unsafe { state::variant(state) }.and_then(Variant::ioeventfd))
+    }
+
+    /// The device was opened.
+    fn varia_opened(state: *const State) {
+        // SAFETY: by the contract of all functions.
+        if let Ok(variant) = unsafe { state::variant(state) } {
+            variant.opened();
+        }
+    }
+
+    /// VFIO_DEVICE_RESET is about to be carried out, and may still fail.
+    fn varia_reset_requested(state: *const State) {
+        // SAFETY: by the contract of all functions.
+        if let Ok(variant) = unsafe { state::variant(state) } {
+            variant.reset_requested();
+        }
+    }
+
+    /// The device has been reset, by whatever means.
+    fn varia_reset_done(state: *const State) {
+        // SAFETY: by the contract of all functions.
+        if let Ok(variant) = unsafe { state::variant(state) } {
+            variant.reset_done();
+        }
+    }
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Why a probe was declined or failed, written without `core::fmt`.
+//!
+//! The wording is that of `varia_variant`'s `Display`; a test compares the two. `core::fmt` goes
+//! through function pointers and paths that can panic, which this object must not contain.
+
+use varia_variant::{Decline, Refusal};
+
+use crate::types::TEXT_LEN;
+
+/// A C string under construction; what does not fit is cut off.
+pub(crate) struct Text {
+    bytes: [u8; TEXT_LEN],
+    len: usize,
+}
+
+impl Text {
+    /// An empty string.
+    pub(crate) const fn new() -> Self {
+        Self {
+            bytes: [0; TEXT_LEN],
+            len: 0,
+        }
+    }
+
+    /// The bytes, with at least one NUL at the end.
+    pub(crate) fn into_bytes(mut self) -> [u8; TEXT_LEN] {
+        if let Some(last) = self.bytes.last_mut() {
+            *last = 0;
+        }
+        self.bytes
+    }
+
+    /// Why the base serves the device alone.
+    pub(crate) fn decline(self, reason: &Decline) -> Self {
+        match reason {
+            Decline::Property { name, errno } => self
+                .str("firmware property ")
+                .str(name)
+                .str(" can't be read (")
+                .str(errno.name())
+                .str("): served as a plain PCI device without its coherent memory; check the host's ACPI tables"),
+            Decline::LinkDown => self.str(
+                "firmware reports a memory size of 0, so the chip-to-chip link is down: served as \
+                 a plain PCI device without its coherent memory; check the link and reset the host",
+            ),
+        }
+    }
+
+    /// Why the probe fails.
+    pub(crate) fn refusal(self, refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::BelowReserve { size, reserve } => self
+                .str("memory size ")
+                .hex(*size)
+                .str(" is smaller than the ")
+                .hex(*reserve)
+                .str(" bytes to reserve from it"),
+            Refusal::NothingUsable { size, least } => self
+                .str("memory size ")
+                .hex(*size)
+                .str(" leaves nothing usable: at least ")
+                .hex(*least)
+                .str(" bytes are needed"),
+            Refusal::BaseNotPageAligned { base, page } => self
+                .str("memory base ")
+                .hex(*base)
+                .str(" is not a multiple of the page size ")
+                .hex(*page),
+            Refusal::BeyondAddresses { base, size } => self
+                .str("memory of ")
+                .hex(*size)
+                .str(" bytes at ")
+                .hex(*base)
+                .str(" ends beyond 64 bits"),
+            Refusal::BarTooLarge { length } => self
+                .str("memory of ")
+                .hex(*length)
+                .str(" bytes needs a BAR above 1 TiB, which VFIO can't address"),
+        }
+    }
+
+    fn byte(&mut self, byte: u8) {
+        if let Some(slot) = self.bytes.get_mut(self.len) {
+            *slot = byte;
+            self.len += 1;
+        }
+    }
+
+    fn str(mut self, text: &str) -> Self {
+        for byte in text.bytes() {
+            self.byte(byte);
+        }
+        self
+    }
+
+    /// `0x` and the digits that are needed.
+    fn hex(mut self, value: u64) -> Self {
+        self = self.str("0x");
+        let mut shift = value.checked_ilog2().unwrap_or(0) & !3;
+        loop {
+            let digit = ((value >> shift) & 0xf) as u8;
+            self.byte(if digit < 10 {
+                b'0' + digit
+            } else {
+                b'a' + digit - 10
+            });
+            if shift == 0 {
+                return self;
+            }
+            shift -= 4;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use varia_spec::Errno;
+
+    fn string(text: Text) -> String {
+        let bytes = text.into_bytes();
+        let end = bytes.iter().position(|byte| *byte == 0).expect("a NUL");
+        String::from_utf8(bytes[..end].to_vec()).expect("text")
+    }
+
+    #[test]
+    fn reasons_read_as_their_display_does() {
+        for reason in [
+            Decline::LinkDown,
+            Decline::Property {
+                name: "nvidia,gpu-mem-base-pa",
+                errno: Errno::EOVERFLOW,
+            },
+        ] {
+            assert_eq!(string(Text::new().decline(&reason)), reason.to_string());
+        }
+        let (base, size, page) = (0x42_0000_0000, 0, 0x1_0000);
+        for refusal in [
+            Refusal::BelowReserve {
+                size,
+                reserve: 1 << 30,
+            },
+            Refusal::NothingUsable { size, least: page },
+            Refusal::BaseNotPageAligned { base, page },
+            Refusal::BeyondAddresses {
+                base: u64::MAX,
+                size: 0xfedc_ba98_7654_3210,
+            },
+            Refusal::BarTooLarge { length: 15 },
+        ] {
+            assert_eq!(string(Text::new().refusal(&refusal)), refusal.to_string());
+        }
+    }
+
+    #[test]
+    fn text_that_does_not_fit_is_cut_and_still_ends() {
+        let long = "x".repeat(TEXT_LEN + 10);
+        assert_eq!(string(Text::new().str(&long)).len(), TEXT_LEN - 1);
+    }
+}

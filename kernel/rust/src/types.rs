@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What crosses the border between C and Rust: integers, and structs of integers.
+//!
+//! No enum crosses: a number that means nothing is answered with `-EINVAL`. A length is in bytes,
+//! an errno is positive in a field and negative as a result, a time is in milliseconds.
+
+use crate::abi::{c_constants, c_structs};
+
+c_constants! {
+    /// `u64` words in a variant's state.
+    STATE_WORDS: usize = 48;
+    /// Bytes for a property's name, NUL included.
+    NAME_LEN: usize = 48;
+    /// Bytes for a reason, NUL included.
+    TEXT_LEN: usize = 256;
+    /// The most questions that a variant asks.
+    MAX_QUESTIONS: usize = varia_variant::probe::MAX_QUESTIONS;
+    /// The most registers that a look at readiness reads.
+    MAX_REGISTERS: usize = varia_variant::ready::MAX_REGISTERS;
+
+    /// A number of varia_questions(): the nvgrace_gpu variant.
+    NVGRACE_GPU: u32 = 0;
+
+    /// A firmware property: an unsigned 64-bit integer.
+    QUESTION_PROPERTY: u32 = 0;
+    /// The configuration offset of a DVSEC.
+    QUESTION_DVSEC_OFFSET: u32 = 1;
+    /// A little-endian u16 in a DVSEC.
+    QUESTION_DVSEC_WORD: u32 = 2;
+
+    /// The variant serves the device.
+    OUTCOME_SERVE: u32 = 0;
+    /// vfio-pci-core serves the device alone.
+    OUTCOME_DECLINE: u32 = 1;
+    /// The probe fails.
+    OUTCOME_FAIL: u32 = 2;
+
+    /// The region is vfio-pci-core's.
+    REGION_BASE: i32 = 0;
+    /// The region is the variant's memory.
+    REGION_MEMORY: i32 = 1;
+
+    /// Cached memory, at byte granularity.
+    MEMORY_CACHED: u32 = 0;
+    /// Uncached memory with write combining, in naturally aligned pieces.
+    MEMORY_WRITE_COMBINING: u32 = 1;
+
+    /// The user reads.
+    READ: u32 = 0;
+    /// The user writes.
+    WRITE: u32 = 1;
+
+    /// Memory is there.
+    SEGMENT_MEMORY: u32 = 0;
+    /// Nothing is there: a read gives 0xFF.
+    SEGMENT_ONES: u32 = 1;
+    /// Nothing is there: a write is counted and dropped.
+    SEGMENT_DROP: u32 = 2;
+
+    /// vfio-pci-core serves the piece.
+    OWNER_BASE: u32 = 0;
+    /// The variant serves the piece.
+    OWNER_KEEP: u32 = 1;
+    /// Both get a write; a read shows the variant's bytes.
+    OWNER_BOTH: u32 = 2;
+
+    /// An unused register.
+    REGISTER_NONE: u32 = 0;
+    /// A register in BAR0.
+    REGISTER_BAR0: u32 = 1;
+    /// A register in the device's own configuration space.
+    REGISTER_CONFIG: u32 = 2;
+
+    /// Ready: act, in this lock hold.
+    READY: i32 = 0;
+    /// Read the registers, in this lock hold.
+    READY_LOOK: i32 = 1;
+    /// Drop the lock, sleep, begin again.
+    READY_SLEEP: i32 = 2;
+
+    /// Insert the pages.
+    FAULT_INSERT: i32 = 0;
+    /// Try a smaller order.
+    FAULT_FALLBACK: i32 = 1;
+    /// Nothing backs it.
+    FAULT_SIGBUS: i32 = 2;
+}
+
+c_structs! {
+    /// A variant's state, in storage that C provides. Rust alone looks inside.
+    varia_state State {
+        /// Nothing that C could read.
+        words: [u64; STATE_WORDS],
+    }
+
+    /// One thing to find out before a variant's state is built.
+    varia_question Question {
+        /// VARIA_QUESTION_*.
+        kind: u32,
+        /// The vendor of a DVSEC.
+        vendor: u16,
+        /// The id of a DVSEC.
+        id: u16,
+        /// Bytes from the start of a DVSEC.
+        offset: u64,
+        /// The name of a firmware property, with a NUL.
+        name: [u8; NAME_LEN],
+    }
+
+    /// What was found out.
+    varia_answer Answer {
+        /// The number, if errno is 0.
+        value: u64,
+        /// Why there is none, or 0.
+        errno: u32,
+        /// Zero.
+        reserved: u32,
+    }
+
+    /// What holds for the whole host.
+    varia_environment Environment {
+        /// Log2 of the base page size.
+        page_shift: u32,
+        /// Whether reads and writes fail while memory is disabled: 0 or 1.
+        honour_memory_enable: u32,
+    }
+
+    /// Whether a device is served.
+    varia_outcome Outcome {
+        /// VARIA_OUTCOME_*.
+        verdict: u32,
+        /// What the probe returns if it fails, positive.
+        errno: u32,
+        /// Why it is not served and what to do, with a NUL.
+        text: [u8; TEXT_LEN],
+    }
+
+    /// Memory outside every physical BAR, presented as one.
+    varia_region Region {
+        /// Host-physical address.
+        base: u64,
+        /// Bytes of memory.
+        length: u64,
+        /// Bytes of the BAR.
+        size: u64,
+        /// The area that can be mapped: offset in bytes.
+        mappable_offset: u64,
+        /// The area that can be mapped: length in bytes.
+        mappable_length: u64,
+        /// The first page frame.
+        first_frame: u64,
+        /// Whole pages, from the first frame on.
+        frames: u64,
+        /// VFIO_REGION_INFO_FLAG_*.
+        flags: u32,
+        /// VARIA_MEMORY_*.
+        memory: u32,
+    }
+
+    /// An access that is served.
+    varia_begin Begin {
+        /// The count clipped to the region, in bytes.
+        count: u64,
+        /// Whether the device must be ready first, even for 0 bytes: 0 or 1.
+        needs_ready: u32,
+        /// Zero.
+        reserved: u32,
+    }
+
+    /// The first piece of an access.
+    varia_segment Segment {
+        /// Bytes in the piece; 0 only when none was asked for.
+        len: u64,
+        /// Host-physical address, for VARIA_SEGMENT_MEMORY.
+        at: u64,
+        /// VARIA_SEGMENT_*.
+        kind: u32,
+        /// VARIA_MEMORY_*, for VARIA_SEGMENT_MEMORY.
+        memory: u32,
+    }
+
+    /// The first piece of an access to configuration space.
+    varia_piece Piece {
+        /// Bytes in the piece: at least 1.
+        len: u64,
+        /// VARIA_OWNER_*.
+        owner: u32,
+        /// Zero.
+        reserved: u32,
+    }
+
+    /// One operation's wait, on that operation's stack; all zero at first.
+    varia_wait Wait {
+        /// When to give up, if has_deadline.
+        deadline: u64,
+        /// 0 or 1.
+        has_deadline: u32,
+        /// Whether the deadline has been moved: 0 or 1.
+        extended: u32,
+    }
+
+    /// What was sampled in the present lock hold.
+    varia_sample Sample {
+        /// Milliseconds of a clock that never goes back.
+        now: u64,
+        /// Whether memory is enabled and the device is in D0: 0 or 1.
+        memory_enabled: u32,
+        /// Zero.
+        reserved: u32,
+    }
+
+    /// A register to read: a little-endian u32.
+    varia_register Register {
+        /// The offset in bytes.
+        offset: u64,
+        /// VARIA_REGISTER_*.
+        kind: u32,
+        /// What was read.
+        value: u32,
+    }
+
+    /// A look at readiness: filled in by Rust, its registers by C, judged by Rust.
+    varia_look Look {
+        /// The resets that it has seen.
+        generation: u64,
+        /// How long to sleep, for VARIA_READY_SLEEP.
+        sleep_ms: u64,
+        /// What to read, in this order.
+        registers: [Register; MAX_REGISTERS],
+    }
+
+    /// How an accepted mapping is made.
+    varia_mapping Mapping {
+        /// VARIA_MEMORY_*.
+        memory: u32,
+        /// Whether a hypervisor may let its guest map it uncached: 0 or 1.
+        allow_uncached: u32,
+    }
+
+    /// A page fault in an accepted mapping.
+    varia_fault Fault {
+        /// The address of the fault.
+        address: u64,
+        /// The first address of the mapping.
+        start: u64,
+        /// The first address beyond it.
+        end: u64,
+        /// Offset in the region, in bytes, that start maps.
+        offset: u64,
+        /// Log2 of the base page size.
+        page_shift: u32,
+        /// Log2 of the pages to map at once.
+        order: u32,
+    }
+}
+
+impl Region {
+    /// All zero.
+    pub const ZERO: Self = Self {
+        base: 0,
+        length: 0,
+        size: 0,
+        mappable_offset: 0,
+        mappable_length: 0,
+        first_frame: 0,
+        frames: 0,
+        flags: 0,
+        memory: 0,
+    };
+}
