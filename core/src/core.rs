@@ -10,12 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use varia_spec::Errno;
 use varia_spec::pci::CFG_SPACE_EXP_SIZE;
-use varia_spec::pci::cap::{id, pm};
 use varia_spec::pci::header::{self, command};
 use varia_spec::vfio::{IrqIndex, RegionIndex, device_flags};
 
-use crate::config::{self, Config, Effect, Kind, SavedState};
-use crate::device::{BarSpace, ConfigRegister, Device, HostPhys};
+use crate::config::{self, Config, Effect, SavedState};
+use crate::device::{ConfigRegister, Device, HostPhys};
 use crate::irq::{Irqs, Vectors};
 
 /// Which device a user sees.
@@ -58,20 +57,20 @@ pub struct Core<D: Device + ?Sized = dyn Device> {
     config: Mutex<Option<Open>>,
     lines: RwLock<Lines>,
     irqs: Arc<Irqs>,
-    hook: Mutex<Option<ResetHook>>,
+    pub(crate) hook: Mutex<Option<ResetHook>>,
     device: Arc<D>,
 }
 
-type ResetHook = Arc<dyn Fn() + Send + Sync>;
+pub(crate) type ResetHook = Arc<dyn Fn() + Send + Sync>;
 
 /// What is known while the device is open.
 #[derive(Debug)]
-struct Open {
-    config: Config,
+pub(crate) struct Open {
+    pub(crate) config: Config,
     /// The registers right after the reset of open, put back at close.
     initial: SavedState,
     /// The registers before the device went to D3hot, when it loses them there.
-    asleep: Option<SavedState>,
+    pub(crate) asleep: Option<SavedState>,
     vectors: Vectors,
 }
 
@@ -86,9 +85,11 @@ pub(crate) struct MsixTable {
 /// State that decides whether memory may be touched.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lines {
-    memory: bool,
-    power: PowerState,
-    resets: bool,
+    pub(crate) memory: bool,
+    pub(crate) power: PowerState,
+    /// The device can be reset.
+    pub(crate) resets: bool,
+    /// The bytes that BAR accesses keep from the user.
     pub(crate) table: Option<MsixTable>,
 }
 
@@ -401,130 +402,6 @@ impl<D: Device + ?Sized> Core<D> {
             self.tell_reset();
         }
         self.follow_physical(lines)
-    }
-
-    /// Takes memory enable and power state from the device.
-    fn follow_physical(&self, lines: &mut Lines) -> Result<(), Errno> {
-        lines.memory = self.physical_memory()?;
-        lines.power = self.physical_power()?;
-        Ok(())
-    }
-
-    fn physical_memory(&self) -> Result<bool, Errno> {
-        let value = self
-            .device
-            .config_read(ConfigRegister::word(header::COMMAND))?;
-        Ok(value & u32::from(command::MEMORY) != 0)
-    }
-
-    fn physical_power(&self) -> Result<PowerState, Errno> {
-        let device = &*self.device;
-        let Some(at) = config::find_physical(device, id::PM)? else {
-            return Ok(PowerState::D0);
-        };
-        let control = device.config_read(ConfigRegister::word(at + pm::CTRL))?;
-        Ok(match control & u32::from(pm::CTRL_STATE_MASK) {
-            0 => PowerState::D0,
-            1 => PowerState::D1,
-            2 => PowerState::D2,
-            _ => PowerState::D3hot,
-        })
-    }
-
-    fn set_physical_power(&self, state: PowerState) -> Result<(), Errno> {
-        let device = &*self.device;
-        let Some(at) = config::find_physical(device, id::PM)? else {
-            return Ok(());
-        };
-        let register = ConfigRegister::word(at + pm::CTRL);
-        let control = device.config_read(register)? & !u32::from(pm::CTRL_STATE_MASK);
-        device.config_write(register, control | state as u32)
-    }
-
-    /// Brings the device to `state`, with its registers kept if it would lose them.
-    ///
-    /// As Linux 7.2 `vfio_pci_set_power_state` and `pci_set_power_state` do.
-    fn set_power(
-        &self,
-        open: &mut Open,
-        lines: &mut Lines,
-        state: PowerState,
-    ) -> Result<(), Errno> {
-        let device = &*self.device;
-        let Some(at) = open.config.find(Kind::Power) else {
-            return Ok(());
-        };
-        if state == lines.power {
-            return Ok(());
-        }
-        let able = device.config_read(ConfigRegister::word(at + pm::PMC))? as u16;
-        let possible = match state {
-            PowerState::D0 => true,
-            PowerState::D1 => able & pm::PMC_D1 != 0 && lines.power < state,
-            PowerState::D2 => able & pm::PMC_D2 != 0 && lines.power < state,
-            PowerState::D3hot => true,
-        };
-        if !possible {
-            return Err(Errno::EIO);
-        }
-        let control = device.config_read(ConfigRegister::word(at + pm::CTRL))? as u16;
-        let loses = control & pm::CTRL_NO_SOFT_RESET == 0;
-        if loses && state == PowerState::D3hot {
-            open.asleep = Some(SavedState::save(device)?);
-        }
-        let before = device.reset_count();
-        self.set_physical_power(state)?;
-        if let (PowerState::D3hot, Some(saved)) = (
-            lines.power,
-            open.asleep.take_if(|_| state == PowerState::D0),
-        ) {
-            saved.restore(device)?;
-        }
-        lines.power = state;
-        if device.reset_count() != before {
-            self.tell_reset();
-        }
-        Ok(())
-    }
-
-    /// Resets the function with its registers kept, as Linux `pci_try_reset_function` does.
-    fn function_reset(&self, lines: &mut Lines) -> Result<(), Errno> {
-        let device = &*self.device;
-        if lines.power != PowerState::D0 {
-            self.set_physical_power(PowerState::D0)?;
-            lines.power = PowerState::D0;
-        }
-        let saved = SavedState::save(device)?;
-        self.reset_only()?;
-        saved.restore(device)
-    }
-
-    fn reset_only(&self) -> Result<(), Errno> {
-        self.device.reset()?;
-        self.tell_reset();
-        Ok(())
-    }
-
-    fn tell_reset(&self) {
-        let hook = lock(&self.hook).clone();
-        if let Some(hook) = hook {
-            hook();
-        }
-    }
-
-    /// Wakes the device and lets it decode its BARs, without bus mastering.
-    fn enable(&self, lines: &mut Lines) -> Result<(), Errno> {
-        self.set_physical_power(PowerState::D0)?;
-        lines.power = PowerState::D0;
-        let register = ConfigRegister::word(header::COMMAND);
-        let mut value = self.device.config_read(register)? & !u32::from(command::MASTER);
-        for spec in (0..6).filter_map(|bar| self.device.bar(bar)) {
-            value |= u32::from(match spec.space {
-                BarSpace::Io => command::IO,
-                BarSpace::Memory32 | BarSpace::Memory64 => command::MEMORY,
-            });
-        }
-        self.device.config_write(register, value)
     }
 }
 

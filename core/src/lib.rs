@@ -10,7 +10,8 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`device`] | the trait below: registers, BARs, memory, interrupts of a physical function |
-//! | `core` | open, close, reset, power state and the lock that they take |
+//! | `core` | open and close, configuration accesses, the lock that guards memory |
+//! | `power` | power states and resets |
 //! | `config` | the virtual configuration space |
 //! | `regions` | region information, reads and writes of BARs |
 //! | [`irq`] | interrupt information and triggers |
@@ -24,6 +25,7 @@ mod config;
 mod core;
 pub mod device;
 pub mod irq;
+mod power;
 mod regions;
 
 pub use self::core::{Core, DeviceInfo, MemoryGuard, PowerState, View};

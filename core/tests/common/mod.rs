@@ -1,0 +1,294 @@
+//! A device whose registers are a list, so that a test shows what it tests.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses a part of it"
+)]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use varia_core::{
+    BarSpace, BarSpec, ConfigRegister, Core, Device, Errno, HostPhys, Interrupts, SharedFd, View,
+};
+
+pub const PM: u16 = 0x40;
+pub const MSI: u16 = 0x48;
+pub const EXP: u16 = 0x60;
+pub const VNDR: u16 = 0x9c;
+pub const MSIX: u16 = 0xb0;
+/// An id that the core does not know, between MSI-X and the end of the list.
+pub const UNKNOWN: u16 = 0xc0;
+/// An extended capability that the core hides, first in the list.
+pub const SECPCI: u16 = 0x100;
+pub const AER: u16 = 0x140;
+/// One that the core hides, between two that it shows.
+pub const LINK_16GT: u16 = 0x1a0;
+pub const DVSEC: u16 = 0x200;
+pub const MSIX_TABLE: u64 = 0x1000;
+pub const BAR0_SIZE: u64 = 0x1_0000;
+pub const BAR2_SIZE: u64 = 8 << 30;
+
+/// What a fake device differs in.
+#[derive(Clone, Copy)]
+pub struct Traits {
+    /// Going from D3hot to D0 resets it.
+    pub soft_reset: bool,
+    /// It can be reset.
+    pub flr: bool,
+}
+
+impl Default for Traits {
+    fn default() -> Self {
+        Self {
+            soft_reset: false,
+            flr: true,
+        }
+    }
+}
+
+pub struct Fake {
+    traits: Traits,
+    state: Mutex<State>,
+    power_on: Vec<u8>,
+    writable: Vec<u8>,
+    resets: AtomicU64,
+    sink: Mutex<Option<Arc<dyn Interrupts>>>,
+}
+
+struct State {
+    config: Vec<u8>,
+    bar0: Vec<u8>,
+}
+
+/// {offset, width, value, writable bits} of everything that is not zero.
+fn registers(traits: Traits) -> Vec<(u16, u16, u32, u32)> {
+    let no_soft_reset = if traits.soft_reset { 0 } else { 8 };
+    let flr = if traits.flr { 1 << 28 } else { 0 };
+    vec![
+        (0x00, 4, 0x1234_10de, 0),
+        (0x04, 2, 0, 0x0547),
+        (0x06, 2, 0x0010, 0),
+        (0x08, 4, 0x0302_00a1, 0),
+        (0x0c, 1, 0, 0xff),
+        // BAR 0: 64 KiB, BAR 2: 8 GiB, both 64-bit prefetchable; BAR 4: 4 KiB, 32-bit
+        (0x10, 4, 0x4000_000c, 0xffff_0000),
+        (0x14, 4, 0x1, 0xffff_ffff),
+        (0x18, 4, 0xc, 0),
+        (0x1c, 4, 0x20, 0xffff_fffe),
+        (0x20, 4, 0x8000_0000, 0xffff_f000),
+        (0x2c, 4, 0x0001_10de, 0),
+        (0x34, 1, u32::from(PM), 0),
+        (0x3c, 1, 0, 0xff),
+        (0x3d, 1, 1, 0),
+        (PM, 4, 0xf803 << 16 | u32::from(MSI) << 8 | 0x01, 0),
+        (PM + 4, 2, 0x8100 | no_soft_reset, 0x3),
+        (
+            MSI,
+            4,
+            0x0188 << 16 | u32::from(EXP) << 8 | 0x05,
+            0x0071 << 16,
+        ),
+        (EXP, 4, 2 << 16 | u32::from(VNDR) << 8 | 0x10, 0),
+        (EXP + 4, 4, 1 | flr, 0),
+        (EXP + 8, 2, 0x2830, 0x7fff),
+        (VNDR, 4, 0x14 << 16 | u32::from(MSIX) << 8 | 0x09, 0),
+        (VNDR + 4, 4, 0, 0xffff_ffff),
+        (
+            MSIX,
+            4,
+            3 << 16 | u32::from(UNKNOWN) << 8 | 0x11,
+            0xc000 << 16,
+        ),
+        (MSIX + 4, 4, MSIX_TABLE as u32, 0),
+        (MSIX + 8, 4, 0x2000, 0),
+        (UNKNOWN, 4, 0x7e, 0),
+        (0xf0, 4, 0x5a5a_5a5a, 0xffff_ffff),
+        (SECPCI, 4, u32::from(AER) << 20 | 1 << 16 | 0x19, 0),
+        (AER, 4, u32::from(LINK_16GT) << 20 | 2 << 16 | 0x01, 0),
+        (AER + 8, 4, 0, 0xffff_ffff),
+        (LINK_16GT, 4, u32::from(DVSEC) << 20 | 1 << 16 | 0x26, 0),
+        (DVSEC, 4, 1 << 16 | 0x23, 0),
+        (DVSEC + 4, 4, 0x10 << 20 | 0x10de, 0),
+        (DVSEC + 8, 4, 1 << 16 | 3, 0),
+        (DVSEC + 12, 4, 0, 0xffff_ffff),
+    ]
+}
+
+impl Fake {
+    pub fn new(traits: Traits) -> Self {
+        let (mut power_on, mut writable) = (vec![0; 4096], vec![0; 4096]);
+        for (at, width, value, mask) in registers(traits) {
+            put(&mut power_on, at, width, value);
+            put(&mut writable, at, width, mask);
+        }
+        let state = State {
+            config: power_on.clone(),
+            bar0: vec![0; BAR0_SIZE as usize],
+        };
+        Self {
+            traits,
+            state: Mutex::new(state),
+            power_on,
+            writable,
+            resets: AtomicU64::new(0),
+            sink: Mutex::new(None),
+        }
+    }
+
+    /// The physical register, whatever the core shows.
+    pub fn raw(&self, at: u16, width: u16) -> u32 {
+        get(&self.state.lock().unwrap().config, at, width)
+    }
+
+    /// Sends a message, as the hardware would.
+    pub fn message(&self, vector: u16) {
+        let sink = self.sink.lock().unwrap().clone();
+        sink.into_iter().for_each(|s| s.message(vector));
+    }
+
+    /// Moves the interrupt pin, as the hardware would.
+    pub fn pin(&self, asserted: bool) {
+        let sink = self.sink.lock().unwrap().clone();
+        sink.into_iter().for_each(|s| s.intx(asserted));
+    }
+
+    fn restart(&self, state: &mut State) {
+        self.resets.fetch_add(1, Ordering::SeqCst);
+        state.config.clone_from(&self.power_on);
+        // the addresses that firmware gave are lost
+        (0x10..0x28).for_each(|at| state.config[at] &= 0xf);
+        state.bar0.fill(0);
+    }
+}
+
+impl Device for Fake {
+    fn config_read(&self, register: ConfigRegister) -> Result<u32, Errno> {
+        Ok(self.raw(register.offset(), register.width().bytes()))
+    }
+
+    fn config_write(&self, register: ConfigRegister, value: u32) -> Result<(), Errno> {
+        let (at, width) = (register.offset(), register.width().bytes());
+        let mut state = self.state.lock().unwrap();
+        let (old, mask) = (
+            get(&state.config, at, width),
+            get(&self.writable, at, width),
+        );
+        put(&mut state.config, at, width, old & !mask | value & mask);
+        let woke = at == PM + 4 && old & 3 == 3 && value & 3 == 0;
+        let flr = self.traits.flr && at == EXP + 8 && width > 1 && value & 0x8000 != 0;
+        if woke && self.traits.soft_reset || flr {
+            self.restart(&mut state);
+        }
+        Ok(())
+    }
+
+    fn bar(&self, bar: u8) -> Option<BarSpec> {
+        let (size, space, prefetchable) = match bar {
+            0 => (BAR0_SIZE, BarSpace::Memory64, true),
+            2 => (BAR2_SIZE, BarSpace::Memory64, true),
+            4 => (0x1000, BarSpace::Memory32, false),
+            _ => return None,
+        };
+        Some(BarSpec {
+            size,
+            space,
+            prefetchable,
+        })
+    }
+
+    fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        data.fill(0);
+        if bar == 0 {
+            let at = offset as usize;
+            let state = self.state.lock().unwrap();
+            data.copy_from_slice(state.bar0.get(at..at + data.len()).ok_or(Errno::EINVAL)?);
+        }
+        Ok(())
+    }
+
+    fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        if bar == 0 {
+            let at = offset as usize;
+            let mut state = self.state.lock().unwrap();
+            let to = state
+                .bar0
+                .get_mut(at..at + data.len())
+                .ok_or(Errno::EINVAL)?;
+            to.copy_from_slice(data);
+        }
+        Ok(())
+    }
+
+    fn bar_fd(&self, _bar: u8) -> Option<SharedFd<'_>> {
+        None
+    }
+
+    fn reset(&self) -> Result<(), Errno> {
+        if !self.traits.flr {
+            return Err(Errno::ENOTTY);
+        }
+        self.restart(&mut self.state.lock().unwrap());
+        Ok(())
+    }
+
+    fn reset_count(&self) -> u64 {
+        self.resets.load(Ordering::SeqCst)
+    }
+
+    fn memory_read(&self, _address: HostPhys, _data: &mut [u8]) -> Result<(), Errno> {
+        Err(Errno::EFAULT)
+    }
+
+    fn memory_write(&self, _address: HostPhys, _data: &[u8]) -> Result<(), Errno> {
+        Err(Errno::EFAULT)
+    }
+
+    fn memory_fd(&self, _address: HostPhys, _len: u64) -> Option<SharedFd<'_>> {
+        None
+    }
+
+    fn property(&self, _name: &str) -> Option<u64> {
+        None
+    }
+
+    fn connect(&self, sink: Option<Arc<dyn Interrupts>>) {
+        *self.sink.lock().unwrap() = sink;
+    }
+}
+
+/// An open core over a fake.
+pub fn open(traits: Traits) -> (Arc<Fake>, Core<Fake>) {
+    let fake = Arc::new(Fake::new(traits));
+    let core = Core::new(fake.clone(), View::Virtual);
+    core.open().unwrap();
+    (fake, core)
+}
+
+/// What a user reads, little endian.
+pub fn read(core: &Core<Fake>, at: u64, width: usize) -> u32 {
+    let mut bytes = [0; 4];
+    assert_eq!(core.config_read(at, &mut bytes[..width]), Ok(width));
+    u32::from_le_bytes(bytes)
+}
+
+/// What a user writes, little endian.
+pub fn write(core: &Core<Fake>, at: u64, width: usize, value: u32) {
+    assert_eq!(
+        core.config_write(at, &value.to_le_bytes()[..width]),
+        Ok(width)
+    );
+}
+
+fn get(bytes: &[u8], at: u16, width: u16) -> u32 {
+    (0..width).fold(0, |v, i| {
+        v | u32::from(bytes[usize::from(at + i)]) << (8 * i)
+    })
+}
+
+fn put(bytes: &mut [u8], at: u16, width: u16, value: u32) {
+    for (i, byte) in (0..width).zip(value.to_le_bytes()) {
+        bytes[usize::from(at + i)] = byte;
+    }
+}
