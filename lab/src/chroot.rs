@@ -7,7 +7,7 @@
 //! fetched tree stays as it was.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use crate::command;
@@ -165,12 +165,6 @@ pub fn compile_asl(source: &str) -> Result<Vec<u8>> {
         .run(["iasl", "table.asl"])?;
     let table = scratch.path().join("table.aml");
     std::fs::read(&table).map_err(LabError::file("read", &table))
-}
-
-/// The path of the newest kernel headers for `arch`, inside the tools' root.
-#[must_use]
-pub fn headers_path(tools: &Tree, arch: crate::Arch) -> PathBuf {
-    Path::new("/usr/src").join(format!("linux-headers-{}", tools.kernel_release(arch)))
 }
 
 fn refused_namespaces(error: LabError) -> LabError {

@@ -16,6 +16,7 @@ pub mod error;
 pub mod guest;
 pub mod initramfs;
 pub mod kernel;
+pub mod kernel_modules;
 mod launch;
 pub mod mirror;
 pub mod packages;

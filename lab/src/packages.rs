@@ -397,14 +397,14 @@ fn folder_of(set: Set, generation: &Generation) -> Result<String> {
         "sets/{}/{}-{:08x}",
         generation.kernel,
         set.name(),
-        fold_hash(&text)
+        fold_hash(text.as_bytes())
     ))
 }
 
-/// FNV-1a over the text, folded to 32 bits: stable between compilers, and long enough
-/// to tell a handful of recipes apart.
-fn fold_hash(text: &str) -> u32 {
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+/// FNV-1a over the bytes, folded to 32 bits: stable between compilers, and long enough
+/// to notice a change.
+pub(crate) fn fold_hash(bytes: &[u8]) -> u32 {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
     ((hash >> 32) ^ (hash & 0xffff_ffff)) as u32

@@ -1,3 +1,70 @@
-//! Project automation behind ./x.
+//! Project automation behind `./x`: the demo, the tests, the lab, the kernel modules.
+//!
+//! Nothing is decided here: each command puts together what the lab offers.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use varia_lab::Arch;
+
+mod lab;
+mod modules;
+mod test;
+
+/// What an xtask command ends with: an error is printed as it is.
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+#[derive(Debug, Parser)]
+#[command(bin_name = "./x", about = "Varia's demo, tests and lab", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run every test, those in virtual machines included.
+    Test {
+        /// Leave out the tests that need virtual machines.
+        #[arg(long)]
+        no_vm: bool,
+        /// Arguments for cargo test, such as a name to look for.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
+    /// Run the tests with larger counts than `test` has time for.
+    Soak {
+        /// How many operations each counted test does.
+        #[arg(long, default_value_t = 100_000)]
+        count: u64,
+    },
+    /// Work with the virtual machines' packages and with a machine itself.
+    #[command(subcommand)]
+    Lab(lab::Command),
+    /// Build kernel modules.
+    #[command(subcommand)]
+    Kernel(modules::Command),
+}
+
+fn main() -> ExitCode {
+    env_logger::init();
+    let outcome = match Arguments::parse().command {
+        Command::Test { no_vm: true, rest } => test::without_machines(&rest),
+        Command::Test { no_vm: false, rest } => test::all(&rest),
+        Command::Soak { count } => test::soak(count),
+        Command::Lab(command) => lab::run(command),
+        Command::Kernel(command) => modules::run(command),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("./x: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An architecture on the command line.
+fn arch(text: &str) -> Result<Arch, String> {
+    text.parse()
+}

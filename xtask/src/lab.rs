@@ -1,0 +1,87 @@
+//! `./x lab`: packages, and a machine for a person.
+
+use clap::Subcommand;
+use varia_lab::progress::{Progress, Unit};
+use varia_lab::{Arch, Set, Vm, agent_build, packages};
+
+use crate::{Outcome, arch};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Fetch what the tests need, for instance before going offline.
+    Fetch {
+        /// Ask the mirror for newer packages too.
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// Show which versions of which packages the lab uses.
+    Versions,
+    /// Boot a machine with a shell on its console (Ctrl-A x leaves).
+    Shell {
+        /// aarch64 or x86_64.
+        #[arg(long, default_value = "x86_64", value_parser = arch)]
+        arch: Arch,
+        /// Kernel modules to load.
+        #[arg(long = "module", value_name = "NAME")]
+        modules: Vec<String>,
+        /// A folder that the machine has, read-only, at /share/host.
+        #[arg(long, value_name = "FOLDER")]
+        share: Option<std::path::PathBuf>,
+        /// Further arguments for QEMU.
+        #[arg(last = true)]
+        qemu_args: Vec<String>,
+    },
+}
+
+pub(crate) fn run(command: Command) -> Outcome {
+    match command {
+        Command::Fetch { refresh: true } => packages::refresh(&Set::all())?,
+        Command::Fetch { refresh: false } => {
+            for set in Set::all() {
+                packages::ensure(set)?;
+            }
+            println!("everything is in {}", packages::cache_folder()?.display());
+        }
+        Command::Versions => print!("{}", packages::report()?),
+        Command::Shell {
+            arch,
+            modules,
+            share,
+            qemu_args,
+        } => {
+            shell(arch, modules, share, qemu_args)?;
+        }
+    }
+    Ok(())
+}
+
+/// Builds the agent, saying so: the first time takes a while.
+pub(crate) fn build_agent(arch: Arch) -> Outcome {
+    // Fetched first, so that its progress and ours do not mix.
+    if Arch::host() != Some(arch) {
+        packages::ensure(Set::RustCross)?;
+    }
+    let progress = Progress::start(format!("build the guest agent for {arch}"), Unit::Items, 0);
+    agent_build::agent(arch)?;
+    progress.finish();
+    Ok(())
+}
+
+fn shell(
+    arch: Arch,
+    modules: Vec<String>,
+    share: Option<std::path::PathBuf>,
+    qemu_args: Vec<String>,
+) -> Outcome {
+    build_agent(arch)?;
+    let mut vm = Vm::new(arch).name("shell").qemu_args(qemu_args);
+    for module in modules {
+        vm = vm.module(module);
+    }
+    if let Some(folder) = share {
+        vm = vm.share(folder.canonicalize()?, "host");
+    }
+    eprintln!("Ctrl-A x ends the machine, Ctrl-A h helps");
+    vm.shell()?;
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! `./x test` and `./x soak`.
+
+use std::env;
+use std::process::Command;
+
+use varia_lab::agent_build::{self, workspace};
+use varia_lab::{Arch, Set, packages};
+
+use crate::{Outcome, lab};
+
+/// The package whose tests boot machines.
+const MACHINE_TESTS: &str = "varia-vmtests";
+
+/// Every test. What machines are made of is fetched and built first, where it can be
+/// seen; a test that misses something fails.
+pub(crate) fn all(rest: &[String]) -> Outcome {
+    prepare()?;
+    cargo_test(&["--workspace"], rest, None)
+}
+
+/// The tests that need no machine.
+pub(crate) fn without_machines(rest: &[String]) -> Outcome {
+    cargo_test(&["--workspace", "--exclude", MACHINE_TESTS], rest, None)
+}
+
+/// Every test, with `count` operations in those that count.
+pub(crate) fn soak(count: u64) -> Outcome {
+    prepare()?;
+    cargo_test(&["--workspace"], &[], Some(count))
+}
+
+fn prepare() -> Outcome {
+    for set in Set::all() {
+        packages::ensure(set)?;
+    }
+    for arch in Arch::ALL {
+        lab::build_agent(arch)?;
+    }
+    Ok(())
+}
+
+fn cargo_test(selection: &[&str], rest: &[String], count: Option<u64>) -> Outcome {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(workspace())
+        .arg("test")
+        .args(selection)
+        .arg("--no-fail-fast")
+        .args(rest);
+    // The lab's builds and cargo's go to the same place wherever the tests are run from.
+    cargo.env("CARGO_TARGET_DIR", agent_build::target_folder());
+    if let Some(count) = count {
+        cargo.env("VARIA_COUNT", count.to_string());
+    }
+    let status = cargo.status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err("there are failing tests (see above)".into())
+    }
+}
