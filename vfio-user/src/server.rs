@@ -152,7 +152,11 @@ impl<B: Backend> Server<B> {
     pub fn serve_one(&self, stream: Stream, stop: Option<&EventFd>) -> Result<(), Disconnect> {
         let name = name(&stream);
         log::info!("{name} connected");
-        let result = self.converse(stream, stop, &name);
+        let first = HEADER_LEN + MAX_VERSION_LEN;
+        let mut connection = Connection::new(stream, first, MAX_MSG_FDS, self.patience.message);
+        let result = self.converse(&mut connection, stop, &name);
+        // serve_forever holds the stream as well, so dropping it does not end it
+        connection.stream().shutdown();
         match &result {
             Ok(()) => log::info!("{name} closed its connection"),
             Err(Disconnect::Stopped) => log::info!("{name} disconnected: the server stops"),
@@ -163,14 +167,12 @@ impl<B: Backend> Server<B> {
 
     fn converse(
         &self,
-        stream: Stream,
+        connection: &mut Connection,
         stop: Option<&EventFd>,
         name: &str,
     ) -> Result<(), Disconnect> {
-        let first = HEADER_LEN + MAX_VERSION_LEN;
-        let mut connection = Connection::new(stream, first, MAX_MSG_FDS, self.patience.message);
         let mut payload = Vec::new();
-        let client = self.negotiate(&connection, &mut payload, stop)?;
+        let client = self.negotiate(connection, &mut payload, stop)?;
         let max_xfer = client.capabilities.max_xfer();
         connection.set_max_message((HEADER_LEN + 16 + max_xfer).max(LEAST_MESSAGE));
         let mut session = Session::new(&self.backend, client.capabilities.max_fds());
@@ -193,7 +195,7 @@ impl<B: Backend> Server<B> {
                 let (command, took) = (header.command, took.as_secs_f32());
                 log::warn!("{name}: {command} took {took:.1} s; a client may have given up");
             }
-            reply(&connection, &header, answer, stop).map_err(stopped)?;
+            reply(connection, &header, answer, stop).map_err(stopped)?;
         }
     }
 

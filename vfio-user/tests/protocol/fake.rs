@@ -1,0 +1,333 @@
+//! A small device and a server for it, for the tests of each command.
+//!
+//! Region 0 is 16 KiB of mappable memory, region 1 is 8 KiB of which the second
+//! page can be mapped, region 7 is 256 bytes that remember what is written, and
+//! the others are not there. Reads and writes behind the end are short.
+//! Interrupt index 2 has 8 interrupts; index 0 one; the others none.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use varia_spec::errno::Errno;
+use varia_spec::vfio::{device_flags, irq_flags, region_flags};
+use varia_sys::event::EventFd;
+use varia_sys::memory::SharedMemory;
+use varia_sys::socket::{Listener, Stream};
+use varia_vfio_user::backend::{
+    Backend, DeviceInfo, DmaRegion, IrqAction, IrqData, IrqInfo, IrqSet, RegionInfo, SparseArea,
+};
+use varia_vfio_user::client::Client;
+use varia_vfio_user::server::{Patience, Server};
+
+pub(crate) const BAR0_LEN: u64 = 16384;
+pub(crate) const BAR1_LEN: u64 = 8192;
+pub(crate) const CONFIG_LEN: u64 = 256;
+
+/// What the device was asked to do, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    Connected,
+    Disconnected,
+    Map {
+        addr: u64,
+        size: u64,
+        flags: u32,
+        offset: u64,
+        fd: bool,
+    },
+    Unmap {
+        addr: u64,
+        size: u64,
+    },
+    Reset,
+    Irqs {
+        index: u32,
+        start: u32,
+        count: u32,
+        action: IrqAction,
+        data: String,
+    },
+    Write {
+        region: u32,
+        offset: u64,
+        data: Vec<u8>,
+    },
+}
+
+pub(crate) struct Fake {
+    pub(crate) bar0: SharedMemory,
+    pub(crate) bar1: SharedMemory,
+    pub(crate) config: SharedMemory,
+    pub(crate) events: Mutex<Vec<Event>>,
+    pub(crate) triggers: Mutex<Vec<Option<EventFd>>>,
+    /// What the device has been given and not yet dropped.
+    pub(crate) dma: Mutex<Vec<DmaRegion>>,
+}
+
+impl Fake {
+    pub(crate) fn new() -> Self {
+        let memory = |len| SharedMemory::anonymous("fake", len).unwrap();
+        Self {
+            bar0: memory(BAR0_LEN),
+            bar1: memory(BAR1_LEN),
+            config: memory(CONFIG_LEN),
+            events: Mutex::default(),
+            triggers: Mutex::default(),
+            dma: Mutex::default(),
+        }
+    }
+
+    fn log(&self, event: Event) {
+        self.events.lock().unwrap().push(event);
+    }
+
+    fn region(&self, index: u32) -> Result<&SharedMemory, Errno> {
+        match index {
+            0 => Ok(&self.bar0),
+            1 => Ok(&self.bar1),
+            7 => Ok(&self.config),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Bytes of `len` from `offset` that the region has.
+    fn clamp(memory: &SharedMemory, offset: u64, len: usize) -> Result<usize, Errno> {
+        let left = memory.len().checked_sub(offset).ok_or(Errno::EINVAL)?;
+        Ok(len.min(left as usize))
+    }
+}
+
+impl Backend for Fake {
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            flags: device_flags::PCI | device_flags::RESET,
+            num_regions: 9,
+            num_irqs: 5,
+        }
+    }
+
+    fn region_info(&self, index: u32) -> Result<RegionInfo, Errno> {
+        let rw = region_flags::READ | region_flags::WRITE;
+        let fd = |m: &SharedMemory| Some(m.as_fd().try_clone_to_owned().unwrap());
+        Ok(match index {
+            0 => RegionInfo {
+                flags: rw | region_flags::MMAP,
+                size: BAR0_LEN,
+                fd: fd(&self.bar0),
+                ..RegionInfo::default()
+            },
+            1 => RegionInfo {
+                flags: rw | region_flags::MMAP,
+                size: BAR1_LEN,
+                sparse: vec![SparseArea {
+                    offset: 4096,
+                    size: 4096,
+                }],
+                fd: fd(&self.bar1),
+                ..RegionInfo::default()
+            },
+            // says that it can be mapped and brings nothing to map
+            7 => RegionInfo {
+                flags: rw | region_flags::MMAP,
+                size: CONFIG_LEN,
+                ..RegionInfo::default()
+            },
+            8 => return Err(Errno::EINVAL),
+            _ => RegionInfo::default(),
+        })
+    }
+
+    fn irq_info(&self, index: u32) -> Result<IrqInfo, Errno> {
+        let flags = irq_flags::EVENTFD | irq_flags::NORESIZE;
+        Ok(match index {
+            0 => IrqInfo {
+                flags: irq_flags::EVENTFD | irq_flags::MASKABLE,
+                count: 1,
+            },
+            2 => IrqInfo { flags, count: 8 },
+            _ => IrqInfo::default(),
+        })
+    }
+
+    fn set_irqs(&self, set: IrqSet) -> Result<(), Errno> {
+        let text = match &set.data {
+            IrqData::None => "none".into(),
+            IrqData::Bool(values) => format!("{values:?}"),
+            IrqData::Events(events) => {
+                let given = events.iter().filter(|e| e.is_some()).count();
+                format!("{given} of {} events", events.len())
+            }
+        };
+        let IrqSet {
+            index,
+            start,
+            count,
+            action,
+            data,
+        } = set;
+        self.log(Event::Irqs {
+            index,
+            start,
+            count,
+            action,
+            data: text,
+        });
+        if let IrqData::Events(events) = data {
+            *self.triggers.lock().unwrap() = events;
+        }
+        Ok(())
+    }
+
+    fn region_read(&self, region: u32, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+        let memory = self.region(region)?;
+        let n = Self::clamp(memory, offset, buf.len())?;
+        memory.read(offset, &mut buf[..n]).map_err(|_| Errno::EIO)?;
+        Ok(n)
+    }
+
+    fn region_write(&self, region: u32, offset: u64, data: &[u8]) -> Result<usize, Errno> {
+        let memory = self.region(region)?;
+        let n = Self::clamp(memory, offset, data.len())?;
+        memory.write(offset, &data[..n]).map_err(|_| Errno::EIO)?;
+        if data.len() <= 64 {
+            self.log(Event::Write {
+                region,
+                offset,
+                data: data.to_vec(),
+            });
+        }
+        Ok(n)
+    }
+
+    fn dma_map(&self, region: DmaRegion) -> Result<(), Errno> {
+        let DmaRegion {
+            addr,
+            size,
+            flags,
+            offset,
+            ..
+        } = region;
+        if addr == 0xbad000 {
+            return Err(Errno::ENOMEM);
+        }
+        self.log(Event::Map {
+            addr,
+            size,
+            flags,
+            offset,
+            fd: region.fd.is_some(),
+        });
+        self.dma.lock().unwrap().push(region);
+        Ok(())
+    }
+
+    fn dma_unmap(&self, addr: u64, size: u64) {
+        self.dma.lock().unwrap().retain(|r| r.addr != addr);
+        self.log(Event::Unmap { addr, size });
+    }
+
+    fn reset(&self) -> Result<(), Errno> {
+        self.log(Event::Reset);
+        Ok(())
+    }
+
+    fn connected(&self) {
+        self.log(Event::Connected);
+    }
+
+    fn disconnected(&self) {
+        self.triggers.lock().unwrap().clear();
+        self.log(Event::Disconnected);
+    }
+}
+
+/// Time limits that a test can sit out, for a client that is to run into them.
+/// Others get the default, so that a busy machine does not fail a test.
+pub(crate) fn impatience() -> Patience {
+    let short = Duration::from_millis(150);
+    Patience {
+        message: short,
+        refusal: short,
+        ..Patience::default()
+    }
+}
+
+/// A server of a [`Fake`] on a socket of its own, until it is dropped.
+pub(crate) struct Served {
+    pub(crate) path: PathBuf,
+    pub(crate) fake: Arc<Fake>,
+    stop: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Served {
+    pub(crate) fn start() -> Self {
+        Self::of(Fake::new())
+    }
+
+    pub(crate) fn of(fake: Fake) -> Self {
+        Self::with_patience(fake, Patience::default())
+    }
+
+    pub(crate) fn with_patience(fake: Fake, patience: Patience) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fake.sock");
+        let listener = Listener::bind(&path).unwrap();
+        let fake = Arc::new(fake);
+        let stop = Arc::new(EventFd::new().unwrap());
+        let thread = std::thread::spawn({
+            let (fake, stop) = (Arc::clone(&fake), Arc::clone(&stop));
+            move || {
+                Server::with_patience(fake, patience)
+                    .serve_forever(&listener, &stop)
+                    .unwrap();
+            }
+        });
+        Self {
+            path,
+            fake,
+            stop,
+            thread: Some(thread),
+            _dir: dir,
+        }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(&self.path).unwrap()
+    }
+
+    pub(crate) fn silent_client(&self) -> Client {
+        Client::over(Stream::connect(&self.path).unwrap())
+    }
+
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.fake.events.lock().unwrap().clone()
+    }
+
+    /// Wait until the device has been told of `event`.
+    pub(crate) fn wait_for(&self, event: &Event) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.events().contains(event) {
+            assert!(
+                Instant::now() < deadline,
+                "{event:?} is not in {:?}",
+                self.events()
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop.trigger().unwrap();
+        let result = self.thread.take().unwrap().join();
+        if !std::thread::panicking() {
+            result.unwrap();
+        }
+    }
+}

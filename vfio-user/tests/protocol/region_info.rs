@@ -1,0 +1,112 @@
+//! DEVICE_GET_REGION_INFO: flags, sizes, descriptors, sparse areas, mapping.
+
+use crate::fake::{BAR0_LEN, BAR1_LEN, Served};
+use varia_spec::errno::Errno;
+use varia_spec::vfio::region_flags::{CAPS, MMAP, READ, WRITE};
+use varia_sys::mapping::Access;
+use varia_vfio_user::client::SparseArea;
+use varia_vfio_user::payload::InfoQuery;
+use varia_vfio_user::wire::Command;
+
+#[test]
+fn a_mappable_region_comes_with_its_descriptor() {
+    let served = Served::start();
+    let region = served.client().region_info(0).unwrap();
+    assert_eq!((region.flags, region.size), (READ | WRITE | MMAP, BAR0_LEN));
+    let map = region.map(0, BAR0_LEN, Access::ReadWrite).unwrap();
+    map.write(0x2004, b"seen").unwrap();
+    let mut seen = [0; 4];
+    served.fake.bar0.read(0x2004, &mut seen).unwrap();
+    assert_eq!(&seen, b"seen");
+}
+
+#[test]
+fn only_the_sparse_areas_can_be_mapped() {
+    let served = Served::start();
+    let region = served.client().region_info(1).unwrap();
+    assert_eq!(
+        (region.flags, region.size),
+        (READ | WRITE | MMAP | CAPS, BAR1_LEN)
+    );
+    assert_eq!(
+        region.sparse,
+        [SparseArea {
+            offset: 4096,
+            size: 4096
+        }]
+    );
+    region.map(4096, 4096, Access::ReadWrite).unwrap();
+    for (offset, size) in [
+        (0, 4096),
+        (0, 8192),
+        (4096, 8192),
+        (8192, 4096),
+        (u64::MAX, 2),
+    ] {
+        let e = region.map(offset, size, Access::ReadWrite).unwrap_err();
+        assert_eq!(e.errno(), Some(Errno::EINVAL), "{offset:#x}+{size:#x}");
+    }
+}
+
+#[test]
+fn nothing_behind_the_end_of_a_region_can_be_mapped() {
+    let served = Served::start();
+    let region = served.client().region_info(0).unwrap();
+    for (offset, size) in [(0, BAR0_LEN + 4096), (BAR0_LEN, 4096), (0, 0), (1, 4096)] {
+        let e = region.map(offset, size, Access::ReadWrite).unwrap_err();
+        assert_eq!(e.errno(), Some(Errno::EINVAL), "{offset:#x}+{size:#x}");
+    }
+}
+
+#[test]
+fn a_region_without_a_descriptor_is_not_offered_for_mapping() {
+    let served = Served::start();
+    let region = served.client().region_info(7).unwrap();
+    assert_eq!(region.flags, READ | WRITE);
+    assert!(region.fd.is_none());
+    assert!(region.map(0, 4096, Access::ReadOnly).is_err());
+}
+
+#[test]
+fn a_region_that_is_not_there_has_size_zero() {
+    let served = Served::start();
+    let region = served.client().region_info(3).unwrap();
+    assert_eq!((region.flags, region.size), (0, 0));
+}
+
+#[test]
+fn bad_indices_are_refused_and_the_connection_stays() {
+    let served = Served::start();
+    let mut client = served.client();
+    // 8 is refused by the device, the others by the server
+    for index in [8, 9, 100, u32::MAX] {
+        let e = client.region_info(index).unwrap_err();
+        assert_eq!(e.errno(), Some(Errno::EINVAL), "index {index}");
+    }
+    client.region_info(0).unwrap();
+}
+
+/// QEMU refuses a reply whose CAPS flag comes without a `cap_offset`.
+#[test]
+fn a_reply_without_room_for_capabilities_says_how_much_they_need() {
+    let served = Served::start();
+    let mut client = served.client();
+    let mut ask = |argsz| {
+        let mut payload = Vec::new();
+        InfoQuery { argsz, index: 1 }.encode_region(&mut payload);
+        client.request(Command::DEVICE_GET_REGION_INFO, &payload, &[])
+    };
+    let word = |bytes: &[u8], at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+    for argsz in [32, 63] {
+        let reply = ask(argsz).unwrap();
+        assert_eq!(reply.payload.len(), 32);
+        assert_eq!(
+            (word(&reply.payload, 0), word(&reply.payload, 12)),
+            (64, 32)
+        );
+        assert_ne!(word(&reply.payload, 4) & CAPS, 0);
+    }
+    let reply = ask(64).unwrap();
+    assert_eq!((reply.payload.len(), reply.fds.len()), (64, 1));
+    assert_eq!(ask(31).unwrap_err().errno(), Some(Errno::EINVAL));
+}
