@@ -25,7 +25,10 @@ pub(super) static PROFILE: Profile = Profile {
         Fact::assumed(bar(4, 32 << 20, Content::Memory), LIKE_GH100),
     ],
     capabilities: &CAPABILITIES,
-    memory: Fact::sourced(184 << 30, "NVIDIA's data sheet of the GB200 NVL72"),
+    memory: Fact::assumed(
+        184 << 30,
+        "sold as 186 GB; how many bytes firmware says is not public",
+    ),
     memory_base: Fact::assumed(HostPhys(0x4200_0000_0000), BASE),
     pxm_start: Fact::sourced(16, PXM),
     pxm_count: Fact::sourced(8, PXM),

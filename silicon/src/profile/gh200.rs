@@ -26,7 +26,10 @@ pub(super) static PROFILE: Profile = Profile {
         Fact::sourced(bar(4, 32 << 20, Content::Memory), H100),
     ],
     capabilities: &CAPABILITIES,
-    memory: Fact::sourced(96 << 30, "NVIDIA's data sheet of the GH200 with HBM3"),
+    memory: Fact::assumed(
+        96 << 30,
+        "sold as 96 GB; how many bytes firmware says is not public",
+    ),
     memory_base: Fact::assumed(HostPhys(0x4200_0000_0000), BASE),
     pxm_start: Fact::sourced(16, PXM),
     pxm_count: Fact::sourced(8, PXM),
