@@ -16,6 +16,7 @@ mod walk;
 
 use varia_spec::Errno;
 use varia_spec::pci::cap::{af, exp, id, msi, pm};
+use varia_spec::pci::ext_cap;
 use varia_spec::pci::header::{self, STD_HEADER_SIZEOF, bar, command};
 use varia_spec::pci::{CFG_SPACE_EXP_SIZE, CFG_SPACE_SIZE};
 
@@ -492,6 +493,28 @@ pub(crate) fn find_physical<D: Device + ?Sized>(
             return Ok(Some(pos));
         }
         pos = byte(pos + 1)? & !3;
+    }
+    Ok(None)
+}
+
+/// Where the device's own list has extended capability `cap_id`.
+///
+/// # Errors
+/// What the device answers to a read.
+pub(crate) fn find_extended<D: Device + ?Sized>(
+    device: &D,
+    cap_id: u16,
+) -> Result<Option<u16>, Errno> {
+    let mut pos = ext_cap::START;
+    for _ in 0..(CFG_SPACE_EXP_SIZE - CFG_SPACE_SIZE) / 4 {
+        let start = device.config_read(ConfigRegister::dword(pos))?;
+        if pos < ext_cap::START || matches!(start, 0 | u32::MAX) {
+            break;
+        }
+        if ext_cap::header_id(start) == cap_id {
+            return Ok(Some(pos));
+        }
+        pos = ext_cap::header_next(start);
     }
     Ok(None)
 }

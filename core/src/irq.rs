@@ -23,7 +23,7 @@ use crate::device::{ConfigRegister, Device, Interrupts};
 
 /// Somebody who is told of an interrupt: an eventfd, or a test.
 pub trait Trigger: Send + Sync {
-    /// An interrupt happened. Does not block.
+    /// An interrupt happened. Neither blocks nor calls the core: its locks may be held.
     fn signal(&self);
 }
 

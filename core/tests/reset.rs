@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{EXP, PM, Traits, open, read, write};
+use common::{AER, EXP, PM, Traits, open, read, write};
 use varia_core::{Core, PowerState, View};
 use varia_spec::vfio::{RegionIndex, device_flags};
 
@@ -38,6 +38,14 @@ fn virtual_registers_survive_a_reset_and_memory_stays_enabled() {
     assert_eq!(read(&core, 0x1c, 4), 0x400);
     assert_eq!(read(&core, 0x3c, 1), 11);
     assert!(core.memory_enabled());
+}
+
+#[test]
+fn error_masks_survive_a_reset() {
+    let (fake, core) = open(Traits::default());
+    write(&core, u64::from(AER) + 8, 4, 0x10_0000);
+    core.reset().unwrap();
+    assert_eq!(fake.raw(AER + 8, 4), 0x10_0000);
 }
 
 #[test]

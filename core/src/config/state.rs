@@ -1,13 +1,14 @@
 //! Registers that a reset loses and that are put back after it.
 //!
 //! Source: what Linux 7.2 `drivers/pci/pci.c:pci_save_state` and `pci_restore_state` keep for an
-//! endpoint: the header, the Express controls, MSI and MSI-X.
+//! endpoint: the header, the Express controls, MSI and MSI-X, error reporting, latencies.
 
 use varia_spec::Errno;
 use varia_spec::pci::cap::{exp, id, msi, msix};
+use varia_spec::pci::ext_cap::{self, err, ltr};
 use varia_spec::pci::header;
 
-use super::find_physical;
+use super::{find_extended, find_physical};
 use crate::device::{ConfigRegister, Device};
 
 /// Values of registers, in the order in which they are written back.
@@ -41,6 +42,13 @@ impl SavedState {
         }
         if let Some(at) = find_physical(device, id::MSIX)? {
             registers.push(ConfigRegister::word(at + msix::FLAGS));
+        }
+        if let Some(at) = find_extended(device, ext_cap::id::ERR)? {
+            let masks = [err::UNCOR_MASK, err::UNCOR_SEVER, err::COR_MASK, err::CAP];
+            registers.extend(masks.map(|m| ConfigRegister::dword(at + m)));
+        }
+        if let Some(at) = find_extended(device, ext_cap::id::LTR)? {
+            registers.push(ConfigRegister::dword(at + ltr::MAX_SNOOP));
         }
         // the command register last, when every address is back
         let header = (0..header::STD_HEADER_SIZEOF).step_by(4).rev();
