@@ -1,0 +1,80 @@
+//! What the decoder must hold for any bytes: shared by the tests beside it and
+//! by the fuzz target `vfio_user_decode`.
+
+use varia_vfio_user::payload::{DeviceInfo, IrqInfo, MultiWrite, RegionAccess, RegionInfo};
+use varia_vfio_user::request::Request;
+use varia_vfio_user::version::{MAJOR, Version};
+use varia_vfio_user::wire::{HEADER_LEN, Header, MAX_DATA_XFER, MAX_MESSAGE};
+
+/// Take `bytes` for a message from a client, and its payload for each reply that
+/// a server could send. Panics where a promise of the decoder does not hold.
+pub(crate) fn exercise(bytes: &[u8]) {
+    let Some((head, payload)) = bytes.split_first_chunk::<HEADER_LEN>() else {
+        return;
+    };
+    if let Ok(header) = Header::decode(head, MAX_MESSAGE) {
+        assert!(header.payload_len() <= MAX_MESSAGE - HEADER_LEN);
+        assert_eq!(Header::decode(&header.encode(), MAX_MESSAGE), Ok(header));
+        if let Ok(request) = Request::decode(header.command, payload, MAX_DATA_XFER) {
+            check_request(&request, payload);
+        }
+    }
+    check_replies(payload);
+}
+
+/// What was decoded is no longer than what it was decoded from, and is encoded
+/// to what is decoded to the same again.
+fn check_request(request: &Request<'_>, payload: &[u8]) {
+    let mut again = Vec::new();
+    match request {
+        Request::Version(version) => {
+            if version.major != MAJOR {
+                return;
+            }
+            version.encode(&mut again);
+            assert_eq!(Version::decode(&again).as_ref(), Ok(version));
+            return;
+        }
+        Request::DmaMap(map) => map.encode(&mut again),
+        Request::DmaUnmap(unmap) => unmap.encode(&mut again),
+        Request::RegionInfo(query) => return assert_eq!(payload.len(), 32, "{query:?}"),
+        Request::IrqInfo(query) => return assert_eq!(payload.len(), 16, "{query:?}"),
+        Request::DeviceInfo { .. } => return assert_eq!(payload.len(), 16),
+        Request::SetIrqs(set) => set.encode(&mut again),
+        Request::RegionRead(access) => {
+            assert!(access.count as usize <= MAX_DATA_XFER);
+            access.encode(&mut again);
+        }
+        Request::RegionWrite(access, data) => {
+            assert_eq!(access.count as usize, data.len());
+            access.encode(&mut again);
+            again.extend_from_slice(data);
+        }
+        Request::RegionWriteMulti(writes) => MultiWrite::encode_all(writes, &mut again),
+        Request::Reset => {}
+        Request::Unsupported(_) => return,
+    }
+    // the first field of those with an argsz is not kept
+    let kept = match request {
+        Request::DmaMap(_) | Request::DmaUnmap(_) | Request::SetIrqs(_) => 4,
+        _ => 0,
+    };
+    assert_eq!(again.get(kept..), payload.get(kept..), "{request:?}");
+}
+
+fn check_replies(payload: &[u8]) {
+    let _ = DeviceInfo::decode(payload);
+    let _ = IrqInfo::decode(payload);
+    let _ = Version::decode(payload);
+    let _ = RegionAccess::decode("REGION_READ", payload);
+    if let Ok((_, info)) = RegionInfo::decode(payload) {
+        assert!(info.sparse.len() * 16 <= payload.len());
+        let mut again = Vec::new();
+        info.encode(u32::MAX, &mut again);
+        let (_, same) = RegionInfo::decode(&again).expect("what we encode can be decoded");
+        assert_eq!(
+            (same.size, same.offset, same.sparse),
+            (info.size, info.offset, info.sparse)
+        );
+    }
+}
