@@ -1,0 +1,130 @@
+//! The socket that clients connect to.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
+    socket_with,
+};
+
+use super::{SocketError, Stream, address, parent, socket};
+use crate::event::EventFd;
+use crate::wait::{self, Wake};
+
+/// Clients that may wait to be accepted.
+const BACKLOG: i32 = 8;
+
+/// A socket that clients connect to. Its path is removed when it is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    fd: OwnedFd,
+    path: PathBuf,
+    /// Device and inode of the socket file, so that `drop` removes ours only.
+    identity: Option<(u64, u64)>,
+}
+
+impl Listener {
+    /// Listen on `path`. A socket file on which nobody listens is replaced.
+    ///
+    /// Two servers that start on one path at the same time are kept apart by a
+    /// lock on its directory.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        let address = address(path)?;
+        let _lock = File::open(parent(path))
+            .ok()
+            .filter(|dir| flock(dir, FlockOperation::LockExclusive).is_ok());
+        let fd = socket()?;
+        match bind(&fd, &address) {
+            Ok(()) => {}
+            Err(Errno::ADDRINUSE) => {
+                remove_stale(path, &address)?;
+                bind(&fd, &address).map_err(|e| SocketError::path(path, e))?;
+            }
+            Err(e) => return Err(SocketError::path(path, e)),
+        }
+        let identity = std::fs::symlink_metadata(path)
+            .ok()
+            .map(|m| (m.dev(), m.ino()));
+        listen(&fd, BACKLOG).map_err(|e| SocketError::path(path, e))?;
+        Ok(Self {
+            fd,
+            path: path.to_path_buf(),
+            identity,
+        })
+    }
+
+    /// The path that clients connect to.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The next client; `None` when `stop` was triggered or `timeout` passed
+    /// before one came.
+    pub fn accept(
+        &self,
+        stop: Option<&EventFd>,
+        timeout: Option<Duration>,
+    ) -> Result<Option<Stream>, SocketError> {
+        let what = || format!("accept on {}", self.path.display());
+        loop {
+            let wake = wait::readable(self, stop, timeout);
+            match wake.map_err(|e| SocketError::io(what(), e))? {
+                Wake::Ready => {}
+                Wake::Stop | Wake::Timeout => return Ok(None),
+            }
+            match accept_with(&self.fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(fd) => return Ok(Some(Stream::from_fd(fd))),
+                // a client that has gone again before it was accepted
+                Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
+                Err(e) => return Err(SocketError::io(what(), e)),
+            }
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let now = std::fs::symlink_metadata(&self.path)
+            .ok()
+            .map(|m| (m.dev(), m.ino()));
+        if now.is_some() && now == self.identity {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Remove the socket file at `path` if nobody listens on it.
+fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), SocketError> {
+    let io = |e| SocketError::io(format!("socket path {}", path.display()), e);
+    let meta = std::fs::symlink_metadata(path).map_err(io)?;
+    if !meta.file_type().is_socket() {
+        return Err(SocketError::NotASocket { path: path.into() });
+    }
+    let probe = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
+    .map_err(|e| SocketError::io("make a Unix socket", e))?;
+    match connect(&probe, address) {
+        // AGAIN: its queue of clients is full, so somebody listens
+        Ok(()) | Err(Errno::AGAIN) => Err(SocketError::InUse { path: path.into() }),
+        Err(Errno::CONNREFUSED | Errno::NOENT) => std::fs::remove_file(path)
+            .map_err(|e| SocketError::path(path, Errno::from_io_error(&e).unwrap_or(Errno::IO))),
+        Err(e) => Err(SocketError::path(path, e)),
+    }
+}

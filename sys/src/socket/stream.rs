@@ -1,0 +1,205 @@
+//! One end of a connection: bytes, and descriptors beside them.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::cmsg_space;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
+    connect, recvmsg, sendmsg, shutdown,
+};
+
+use super::{Limit, MAX_FDS, SocketError, address, socket};
+use crate::wait;
+
+/// The process at the other end of a connection, as the kernel saw it connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Process id in our own pid namespace; 0 for a process outside it.
+    pub pid: i32,
+    /// User id.
+    pub uid: u32,
+}
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct Stream {
+    fd: OwnedFd,
+}
+
+impl Stream {
+    pub(super) fn from_fd(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
+    /// Connect to the server on `path`.
+    pub fn connect(path: &Path) -> Result<Self, SocketError> {
+        let address = address(path)?;
+        let fd = socket()?;
+        match connect(&fd, &address) {
+            Ok(()) => Ok(Self { fd }),
+            Err(e @ (Errno::NOENT | Errno::CONNREFUSED)) => Err(SocketError::NoServer {
+                path: path.into(),
+                source: e.into(),
+            }),
+            Err(e) => Err(SocketError::path(path, e)),
+        }
+    }
+
+    /// Two streams connected to each other.
+    pub fn pair() -> Result<(Self, Self), SocketError> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+            .map_err(|e| SocketError::io("socketpair", e))?;
+        Ok((Self { fd: a }, Self { fd: b }))
+    }
+
+    /// Receive up to `buf.len()` bytes, and the descriptors that came with them,
+    /// which are appended to `fds`. Returns how many bytes; at least 1 unless
+    /// `buf` is empty.
+    ///
+    /// Errors: [`SocketError::Closed`] at the end of the stream,
+    /// [`SocketError::TooManyFds`] when `fds` would hold more than `max_fds`
+    /// (those that came are closed), [`SocketError::TimedOut`],
+    /// [`SocketError::Stopped`].
+    pub fn recv(
+        &self,
+        buf: &mut [u8],
+        fds: &mut Vec<OwnedFd>,
+        max_fds: usize,
+        limit: &Limit<'_>,
+    ) -> Result<usize, SocketError> {
+        loop {
+            limit.readable(self)?;
+            let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+            let mut iov = [IoSliceMut::new(buf)];
+            let message = match recvmsg(&self.fd, &mut iov, &mut control, flags) {
+                Ok(message) => message,
+                Err(Errno::AGAIN | Errno::INTR) => continue,
+                Err(e) => return Err(SocketError::io("receive", e)),
+            };
+            let mut came = Vec::new();
+            for part in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(part) = part {
+                    came.extend(part);
+                }
+            }
+            let truncated = message.flags.contains(ReturnFlags::CTRUNC);
+            if truncated || fds.len() + came.len() > max_fds {
+                return Err(SocketError::TooManyFds {
+                    max: max_fds.min(MAX_FDS),
+                });
+            }
+            fds.append(&mut came);
+            if message.bytes == 0 && !buf.is_empty() {
+                return Err(SocketError::Closed);
+            }
+            return Ok(message.bytes);
+        }
+    }
+
+    /// Send all of `bytes`, with `fds` beside the first of them.
+    ///
+    /// Errors: [`SocketError::TimedOut`] when the peer does not take them,
+    /// [`SocketError::Closed`], [`SocketError::TooManyFds`],
+    /// [`SocketError::Stopped`].
+    pub fn send(
+        &self,
+        bytes: &[u8],
+        fds: &[BorrowedFd<'_>],
+        limit: &Limit<'_>,
+    ) -> Result<(), SocketError> {
+        if fds.len() > MAX_FDS {
+            return Err(SocketError::TooManyFds { max: MAX_FDS });
+        }
+        let mut rest = bytes;
+        let mut fds = fds;
+        while !rest.is_empty() {
+            limit.writable(self)?;
+            let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+                return Err(SocketError::TooManyFds { max: MAX_FDS });
+            }
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            match sendmsg(&self.fd, &[IoSlice::new(rest)], &mut control, flags) {
+                Ok(sent) => {
+                    rest = rest.get(sent..).unwrap_or_default();
+                    fds = &[];
+                }
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(e) => return Err(SocketError::io("send", e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// End the connection in both directions, whoever else holds it.
+    pub fn shutdown(&self) {
+        let _ = shutdown(&self.fd, Shutdown::Both);
+    }
+
+    /// End our direction: the peer reads the end of the stream.
+    pub fn shutdown_write(&self) {
+        let _ = shutdown(&self.fd, Shutdown::Write);
+    }
+
+    /// Whether the peer has closed its end, even if bytes of it are still to be
+    /// read.
+    #[must_use]
+    pub fn peer_gone(&self) -> bool {
+        wait::hung_up(self)
+    }
+
+    /// The process at the other end.
+    pub fn peer(&self) -> Result<Peer, SocketError> {
+        let mut cred = libc::ucred {
+            pid: 0,
+            uid: 0,
+            gid: 0,
+        };
+        let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+        // SAFETY: the descriptor is open; `cred` and `len` are valid for writes,
+        // and `len` is the size of `cred`, which any bytes make a valid value of.
+        let result = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERCRED,
+                (&raw mut cred).cast(),
+                &raw mut len,
+            )
+        };
+        if result < 0 {
+            return Err(SocketError::io(
+                "peer credentials",
+                io::Error::last_os_error(),
+            ));
+        }
+        Ok(Peer {
+            pid: cred.pid,
+            uid: cred.uid,
+        })
+    }
+
+    /// A second handle on the same connection.
+    pub fn try_clone(&self) -> Result<Self, SocketError> {
+        let fd = self
+            .fd
+            .try_clone()
+            .map_err(|e| SocketError::io("duplicate descriptor", e))?;
+        Ok(Self { fd })
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
