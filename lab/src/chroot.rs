@@ -112,7 +112,7 @@ impl Chroot {
     /// if the command fails, [`LabError::Io`].
     pub fn run<S: Into<OsString>>(&self, argv: impl IntoIterator<Item = S>) -> Result<Output> {
         self.prepare()?;
-        command::run(&mut self.command(argv)).map_err(refused_namespaces)
+        command::run(&mut self.command(argv)).map_err(explained)
     }
 
     /// Whether this machine lets the current user make the namespaces.
@@ -128,9 +128,12 @@ impl Chroot {
             "-c",
             "mount -t tmpfs varia /mnt",
         ]);
-        command::run(&mut command)
-            .map(drop)
-            .map_err(refused_namespaces)
+        match command::run(&mut command) {
+            Err(LabError::Command { output, .. }) => Err(LabError::UserNamespaces {
+                detail: output.trim().to_owned(),
+            }),
+            other => other.map(drop),
+        }
     }
 
     /// Makes the mount point; it stays empty outside the namespace.
@@ -167,15 +170,10 @@ pub fn compile_asl(source: &str) -> Result<Vec<u8>> {
     std::fs::read(&table).map_err(LabError::file("read", &table))
 }
 
-fn refused_namespaces(error: LabError) -> LabError {
-    match &error {
-        LabError::Command { output, .. }
-            if output.contains("unshare: ") || output.contains("mount: ") =>
-        {
-            LabError::UserNamespaces {
-                detail: output.trim().to_owned(),
-            }
-        }
+/// Tells a refusal of namespaces from a failure of the command itself, by trying.
+fn explained(error: LabError) -> LabError {
+    match (&error, Chroot::check()) {
+        (LabError::Command { .. }, Err(refusal)) => refusal,
         _ => error,
     }
 }

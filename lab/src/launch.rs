@@ -88,7 +88,7 @@ pub(crate) fn prepare(vm: &Vm, mode: Mode) -> Result<Launch> {
     memory(vm, &mut arguments);
     arguments.pair("-kernel", kernel.image.display().to_string());
     arguments.pair("-initrd", initramfs_path.display().to_string());
-    arguments.pair("-append", command_line(vm));
+    arguments.pair("-append", command_line(vm, mode));
     arguments.words("-nodefaults -no-user-config -display none -no-reboot");
     match mode {
         Mode::Shell => arguments.pair("-serial", "mon:stdio"),
@@ -193,8 +193,11 @@ fn memory(vm: &Vm, arguments: &mut Arguments) {
     }
 }
 
-fn command_line(vm: &Vm) -> String {
+fn command_line(vm: &Vm, mode: Mode) -> String {
     let mut words = vec![format!("console={} panic=-1", vm.arch.console())];
+    if mode == Mode::Shell {
+        words.push("quiet".to_owned());
+    }
     if vm.iommu && vm.arch == Arch::X86_64 {
         words.push("intel_iommu=on".to_owned());
     }
@@ -270,6 +273,13 @@ fn make_initramfs(
     let mut archive = Archive::new();
     archive.character_device("dev/console", 5, 1);
     for folder in ["proc", "sys", "tmp", "run", "root", "share", "lab"] {
+        archive.folder(folder);
+    }
+    // Debian's merged layout: programs name their loader as /lib/ld-linux-...
+    archive
+        .symlink("lib", "usr/lib")
+        .symlink("lib64", "usr/lib64");
+    for folder in ["usr/lib", "usr/lib64"] {
         archive.folder(folder);
     }
     archive.file(AGENT_PATH.trim_start_matches('/'), 0o755, &read(agent)?);

@@ -10,6 +10,7 @@ pub mod apt;
 pub mod arch;
 pub mod cache;
 pub mod chroot;
+pub mod closure;
 pub mod command;
 pub mod elf;
 pub mod error;

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::arch::Arch;
+use crate::closure;
 use crate::error::Result;
 use crate::kernel::Kernel;
 use crate::launch::{self, Mode};
+use crate::packages::Tree;
 use crate::running::Running;
 
 /// How long a machine may take to boot unless it is told otherwise.
@@ -266,6 +268,19 @@ impl Vm {
             contents,
         });
         self
+    }
+
+    /// Puts programs of a fetched set into the machine, at their own paths, with the
+    /// shared libraries that they need. `programs` are absolute paths such as
+    /// `/usr/bin/lspci`.
+    ///
+    /// # Errors
+    /// [`crate::LabError::Missing`] if a program or a library is not in the set.
+    pub fn programs(mut self, tree: &Tree, programs: &[&str]) -> Result<Self> {
+        for (path, host) in closure::of(tree, self.arch, programs)? {
+            self = self.host_file(path, host);
+        }
+        Ok(self)
     }
 
     /// An ACPI table (AML with its header) that the kernel adds at boot.

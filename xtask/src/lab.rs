@@ -1,5 +1,7 @@
 //! `./x lab`: packages, and a machine for a person.
 
+use std::path::{Path, PathBuf};
+
 use clap::Subcommand;
 use varia_lab::progress::{Progress, Unit};
 use varia_lab::{Arch, Set, Vm, agent_build, packages};
@@ -26,7 +28,10 @@ pub(crate) enum Command {
         modules: Vec<String>,
         /// A folder that the machine has, read-only, at /share/host.
         #[arg(long, value_name = "FOLDER")]
-        share: Option<std::path::PathBuf>,
+        share: Option<PathBuf>,
+        /// Attach the vfio-user device that is served on this socket.
+        #[arg(long, value_name = "SOCKET")]
+        device: Option<PathBuf>,
         /// Further arguments for QEMU.
         #[arg(last = true)]
         qemu_args: Vec<String>,
@@ -47,9 +52,22 @@ pub(crate) fn run(command: Command) -> Outcome {
             arch,
             modules,
             share,
+            device,
             qemu_args,
         } => {
-            shell(arch, modules, share, qemu_args)?;
+            let mut vm = Vm::new(arch).name("shell").qemu_args(qemu_args);
+            for module in modules {
+                vm = vm.module(module);
+            }
+            if let Some(folder) = share {
+                vm = vm.share(folder.canonicalize()?, "host");
+            }
+            if let Some(socket) = device {
+                vm = with_device(vm, &socket);
+            }
+            build_agent(arch)?;
+            eprintln!("Ctrl-A x ends the machine, Ctrl-A h helps");
+            vm.shell()?;
         }
     }
     Ok(())
@@ -67,21 +85,11 @@ pub(crate) fn build_agent(arch: Arch) -> Outcome {
     Ok(())
 }
 
-fn shell(
-    arch: Arch,
-    modules: Vec<String>,
-    share: Option<std::path::PathBuf>,
-    qemu_args: Vec<String>,
-) -> Outcome {
-    build_agent(arch)?;
-    let mut vm = Vm::new(arch).name("shell").qemu_args(qemu_args);
-    for module in modules {
-        vm = vm.module(module);
-    }
-    if let Some(folder) = share {
-        vm = vm.share(folder.canonicalize()?, "host");
-    }
-    eprintln!("Ctrl-A x ends the machine, Ctrl-A h helps");
-    vm.shell()?;
-    Ok(())
+/// A machine with a vfio-user device, and room for BARs of any size.
+fn with_device(vm: Vm, socket: &Path) -> Vm {
+    let vm = match vm.arch() {
+        Arch::Aarch64 => vm.machine("highmem-mmio-size=1T"),
+        Arch::X86_64 => vm,
+    };
+    vm.vfio_user("dev0", socket)
 }

@@ -133,10 +133,17 @@ pub fn power_off() -> io::Error {
 /// # Errors
 /// Why the shell can't be started.
 pub fn shell() -> io::Result<()> {
+    // The serial port by its own name: /dev/console can't be a controlling terminal.
+    let active = fs::read_to_string("/sys/class/tty/console/active")?;
+    let port = Path::new("/dev").join(active.split_whitespace().last().unwrap_or("console"));
+    let open = || File::options().read(true).write(true).open(&port);
     Command::new("/bin/busybox")
         .args(["setsid", "-c", "/bin/sh", "-l"])
-        .env("HOME", "/")
-        .env("TERM", "linux")
+        .env("HOME", "/root")
+        .env("TERM", "vt100")
+        .stdin(open()?)
+        .stdout(open()?)
+        .stderr(open()?)
         .status()
         .map(|_| ())
 }

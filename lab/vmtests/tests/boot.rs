@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use varia_lab::{Arch, Ending, GuestCommand, LabError, Result, Vm};
+use varia_lab::chroot::compile_asl;
+use varia_lab::{Arch, Ending, GuestCommand, LabError, Result, Set, Vm, packages};
 
 fn boots_loads_vfio_pci_and_powers_off(arch: Arch) -> Result<()> {
     let vm = Vm::new(arch).module("vfio-pci").boot()?;
@@ -121,4 +122,60 @@ fn a_machine_that_dies_in_mid_request_fails_the_request() -> Result<()> {
     assert!(text.contains("the machine ended"), "{text}");
     assert!(text.contains("sysrq"), "{text}");
     Ok(())
+}
+
+fn lspci_of_the_userland_runs(arch: Arch) -> Result<()> {
+    let userland = packages::ensure(Set::Userland(arch))?;
+    let vm = Vm::new(arch)
+        .programs(&userland, &["/usr/bin/lspci"])?
+        .boot()?;
+    let list = vm.sh("/usr/bin/lspci -n")?;
+    // The root bridge of either machine: Red Hat's generic one, Intel's Q35.
+    assert!(
+        list.contains("1b36:0008") || list.contains("8086:29c0"),
+        "{list}"
+    );
+    vm.power_off()
+}
+
+#[test]
+fn lspci_runs_in_an_arm_machine_with_its_libraries() -> Result<()> {
+    lspci_of_the_userland_runs(Arch::Aarch64)
+}
+
+#[test]
+fn a_shared_root_is_a_writable_userland() -> Result<()> {
+    let tree = packages::ensure(Set::Userland(Arch::X86_64))?;
+    let vm = Vm::new(Arch::X86_64)
+        .share(tree.root(), "root")
+        .module_later("overlay")
+        .boot()?;
+    let root = vm.userland("root")?;
+    let command = GuestCommand::new(["/usr/bin/lspci", "-n"]).in_root(&root);
+    assert!(vm.run(&command)?.checked()?.text().contains("8086:29c0"));
+    vm.write(&format!("{root}/etc/own"), "written")?;
+    assert_eq!(vm.read_text(&format!("{root}/etc/own"))?, "written");
+    assert!(
+        !tree.path("/etc/own").exists(),
+        "the shared folder stays as it was"
+    );
+    vm.power_off()
+}
+
+#[test]
+fn an_acpi_table_that_iasl_compiled_reaches_the_kernel() -> Result<()> {
+    let source = "DefinitionBlock (\"\", \"SSDT\", 2, \"VARIA\", \"LABTEST\", 1) { \
+                  Name (\\VLAB, 42) }";
+    let vm = Vm::new(Arch::Aarch64)
+        .acpi_table(compile_asl(source)?)
+        .boot()?;
+    let mut found = false;
+    for name in vm.list("/sys/firmware/acpi/tables")? {
+        if name.starts_with("SSDT") {
+            let table = vm.read(&format!("/sys/firmware/acpi/tables/{name}"))?;
+            found |= table.windows(7).any(|window| window == b"LABTEST");
+        }
+    }
+    assert!(found, "no SSDT of the machine is ours");
+    vm.power_off()
 }
