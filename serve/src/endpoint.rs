@@ -92,6 +92,7 @@ pub struct Info<'a> {
 /// One device, its core and its variant.
 pub struct Endpoint {
     pub(crate) core: Core,
+    name: Option<&'static str>,
     pub(crate) variant: Option<Arc<AnyVariant>>,
     pub(crate) options: Options,
 }
@@ -120,6 +121,7 @@ impl Endpoint {
         let Some(entry) = entry else {
             return Ok(Self {
                 core,
+                name: None,
                 variant: None,
                 options,
             });
@@ -138,13 +140,15 @@ impl Endpoint {
         let hook = Arc::clone(&variant);
         core.on_reset(move || hook.reset_done());
         core.open().map_err(Error::Dead)?;
+        // The hold that comes back must end before the core is closed.
         let ready = wait_until_ready(
             &core,
             &*variant,
             &mut Wait::default(),
             &*options.clock,
             None,
-        );
+        )
+        .map(drop);
         core.close();
         ready.map_err(Error::NotReady)?;
         if let Outcome::Fail(refusal) = variant.outcome() {
@@ -155,6 +159,7 @@ impl Endpoint {
         }
         Ok(Self {
             core,
+            name: Some(entry.name),
             variant: Some(variant),
             options,
         })
@@ -163,6 +168,11 @@ impl Endpoint {
     /// The variant, if one was chosen.
     pub fn variant(&self) -> Option<&AnyVariant> {
         self.variant.as_deref()
+    }
+
+    /// The variant's name, if one was chosen.
+    pub fn variant_name(&self) -> Option<&'static str> {
+        self.name
     }
 
     /// Why the core serves the device alone, if its variant declined.

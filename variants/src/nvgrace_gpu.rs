@@ -21,7 +21,8 @@ use varia_variant::{
 };
 
 use layout::Layout;
-use ready::{Method, Readiness};
+pub use ready::Method;
+use ready::Readiness;
 
 /// `resmem` is region 2, so BAR2 and BAR3.
 pub const RESMEM_REGION_INDEX: RegionIndex = RegionIndex::BAR2;

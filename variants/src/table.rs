@@ -1,5 +1,7 @@
 //! The one table that selects a variant, and the enum that dispatches to it.
 
+use core::fmt;
+
 use varia_spec::{Errno, nvidia, vfio::RegionIndex};
 use varia_variant::{
     After, Answer, Before, ConfigPiece, Direction, Environment, Generation, Outcome, Probe,
@@ -50,6 +52,15 @@ pub fn find(vendor: u16, device: u16) -> Option<&'static Entry> {
 pub enum AnyVariant {
     /// NVIDIA Grace Hopper and Grace Blackwell.
     NvgraceGpu(NvgraceGpu),
+}
+
+impl AnyVariant {
+    /// In words, when the device's memory can be used.
+    pub fn ready_when(&self) -> impl fmt::Display {
+        match self {
+            Self::NvgraceGpu(gpu) => gpu.method(),
+        }
+    }
 }
 
 macro_rules! dispatch {

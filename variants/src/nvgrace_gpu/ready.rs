@@ -9,6 +9,8 @@
 //! `nvgrace_gpu_wait_device_ready_cxl`. Unlike there, no sleep happens under a lock
 //! (unlocked-poll) and one deadline covers all retries of an operation (reset-generation).
 
+use core::fmt;
+
 use varia_spec::{Errno, nvidia::bar0, pci::ext_cap::cxl};
 use varia_variant::{
     After, Before, Generation, Millis, Monotonic, Sample, Wait,
@@ -59,6 +61,26 @@ impl Method {
                 Some(Register::Config(dvsec.saturating_add(cxl::RANGE1_SIZE_LOW))),
                 None,
             ],
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bar0 => write!(
+                f,
+                "BAR0 registers {:#x} and {:#x} read {:#x}",
+                bar0::C2C_LINK,
+                bar0::HBM_TRAINING,
+                bar0::STATUS_READY
+            ),
+            Self::Cxl { dvsec } => {
+                write!(
+                    f,
+                    "the CXL Device DVSEC at {dvsec:#x} says valid and active"
+                )
+            }
         }
     }
 }

@@ -1,0 +1,196 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use varia_plan::Arch;
+
+use crate::size::Size;
+
+/// VFIO PCI variant devices, emulated and real, for virtual machines.
+#[derive(Debug, Parser)]
+#[command(name = "varia", version, about, long_about = None)]
+pub(crate) struct Varia {
+    /// Log more.
+    #[arg(long, short, global = true)]
+    pub(crate) verbose: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve an emulated device to a VMM over vfio-user.
+    #[command(after_help = "Example:\n  varia serve gh200 --socket /tmp/gh200.sock --memory 96G")]
+    Serve(ServeArgs),
+    /// Show what a VM would see of a device.
+    #[command(after_help = "Example:\n  varia inspect gh200 --memory 96G+300M --svg layout.svg")]
+    Inspect(InspectArgs),
+    /// Start QEMU with a device, its NUMA nodes and Generic Initiators.
+    #[command(
+        after_help = "Example:\n  varia run gh200 --arch aarch64 --disk guest.qcow2 --dry-run"
+    )]
+    Run(RunArgs),
+}
+
+/// Which device.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DeviceArgs {
+    /// The profile: gh200 or gb200.
+    pub(crate) profile: String,
+    /// Coherent memory, for example 96G or 96G+300M [default: what the chip has]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<Size>,
+}
+
+/// How the device behaves, for tests.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct BehaviourArgs {
+    /// Keep the coherent memory in this file (made if absent) instead of a memfd.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) backing: Option<PathBuf>,
+    /// Host-physical address of the coherent memory, for example 0x80000000 [default: assumed]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) base: Option<Size>,
+    /// The memory is ready so many seconds after power-on and after each reset, or never.
+    #[arg(long, value_name = "SECONDS|never")]
+    pub(crate) ready_after: Option<ReadyAfter>,
+    /// Break something.
+    #[arg(long, value_name = "FAULT")]
+    pub(crate) fault: Vec<Fault>,
+}
+
+/// When the memory is ready.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ReadyAfter {
+    Seconds(u64),
+    Never,
+}
+
+impl std::str::FromStr for ReadyAfter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "never" => Ok(Self::Never),
+            text => text
+                .parse()
+                .map(Self::Seconds)
+                .map_err(|_| format!("{text:?} is neither a number of seconds nor \"never\"")),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Fault {
+    /// The chip-to-chip link is down: firmware gives a memory size of 0.
+    C2cDown,
+    /// Firmware gives no properties, as inside a VM.
+    NoProperties,
+}
+
+/// Which side of the device is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum As {
+    /// What a VM sees: BAR0, BAR2 = resmem, BAR4 = usemem.
+    Virtual,
+    /// What the machine that owns it sees: bare silicon.
+    Physical,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) behaviour: BehaviourArgs,
+    /// Which side of the device the client sees.
+    #[arg(long = "as", value_enum, default_value_t = As::Virtual)]
+    pub(crate) view: As,
+    /// The socket [default: varia-PROFILE.sock in $XDG_RUNTIME_DIR or the temporary directory]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Fail reads and writes of the memory while memory is disabled in the command register.
+    #[arg(long)]
+    pub(crate) honour_memory_enable: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct InspectArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) behaviour: BehaviourArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Draw the layout to scale into this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) behaviour: BehaviourArgs,
+    /// The guest's architecture: aarch64 or x86_64.
+    #[arg(long, default_value = "aarch64")]
+    pub(crate) arch: Arch,
+    /// Print the command and start nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// A kernel for the guest.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// An initramfs for the kernel.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// The kernel's command line, after the console's.
+    #[arg(long, value_name = "TEXT", requires = "kernel")]
+    pub(crate) append: Option<String>,
+    /// A disk image to boot from.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) disk: Option<PathBuf>,
+    /// The guest's own memory.
+    #[arg(long, value_name = "SIZE", default_value = "2G")]
+    pub(crate) ram: Size,
+    /// The guest's CPUs.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(crate) cpus: u32,
+    /// Memory-less NUMA nodes for the device.
+    #[arg(long, value_name = "N", default_value_t = varia_plan::coherent::NODES_PER_GPU)]
+    pub(crate) nodes: u32,
+    /// QEMU itself [default: qemu-system-ARCH in $PATH]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) qemu: Option<PathBuf>,
+    /// Firmware for the guest [default for aarch64: where distributions put it]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bios: Option<PathBuf>,
+    /// One more argument for QEMU; may be given again.
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub(crate) qemu_arg: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Varia::command().debug_assert();
+    }
+
+    #[test]
+    fn a_size_that_cannot_be_read_is_refused_with_an_example() {
+        let error = Varia::try_parse_from(["varia", "serve", "gh200", "--memory", "lots"])
+            .expect_err("no size")
+            .to_string();
+        assert!(
+            error.contains("lots") && error.contains("96G+300M"),
+            "{error}"
+        );
+    }
+}

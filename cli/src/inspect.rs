@@ -1,0 +1,231 @@
+//! `varia inspect`: what a VM would see of a device, and what is known of the chip.
+
+use serde::Serialize;
+use varia_core::{BarSpace, Device};
+use varia_serve::View;
+use varia_silicon::profile::Mark;
+use varia_spec::{nvidia, vfio::RegionIndex};
+use varia_variant::{MemoryType, Region};
+
+use crate::{
+    Failure,
+    args::InspectArgs,
+    device::{Made, make},
+    drawing::{Drawing, Drawn},
+    size::Size,
+};
+
+/// The version of the JSON's schema. A field may be added within a version.
+const SCHEMA: &str = "varia-inspect/1";
+
+/// What is printed; the JSON's schema. Sizes and addresses are in bytes.
+#[derive(Debug, Serialize)]
+struct Inspection {
+    schema: &'static str,
+    profile: &'static str,
+    title: &'static str,
+    device: String,
+    memory: Memory,
+    variant: Option<&'static str>,
+    /// Why the variant does not serve the device.
+    declined: Option<String>,
+    /// How the device says that its memory can be used.
+    readiness: Option<String>,
+    bars: Vec<Bar>,
+    facts: Vec<Fact>,
+}
+
+#[derive(Debug, Serialize)]
+struct Memory {
+    base: u64,
+    size: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Bar {
+    index: u32,
+    size: u64,
+    /// Bytes that can be mapped; the size itself unless the BAR is larger than its memory.
+    length: u64,
+    kind: &'static str,
+    /// `usemem` or `resmem`, if the variant makes it.
+    memory: Option<&'static str>,
+    /// Host-physical address of that memory.
+    base: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Fact {
+    what: String,
+    sourced: bool,
+    why: &'static str,
+}
+
+/// Prints what was asked for.
+pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
+    let made = make(&args.device, &args.behaviour, View::Virtual, false)?;
+    let inspection = Inspection::new(&made)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&inspection)?);
+    } else {
+        print!("{}", inspection.text());
+        if !regions(&made).is_empty() {
+            println!("\n{}", drawing(&made).text(24));
+        }
+    }
+    if let Some(path) = &args.svg {
+        std::fs::write(path, drawing(&made).svg()).map_err(|error| {
+            format!(
+                "can't write {}: {error}: name a file in a directory that you may write to",
+                path.display()
+            )
+        })?;
+        if !args.json {
+            println!("drawn to {}", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// The memory regions that the variant makes, usemem first.
+pub(crate) fn regions(made: &Made) -> Vec<Drawn> {
+    let base = made.silicon.memory_base().0;
+    [RegionIndex::BAR4, RegionIndex::BAR2]
+        .into_iter()
+        .filter_map(|index| match made.endpoint.region(index) {
+            Region::Memory(memory) => Some(Drawn {
+                name: memory_name(memory.memory()),
+                bar: index.0,
+                offset: memory.base().0.saturating_sub(base),
+                length: memory.length(),
+                size: memory.size().get(),
+                cached: memory.memory() == MemoryType::Cached,
+            }),
+            Region::Base => None,
+        })
+        .collect()
+}
+
+fn memory_name(memory: MemoryType) -> &'static str {
+    match memory {
+        MemoryType::Cached => "usemem",
+        MemoryType::WriteCombining => "resmem",
+    }
+}
+
+/// The layout's drawing.
+pub(crate) fn drawing(made: &Made) -> Drawing {
+    Drawing {
+        title: format!(
+            "{}: how a VM sees {} of coherent memory",
+            made.profile.title,
+            Size(made.silicon.coherent_memory().len())
+        ),
+        base: made.silicon.memory_base().0,
+        size: made.silicon.coherent_memory().len(),
+        regions: regions(made),
+    }
+}
+
+impl Inspection {
+    fn new(made: &Made) -> Result<Self, Failure> {
+        let endpoint = &made.endpoint;
+        let mut bars = Vec::new();
+        for index in 0..6 {
+            let info = endpoint
+                .region_info(RegionIndex(index))
+                .map_err(|errno| errno.to_string())?;
+            if info.size == 0 {
+                continue;
+            }
+            let memory = match endpoint.region(RegionIndex(index)) {
+                Region::Memory(memory) => Some(memory),
+                Region::Base => None,
+            };
+            let spec = made.silicon.bar(index as u8);
+            bars.push(Bar {
+                index,
+                size: info.size,
+                length: memory.map_or(info.size, |memory| memory.length()),
+                kind: match (memory, spec.map(|spec| spec.space)) {
+                    (Some(_), _) | (None, Some(BarSpace::Memory64)) => "64-bit prefetchable memory",
+                    (None, Some(BarSpace::Io)) => "I/O ports",
+                    (None, _) => "32-bit memory",
+                },
+                memory: memory.map(|memory| memory_name(memory.memory())),
+                base: memory.map(|memory| memory.base().0),
+            });
+        }
+        let profile = made.profile;
+        let readiness = endpoint
+            .variant()
+            .map(|variant| variant.ready_when().to_string());
+        Ok(Self {
+            schema: SCHEMA,
+            profile: profile.name,
+            title: profile.title,
+            device: format!("{:04x}:{:04x}", nvidia::VENDOR_ID, profile.device_id.value),
+            memory: Memory {
+                base: made.silicon.memory_base().0,
+                size: made.silicon.coherent_memory().len(),
+            },
+            variant: endpoint.variant_name(),
+            declined: endpoint.declined().map(|reason| reason.to_string()),
+            readiness,
+            bars,
+            facts: profile
+                .marks()
+                .into_iter()
+                .map(|(what, mark)| match mark {
+                    Mark::Sourced(why) => Fact {
+                        what,
+                        sourced: true,
+                        why,
+                    },
+                    Mark::Assumed(why) => Fact {
+                        what,
+                        sourced: false,
+                        why,
+                    },
+                })
+                .collect(),
+        })
+    }
+
+    fn text(&self) -> String {
+        let mut out = format!("{}: {} [{}]\n", self.profile, self.title, self.device);
+        out += &format!(
+            "coherent memory  {} at {:#x}\n",
+            Size(self.memory.size),
+            self.memory.base
+        );
+        if let Some(variant) = self.variant {
+            out += &format!("variant          {variant}\n");
+        }
+        if let Some(reason) = &self.declined {
+            out += &format!("declined         {reason}\n");
+        }
+        if let Some(readiness) = &self.readiness {
+            out += &format!("ready when       {readiness}\n");
+        }
+        for bar in &self.bars {
+            out += &format!(
+                "BAR{}             {}, {}",
+                bar.index,
+                Size(bar.size),
+                bar.kind
+            );
+            if let (Some(memory), Some(base)) = (bar.memory, bar.base) {
+                out += &format!(": {memory}, {} at {base:#x}", Size(bar.length));
+            }
+            out.push('\n');
+        }
+        let assumed = self.facts.iter().filter(|fact| !fact.sourced).count();
+        out += &format!(
+            "{} of {} facts of the chip have a public source, {assumed} are assumed (--json lists them)\n",
+            self.facts.len() - assumed,
+            self.facts.len()
+        );
+        out
+    }
+}

@@ -1,0 +1,72 @@
+//! `varia serve`: offers a device on a socket until it is told to stop.
+
+use std::{path::Path, sync::Arc};
+
+use varia_serve::{Backend, View};
+use varia_sys::{event::EventFd, socket::Listener};
+use varia_vfio_user::server::Server;
+
+use crate::{
+    Failure,
+    args::{As, ServeArgs},
+    device::{Made, default_socket, make},
+    inspect,
+    size::Size,
+};
+
+/// Serves until SIGINT or SIGTERM.
+pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
+    let view = match args.view {
+        As::Virtual => View::Virtual,
+        As::Physical => View::Physical,
+    };
+    let made = make(
+        &args.device,
+        &args.behaviour,
+        view,
+        args.honour_memory_enable,
+    )?;
+    let path = args
+        .socket
+        .clone()
+        .unwrap_or_else(|| default_socket(made.profile.name));
+    let listener = Listener::bind(&path)?;
+    let stop = EventFd::new()?;
+    let handler = stop.try_clone()?;
+    ctrlc::set_handler(move || {
+        if let Err(error) = handler.trigger() {
+            log::error!("can't stop: {error}");
+        }
+    })?;
+    announce(&made, view, &path);
+    Server::new(Backend::new(Arc::clone(&made.endpoint))).serve_forever(&listener, &stop)?;
+    println!("stopped");
+    Ok(())
+}
+
+/// One line that scripts can wait for, then what is served.
+fn announce(made: &Made, view: View, path: &Path) {
+    let side = match view {
+        View::Virtual => "virtual",
+        View::Physical => "physical",
+    };
+    println!(
+        "serving {} ({side}) on {}",
+        made.profile.name,
+        path.display()
+    );
+    println!(
+        "  coherent memory: {} at {:#x}",
+        Size(made.silicon.coherent_memory().len()),
+        made.silicon.memory_base().0
+    );
+    for region in inspect::regions(made) {
+        println!(
+            "  BAR{} = {} ({}, {})",
+            region.bar,
+            Size(region.size),
+            region.name,
+            Size(region.length)
+        );
+    }
+}
