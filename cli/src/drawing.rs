@@ -40,8 +40,14 @@ const HEIGHT: f64 = 520.0;
 const MEMORY: (f64, f64) = (250.0, 110.0);
 /// Left edge of the first BAR's column, width, and distance to the next.
 const BARS: (f64, f64, f64) = (520.0, 110.0, 210.0);
+/// Right edge of the regions' names.
+const NAMES: f64 = 130.0;
 const CACHED: &str = "#4c8eda";
 const UNCACHED: &str = "#e08e2b";
+
+fn colour(region: &Drawn) -> &'static str {
+    if region.cached { CACHED } else { UNCACHED }
+}
 
 impl Drawing {
     /// The largest thing drawn, in bytes: it has the full height.
@@ -108,40 +114,42 @@ impl Drawing {
                  fill=\"{fill}\" stroke=\"#333\" stroke-width=\"0.7\"/>\n"
             )
         };
-        for (column, region) in self.regions.iter().enumerate() {
-            let fill = if region.cached { CACHED } else { UNCACHED };
+        let place = |column: usize, region: &Drawn| {
             let x = BARS.0 + BARS.2 * column as f64;
-            let from = TOP + region.offset as f64 * scale;
-            let used = region.length as f64 * scale;
-            let (left, right) = (MEMORY.0 + MEMORY.1, x);
-            writeln!(
-                out,
-                "<polygon points=\"{left},{from:.2} {right},{TOP} {right},{:.2} {left},{:.2}\" \
-                 fill=\"{fill}\" opacity=\"0.14\"/>",
-                TOP + used,
-                from + used
+            (
+                x,
+                TOP + region.offset as f64 * scale,
+                region.length as f64 * scale,
             )
-            .expect("writing to a String");
-            out += &rect(MEMORY.0, from, MEMORY.1, used, fill);
-            out += &rect(x, TOP, BARS.1, used, fill);
+        };
+        for (column, region) in self.regions.iter().enumerate() {
+            let (x, y, used) = place(column, region);
+            let left = MEMORY.0 + MEMORY.1;
+            out += &format!(
+                "<polygon points=\"{left},{y:.2} {x},{y:.2} {x},{:.2} {left},{:.2}\" \
+                 fill=\"{}\" opacity=\"0.14\"/>\n",
+                y + used,
+                y + used,
+                colour(region)
+            );
+        }
+        for (column, region) in self.regions.iter().enumerate() {
+            let (x, y, used) = place(column, region);
+            let fill = colour(region);
+            out += &rect(MEMORY.0, y, MEMORY.1, used, fill);
+            out += &rect(x, y, BARS.1, used, fill);
             if region.size > region.length {
                 let padding = (region.size - region.length) as f64 * scale;
-                out += &rect(x, TOP + used, BARS.1, padding, "url(#none)");
+                out += &rect(x, y + used, BARS.1, padding, "url(#none)");
             }
             let head = format!("BAR{} = {}", region.bar, Size(region.size));
-            out += &text(x, TOP - 28.0, "start", "font-weight=\"bold\"", &head);
+            out += &text(x, y - 28.0, "start", "font-weight=\"bold\"", &head);
             let kind = if region.cached { "cached" } else { "uncached" };
             let what = format!("{}, {kind}: {}", region.name, Size(region.length));
-            out += &text(x, TOP - 12.0, "start", &format!("fill=\"{fill}\""), &what);
+            let style = format!("fill=\"{fill}\"");
+            out += &text(x, y - 12.0, "start", &style, &what);
             let label = format!("{} {}", region.name, Size(region.length));
-            let y = (from + used / 2.0 + 4.0).max(from + 12.0 * column as f64 + 4.0);
-            out += &text(
-                right.min(MEMORY.0 - 10.0),
-                y,
-                "end",
-                &format!("fill=\"{fill}\""),
-                &label,
-            );
+            out += &text(NAMES, y + used / 2.0 + 4.0, "end", &style, &label);
         }
         let legend = TOP + HEIGHT + 34.0;
         out += &rect(20.0, legend, 22.0, 14.0, "url(#none)");
