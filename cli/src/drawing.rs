@@ -37,11 +37,11 @@ pub(crate) struct Drawing {
 const TOP: f64 = 96.0;
 const HEIGHT: f64 = 520.0;
 /// Left edge and width of the memory's column.
-const MEMORY: (f64, f64) = (250.0, 110.0);
+const MEMORY: (f64, f64) = (320.0, 110.0);
 /// Left edge of the first BAR's column, width, and distance to the next.
-const BARS: (f64, f64, f64) = (520.0, 110.0, 210.0);
+const BARS: (f64, f64, f64) = (560.0, 110.0, 240.0);
 /// Right edge of the regions' names.
-const NAMES: f64 = 130.0;
+const NAMES: f64 = 190.0;
 const CACHED: &str = "#4c8eda";
 const UNCACHED: &str = "#e08e2b";
 
@@ -64,7 +64,7 @@ impl Drawing {
     /// The drawing as an SVG document.
     pub(crate) fn svg(&self) -> String {
         let scale = HEIGHT / self.tallest() as f64;
-        let width = BARS.0 + BARS.2 * self.regions.len() as f64 + 20.0;
+        let width = BARS.0 + BARS.2 * self.regions.len() as f64 + 30.0;
         let mut out = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {}\" \
              font-family=\"sans-serif\" font-size=\"13\">\n\
