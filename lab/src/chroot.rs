@@ -9,6 +9,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use crate::command;
 use crate::error::{LabError, Result};
@@ -121,13 +122,9 @@ impl Chroot {
     /// [`LabError::UserNamespaces`] with what was said.
     pub fn check() -> Result<()> {
         let mut command = Command::new("unshare");
-        command.args([
-            "--map-root-user",
-            "--mount",
-            "/bin/sh",
-            "-c",
-            "mount -t tmpfs varia /mnt",
-        ]);
+        command
+            .args(namespaces())
+            .args(["/bin/sh", "-c", "mount -t tmpfs varia /mnt"]);
         match command::run(&mut command) {
             Err(LabError::Command { output, .. }) => Err(LabError::UserNamespaces {
                 detail: output.trim().to_owned(),
@@ -168,6 +165,22 @@ pub fn compile_asl(source: &str) -> Result<Vec<u8>> {
         .run(["iasl", "table.asl"])?;
     let table = scratch.path().join("table.aml");
     std::fs::read(&table).map_err(LabError::file("read", &table))
+}
+
+/// What `unshare` is asked for: an ordinary user becomes root in a namespace of its own;
+/// root needs none, if it may mount at all.
+fn namespaces() -> &'static [&'static str] {
+    static CHOICE: OnceLock<&[&str]> = OnceLock::new();
+    CHOICE.get_or_init(|| {
+        let alone = ["--mount", "true"];
+        if rustix::process::geteuid().is_root()
+            && command::run(Command::new("unshare").args(alone)).is_ok()
+        {
+            &["--mount"]
+        } else {
+            &["--map-root-user", "--mount"]
+        }
+    })
 }
 
 /// Tells a refusal of namespaces from a failure of the command itself, by trying.

@@ -158,9 +158,12 @@ pub fn report() -> Result<String> {
 }
 
 fn existing(cache: &Cache, set: Set) -> Result<Option<Tree>> {
+    let suites = suites()?;
     match current(cache)? {
-        Some(generation) => find(cache, set, &generation),
-        None => Ok(None),
+        Some(generation) if suites.iter().any(|suite| suite.name() == generation.suite) => {
+            find(cache, set, &generation)
+        }
+        _ => Ok(None),
     }
 }
 
@@ -237,10 +240,24 @@ fn settled(cache: &Cache) -> Result<Option<(Apt, Generation)>> {
     Ok(apt.is_fresh().then_some((apt, generation)))
 }
 
+/// The suites to try: the one that `VARIA_SUITE` names, or all.
+fn suites() -> Result<Vec<Suite>> {
+    let Ok(wanted) = std::env::var("VARIA_SUITE") else {
+        return Ok(Suite::ALL.to_vec());
+    };
+    match Suite::ALL.into_iter().find(|suite| suite.name() == wanted) {
+        Some(suite) => Ok(vec![suite]),
+        None => Err(LabError::missing(
+            format!("the lab knows no suite {wanted:?}"),
+            "set VARIA_SUITE to forky or trixie-backports, or not at all",
+        )),
+    }
+}
+
 /// The first suite that has a kernel and a QEMU for the lab.
 fn choose_suite(cache: &Cache, force: bool) -> Result<(Apt, Generation)> {
     let mut refusals = Vec::new();
-    for suite in Suite::ALL {
+    for suite in suites()? {
         let apt = Apt::open(cache.root(), suite)?;
         let found = apt.update(force).and_then(|()| {
             let kernel = newest_kernel(&apt)?;
