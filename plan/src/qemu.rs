@@ -113,15 +113,20 @@ impl Machine {
                 format!("pcie-root-port,id={id}.port,chassis={}", slot + 1),
             );
             push("device", device(gpu));
-            for node in gpu.nodes.clone() {
-                push(
-                    "object",
-                    format!("acpi-generic-initiator,id={id}.gi{node},pci-dev={id},node={node}"),
-                );
+            for initiator in initiators(gpu) {
+                push("object", initiator);
             }
         }
         Ok(args)
     }
+}
+
+/// The Generic Initiator objects that tie a GPU's nodes to its PCI function, one for each node.
+pub fn initiators(gpu: &CoherentMemory) -> impl Iterator<Item = String> {
+    let id = &gpu.device.id;
+    gpu.nodes.clone().map(move |node| {
+        format!("acpi-generic-initiator,id={id}.gi{node},pci-dev={id},node={node}")
+    })
 }
 
 /// The device in QEMU's JSON form, which is the only one that takes a socket.

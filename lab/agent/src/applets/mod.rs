@@ -6,12 +6,13 @@
 use std::process::ExitCode;
 
 mod hexcopy;
+mod pci_memory;
 
 /// An applet: it gets the arguments after its name.
 pub type Applet = fn(&[String]) -> ExitCode;
 
 /// Every applet with its name.
-const TABLE: &[(&str, Applet)] = &[("hexcopy", hexcopy::run)];
+const TABLE: &[(&str, Applet)] = &[("hexcopy", hexcopy::run), ("pci-memory", pci_memory::run)];
 
 /// The applet with this name.
 #[must_use]
