@@ -116,7 +116,7 @@ pub fn workspace() -> &'static Path {
 /// Where build results go: `CARGO_TARGET_DIR`, or `target` in the workspace.
 #[must_use]
 pub fn target_folder() -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+    workspace().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
 /// This machine's cargo, in the workspace, with a clean idea of what to build.
