@@ -12,6 +12,7 @@ use crate::{
     args::InspectArgs,
     device::{Made, make},
     drawing::{Drawing, Drawn},
+    print,
     size::Size,
 };
 
@@ -65,13 +66,13 @@ struct Fact {
 pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
     let made = make(&args.device, &args.behaviour, View::Virtual, false)?;
     let inspection = Inspection::new(&made)?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&inspection)?);
+    let mut text = if args.json {
+        serde_json::to_string_pretty(&inspection)? + "\n"
     } else {
-        print!("{}", inspection.text());
-        if !regions(&made).is_empty() {
-            println!("\n{}", drawing(&made).text(24));
-        }
+        inspection.text()
+    };
+    if !args.json && !regions(&made).is_empty() {
+        text += &format!("\n{}", drawing(&made).text(24));
     }
     if let Some(path) = &args.svg {
         std::fs::write(path, drawing(&made).svg()).map_err(|error| {
@@ -81,10 +82,10 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
             )
         })?;
         if !args.json {
-            println!("drawn to {}", path.display());
+            text += &format!("\ndrawn to {}\n", path.display());
         }
     }
-    Ok(())
+    print(&text)
 }
 
 /// The memory regions that the variant makes, usemem first.

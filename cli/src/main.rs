@@ -17,7 +17,10 @@ mod run;
 mod serve;
 mod size;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::Parser;
 
@@ -43,3 +46,12 @@ fn main() -> ExitCode {
 
 /// Anything that ends a command; its text says what was wrong and what to do.
 pub(crate) type Failure = Box<dyn std::error::Error>;
+
+/// Prints to standard output; a reader that has gone is no error.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

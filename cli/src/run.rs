@@ -16,7 +16,7 @@ use crate::{
     Failure,
     args::RunArgs,
     device::{Made, default_socket, make},
-    inspect, qemu,
+    inspect, print, qemu,
 };
 
 /// Serves the device to a QEMU that it starts, until that ends.
@@ -29,13 +29,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
             .qemu
             .clone()
             .unwrap_or_else(|| format!("qemu-system-{}", args.arch).into());
-        println!(
+        let text = format!(
             "varia serve {} --socket {} &\n{} {}",
             made.profile.name,
             shell_words::quote(&socket.to_string_lossy()),
             shell_words::quote(&program.to_string_lossy()),
             shell_words::join(&arguments)
         );
+        print(&(text + "\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
     let directory = tempfile::Builder::new().prefix("varia-").tempdir()?;

@@ -10,7 +10,7 @@ use crate::{
     Failure,
     args::{As, ServeArgs},
     device::{Made, default_socket, make},
-    inspect,
+    inspect, print,
     size::Size,
 };
 
@@ -38,35 +38,30 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
             log::error!("can't stop: {error}");
         }
     })?;
-    announce(&made, view, &path);
+    announce(&made, view, &path)?;
     Server::new(Backend::new(Arc::clone(&made.endpoint))).serve_forever(&listener, &stop)?;
-    println!("stopped");
-    Ok(())
+    print("stopped\n")
 }
 
 /// One line that scripts can wait for, then what is served.
-fn announce(made: &Made, view: View, path: &Path) {
+fn announce(made: &Made, view: View, path: &Path) -> Result<(), Failure> {
     let side = match view {
         View::Virtual => "virtual",
         View::Physical => "physical",
     };
-    println!(
-        "serving {} ({side}) on {}",
+    let mut text = format!(
+        "serving {} ({side}) on {}\n",
         made.profile.name,
         path.display()
     );
-    println!(
-        "  coherent memory: {} at {:#x}",
+    text += &format!(
+        "  coherent memory: {} at {:#x}\n",
         Size(made.silicon.coherent_memory().len()),
         made.silicon.memory_base().0
     );
     for region in inspect::regions(made) {
-        println!(
-            "  BAR{} = {} ({}, {})",
-            region.bar,
-            Size(region.size),
-            region.name,
-            Size(region.length)
-        );
+        let (size, length) = (Size(region.size), Size(region.length));
+        text += &format!("  BAR{} = {size} ({}, {length})\n", region.bar, region.name);
     }
+    print(&text)
 }

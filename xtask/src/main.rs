@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use varia_lab::Arch;
 
+mod demo;
 mod lab;
 mod modules;
 mod test;
@@ -23,6 +24,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve an emulated GH200 and show what a virtual machine sees of it.
+    Demo {
+        /// The guest's architecture: aarch64 or x86_64.
+        #[arg(long, default_value = "aarch64", value_parser = arch)]
+        arch: Arch,
+    },
     /// Run every test, those in virtual machines included.
     Test {
         /// Leave out the tests that need virtual machines.
@@ -49,6 +56,7 @@ enum Command {
 fn main() -> ExitCode {
     env_logger::init();
     let outcome = match Arguments::parse().command {
+        Command::Demo { arch } => demo::run(arch),
         Command::Test { no_vm: true, rest } => test::without_machines(&rest),
         Command::Test { no_vm: false, rest } => test::all(&rest),
         Command::Soak { count } => test::soak(count),
