@@ -39,7 +39,7 @@ pub fn ours_with(arch: Arch, features: &[&str]) -> Result<PathBuf> {
         name.push_str(feature);
     }
     let script = workspace().join("kernel/build.sh");
-    build(&tools, arch, &name, &SOURCES, |out| {
+    build(&tools, arch, &name, MODULE, &SOURCES, |out| {
         let argv = [
             script.into_os_string(),
             arch.debian().into(),
@@ -61,16 +61,59 @@ pub fn original(arch: Arch) -> Result<PathBuf> {
     let tools = packages::ensure(Set::Tools)?;
     let source = source_archive(&tools)?;
     let script = workspace().join("kernel/original.sh");
-    build(&tools, arch, "original", &["kernel/original.sh"], |out| {
-        let argv = [
-            script.into_os_string(),
-            arch.debian().into(),
-            headers(&tools, arch).into(),
-            source.into(),
-            out.into(),
-        ];
-        (argv.to_vec(), Vec::new())
-    })
+    build(
+        &tools,
+        arch,
+        "original",
+        MODULE,
+        &["kernel/original.sh"],
+        |out| {
+            let argv = [
+                script.into_os_string(),
+                arch.debian().into(),
+                headers(&tools, arch).into(),
+                source.into(),
+                out.into(),
+            ];
+            (argv.to_vec(), Vec::new())
+        },
+    )
+}
+
+/// `varia_position.ko`, which shows a test the file positions that a driver leaves behind.
+///
+/// # Errors
+/// As for [`ours`].
+pub fn position(arch: Arch) -> Result<PathBuf> {
+    let tools = packages::ensure(Set::Tools)?;
+    let source = workspace().join("lab/position");
+    build(
+        &tools,
+        arch,
+        "position",
+        "varia_position.ko",
+        &["lab/position"],
+        |out| {
+            let script = "cp \"$1\"/* \"$2\" && exec make -s -C \"$3\" M=\"$2\" ARCH=\"$4\" \
+                      CROSS_COMPILE=\"$5\" modules";
+            let prefix = match arch {
+                Arch::Aarch64 => "aarch64-linux-gnu-",
+                Arch::X86_64 => "",
+            };
+            let argv = vec![
+                "sh".into(),
+                "-ec".into(),
+                script.into(),
+                "position".into(),
+                source.into(),
+                out.into(),
+                headers(&tools, arch).into(),
+                arch.debian().into(),
+                prefix.into(),
+            ];
+            (argv, Vec::new())
+        },
+    )
 }
 
 /// The kernel's headers, as the tools' root has them.
@@ -106,6 +149,7 @@ fn build(
     tools: &Tree,
     arch: Arch,
     name: &str,
+    file: &str,
     sources: &[&str],
     call: impl FnOnce(&Path) -> (Vec<std::ffi::OsString>, Vec<(String, String)>),
 ) -> Result<PathBuf> {
@@ -120,7 +164,7 @@ fn build(
     for source in sources {
         digest(&workspace().join(source), &mut seen)?;
     }
-    let (module, stamp) = (out.join(MODULE), out.join("stamp"));
+    let (module, stamp) = (out.join(file), out.join("stamp"));
     if module.is_file() && fs::read_to_string(&stamp).is_ok_and(|known| known == seen) {
         return Ok(module);
     }

@@ -5,14 +5,20 @@
 
 use std::process::ExitCode;
 
+mod differential;
 mod hexcopy;
 mod pci_memory;
+mod vfio;
 
 /// An applet: it gets the arguments after its name.
 pub type Applet = fn(&[String]) -> ExitCode;
 
 /// Every applet with its name.
-const TABLE: &[(&str, Applet)] = &[("hexcopy", hexcopy::run), ("pci-memory", pci_memory::run)];
+const TABLE: &[(&str, Applet)] = &[
+    ("differential", differential::run),
+    ("hexcopy", hexcopy::run),
+    ("pci-memory", pci_memory::run),
+];
 
 /// The applet with this name.
 #[must_use]
