@@ -9,6 +9,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::arch::Arch;
@@ -236,13 +237,30 @@ impl Apt {
                 .map_err(LabError::file("create", &link))?;
         }
         let title = format!("unpack {what}: packages");
-        let mut progress = Progress::start(title, Unit::Items, debs.len() as u64);
-        for deb in debs {
-            let file = self.archives().join(&deb.file);
-            command::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(root))?;
-            progress.advance();
-        }
-        progress.finish();
+        let progress = Mutex::new(Progress::start(title, Unit::Items, debs.len() as u64));
+        let queue = Mutex::new(debs.iter());
+        let work = || -> Result<()> {
+            // The queue is locked for the length of this statement only.
+            while let Some(deb) = { lock(&queue).next() } {
+                let file = self.archives().join(&deb.file);
+                command::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(root))?;
+                lock(&progress).advance();
+            }
+            Ok(())
+        };
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().try_for_each(|worker| {
+                worker
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        })?;
+        progress
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .finish();
         // The alternatives system would make this link; no maintainer script has run.
         if root.join("usr/bin/mawk").exists() && !root.join("usr/bin/awk").exists() {
             let link = root.join("usr/bin/awk");
@@ -370,6 +388,10 @@ impl Apt {
         let path = self.folder.join(name);
         fs::write(&path, text).map_err(LabError::file("write", &path))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The architecture of this machine, as packages for it are named.
