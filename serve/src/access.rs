@@ -3,12 +3,15 @@
 //! Readiness is looked at, and memory touched, inside one shared hold of the core's memory lock;
 //! sleeping happens outside of it. Nothing here decides: pieces, looks and sleeps are the
 //! variant's answers.
+//!
+//! An access does not sleep: it is an attempt, which either comes to an end or says how long to
+//! leave the device alone. The protocol's server serves other requests meanwhile.
 
 use varia_core::{ConfigRegister, Core, MemoryGuard};
 use varia_spec::Errno;
 use varia_variant::{
-    After, Before, Begin, Direction, MemoryRegion, Millis, Register, Sample, SegmentKind, Variant,
-    Wait,
+    After, Before, Begin, Direction, MemoryRegion, Millis, Monotonic, Register, Sample,
+    SegmentKind, Variant, Wait,
     ready::{MAX_REGISTERS, Registers},
 };
 
@@ -70,66 +73,113 @@ fn read_registers(
     Ok(values)
 }
 
-/// Waits until the device is ready, and answers with the hold in which it is so.
-///
-/// `patience` limits the whole wait, whatever the variant would allow: `ETIMEDOUT`.
-pub(crate) fn wait_until_ready<'a>(
+/// What came of an attempt to use the device's memory.
+pub(crate) enum Attempt<'a> {
+    /// It is ready, in this hold.
+    Ready(MemoryGuard<'a>),
+    /// It is not; look again after this long.
+    Wait(Millis),
+}
+
+/// One look, and the hold in which the device is ready if it is.
+pub(crate) fn attempt<'a>(
     core: &'a Core,
     variant: &dyn Variant,
     wait: &mut Wait,
     clock: &dyn Clock,
-    patience: Option<Millis>,
-) -> Result<MemoryGuard<'a>, Errno> {
-    let limit = patience.map(|patience| clock.now().after(patience));
-    loop {
-        let guard = core.memory();
-        match look(core, &guard, variant, wait, clock)? {
-            Look::Ready => return Ok(guard),
-            Look::Sleep(time) => {
-                drop(guard);
-                if limit.is_some_and(|limit| clock.now().after(time) > limit) {
-                    return Err(Errno::ETIMEDOUT);
-                }
-                clock.sleep(time);
-            }
-        }
-    }
+) -> Result<Attempt<'a>, Errno> {
+    let guard = core.memory();
+    Ok(match look(core, &guard, variant, wait, clock)? {
+        Look::Ready => Attempt::Ready(guard),
+        Look::Sleep(time) => Attempt::Wait(time),
+    })
+}
+
+/// One operation's wait for the device, by value: one deadline over all its attempts.
+#[derive(Clone, Copy, Debug)]
+pub struct Operation {
+    wait: Wait,
+    /// When this runtime's patience ends, whatever the variant would allow.
+    limit: Monotonic,
+}
+
+/// What came of an attempt at an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// It is done, with so many bytes.
+    Done(usize),
+    /// Nothing was done: the device is not ready. Try again after this long.
+    Wait(Millis),
+}
+
+/// An access that has been let in.
+struct Begun<'a> {
+    /// Bytes, clipped to the region.
+    count: usize,
+    /// The hold in which it is carried out.
+    guard: MemoryGuard<'a>,
 }
 
 impl Endpoint {
-    /// Starts an access: its clipped count, and the hold in which it is carried out.
+    /// A user's operation has arrived: its wait, if it comes to one, is measured from now.
+    pub fn arrived(&self) -> Operation {
+        Operation {
+            wait: Wait::default(),
+            limit: self.options.clock.now().after(self.options.patience),
+        }
+    }
+
+    /// Makes attempts until one comes to an end, sleeping between them.
+    pub(crate) fn finish(
+        &self,
+        mut attempt: impl FnMut(&mut Operation) -> Result<Progress, Errno>,
+    ) -> Result<usize, Errno> {
+        let mut operation = self.arrived();
+        loop {
+            match attempt(&mut operation)? {
+                Progress::Done(count) => return Ok(count),
+                Progress::Wait(time) => self.options.clock.sleep(time),
+            }
+        }
+    }
+
+    /// Starts an access: its clipped count, and the hold in which it is carried out; or how long
+    /// to wait.
     fn begin(
         &self,
         memory: &MemoryRegion,
         direction: Direction,
         offset: u64,
         count: usize,
-    ) -> Result<(usize, MemoryGuard<'_>), Errno> {
+        operation: &mut Operation,
+    ) -> Result<Result<Begun<'_>, Millis>, Errno> {
         let (clipped, needs_ready) = match memory.begin(direction, offset, count as u64) {
             Begin::Refuse(errno) => return Err(errno),
             Begin::Serve { count, needs_ready } => (count, needs_ready),
         };
         let guard = match (&self.variant, needs_ready) {
             (Some(variant), true) => {
-                let Options { clock, patience } = self.waiting();
-                wait_until_ready(
-                    &self.core,
-                    &**variant,
-                    &mut Wait::default(),
-                    clock,
-                    Some(patience),
-                )?
+                let clock = &*self.options.clock;
+                match attempt(&self.core, &**variant, &mut operation.wait, clock)? {
+                    Attempt::Ready(guard) => guard,
+                    Attempt::Wait(time) if clock.now().after(time) <= operation.limit => {
+                        return Ok(Err(time));
+                    }
+                    Attempt::Wait(_) => {
+                        log::warn!(
+                            "the device is not ready after {} s, so an access fails; the next one \
+                             looks again. It is ready when {}",
+                            self.options.patience.0 / 1000,
+                            variant.ready_when()
+                        );
+                        return Err(Errno::ETIMEDOUT);
+                    }
+                }
             }
             _ => self.core.memory(),
         };
-        Ok((usize::try_from(clipped).unwrap_or(count).min(count), guard))
-    }
-
-    fn waiting(&self) -> Options<'_> {
-        Options {
-            clock: &*self.options.clock,
-            patience: self.options.patience,
-        }
+        let count = usize::try_from(clipped).unwrap_or(count).min(count);
+        Ok(Ok(Begun { count, guard }))
     }
 
     pub(crate) fn memory_read(
@@ -137,8 +187,13 @@ impl Endpoint {
         memory: &MemoryRegion,
         offset: u64,
         data: &mut [u8],
-    ) -> Result<usize, Errno> {
-        let (count, guard) = self.begin(memory, Direction::Read, offset, data.len())?;
+        operation: &mut Operation,
+    ) -> Result<Progress, Errno> {
+        let begun = self.begin(memory, Direction::Read, offset, data.len(), operation)?;
+        let Begun { count, guard } = match begun {
+            Ok(begun) => begun,
+            Err(time) => return Ok(Progress::Wait(time)),
+        };
         let mut rest = data.get_mut(..count).unwrap_or_default();
         let mut at = offset;
         while !rest.is_empty() {
@@ -151,7 +206,7 @@ impl Endpoint {
             at += segment.len;
             rest = later;
         }
-        Ok(count)
+        Ok(Progress::Done(count))
     }
 
     pub(crate) fn memory_write(
@@ -159,8 +214,13 @@ impl Endpoint {
         memory: &MemoryRegion,
         offset: u64,
         data: &[u8],
-    ) -> Result<usize, Errno> {
-        let (count, guard) = self.begin(memory, Direction::Write, offset, data.len())?;
+        operation: &mut Operation,
+    ) -> Result<Progress, Errno> {
+        let begun = self.begin(memory, Direction::Write, offset, data.len(), operation)?;
+        let Begun { count, guard } = match begun {
+            Ok(begun) => begun,
+            Err(time) => return Ok(Progress::Wait(time)),
+        };
         let mut rest = data.get(..count).unwrap_or_default();
         let mut at = offset;
         while !rest.is_empty() {
@@ -175,14 +235,8 @@ impl Endpoint {
             at += segment.len;
             rest = later;
         }
-        Ok(count)
+        Ok(Progress::Done(count))
     }
-}
-
-/// What [`Endpoint::begin`] needs of the options.
-struct Options<'a> {
-    clock: &'a dyn Clock,
-    patience: Millis,
 }
 
 fn split_mut(data: &mut [u8], len: u64) -> (&mut [u8], &mut [u8]) {

@@ -1,6 +1,6 @@
 //! An endpoint as the vfio-user server wants it: units and types translated, nothing decided.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use varia_core::{IrqAction, IrqData, Trigger};
 use varia_spec::{
@@ -12,7 +12,10 @@ use varia_vfio_user::backend::{
     self, DeviceInfo, DmaRegion, IrqInfo, IrqSet, RegionInfo, SparseArea,
 };
 
-use crate::endpoint::Endpoint;
+use crate::{
+    access::{Operation, Progress},
+    endpoint::Endpoint,
+};
 
 /// An endpoint behind a socket. The endpoint is opened when a client has connected and closed when
 /// it has gone; the device's memory stays.
@@ -44,7 +47,22 @@ impl Trigger for Event {
     }
 }
 
+impl From<Progress> for backend::Progress {
+    fn from(progress: Progress) -> Self {
+        match progress {
+            Progress::Done(count) => Self::Done(count),
+            Progress::Wait(time) => Self::Wait(Duration::from_millis(time.0)),
+        }
+    }
+}
+
 impl backend::Backend for Backend {
+    type Wait = Operation;
+
+    fn arrived(&self) -> Operation {
+        self.endpoint.arrived()
+    }
+
     fn info(&self) -> DeviceInfo {
         let info = self.endpoint.info();
         DeviceInfo {
@@ -113,12 +131,30 @@ impl backend::Backend for Backend {
             .set_irqs(IrqIndex(set.index), action, set.start, set.count, data)
     }
 
-    fn region_read(&self, region: u32, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
-        self.endpoint.read(RegionIndex(region), offset, buf)
+    fn region_read(
+        &self,
+        region: u32,
+        offset: u64,
+        buf: &mut [u8],
+        wait: &mut Operation,
+    ) -> Result<backend::Progress, Errno> {
+        let progress = self
+            .endpoint
+            .try_read(RegionIndex(region), offset, buf, wait)?;
+        Ok(progress.into())
     }
 
-    fn region_write(&self, region: u32, offset: u64, data: &[u8]) -> Result<usize, Errno> {
-        self.endpoint.write(RegionIndex(region), offset, data)
+    fn region_write(
+        &self,
+        region: u32,
+        offset: u64,
+        data: &[u8],
+        wait: &mut Operation,
+    ) -> Result<backend::Progress, Errno> {
+        let progress = self
+            .endpoint
+            .try_write(RegionIndex(region), offset, data, wait)?;
+        Ok(progress.into())
     }
 
     /// The silicon models do not master the bus, so that nothing is kept of a mapping.
@@ -132,10 +168,8 @@ impl backend::Backend for Backend {
         self.endpoint.reset()
     }
 
-    fn connected(&self) {
-        if let Err(errno) = self.endpoint.open() {
-            log::error!("the device can't be opened: {errno}");
-        }
+    fn connected(&self) -> Result<(), Errno> {
+        self.endpoint.open()
     }
 
     fn disconnected(&self) {

@@ -14,7 +14,7 @@ use varia_variant::{
 use varia_variants::AnyVariant;
 
 use crate::{
-    access::wait_until_ready,
+    access::{Attempt, Operation, Progress, attempt},
     clock::{Clock, SystemClock},
     discover,
 };
@@ -140,15 +140,7 @@ impl Endpoint {
         let hook = Arc::clone(&variant);
         core.on_reset(move || hook.reset_done());
         core.open().map_err(Error::Dead)?;
-        // The hold that comes back must end before the core is closed.
-        let ready = wait_until_ready(
-            &core,
-            &*variant,
-            &mut Wait::default(),
-            &*options.clock,
-            None,
-        )
-        .map(drop);
+        let ready = wait_until_ready(&core, &*variant, &*options.clock);
         core.close();
         ready.map_err(Error::NotReady)?;
         if let Outcome::Fail(refusal) = variant.outcome() {
@@ -260,29 +252,61 @@ impl Endpoint {
         }
     }
 
-    /// Reads a region. Answers how many bytes of `data` it filled.
+    /// Reads a region. Answers how many bytes of `data` it filled. Sleeps while the device is not
+    /// ready; [`try_read`](Self::try_read) does not.
     ///
     /// # Errors
     /// As the kernel's driver: `EINVAL`, `EIO`, `ENODEV`; `ETIMEDOUT` when the device is not ready
     /// within the patience of this runtime.
     pub fn read(&self, index: RegionIndex, offset: u64, data: &mut [u8]) -> Result<usize, Errno> {
-        match self.region(index) {
-            Region::Memory(memory) => self.memory_read(&memory, offset, data),
-            Region::Base if index == RegionIndex::CONFIG => self.config_read(offset, data),
-            Region::Base => self.core.region_read(index, offset, data),
-        }
+        self.finish(|operation| self.try_read(index, offset, data, operation))
     }
 
-    /// Writes a region. Answers how many bytes of `data` it took.
+    /// Writes a region. Answers how many bytes of `data` it took. Sleeps while the device is not
+    /// ready; [`try_write`](Self::try_write) does not.
     ///
     /// # Errors
     /// As [`Endpoint::read`].
     pub fn write(&self, index: RegionIndex, offset: u64, data: &[u8]) -> Result<usize, Errno> {
-        match self.region(index) {
-            Region::Memory(memory) => self.memory_write(&memory, offset, data),
+        self.finish(|operation| self.try_write(index, offset, data, operation))
+    }
+
+    /// An attempt at reading a region.
+    ///
+    /// # Errors
+    /// As [`Endpoint::read`].
+    pub fn try_read(
+        &self,
+        index: RegionIndex,
+        offset: u64,
+        data: &mut [u8],
+        operation: &mut Operation,
+    ) -> Result<Progress, Errno> {
+        let count = match self.region(index) {
+            Region::Memory(memory) => return self.memory_read(&memory, offset, data, operation),
+            Region::Base if index == RegionIndex::CONFIG => self.config_read(offset, data),
+            Region::Base => self.core.region_read(index, offset, data),
+        };
+        count.map(Progress::Done)
+    }
+
+    /// An attempt at writing a region.
+    ///
+    /// # Errors
+    /// As [`Endpoint::read`].
+    pub fn try_write(
+        &self,
+        index: RegionIndex,
+        offset: u64,
+        data: &[u8],
+        operation: &mut Operation,
+    ) -> Result<Progress, Errno> {
+        let count = match self.region(index) {
+            Region::Memory(memory) => return self.memory_write(&memory, offset, data, operation),
             Region::Base if index == RegionIndex::CONFIG => self.config_write(offset, data),
             Region::Base => self.core.region_write(index, offset, data),
-        }
+        };
+        count.map(Progress::Done)
     }
 
     /// The base's bytes first, then the variant's in their place.
@@ -332,5 +356,16 @@ impl Endpoint {
             variant.reset_requested();
         }
         self.core.reset()
+    }
+}
+
+/// Waits as long as the variant allows.
+fn wait_until_ready(core: &Core, variant: &dyn Variant, clock: &dyn Clock) -> Result<(), Errno> {
+    let mut wait = Wait::default();
+    loop {
+        match attempt(core, variant, &mut wait, clock)? {
+            Attempt::Ready(_) => return Ok(()),
+            Attempt::Wait(time) => clock.sleep(time),
+        }
     }
 }

@@ -16,6 +16,7 @@ pub mod clock;
 pub mod discover;
 pub mod endpoint;
 
+pub use access::{Operation, Progress};
 pub use backend::Backend;
 pub use clock::{Clock, SystemClock};
 pub use endpoint::{Endpoint, Error, Info, Options};

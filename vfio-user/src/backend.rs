@@ -1,6 +1,7 @@
 //! What a server serves: a device, behind one trait.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use varia_spec::errno::Errno;
 use varia_sys::event::EventFd;
@@ -90,14 +91,38 @@ pub struct DmaRegion {
     pub fd: Option<OwnedFd>,
 }
 
+/// What came of an attempt at a region access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// So many bytes were read or written.
+    Done(usize),
+    /// Nothing was done yet; the device wants to be asked again after this
+    /// long.
+    Wait(Duration),
+}
+
 /// A device that a server offers.
 ///
 /// All methods take `&self`; while a client is connected they are called from
-/// one thread, the connection's, in the order of the client's messages. A
-/// request that takes longer than the client's patience (5 s in QEMU) costs the
-/// client its device, so a wait for readiness has to be shorter or to fail. An
-/// [`Errno`] becomes the error of the reply; zero bytes or regions never do.
+/// one thread, the connection's. None of them may block: a client gives its
+/// device up when a reply takes too long (5 s in QEMU). A region access that
+/// has to wait says so, with [`Progress::Wait`]; the server serves other
+/// requests meanwhile and makes another attempt.
+///
+/// The order is that of the client's messages, but for two that overlap: a
+/// request that comes while another waits for its reply may be served first. A
+/// posted write has no reply that a client could wait for, so everything behind
+/// one keeps its order.
+///
+/// An [`Errno`] becomes the error of the reply; zero bytes or regions never do.
 pub trait Backend: Send + Sync {
+    /// What a region access remembers from one attempt to the next: since when
+    /// it waits, and how long it may.
+    type Wait: Send;
+
+    /// A region access has arrived. Its [`Wait`](Self::Wait) begins now.
+    fn arrived(&self) -> Self::Wait;
+
     /// The device's flags, and how many regions and interrupt indices it has.
     fn info(&self) -> DeviceInfo;
 
@@ -112,10 +137,22 @@ pub trait Backend: Send + Sync {
 
     /// Fill `buf` from `offset` of a region, and say how many bytes were read.
     /// `region` is below `num_regions`; `offset` is any, `buf` may be empty.
-    fn region_read(&self, region: u32, offset: u64, buf: &mut [u8]) -> Result<usize, Errno>;
+    fn region_read(
+        &self,
+        region: u32,
+        offset: u64,
+        buf: &mut [u8],
+        wait: &mut Self::Wait,
+    ) -> Result<Progress, Errno>;
 
     /// Write `data` at `offset` of a region, and say how many bytes were.
-    fn region_write(&self, region: u32, offset: u64, data: &[u8]) -> Result<usize, Errno>;
+    fn region_write(
+        &self,
+        region: u32,
+        offset: u64,
+        data: &[u8],
+        wait: &mut Self::Wait,
+    ) -> Result<Progress, Errno>;
 
     /// The client makes memory reachable. No two mappings overlap.
     fn dma_map(&self, region: DmaRegion) -> Result<(), Errno>;
@@ -126,8 +163,12 @@ pub trait Backend: Send + Sync {
     /// Reset the device.
     fn reset(&self) -> Result<(), Errno>;
 
-    /// A client has finished its negotiation.
-    fn connected(&self) {}
+    /// A client has proposed a version that suits. An error is told to it, and
+    /// costs it its connection; [`disconnected`](Self::disconnected) is then not
+    /// called.
+    fn connected(&self) -> Result<(), Errno> {
+        Ok(())
+    }
 
     /// The client has gone, and its mappings were taken away. Its eventfds have
     /// to be dropped here; the device keeps its state.
@@ -135,6 +176,10 @@ pub trait Backend: Send + Sync {
 }
 
 impl<B: Backend + ?Sized> Backend for std::sync::Arc<B> {
+    type Wait = B::Wait;
+    fn arrived(&self) -> Self::Wait {
+        (**self).arrived()
+    }
     fn info(&self) -> DeviceInfo {
         (**self).info()
     }
@@ -147,11 +192,23 @@ impl<B: Backend + ?Sized> Backend for std::sync::Arc<B> {
     fn set_irqs(&self, set: IrqSet) -> Result<(), Errno> {
         (**self).set_irqs(set)
     }
-    fn region_read(&self, region: u32, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
-        (**self).region_read(region, offset, buf)
+    fn region_read(
+        &self,
+        region: u32,
+        offset: u64,
+        buf: &mut [u8],
+        wait: &mut Self::Wait,
+    ) -> Result<Progress, Errno> {
+        (**self).region_read(region, offset, buf, wait)
     }
-    fn region_write(&self, region: u32, offset: u64, data: &[u8]) -> Result<usize, Errno> {
-        (**self).region_write(region, offset, data)
+    fn region_write(
+        &self,
+        region: u32,
+        offset: u64,
+        data: &[u8],
+        wait: &mut Self::Wait,
+    ) -> Result<Progress, Errno> {
+        (**self).region_write(region, offset, data, wait)
     }
     fn dma_map(&self, region: DmaRegion) -> Result<(), Errno> {
         (**self).dma_map(region)
@@ -162,8 +219,8 @@ impl<B: Backend + ?Sized> Backend for std::sync::Arc<B> {
     fn reset(&self) -> Result<(), Errno> {
         (**self).reset()
     }
-    fn connected(&self) {
-        (**self).connected();
+    fn connected(&self) -> Result<(), Errno> {
+        (**self).connected()
     }
     fn disconnected(&self) {
         (**self).disconnected();

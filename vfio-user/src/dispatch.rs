@@ -4,12 +4,13 @@
 //! client gets it as an error reply and stays connected.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use varia_spec::errno::Errno;
 use varia_spec::vfio::{REGION_INFO_LEN, irq_set, region_flags};
 use varia_sys::event::EventFd;
 
-use crate::backend::{Backend, DmaRegion, IrqAction, IrqData, IrqSet};
+use crate::backend::{Backend, DmaRegion, IrqAction, IrqData, IrqSet, Progress};
 use crate::dma::DmaTable;
 use crate::payload::{
     DMA_READ, DMA_UNMAP_ALL, DMA_WRITE, DmaMap, DmaUnmap, InfoQuery, IrqInfo, MultiWrite,
@@ -24,6 +25,36 @@ pub(crate) struct Answer {
     pub(crate) fds: Vec<OwnedFd>,
 }
 
+/// What came of an attempt at a request.
+#[derive(Debug)]
+pub(crate) enum Handled {
+    /// It is done.
+    Answered(Answer),
+    /// The device wants to be asked again after this long.
+    Waits(Duration),
+}
+
+impl From<Answer> for Handled {
+    fn from(answer: Answer) -> Self {
+        Self::Answered(answer)
+    }
+}
+
+/// What a request remembers from one attempt to the next.
+#[derive(Debug)]
+pub(crate) struct Attempts<W> {
+    wait: W,
+    /// Writes of a REGION_WRITE_MULTI that are done.
+    writes: usize,
+}
+
+impl<W> Attempts<W> {
+    /// None was made yet.
+    pub(crate) fn new(wait: W) -> Self {
+        Self { wait, writes: 0 }
+    }
+}
+
 /// A negotiated client. Dropping it takes its mappings away and tells the
 /// backend that it has gone.
 pub(crate) struct Session<'a, B: Backend> {
@@ -34,25 +65,31 @@ pub(crate) struct Session<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> Session<'a, B> {
-    pub(crate) fn new(backend: &'a B, max_fds: usize) -> Self {
-        backend.connected();
-        Self {
+    /// The backend may refuse the client.
+    pub(crate) fn new(backend: &'a B, max_fds: usize) -> Result<Self, Errno> {
+        backend.connected()?;
+        Ok(Self {
             backend,
             dma: DmaTable::default(),
             max_fds,
-        }
+        })
     }
 
+    /// An attempt at a request. Only region accesses are made more than once.
     pub(crate) fn handle(
         &mut self,
         request: Request<'_>,
         fds: Vec<OwnedFd>,
-    ) -> Result<Answer, Errno> {
+        attempts: &mut Attempts<B::Wait>,
+    ) -> Result<Handled, Errno> {
         let takes_fds = matches!(request, Request::DmaMap(_) | Request::SetIrqs(_));
         if !fds.is_empty() && !takes_fds {
             return Err(Errno::EINVAL);
         }
-        match request {
+        let answer = match request {
+            Request::RegionRead(access) => return self.region_read(access, attempts),
+            Request::RegionWrite(access, data) => return self.region_write(access, data, attempts),
+            Request::RegionWriteMulti(writes) => return self.region_write_multi(&writes, attempts),
             // negotiated already
             Request::Version(_) => Err(Errno::EINVAL),
             Request::DmaMap(map) => self.dma_map(map, fds),
@@ -61,12 +98,10 @@ impl<'a, B: Backend> Session<'a, B> {
             Request::RegionInfo(query) => self.region_info(query),
             Request::IrqInfo(query) => self.irq_info(query),
             Request::SetIrqs(set) => self.set_irqs(set, fds),
-            Request::RegionRead(access) => self.region_read(access),
-            Request::RegionWrite(access, data) => self.region_write(access, data),
-            Request::RegionWriteMulti(writes) => self.region_write_multi(&writes),
             Request::Reset => self.backend.reset().map(|()| Answer::default()),
             Request::Unsupported(_) => Err(Errno::EOPNOTSUPP),
-        }
+        };
+        answer.map(Handled::Answered)
     }
 
     fn dma_map(&mut self, map: DmaMap, mut fds: Vec<OwnedFd>) -> Result<Answer, Errno> {
@@ -201,12 +236,21 @@ impl<'a, B: Backend> Session<'a, B> {
         Ok(Answer::default())
     }
 
-    fn region_read(&self, access: RegionAccess) -> Result<Answer, Errno> {
+    fn region_read(
+        &self,
+        access: RegionAccess,
+        attempts: &mut Attempts<B::Wait>,
+    ) -> Result<Handled, Errno> {
         self.check_region(access.region)?;
         let mut data = vec![0; access.count as usize];
-        let n = self
+        let RegionAccess { region, offset, .. } = access;
+        let read = self
             .backend
-            .region_read(access.region, access.offset, &mut data)?;
+            .region_read(region, offset, &mut data, &mut attempts.wait)?;
+        let n = match read {
+            Progress::Done(n) => n,
+            Progress::Wait(time) => return Ok(Handled::Waits(time)),
+        };
         data.truncate(n);
         let mut answer = Answer::default();
         RegionAccess {
@@ -215,42 +259,58 @@ impl<'a, B: Backend> Session<'a, B> {
         }
         .encode(&mut answer.payload);
         answer.payload.append(&mut data);
-        Ok(answer)
+        Ok(answer.into())
     }
 
-    fn region_write(&self, access: RegionAccess, data: &[u8]) -> Result<Answer, Errno> {
+    fn region_write(
+        &self,
+        access: RegionAccess,
+        data: &[u8],
+        attempts: &mut Attempts<B::Wait>,
+    ) -> Result<Handled, Errno> {
         self.check_region(access.region)?;
-        let n = self
+        let RegionAccess { region, offset, .. } = access;
+        let written = self
             .backend
-            .region_write(access.region, access.offset, data)?;
+            .region_write(region, offset, data, &mut attempts.wait)?;
+        let n = match written {
+            Progress::Done(n) => n,
+            Progress::Wait(time) => return Ok(Handled::Waits(time)),
+        };
         let mut answer = Answer::default();
         RegionAccess {
             count: n.min(data.len()) as u32,
             ..access
         }
         .encode(&mut answer.payload);
-        Ok(answer)
+        Ok(answer.into())
     }
 
     /// Writes in order up to the first that fails; its error when it is the
     /// first of all, else how many were done.
-    fn region_write_multi(&self, writes: &[MultiWrite]) -> Result<Answer, Errno> {
-        let mut done: u64 = 0;
-        for write in writes {
+    fn region_write_multi(
+        &self,
+        writes: &[MultiWrite],
+        attempts: &mut Attempts<B::Wait>,
+    ) -> Result<Handled, Errno> {
+        for write in writes.iter().skip(attempts.writes) {
             let result = write.data().ok_or(Errno::EINVAL).and_then(|data| {
                 self.check_region(write.region)?;
-                self.backend.region_write(write.region, write.offset, data)
+                self.backend
+                    .region_write(write.region, write.offset, data, &mut attempts.wait)
             });
             match result {
-                Ok(_) => done += 1,
-                Err(e) if done == 0 => return Err(e),
+                Ok(Progress::Done(_)) => attempts.writes += 1,
+                Ok(Progress::Wait(time)) => return Ok(Handled::Waits(time)),
+                Err(e) if attempts.writes == 0 => return Err(e),
                 Err(_) => break,
             }
         }
-        Ok(Answer {
-            payload: done.to_ne_bytes().to_vec(),
+        let answer = Answer {
+            payload: (attempts.writes as u64).to_ne_bytes().to_vec(),
             fds: Vec::new(),
-        })
+        };
+        Ok(answer.into())
     }
 
     fn check_region(&self, index: u32) -> Result<(), Errno> {

@@ -24,4 +24,6 @@ pub mod server;
 pub mod version;
 pub mod wire;
 
+mod conversation;
 mod dispatch;
+mod waiting;

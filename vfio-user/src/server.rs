@@ -4,11 +4,12 @@
 //! log that says why; the device keeps its state and serves the next. A second
 //! client is answered `EBUSY` and closed, and the first does not notice.
 //!
-//! Each client has a thread of its own, on which the backend's methods run, in
-//! the order of the messages.
+//! Each client has a thread of its own, on which the backend's methods run. A
+//! request for which the device makes it wait does not keep others waiting; see
+//! [`Backend`] for the order.
 
 use std::thread::{self, ScopedJoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use varia_spec::errno::Errno;
 use varia_sys::event::EventFd;
@@ -16,10 +17,10 @@ use varia_sys::socket::{Limit, Listener, SocketError, Stream};
 
 use crate::backend::Backend;
 use crate::connection::{Connection, ConnectionError, Received};
+use crate::conversation::{Conversation, reply, stopped};
 use crate::dispatch::{Answer, Session};
-use crate::request::Request;
-use crate::version::{MAJOR, MINOR, Version};
-use crate::wire::{Command, HEADER_LEN, Header, Kind, MAX_MSG_FDS, MAX_VERSION_LEN, WireError};
+use crate::version::{Capabilities, MAJOR, MINOR, Version};
+use crate::wire::{Command, HEADER_LEN, Kind, MAX_MSG_FDS, MAX_VERSION_LEN, WireError};
 
 /// How patient a server is.
 #[derive(Debug, Clone, Copy)]
@@ -42,10 +43,6 @@ impl Default for Patience {
         }
     }
 }
-
-/// A request that takes longer than this is named in the log, because clients
-/// give up after a few seconds.
-const SLOW: Duration = Duration::from_secs(1);
 
 /// Room for the messages whose length does not depend on `max_data_xfer_size`:
 /// 200 coalesced writes, the booleans of 2048 interrupts.
@@ -74,6 +71,9 @@ pub enum Disconnect {
     /// It replied to a command that this server never sent.
     #[error("it sent a reply to {0}, and this server asks nothing")]
     NotACommand(Command),
+    /// The device can't be opened for it.
+    #[error("the device can't be opened for it ({0}): check the device, then connect again")]
+    Refused(Errno),
     /// The server was told to stop.
     #[error("the server stops")]
     Stopped,
@@ -171,44 +171,30 @@ impl<B: Backend> Server<B> {
         stop: Option<&EventFd>,
         name: &str,
     ) -> Result<(), Disconnect> {
-        let mut payload = Vec::new();
-        let client = self.negotiate(connection, &mut payload, stop)?;
-        let max_xfer = client.capabilities.max_xfer();
+        let (client, session) = self.negotiate(connection, stop)?;
+        let max_xfer = client.max_xfer();
         connection.set_max_message((HEADER_LEN + 16 + max_xfer).max(LEAST_MESSAGE));
-        let mut session = Session::new(&self.backend, client.capabilities.max_fds());
-        loop {
-            let idle = Limit::none().or_stop(stop);
-            let message = match connection.receive(&mut payload, &idle, stop) {
-                Ok(message) => message,
-                Err(ConnectionError::Ended) => return Ok(()),
-                Err(e) => return Err(stopped(e)),
-            };
-            let Received { header, fds } = message;
-            if header.kind == Kind::Reply {
-                return Err(Disconnect::NotACommand(header.command));
-            }
-            let request = Request::decode(header.command, &payload, max_xfer)?;
-            let begin = Instant::now();
-            let answer = session.handle(request, fds);
-            let took = begin.elapsed();
-            if took > SLOW {
-                let (command, took) = (header.command, took.as_secs_f32());
-                log::warn!("{name}: {command} took {took:.1} s; a client may have given up");
-            }
-            reply(connection, &header, answer, stop).map_err(stopped)?;
-        }
+        let conversation = Conversation {
+            connection,
+            backend: &self.backend,
+            session,
+            max_xfer,
+            name,
+            stop,
+        };
+        conversation.serve()
     }
 
     /// The first message and its answer; what the client can do.
     fn negotiate(
         &self,
         connection: &Connection,
-        payload: &mut Vec<u8>,
         stop: Option<&EventFd>,
-    ) -> Result<Version, Disconnect> {
+    ) -> Result<(Capabilities, Session<'_, B>), Disconnect> {
+        let mut payload = Vec::new();
         let after = self.patience.handshake;
         let limit = Limit::within(after).or_stop(stop);
-        let Received { header, .. } = match connection.receive(payload, &limit, stop) {
+        let Received { header, .. } = match connection.receive(&mut payload, &limit, stop) {
             Ok(message) => message,
             Err(ConnectionError::Socket(SocketError::TimedOut { .. })) => {
                 return Err(Disconnect::Silent { after });
@@ -221,23 +207,30 @@ impl<B: Backend> Server<B> {
         if header.command != Command::VERSION {
             return Err(Disconnect::NoVersion(header.command));
         }
-        let theirs = Version::decode(payload)?;
+        let theirs = Version::decode(&payload)?;
         if theirs.major != MAJOR {
             let Version { major, minor, .. } = theirs;
             // the connection ends anyway, so a failure to say why does not matter
             let _ = reply(connection, &header, Err(Errno::EPROTO), stop);
             return Err(Disconnect::WrongVersion { major, minor });
         }
-        let capabilities = theirs.capabilities.answer();
+        let session = match Session::new(&self.backend, theirs.capabilities.max_fds()) {
+            Ok(session) => session,
+            Err(errno) => {
+                // as above
+                let _ = reply(connection, &header, Err(errno), stop);
+                return Err(Disconnect::Refused(errno));
+            }
+        };
         let mut answer = Answer::default();
         Version {
             major: MAJOR,
             minor: MINOR,
-            capabilities,
+            capabilities: theirs.capabilities.answer(),
         }
         .encode(&mut answer.payload);
         reply(connection, &header, Ok(answer), stop).map_err(stopped)?;
-        Ok(theirs)
+        Ok((theirs.capabilities, session))
     }
 
     /// Tell a second client that the device is taken.
@@ -251,43 +244,6 @@ impl<B: Backend> Server<B> {
             // it is closed in any case
             let _ = reply(&connection, &message.header, Err(Errno::EBUSY), Some(stop));
         }
-    }
-}
-
-fn reply(
-    connection: &Connection,
-    header: &Header,
-    answer: Result<Answer, Errno>,
-    stop: Option<&EventFd>,
-) -> Result<(), ConnectionError> {
-    if let Err(e) = &answer {
-        log::debug!("{} refused: {e}", header.command);
-    }
-    if header.no_reply {
-        return Ok(());
-    }
-    match answer {
-        Ok(answer) => {
-            use std::os::fd::AsFd;
-            let fds: Vec<_> = answer.fds.iter().map(AsFd::as_fd).collect();
-            connection.send(
-                &header.reply(answer.payload.len()),
-                &answer.payload,
-                &fds,
-                stop,
-            )
-        }
-        Err(e) => {
-            let header = header.error_reply(e.get().cast_unsigned());
-            connection.send(&header, &[], &[], stop)
-        }
-    }
-}
-
-fn stopped(error: ConnectionError) -> Disconnect {
-    match error {
-        ConnectionError::Socket(SocketError::Stopped) => Disconnect::Stopped,
-        other => other.into(),
     }
 }
 

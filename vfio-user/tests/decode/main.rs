@@ -10,7 +10,7 @@ use exercise::exercise;
 use varia_spec::errno::Errno;
 use varia_sys::socket::Stream;
 use varia_vfio_user::backend::{
-    Backend, DeviceInfo, DmaRegion, IrqInfo, IrqSet, RegionInfo, SparseArea,
+    Backend, DeviceInfo, DmaRegion, IrqInfo, IrqSet, Progress, RegionInfo, SparseArea,
 };
 use varia_vfio_user::client::Client;
 use varia_vfio_user::server::Server;
@@ -91,6 +91,8 @@ fn mutate(bytes: &mut Vec<u8>, rng: &mut fastrand::Rng) {
 struct Checked;
 
 impl Backend for Checked {
+    type Wait = ();
+    fn arrived(&self) {}
     fn info(&self) -> DeviceInfo {
         DeviceInfo {
             flags: 3,
@@ -122,14 +124,26 @@ impl Backend for Checked {
         assert!(set.start + set.count <= set.index * 4);
         Ok(())
     }
-    fn region_read(&self, region: u32, _: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+    fn region_read(
+        &self,
+        region: u32,
+        _: u64,
+        buf: &mut [u8],
+        (): &mut (),
+    ) -> Result<Progress, Errno> {
         assert!(region < 9 && buf.len() <= 1 << 20);
         // one more than there is: a backend's mistake stays the backend's
-        Ok(buf.len() + 1)
+        Ok(Progress::Done(buf.len() + 1))
     }
-    fn region_write(&self, region: u32, _: u64, data: &[u8]) -> Result<usize, Errno> {
+    fn region_write(
+        &self,
+        region: u32,
+        _: u64,
+        data: &[u8],
+        (): &mut (),
+    ) -> Result<Progress, Errno> {
         assert!(region < 9 && data.len() <= 1 << 20);
-        Ok(data.len() + 1)
+        Ok(Progress::Done(data.len() + 1))
     }
     fn dma_map(&self, region: DmaRegion) -> Result<(), Errno> {
         assert!(region.size > 0 && region.addr.checked_add(region.size).is_some());

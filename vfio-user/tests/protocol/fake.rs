@@ -3,10 +3,12 @@
 //! Region 0 is 16 KiB of mappable memory, region 1 is 8 KiB of which the second
 //! page can be mapped, region 7 is 256 bytes that remember what is written, and
 //! the others are not there. Reads and writes behind the end are short.
+//! While the device is late, accesses of region 7 wait, up to [`LATE`].
 //! Interrupt index 2 has 8 interrupts; index 0 one; the others none.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -17,7 +19,8 @@ use varia_sys::event::EventFd;
 use varia_sys::memory::SharedMemory;
 use varia_sys::socket::{Listener, Stream};
 use varia_vfio_user::backend::{
-    Backend, DeviceInfo, DmaRegion, IrqAction, IrqData, IrqInfo, IrqSet, RegionInfo, SparseArea,
+    Backend, DeviceInfo, DmaRegion, IrqAction, IrqData, IrqInfo, IrqSet, Progress, RegionInfo,
+    SparseArea,
 };
 use varia_vfio_user::client::Client;
 use varia_vfio_user::server::{Patience, Server};
@@ -25,6 +28,9 @@ use varia_vfio_user::server::{Patience, Server};
 pub(crate) const BAR0_LEN: u64 = 16384;
 pub(crate) const BAR1_LEN: u64 = 8192;
 pub(crate) const CONFIG_LEN: u64 = 256;
+
+/// How long an access of a late region 7 waits before it fails with ETIMEDOUT.
+pub(crate) const LATE: Duration = Duration::from_millis(400);
 
 /// What the device was asked to do, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +71,10 @@ pub(crate) struct Fake {
     pub(crate) triggers: Mutex<Vec<Option<EventFd>>>,
     /// What the device has been given and not yet dropped.
     pub(crate) dma: Mutex<Vec<DmaRegion>>,
+    /// Accesses of region 7 wait.
+    pub(crate) late: AtomicBool,
+    /// The device can't be opened.
+    pub(crate) broken: AtomicBool,
 }
 
 impl Fake {
@@ -77,6 +87,8 @@ impl Fake {
             events: Mutex::default(),
             triggers: Mutex::default(),
             dma: Mutex::default(),
+            late: AtomicBool::default(),
+            broken: AtomicBool::default(),
         }
     }
 
@@ -93,6 +105,17 @@ impl Fake {
         }
     }
 
+    /// How long an access that arrived at `since` still waits, if it does.
+    fn wait(&self, index: u32, since: Instant) -> Result<Option<Progress>, Errno> {
+        if index != 7 || !self.late.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
+        if since.elapsed() > LATE {
+            return Err(Errno::ETIMEDOUT);
+        }
+        Ok(Some(Progress::Wait(Duration::from_millis(5))))
+    }
+
     /// Bytes of `len` from `offset` that the region has.
     fn clamp(memory: &SharedMemory, offset: u64, len: usize) -> Result<usize, Errno> {
         let left = memory.len().checked_sub(offset).ok_or(Errno::EINVAL)?;
@@ -101,6 +124,12 @@ impl Fake {
 }
 
 impl Backend for Fake {
+    type Wait = Instant;
+
+    fn arrived(&self) -> Instant {
+        Instant::now()
+    }
+
     fn info(&self) -> DeviceInfo {
         DeviceInfo {
             flags: device_flags::PCI | device_flags::RESET,
@@ -181,14 +210,32 @@ impl Backend for Fake {
         Ok(())
     }
 
-    fn region_read(&self, region: u32, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+    fn region_read(
+        &self,
+        region: u32,
+        offset: u64,
+        buf: &mut [u8],
+        since: &mut Instant,
+    ) -> Result<Progress, Errno> {
+        if let Some(wait) = self.wait(region, *since)? {
+            return Ok(wait);
+        }
         let memory = self.region(region)?;
         let n = Self::clamp(memory, offset, buf.len())?;
         memory.read(offset, &mut buf[..n]).map_err(|_| Errno::EIO)?;
-        Ok(n)
+        Ok(Progress::Done(n))
     }
 
-    fn region_write(&self, region: u32, offset: u64, data: &[u8]) -> Result<usize, Errno> {
+    fn region_write(
+        &self,
+        region: u32,
+        offset: u64,
+        data: &[u8],
+        since: &mut Instant,
+    ) -> Result<Progress, Errno> {
+        if let Some(wait) = self.wait(region, *since)? {
+            return Ok(wait);
+        }
         let memory = self.region(region)?;
         let n = Self::clamp(memory, offset, data.len())?;
         memory.write(offset, &data[..n]).map_err(|_| Errno::EIO)?;
@@ -199,7 +246,7 @@ impl Backend for Fake {
                 data: data.to_vec(),
             });
         }
-        Ok(n)
+        Ok(Progress::Done(n))
     }
 
     fn dma_map(&self, region: DmaRegion) -> Result<(), Errno> {
@@ -234,8 +281,12 @@ impl Backend for Fake {
         Ok(())
     }
 
-    fn connected(&self) {
+    fn connected(&self) -> Result<(), Errno> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(Errno::ENODEV);
+        }
         self.log(Event::Connected);
+        Ok(())
     }
 
     fn disconnected(&self) {

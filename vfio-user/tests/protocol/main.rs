@@ -11,3 +11,4 @@ mod region_write;
 mod reset;
 mod set_irqs;
 mod version;
+mod waiting;

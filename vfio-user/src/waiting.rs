@@ -1,0 +1,89 @@
+//! Requests that wait for the device while the connection serves others.
+//!
+//! A request that waits for its reply lets others pass: its client knows that
+//! it is not done. A posted write has no reply, so what comes behind one waits
+//! behind it.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use crate::dispatch::Attempts;
+use crate::wire::Header;
+
+/// How many requests may wait. While so many do, nothing more is received, so
+/// that a client can't fill our memory.
+const MOST: usize = 64;
+
+/// A message that has not been answered.
+#[derive(Debug)]
+pub(crate) struct Message<W> {
+    pub(crate) header: Header,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) fds: Vec<OwnedFd>,
+    pub(crate) attempts: Attempts<W>,
+    /// When to make the next attempt.
+    pub(crate) due: Instant,
+}
+
+/// The messages that wait, in the order of their arrival.
+#[derive(Debug)]
+pub(crate) struct Waiting<W> {
+    messages: VecDeque<Message<W>>,
+}
+
+impl<W> Waiting<W> {
+    pub(crate) fn new() -> Self {
+        Self {
+            messages: VecDeque::new(),
+        }
+    }
+
+    /// No more may wait.
+    pub(crate) fn is_full(&self) -> bool {
+        self.messages.len() >= MOST
+    }
+
+    /// A message that comes now has to keep its order.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.messages.iter().any(|m| m.header.no_reply)
+    }
+
+    pub(crate) fn push(&mut self, message: Message<W>) {
+        self.messages.push_back(message);
+    }
+
+    /// How long until a message is due; `None` when none waits.
+    pub(crate) fn next(&self, now: Instant) -> Option<Duration> {
+        let mut earliest = None;
+        for message in &self.messages {
+            let left = message.due.saturating_duration_since(now);
+            earliest = Some(earliest.map_or(left, |e: Duration| e.min(left)));
+            if message.header.no_reply {
+                break;
+            }
+        }
+        earliest
+    }
+
+    /// Gives the messages that are due to `attempt`, which says when the next
+    /// attempt is due, or nothing when the message has been answered.
+    pub(crate) fn retry<E>(
+        &mut self,
+        now: Instant,
+        mut attempt: impl FnMut(&mut Message<W>) -> Result<Option<Duration>, E>,
+    ) -> Result<(), E> {
+        let mut held_back = false;
+        for mut message in std::mem::take(&mut self.messages) {
+            if !held_back && message.due <= now {
+                match attempt(&mut message)? {
+                    None => continue,
+                    Some(time) => message.due = now + time,
+                }
+            }
+            held_back |= message.header.no_reply;
+            self.messages.push_back(message);
+        }
+        Ok(())
+    }
+}

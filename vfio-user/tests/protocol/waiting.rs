@@ -1,0 +1,169 @@
+//! A device that is late, and one that can't be opened: what waits and what does not.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crate::fake::{Event, Fake, LATE, Served};
+use varia_spec::errno::Errno;
+use varia_vfio_user::client::{Client, MultiWrite};
+use varia_vfio_user::payload::RegionAccess;
+use varia_vfio_user::wire::{Command, Header};
+
+/// A server of a device whose region 7 is late.
+fn late() -> Served {
+    let fake = Fake::new();
+    fake.late.store(true, Ordering::SeqCst);
+    Served::of(fake)
+}
+
+/// Sends a read of 4 bytes of a region, and does not wait for the reply.
+fn begin_read(client: &Client, id: u16, region: u32) {
+    let mut payload = Vec::new();
+    RegionAccess {
+        offset: 0,
+        region,
+        count: 4,
+    }
+    .encode(&mut payload);
+    let header = Header::command(id, Command::REGION_READ, payload.len());
+    let message = [&header.encode()[..], &payload].concat();
+    client.send_bytes(&message, &[]).unwrap();
+}
+
+fn write(region: u32, data: &[u8]) -> Event {
+    Event::Write {
+        region,
+        offset: 0,
+        data: data.to_vec(),
+    }
+}
+
+#[test]
+fn other_requests_are_served_while_an_access_waits() {
+    let served = late();
+    let mut client = served.client();
+    begin_read(&client, 1000, 7);
+    client.device_info().unwrap();
+    assert_eq!(client.region_read(0, 0, &mut [0; 4]).unwrap(), 4);
+    client.reset().unwrap();
+    served.fake.config.write(0, &[1, 2, 3, 4]).unwrap();
+    served.fake.late.store(false, Ordering::SeqCst);
+    let reply = client.receive().unwrap();
+    assert_eq!((reply.header.id, reply.header.error), (1000, None));
+    assert!(reply.payload.ends_with(&[1, 2, 3, 4]));
+}
+
+#[test]
+fn accesses_that_wait_together_end_each_at_its_own_time() {
+    let served = late();
+    let client = &mut served.client();
+    let begin = Instant::now();
+    for id in 1..=5 {
+        begin_read(client, id, 7);
+    }
+    for id in 1..=5 {
+        let reply = client.receive().unwrap();
+        assert_eq!(reply.header.id, id);
+        let errno = Errno::ETIMEDOUT.get().cast_unsigned();
+        assert_eq!(reply.header.error, Some(errno));
+    }
+    let took = begin.elapsed();
+    assert!(took >= LATE && took < 3 * LATE, "{took:?}");
+}
+
+#[test]
+fn what_comes_behind_a_posted_write_that_waits_keeps_its_order() {
+    let served = late();
+    let mut client = served.client();
+    client.region_write_posted(7, 0, &[1]).unwrap();
+    client.region_write_posted(0, 0, &[2]).unwrap();
+    client.region_write_posted(7, 0, &[3]).unwrap();
+    begin_read(&client, 1000, 0);
+    served.fake.late.store(false, Ordering::SeqCst);
+    client.receive().unwrap();
+    client.reset().unwrap();
+    let expected = [
+        Event::Connected,
+        write(7, &[1]),
+        write(0, &[2]),
+        write(7, &[3]),
+        Event::Reset,
+    ];
+    assert_eq!(served.events(), expected);
+}
+
+#[test]
+fn more_writes_than_may_wait_are_done_in_their_order_all_the_same() {
+    let served = late();
+    let mut client = served.client();
+    for i in 0..100 {
+        client.region_write_posted(7, 0, &[i]).unwrap();
+    }
+    served.fake.late.store(false, Ordering::SeqCst);
+    assert_eq!(client.region_read(7, 0, &mut [0]).unwrap(), 1);
+    let written = |event| match event {
+        Event::Write { data, .. } => data.first().copied(),
+        _ => None,
+    };
+    let written: Vec<_> = served.events().into_iter().filter_map(written).collect();
+    assert_eq!(written, (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn coalesced_writes_go_on_where_they_had_to_wait() {
+    let served = late();
+    let mut client = served.client();
+    let multi = |region, byte| MultiWrite {
+        offset: 0,
+        region,
+        count: 1,
+        bytes: [byte; 8],
+    };
+    std::thread::scope(|scope| {
+        let writes = [multi(0, 1), multi(7, 2), multi(0, 3)];
+        let done = scope.spawn(move || client.region_write_multi(&writes).unwrap());
+        served.wait_for(&write(0, &[1]));
+        served.fake.late.store(false, Ordering::SeqCst);
+        assert_eq!(done.join().unwrap(), 3);
+    });
+    let expected = [write(0, &[1]), write(7, &[2]), write(0, &[3])];
+    assert_eq!(served.events()[1..4], expected);
+}
+
+#[test]
+fn a_client_that_leaves_while_it_waits_makes_room_for_the_next() {
+    for posted in [3, 100] {
+        let served = late();
+        let mut client = served.client();
+        for _ in 0..posted {
+            client.region_write_posted(7, 0, &[1]).unwrap();
+        }
+        drop(client);
+        served.wait_for(&Event::Disconnected);
+        served.fake.late.store(false, Ordering::SeqCst);
+        assert_eq!(served.client().region_read(7, 0, &mut [0]).unwrap(), 1);
+    }
+}
+
+#[test]
+fn a_server_stops_while_an_access_waits() {
+    let served = late();
+    let client = served.client();
+    begin_read(&client, 1, 7);
+    let begin = Instant::now();
+    drop(served);
+    assert!(begin.elapsed() < LATE, "it did not wait for the device");
+}
+
+#[test]
+fn a_client_of_a_device_that_cannot_be_opened_is_told_and_the_next_is_served() {
+    let served = Served::start();
+    served.fake.broken.store(true, Ordering::SeqCst);
+    let mut client = served.silent_client();
+    let errno = client.negotiate().unwrap_err().errno();
+    assert_eq!(errno, Some(Errno::ENODEV));
+    assert!(client.receive().is_err(), "the connection has ended");
+    assert_eq!(served.events(), []);
+    served.fake.broken.store(false, Ordering::SeqCst);
+    served.client().device_info().unwrap();
+}
