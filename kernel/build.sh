@@ -49,10 +49,18 @@ fi
 module() {
 	source=$out/$1
 	mkdir -p "$source"
-	cp "$here"/adaptor/*.c "$here"/adaptor/*.h "$here/adaptor/Kbuild" "$here/modules/$2.c" "$source/"
+	cp "$here"/adaptor/*.c "$here"/adaptor/*.h "$here/adaptor/Kbuild" "$source/"
+	cp "$here/modules/$2.h" "$source/descriptor.h"
 	cp "$RUST_OBJECT" "$source/rust.o_shipped"
+	# A warning of the compiler, objtool or modpost is an error here.
+	status=0
 	make -s -C "$kdir" M="$source" ARCH=$kernel_arch CROSS_COMPILE="$CROSS_COMPILE" \
-		-j"${JOBS:-2}" VARIA_MODULE="$1" VARIA_DESCRIPTOR="$2" modules
+		-j"${JOBS:-2}" VARIA_MODULE="$1" modules >"$out/$1.log" 2>&1 || status=$?
+	if [ $status -ne 0 ] || grep -qi warning "$out/$1.log"; then
+		cat "$out/$1.log" >&2
+		echo "$0: $1 for $kdir was not built, or with warnings" >&2
+		exit 1
+	fi
 	cp "$source/$1.ko" "$out/$1.ko"
 }
 

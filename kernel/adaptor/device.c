@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Open, close, ioctls and region info of a device.
+ * Open, close, ioctls and region info of a device, and its table of operations.
  */
 #include <linux/pci-p2pdma.h>
 #include <linux/slab.h>
 
 #include "adaptor.h"
+#include "descriptor.h"
 
-void adaptor_release(struct vfio_device *vdev)
+static void adaptor_release(struct vfio_device *vdev)
 {
 	struct adaptor_device *dev = adaptor_of(vdev);
 
@@ -16,7 +17,7 @@ void adaptor_release(struct vfio_device *vdev)
 	vfio_pci_core_release_dev(vdev);
 }
 
-int adaptor_open(struct vfio_device *vdev)
+static int adaptor_open(struct vfio_device *vdev)
 {
 	struct adaptor_device *dev = adaptor_of(vdev);
 	int ret;
@@ -24,26 +25,19 @@ int adaptor_open(struct vfio_device *vdev)
 	ret = vfio_pci_core_enable(&dev->core);
 	if (ret)
 		return ret;
-
 	varia_opened(dev->state);
-	if (varia_needs_bar0(dev->state)) {
+	if (varia_needs_bar0(dev->state))
 		ret = PTR_ERR_OR_ZERO(vfio_pci_core_get_iomap(&dev->core, 0));
-		if (ret)
-			goto disable;
-	}
-	ret = adaptor_register_pages(dev);
+	if (!ret)
+		ret = adaptor_register_pages(dev);
 	if (ret)
-		goto disable;
-
-	vfio_pci_core_finish_enable(&dev->core);
-	return 0;
-
-disable:
-	vfio_pci_core_disable(&dev->core);
+		vfio_pci_core_disable(&dev->core);
+	else
+		vfio_pci_core_finish_enable(&dev->core);
 	return ret;
 }
 
-void adaptor_close(struct vfio_device *vdev)
+static void adaptor_close(struct vfio_device *vdev)
 {
 	struct adaptor_device *dev = adaptor_of(vdev);
 
@@ -52,50 +46,36 @@ void adaptor_close(struct vfio_device *vdev)
 	vfio_pci_core_close_device(vdev);
 }
 
-long adaptor_ioctl(struct vfio_device *vdev, unsigned int cmd, unsigned long arg)
+static long adaptor_ioctl(struct vfio_device *vdev, unsigned int cmd, unsigned long arg)
 {
 	struct adaptor_device *dev = adaptor_of(vdev);
-	int ret;
+	int ret = 0;
 
-	switch (cmd) {
-	case VFIO_DEVICE_IOEVENTFD:
+	if (cmd == VFIO_DEVICE_IOEVENTFD)
 		ret = varia_ioeventfd(dev->state);
-		if (ret)
-			return ret;
-		break;
-	case VFIO_DEVICE_RESET:
+	else if (cmd == VFIO_DEVICE_RESET)
 		varia_reset_requested(dev->state);
-		break;
-	}
-	return vfio_pci_core_ioctl(vdev, cmd, arg);
+	return ret ?: vfio_pci_core_ioctl(vdev, cmd, arg);
 }
 
-int adaptor_region_info(struct vfio_device *vdev, struct vfio_region_info *info,
-			struct vfio_info_cap *caps)
+static int adaptor_region_info(struct vfio_device *vdev, struct vfio_region_info *info,
+			       struct vfio_info_cap *caps)
 {
 	DEFINE_RAW_FLEX(struct vfio_region_info_cap_sparse_mmap, sparse, areas, 1);
 	struct varia_region region;
-	int ret;
 
-	ret = varia_region(adaptor_of(vdev)->state, info->index, PAGE_SHIFT, &region);
-	if (ret < 0)
-		return ret;
-	if (ret == VARIA_REGION_BASE)
+	if (adaptor_region(adaptor_of(vdev), info->index, &region) == VARIA_REGION_BASE)
 		return vfio_pci_ioctl_get_region_info(vdev, info, caps);
 
+	info->offset = VFIO_PCI_INDEX_TO_OFFSET(info->index);
+	info->size = region.size;
+	info->flags = region.flags;
 	sparse->header.id = VFIO_REGION_INFO_CAP_SPARSE_MMAP;
 	sparse->header.version = 1;
 	sparse->nr_areas = 1;
 	sparse->areas[0].offset = region.mappable_offset;
 	sparse->areas[0].size = region.mappable_length;
-	ret = vfio_info_add_capability(caps, &sparse->header, struct_size(sparse, areas, 1));
-	if (ret)
-		return ret;
-
-	info->offset = VFIO_PCI_INDEX_TO_OFFSET(info->index);
-	info->size = region.size;
-	info->flags = region.flags;
-	return 0;
+	return vfio_info_add_capability(caps, &sparse->header, struct_size(sparse, areas, 1));
 }
 
 /*
@@ -108,15 +88,10 @@ static int adaptor_dmabuf_phys(struct vfio_pci_core_device *core,
 			       struct vfio_region_dma_range *ranges, size_t count)
 {
 	struct varia_region region;
-	int ret;
 
-	ret = varia_region(adaptor_of(&core->vdev)->state, index, PAGE_SHIFT, &region);
-	if (ret < 0)
-		return ret;
-	if (ret == VARIA_REGION_BASE)
+	if (adaptor_region(adaptor_of(&core->vdev), index, &region) == VARIA_REGION_BASE)
 		return vfio_pci_core_get_dmabuf_phys(core, provider, index, phys_vec, ranges,
 						     count);
-
 	*provider = pcim_p2pdma_provider(core->pdev, 0);
 	if (!*provider)
 		return -EINVAL;
@@ -125,4 +100,32 @@ static int adaptor_dmabuf_phys(struct vfio_pci_core_device *core,
 
 const struct vfio_pci_device_ops adaptor_pci_ops = {
 	.get_dmabuf_phys = adaptor_dmabuf_phys,
+};
+
+/* A variant that declines a device is transparent, so the tables differ in their name alone. */
+#define ADAPTOR_OPS							\
+	.init = vfio_pci_core_init_dev,					\
+	.release = adaptor_release,					\
+	.open_device = adaptor_open,					\
+	.close_device = adaptor_close,					\
+	.ioctl = adaptor_ioctl,						\
+	.get_region_info_caps = adaptor_region_info,			\
+	.device_feature = vfio_pci_core_ioctl_feature,			\
+	.read = adaptor_read,						\
+	.write = adaptor_write,						\
+	.mmap = adaptor_mmap,						\
+	.request = vfio_pci_core_request,				\
+	.match = vfio_pci_core_match,					\
+	.match_token_uuid = vfio_pci_core_match_token_uuid,		\
+	.bind_iommufd = vfio_iommufd_physical_bind,			\
+	.unbind_iommufd = vfio_iommufd_physical_unbind,			\
+	.attach_ioas = vfio_iommufd_physical_attach_ioas,		\
+	.detach_ioas = vfio_iommufd_physical_detach_ioas
+
+const struct vfio_device_ops adaptor_served_ops = {
+	.name = ADAPTOR_SERVED_NAME, ADAPTOR_OPS
+};
+
+const struct vfio_device_ops adaptor_declined_ops = {
+	.name = ADAPTOR_DECLINED_NAME, ADAPTOR_OPS
 };

@@ -34,16 +34,12 @@ static vm_fault_t adaptor_huge_fault(struct vm_fault *vmf, unsigned int order)
 	struct varia_wait wait = {};
 	vm_fault_t ret;
 	u64 frame;
+	int found;
 
-	switch (varia_fault(dev->state, adaptor_vma_index(vma), &fault, &frame)) {
-	case VARIA_FAULT_INSERT:
-		break;
-	case VARIA_FAULT_FALLBACK:
+	found = varia_fault(dev->state, adaptor_vma_index(vma), &fault, &frame);
+	if (found == VARIA_FAULT_FALLBACK)
 		return VM_FAULT_FALLBACK;
-	default:
-		return VM_FAULT_SIGBUS;
-	}
-	if (adaptor_lock_ready(dev, &wait, true))
+	if (found != VARIA_FAULT_INSERT || adaptor_lock_ready(dev, &wait, true))
 		return VM_FAULT_SIGBUS;
 	ret = vfio_pci_vmf_insert_pfn(&dev->core, vmf, frame, order);
 	up_read(&dev->core.memory_lock);
@@ -70,10 +66,7 @@ int adaptor_mmap(struct vfio_device *vdev, struct vm_area_struct *vma)
 	struct varia_region region;
 	int ret;
 
-	ret = varia_region(dev->state, index, PAGE_SHIFT, &region);
-	if (ret < 0)
-		return ret;
-	if (ret == VARIA_REGION_BASE)
+	if (adaptor_region(dev, index, &region) == VARIA_REGION_BASE)
 		return vfio_pci_core_mmap(vdev, vma);
 
 	ret = varia_mmap(dev->state, index, adaptor_vma_offset(vma),
@@ -109,44 +102,38 @@ static int adaptor_locate(struct vm_area_struct *vma, unsigned long pfn, pgoff_t
 	return 0;
 }
 
-/* Makes the kernel's handling of memory failure know the pages of each region. */
+/* Makes the kernel's handling of memory failure, if it has it, know the pages of each region. */
 int adaptor_register_pages(struct adaptor_device *dev)
 {
 	struct varia_region region;
-	u32 index;
-	int ret;
+	int ret, i;
 
-	for (index = 0; index < ARRAY_SIZE(dev->memory); index++) {
-		struct adaptor_memory *memory = &dev->memory[index];
+	for (i = 0; i < PCI_STD_NUM_BARS; i++) {
+		struct pfn_address_space *space = &dev->memory[i].space;
 
-		ret = varia_region(dev->state, index, PAGE_SHIFT, &region);
-		if (ret != VARIA_REGION_MEMORY || !region.frames)
+		if (adaptor_region(dev, i, &region) == VARIA_REGION_BASE || !region.frames)
 			continue;
-		memory->space.node.start = region.first_frame;
-		memory->space.node.last = region.first_frame + region.frames - 1;
-		memory->space.mapping = dev->core.vdev.inode->i_mapping;
-		memory->space.pfn_to_vma_pgoff = adaptor_locate;
-		ret = register_pfn_address_space(&memory->space);
-		/* A kernel without such handling needs to know nothing. */
-		if (ret == -EOPNOTSUPP)
-			continue;
-		if (ret) {
+		space->node.start = region.first_frame;
+		space->node.last = region.first_frame + region.frames - 1;
+		space->mapping = dev->core.vdev.inode->i_mapping;
+		space->pfn_to_vma_pgoff = adaptor_locate;
+		ret = register_pfn_address_space(space);
+		dev->memory[i].registered = !ret;
+		if (ret && ret != -EOPNOTSUPP) {
 			adaptor_unregister_pages(dev);
 			return ret;
 		}
-		memory->registered = true;
 	}
 	return 0;
 }
 
 void adaptor_unregister_pages(struct adaptor_device *dev)
 {
-	u32 index;
+	int i;
 
-	for (index = 0; index < ARRAY_SIZE(dev->memory); index++) {
-		if (!dev->memory[index].registered)
-			continue;
-		unregister_pfn_address_space(&dev->memory[index].space);
-		dev->memory[index].registered = false;
-	}
+	for (i = 0; i < PCI_STD_NUM_BARS; i++)
+		if (dev->memory[i].registered) {
+			unregister_pfn_address_space(&dev->memory[i].space);
+			dev->memory[i].registered = false;
+		}
 }

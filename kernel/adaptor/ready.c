@@ -8,39 +8,18 @@
 
 #include "adaptor.h"
 
-static bool adaptor_wants_bar0(const struct varia_look *look)
+/* A register that isn't there reads as all ones, as on the bus. */
+static u32 adaptor_read_register(struct pci_dev *pdev, void __iomem *bar0,
+				 const struct varia_register *reg)
 {
-	u32 i;
+	u32 value = ~0;
 
-	for (i = 0; i < VARIA_MAX_REGISTERS; i++)
-		if (look->registers[i].kind == VARIA_REGISTER_BAR0)
-			return true;
-	return false;
-}
-
-static int adaptor_read_registers(struct pci_dev *pdev, void __iomem *bar0,
-				  struct varia_look *look)
-{
-	u32 i;
-
-	for (i = 0; i < VARIA_MAX_REGISTERS; i++) {
-		struct varia_register *reg = &look->registers[i];
-
-		switch (reg->kind) {
-		case VARIA_REGISTER_BAR0:
-			/* A shorter BAR0 is no device that this variant knows. */
-			if (IS_ERR_OR_NULL(bar0) ||
-			    reg->offset + sizeof(u32) > pci_resource_len(pdev, 0))
-				return -ENODEV;
-			reg->value = ioread32(bar0 + reg->offset);
-			break;
-		case VARIA_REGISTER_CONFIG:
-			/* On failure the value is all ones, which has a meaning. */
-			pci_read_config_dword(pdev, reg->offset, &reg->value);
-			break;
-		}
-	}
-	return 0;
+	if (reg->kind == VARIA_REGISTER_CONFIG)
+		pci_read_config_dword(pdev, reg->offset, &value);
+	else if (reg->kind == VARIA_REGISTER_BAR0 && !IS_ERR_OR_NULL(bar0) &&
+		 reg->offset + sizeof(value) <= pci_resource_len(pdev, 0))
+		value = ioread32(bar0 + reg->offset);
+	return value;
 }
 
 /* One look: VARIA_READY, VARIA_READY_SLEEP and for how long, or a negative errno. */
@@ -53,14 +32,13 @@ static int adaptor_look(const struct varia_state *state, struct pci_dev *pdev,
 		.memory_enabled = memory_enabled,
 	};
 	struct varia_look look = {};
-	int ret;
+	int ret, i;
 
 	ret = varia_ready_before(state, wait, &sample, &look);
 	if (ret != VARIA_READY_LOOK)
 		return ret;
-	ret = adaptor_read_registers(pdev, bar0, &look);
-	if (ret)
-		return ret;
+	for (i = 0; i < VARIA_MAX_REGISTERS; i++)
+		look.registers[i].value = adaptor_read_register(pdev, bar0, &look.registers[i]);
 	ret = varia_ready_after(state, wait, &sample, &look);
 	*sleep_ms = look.sleep_ms;
 	return ret;
@@ -83,32 +61,21 @@ static int adaptor_wait_mapped(struct pci_dev *pdev, const struct varia_state *s
 	u64 ms = 0;
 	int ret;
 
-	for (;;) {
+	do {
 		ret = adaptor_look(state, pdev, bar0, true, &wait, &ms);
-		if (ret != VARIA_READY_SLEEP)
-			return ret;
-		ret = adaptor_sleep(ms);
-		if (ret)
-			return ret;
-	}
+		if (ret == VARIA_READY_SLEEP)
+			ret = adaptor_sleep(ms) ?: VARIA_READY_SLEEP;
+	} while (ret == VARIA_READY_SLEEP);
+	return ret;
 }
 
-/*
- * Waits during probe, when nobody uses the device. BAR0 is enabled and mapped for it if a look
- * reads there.
- */
+/* Waits during probe, when nobody uses the device. BAR0 is enabled and mapped if it is needed. */
 int adaptor_wait_unbound(struct pci_dev *pdev, const struct varia_state *state)
 {
-	struct varia_sample sample = { .memory_enabled = true };
-	struct varia_look look = {};
-	struct varia_wait wait = {};
 	void __iomem *bar0;
 	int ret;
 
-	ret = varia_ready_before(state, &wait, &sample, &look);
-	if (ret != VARIA_READY_LOOK)
-		return ret;
-	if (!adaptor_wants_bar0(&look))
+	if (!varia_looks_at_bar0(state))
 		return adaptor_wait_mapped(pdev, state, NULL);
 
 	ret = pci_enable_device(pdev);
@@ -118,12 +85,9 @@ int adaptor_wait_unbound(struct pci_dev *pdev, const struct varia_state *state)
 	if (ret)
 		goto disable;
 	bar0 = pci_iomap(pdev, 0, 0);
-	if (bar0) {
-		ret = adaptor_wait_mapped(pdev, state, bar0);
+	ret = bar0 ? adaptor_wait_mapped(pdev, state, bar0) : -ENOMEM;
+	if (bar0)
 		pci_iounmap(pdev, bar0);
-	} else {
-		ret = -ENOMEM;
-	}
 	pci_release_selected_regions(pdev, BIT(0));
 disable:
 	pci_disable_device(pdev);
@@ -140,22 +104,18 @@ int adaptor_lock_ready(struct adaptor_device *dev, struct varia_wait *wait, bool
 	u64 ms = 0;
 	int ret;
 
-	for (;;) {
+	do {
 		ret = down_read_killable(&core->memory_lock);
 		if (ret)
 			return ret;
-		if (fault && core->pm_runtime_engaged)
-			ret = -EIO;
-		else
-			ret = adaptor_look(dev->state, core->pdev, core->barmap[0],
-					   __vfio_pci_memory_enabled(core), wait, &ms);
+		ret = fault && core->pm_runtime_engaged ? -EIO :
+		      adaptor_look(dev->state, core->pdev, core->barmap[0],
+				   __vfio_pci_memory_enabled(core), wait, &ms);
 		if (!ret)
 			return 0;
 		up_read(&core->memory_lock);
-		if (ret != VARIA_READY_SLEEP)
-			return ret;
-		ret = adaptor_sleep(ms);
-		if (ret)
-			return ret;
-	}
+		if (ret == VARIA_READY_SLEEP)
+			ret = adaptor_sleep(ms);
+	} while (!ret);
+	return ret;
 }

@@ -15,11 +15,13 @@
 #define VARIA_NAME_LEN 48
 /* Bytes for a reason, NUL included. */
 #define VARIA_TEXT_LEN 256
+/* The most bytes in a piece of configuration space that the variant keeps. */
+#define VARIA_CONFIG_CHUNK 64
 /* The most questions that a variant asks. */
 #define VARIA_MAX_QUESTIONS 8
 /* The most registers that a look at readiness reads. */
 #define VARIA_MAX_REGISTERS 2
-/* A number of varia_questions(): the nvgrace_gpu variant. */
+/* The number of a variant: nvgrace_gpu. */
 #define VARIA_NVGRACE_GPU 0
 /* A firmware property: an unsigned 64-bit integer. */
 #define VARIA_QUESTION_PROPERTY 0
@@ -31,8 +33,6 @@
 #define VARIA_OUTCOME_SERVE 0
 /* vfio-pci-core serves the device alone. */
 #define VARIA_OUTCOME_DECLINE 1
-/* The probe fails. */
-#define VARIA_OUTCOME_FAIL 2
 /* The region is vfio-pci-core's. */
 #define VARIA_REGION_BASE 0
 /* The region is the variant's memory. */
@@ -118,17 +118,6 @@ struct varia_environment {
 };
 static_assert(sizeof(struct varia_environment) == 8);
 
-/* Whether a device is served. */
-struct varia_outcome {
-	/* VARIA_OUTCOME_*. */
-	u32 verdict;
-	/* What the probe returns if it fails, positive. */
-	u32 errno;
-	/* Why it is not served and what to do, with a NUL. */
-	u8 text[256];
-};
-static_assert(sizeof(struct varia_outcome) == 264);
-
 /* Memory outside every physical BAR, presented as one. */
 struct varia_region {
 	/* Host-physical address. */
@@ -178,7 +167,7 @@ static_assert(sizeof(struct varia_segment) == 24);
 
 /* The first piece of an access to configuration space. */
 struct varia_piece {
-	/* Bytes in the piece: at least 1. */
+	/* Bytes in the piece: at least 1, at most VARIA_CONFIG_CHUNK if the variant keeps them. */
 	u64 len;
 	/* VARIA_OWNER_*. */
 	u32 owner;
@@ -263,8 +252,12 @@ int varia_question(u32 variant, u32 number, struct varia_question *out);
 /* Builds the state of a variant from the answers to its questions, in order. */
 int varia_probe(u32 variant, const struct varia_answer *answers, u32 count, const struct varia_environment *environment, struct varia_state *out);
 
-/* Whether the device is served; to be asked after the first wait for readiness. */
-int varia_outcome(const struct varia_state *state, struct varia_outcome *out);
+/*
+ * Whether the device is served: VARIA_OUTCOME_*, or a negative errno with which the probe
+ * fails. `waited` is how the first wait for readiness ended: 0 or a negative errno. If the
+ * device is not served, `text` says why and what to do, in `len` bytes with a NUL.
+ */
+int varia_outcome(const struct varia_state *state, int waited, u8 *text, u32 len);
 
 /* Whether open fails unless BAR0 can be mapped: 0 or 1. */
 int varia_needs_bar0(const struct varia_state *state);
@@ -301,6 +294,9 @@ int varia_config_load(const struct varia_state *state, u64 offset, u8 *out, u32 
 
 /* Keeps those of the `len` bytes at `offset` that the variant owns. */
 int varia_config_store(const struct varia_state *state, u64 offset, const u8 *data, u32 len);
+
+/* Whether the next look at readiness reads BAR0: 0 or 1. */
+int varia_looks_at_bar0(const struct varia_state *state);
 
 /* Before a look: VARIA_READY, or VARIA_READY_LOOK and what to read in this lock hold. */
 int varia_ready_before(const struct varia_state *state, struct varia_wait *wait, const struct varia_sample *sample, struct varia_look *look);

@@ -67,6 +67,7 @@ if [ ! -f "$work/stamp" ] || [ "$(cat "$work/stamp")" != "$stamp" ]; then
 	rm -rf "$work"
 fi
 mkdir -p "$work"
+rm -f "$out/rust.o_shipped"
 
 # compile NAME EDITION FILE TYPE [ARGUMENT...]: one crate, nothing of the host's sysroot in sight.
 compile() {

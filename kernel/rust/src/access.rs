@@ -6,7 +6,7 @@ use varia_variant::{HostPhys, SegmentKind, memory::natural_width};
 
 use crate::{
     abi::c_functions,
-    state::{self, direction, memory, memory_type, page_shift, result, value, write},
+    state::{self, direction, memory, memory_type, page_shift, result, write},
     types::{
         Begin, REGION_BASE, REGION_MEMORY, Region, SEGMENT_DROP, SEGMENT_MEMORY, SEGMENT_ONES,
         Segment, State,
@@ -16,17 +16,18 @@ use crate::{
 c_functions! {
     /// What stands behind a region index: VARIA_REGION_*, and the region if it is memory.
     fn varia_region(state: *const State, index: u32, page: u32, out: *mut Region) -> i32 {
-        value((|| {
-            // SAFETY: by the contract of all functions.
-            let variant = unsafe { state::variant(state) }?;
-            let page = page_shift(page)?;
-            let Some(region) = memory(variant, index) else {
-                return Ok(REGION_BASE);
-            };
-            // SAFETY: `out` by the contract of all functions.
-            unsafe { write(out, state::describe(region, page)) }?;
-            Ok(REGION_MEMORY)
-        })())
+        // SAFETY: by the contract of all functions.
+        let region = unsafe { state::variant(state) }
+            .ok()
+            .and_then(|variant| memory(variant, index));
+        let (Some(region), Ok(page)) = (region, page_shift(page)) else {
+            return REGION_BASE;
+        };
+        // SAFETY: `out` by the contract of all functions.
+        match unsafe { write(out, state::describe(region, page)) } {
+            Ok(()) => REGION_MEMORY,
+            Err(_) => REGION_BASE,
+        }
     }
 
     /// Starts a read or write of `count` bytes at `offset` of a region of memory.

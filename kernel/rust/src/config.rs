@@ -9,7 +9,7 @@ use varia_variant::{ConfigOwner, Variant};
 use crate::{
     abi::c_functions,
     state::{self, direction, result, write},
-    types::{OWNER_BASE, OWNER_BOTH, OWNER_KEEP, Piece, State},
+    types::{CONFIG_CHUNK, OWNER_BASE, OWNER_BOTH, OWNER_KEEP, Piece, State},
 };
 
 c_functions! {
@@ -25,12 +25,13 @@ c_functions! {
             // SAFETY: by the contract of all functions.
             let variant = unsafe { state::variant(state) }?;
             let piece = variant.config_piece(direction(way)?, offset, len);
-            let owner = match piece.owner {
-                ConfigOwner::Base => OWNER_BASE,
-                ConfigOwner::Keep => OWNER_KEEP,
-                ConfigOwner::Both => OWNER_BOTH,
+            let most = u64::try_from(CONFIG_CHUNK).unwrap_or(u64::MAX);
+            let (owner, len) = match piece.owner {
+                ConfigOwner::Base => (OWNER_BASE, piece.len),
+                ConfigOwner::Keep => (OWNER_KEEP, piece.len.min(most)),
+                ConfigOwner::Both => (OWNER_BOTH, piece.len.min(most)),
             };
-            let piece = Piece { len: piece.len, owner, reserved: 0 };
+            let piece = Piece { len, owner, reserved: 0 };
             // SAFETY: `out` by the contract of all functions.
             unsafe { write(out, piece) }
         })())

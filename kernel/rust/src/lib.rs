@@ -27,6 +27,8 @@ pub mod types;
 
 #[cfg(test)]
 mod header;
+#[cfg(test)]
+mod tests;
 
 #[cfg(target_os = "none")]
 unsafe extern "C" {

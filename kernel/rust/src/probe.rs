@@ -8,11 +8,11 @@ use varia_variant::{self as variant, Variant};
 
 use crate::{
     abi::c_functions,
-    state::{self, page_shift, read, result, write},
+    state::{self, page_shift, read, result, value, write},
     text::Text,
     types::{
-        Answer, Environment, MAX_QUESTIONS, NAME_LEN, OUTCOME_DECLINE, OUTCOME_FAIL, OUTCOME_SERVE,
-        Outcome, QUESTION_DVSEC_OFFSET, QUESTION_DVSEC_WORD, QUESTION_PROPERTY, Question, State,
+        Answer, Environment, MAX_QUESTIONS, NAME_LEN, OUTCOME_DECLINE, OUTCOME_SERVE,
+        QUESTION_DVSEC_OFFSET, QUESTION_DVSEC_WORD, QUESTION_PROPERTY, Question, State,
     },
 };
 
@@ -49,20 +49,12 @@ fn answer(answer: &Answer) -> variant::Answer {
     }
 }
 
-fn outcome(variant: &impl Variant) -> Outcome {
-    let (verdict, errno, text) = match variant.outcome() {
-        variant::Outcome::Serve => (OUTCOME_SERVE, 0, Text::new()),
-        variant::Outcome::Decline(reason) => (OUTCOME_DECLINE, 0, Text::new().decline(&reason)),
-        variant::Outcome::Fail(refusal) => (
-            OUTCOME_FAIL,
-            refusal.errno().get().unsigned_abs(),
-            Text::new().refusal(&refusal),
-        ),
-    };
-    Outcome {
-        verdict,
-        errno,
-        text: text.into_bytes(),
+/// `OUTCOME_*` or the errno, and the reason.
+fn outcome(variant: &impl Variant) -> (Result<i32, Errno>, Text) {
+    match variant.outcome() {
+        variant::Outcome::Serve => (Ok(OUTCOME_SERVE), Text::new()),
+        variant::Outcome::Decline(reason) => (Ok(OUTCOME_DECLINE), Text::new().decline(&reason)),
+        variant::Outcome::Fail(refusal) => (Err(refusal.errno()), Text::new().refusal(&refusal)),
     }
 }
 
@@ -110,12 +102,25 @@ c_functions! {
         })())
     }
 
-    /// Whether the device is served; to be asked after the first wait for readiness.
-    fn varia_outcome(state: *const State, out: *mut Outcome) -> i32 {
-        // SAFETY: by the contract of all functions.
-        result(unsafe { state::variant(state) }
+    /// Whether the device is served: VARIA_OUTCOME_*, or a negative errno with which the probe
+    /// fails. `waited` is how the first wait for readiness ended: 0 or a negative errno. If the
+    /// device is not served, `text` says why and what to do, in `len` bytes with a NUL.
+    fn varia_outcome(state: *const State, waited: i32, text: *mut u8, len: u32) -> i32 {
+        value((|| {
             // SAFETY: by the contract of all functions.
-            .and_then(|variant| unsafe { write(out, outcome(variant)) }))
+            let variant = unsafe { state::variant(state) }?;
+            let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+            if text.is_null() || len == 0 {
+                return Err(Errno::EINVAL);
+            }
+            let (verdict, reason) = match waited.checked_neg().and_then(Errno::new) {
+                Some(errno) => (Err(errno), Text::new().not_ready(errno)),
+                None => outcome(variant),
+            };
+            // SAFETY: not null; `len` bytes of the caller's own, by the contract of all functions.
+            reason.copy_to(unsafe { slice::from_raw_parts_mut(text, len) });
+            verdict
+        })())
     }
 
     /// Whether open fails unless BAR0 can be mapped: 0 or 1.

@@ -49,6 +49,16 @@ fn register(register: Option<variant::Register>) -> Register {
 }
 
 c_functions! {
+    /// Whether the next look at readiness reads BAR0: 0 or 1.
+    fn varia_looks_at_bar0(state: *const State) -> i32 {
+        let enabled = variant::Sample { now: Monotonic(0), memory_enabled: true };
+        // SAFETY: by the contract of all functions.
+        let before = unsafe { state::variant(state) }
+            .map(|variant| variant.ready_before(&mut variant::Wait::default(), enabled));
+        i32::from(matches!(before, Ok(Before::Look { registers, .. })
+            if registers.iter().any(|register| matches!(register, Some(variant::Register::Bar0(_))))))
+    }
+
     /// Before a look: VARIA_READY, or VARIA_READY_LOOK and what to read in this lock hold.
     fn varia_ready_before(
         state: *const State,

@@ -4,6 +4,7 @@
 //! The wording is that of `varia_variant`'s `Display`; a test compares the two. `core::fmt` goes
 //! through function pointers and paths that can panic, which this object must not contain.
 
+use varia_spec::Errno;
 use varia_variant::{Decline, Refusal};
 
 use crate::types::TEXT_LEN;
@@ -23,12 +24,17 @@ impl Text {
         }
     }
 
-    /// The bytes, with at least one NUL at the end.
-    pub(crate) fn into_bytes(mut self) -> [u8; TEXT_LEN] {
-        if let Some(last) = self.bytes.last_mut() {
-            *last = 0;
+    /// Copies the text and a NUL to `out`, cut to what fits.
+    pub(crate) fn copy_to(&self, out: &mut [u8]) {
+        let text = self.bytes.iter().take(self.len);
+        let mut room = out.iter_mut();
+        let end = room.next_back();
+        for (slot, byte) in room.by_ref().zip(text.copied().chain([0])) {
+            *slot = byte;
         }
-        self.bytes
+        if let Some(end) = end {
+            *end = 0;
+        }
     }
 
     /// Why the base serves the device alone.
@@ -80,6 +86,13 @@ impl Text {
         }
     }
 
+    /// Why the first wait for readiness failed.
+    pub(crate) fn not_ready(self, errno: Errno) -> Self {
+        self.str("it is not ready (")
+            .str(errno.name())
+            .str("): check its memory and its link to the CPU, reset it, then bind it again")
+    }
+
     fn byte(&mut self, byte: u8) {
         if let Some(slot) = self.bytes.get_mut(self.len) {
             *slot = byte;
@@ -116,10 +129,10 @@ impl Text {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use varia_spec::Errno;
 
     fn string(text: Text) -> String {
-        let bytes = text.into_bytes();
+        let mut bytes = [0xee; TEXT_LEN];
+        text.copy_to(&mut bytes);
         let end = bytes.iter().position(|byte| *byte == 0).expect("a NUL");
         String::from_utf8(bytes[..end].to_vec()).expect("text")
     }

@@ -13,12 +13,14 @@ c_constants! {
     NAME_LEN: usize = 48;
     /// Bytes for a reason, NUL included.
     TEXT_LEN: usize = 256;
+    /// The most bytes in a piece of configuration space that the variant keeps.
+    CONFIG_CHUNK: usize = 64;
     /// The most questions that a variant asks.
     MAX_QUESTIONS: usize = varia_variant::probe::MAX_QUESTIONS;
     /// The most registers that a look at readiness reads.
     MAX_REGISTERS: usize = varia_variant::ready::MAX_REGISTERS;
 
-    /// A number of varia_questions(): the nvgrace_gpu variant.
+    /// The number of a variant: nvgrace_gpu.
     NVGRACE_GPU: u32 = 0;
 
     /// A firmware property: an unsigned 64-bit integer.
@@ -29,11 +31,9 @@ c_constants! {
     QUESTION_DVSEC_WORD: u32 = 2;
 
     /// The variant serves the device.
-    OUTCOME_SERVE: u32 = 0;
+    OUTCOME_SERVE: i32 = 0;
     /// vfio-pci-core serves the device alone.
-    OUTCOME_DECLINE: u32 = 1;
-    /// The probe fails.
-    OUTCOME_FAIL: u32 = 2;
+    OUTCOME_DECLINE: i32 = 1;
 
     /// The region is vfio-pci-core's.
     REGION_BASE: i32 = 0;
@@ -125,16 +125,6 @@ c_structs! {
         honour_memory_enable: u32,
     }
 
-    /// Whether a device is served.
-    varia_outcome Outcome {
-        /// VARIA_OUTCOME_*.
-        verdict: u32,
-        /// What the probe returns if it fails, positive.
-        errno: u32,
-        /// Why it is not served and what to do, with a NUL.
-        text: [u8; TEXT_LEN],
-    }
-
     /// Memory outside every physical BAR, presented as one.
     varia_region Region {
         /// Host-physical address.
@@ -181,7 +171,7 @@ c_structs! {
 
     /// The first piece of an access to configuration space.
     varia_piece Piece {
-        /// Bytes in the piece: at least 1.
+        /// Bytes in the piece: at least 1, at most VARIA_CONFIG_CHUNK if the variant keeps them.
         len: u64,
         /// VARIA_OWNER_*.
         owner: u32,
@@ -252,19 +242,4 @@ c_structs! {
         /// Log2 of the pages to map at once.
         order: u32,
     }
-}
-
-impl Region {
-    /// All zero.
-    pub const ZERO: Self = Self {
-        base: 0,
-        length: 0,
-        size: 0,
-        mappable_offset: 0,
-        mappable_length: 0,
-        first_frame: 0,
-        frames: 0,
-        flags: 0,
-        memory: 0,
-    };
 }

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The module: from a PCI function to a registered VFIO device.
+ */
+#include <linux/module.h>
+#include <linux/property.h>
+#include <linux/slab.h>
+
+#include "adaptor.h"
+#include "descriptor.h"
+
+static bool honour_memory_enable;
+module_param(honour_memory_enable, bool, 0444);
+MODULE_PARM_DESC(honour_memory_enable,
+		 "Fail reads and writes of the device's memory with EIO while memory is disabled in the command register (default: N)");
+
+static int adaptor_answer(struct pci_dev *pdev, const struct varia_question *question,
+			  u64 *value)
+{
+	u16 word, dvsec;
+	int ret;
+
+	if (question->kind == VARIA_QUESTION_PROPERTY)
+		return device_property_read_u64(&pdev->dev, question->name, value);
+
+	dvsec = pci_find_dvsec_capability(pdev, question->vendor, question->id);
+	if (!dvsec)
+		return -ENOENT;
+	*value = dvsec;
+	if (question->kind == VARIA_QUESTION_DVSEC_WORD) {
+		ret = pci_read_config_word(pdev, dvsec + question->offset, &word);
+		*value = word;
+		return pcibios_err_to_errno(ret);
+	}
+	return 0;
+}
+
+/* The state of a variant, built from what it wants to know of the function. */
+static int adaptor_build(struct pci_dev *pdev, struct varia_state *state)
+{
+	struct varia_environment environment = {
+		.page_shift = PAGE_SHIFT,
+		.honour_memory_enable = honour_memory_enable,
+	};
+	struct varia_answer answers[VARIA_MAX_QUESTIONS] = {};
+	struct varia_question question;
+	u32 count;
+
+	for (count = 0; count < VARIA_MAX_QUESTIONS; count++) {
+		if (varia_question(ADAPTOR_VARIANT, count, &question))
+			break;
+		answers[count].errno = -adaptor_answer(pdev, &question, &answers[count].value);
+	}
+	return varia_probe(ADAPTOR_VARIANT, answers, count, &environment, state);
+}
+
+/* Waits until the device is ready; then VARIA_OUTCOME_*, or a negative errno. */
+static int adaptor_outcome(struct pci_dev *pdev, const struct varia_state *state)
+{
+	u8 text[VARIA_TEXT_LEN] = "";
+	int ret;
+
+	ret = varia_outcome(state, adaptor_wait_unbound(pdev, state), text, sizeof(text));
+	if (ret < 0)
+		dev_err(&pdev->dev, "not served: %s\n", text);
+	else if (ret == VARIA_OUTCOME_DECLINE)
+		dev_warn(&pdev->dev, "%s\n", text);
+	return ret;
+}
+
+static int adaptor_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	struct varia_state *state __free(kfree) = kzalloc_obj(*state);
+	struct adaptor_device *dev;
+	int ret;
+
+	if (!state)
+		return -ENOMEM;
+	ret = adaptor_build(pdev, state);
+	if (ret)
+		return ret;
+	ret = adaptor_outcome(pdev, state);
+	if (ret < 0)
+		return ret;
+
+	dev = vfio_alloc_device(adaptor_device, core.vdev, &pdev->dev,
+				ret == VARIA_OUTCOME_SERVE ? &adaptor_served_ops :
+							     &adaptor_declined_ops);
+	if (IS_ERR(dev))
+		return PTR_ERR(dev);
+	dev->state = no_free_ptr(state);
+	dev->core.pci_ops = &adaptor_pci_ops;
+	mutex_init(&dev->map_lock);
+	dev_set_drvdata(&pdev->dev, &dev->core);
+
+	ret = vfio_pci_core_register_device(&dev->core);
+	if (ret)
+		vfio_put_device(&dev->core.vdev);
+	return ret;
+}
+
+static void adaptor_remove(struct pci_dev *pdev)
+{
+	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
+
+	vfio_pci_core_unregister_device(core);
+	vfio_put_device(&core->vdev);
+}
+
+/* Any reset, also one that VFIO did not ask for; so no lock of ours is held for it. */
+static void adaptor_reset_done(struct pci_dev *pdev)
+{
+	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
+
+	varia_reset_done(adaptor_of(&core->vdev)->state);
+}
+
+static const struct pci_error_handlers adaptor_error_handlers = {
+	.reset_done = adaptor_reset_done,
+	.error_detected = vfio_pci_core_aer_err_detected,
+};
+
+static const struct pci_device_id adaptor_ids[] = { ADAPTOR_IDS, {} };
+MODULE_DEVICE_TABLE(pci, adaptor_ids);
+
+static struct pci_driver adaptor_driver = {
+	.name = KBUILD_MODNAME,
+	.id_table = adaptor_ids,
+	.probe = adaptor_probe,
+	.remove = adaptor_remove,
+	.err_handler = &adaptor_error_handlers,
+	.driver_managed_dma = true,
+};
+module_pci_driver(adaptor_driver);
+
+MODULE_LICENSE("GPL");
+MODULE_AUTHOR("The Varia developers");
+MODULE_DESCRIPTION(ADAPTOR_DESCRIPTION);

@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The functions as C calls them: a GH200 of 96 GiB from probe to fault, and bad arguments.
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "each call passes null or pointers to values of its own test, as the contract asks"
+)]
+
+use std::{mem::zeroed, ptr};
+
+use varia_spec::Errno;
+
+use crate::{access::*, config::*, mapping::*, probe::*, ready::*, types::*};
+
+const GIB: u64 = 1 << 30;
+const BASE: u64 = 0x42_0000_0000;
+
+/// A struct of integers, all zero.
+fn zero<T>() -> T {
+    unsafe { zeroed() }
+}
+
+fn answer(value: u64) -> Answer {
+    Answer { value, ..zero() }
+}
+
+fn absent() -> Answer {
+    Answer { errno: 2, ..zero() }
+}
+
+/// A function with `size` bytes of memory at `base` and the MIG bug.
+fn probed(base: u64, size: u64) -> State {
+    let answers = [answer(base), answer(size), absent(), absent()];
+    let environment = Environment {
+        page_shift: 12,
+        honour_memory_enable: 0,
+    };
+    let mut state = zero();
+    let result = unsafe { varia_probe(NVGRACE_GPU, answers.as_ptr(), 4, &environment, &mut state) };
+    assert_eq!(result, 0);
+    state
+}
+
+fn outcome(state: &State, waited: i32) -> (i32, String) {
+    let mut text = [0; TEXT_LEN];
+    let verdict = unsafe { varia_outcome(state, waited, text.as_mut_ptr(), TEXT_LEN as u32) };
+    let end = text.iter().position(|byte| *byte == 0).expect("a NUL");
+    (
+        verdict,
+        String::from_utf8(text[..end].to_vec()).expect("text"),
+    )
+}
+
+fn negative(errno: Errno) -> i32 {
+    -errno.get()
+}
+
+#[test]
+fn questions_come_in_order_and_end() {
+    let mut names = Vec::new();
+    let mut question: Question = zero();
+    while unsafe { varia_question(NVGRACE_GPU, names.len() as u32, &mut question) } == 0 {
+        let end = question
+            .name
+            .iter()
+            .position(|byte| *byte == 0)
+            .expect("a NUL");
+        let name = String::from_utf8(question.name[..end].to_vec()).expect("text");
+        names.push((
+            question.kind,
+            name,
+            question.vendor,
+            question.id,
+            question.offset,
+        ));
+    }
+    let property = |name: &str| (QUESTION_PROPERTY, String::from(name), 0, 0, 0);
+    assert_eq!(
+        names,
+        [
+            property("nvidia,gpu-mem-base-pa"),
+            property("nvidia,gpu-mem-size"),
+            (QUESTION_DVSEC_OFFSET, String::new(), 0x1e98, 0, 0),
+            (QUESTION_DVSEC_WORD, String::new(), 0x10de, 3, 0xa),
+        ]
+    );
+}
+
+#[test]
+fn a_device_is_served_declined_or_refused_with_a_reason() {
+    assert_eq!(
+        outcome(&probed(BASE, 96 * GIB), 0),
+        (OUTCOME_SERVE, String::new())
+    );
+    let (verdict, text) = outcome(&probed(BASE, 0), 0);
+    assert_eq!(verdict, OUTCOME_DECLINE);
+    assert!(text.contains("chip-to-chip link is down"), "{text}");
+    let (verdict, text) = outcome(&probed(BASE, GIB), 0);
+    assert_eq!(verdict, negative(Errno::EINVAL));
+    assert!(text.contains("0x40000000"), "{text}");
+    let (verdict, text) = outcome(&probed(BASE, 96 * GIB), negative(Errno::ETIME));
+    assert_eq!(verdict, negative(Errno::ETIME));
+    assert!(text.contains("not ready (ETIME)"), "{text}");
+}
+
+#[test]
+fn regions_are_described_in_bytes_and_pages() {
+    let state = probed(BASE, 96 * GIB + 4096);
+    let mut region: Region = zero();
+    assert_eq!(
+        unsafe { varia_region(&state, 2, 12, &mut region) },
+        REGION_MEMORY
+    );
+    let expected = Region {
+        base: BASE + 95 * GIB,
+        length: GIB + 4096,
+        size: 2 * GIB,
+        mappable_offset: 0,
+        mappable_length: GIB + 4096,
+        first_frame: (BASE + 95 * GIB) >> 12,
+        frames: (GIB >> 12) + 1,
+        flags: 7,
+        memory: MEMORY_WRITE_COMBINING,
+    };
+    assert_eq!(region, expected);
+    assert_eq!(
+        unsafe { varia_region(&state, 0, 12, &mut region) },
+        REGION_BASE
+    );
+    assert_eq!(
+        unsafe { varia_region(&state, 2, 11, &mut region) },
+        REGION_BASE
+    );
+}
+
+#[test]
+fn an_access_is_clipped_and_cut_into_segments() {
+    let state = probed(BASE, 96 * GIB);
+    let (mut begin, mut segment): (Begin, Segment) = (zero(), zero());
+    let result = unsafe { varia_begin(&state, 4, READ, 95 * GIB - 8, 40 * GIB, &mut begin) };
+    assert_eq!(
+        (result, begin.count, begin.needs_ready),
+        (0, 33 * GIB + 8, 1)
+    );
+    unsafe { varia_segment(&state, 4, READ, 95 * GIB - 8, begin.count, &mut segment) };
+    let memory = Segment {
+        len: 8,
+        at: BASE + 95 * GIB - 8,
+        kind: SEGMENT_MEMORY,
+        memory: MEMORY_CACHED,
+    };
+    assert_eq!(segment, memory);
+    for (way, kind) in [(READ, SEGMENT_ONES), (WRITE, SEGMENT_DROP)] {
+        unsafe { varia_segment(&state, 4, way, 95 * GIB, 9, &mut segment) };
+        assert_eq!((segment.kind, segment.len), (kind, 9));
+    }
+    let beyond = unsafe { varia_begin(&state, 4, READ, 128 * GIB, 1, &mut begin) };
+    assert_eq!(beyond, negative(Errno::EINVAL));
+    let base = unsafe { varia_begin(&state, 0, READ, 0, 1, &mut begin) };
+    assert_eq!(base, negative(Errno::ENXIO));
+}
+
+#[test]
+fn configuration_space_is_kept_in_the_two_windows() {
+    let state = probed(BASE, 96 * GIB);
+    let mut piece: Piece = zero();
+    let mut pieces = Vec::new();
+    let mut offset = 0x10;
+    while offset < 0x30 {
+        unsafe { varia_config_piece(&state, WRITE, offset, 0x30 - offset, &mut piece) };
+        pieces.push((offset, piece.len, piece.owner));
+        offset += piece.len;
+    }
+    let (base, keep) = (OWNER_BASE, OWNER_KEEP);
+    assert_eq!(
+        pieces,
+        [
+            (0x10, 8, base),
+            (0x18, 8, keep),
+            (0x20, 8, keep),
+            (0x28, 8, base)
+        ]
+    );
+
+    unsafe { varia_config_store(&state, 0x20, [0xff; 8].as_ptr(), 8) };
+    let mut shown = [0; 8];
+    unsafe { varia_config_load(&state, 0x20, shown.as_mut_ptr(), 8) };
+    assert_eq!(u64::from_le_bytes(shown), !(128 * GIB - 1) | 0xc);
+    unsafe { varia_reset_requested(&state) };
+    unsafe { varia_config_load(&state, 0x20, shown.as_mut_ptr(), 8) };
+    assert_eq!(u64::from_le_bytes(shown), 0xc);
+}
+
+#[test]
+fn a_wait_survives_the_border_until_its_deadline() {
+    let state = probed(BASE, 96 * GIB);
+    let (mut wait, mut look): (Wait, Look) = (zero(), zero());
+    let mut sample = Sample {
+        memory_enabled: 1,
+        ..zero()
+    };
+    assert_eq!(unsafe { varia_looks_at_bar0(&state) }, 1);
+    let mut looks = 0;
+    let end = loop {
+        let before = unsafe { varia_ready_before(&state, &mut wait, &sample, &mut look) };
+        if before != READY_LOOK {
+            break before;
+        }
+        looks += 1;
+        let registers = look
+            .registers
+            .map(|register| (register.kind, register.offset));
+        assert_eq!(
+            registers,
+            [(REGISTER_BAR0, 0x1498), (REGISTER_BAR0, 0x200bc)]
+        );
+        let after = unsafe { varia_ready_after(&state, &mut wait, &sample, &mut look) };
+        assert_eq!((after, look.sleep_ms), (READY_SLEEP, 1000));
+        sample.now += look.sleep_ms + 1;
+    };
+    assert_eq!((looks, end), (30, negative(Errno::ETIME)));
+}
+
+#[test]
+fn a_reset_asks_for_a_new_look_and_a_look_in_between_does_not_hide_it() {
+    let state = probed(BASE, 96 * GIB);
+    let sample = Sample {
+        memory_enabled: 1,
+        ..zero()
+    };
+    let look = |reset_meanwhile: bool| {
+        let (mut wait, mut look): (Wait, Look) = (zero(), zero());
+        let before = unsafe { varia_ready_before(&state, &mut wait, &sample, &mut look) };
+        if before != READY_LOOK {
+            return before;
+        }
+        for register in &mut look.registers {
+            register.value = 0xff;
+        }
+        if reset_meanwhile {
+            unsafe { varia_reset_done(&state) };
+        }
+        unsafe { varia_ready_after(&state, &mut wait, &sample, &mut look) }
+    };
+    assert_eq!(look(true), READY_SLEEP);
+    assert_eq!(look(false), READY);
+    let (mut wait, mut unused): (Wait, Look) = (zero(), zero());
+    let again = unsafe { varia_ready_before(&state, &mut wait, &sample, &mut unused) };
+    assert_eq!(again, READY);
+}
+
+#[test]
+fn mappings_and_faults_follow_the_region() {
+    let state = probed(BASE, 96 * GIB);
+    let mut mapping: Mapping = zero();
+    assert_eq!(unsafe { varia_mmap(&state, 2, 0, GIB, 0, &mut mapping) }, 0);
+    assert_eq!(
+        (mapping.memory, mapping.allow_uncached),
+        (MEMORY_WRITE_COMBINING, 1)
+    );
+    let private = unsafe { varia_mmap(&state, 2, 0, GIB, 1, &mut mapping) };
+    assert_eq!(private, negative(Errno::EINVAL));
+
+    let request = |order, address| Fault {
+        address,
+        start: 8 * GIB,
+        end: 9 * GIB,
+        offset: GIB,
+        page_shift: 12,
+        order,
+    };
+    let fault = |request: Fault| {
+        let mut frame = 0;
+        (
+            unsafe { varia_fault(&state, 4, &request, &mut frame) },
+            frame,
+        )
+    };
+    let first = (BASE + GIB) >> 12;
+    assert_eq!(
+        fault(request(9, 8 * GIB + (3 << 20))),
+        (FAULT_INSERT, first + 512)
+    );
+    assert_eq!(fault(request(30, 8 * GIB)), (FAULT_FALLBACK, 0));
+    assert_eq!(fault(request(0, 9 * GIB)), (FAULT_SIGBUS, 0));
+
+    let mut bytes = 0;
+    let located = unsafe { varia_locate(&state, 4, 12, first + 3, GIB, &mut bytes) };
+    assert_eq!((located, bytes), (0, 3 << 12));
+    let elsewhere = unsafe { varia_locate(&state, 0, 12, first, 0, &mut bytes) };
+    assert_eq!(elsewhere, negative(Errno::EINVAL));
+}
+
+#[test]
+fn numbers_that_mean_nothing_are_refused() {
+    let state = probed(BASE, 96 * GIB);
+    let (mut begin, mut piece, mut question): (Begin, Piece, Question) = (zero(), zero(), zero());
+    let invalid = negative(Errno::EINVAL);
+    assert_eq!(unsafe { varia_question(99, 0, &mut question) }, invalid);
+    assert_eq!(
+        unsafe { varia_begin(&state, 4, 2, 0, 1, &mut begin) },
+        invalid
+    );
+    assert_eq!(
+        unsafe { varia_config_piece(&state, 2, 0, 1, &mut piece) },
+        invalid
+    );
+    let environment = Environment {
+        page_shift: 40,
+        honour_memory_enable: 0,
+    };
+    let (answers, mut out): ([Answer; 4], State) = (zero(), zero());
+    let mut probe = |count, environment: &Environment| unsafe {
+        varia_probe(NVGRACE_GPU, answers.as_ptr(), count, environment, &mut out)
+    };
+    assert_eq!(probe(4, &environment), invalid);
+    assert_eq!(probe(u32::MAX, &environment), invalid);
+}
+
+#[test]
+fn null_is_refused_and_not_followed() {
+    let state = probed(BASE, 96 * GIB);
+    let invalid = negative(Errno::EINVAL);
+    let null = ptr::null::<State>();
+    let mut begin: Begin = zero();
+    unsafe {
+        assert_eq!(varia_question(NVGRACE_GPU, 0, ptr::null_mut()), invalid);
+        assert_eq!(varia_outcome(null, 0, ptr::null_mut(), 0), invalid);
+        assert_eq!(varia_outcome(&state, 0, ptr::null_mut(), 8), invalid);
+        assert_eq!(varia_region(null, 4, 12, ptr::null_mut()), REGION_BASE);
+        assert_eq!(varia_region(&state, 4, 12, ptr::null_mut()), REGION_BASE);
+        assert_eq!(varia_begin(null, 4, READ, 0, 1, &mut begin), invalid);
+        assert_eq!(
+            varia_segment(&state, 4, READ, 0, 1, ptr::null_mut()),
+            invalid
+        );
+        assert_eq!(
+            varia_config_piece(&state, READ, 0, 1, ptr::null_mut()),
+            invalid
+        );
+        assert_eq!(varia_config_load(&state, 0, ptr::null_mut(), 8), invalid);
+        assert_eq!(varia_config_store(&state, 0, ptr::null(), 8), invalid);
+        let ready = varia_ready_before(&state, ptr::null_mut(), ptr::null(), ptr::null_mut());
+        assert_eq!(ready, invalid);
+        assert_eq!(varia_mmap(&state, 4, 0, 4096, 0, ptr::null_mut()), invalid);
+        assert_eq!(
+            varia_fault(&state, 4, ptr::null(), ptr::null_mut()),
+            invalid
+        );
+        assert_eq!(varia_locate(null, 4, 12, 0, 0, ptr::null_mut()), invalid);
+        assert_eq!((varia_needs_bar0(null), varia_looks_at_bar0(null)), (0, 0));
+        assert_eq!(varia_ioeventfd(null), invalid);
+        varia_opened(null);
+        varia_reset_requested(null);
+        varia_reset_done(null);
+    }
+}
