@@ -140,7 +140,7 @@ impl Endpoint {
         let hook = Arc::clone(&variant);
         core.on_reset(move || hook.reset_done());
         core.open().map_err(Error::Dead)?;
-        let ready = wait_until_ready(&core, &*variant, &*options.clock);
+        let ready = wait_until_ready(&core, &variant, &*options.clock);
         core.close();
         ready.map_err(Error::NotReady)?;
         if let Outcome::Fail(refusal) = variant.outcome() {
@@ -360,12 +360,18 @@ impl Endpoint {
 }
 
 /// Waits as long as the variant allows.
-fn wait_until_ready(core: &Core, variant: &dyn Variant, clock: &dyn Clock) -> Result<(), Errno> {
+fn wait_until_ready(core: &Core, variant: &AnyVariant, clock: &dyn Clock) -> Result<(), Errno> {
     let mut wait = Wait::default();
+    let mut told = false;
     loop {
         match attempt(core, variant, &mut wait, clock)? {
             Attempt::Ready(_) => return Ok(()),
-            Attempt::Wait(time) => clock.sleep(time),
+            Attempt::Wait(time) => {
+                if !std::mem::replace(&mut told, true) {
+                    log::info!("waiting for the device: {}", variant.ready_when());
+                }
+                clock.sleep(time);
+            }
         }
     }
 }

@@ -1,0 +1,12 @@
+//! The user-space runtime as a client sees it: emulated silicon, core, variant, endpoint, server
+//! and protocol in one process, and the device's memory beside it to compare with.
+
+mod access;
+mod config;
+mod connection;
+mod decline;
+mod machine;
+mod mapping;
+mod readiness;
+mod regions;
+mod views;

@@ -1,0 +1,131 @@
+//! Region information around every rounding edge of both profiles.
+
+use varia_spec::{Errno, vfio::region_flags};
+use varia_vfio_user::client::SparseArea;
+
+use crate::machine::{BAR0, BAR2, BAR4, CONFIG, GIB, MIB, READ_WRITE, Wanted};
+
+/// Length and BAR size of a memory region.
+type Sizes = (u64, u64);
+
+const MAPPABLE: u32 = READ_WRITE | region_flags::MMAP | region_flags::CAPS;
+
+/// With the MIG bug: memory, usemem, resmem.
+const GH200: [(u64, Sizes, Sizes); 12] = [
+    (GIB + 512 * MIB, (512 * MIB, 512 * MIB), (GIB, GIB)),
+    (
+        GIB + 512 * MIB + 4096,
+        (512 * MIB, GIB),
+        (GIB + 4096, 2 * GIB),
+    ),
+    (
+        2 * GIB - 4096,
+        (512 * MIB, GIB),
+        (GIB + 512 * MIB - 4096, 2 * GIB),
+    ),
+    (2 * GIB, (GIB, GIB), (GIB, GIB)),
+    (2 * GIB + 4096, (GIB, 2 * GIB), (GIB + 4096, 2 * GIB)),
+    (
+        65 * GIB - 4096,
+        (64 * GIB - 512 * MIB, 64 * GIB),
+        (GIB + 512 * MIB - 4096, 2 * GIB),
+    ),
+    (65 * GIB, (64 * GIB, 64 * GIB), (GIB, GIB)),
+    (
+        65 * GIB + 100 * MIB,
+        (64 * GIB, 128 * GIB),
+        (GIB + 100 * MIB, 2 * GIB),
+    ),
+    (96 * GIB, (95 * GIB, 128 * GIB), (GIB, GIB)),
+    (
+        96 * GIB + 300 * MIB,
+        (95 * GIB, 128 * GIB),
+        (GIB + 300 * MIB, 2 * GIB),
+    ),
+    (
+        96 * GIB + 512 * MIB,
+        (95 * GIB + 512 * MIB, 128 * GIB),
+        (GIB, GIB),
+    ),
+    (129 * GIB, (128 * GIB, 128 * GIB), (GIB, GIB)),
+];
+
+/// Without it: memory, the size of BAR4.
+const GB200: [(u64, u64); 12] = [
+    (4096, 4096),
+    (3 * 4096, 4 * 4096),
+    (512 * MIB, 512 * MIB),
+    (GIB - 4096, GIB),
+    (GIB, GIB),
+    (GIB + 4096, 2 * GIB),
+    (128 * GIB, 128 * GIB),
+    (128 * GIB + 4096, 256 * GIB),
+    (184 * GIB, 256 * GIB),
+    (184 * GIB + 300 * MIB, 256 * GIB),
+    (512 * GIB, 512 * GIB),
+    (1024 * GIB, 1024 * GIB),
+];
+
+#[test]
+fn a_gh200_has_usemem_in_region_4_and_resmem_in_region_2() {
+    for (memory, usemem, resmem) in GH200 {
+        let machine = Wanted::of("gh200", memory).serve();
+        let mut client = machine.attach();
+        for (index, (length, size)) in [(BAR4, usemem), (BAR2, resmem)] {
+            let region = client.region_info(index).unwrap();
+            assert_eq!(region.size, size, "region {index} of {memory:#x}");
+            assert_eq!(region.flags, MAPPABLE, "region {index} of {memory:#x}");
+            let area = SparseArea {
+                offset: 0,
+                size: length,
+            };
+            assert_eq!(region.sparse, [area], "region {index} of {memory:#x}");
+        }
+        let regions = machine.memory_regions();
+        let expected = [
+            (BAR2, usemem.0, resmem.0, resmem.1),
+            (BAR4, 0, usemem.0, usemem.1),
+        ];
+        assert_eq!(regions, expected, "{memory:#x}");
+        assert_eq!(usemem.0 + resmem.0, memory, "nothing is lost");
+    }
+}
+
+#[test]
+fn a_gb200_has_usemem_in_region_4_and_its_own_bar_in_region_2() {
+    for (memory, size) in GB200 {
+        let machine = Wanted::of("gb200", memory).serve();
+        let mut client = machine.attach();
+        let region = client.region_info(BAR4).unwrap();
+        assert_eq!((region.size, region.flags), (size, MAPPABLE), "{memory:#x}");
+        let area = SparseArea {
+            offset: 0,
+            size: memory,
+        };
+        assert_eq!(region.sparse, [area], "{memory:#x}");
+        let physical = client.region_info(BAR2).unwrap();
+        assert_eq!(physical.size, 256 * GIB);
+        assert_eq!(physical.flags, READ_WRITE | region_flags::MMAP);
+        assert_eq!(physical.sparse, [], "all of it");
+    }
+}
+
+#[test]
+fn the_other_regions_are_the_cores() {
+    let machine = Wanted::default().serve();
+    let mut client = machine.attach();
+    let mut of = |index| {
+        let region = client.region_info(index).unwrap();
+        (region.size, region.flags, region.fd.is_some())
+    };
+    // registers have side effects, so nobody maps them
+    assert_eq!(of(BAR0), (16 * MIB, READ_WRITE, false));
+    assert_eq!(of(CONFIG), (4096, READ_WRITE, false));
+    for absent in [1, 3, 5, 6] {
+        assert_eq!(of(absent), (0, 0, false), "region {absent}");
+    }
+    for none in [8, 9, u32::MAX] {
+        let errno = client.region_info(none).unwrap_err().errno();
+        assert_eq!(errno, Some(Errno::EINVAL), "region {none}");
+    }
+}
