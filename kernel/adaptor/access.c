@@ -28,10 +28,12 @@ struct adaptor_access {
 };
 
 /* Maps a region for the kernel, once while the device is open. */
-static int adaptor_map_memory(struct adaptor_memory *memory, const struct varia_region *region,
-			      struct mutex *lock)
+static int adaptor_map_memory(struct adaptor_access *access)
 {
-	guard(mutex)(lock);
+	struct adaptor_memory *memory = &access->dev->memory[access->index];
+	const struct varia_region *region = &access->region;
+
+	guard(mutex)(&access->dev->map_lock);
 	if (!memory->address)
 		memory->address = memremap(region->base, region->length,
 					   region->memory == VARIA_MEMORY_CACHED ? MEMREMAP_WB :
@@ -86,28 +88,24 @@ static void adaptor_write_uncached(void __iomem *io, u64 at, const u8 *data, u64
 	}
 }
 
-/* Between the bounce buffer and memory, once the device is ready. */
+/* Between the bounce buffer and memory that is mapped, once the device is ready. */
 static int adaptor_copy_memory(struct adaptor_access *access, const struct varia_segment *segment,
 			       u64 len)
 {
-	struct adaptor_memory *memory = &access->dev->memory[access->index];
+	void *at = access->dev->memory[access->index].address +
+		   (segment->at - access->region.base);
 	bool read = access->way == VARIA_READ;
-	void *at;
 	int ret;
 
-	ret = adaptor_map_memory(memory, &access->region, &access->dev->map_lock);
-	if (ret)
-		return ret;
-	at = memory->address + (segment->at - access->region.base);
 	ret = adaptor_lock_ready(access->dev, &access->wait, false);
 	if (ret)
 		return ret;
 	if (segment->memory == VARIA_MEMORY_CACHED)
 		memcpy(read ? access->bounce : at, read ? at : access->bounce, len);
 	else if (read)
-		adaptor_read_uncached((void __iomem *)at, segment->at, access->bounce, len);
+		adaptor_read_uncached((void __force __iomem *)at, segment->at, access->bounce, len);
 	else
-		adaptor_write_uncached((void __iomem *)at, segment->at, access->bounce, len);
+		adaptor_write_uncached((void __force __iomem *)at, segment->at, access->bounce, len);
 	up_read(&access->dev->core.memory_lock);
 	return 0;
 }
@@ -124,6 +122,9 @@ static ssize_t adaptor_step(struct adaptor_access *access, const struct varia_se
 	if (segment->kind == VARIA_SEGMENT_ONES) {
 		memset(access->bounce, 0xff, len);
 	} else {
+		ret = adaptor_map_memory(access);
+		if (ret)
+			return ret;
 		if (access->way == VARIA_WRITE && copy_from_user(access->bounce, buf, len))
 			return -EFAULT;
 		ret = adaptor_copy_memory(access, segment, len);
