@@ -13,6 +13,8 @@
 #   JOBS           parallel jobs of make, 2 by default
 #   and those of rust/build.sh
 set -eu
+# Variables of a make that calls this, such as O, are not for the kernel's make.
+unset MAKEFLAGS MFLAGS O
 
 if [ $# -ne 3 ]; then
 	echo "usage: $0 arm64|amd64 KDIR OUT" >&2
