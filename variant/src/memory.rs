@@ -207,6 +207,16 @@ mod tests {
     }
 
     #[test]
+    fn the_bar_is_as_large_as_it_says_and_only_the_memory_can_be_mapped() {
+        let info = RegionInfo {
+            size: 0x2000,
+            flags: 0b111,
+            mappable: (0, 0x1800),
+        };
+        assert_eq!(region().info(), info);
+    }
+
+    #[test]
     fn an_access_from_the_end_of_the_bar_is_refused_and_others_are_clipped() {
         let region = region();
         assert_eq!(

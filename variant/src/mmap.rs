@@ -244,6 +244,15 @@ mod tests {
             fault(9, end - 2 * MIB + 1, start, end - MIB, 0),
             Fault::Fallback
         );
+        // A block and a page that end where the mapping ends.
+        assert_eq!(
+            fault(9, end - 1, start, end, 0),
+            Fault::Insert(PageFrame(0x40000 + 3 * 512))
+        );
+        assert_eq!(
+            fault(0, end - 1, start, end, 0),
+            Fault::Insert(PageFrame(0x40000 + 4 * 512 - 1))
+        );
         assert_eq!(fault(60, start, start, end, 0), Fault::Fallback);
         assert_eq!(fault(0, end, start, end, 0), Fault::Sigbus);
         assert_eq!(fault(0, start - 1, start, end, 0), Fault::Sigbus);

@@ -206,6 +206,7 @@ fn pieces(gpu: &NvgraceGpu, offset: u64, len: u64) -> Vec<(u64, u64, bool)> {
     let mut pieces = vec![];
     while at < end {
         let piece = gpu.config_piece(Direction::Write, at, end - at);
+        assert!(piece.len > 0, "it gets no further than {at:#x}");
         pieces.push((at, piece.len, piece.owner == ConfigOwner::Keep));
         at += piece.len;
     }

@@ -1,0 +1,88 @@
+//! Each deliberate fault in the decisions is caught by a test of `variant` or `variants`.
+
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use table::MUTANTS;
+use varia_mutants::{Copy, Error, Mutant, Verdict};
+
+/// Who builds in the first copy.
+static FIRST: Mutex<()> = Mutex::new(());
+
+fn copy(number: usize) -> Copy {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mutants-{number}"));
+    Copy::new(&workspace(), &folder).unwrap()
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+#[test]
+fn every_fault_is_caught() {
+    let _first = FIRST.lock().unwrap();
+    let begin = Instant::now();
+    let next = AtomicUsize::new(0);
+    let faults = Mutex::new(Vec::new());
+    let lanes = thread::available_parallelism().map_or(1, |n| n.get().min(4));
+    thread::scope(|scope| {
+        for lane in 0..lanes {
+            let (next, faults) = (&next, &faults);
+            scope.spawn(move || {
+                let copy = copy(lane);
+                let original = copy.judge_original().unwrap();
+                assert_eq!(original, Verdict::Survived, "without a fault all pass");
+                while let Some(mutant) = MUTANTS.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    match copy.judge_mutant(mutant) {
+                        Ok(Verdict::Caught(by)) if !by.is_empty() => {
+                            println!("{}: caught by {}", mutant.name, by.join(", "));
+                        }
+                        other => faults.lock().unwrap().push((mutant.name, other)),
+                    }
+                }
+            });
+        }
+    });
+    println!("{} faults in {:.1?}", MUTANTS.len(), begin.elapsed());
+    let faults = faults.into_inner().unwrap();
+    assert!(faults.is_empty(), "not caught by a test: {faults:#?}");
+}
+
+#[test]
+fn the_faults_have_names_of_their_own() {
+    let mut names: Vec<_> = MUTANTS.iter().map(|mutant| mutant.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), MUTANTS.len());
+}
+
+#[test]
+fn a_change_that_is_no_fault_survives_and_one_that_does_not_build_is_an_error() {
+    let _first = FIRST.lock().unwrap();
+    let copy = copy(0);
+    let mutant = |right, wrong| Mutant {
+        name: "for this test",
+        file: "variant/src/units.rs",
+        right,
+        wrong,
+    };
+    let harmless = mutant(
+        "if shift >= 12 && shift <= 16",
+        "if shift > 11 && shift < 17",
+    );
+    assert_eq!(copy.judge_mutant(&harmless).unwrap(), Verdict::Survived);
+    let nonsense = mutant("if shift >= 12 && shift <= 16", "if shift is good");
+    let error = copy.judge_mutant(&nonsense).unwrap_err();
+    assert!(matches!(error, Error::DoesNotBuild { .. }), "{error}");
+    for (text, times) in [("shift is good", 0), ("pub const fn ", 8)] {
+        match copy.judge_mutant(&mutant(text, "")) {
+            Err(Error::NotOnce { found, .. }) => assert_eq!(found > 1, times > 1),
+            other => panic!("{other:?}"),
+        }
+    }
+}
