@@ -1,1 +1,10 @@
-//! The tests that boot VMs.
+//! What the tests that boot VMs share: devices played by this process, and machines that
+//! own them.
+
+pub mod acpi;
+pub mod error;
+pub mod gpu;
+pub mod host;
+pub mod report;
+
+pub use error::{Error, Result};

@@ -9,6 +9,7 @@ mod differential;
 mod hexcopy;
 mod pci_memory;
 mod vfio;
+pub mod vfio_info;
 
 /// An applet: it gets the arguments after its name.
 pub type Applet = fn(&[String]) -> ExitCode;
@@ -18,6 +19,7 @@ const TABLE: &[(&str, Applet)] = &[
     ("differential", differential::run),
     ("hexcopy", hexcopy::run),
     ("pci-memory", pci_memory::run),
+    ("vfio-info", vfio_info::run),
 ];
 
 /// The applet with this name.

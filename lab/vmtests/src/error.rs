@@ -1,0 +1,46 @@
+//! What can go wrong in a test's surroundings.
+
+use std::io;
+
+use varia_lab::LabError;
+use varia_serve::Error as ServeError;
+use varia_silicon::SiliconError;
+use varia_sys::socket::SocketError;
+
+/// A result of the surroundings.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The lab.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// The model of the device.
+    #[error(transparent)]
+    Silicon(#[from] SiliconError),
+    /// The runtime that serves it.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// Its socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The system refused something.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A machine is not as it has to be for the test.
+    #[error("{0}")]
+    Unexpected(String),
+}
+
+impl Error {
+    /// Makes an [`Error::Io`] of what the system said.
+    pub(crate) fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { doing, source }
+    }
+}

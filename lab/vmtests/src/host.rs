@@ -1,0 +1,346 @@
+//! A machine that plays the one which owns the GPUs: bare silicon, an IOMMU, firmware's
+//! properties, and VFIO drivers to bind.
+//!
+//! Each GPU is behind a root port of its own. Its coherent memory is either [`Memory::Real`],
+//! a part of the machine's RAM that its kernel leaves alone and that the silicon shares, or
+//! [`Memory::Absent`]: addresses where nothing is, for a test that never touches them.
+
+use tempfile::TempDir;
+use varia_lab::chroot::compile_asl;
+use varia_lab::{Arch, LabError, MemoryNode, Running, Vm, kernel_modules};
+use varia_serve::View;
+use varia_silicon::{Backing, Options, Profile, Silicon};
+use varia_variant::HostPhys;
+
+use crate::acpi;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+
+const GIB: u64 = 1 << 30;
+const MIB: u64 = 1 << 20;
+/// Where the machine's own RAM begins.
+const RAM_START: [(Arch, u64); 2] = [(Arch::Aarch64, GIB), (Arch::X86_64, 0)];
+/// Where absent memory begins, and how far that of the next GPU is away.
+const ABSENT_START: u64 = 0x4200_0000_0000;
+const ABSENT_STRIDE: u64 = 4 << 40;
+/// RAM at the end of an x86 machine for the tables of its firmware, which it puts there.
+const TABLES_MIB: u64 = 64;
+/// What QEMU places below 4 GiB on x86 without splitting it.
+const X86_LOW_RAM: u64 = 2816 * MIB;
+
+/// What is behind the addresses of a GPU's coherent memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Memory {
+    /// RAM that the silicon shares.
+    Real,
+    /// Nothing.
+    Absent,
+}
+
+/// A driver for a GPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Driver {
+    /// The kernel's own driver.
+    Original,
+    /// Varia's.
+    Ours,
+    /// `vfio-pci`.
+    VfioPci,
+}
+
+impl Driver {
+    /// Its name in sysfs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Original | Self::Ours => "nvgrace_gpu_vfio_pci",
+            Self::VfioPci => "vfio-pci",
+        }
+    }
+
+    const fn file(self) -> &'static str {
+        match self {
+            Self::Original => "/lab/drivers/original.ko",
+            Self::Ours => "/lab/drivers/ours.ko",
+            Self::VfioPci => "",
+        }
+    }
+}
+
+/// A machine to be.
+#[derive(Debug)]
+pub struct HostPlan {
+    vm: Vm,
+    kernel_mib: u64,
+    wishes: Vec<Wish>,
+}
+
+#[derive(Debug)]
+struct Wish {
+    profile: Profile,
+    options: Options,
+    memory: Memory,
+}
+
+/// A machine that runs, with its GPUs.
+#[derive(Debug)]
+pub struct Host {
+    /// The machine.
+    pub vm: Running,
+    gpus: Vec<Gpu>,
+    addresses: Vec<String>,
+    _memory: TempDir,
+}
+
+impl HostPlan {
+    /// A machine without GPUs, whose kernel has 1 GiB.
+    #[must_use]
+    pub fn new(arch: Arch, name: &str) -> Self {
+        let mut vm = Vm::new(arch).name(name).iommu();
+        if arch == Arch::Aarch64 {
+            // Room for the BARs of twenty GPUs.
+            vm = vm.machine("highmem-mmio-size=8T");
+        }
+        Self {
+            vm,
+            kernel_mib: 1024,
+            wishes: Vec::new(),
+        }
+    }
+
+    /// How much memory its kernel has, in MiB.
+    #[must_use]
+    pub fn kernel_memory(mut self, mib: u64) -> Self {
+        self.kernel_mib = mib;
+        self
+    }
+
+    /// Adds a GPU. The base and backing of `options` are chosen by the machine.
+    #[must_use]
+    pub fn gpu(mut self, profile: &Profile, options: Options, memory: Memory) -> Self {
+        self.wishes.push(Wish {
+            profile: profile.clone(),
+            options,
+            memory,
+        });
+        self
+    }
+
+    /// Changes the machine.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(Vm) -> Vm) -> Self {
+        self.vm = change(self.vm);
+        self
+    }
+
+    /// Starts the GPUs and the machine, and checks that its kernel keeps off their memory.
+    ///
+    /// # Errors
+    /// What keeps them from starting, or [`Error::Unexpected`].
+    pub fn boot(self) -> Result<Host> {
+        let arch = self.vm.arch();
+        let memory = tempfile::Builder::new()
+            .prefix("varia-host-")
+            .tempdir()
+            .map_err(Error::io("create a temporary folder"))?;
+        let start = RAM_START
+            .iter()
+            .find_map(|(known, start)| (*known == arch).then_some(*start))
+            .unwrap_or_default();
+        let mut nodes = vec![MemoryNode {
+            mib: self.kernel_mib,
+            file: None,
+        }];
+        let mut free = start + self.kernel_mib * MIB;
+        let mut gpus = Vec::new();
+        for (wish, number) in self.wishes.into_iter().zip(0_u64..) {
+            let mut options = wish.options;
+            match wish.memory {
+                Memory::Absent => {
+                    options.base = Some(HostPhys(ABSENT_START + number * ABSENT_STRIDE));
+                }
+                Memory::Real => {
+                    let size = options.memory.unwrap_or(wish.profile.memory.value);
+                    let node = MemoryNode {
+                        mib: size.div_ceil(MIB),
+                        file: Some(memory.path().join(number.to_string())),
+                    };
+                    options.base = Some(HostPhys(free));
+                    options.backing = node.file.clone().map_or(Backing::Anonymous, Backing::File);
+                    free += node.mib * MIB;
+                    nodes.push(node);
+                }
+            }
+            gpus.push(Gpu::serve(&wish.profile, View::Physical, options)?);
+        }
+        if arch == Arch::X86_64 && nodes.len() > 1 {
+            nodes.push(MemoryNode {
+                mib: TABLES_MIB,
+                file: None,
+            });
+            if free + TABLES_MIB * MIB > X86_LOW_RAM {
+                return Err(Error::Unexpected(format!(
+                    "an x86 machine's tables can't name memory that ends at {free:#x}"
+                )));
+            }
+        }
+
+        let table = compile_asl(&acpi::properties(gpus.iter().map(Gpu::silicon)))?;
+        let mut vm = self
+            .vm
+            .cmdline(format!("nokaslr mem={}M", self.kernel_mib))
+            .memory_nodes(nodes)
+            .acpi_table(table)
+            .module("vfio_pci_core")
+            .module("vfio_iommu_type1")
+            .module_later("vfio_pci")
+            .host_file(Driver::Original.file(), kernel_modules::original(arch)?)
+            .host_file(Driver::Ours.file(), kernel_modules::ours(arch)?);
+        for (index, gpu) in gpus.iter().enumerate() {
+            vm = vm.vfio_user(format!("gpu{index}"), &gpu.socket());
+        }
+        let vm = vm.boot()?;
+        let addresses = (1..=gpus.len())
+            .map(|slot| behind_port(&vm, slot))
+            .collect::<Result<_>>()?;
+        let host = Host {
+            vm,
+            gpus,
+            addresses,
+            _memory: memory,
+        };
+        host.check_memory()?;
+        Ok(host)
+    }
+}
+
+impl Host {
+    /// The silicon of a GPU, by its number from 0.
+    ///
+    /// # Panics
+    /// If there is no such GPU: the test is wrong.
+    #[must_use]
+    pub fn silicon(&self, gpu: usize) -> &Silicon {
+        self.gpus[gpu].silicon()
+    }
+
+    /// The PCI address of a GPU in the machine.
+    ///
+    /// # Panics
+    /// If there is no such GPU: the test is wrong.
+    #[must_use]
+    pub fn address(&self, gpu: usize) -> &str {
+        &self.addresses[gpu]
+    }
+
+    /// The PCI addresses of all GPUs.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<&str> {
+        self.addresses.iter().map(String::as_str).collect()
+    }
+
+    /// Loads a driver, in the place of another one of the same name.
+    ///
+    /// # Errors
+    /// Why the kernel refuses it.
+    pub fn load(&self, driver: Driver) -> Result<()> {
+        if driver == Driver::VfioPci {
+            return Ok(self.vm.modprobe("vfio_pci", "")?);
+        }
+        if self
+            .vm
+            .list("/sys/module")?
+            .iter()
+            .any(|name| name == Driver::Ours.name())
+        {
+            // What stays behind in driver_override would bind the GPUs by itself.
+            for address in &self.addresses {
+                self.write(address, "driver_override", "\n")?;
+            }
+            self.vm.sh(&format!("rmmod {}", Driver::Ours.name()))?;
+        }
+        self.vm.sh(&format!("insmod {}", driver.file()))?;
+        Ok(())
+    }
+
+    /// Binds a GPU to a driver that has been loaded. The inner error is the error number of a
+    /// probe that fails.
+    ///
+    /// # Errors
+    /// What else goes wrong.
+    pub fn bind(&self, gpu: usize, driver: Driver) -> Result<std::result::Result<(), i32>> {
+        match self.vm.bind(self.address(gpu), driver.name()) {
+            Ok(()) => Ok(Ok(())),
+            Err(LabError::Agent {
+                errno: Some(errno), ..
+            }) => Ok(Err(errno)),
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Takes a GPU's driver away, if it has one.
+    ///
+    /// # Errors
+    /// What the machine says.
+    pub fn unbind(&self, gpu: usize) -> Result<()> {
+        let address = self.address(gpu);
+        let folder = format!("/sys/bus/pci/devices/{address}/driver");
+        if self.vm.link_name(&folder).is_ok() {
+            self.vm.write(&format!("{folder}/unbind"), address)?;
+        }
+        Ok(())
+    }
+
+    /// Switches the machine off, then the GPUs.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub fn power_off(self) -> Result<()> {
+        Ok(self.vm.power_off()?)
+    }
+
+    fn write(&self, address: &str, attribute: &str, text: &str) -> Result<()> {
+        let path = format!("/sys/bus/pci/devices/{address}/{attribute}");
+        Ok(self.vm.write(&path, text)?)
+    }
+
+    /// The kernel must not use the GPUs' memory: with address space randomisation the
+    /// firmware's loader ignores `mem=`.
+    fn check_memory(&self) -> Result<()> {
+        let map = self.vm.read_text("/proc/iomem")?;
+        for gpu in &self.gpus {
+            let memory = gpu.silicon().coherent_memory();
+            let start = gpu.silicon().memory_base().0;
+            let last = start + memory.len() - 1;
+            for line in map.lines().filter(|line| !line.starts_with(' ')) {
+                let taken = range(line)
+                    .ok_or_else(|| Error::Unexpected(format!("/proc/iomem says {line:?}")))?;
+                if taken.0 <= last && start <= taken.1 {
+                    return Err(Error::Unexpected(format!(
+                        "the machine uses {line:?}, where a GPU's memory is \
+                         ({start:x}-{last:x}); its whole map:\n{map}"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// First and last address of a line of `/proc/iomem`.
+fn range(line: &str) -> Option<(u64, u64)> {
+    let (range, _) = line.split_once(" : ")?;
+    let (first, last) = range.trim().split_once('-')?;
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    Some((number(first)?, number(last)?))
+}
+
+/// The address of the function behind the root port in `slot` of the root bus.
+fn behind_port(vm: &Running, slot: usize) -> Result<String> {
+    let port = format!("/sys/bus/pci/devices/0000:00:{slot:02x}.0");
+    let is_function = |name: &String| name.starts_with("0000:") && name.ends_with(":00.0");
+    vm.list(&port)?
+        .into_iter()
+        .find(is_function)
+        .ok_or_else(|| Error::Unexpected(format!("there is no function behind {port}")))
+}
