@@ -10,6 +10,7 @@
 # environment:
 #   RUST_OBJECT    rust.o_shipped for ARCH, built earlier by rust/build.sh; else it is built here
 #   CROSS_COMPILE  prefix of the compiler for ARCH; by default none is needed, or Debian's
+#   CC             the compiler, where the headers don't name it
 #   JOBS           parallel jobs of make, 2 by default
 #   and those of rust/build.sh
 set -eu
@@ -57,7 +58,7 @@ module() {
 	# A warning of the compiler, objtool or modpost is an error here.
 	status=0
 	make -s -C "$kdir" M="$source" ARCH=$kernel_arch CROSS_COMPILE="$CROSS_COMPILE" \
-		-j"${JOBS:-2}" VARIA_MODULE="$1" modules >"$out/$1.log" 2>&1 || status=$?
+		-j"${JOBS:-2}" ${CC:+"CC=$CC"} VARIA_MODULE="$1" modules >"$out/$1.log" 2>&1 || status=$?
 	if [ $status -ne 0 ] || grep -qi warning "$out/$1.log"; then
 		cat "$out/$1.log" >&2
 		echo "$0: $1 for $kdir was not built, or with warnings" >&2

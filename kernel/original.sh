@@ -10,7 +10,7 @@
 #   KDIR    a kernel's headers
 #   SOURCE  linux-source-VERSION.tar.xz of the same version
 #   OUT     a directory; made if it is missing
-# environment: CROSS_COMPILE and JOBS, as in build.sh
+# environment: CROSS_COMPILE, CC and JOBS, as in build.sh
 set -eu
 
 if [ $# -ne 4 ]; then
@@ -45,5 +45,5 @@ if [ ! -f "$source/main.c" ]; then
 	exit 1
 fi
 make -s -C "$kdir" M="$source" ARCH=$kernel_arch CROSS_COMPILE="${CROSS_COMPILE-$prefix}" \
-	-j"${JOBS:-2}" CONFIG_NVGRACE_GPU_VFIO_PCI=m modules
+	-j"${JOBS:-2}" ${CC:+"CC=$CC"} CONFIG_NVGRACE_GPU_VFIO_PCI=m modules
 cp "$source/nvgrace-gpu-vfio-pci.ko" "$out/nvgrace-gpu-vfio-pci.ko"
