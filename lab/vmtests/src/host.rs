@@ -5,9 +5,12 @@
 //! a part of the machine's RAM that its kernel leaves alone and that the silicon shares, or
 //! [`Memory::Absent`]: addresses where nothing is, for a test that never touches them.
 
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use varia_lab::chroot::compile_asl;
-use varia_lab::{Arch, LabError, MemoryNode, Running, Vm, kernel_modules};
+use varia_lab::{Arch, GuestCommand, LabError, MemoryNode, Running, Task, Vm, kernel_modules};
 use varia_serve::View;
 use varia_silicon::{Backing, Options, Profile, Silicon};
 use varia_variant::HostPhys;
@@ -23,10 +26,13 @@ const RAM_START: [(Arch, u64); 2] = [(Arch::Aarch64, GIB), (Arch::X86_64, 0)];
 /// Where absent memory begins, and how far that of the next GPU is away.
 const ABSENT_START: u64 = 0x4200_0000_0000;
 const ABSENT_STRIDE: u64 = 4 << 40;
-/// RAM at the end of an x86 machine for the tables of its firmware, which it puts there.
-const TABLES_MIB: u64 = 64;
+/// RAM at the end of a machine for what its firmware puts there: tables, and on arm64 the
+/// initramfs, which the kernel then takes for RAM in spite of `mem=`.
+const FIRMWARE_MIB: u64 = 256;
 /// What QEMU places below 4 GiB on x86 without splitting it.
 const X86_LOW_RAM: u64 = 2816 * MIB;
+/// What an applet may take: a driver waits 30 s for a GPU that never gets ready.
+const PATIENCE: Duration = Duration::from_secs(100);
 
 /// What is behind the addresses of a GPU's coherent memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -161,24 +167,29 @@ impl HostPlan {
                 }
                 Memory::Real => {
                     let size = options.memory.unwrap_or(wish.profile.memory.value);
+                    let file = memory.path().join(number.to_string());
                     let node = MemoryNode {
                         mib: size.div_ceil(MIB),
-                        file: Some(memory.path().join(number.to_string())),
+                        file: Some(file.clone()),
                     };
+                    // QEMU takes whole MiB; the silicon has the first part of the file.
+                    std::fs::File::create(&file)
+                        .and_then(|file| file.set_len(node.mib * MIB))
+                        .map_err(Error::io("make a file for memory"))?;
                     options.base = Some(HostPhys(free));
-                    options.backing = node.file.clone().map_or(Backing::Anonymous, Backing::File);
+                    options.backing = Backing::File(file);
                     free += node.mib * MIB;
                     nodes.push(node);
                 }
             }
             gpus.push(Gpu::serve(&wish.profile, View::Physical, options)?);
         }
-        if arch == Arch::X86_64 && nodes.len() > 1 {
+        if nodes.len() > 1 {
             nodes.push(MemoryNode {
-                mib: TABLES_MIB,
+                mib: FIRMWARE_MIB,
                 file: None,
             });
-            if free + TABLES_MIB * MIB > X86_LOW_RAM {
+            if arch == Arch::X86_64 && free + FIRMWARE_MIB * MIB > X86_LOW_RAM {
                 return Err(Error::Unexpected(format!(
                     "an x86 machine's tables can't name memory that ends at {free:#x}"
                 )));
@@ -289,6 +300,35 @@ impl Host {
             self.vm.write(&format!("{folder}/unbind"), address)?;
         }
         Ok(())
+    }
+
+    /// Starts an applet of the agent that may take its time.
+    ///
+    /// # Errors
+    /// What the machine says.
+    pub fn start(&self, applet: &str, arguments: &[&str]) -> Result<Task> {
+        let command = GuestCommand::applet(applet, arguments).limit(PATIENCE);
+        Ok(self.vm.spawn(&command)?)
+    }
+
+    /// Waits for an applet that was started, and reads its answer.
+    ///
+    /// # Errors
+    /// If it fails or answers with something else.
+    pub fn answer<T: DeserializeOwned>(&self, task: &Task) -> Result<T> {
+        let output = self.vm.wait(task, PATIENCE)?.checked()?;
+        serde_json::from_slice(&output.stdout).map_err(|error| {
+            let text = output.text();
+            Error::Unexpected(format!("{task:?} printed {text:?}: {error}"))
+        })
+    }
+
+    /// Runs an applet and reads its answer.
+    ///
+    /// # Errors
+    /// As for [`Host::answer`].
+    pub fn ask<T: DeserializeOwned>(&self, applet: &str, arguments: &[&str]) -> Result<T> {
+        self.answer(&self.start(applet, arguments)?)
     }
 
     /// Switches the machine off, then the GPUs.

@@ -2,6 +2,7 @@
 //! own them.
 
 pub mod acpi;
+pub mod clock;
 pub mod error;
 pub mod gpu;
 pub mod host;

@@ -6,7 +6,7 @@ use varia_spec::Errno;
 use varia_spec::pci::header;
 use varia_spec::vfio::{REGION_INFO_LEN, RegionIndex, region_cap, region_flags};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::host::Host;
 
 /// What the drivers of some GPUs of a machine say.
@@ -15,11 +15,7 @@ use crate::host::Host;
 /// If a GPU can't be opened.
 pub fn of_kernel(host: &Host, gpus: &[usize]) -> Result<Vec<Report>> {
     let addresses: Vec<_> = gpus.iter().map(|gpu| host.address(*gpu)).collect();
-    let text = host.vm.applet("vfio-info", &addresses, &[])?;
-    serde_json::from_slice(&text).map_err(|error| {
-        let text = String::from_utf8_lossy(&text);
-        Error::Unexpected(format!("vfio-info printed {text:?}: {error}"))
-    })
+    host.ask("vfio-info", &addresses)
 }
 
 /// What the user-space runtime says, in the kernel's form.

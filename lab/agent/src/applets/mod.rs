@@ -5,21 +5,25 @@
 
 use std::process::ExitCode;
 
+pub mod bind;
 mod differential;
 mod hexcopy;
 mod pci_memory;
 mod vfio;
 pub mod vfio_info;
+pub mod vfio_read;
 
 /// An applet: it gets the arguments after its name.
 pub type Applet = fn(&[String]) -> ExitCode;
 
 /// Every applet with its name.
 const TABLE: &[(&str, Applet)] = &[
+    ("bind", bind::run),
     ("differential", differential::run),
     ("hexcopy", hexcopy::run),
     ("pci-memory", pci_memory::run),
     ("vfio-info", vfio_info::run),
+    ("vfio-read", vfio_read::run),
 ];
 
 /// The applet with this name.

@@ -1,0 +1,359 @@
+//! GPUs that are not ready, late, or without their link: what the kernel's own driver does,
+//! what ours does, and what the user-space runtime does.
+//!
+//! All waits of one driver run at the same time in one machine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use varia_agent::applets::bind::Bound;
+use varia_agent::applets::vfio_read::Seen;
+use varia_lab::Arch;
+use varia_serve::{Endpoint, View};
+use varia_silicon::profile::{self, Body, Capability, Fact, Mark, Profile};
+use varia_silicon::{Faults, ManualClock, Options, Readiness, Silicon};
+use varia_spec::Errno;
+use varia_spec::vfio::RegionIndex;
+use varia_variant::{Millis, Variant};
+use varia_vmtests::clock::SleepClock;
+use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
+use varia_vmtests::{Result, report};
+
+const GIB: u64 = 1 << 30;
+const SIZE: u64 = GIB + GIB / 2;
+const WORD: [u8; 8] = *b"readable";
+
+/// What a driver waits for the readiness registers, in seconds, and what a machine under
+/// software emulation may add.
+const WAIT: u64 = 30;
+const SLACK: u64 = 20;
+
+/// How long the test keeps a late GPU waiting.
+const DELAY: Duration = Duration::from_secs(3);
+/// What a late GPU needs, on its own clock, which the test moves.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// The GPUs of the machine, by number.
+const DEAD_GH200: usize = 0;
+const DEAD_GB200: usize = 1;
+const DEAD_CXL: usize = 2;
+const LINK_DOWN: usize = 3;
+const LATE: usize = 4;
+const LATE_AFTER_RESET: usize = 5;
+const DEAD_AFTER_RESET: usize = 6;
+const SIZE_ZERO: usize = 7;
+const COUNT: usize = 8;
+
+fn find(name: &str) -> Profile {
+    profile::find(name)
+        .expect("a profile of the catalogue")
+        .clone()
+}
+
+/// A GB200 that shows its readiness in a CXL Device DVSEC, and should be ready within 1 s.
+fn with_cxl() -> Profile {
+    let mut profile = find("gb200");
+    let mut capabilities = profile.capabilities.to_vec();
+    capabilities.push(Fact {
+        value: Capability {
+            offset: 0x320,
+            body: Body::CxlDevice { timeout: 0 },
+        },
+        mark: Mark::Assumed("a test's"),
+    });
+    // a few hundred bytes, once in each process
+    profile.capabilities = Box::leak(capabilities.into_boxed_slice());
+    profile
+}
+
+fn options(readiness: Readiness, clock: &Arc<impl varia_silicon::Clock + 'static>) -> Options {
+    Options {
+        memory: Some(SIZE),
+        readiness,
+        clock: Arc::clone(clock) as Arc<_>,
+        ..Options::default()
+    }
+}
+
+fn dead() -> Options {
+    options(Readiness::Never, &Arc::new(ManualClock::default()))
+}
+
+fn faulty(faults: Faults) -> Options {
+    Options {
+        memory: Some(SIZE),
+        faults,
+        ..Options::default()
+    }
+}
+
+const LINK_DOWN_FAULT: Faults = Faults {
+    c2c_down: true,
+    size_zero: false,
+    no_properties: false,
+};
+const SIZE_ZERO_FAULT: Faults = Faults {
+    c2c_down: false,
+    size_zero: true,
+    no_properties: false,
+};
+const NO_PROPERTIES_FAULT: Faults = Faults {
+    c2c_down: false,
+    size_zero: false,
+    no_properties: true,
+};
+
+fn assert_timed_out(what: &str, bound: Bound, seconds: u64) {
+    assert_eq!(bound.errno, Some(Errno::ETIME.get()), "{what}: {bound:?}");
+    let expected = seconds * 1000..(seconds + SLACK) * 1000;
+    assert!(expected.contains(&bound.millis), "{what}: {bound:?}");
+}
+
+fn seen(host: &Host, gpu: usize) -> Result<varia_lab::Task> {
+    host.start("vfio-read", &[host.address(gpu), "4", "0"])
+}
+
+/// Everything that waits, at the same time; then a GPU whose firmware says it has no memory.
+fn waits(driver: Driver) -> Result<()> {
+    let clocks: Vec<_> = (0..3).map(|_| Arc::new(ManualClock::default())).collect();
+    let [late, late_after_reset, dead_after_reset] = &clocks[..] else {
+        unreachable!("there are three");
+    };
+    let after = |clock| options(Readiness::After(WARM_UP), clock);
+    let (gh200, gb200) = (find("gh200"), find("gb200"));
+    let host = HostPlan::new(Arch::Aarch64, &format!("waits with {driver:?}"))
+        .gpu(&gh200, dead(), Memory::Absent)
+        .gpu(&gb200, dead(), Memory::Absent)
+        .gpu(&with_cxl(), dead(), Memory::Absent)
+        .gpu(&gh200, faulty(LINK_DOWN_FAULT), Memory::Absent)
+        .gpu(&gh200, after(late), Memory::Absent)
+        .gpu(&gh200, after(late_after_reset), Memory::Real)
+        .gpu(&gh200, after(dead_after_reset), Memory::Real)
+        .gpu(&gh200, faulty(SIZE_ZERO_FAULT), Memory::Absent)
+        .boot()?;
+    assert_eq!(host.addresses().len(), COUNT);
+    host.load(driver)?;
+    host.silicon(LATE_AFTER_RESET)
+        .coherent_memory()
+        .write(0, &WORD)
+        .expect("the memory's first bytes");
+
+    // These are ready, and not any more when they are opened, which resets them.
+    late_after_reset.advance(WARM_UP);
+    dead_after_reset.advance(WARM_UP);
+    for gpu in [LATE_AFTER_RESET, DEAD_AFTER_RESET] {
+        assert_eq!(host.bind(gpu, driver)?, Ok(()), "GPU {gpu}");
+    }
+    let waiting = [DEAD_GH200, DEAD_GB200, DEAD_CXL, LINK_DOWN, LATE];
+    let mut arguments = vec![driver.name()];
+    arguments.extend(waiting.map(|gpu| host.address(gpu)));
+    let binding = host.start("bind", &arguments)?;
+    let reading_late = seen(&host, LATE_AFTER_RESET)?;
+    let reading_dead = seen(&host, DEAD_AFTER_RESET)?;
+    std::thread::sleep(DELAY);
+    late.advance(WARM_UP);
+    late_after_reset.advance(WARM_UP);
+
+    let read: Seen = host.answer(&reading_late)?;
+    assert_eq!((read.errno, &*read.bytes), (None, &WORD[..]), "{read:?}");
+    assert!(read.millis >= 1000, "it did not wait: {read:?}");
+    let bound: Vec<Bound> = host.answer(&binding)?;
+    let [gh200_dead, gb200_dead, cxl_dead, link_down, late] = bound[..] else {
+        panic!("five were to be bound: {bound:?}");
+    };
+    assert_timed_out("a GH200 that never gets ready", gh200_dead, WAIT);
+    assert_timed_out("a GB200 that never gets ready", gb200_dead, WAIT);
+    assert_timed_out("a GB200 that CXL never calls valid", cxl_dead, 1);
+    assert_timed_out("a GH200 without its link", link_down, WAIT);
+    assert_eq!(late.errno, None, "a late GH200: {late:?}");
+    assert!(
+        (1000..WAIT * 1000).contains(&late.millis),
+        "a late GH200: {late:?}"
+    );
+    let read: Seen = host.answer(&reading_dead)?;
+    assert_eq!(
+        read.errno,
+        Some(Errno::ETIME.get()),
+        "after a reset: {read:?}"
+    );
+
+    // The late one is served like one that was ready.
+    let reports = report::of_kernel(&host, &[LATE, LATE_AFTER_RESET])?;
+    assert_eq!(reports[0], reports[1]);
+    assert_eq!(reports[0].regions[4].size, GIB / 2);
+    falls_back(&host, SIZE_ZERO, driver)?;
+    if driver == Driver::Ours {
+        let log = host.vm.sh("dmesg")?;
+        for (gpu, line) in [
+            (DEAD_GH200, "not served: it is not ready (ETIME)"),
+            (DEAD_CXL, "not served: it is not ready (ETIME)"),
+            (LINK_DOWN, "not served: it is not ready (ETIME)"),
+            (
+                SIZE_ZERO,
+                "so the chip-to-chip link is down: served as a plain PCI device",
+            ),
+        ] {
+            assert_log(&log, host.address(gpu), line);
+        }
+    }
+    host.power_off()
+}
+
+/// The driver takes the GPU, and it looks as it does with vfio-pci.
+fn falls_back(host: &Host, gpu: usize, driver: Driver) -> Result<()> {
+    host.load(Driver::VfioPci)?;
+    assert_eq!(host.bind(gpu, Driver::VfioPci)?, Ok(()), "vfio-pci");
+    let plain = report::of_kernel(host, &[gpu])?;
+    host.unbind(gpu)?;
+    assert_eq!(host.bind(gpu, driver)?, Ok(()), "{driver:?} falls back");
+    assert_eq!(
+        report::of_kernel(host, &[gpu])?,
+        plain,
+        "{driver:?}, vfio-pci"
+    );
+    Ok(())
+}
+
+fn assert_log(log: &str, address: &str, text: &str) {
+    let mut lines = log.lines().filter(|line| line.contains(address));
+    assert!(
+        lines.any(|line| line.contains(text)),
+        "no line with {address} and {text:?} in:\n{log}"
+    );
+}
+
+/// A GPU without properties, as inside a VM, and afterwards one with them.
+fn without_properties(driver: Driver) -> Result<(Host, String)> {
+    let gh200 = find("gh200");
+    let host = HostPlan::new(Arch::Aarch64, &format!("no properties with {driver:?}"))
+        .gpu(&gh200, faulty(NO_PROPERTIES_FAULT), Memory::Absent)
+        .gpu(&gh200, faulty(Faults::default()), Memory::Absent)
+        .boot()?;
+    host.load(driver)?;
+    falls_back(&host, 0, driver)?;
+    assert_eq!(host.bind(1, driver)?, Ok(()));
+    let opened = host.vm.run(&varia_lab::GuestCommand::applet(
+        "vfio-info",
+        &[host.address(1)],
+    ))?;
+    let said = String::from_utf8_lossy(&[opened.stdout, opened.stderr].concat()).into_owned();
+    Ok((host, said))
+}
+
+#[test]
+fn the_original_fails_or_falls_back_when_a_gpu_is_not_ready() -> Result<()> {
+    waits(Driver::Original)
+}
+
+#[test]
+fn our_module_fails_or_falls_back_as_the_original_does() -> Result<()> {
+    waits(Driver::Ours)
+}
+
+#[test]
+fn after_a_fallback_the_original_opens_nothing_more() -> Result<()> {
+    let (host, said) = without_properties(Driver::Original)?;
+    assert!(said.contains("EBUSY"), "the next GPU's open: {said}");
+    host.power_off()
+}
+
+#[test]
+fn no_empty_range_after_a_fallback_our_module_opens_the_next_gpu() -> Result<()> {
+    let (host, said) = without_properties(Driver::Ours)?;
+    assert!(said.contains("\"regions\""), "the next GPU's open: {said}");
+    let log = host.vm.sh("dmesg")?;
+    assert_log(
+        &log,
+        host.address(0),
+        "firmware property nvidia,gpu-mem-base-pa",
+    );
+    assert_log(&log, host.address(0), "served as a plain PCI device");
+    host.power_off()
+}
+
+/// An endpoint on a clock of its own, which patience does not cut short.
+fn runtime(
+    profile: &Profile,
+    readiness: Readiness,
+    faults: Faults,
+) -> (
+    Arc<SleepClock>,
+    std::result::Result<Endpoint, varia_serve::Error>,
+) {
+    let clock = Arc::new(SleepClock::default());
+    let silicon = Silicon::new(
+        profile,
+        Options {
+            faults,
+            ..options(readiness, &clock)
+        },
+    );
+    let endpoint = Endpoint::new(
+        Arc::new(silicon.expect("silicon of this size")),
+        varia_serve::Options {
+            view: View::Virtual,
+            clock: Arc::clone(&clock) as Arc<_>,
+            patience: Millis(300_000),
+            ..varia_serve::Options::default()
+        },
+    );
+    (clock, endpoint)
+}
+
+fn seconds(clock: &SleepClock) -> u64 {
+    varia_serve::Clock::now(clock).0 / 1000
+}
+
+#[test]
+fn the_user_space_runtime_fails_when_a_gpu_is_dead_or_has_no_link() {
+    let none = Faults::default();
+    for (what, profile, faults, wait) in [
+        ("a dead GH200", find("gh200"), none, WAIT),
+        ("a dead GB200", find("gb200"), none, WAIT),
+        ("a GB200 that CXL never calls valid", with_cxl(), none, 1),
+        (
+            "a GH200 without its link",
+            find("gh200"),
+            LINK_DOWN_FAULT,
+            WAIT,
+        ),
+    ] {
+        let (clock, endpoint) = runtime(&profile, Readiness::Never, faults);
+        let error = endpoint.expect_err(what);
+        assert_eq!(error.errno(), Errno::ETIME, "{what}");
+        let waited = seconds(&clock);
+        assert!((wait..=wait + 1).contains(&waited), "{what}: {waited} s");
+    }
+}
+
+#[test]
+fn the_user_space_runtime_waits_for_a_late_gpu_and_again_after_a_reset() {
+    let late = Readiness::After(DELAY);
+    let (clock, endpoint) = runtime(&find("gh200"), late, Faults::default());
+    let endpoint = endpoint.expect("a late GPU is served");
+    assert_eq!(seconds(&clock), DELAY.as_secs());
+    endpoint.open().expect("it opens");
+    endpoint.reset().expect("it resets");
+    let read = endpoint.read(RegionIndex::BAR4, 0, &mut [0; 8]);
+    assert_eq!(read, Ok(8));
+    assert!(seconds(&clock) >= 2 * DELAY.as_secs());
+}
+
+#[test]
+fn the_user_space_runtime_falls_back_without_a_size_or_properties() {
+    for faults in [SIZE_ZERO_FAULT, NO_PROPERTIES_FAULT] {
+        let (_, endpoint) = runtime(&find("gh200"), Readiness::Immediate, faults);
+        let endpoint = endpoint.expect("it falls back");
+        assert!(endpoint.declined().is_some(), "{faults:?}");
+        let variant = endpoint.variant().expect("the variant that declined");
+        assert!(matches!(
+            variant.outcome(),
+            varia_variant::Outcome::Decline(_)
+        ));
+        for region in [RegionIndex::BAR2, RegionIndex::BAR4] {
+            let info = endpoint.region_info(region).expect("region info");
+            let bar = find("gh200").bar(region.0 as u8).expect("a BAR").spec.size;
+            assert_eq!(info.size, bar, "the physical BAR shows, with {faults:?}");
+        }
+    }
+}
