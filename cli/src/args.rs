@@ -157,7 +157,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "SIZE", default_value = "2G")]
     pub(crate) ram: Size,
     /// The guest's CPUs.
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) cpus: u32,
     /// Memory-less NUMA nodes for the device.
     #[arg(long, value_name = "N", default_value_t = varia_plan::coherent::NODES_PER_GPU)]

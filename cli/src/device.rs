@@ -4,11 +4,13 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use varia_serve::{Endpoint, Options, View};
 use varia_silicon::{Backing, Faults, Profile, Readiness, Silicon, profile};
-use varia_variant::HostPhys;
+use varia_spec::{nvidia::MEMBLK_SIZE, vfio::MAX_REGION_SIZE};
+use varia_variant::{HostPhys, Refusal};
 
 use crate::{
     Failure,
     args::{BehaviourArgs, DeviceArgs, Fault, ReadyAfter},
+    size::Size,
 };
 
 /// A device and what it was made of.
@@ -16,6 +18,31 @@ pub(crate) struct Made {
     pub(crate) profile: &'static Profile,
     pub(crate) silicon: Arc<Silicon>,
     pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) fresh: Fresh,
+}
+
+/// A backing file that was not there before. It is removed again unless the device comes to be
+/// served.
+pub(crate) struct Fresh(Option<PathBuf>);
+
+impl Fresh {
+    fn new(backing: Option<&PathBuf>) -> Self {
+        Self(backing.filter(|path| !path.exists()).cloned())
+    }
+
+    /// The device is served: the file is the user's from now on.
+    pub(crate) fn keep(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            // it may never have been made
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// Makes the device that was asked for.
@@ -45,13 +72,16 @@ pub(crate) fn make(
         },
         ..Default::default()
     };
+    let fresh = Fresh::new(behaviour.backing.as_ref());
     let silicon = Arc::new(Silicon::new(profile, options)?);
     let options = Options {
         view,
         honour_memory_enable,
         ..Options::default()
     };
-    let endpoint = Arc::new(Endpoint::new(silicon.clone(), options)?);
+    let endpoint = Arc::new(
+        Endpoint::new(silicon.clone(), options).map_err(|error| explain(profile, &error))?,
+    );
     if let Some(reason) = endpoint.declined() {
         log::warn!("{}: {reason}", profile.name);
     }
@@ -59,7 +89,38 @@ pub(crate) fn make(
         profile,
         silicon,
         endpoint,
+        fresh,
     })
+}
+
+/// Why a device can't be served, with what to ask for instead.
+fn explain(profile: &Profile, error: &varia_serve::Error) -> String {
+    let varia_serve::Error::Refused { refusal, .. } = error else {
+        return error.to_string();
+    };
+    let too_little = |size, least| {
+        format!(
+            "{} of memory leave nothing usable on a {}: give it at least {}, as in --memory {}",
+            Size(size),
+            profile.name,
+            Size(least),
+            Size(least).argument()
+        )
+    };
+    match *refusal {
+        Refusal::NothingUsable { size, least } => too_little(size, least),
+        Refusal::BelowReserve { size, reserve } => {
+            too_little(size, reserve.saturating_add(MEMBLK_SIZE))
+        }
+        Refusal::BarTooLarge { length } => format!(
+            "{} of memory need a BAR above {}, which VFIO can't address: give the {} at most that, as in --memory {}",
+            Size(length),
+            Size(MAX_REGION_SIZE),
+            profile.name,
+            Size(MAX_REGION_SIZE).argument()
+        ),
+        _ => error.to_string(),
+    }
 }
 
 /// Where a profile's socket is unless another place is named.

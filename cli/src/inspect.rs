@@ -12,7 +12,7 @@ use crate::{
     args::InspectArgs,
     device::{Made, make},
     drawing::{Drawing, Drawn},
-    print,
+    output::print,
     size::Size,
 };
 

@@ -7,27 +7,34 @@
 //! | `serve` | `varia serve` |
 //! | `inspect`, `drawing` | `varia inspect` |
 //! | `run`, `qemu` | `varia run` |
+//! | `output` | what goes to the terminal |
 
 mod args;
 mod device;
 mod drawing;
 mod inspect;
+mod output;
 mod qemu;
 mod run;
 mod serve;
 mod size;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::Parser;
 
 use args::{Command, Varia};
 
 fn main() -> ExitCode {
-    let varia = Varia::parse();
+    let varia = match Varia::try_parse() {
+        Ok(varia) => varia,
+        // what was asked for: help, the version
+        Err(error) if error.exit_code() == 0 || has_no_arguments(&error) => error.exit(),
+        Err(error) => {
+            output::complain(&output::one_line(&error.to_string()));
+            return ExitCode::from(2);
+        }
+    };
     let level = if varia.verbose { "debug" } else { "info" };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))
         .format_timestamp_millis()
@@ -39,19 +46,15 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("varia: {error}");
+        output::complain(&error.to_string());
         ExitCode::FAILURE
     })
 }
 
+/// No command at all: clap prints the help.
+fn has_no_arguments(error: &clap::Error) -> bool {
+    error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+}
+
 /// Anything that ends a command; its text says what was wrong and what to do.
 pub(crate) type Failure = Box<dyn std::error::Error>;
-
-/// Prints to standard output; a reader that has gone is no error.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
-}

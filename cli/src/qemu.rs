@@ -11,7 +11,7 @@ use varia_plan::Arch;
 const NEEDED: (u32, u32) = (10, 1);
 
 /// Where distributions put UEFI firmware for arm64 guests.
-const FIRMWARE: [&str; 5] = [
+pub(crate) const FIRMWARE: [&str; 5] = [
     "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
     "/usr/share/AAVMF/AAVMF_CODE.fd",
     "/usr/share/edk2/aarch64/QEMU_EFI.fd",

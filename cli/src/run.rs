@@ -1,12 +1,14 @@
 //! `varia run`: QEMU with a device, its nodes and initiators.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
     sync::Arc,
     thread,
 };
 
+use clap::ValueEnum;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use varia_plan::{Arch, Machine, VfioUserGpu, coherent};
 use varia_serve::{Backend, View};
 use varia_sys::{event::EventFd, socket::Listener};
@@ -14,14 +16,22 @@ use varia_vfio_user::server::Server;
 
 use crate::{
     Failure,
-    args::RunArgs,
+    args::{BehaviourArgs, Fault, ReadyAfter, RunArgs},
     device::{Made, default_socket, make},
-    inspect, print, qemu,
+    inspect,
+    output::print,
+    qemu,
 };
 
 /// Serves the device to a QEMU that it starts, until that ends.
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
-    let made = make(&args.device, &args.behaviour, View::Virtual, false)?;
+    if args.ram.0 >> 20 == 0 {
+        let ram = args.ram;
+        return Err(
+            format!("a guest can't have {ram} of RAM: give it more, as in --ram 2G").into(),
+        );
+    }
+    let mut made = make(&args.device, &args.behaviour, View::Virtual, false)?;
     if args.dry_run {
         let socket = default_socket(made.profile.name);
         let arguments = arguments(args, &made, &socket)?;
@@ -30,13 +40,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
             .clone()
             .unwrap_or_else(|| format!("qemu-system-{}", args.arch).into());
         let text = format!(
-            "varia serve {} --socket {} &\n{} {}",
-            made.profile.name,
-            shell_words::quote(&socket.to_string_lossy()),
+            "{} &\n{} {}\n",
+            shell_words::join(serve_command(args, &socket)),
             shell_words::quote(&program.to_string_lossy()),
             shell_words::join(&arguments)
         );
-        print(&(text + "\n"))?;
+        print(&text)?;
         return Ok(ExitCode::SUCCESS);
     }
     let directory = tempfile::Builder::new().prefix("varia-").tempdir()?;
@@ -46,11 +55,18 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let listener = Listener::bind(&socket)?;
     let stop = EventFd::new()?;
     let server = Server::new(Backend::new(Arc::clone(&made.endpoint)));
-    // A Ctrl-C on the terminal goes to QEMU too, which ends by itself; this ends with it.
-    ctrlc::set_handler(|| {})?;
+    let mut child = Command::new(&program).args(&arguments).spawn()?;
+    made.fresh.keep();
+    // Who tells this to stop means QEMU, and this ends with it.
+    let handle = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+    ctrlc::set_handler(move || {
+        if let Err(error) = pidfd_send_signal(&handle, Signal::TERM) {
+            log::error!("can't stop QEMU: {error}");
+        }
+    })?;
     let status = thread::scope(|scope| {
         let serving = scope.spawn(|| server.serve_forever(&listener, &stop));
-        let status = Command::new(&program).args(&arguments).status();
+        let status = child.wait();
         stop.trigger()?;
         match serving.join() {
             Ok(served) => served?,
@@ -63,6 +79,48 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Firmware for an arm64 guest. Where there is none, a dry run says where it would be.
+fn firmware(args: &RunArgs) -> Result<PathBuf, Failure> {
+    match qemu::firmware() {
+        Err(error) if args.dry_run => {
+            log::warn!("{error}");
+            Ok(qemu::FIRMWARE[0].into())
+        }
+        found => Ok(found?),
+    }
+}
+
+/// The `varia serve` that offers the device which a dry run plans with.
+fn serve_command(args: &RunArgs, socket: &Path) -> Vec<String> {
+    let mut words = vec!["varia".into(), "serve".into(), args.device.profile.clone()];
+    let mut option = |name: &str, value: String| words.extend([format!("--{name}"), value]);
+    option("socket", socket.to_string_lossy().into_owned());
+    if let Some(memory) = args.device.memory {
+        option("memory", memory.argument());
+    }
+    let BehaviourArgs {
+        backing,
+        base,
+        ready_after,
+        fault,
+    } = &args.behaviour;
+    if let Some(backing) = backing {
+        option("backing", backing.to_string_lossy().into_owned());
+    }
+    if let Some(base) = base {
+        option("base", format!("{:#x}", base.0));
+    }
+    match ready_after {
+        None => {}
+        Some(ReadyAfter::Seconds(seconds)) => option("ready-after", seconds.to_string()),
+        Some(ReadyAfter::Never) => option("ready-after", "never".into()),
+    }
+    for name in fault.iter().filter_map(Fault::to_possible_value) {
+        option("fault", name.get_name().into());
+    }
+    words
 }
 
 /// QEMU's arguments for the machine that was asked for.
@@ -86,7 +144,7 @@ fn arguments(args: &RunArgs, made: &Made, socket: &Path) -> Result<Vec<String>, 
     let path = |path: &Path| path.to_string_lossy().into_owned();
     match (&args.bios, args.arch) {
         (Some(bios), _) => option("bios", path(bios)),
-        (None, Arch::Aarch64) => option("bios", path(&qemu::firmware()?)),
+        (None, Arch::Aarch64) => option("bios", path(&firmware(args)?)),
         (None, Arch::X86_64) => {}
     }
     if let Some(kernel) = &args.kernel {

@@ -10,7 +10,8 @@ use crate::{
     Failure,
     args::{As, ServeArgs},
     device::{Made, default_socket, make},
-    inspect, print,
+    inspect,
+    output::print,
     size::Size,
 };
 
@@ -20,7 +21,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
         As::Virtual => View::Virtual,
         As::Physical => View::Physical,
     };
-    let made = make(
+    let mut made = make(
         &args.device,
         &args.behaviour,
         view,
@@ -38,6 +39,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
             log::error!("can't stop: {error}");
         }
     })?;
+    made.fresh.keep();
     announce(&made, view, &path)?;
     Server::new(Backend::new(Arc::clone(&made.endpoint))).serve_forever(&listener, &stop)?;
     print("stopped\n")

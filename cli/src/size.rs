@@ -57,25 +57,47 @@ fn term_bytes(term: &str) -> Option<Option<u64>> {
     )
 }
 
-impl fmt::Display for Size {
-    /// The shortest exact sum of units: `95 GiB`, `1 GiB + 300 MiB`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 == 0 {
-            return f.write_str("0 bytes");
-        }
+impl Size {
+    /// The shortest exact sum of units, and the bytes that are left.
+    fn terms(self) -> (Vec<(u64, char)>, u64) {
         let mut rest = self.0;
         let mut terms = Vec::new();
         for (suffix, shift) in UNITS.iter().rev() {
             // A TiB is written as 1024 GiB, as memory sizes are.
             if *suffix != 'T' && rest >> shift > 0 {
-                terms.push(format!("{} {suffix}iB", rest >> shift));
+                terms.push((rest >> shift, *suffix));
                 rest &= (1 << shift) - 1;
             }
         }
-        if rest > 0 {
-            terms.push(format!("{rest} bytes"));
+        (terms, rest)
+    }
+
+    /// As it is given on a command line: `96G+300M`.
+    pub(crate) fn argument(self) -> String {
+        let (terms, rest) = self.terms();
+        let mut words: Vec<_> = terms
+            .iter()
+            .map(|(number, suffix)| format!("{number}{suffix}"))
+            .collect();
+        if rest > 0 || words.is_empty() {
+            words.push(rest.to_string());
         }
-        f.write_str(&terms.join(" + "))
+        words.join("+")
+    }
+}
+
+impl fmt::Display for Size {
+    /// As it is read: `95 GiB`, `1 GiB + 300 MiB`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (terms, rest) = self.terms();
+        let mut words: Vec<_> = terms
+            .iter()
+            .map(|(number, suffix)| format!("{number} {suffix}iB"))
+            .collect();
+        if rest > 0 || words.is_empty() {
+            words.push(format!("{rest} bytes"));
+        }
+        f.write_str(&words.join(" + "))
     }
 }
 
@@ -113,6 +135,22 @@ mod tests {
                     .contains("beyond 64 bits")
             );
         }
+    }
+
+    #[test]
+    fn a_size_as_an_argument_is_read_back_as_it_is() {
+        for bytes in [
+            0,
+            1,
+            4096,
+            4097,
+            (96 << 30) + (300 << 20),
+            1 << 41,
+            u64::MAX,
+        ] {
+            assert_eq!(Size(bytes).argument().parse(), Ok(Size(bytes)), "{bytes}");
+        }
+        assert_eq!(Size((96 << 30) + (300 << 20)).argument(), "96G+300M");
     }
 
     #[test]

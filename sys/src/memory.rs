@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, memfd_create};
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 
+use crate::socket::parent;
+
 /// Bytes written at a time by [`SharedMemory::fill`].
 const FILL_CHUNK: usize = 1 << 16;
 
@@ -49,6 +51,12 @@ pub enum MemoryError {
         /// Bytes that are needed.
         need: u64,
     },
+    /// The file cannot be made, because its directory does not exist.
+    #[error("{}: its directory does not exist; create it with `mkdir -p {}`", path.display(), parent(path).display())]
+    NoDirectory {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file may not be opened for reading and writing.
     #[error("{}: cannot be opened for reading and writing ({source}); the device's memory is writable, so give this user write permission on it", path.display())]
     NotWritable {
@@ -58,7 +66,7 @@ pub enum MemoryError {
         source: io::Error,
     },
     /// The path is a directory, a socket or another thing without bytes.
-    #[error("{}: not a regular file; device memory needs one, or a memfd", path.display())]
+    #[error("{}: not a regular file, and device memory needs one; name another", path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
@@ -156,6 +164,9 @@ impl SharedMemory {
                 Self::of_file(path, file, len)
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Self::open_file(path, len),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Err(MemoryError::NoDirectory { path: path.into() })
+            }
             Err(e) => Err(open_error(path, len, e)),
         }
     }
