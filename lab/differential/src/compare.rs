@@ -100,6 +100,16 @@ impl fmt::Display for Report {
             writeln!(f, "  #{}: {:?}", difference.index, Brief(&difference.op))?;
             writeln!(f, "    reference {:?}", BriefAnswer(&difference.reference))?;
             writeln!(f, "    ours      {:?}", BriefAnswer(&difference.ours))?;
+            let (a, b) = (&difference.reference.data, &difference.ours.data);
+            for (at, (a, b)) in a
+                .iter()
+                .zip(b)
+                .enumerate()
+                .filter(|(_, (a, b))| a != b)
+                .take(8)
+            {
+                writeln!(f, "    byte {at:#x}: reference {a:02x}, ours {b:02x}")?;
+            }
         }
         Ok(())
     }
@@ -146,7 +156,7 @@ impl fmt::Debug for BriefAnswer<'_> {
             data,
             advance,
         } = self.0;
-        let head = data.get(..data.len().min(64)).unwrap_or_default();
+        let head = data.get(..data.len().min(32)).unwrap_or_default();
         write!(
             f,
             "{result:?}, position +{advance}, {} bytes {head:02x?}",

@@ -20,7 +20,8 @@ const ARGSZ: [u32; 10] = [0, 16, 31, 32, 33, 40, 63, 64, 80, 4096];
 /// both to the same state, so that one difference does not show again in later answers.
 pub fn operations(seed: u64, count: usize, shape: &Shape) -> Vec<Op> {
     let mut rng = Rng::with_seed(seed);
-    let mut ops = settle();
+    let mut ops = Vec::new();
+    first_look(&mut rng, shape, &mut ops);
     while ops.len() < count {
         match rng.u32(0..100) {
             0..8 => ops.push(Op::RegionInfo {
@@ -31,31 +32,61 @@ pub fn operations(seed: u64, count: usize, shape: &Shape) -> Vec<Op> {
             36..52 => config_write(&mut rng, &mut ops),
             52..70 => ops.push(read(&mut rng, shape)),
             70..88 => ops.push(write(&mut rng, shape)),
-            88..97 => ops.push(map(&mut rng, shape)),
-            97..99 => ops.push(Op::MapPrivate {
+            88..97 => {
+                let asleep = asleep(&ops);
+                ops.push(map(&mut rng, shape, asleep));
+            }
+            97 => ops.extend(settle()),
+            98 => ops.push(Op::MapPrivate {
                 region: rng.choice([2, 4]).unwrap_or(4),
                 offset: rng.u64(0..4) * shape.page,
             }),
             _ => {
                 ops.push(Op::Reset);
-                ops.extend(settle());
+                first_look(&mut rng, shape, &mut ops);
             }
         }
     }
     ops
 }
 
-/// Memory enabled, and the BARs as a guest might program them.
+/// After a reset: the first look at readiness, by a fault or by a read. A runtime that does not see
+/// faults looks at the read.
+fn first_look(rng: &mut Rng, shape: &Shape, ops: &mut Vec<Op>) {
+    ops.extend(settle());
+    if rng.bool() {
+        ops.push(map(rng, shape, false));
+    }
+    ops.push(Op::Read {
+        region: RegionIndex::BAR4.0,
+        offset: 0,
+        len: 1,
+    });
+}
+
+/// Power, memory, and what [`bars`] sets.
 fn settle() -> Vec<Op> {
-    let mut ops = vec![write_config(header::COMMAND, vec![0x06, 0x04])];
-    for (register, address) in [
+    let mut ops = vec![
+        write_config(PM_CONTROL, vec![0, 0]),
+        write_config(header::COMMAND, vec![0x06, 0x04]),
+    ];
+    ops.extend(bars());
+    ops
+}
+
+/// The BARs and the interrupt line as a guest might program them: all that a write near the fake
+/// BARs can change.
+fn bars() -> Vec<Op> {
+    let addresses = [
         (0x10, 0x10_0000_0000u64),
         (0x18, 0x20_0000_0000),
         (0x20, 0x40_0000_0000),
-    ] {
-        ops.push(write_config(register, address.to_le_bytes().into()));
-    }
-    ops
+    ];
+    addresses
+        .into_iter()
+        .map(|(register, address)| write_config(register, address.to_le_bytes().into()))
+        .chain([write_config(header::INTERRUPT_LINE, vec![0x20])])
+        .collect()
 }
 
 fn write_config(offset: u16, data: Vec<u8>) -> Op {
@@ -92,27 +123,39 @@ fn config_read(rng: &mut Rng) -> Op {
     }
 }
 
-/// A write near the BARs, or one to the command register that takes memory away for a while.
+/// Where the power management capability of the profiles under test has its control register.
+const PM_CONTROL: u16 = 0x44;
+
+/// A write near the BARs, or one that takes memory or power away for a while.
 fn config_write(rng: &mut Rng, ops: &mut Vec<Op>) {
-    if rng.u32(0..12) == 0 {
-        let command = rng.choice([0x00, 0x02, 0x04, 0x06]).unwrap_or(0x06);
-        ops.push(write_config(header::COMMAND, vec![command, 0x04]));
-        return;
+    match rng.u32(0..30) {
+        0 | 1 => {
+            let command = rng.choice([0x00, 0x02, 0x04, 0x06]).unwrap_or(0x06);
+            return ops.push(write_config(header::COMMAND, vec![command, 0x04]));
+        }
+        2 => {
+            return ops.push(write_config(
+                PM_CONTROL,
+                vec![rng.choice([0, 3]).unwrap_or(0), 0],
+            ));
+        }
+        _ => {}
     }
-    let len = config_len(rng).min(0x20) as usize;
+    let offset = rng.u64(0x10..0x2a);
+    // Not beyond the header: a capability's state would not be brought back below.
+    let len = config_len(rng).min(u32::from(header::STD_HEADER_SIZEOF) - offset as u32) as usize;
     let data = match rng.u32(0..3) {
         0 => vec![0xff; len],
         1 => vec![0; len],
         _ => bytes(rng, len),
     };
-    let offset = rng.u64(0x10..0x2a);
     ops.push(Op::Write {
         region: RegionIndex::CONFIG.0,
         offset,
         data,
     });
     if !aligned_to_a_register(offset, len as u64) {
-        ops.extend(settle().into_iter().skip(1));
+        ops.extend(bars());
     }
 }
 
@@ -166,8 +209,26 @@ fn write(rng: &mut Rng, shape: &Shape) -> Op {
     }
 }
 
+/// Whether the last writes to the command and power registers have left memory inaccessible.
+fn asleep(ops: &[Op]) -> bool {
+    let last = |register: u16| {
+        ops.iter().rev().find_map(|op| match op {
+            Op::Write {
+                region,
+                offset,
+                data,
+            } if *region == RegionIndex::CONFIG.0 && *offset == u64::from(register) => {
+                data.first().copied()
+            }
+            _ => None,
+        })
+    };
+    let disabled = last(header::COMMAND).is_some_and(|command| command & 0x02 == 0);
+    disabled || last(PM_CONTROL).is_some_and(|control| control & 0x03 == 3)
+}
+
 /// A mapping that ends near the end of the memory, or lies at its start.
-fn map(rng: &mut Rng, shape: &Shape) -> Op {
+fn map(rng: &mut Rng, shape: &Shape, asleep: bool) -> Op {
     let region = if rng.bool() { 4 } else { 2 };
     let length = shape.memory(region).map_or(0, |memory| memory.length);
     let pages = rng.u64(1..4);
@@ -179,12 +240,13 @@ fn map(rng: &mut Rng, shape: &Shape) -> Op {
     };
     let len = pages * shape.page;
     let touch = rng.u64(0..len / 8) * 8;
-    let data = if rng.bool() {
+    let data = if rng.bool() && !asleep {
         bytes(rng, 8)
     } else {
         Vec::new()
     };
     Op::Map {
+        asleep,
         region,
         offset: first * shape.page,
         len,

@@ -74,6 +74,9 @@ pub enum Op {
         touch: u64,
         /// Written at `touch` after the read, if not empty.
         data: Vec<u8>,
+        /// The operations before have disabled memory or put the device to sleep; then nothing
+        /// is written.
+        asleep: bool,
     },
     /// A private writable mapping of a page, not touched.
     MapPrivate {

@@ -1,6 +1,9 @@
 //! The differences that are meant, each by name and as narrow as its name.
 
-use varia_spec::{pci::header, vfio::RegionIndex};
+use varia_spec::{
+    pci::header,
+    vfio::{RegionIndex, region_flags},
+};
 
 use crate::op::{Answer, Op, Shape};
 
@@ -47,6 +50,63 @@ pub const SHARED_ONLY: Predicate = Predicate {
 
 /// Ours against the original driver.
 pub const AGAINST_ORIGINAL: &[Predicate] = &[RESMEM_COUNT, WHOLE_CONFIG_ACCESS, SHARED_ONLY];
+
+/// A vfio-user client maps the memory's file itself: clearing memory enable, or sleep, does not
+/// take the mapping away, so a touch succeeds where the kernel's mapping faults.
+pub const MAPPING_STAYS: Predicate = Predicate {
+    name: "mapping-stays",
+    explains: mapping_stays,
+};
+
+/// The user-space runtime, on the silicon itself, against the original in a VM.
+pub const USER_SPACE: &[Predicate] = &[
+    RESMEM_COUNT,
+    WHOLE_CONFIG_ACCESS,
+    SHARED_ONLY,
+    MAPPING_STAYS,
+    TRAPPED_BAR0,
+    ERROR_REPORTING,
+];
+
+/// The kernel of the machine that owns the device has enabled PCIe error reporting (bits 3:0 of
+/// device control); in user space nobody does.
+pub const ERROR_REPORTING: Predicate = Predicate {
+    name: "error-reporting",
+    explains: error_reporting,
+};
+
+/// BAR0 holds registers that the silicon model has to see, so that a client can't map it.
+pub const TRAPPED_BAR0: Predicate = Predicate {
+    name: "trapped-bar0",
+    explains: trapped_bar0,
+};
+
+fn trapped_bar0(case: &Case<'_>) -> bool {
+    const READ_WRITE: u32 = region_flags::READ | region_flags::WRITE;
+    let field = |answer: &Answer, at: usize| {
+        answer
+            .data
+            .get(at..at + 4)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(u32::from_le_bytes)
+    };
+    let (reference, ours) = (case.reference, case.ours);
+    // Flags are at 4 of the packed structure, the index at 8, size and offset from 16.
+    matches!(case.op, Op::RegionInfo { region: 0, .. })
+        && reference.result == Ok(0)
+        && ours.result == Ok(0)
+        && field(reference, 4) == Some(READ_WRITE | region_flags::MMAP | region_flags::CAPS)
+        && field(ours, 4) == Some(READ_WRITE)
+        && [8, 16, 20, 24, 28]
+            .iter()
+            .all(|at| field(reference, *at) == field(ours, *at))
+}
+
+fn mapping_stays(case: &Case<'_>) -> bool {
+    matches!(case.op, Op::Map { asleep: true, .. })
+        && case.reference.result == Err(varia_spec::Errno::EFAULT.get())
+        && case.ours.result == Ok(0)
+}
 
 fn resmem_count(case: &Case<'_>) -> bool {
     let (offset, len) = match case.op {
@@ -118,15 +178,47 @@ fn whole_config_access(case: &Case<'_>) -> bool {
 
 /// A read that touches both windows shows the base's bytes in the second one.
 fn config_read(case: &Case<'_>, offset: u64, len: u64) -> bool {
-    let both = overlap(offset, len, RESMEM_WINDOW).is_some()
-        && overlap(offset, len, USEMEM_WINDOW).is_some();
+    touches_both(offset, len) && differs_only(case, offset, |at, _, _| in_usemem_window(at))
+}
+
+fn touches_both(offset: u64, len: u64) -> bool {
+    overlap(offset, len, RESMEM_WINDOW).is_some() && overlap(offset, len, USEMEM_WINDOW).is_some()
+}
+
+fn in_usemem_window(at: u64) -> bool {
+    (USEMEM_WINDOW.0..USEMEM_WINDOW.1).contains(&at)
+}
+
+/// Whether two reads from `offset` are equal but for bytes that `may` differ: their place, what
+/// the reference has there, and what ours has.
+fn differs_only(case: &Case<'_>, offset: u64, may: impl Fn(u64, u8, u8) -> bool) -> bool {
     let (reference, ours) = (case.reference, case.ours);
-    both && reference.result == ours.result
+    reference.result == ours.result
         && reference.advance == ours.advance
         && reference.data.len() == ours.data.len()
         && (offset..)
             .zip(reference.data.iter().zip(&ours.data))
-            .all(|(at, (a, b))| a == b || (USEMEM_WINDOW.0..USEMEM_WINDOW.1).contains(&at))
+            .all(|(at, (a, b))| a == b || may(at, *a, *b))
+}
+
+/// Where the Express capability of the profiles under test has its device control register.
+const DEVICE_CONTROL: u64 = 0x68;
+
+fn error_reporting(case: &Case<'_>) -> bool {
+    let Op::Read {
+        region,
+        offset,
+        len,
+    } = case.op
+    else {
+        return false;
+    };
+    let both = touches_both(*offset, u64::from(*len));
+    RegionIndex(*region) == RegionIndex::CONFIG
+        && differs_only(case, *offset, |at, reference, ours| {
+            let reporting = at == DEVICE_CONTROL && reference == ours | 0x0f;
+            reporting || (both && in_usemem_window(at))
+        })
 }
 
 /// A write that is not inside one window keeps only the overlap and returns its count.

@@ -7,5 +7,6 @@ pub mod error;
 pub mod gpu;
 pub mod host;
 pub mod report;
+pub mod user;
 
 pub use error::{Error, Result};

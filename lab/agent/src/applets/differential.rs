@@ -166,6 +166,7 @@ impl Target for KernelDevice<'_> {
                 len,
                 touch,
                 data,
+                ..
             } => self.map(*region, *offset, *len, *touch, data),
             Op::MapPrivate { region, offset } => {
                 let at = position(*region, *offset);
