@@ -1,0 +1,127 @@
+//! `varia run` as a user calls it: a real QEMU boots a guest that has the device.
+
+use std::error::Error;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use varia_lab::agent_build::{target_folder, workspace};
+use varia_lab::initramfs::Archive;
+use varia_lab::qemu::Qemu;
+use varia_lab::slots::Slot;
+use varia_lab::{Arch, Kernel, Set, packages};
+
+/// What the guest does: shows its functions, their sizes and the nodes, and switches off.
+const INIT: &str = "#!/bin/busybox sh
+/bin/busybox mount -t sysfs none /sys
+cd /sys/bus/pci/devices
+for f in *; do
+    read vendor < $f/vendor; read device < $f/device
+    if [ $vendor = 0x10de ]; then echo SEEN $f $vendor:$device; /bin/busybox cat $f/resource; fi
+done
+read nodes < /sys/devices/system/node/has_generic_initiator
+echo INITIATORS $nodes
+/bin/busybox poweroff -f
+";
+
+/// `varia`, built.
+fn varia() -> Result<PathBuf, Box<dyn Error>> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .current_dir(workspace())
+        .args(["build", "--quiet", "--package", "varia"]);
+    cargo.env("CARGO_TARGET_DIR", target_folder());
+    if !cargo.status()?.success() {
+        return Err("varia does not build".into());
+    }
+    Ok(workspace().join(target_folder()).join("debug/varia"))
+}
+
+/// The lab's QEMU as a program of its own.
+fn qemu(folder: &Path, arch: Arch) -> Result<PathBuf, Box<dyn Error>> {
+    let command = Qemu::find(arch)?.command();
+    let path = folder.join("qemu");
+    fs::write(
+        &path,
+        format!(
+            "#!/bin/sh\nexec {} \"$@\"\n",
+            varia_lab::command::line(&command)
+        ),
+    )?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+fn guest_sees_the_device(arch: Arch) -> Result<(), Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let guest = packages::ensure(Set::Guest(arch))?;
+    let mut archive = Archive::new();
+    archive
+        .folder("sys")
+        .folder("dev")
+        .character_device("dev/console", 5, 1)
+        .file(
+            "bin/busybox",
+            0o755,
+            &fs::read(guest.path("/usr/bin/busybox"))?,
+        )
+        .file("init", 0o755, INIT.as_bytes());
+    let initrd = folder.path().join("initrd");
+    fs::write(&initrd, archive.finish())?;
+
+    let mut run = Command::new(varia()?);
+    run.args([
+        "run",
+        "gh200",
+        "--arch",
+        arch.name(),
+        "--append",
+        "panic=-1",
+        "--qemu",
+    ])
+    .arg(qemu(folder.path(), arch)?)
+    .arg("--kernel")
+    .arg(Kernel::debian(arch)?.image)
+    .arg("--initrd")
+    .arg(&initrd)
+    .args(["--qemu-arg=-no-reboot", "--qemu-arg=-no-user-config"]);
+    if arch == Arch::Aarch64 {
+        run.arg("--bios")
+            .arg(guest.path("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"));
+    }
+    let slot = Slot::wait()?;
+    let output = run.output()?;
+    drop(slot);
+    let console = String::from_utf8_lossy(&output.stdout);
+    let messages = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{console}\n{messages}");
+    let seen = console.lines().skip_while(|line| !line.contains("SEEN"));
+    let sizes: Vec<u64> = seen
+        .clone()
+        .skip(1)
+        .take(6)
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let mut number = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
+            Some((number()?, number()?))
+        })
+        .map(|(start, end)| if end == 0 { 0 } else { end - start + 1 })
+        .collect();
+    assert_eq!(sizes, [16 << 20, 0, 1 << 30, 0, 128 << 30, 0], "{console}");
+    assert!(
+        console.contains("10de:0x2342") && console.contains("INITIATORS 1-8"),
+        "{console}"
+    );
+    Ok(())
+}
+
+#[test]
+fn varia_run_boots_an_arm_guest_that_has_a_gh200() -> Result<(), Box<dyn Error>> {
+    guest_sees_the_device(Arch::Aarch64)
+}
+
+#[test]
+fn varia_run_boots_an_x86_guest_that_has_a_gh200() -> Result<(), Box<dyn Error>> {
+    guest_sees_the_device(Arch::X86_64)
+}
