@@ -1,0 +1,167 @@
+//! Clients that break the protocol: each is dropped with a line in the log that says why, and the
+//! next is served.
+
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use varia_spec::Errno;
+use varia_sys::event::EventFd;
+use varia_sys::socket::Stream;
+use varia_vfio_user::client::Client;
+use varia_vfio_user::version::{Capabilities, Version};
+use varia_vfio_user::wire::{Command, Header};
+
+use crate::process::{Folder, Serving};
+
+fn serving() -> (Folder, Serving) {
+    let folder = Folder::new();
+    let serving = Serving::start(&folder, &["gb200", "--memory", "1G"]);
+    (folder, serving)
+}
+
+/// A client that has not said anything.
+fn silent(serving: &Serving) -> Client {
+    Client::over(Stream::connect(&serving.socket).unwrap())
+}
+
+/// The line that says why a client was dropped.
+fn dropped(serving: &mut Serving, why: &str) {
+    let line = serving.wait_for("dropped: ");
+    for part in ["client (pid ", "uid ", why, "waits for the next"] {
+        assert!(line.contains(part), "{part:?} is not in: {line}");
+    }
+    served(serving);
+}
+
+/// The device serves.
+fn served(serving: &Serving) {
+    let mut client = serving.client();
+    assert_eq!(client.region_write(4, 0, &[1, 2, 3, 4]).unwrap(), 4);
+    let mut seen = [0; 4];
+    assert_eq!(client.region_read(4, 0, &mut seen).unwrap(), 4);
+    assert_eq!(seen, [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_client_that_says_nothing() {
+    let (_folder, mut serving) = serving();
+    let begin = Instant::now();
+    let _client = silent(&serving);
+    dropped(&mut serving, "sent no complete VERSION message within 5 s");
+    assert!(begin.elapsed().as_secs() >= 5);
+}
+
+#[test]
+fn a_client_that_stops_in_mid_message() {
+    let (_folder, mut serving) = serving();
+    let client = serving.client();
+    let header = Header::command(1, Command::REGION_READ, 16).encode();
+    client.send_bytes(&header, &[]).unwrap();
+    client.send_bytes(&[0; 7], &[]).unwrap();
+    dropped(
+        &mut serving,
+        "the peer stopped after 23 of 32 bytes of a message",
+    );
+}
+
+#[test]
+fn a_client_that_leaves_in_mid_message() {
+    let (_folder, mut serving) = serving();
+    let client = serving.client();
+    client.send_bytes(&[0; 5], &[]).unwrap();
+    drop(client);
+    dropped(
+        &mut serving,
+        "the peer closed the connection after 5 of 16 bytes",
+    );
+}
+
+#[test]
+fn a_client_that_lies_about_a_length() {
+    for (size, why) in [
+        (15_u32, "15 bytes"),
+        (u32::MAX, "4294967295 bytes"),
+        (1 << 24, "16777216 bytes"),
+    ] {
+        let (_folder, mut serving) = serving();
+        let client = serving.client();
+        let mut header = Header::command(1, Command::REGION_READ, 16).encode();
+        header[4..8].copy_from_slice(&size.to_ne_bytes());
+        client.send_bytes(&header, &[]).unwrap();
+        dropped(&mut serving, why);
+    }
+}
+
+#[test]
+fn a_client_whose_data_is_not_as_long_as_it_says() {
+    let (_folder, mut serving) = serving();
+    let client = serving.client();
+    let mut payload = [0; 24];
+    payload[8..12].copy_from_slice(&4_u32.to_ne_bytes());
+    payload[12..16].copy_from_slice(&9_u32.to_ne_bytes());
+    let header = Header::command(1, Command::REGION_WRITE, payload.len());
+    let message = [&header.encode()[..], &payload].concat();
+    client.send_bytes(&message, &[]).unwrap();
+    dropped(&mut serving, "REGION_WRITE");
+}
+
+#[test]
+fn a_client_that_sends_too_many_descriptors() {
+    let (_folder, mut serving) = serving();
+    let client = serving.client();
+    let event = EventFd::new().unwrap();
+    let header = Header::command(1, Command::DEVICE_RESET, 0).encode();
+    client.send_bytes(&header, &[event.as_fd(); 40]).unwrap();
+    dropped(&mut serving, "more than 16 descriptors");
+    let open = std::fs::read_dir(format!("/proc/{}/fd", serving.pid())).unwrap();
+    assert!(open.count() < 30, "the descriptors were closed");
+}
+
+#[test]
+fn a_client_with_a_wrong_version() {
+    let (_folder, mut serving) = serving();
+    let mut client = silent(&serving);
+    let mut payload = Vec::new();
+    Version {
+        major: 7,
+        minor: 1,
+        capabilities: Capabilities::default(),
+    }
+    .encode(&mut payload);
+    let refusal = client.request(Command::VERSION, &payload, &[]);
+    assert_eq!(refusal.unwrap_err().errno(), Some(Errno::EPROTO));
+    dropped(&mut serving, "version 7.1 and this server 0.0");
+}
+
+#[test]
+fn a_client_that_begins_with_another_command() {
+    let (_folder, mut serving) = serving();
+    let client = silent(&serving);
+    let header = Header::command(1, Command::DEVICE_RESET, 0).encode();
+    client.send_bytes(&header, &[]).unwrap();
+    dropped(&mut serving, "DEVICE_RESET instead of VERSION");
+}
+
+#[test]
+fn a_client_that_speaks_no_protocol_at_all() {
+    let (_folder, mut serving) = serving();
+    let client = silent(&serving);
+    let request = b"GET / HTTP/1.1\r\nHost: gpu\r\n\r\n";
+    client.send_bytes(request, &[]).unwrap();
+    dropped(&mut serving, "dropped: ");
+}
+
+#[test]
+fn a_second_client_is_refused_and_the_first_does_not_notice() {
+    let (_folder, mut serving) = serving();
+    let mut first = serving.client();
+    let mut second = silent(&serving);
+    let refusal = second.negotiate().unwrap_err();
+    assert_eq!(refusal.errno(), Some(Errno::EBUSY));
+    let line = serving.wait_for("refused");
+    assert!(line.contains("one client at a time"), "{line}");
+    first.device_info().unwrap();
+    assert_eq!(first.region_write(4, 0, &[1; 4]).unwrap(), 4);
+    drop(first);
+    served(&serving);
+}

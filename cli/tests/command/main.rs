@@ -1,0 +1,11 @@
+//! The `varia` binary as a person and a VMM meet it: results, refusals, sockets, clients.
+
+mod backing;
+mod clients;
+mod help;
+mod inspect;
+mod process;
+mod reconnect;
+mod run;
+mod sizes;
+mod socket;

@@ -1,0 +1,298 @@
+//! Starting `varia`, and what comes of it.
+
+use std::ffi::OsStr;
+use std::fs::Permissions;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use tempfile::TempDir;
+use varia_vfio_user::client::Client;
+
+/// For anything that should happen at once, on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// `varia` with these arguments, without a terminal and without what is set around the tests.
+pub(crate) fn varia<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Command {
+    at(Path::new(env!("CARGO_BIN_EXE_varia")), args)
+}
+
+fn at<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(program: &Path, args: I) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// What a command came to.
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs a command to its end, which has to come soon.
+pub(crate) fn ended(mut command: Command) -> Ended {
+    wait(command.spawn().unwrap())
+}
+
+fn wait(mut child: Child) -> Ended {
+    let read = |pipe: Option<Box<dyn Read + Send>>| {
+        thread::spawn(move || {
+            let mut text = String::new();
+            if let Some(mut pipe) = pipe {
+                pipe.read_to_string(&mut text).unwrap();
+            }
+            text
+        })
+    };
+    let stdout = read(child.stdout.take().map(|pipe| Box::new(pipe) as _));
+    let stderr = read(child.stderr.take().map(|pipe| Box::new(pipe) as _));
+    let status = end_of(&mut child);
+    Ended {
+        status,
+        stdout: stdout.join().unwrap(),
+        stderr: stderr.join().unwrap(),
+    }
+}
+
+fn end_of(child: &mut Child) -> ExitStatus {
+    let begin = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if begin.elapsed() > SOON {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("varia did not end within {SOON:?}");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+impl Ended {
+    /// It succeeded.
+    pub(crate) fn success(self) -> Self {
+        assert!(self.status.success(), "{}\n{}", self.status, self.stderr);
+        self
+    }
+
+    /// It was refused, in one line that begins with `varia: ` and names all of this.
+    pub(crate) fn refused(&self, named: &[&str]) {
+        assert!(!self.status.success(), "it succeeded: {}", self.stdout);
+        assert!(self.status.code().is_some(), "{}", self.status);
+        assert_eq!(self.stdout, "");
+        let line = self.stderr.strip_suffix('\n').unwrap_or(&self.stderr);
+        assert!(!line.contains('\n'), "several lines: {line}");
+        assert!(line.starts_with("varia: "), "{line}");
+        for word in named {
+            assert!(line.contains(word), "{word:?} is not in: {line}");
+        }
+    }
+}
+
+/// A folder for one test.
+pub(crate) struct Folder(TempDir);
+
+impl Folder {
+    /// An empty one that everybody may enter.
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        Self(folder)
+    }
+
+    /// A path in it.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A path in it, as an argument.
+    pub(crate) fn argument(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// The folder itself.
+    pub(crate) fn root(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// What is in it, by name.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.root()).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// A program in it, with what is in a file.
+    ///
+    /// Another process writes it: a program that this one had open for writing could not be
+    /// started while a test beside it starts one of its own, which inherits the descriptor.
+    pub(crate) fn program(&self, name: &str, contents: std::fs::File) -> PathBuf {
+        let path = self.path(name);
+        let status = Command::new("sh")
+            .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
+            .arg(&path)
+            .stdin(contents)
+            .status();
+        assert!(status.unwrap().success());
+        path
+    }
+
+    /// A shell script in it.
+    pub(crate) fn script(&self, name: &str, text: &str) -> String {
+        let source = self.path("source");
+        std::fs::write(&source, text).unwrap();
+        let path = self.program(name, std::fs::File::open(&source).unwrap());
+        std::fs::remove_file(source).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// `varia` as a user whom permissions concern: the tests' own, or nobody when that is root.
+    pub(crate) fn ordinary_user(&self, args: &[&str]) -> Command {
+        if !geteuid().is_root() {
+            return varia(args);
+        }
+        // the build's folder may be closed to others
+        let binary = std::fs::File::open(env!("CARGO_BIN_EXE_varia")).unwrap();
+        let mut command = at(&self.program("varia", binary), args);
+        command.uid(65534).gid(65534);
+        command
+    }
+}
+
+/// A client that leaves when it is dropped, even if a process that a test beside it starts has
+/// inherited its socket and not closed it yet.
+pub(crate) struct Attached(Client);
+
+impl std::ops::Deref for Attached {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Attached {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.0
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.stream().shutdown();
+    }
+}
+
+/// A `varia serve` that is there for clients, until it is dropped.
+pub(crate) struct Serving {
+    child: Child,
+    /// Lines of both streams, as they come.
+    lines: Arc<Mutex<Vec<String>>>,
+    readers: Vec<thread::JoinHandle<()>>,
+    pub(crate) socket: PathBuf,
+}
+
+impl Serving {
+    /// `varia serve` with these arguments and a socket in the folder; it is ready for clients.
+    pub(crate) fn start(folder: &Folder, args: &[&str]) -> Self {
+        let socket = folder.path("gpu.sock");
+        let mut command = varia(["serve"]);
+        command.args(args).arg("--socket").arg(&socket);
+        Self::of(command, socket)
+    }
+
+    /// A command that serves on this socket.
+    pub(crate) fn of(mut command: Command, socket: PathBuf) -> Self {
+        let mut child = command.spawn().unwrap();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let mut readers = Vec::new();
+        let pipes: [Box<dyn Read + Send>; 2] = [
+            Box::new(child.stdout.take().unwrap()),
+            Box::new(child.stderr.take().unwrap()),
+        ];
+        for pipe in pipes {
+            let lines = Arc::clone(&lines);
+            readers.push(thread::spawn(move || {
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    lines.lock().unwrap().push(line);
+                }
+            }));
+        }
+        let mut serving = Self {
+            child,
+            lines,
+            readers,
+            socket,
+        };
+        serving.wait_for("serving ");
+        serving
+    }
+
+    /// All lines up to now.
+    pub(crate) fn text(&self) -> String {
+        self.lines.lock().unwrap().join("\n")
+    }
+
+    /// Waits for a line that contains this, and answers it.
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        let begin = Instant::now();
+        loop {
+            let lines = self.lines.lock().unwrap();
+            if let Some(line) = lines.iter().find(|line| line.contains(text)) {
+                return line.clone();
+            }
+            drop(lines);
+            assert!(
+                begin.elapsed() < SOON && self.child.try_wait().unwrap().is_none(),
+                "{text:?} is not in:\n{}",
+                self.text()
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Attaches a client.
+    pub(crate) fn client(&self) -> Attached {
+        let client = Client::connect(&self.socket);
+        Attached(client.unwrap_or_else(|e| panic!("{e}\n{}", self.text())))
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Sends a signal and waits for the end: how it ended and all that it printed.
+    pub(crate) fn end(mut self, signal: Signal) -> (ExitStatus, String) {
+        kill_process(self.pid(), signal).unwrap();
+        let status = end_of(&mut self.child);
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        (status, self.text())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // it may have ended
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

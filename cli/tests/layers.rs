@@ -1,0 +1,162 @@
+//! The direction of dependencies between the workspace's crates, from cargo's own metadata,
+//! against ARCHITECTURE.md, "Layers".
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// A crate and what it may use.
+struct Layer {
+    name: &'static str,
+    may_use: &'static [&'static str],
+}
+
+const fn layer(name: &'static str, may_use: &'static [&'static str]) -> Layer {
+    Layer { name, may_use }
+}
+
+/// From the bottom up: a crate uses only what stands above it in this table.
+const LAYERS: &[Layer] = &[
+    layer("varia-spec", &[]),
+    layer("varia-variant", &["varia-spec"]),
+    layer("varia-variants", &["varia-spec", "varia-variant"]),
+    // `variant` for its units: an address that a variant decides needs no conversion
+    layer("varia-core", &["varia-spec", "varia-variant"]),
+    // errno and the VFIO ABI
+    layer("varia-sys", &["varia-spec"]),
+    // `core` defines the `Device` that a chip is, `sys` the memory that it shares
+    layer("varia-silicon", &["varia-spec", "varia-core", "varia-sys"]),
+    // messages, not variants
+    layer("varia-vfio-user", &["varia-spec", "varia-sys"]),
+    // any `Device`: which chip it is does not matter here
+    layer(
+        "varia-serve",
+        &[
+            "varia-spec",
+            "varia-variant",
+            "varia-variants",
+            "varia-core",
+            "varia-sys",
+            "varia-vfio-user",
+        ],
+    ),
+    // pure
+    layer("varia-plan", &[]),
+    layer(
+        "varia",
+        &[
+            "varia-spec",
+            "varia-variant",
+            "varia-core",
+            "varia-sys",
+            "varia-silicon",
+            "varia-vfio-user",
+            "varia-serve",
+            "varia-plan",
+        ],
+    ),
+    // operations and their answers: a runtime is behind a trait of its own
+    layer("varia-differential", &["varia-spec"]),
+    // runs in a guest
+    layer(
+        "varia-agent",
+        &["varia-spec", "varia-sys", "varia-differential"],
+    ),
+    // boots machines, and knows no GPU
+    layer("varia-lab", &["varia-agent"]),
+    // builds copies of crates and links none
+    layer("varia-mutants", &[]),
+    // the commands of the project: what they show is `varia`'s, started as a program
+    layer("xtask", &["varia-lab", "varia-plan"]),
+    // tests that boot machines may look at everything, and nothing uses them
+    layer(
+        "varia-vmtests",
+        &[
+            "varia-spec",
+            "varia-variant",
+            "varia-variants",
+            "varia-core",
+            "varia-sys",
+            "varia-silicon",
+            "varia-vfio-user",
+            "varia-serve",
+            "varia-plan",
+            "varia-differential",
+            "varia-agent",
+            "varia-lab",
+        ],
+    ),
+];
+
+/// The kernel's build compiles these as they are: they depend on nothing else, in tests neither.
+const FREESTANDING: [&str; 3] = ["varia-spec", "varia-variant", "varia-variants"];
+
+/// For each package its dependencies: {name, for tests only}.
+fn packages() -> BTreeMap<String, Vec<(String, bool)>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--offline", "--no-deps", "--format-version=1"])
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "cargo metadata: {output:?}");
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let name = |value: &Value| value["name"].as_str().unwrap().to_owned();
+    let list = |value: &Value| value.as_array().unwrap().clone();
+    list(&metadata["packages"])
+        .iter()
+        .map(|package| {
+            let used = list(&package["dependencies"]);
+            let used = used.iter().map(|used| (name(used), used["kind"] == "dev"));
+            (name(package), used.collect())
+        })
+        .collect()
+}
+
+#[test]
+fn each_crate_uses_only_what_its_layer_may() {
+    let packages = packages();
+    assert!(packages.len() >= 14, "{packages:?}");
+    for (name, used) in &packages {
+        let layer = LAYERS.iter().find(|layer| layer.name == name);
+        let layer = layer.unwrap_or_else(|| panic!("{name} has no place among the layers"));
+        for (used, for_tests) in used {
+            let ours = packages.contains_key(used);
+            let allowed = *for_tests || layer.may_use.contains(&used.as_str());
+            assert!(!ours || allowed, "{name} may not use {used}");
+        }
+    }
+}
+
+#[test]
+fn the_table_has_one_direction_and_no_crate_that_is_not_there() {
+    let packages = packages();
+    for (row, layer) in LAYERS.iter().enumerate() {
+        assert!(packages.contains_key(layer.name), "{} is gone", layer.name);
+        for used in layer.may_use {
+            let above = LAYERS.iter().take(row).any(|other| other.name == *used);
+            assert!(above, "{} uses {used}, which is not above it", layer.name);
+        }
+    }
+}
+
+#[test]
+fn what_the_kernel_compiles_depends_on_nothing_else() {
+    let packages = packages();
+    for name in FREESTANDING {
+        for (used, _) in &packages[name] {
+            let also = FREESTANDING.contains(&used.as_str());
+            assert!(
+                also,
+                "{name} uses {used}, and the kernel's build has no crates"
+            );
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let source = root
+            .join(name.trim_start_matches("varia-"))
+            .join("src/lib.rs");
+        let source = std::fs::read_to_string(source).unwrap();
+        assert!(source.contains("#![no_std]"), "{name} is no_std");
+    }
+}
