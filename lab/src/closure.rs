@@ -14,7 +14,7 @@ use crate::packages::Tree;
 
 /// Paths in the machine with the files of this one, for `programs` (absolute paths in
 /// the set) built for `arch`.
-pub(crate) fn of(tree: &Tree, arch: Arch, programs: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
+pub fn of(tree: &Tree, arch: Arch, programs: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
     let mut files = BTreeMap::new();
     let mut todo: Vec<String> = programs.iter().map(|&path| path.to_owned()).collect();
     let libraries = format!("/usr/lib/{}", arch.triplet());
