@@ -1,5 +1,6 @@
 //! What can go wrong in a test's surroundings.
 
+use std::fmt;
 use std::io;
 
 use varia_lab::LabError;
@@ -10,8 +11,8 @@ use varia_sys::socket::SocketError;
 /// A result of the surroundings.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong.
-#[derive(Debug, thiserror::Error)]
+/// What went wrong. Its `Debug` is its message: that is what a test that fails shows.
+#[derive(thiserror::Error)]
 pub enum Error {
     /// The lab.
     #[error(transparent)]
@@ -36,6 +37,12 @@ pub enum Error {
     /// A machine is not as it has to be for the test.
     #[error("{0}")]
     Unexpected(String),
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Error {

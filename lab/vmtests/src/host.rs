@@ -28,7 +28,9 @@ const ABSENT_START: u64 = 0x4200_0000_0000;
 const ABSENT_STRIDE: u64 = 4 << 40;
 /// RAM at the end of a machine for what its firmware puts there: tables, and on arm64 the
 /// initramfs, which the kernel then takes for RAM in spite of `mem=`.
-const FIRMWARE_MIB: u64 = 256;
+const FIRMWARE_MIB: u64 = 512;
+/// The same on x86, where only tables go there.
+const FIRMWARE_MIB_X86: u64 = 64;
 /// What QEMU places below 4 GiB on x86 without splitting it.
 const X86_LOW_RAM: u64 = 2816 * MIB;
 /// What an applet may take: a driver waits 30 s for a GPU that never gets ready.
@@ -185,11 +187,12 @@ impl HostPlan {
             gpus.push(Gpu::serve(&wish.profile, View::Physical, options)?);
         }
         if nodes.len() > 1 {
-            nodes.push(MemoryNode {
-                mib: FIRMWARE_MIB,
-                file: None,
-            });
-            if arch == Arch::X86_64 && free + FIRMWARE_MIB * MIB > X86_LOW_RAM {
+            let mib = match arch {
+                Arch::Aarch64 => FIRMWARE_MIB,
+                Arch::X86_64 => FIRMWARE_MIB_X86,
+            };
+            nodes.push(MemoryNode { mib, file: None });
+            if arch == Arch::X86_64 && free + mib * MIB > X86_LOW_RAM {
                 return Err(Error::Unexpected(format!(
                     "an x86 machine's tables can't name memory that ends at {free:#x}"
                 )));

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod error;
 pub mod gpu;
 pub mod host;
+pub mod nested;
 pub mod report;
 pub mod user;
 

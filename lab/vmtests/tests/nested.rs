@@ -1,0 +1,143 @@
+//! The whole way: a machine that owns a GPU gives it to a guest, with QEMU, KVM and vfio-pci,
+//! once bound to the kernel's own driver and once to ours. The guest can't tell which.
+
+use std::time::Instant;
+
+use varia_lab::Arch;
+use varia_silicon::{Options, profile};
+use varia_vmtests::host::{Driver, HostPlan, Memory};
+use varia_vmtests::nested::{self, Report};
+use varia_vmtests::{Error, Result};
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+/// Both BARs have a part behind which there is no memory.
+const RESMEM: u64 = GIB + 100 * MIB;
+const USEMEM: u64 = 512 * MIB;
+
+/// What an NVIDIA GPU with MIG wants.
+const INITIATORS: u32 = 8;
+
+/// Where the host leaves a word for the guest, and where the guest leaves one for the host.
+const FROM_HOST: u64 = 0x1000;
+const FROM_GUEST: u64 = 0x20_0000;
+/// The last word of a region's memory.
+const LAST: u64 = 8;
+
+/// `$word` is what the guest writes.
+fn script() -> String {
+    let mut script = "echo '== lspci'\n lspci -nn -vvv -s $bdf\n\
+                      echo '== initiators'\n cat /sys/devices/system/node/has_generic_initiator\n\
+                      echo '== memory'\n cat /sys/devices/system/node/has_memory\n\
+                      echo '== resource'\n cat /sys/bus/pci/devices/$bdf/resource\n"
+        .to_owned();
+    for (bar, length) in [(2, RESMEM), (4, USEMEM)] {
+        let last = length - LAST;
+        script.push_str(&format!(
+            "echo '== bar{bar}'\n /agent pci-memory $bdf {bar} <<EOF\n\
+             r {FROM_HOST:x} 8\nw {FROM_GUEST:x} $word\nr {FROM_GUEST:x} 8\n\
+             w {last:x} $word\nr {last:x} 8\nEOF\n\
+             echo '== beyond{bar}'\n /agent pci-memory $bdf {bar} <<EOF\n\
+             w {length:x} $word\nr {length:x} 8\nEOF\n"
+        ));
+    }
+    script
+}
+
+fn section<'a>(report: &'a Report, name: &str) -> Result<&'a str> {
+    let missing = || Error::Unexpected(format!("no section {name:?} in the report {report:#?}"));
+    report.get(name).map(String::as_str).ok_or_else(missing)
+}
+
+fn digits(word: [u8; 8]) -> String {
+    word.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The size of a BAR as the guest's kernel assigned it.
+fn bar_size(resources: &str, bar: usize) -> u64 {
+    let number = |word: &str| {
+        u64::from_str_radix(word.trim_start_matches("0x"), 16).expect("a number in hexadecimal")
+    };
+    let line = resources.lines().nth(bar).expect("a line for each BAR");
+    let numbers: Vec<_> = line.split_whitespace().map(number).collect();
+    numbers[1] - numbers[0] + 1
+}
+
+#[test]
+fn a_guest_uses_the_gpu_and_sees_the_same_with_the_original_and_with_ours() -> Result<()> {
+    let gh200 = profile::find("gh200").expect("a profile of the catalogue");
+    let options = Options {
+        memory: Some(USEMEM + RESMEM),
+        ..Options::default()
+    };
+    let script = script();
+    let mut equipped = Ok(());
+    let plan = HostPlan::new(Arch::Aarch64, "host of a guest")
+        .kernel_memory(2048)
+        .gpu(gh200, options, Memory::Real)
+        .with(|vm| {
+            let vm = vm.machine("virtualization=on").cpu("neoverse-v1");
+            nested::equip(vm.clone(), &script).unwrap_or_else(|error| {
+                equipped = Err(error);
+                vm
+            })
+        });
+    equipped?;
+    let started = Instant::now();
+    let host = plan.boot()?;
+    println!("the host is up after {:?}", started.elapsed());
+    let memory = host.silicon(0).coherent_memory();
+
+    let mut seen = Vec::new();
+    for (driver, to_guest, to_host) in [
+        (Driver::Original, *b"original", *b"from VM1"),
+        (Driver::Ours, *b"our own.", *b"from VM2"),
+    ] {
+        host.load(driver)?;
+        assert_eq!(host.bind(0, driver)?, Ok(()), "{driver:?}");
+        for region in [0, USEMEM] {
+            memory
+                .write(region + FROM_HOST, &to_guest)
+                .expect("inside the memory");
+        }
+        let word = digits(to_host);
+        let report = nested::run(&host, 0, INITIATORS, &[("word", &word)])?;
+        println!(
+            "{driver:?}: the guest has ended after {:?}",
+            started.elapsed()
+        );
+
+        for (bar, start, length, size) in [(4, 0, USEMEM, GIB), (2, USEMEM, RESMEM, 2 * GIB)] {
+            let expected = [digits(to_guest), word.clone(), word.clone()].join("\n");
+            let read = section(&report, &format!("bar{bar}"))?;
+            assert_eq!(
+                read, expected,
+                "{driver:?}: what the guest reads in BAR{bar}"
+            );
+            for place in [FROM_GUEST, length - LAST] {
+                let mut held = [0; 8];
+                memory
+                    .read(start + place, &mut held)
+                    .expect("inside the memory");
+                assert_eq!(
+                    held, to_host,
+                    "{driver:?}: BAR{bar}+{place:#x} in the device"
+                );
+            }
+            let beyond = section(&report, &format!("beyond{bar}"))?;
+            assert_eq!(
+                beyond,
+                "f".repeat(16),
+                "{driver:?}: beyond the memory of BAR{bar}"
+            );
+            let assigned = bar_size(section(&report, "resource")?, bar);
+            assert_eq!(assigned, size, "{driver:?}: BAR{bar}");
+        }
+        assert_eq!(section(&report, "initiators")?, "1-8", "{driver:?}");
+        assert_eq!(section(&report, "memory")?, "0", "{driver:?}");
+        seen.push(section(&report, "lspci")?.to_owned());
+    }
+    assert!(seen[0].contains("[10de:2342]"), "{}", seen[0]);
+    assert_eq!(seen[0], seen[1], "lspci with the original, with ours");
+    host.power_off()
+}
