@@ -15,11 +15,13 @@ const MACHINE_TESTS: &str = "varia-vmtests";
 /// seen; a test that misses something fails.
 pub(crate) fn all(rest: &[String]) -> Outcome {
     prepare()?;
+    kernel_crate()?;
     cargo_test(&["--workspace"], rest, None)
 }
 
 /// The tests that need no machine.
 pub(crate) fn without_machines(rest: &[String]) -> Outcome {
+    kernel_crate()?;
     cargo_test(&["--workspace", "--exclude", MACHINE_TESTS], rest, None)
 }
 
@@ -37,6 +39,11 @@ fn prepare() -> Outcome {
         lab::build_agent(arch)?;
     }
     Ok(())
+}
+
+/// The tests of the kernel module's Rust half, which is a workspace of its own.
+fn kernel_crate() -> Outcome {
+    cargo_test(&["--manifest-path", "kernel/rust/Cargo.toml"], &[], None)
 }
 
 fn cargo_test(selection: &[&str], rest: &[String], count: Option<u64>) -> Outcome {

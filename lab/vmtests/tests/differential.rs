@@ -2,10 +2,11 @@
 //! user-space runtime: equal answers, but for the differences that have a name.
 
 use std::error::Error;
+use std::time::Duration;
 
 use varia_differential::predicate::{AGAINST_ORIGINAL, USER_SPACE};
 use varia_differential::{Answer, MemoryShape, Predicate, Shape, compare, operations};
-use varia_lab::{Arch, kernel_modules};
+use varia_lab::{Arch, GuestCommand, kernel_modules};
 use varia_serve::View;
 use varia_silicon::{Options, profile};
 use varia_vmtests::gpu::Gpu;
@@ -56,9 +57,14 @@ fn in_kernel(host: &Host, driver: Driver) -> Result<Vec<Answer>, Box<dyn Error>>
     let shape = serde_json::to_vec(&shape())?;
     let (seed, count) = (SEED.to_string(), count().to_string());
     let arguments = [host.address(0), &seed, &count];
-    let bytes = host.vm.applet("differential", &arguments, &shape)?;
+    // One operation in a hundred is a reset, which takes a tenth of a second.
+    let limit = Duration::from_secs(60) + Duration::from_millis(10) * count.parse()?;
+    let command = GuestCommand::applet("differential", &arguments)
+        .input(shape)
+        .limit(limit);
+    let output = host.vm.run(&command)?.checked()?;
     host.unbind(0)?;
-    Ok(postcard::from_bytes(&bytes)?)
+    Ok(postcard::from_bytes(&output.stdout)?)
 }
 
 fn judge(what: &str, original: &[Answer], ours: &[Answer], predicates: &[Predicate]) {
