@@ -9,7 +9,7 @@
 //! [`Backend`] for the order.
 
 use std::thread::{self, ScopedJoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use varia_spec::errno::Errno;
 use varia_sys::event::EventFd;
@@ -32,6 +32,10 @@ pub struct Patience {
     pub message: Duration,
     /// For a second client's VERSION message, before it is turned away.
     pub refusal: Duration,
+    /// For the client before to be gone, before a second one counts as such. The
+    /// kernel may close what a killed process had open some time after its end:
+    /// with io_uring, which QEMU uses, several milliseconds.
+    pub succession: Duration,
 }
 
 impl Default for Patience {
@@ -40,9 +44,13 @@ impl Default for Patience {
             handshake: Duration::from_secs(5),
             message: Duration::from_secs(5),
             refusal: Duration::from_millis(500),
+            succession: Duration::from_millis(300),
         }
     }
 }
+
+/// Between two looks at a client that may be gone.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Room for the messages whose length does not depend on `max_data_xfer_size`:
 /// 200 coalesced writes, the booleans of 2048 interrupts.
@@ -120,7 +128,8 @@ impl<B: Backend> Server<B> {
                 // A client that was killed may be replaced before its thread
                 // has seen the end of its stream.
                 if let Some((thread, old)) = active.take() {
-                    if !thread.is_finished() && !old.peer_gone() {
+                    let gone = || thread.is_finished() || old.peer_gone();
+                    if !self.soon(stop, gone) {
                         self.refuse(stream, stop);
                         active = Some((thread, old));
                         continue;
@@ -231,6 +240,21 @@ impl<B: Backend> Server<B> {
         .encode(&mut answer.payload);
         reply(connection, &header, Ok(answer), stop).map_err(stopped)?;
         Ok((theirs.capabilities, session))
+    }
+
+    /// Whether `done` comes true while a client waits to succeed another.
+    fn soon(&self, stop: &EventFd, done: impl Fn() -> bool) -> bool {
+        let begin = Instant::now();
+        loop {
+            if done() {
+                return true;
+            }
+            // an error of the wait must not make this a busy loop
+            if begin.elapsed() >= self.patience.succession || stop.wait(Some(LOOK)).unwrap_or(true)
+            {
+                return false;
+            }
+        }
     }
 
     /// Tell a second client that the device is taken.

@@ -321,6 +321,21 @@ fn a_client_that_was_killed_can_be_replaced_at_once() {
 }
 
 #[test]
+fn a_client_whose_end_comes_late_is_succeeded_by_the_next() {
+    let served = Served::start();
+    let first = served.client();
+    // as the kernel may, after a process was killed
+    let held = first.stream().try_clone().unwrap();
+    drop(first);
+    let release = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        drop(held);
+    });
+    served.client().device_info().unwrap();
+    release.join().unwrap();
+}
+
+#[test]
 fn a_server_that_is_told_to_stop_does_so_with_a_client_connected() {
     let served = Served::start();
     let mut client = served.client();
