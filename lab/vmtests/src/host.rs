@@ -141,6 +141,15 @@ impl HostPlan {
         self
     }
 
+    /// Changes the machine, if that can be done.
+    ///
+    /// # Errors
+    /// Those of the change.
+    pub fn try_with(mut self, change: impl FnOnce(Vm) -> Result<Vm>) -> Result<Self> {
+        self.vm = change(self.vm)?;
+        Ok(self)
+    }
+
     /// Starts the GPUs and the machine, and checks that its kernel keeps off their memory.
     ///
     /// # Errors

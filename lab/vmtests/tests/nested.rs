@@ -70,19 +70,13 @@ fn a_guest_uses_the_gpu_and_sees_the_same_with_the_original_and_with_ours() -> R
         memory: Some(USEMEM + RESMEM),
         ..Options::default()
     };
-    let script = script();
-    let mut equipped = Ok(());
     let plan = HostPlan::new(Arch::Aarch64, "host of a guest")
         .kernel_memory(2048)
         .gpu(gh200, options, Memory::Real)
-        .with(|vm| {
+        .try_with(|vm| {
             let vm = vm.machine("virtualization=on").cpu("neoverse-v1");
-            nested::equip(vm.clone(), &script).unwrap_or_else(|error| {
-                equipped = Err(error);
-                vm
-            })
-        });
-    equipped?;
+            nested::equip(vm, &script())
+        })?;
     let started = Instant::now();
     let host = plan.boot()?;
     println!("the host is up after {:?}", started.elapsed());

@@ -64,6 +64,10 @@ const GH200_REFUSED: [(u64, Errno); 4] = [
     (GIB - PAGE, Errno::EOVERFLOW),
 ];
 
+/// With the bug, the smallest size whose BAR a VFIO file position can't address: the original
+/// serves it, and its end would be taken for another region.
+const TOO_LARGE: u64 = 1024 * GIB + GIB + PAGE;
+
 fn find(name: &str) -> &'static Profile {
     profile::find(name).expect("a profile of the catalogue")
 }
@@ -145,23 +149,32 @@ fn without_the_bug_the_original_and_both_runtimes_agree_on_every_size() -> Resul
 }
 
 #[test]
-fn sizes_that_leave_nothing_are_refused_alike() -> Result<()> {
+fn sizes_that_leave_nothing_are_refused_alike_and_ours_refuses_what_would_alias() -> Result<()> {
     let gh200 = find("gh200");
     let mut plan = HostPlan::new(Arch::Aarch64, "refused sizes");
     for (size, _) in GH200_REFUSED {
         plan = plan.gpu(gh200, of_size(size), Memory::Absent);
     }
-    let host = plan.boot()?;
-    for driver in [Driver::Original, Driver::Ours] {
+    let large = GH200_REFUSED.len();
+    let host = plan.gpu(gh200, of_size(TOO_LARGE), Memory::Absent).boot()?;
+    for (driver, aliasing) in [
+        (Driver::Original, Ok(())),
+        (Driver::Ours, Err(Errno::EOVERFLOW.get())),
+    ] {
         host.load(driver)?;
         for (gpu, (size, errno)) in GH200_REFUSED.into_iter().enumerate() {
             let bound = host.bind(gpu, driver)?;
             assert_eq!(bound, Err(errno.get()), "{driver:?} with {size:#x} bytes");
         }
+        let bound = host.bind(large, driver)?;
+        assert_eq!(bound, aliasing, "{driver:?} with {TOO_LARGE:#x} bytes");
     }
+    let log = host.vm.sh("dmesg")?;
+    assert!(log.contains("needs a BAR above 1 TiB"), "{log}");
     host.power_off()?;
-    for (size, errno) in GH200_REFUSED {
-        let refused = runtime(gh200, size).expect_err("nothing is left").errno();
+    let too_large = (TOO_LARGE, Errno::EOVERFLOW);
+    for (size, errno) in GH200_REFUSED.into_iter().chain([too_large]) {
+        let refused = runtime(gh200, size).expect_err("it is refused").errno();
         assert_eq!(
             refused, errno,
             "the user-space runtime with {size:#x} bytes"
