@@ -23,7 +23,8 @@ use crate::{
 pub struct Options {
     /// Which device the user sees: behind its variant, or bare.
     pub view: View,
-    /// Reads and writes of memory regions fail with `EIO` while memory is disabled.
+    /// Reads and writes of memory regions fail with `EIO` while memory is disabled, but for a
+    /// write that starts beyond the memory: it is dropped in any case.
     pub honour_memory_enable: bool,
     /// How long an operation waits for a device that is not ready before it fails with
     /// `ETIMEDOUT`. A client gives up sooner or later, QEMU after 5 s; the next access looks again.

@@ -247,9 +247,11 @@ fn honour_memory_enable() {
     wanted.honour_memory_enable = true;
     let machine = wanted.serve();
     let mut client = machine.attach();
-    for index in [BAR2, BAR4] {
+    for (index, _, length, _) in machine.memory_regions() {
         client.write(index, 0, &[1, 2, 3, 4]);
         client.change16(4, 0, command::MEMORY);
+        assert_eq!(client.try_read(index, length), Err(Errno::EIO));
+        assert_eq!(client.try_write(index, length, &[9; 4]), Ok(4), "dropped");
         assert_eq!(client.try_read(index, 0), Err(Errno::EIO));
         assert_eq!(client.try_write(index, 0, &[9; 4]), Err(Errno::EIO));
         client.change16(4, command::MEMORY, 0);
