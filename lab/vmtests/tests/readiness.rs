@@ -4,10 +4,11 @@
 //! All waits of one driver run at the same time in one machine.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use varia_agent::applets::bind::Bound;
 use varia_agent::applets::vfio_read::Seen;
+use varia_core::Device;
 use varia_lab::Arch;
 use varia_serve::{Endpoint, View};
 use varia_silicon::profile::{self, Body, Capability, Fact, Mark, Profile};
@@ -30,6 +31,8 @@ const SLACK: u64 = 20;
 
 /// How long the test keeps a late GPU waiting.
 const DELAY: Duration = Duration::from_secs(3);
+/// How long opening a GPU may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// What a late GPU needs, on its own clock, which the test moves.
 const WARM_UP: Duration = Duration::from_secs(1);
 
@@ -148,8 +151,14 @@ fn waits(driver: Driver) -> Result<()> {
     let mut arguments = vec![driver.name()];
     arguments.extend(waiting.map(|gpu| host.address(gpu)));
     let binding = host.start("bind", &arguments)?;
+    let resets = host.silicon(LATE_AFTER_RESET).reset_count();
     let reading_late = seen(&host, LATE_AFTER_RESET)?;
     let reading_dead = seen(&host, DEAD_AFTER_RESET)?;
+    let deadline = Instant::now() + PATIENCE;
+    while host.silicon(LATE_AFTER_RESET).reset_count() == resets {
+        assert!(Instant::now() < deadline, "opening a GPU does not reset it");
+        std::thread::sleep(DELAY / 100);
+    }
     std::thread::sleep(DELAY);
     late.advance(WARM_UP);
     late_after_reset.advance(WARM_UP);
