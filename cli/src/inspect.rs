@@ -107,6 +107,19 @@ pub(crate) fn regions(made: &Made) -> Vec<Drawn> {
         .collect()
 }
 
+/// The sizes in bytes of all BARs that a VM sees.
+pub(crate) fn bar_sizes(made: &Made) -> Result<Vec<u64>, Failure> {
+    let mut sizes = Vec::new();
+    for index in 0..6 {
+        let info = made.endpoint.region_info(RegionIndex(index));
+        let size = info.map_err(|errno| errno.to_string())?.size;
+        if size > 0 {
+            sizes.push(size);
+        }
+    }
+    Ok(sizes)
+}
+
 fn memory_name(memory: MemoryType) -> &'static str {
     match memory {
         MemoryType::Cached => "usemem",

@@ -25,11 +25,10 @@ use crate::{
 
 /// Serves the device to a QEMU that it starts, until that ends.
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
-    if args.ram.0 >> 20 == 0 {
-        let ram = args.ram;
-        return Err(
-            format!("a guest can't have {ram} of RAM: give it more, as in --ram 2G").into(),
-        );
+    let ram = args.ram;
+    if ram.0 == 0 || !ram.0.is_multiple_of(1 << 20) {
+        let text = format!("a guest can't have {ram} of RAM: give it whole MiB, as in --ram 2G");
+        return Err(text.into());
     }
     let mut made = make(&args.device, &args.behaviour, View::Virtual, false)?;
     if args.dry_run {
@@ -128,10 +127,7 @@ fn arguments(args: &RunArgs, made: &Made, socket: &Path) -> Result<Vec<String>, 
     let gpu = VfioUserGpu {
         id: "gpu0".into(),
         socket: socket.to_owned(),
-        bars: inspect::regions(made)
-            .iter()
-            .map(|region| region.size)
-            .collect(),
+        bars: inspect::bar_sizes(made)?,
     };
     let machine = Machine {
         arch: args.arch,

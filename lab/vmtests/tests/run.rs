@@ -53,7 +53,13 @@ fn qemu(folder: &Path, arch: Arch) -> Result<PathBuf, Box<dyn Error>> {
     Ok(path)
 }
 
-fn guest_sees_the_device(arch: Arch) -> Result<(), Box<dyn Error>> {
+/// `expected` has the sizes of the six BARs in bytes.
+fn guest_sees(
+    profile: &str,
+    id: &str,
+    expected: [u64; 6],
+    arch: Arch,
+) -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let guest = packages::ensure(Set::Guest(arch))?;
     let mut archive = Archive::new();
@@ -73,7 +79,7 @@ fn guest_sees_the_device(arch: Arch) -> Result<(), Box<dyn Error>> {
     let mut run = Command::new(varia()?);
     run.args([
         "run",
-        "gh200",
+        profile,
         "--arch",
         arch.name(),
         "--append",
@@ -108,20 +114,30 @@ fn guest_sees_the_device(arch: Arch) -> Result<(), Box<dyn Error>> {
         })
         .map(|(start, end)| if end == 0 { 0 } else { end - start + 1 })
         .collect();
-    assert_eq!(sizes, [16 << 20, 0, 1 << 30, 0, 128 << 30, 0], "{console}");
+    assert_eq!(sizes, expected, "{console}");
     assert!(
-        console.contains("10de:0x2342") && console.contains("INITIATORS 1-8"),
+        console.contains(id) && console.contains("INITIATORS 1-8"),
         "{console}"
     );
     Ok(())
 }
 
+const GIB: u64 = 1 << 30;
+const GH200: [u64; 6] = [16 << 20, 0, GIB, 0, 128 * GIB, 0];
+/// Without the MIG bug there is no resmem: BAR2 is the physical one.
+const GB200: [u64; 6] = [16 << 20, 0, 256 * GIB, 0, 256 * GIB, 0];
+
 #[test]
 fn varia_run_boots_an_arm_guest_that_has_a_gh200() -> Result<(), Box<dyn Error>> {
-    guest_sees_the_device(Arch::Aarch64)
+    guest_sees("gh200", "0x10de:0x2342", GH200, Arch::Aarch64)
 }
 
 #[test]
 fn varia_run_boots_an_x86_guest_that_has_a_gh200() -> Result<(), Box<dyn Error>> {
-    guest_sees_the_device(Arch::X86_64)
+    guest_sees("gh200", "0x10de:0x2342", GH200, Arch::X86_64)
+}
+
+#[test]
+fn varia_run_boots_an_arm_guest_that_has_a_gb200() -> Result<(), Box<dyn Error>> {
+    guest_sees("gb200", "0x10de:0x2941", GB200, Arch::Aarch64)
 }
