@@ -144,30 +144,35 @@ impl fmt::Display for Refusal {
             Self::BelowReserve { size, reserve } => {
                 write!(
                     f,
-                    "memory size {size:#x} is smaller than the {reserve:#x} bytes to reserve from it"
+                    "memory size {size:#x} is smaller than the {reserve:#x} bytes to \
+                     reserve from it; the host's firmware has to give another memory size"
                 )
             }
             Self::NothingUsable { size, least } => {
                 write!(
                     f,
-                    "memory size {size:#x} leaves nothing usable: at least {least:#x} bytes are needed"
+                    "memory size {size:#x} leaves nothing usable: at least {least:#x} bytes are \
+                     needed; the host's firmware has to give another memory size"
                 )
             }
             Self::BaseNotPageAligned { base, page } => {
                 write!(
                     f,
-                    "memory base {base:#x} is not a multiple of the page size {page:#x}"
+                    "memory base {base:#x} is not a multiple of the page size {page:#x}; the \
+                     host's firmware has to give another memory base"
                 )
             }
             Self::BeyondAddresses { base, size } => {
                 write!(
                     f,
-                    "memory of {size:#x} bytes at {base:#x} ends beyond 64 bits"
+                    "memory of {size:#x} bytes at {base:#x} ends beyond 64 bits; the host's \
+                     firmware has to give another memory base"
                 )
             }
             Self::BarTooLarge { length } => write!(
                 f,
-                "memory of {length:#x} bytes needs a BAR above 1 TiB, which VFIO can't address"
+                "memory of {length:#x} bytes needs a BAR above 1 TiB, which VFIO can't \
+                 address; the host's firmware has to give another memory size"
             ),
         }
     }

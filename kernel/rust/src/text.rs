@@ -9,6 +9,12 @@ use varia_variant::{Decline, Refusal};
 
 use crate::types::TEXT_LEN;
 
+/// What to do about a memory size.
+const ANOTHER_SIZE: &str = "; the host's firmware has to give another memory size";
+
+/// What to do about a memory base.
+const ANOTHER_BASE: &str = "; the host's firmware has to give another memory base";
+
 /// A C string under construction; what does not fit is cut off.
 pub(crate) struct Text {
     bytes: [u8; TEXT_LEN],
@@ -61,28 +67,33 @@ impl Text {
                 .hex(*size)
                 .str(" is smaller than the ")
                 .hex(*reserve)
-                .str(" bytes to reserve from it"),
+                .str(" bytes to reserve from it")
+                .str(ANOTHER_SIZE),
             Refusal::NothingUsable { size, least } => self
                 .str("memory size ")
                 .hex(*size)
                 .str(" leaves nothing usable: at least ")
                 .hex(*least)
-                .str(" bytes are needed"),
+                .str(" bytes are needed")
+                .str(ANOTHER_SIZE),
             Refusal::BaseNotPageAligned { base, page } => self
                 .str("memory base ")
                 .hex(*base)
                 .str(" is not a multiple of the page size ")
-                .hex(*page),
+                .hex(*page)
+                .str(ANOTHER_BASE),
             Refusal::BeyondAddresses { base, size } => self
                 .str("memory of ")
                 .hex(*size)
                 .str(" bytes at ")
                 .hex(*base)
-                .str(" ends beyond 64 bits"),
+                .str(" ends beyond 64 bits")
+                .str(ANOTHER_BASE),
             Refusal::BarTooLarge { length } => self
                 .str("memory of ")
                 .hex(*length)
-                .str(" bytes needs a BAR above 1 TiB, which VFIO can't address"),
+                .str(" bytes needs a BAR above 1 TiB, which VFIO can't address")
+                .str(ANOTHER_SIZE),
         }
     }
 
