@@ -90,6 +90,11 @@ pub struct Info<'a> {
     pub file: Option<(BorrowedFd<'a>, u64)>,
 }
 
+/// The page size of this host, which maps the memory.
+fn host_page() -> PageShift {
+    PageShift::new(varia_sys::mapping::page_size().ilog2()).unwrap_or(PageShift::KIB_64)
+}
+
 /// One device, its core and its variant.
 pub struct Endpoint {
     pub(crate) core: Core,
@@ -134,7 +139,7 @@ impl Endpoint {
             .map(|question| discover::answer(device, *question))
             .collect();
         let environment = Environment {
-            page: PageShift::KIB_4,
+            page: host_page(),
             honour_memory_enable: options.honour_memory_enable,
         };
         let variant = Arc::new((entry.probe)(&answers, environment));

@@ -37,6 +37,12 @@ pub enum Access {
     ReadWrite,
 }
 
+/// The page size of this machine in bytes, a power of two.
+#[must_use]
+pub fn page_size() -> usize {
+    rustix::param::page_size()
+}
+
 /// Where writes to a mapping go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
