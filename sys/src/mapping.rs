@@ -235,6 +235,27 @@ impl Mapping {
         Ok(done)
     }
 
+    /// Has the kernel read `len` bytes at `position` of `fd` into the mapping, at `offset`, as if it
+    /// were a buffer: how many bytes; `EFAULT` when the mapping can't take them.
+    pub fn fill_from(
+        &self,
+        fd: impl AsFd,
+        position: u64,
+        offset: usize,
+        len: usize,
+    ) -> Result<usize, Errno> {
+        let start = self.at(offset, len)?;
+        let position = i64::try_from(position).map_err(|_| Errno::EINVAL)?;
+        if self.access == Access::ReadOnly {
+            return Err(Errno::EACCES);
+        }
+        let fd = fd.as_fd().as_raw_fd();
+        // SAFETY: `at()` checked the range and the mapping is writable; the kernel writes it and
+        // reports a fault as an error.
+        let copied = unsafe { libc::pread(fd, start.cast::<c_void>(), len, position) };
+        usize::try_from(copied).map_err(|_| errno::last())
+    }
+
     /// Address of `offset`, when `len` bytes from there are inside.
     fn at(&self, offset: usize, len: usize) -> Result<*mut u8, Errno> {
         match offset.checked_add(len) {

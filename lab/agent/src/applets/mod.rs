@@ -8,6 +8,7 @@ use std::process::ExitCode;
 pub mod bind;
 mod differential;
 mod hexcopy;
+mod own_buffer;
 mod pci_memory;
 mod vfio;
 pub mod vfio_info;
@@ -21,6 +22,7 @@ const TABLE: &[(&str, Applet)] = &[
     ("bind", bind::run),
     ("differential", differential::run),
     ("hexcopy", hexcopy::run),
+    ("own-buffer", own_buffer::run),
     ("pci-memory", pci_memory::run),
     ("vfio-info", vfio_info::run),
     ("vfio-read", vfio_read::run),

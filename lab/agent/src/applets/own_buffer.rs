@@ -1,0 +1,98 @@
+//! `own-buffer BDF ROUNDS`: reads a region of a VFIO device into a mapping of the same region, while
+//! another thread switches memory off and on.
+//!
+//! Each read goes into pages that have not been touched, so that it faults in the driver's own
+//! mapping. A driver that copies with its lock held waits for itself as soon as a writer of that
+//! lock comes in between. Prints how many reads succeeded and how many met disabled memory.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use varia_spec::Errno;
+use varia_spec::pci::header;
+use varia_spec::vfio::RegionIndex;
+use varia_sys::mapping::{Access, page_size};
+use varia_sys::vfio::{Device, position};
+
+use super::vfio::OpenDevice;
+
+/// Where the bytes are that are read, from the start of usemem.
+const SOURCE: u64 = 0x10_0000;
+const PATTERN: u8 = 0x5a;
+
+pub(super) fn run(arguments: &[String]) -> ExitCode {
+    match read_into_itself(arguments) {
+        Ok((done, faulted)) => {
+            println!("{done} {faulted}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("own-buffer: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read_into_itself(arguments: &[String]) -> Result<(u32, u32), String> {
+    let [bdf, rounds] = arguments else {
+        return Err("usage: own-buffer BDF ROUNDS".into());
+    };
+    let rounds: u32 = rounds.parse().map_err(|e| format!("{rounds:?}: {e}"))?;
+    let opened = OpenDevice::open(bdf)?;
+    let device = &opened.device;
+    let failed = |what: &'static str| move |errno: Errno| format!("{what}: {errno}");
+    switch_memory(device, true).map_err(failed("enable memory"))?;
+    device
+        .write_at(
+            position(RegionIndex::BAR4.0, SOURCE),
+            &vec![PATTERN; page_size()],
+        )
+        .map_err(failed("write the pattern"))?;
+    let stop = AtomicBool::new(false);
+    let counts = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                // A write that fails shows in the reads: nothing would ever meet disabled memory.
+                let _ = switch_memory(device, false);
+                let _ = switch_memory(device, true);
+                thread::yield_now();
+            }
+        });
+        let mut counts = Ok((0, 0));
+        for _ in 0..rounds {
+            counts = counts.and_then(|(done, faulted)| match read_once(device) {
+                Ok(()) => Ok((done + 1, faulted)),
+                Err(Errno::EFAULT) => Ok((done, faulted + 1)),
+                Err(errno) => Err(format!("a read: {errno}")),
+            });
+        }
+        stop.store(true, Ordering::Relaxed);
+        counts
+    })?;
+    switch_memory(device, true).map_err(failed("enable memory"))?;
+    read_once(device).map_err(failed("the last read"))?;
+    Ok(counts)
+}
+
+/// One read into a fresh mapping; `EFAULT` when memory was off when the pages were wanted.
+fn read_once(device: &Device) -> Result<(), Errno> {
+    let len = page_size();
+    let base = position(RegionIndex::BAR4.0, 0);
+    let mapping = device.map(base, len as u64, Access::ReadWrite)?;
+    let source = position(RegionIndex::BAR4.0, SOURCE);
+    let count = mapping.fill_from(device, source, 0, len)?;
+    let mut first = [0];
+    mapping.peek(0, &mut first)?;
+    if count == len && first == [PATTERN] {
+        Ok(())
+    } else {
+        Err(Errno::EIO)
+    }
+}
+
+fn switch_memory(device: &Device, on: bool) -> Result<(), Errno> {
+    let command = if on { header::command::MEMORY } else { 0 };
+    let at = position(RegionIndex::CONFIG.0, header::COMMAND.into());
+    device.write_at(at, &command.to_le_bytes()).map(drop)
+}
