@@ -49,7 +49,7 @@ struct Bar {
     /// Bytes that can be mapped; the size itself unless the BAR is larger than its memory.
     length: u64,
     kind: &'static str,
-    /// `usemem` or `resmem`, if the variant makes it.
+    /// What the variant calls its memory there, if it has any: `usemem` or `resmem`.
     memory: Option<&'static str>,
     /// Host-physical address of that memory.
     base: Option<u64>,
@@ -88,14 +88,14 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
     print(&text)
 }
 
-/// The memory regions that the variant makes, usemem first.
+/// The memory regions that the variant makes, in the order of their memory.
 pub(crate) fn regions(made: &Made) -> Vec<Drawn> {
     let base = made.silicon.memory_base().0;
-    [RegionIndex::BAR4, RegionIndex::BAR2]
-        .into_iter()
+    let mut regions: Vec<_> = (0..6)
+        .map(RegionIndex)
         .filter_map(|index| match made.endpoint.region(index) {
             Region::Memory(memory) => Some(Drawn {
-                name: memory_name(memory.memory()),
+                name: made.endpoint.memory_name(index).unwrap_or("memory"),
                 bar: index.0,
                 offset: memory.base().0.saturating_sub(base),
                 length: memory.length(),
@@ -104,7 +104,9 @@ pub(crate) fn regions(made: &Made) -> Vec<Drawn> {
             }),
             Region::Base => None,
         })
-        .collect()
+        .collect();
+    regions.sort_by_key(|region| region.offset);
+    regions
 }
 
 /// The sizes in bytes of all BARs that a VM sees.
@@ -118,13 +120,6 @@ pub(crate) fn bar_sizes(made: &Made) -> Result<Vec<u64>, Failure> {
         }
     }
     Ok(sizes)
-}
-
-fn memory_name(memory: MemoryType) -> &'static str {
-    match memory {
-        MemoryType::Cached => "usemem",
-        MemoryType::WriteCombining => "resmem",
-    }
 }
 
 /// The layout's drawing.
@@ -166,7 +161,7 @@ impl Inspection {
                     (None, Some(BarSpace::Io)) => "I/O ports",
                     (None, _) => "32-bit memory",
                 },
-                memory: memory.map(|memory| memory_name(memory.memory())),
+                memory: endpoint.memory_name(RegionIndex(index)),
                 base: memory.map(|memory| memory.base().0),
             });
         }

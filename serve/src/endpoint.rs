@@ -220,6 +220,11 @@ impl Endpoint {
             .map_or(Region::Base, |variant| variant.region(index))
     }
 
+    /// What the variant calls the memory behind a region, if it has memory there.
+    pub fn memory_name(&self, index: RegionIndex) -> Option<&'static str> {
+        self.variant.as_ref()?.memory_name(index)
+    }
+
     /// `VFIO_DEVICE_GET_REGION_INFO`.
     ///
     /// # Errors

@@ -63,6 +63,12 @@ pub trait Variant {
     /// What stands behind a region index.
     fn region(&self, index: RegionIndex) -> Region;
 
+    /// What the variant calls the memory behind a region index, if it has memory there.
+    fn memory_name(&self, index: RegionIndex) -> Option<&'static str> {
+        let _ = index;
+        None
+    }
+
     /// Who owns the first bytes of a configuration access to `offset..offset + len`.
     ///
     /// The runtime carries out that piece, advances and asks again; `len` is at least 1.

@@ -161,6 +161,14 @@ impl Variant for NvgraceGpu {
         }
     }
 
+    fn memory_name(&self, index: RegionIndex) -> Option<&'static str> {
+        match (self.region(index), index) {
+            (Region::Memory(_), USEMEM_REGION_INDEX) => Some("usemem"),
+            (Region::Memory(_), RESMEM_REGION_INDEX) => Some("resmem"),
+            _ => None,
+        }
+    }
+
     fn config_piece(&self, _: Direction, offset: u64, len: u64) -> ConfigPiece {
         self.served()
             .and_then(|served| {

@@ -80,6 +80,10 @@ impl Variant for AnyVariant {
         dispatch!(self, v => v.region(index))
     }
 
+    fn memory_name(&self, index: RegionIndex) -> Option<&'static str> {
+        dispatch!(self, v => v.memory_name(index))
+    }
+
     fn config_piece(&self, direction: Direction, offset: u64, len: u64) -> ConfigPiece {
         dispatch!(self, v => v.config_piece(direction, offset, len))
     }

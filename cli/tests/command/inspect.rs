@@ -109,6 +109,19 @@ fn assert_balanced(xml: &str) {
 }
 
 #[test]
+fn the_picture_in_the_documentation_is_what_inspect_draws() {
+    let folder = Folder::new();
+    let path = folder.argument("layout.svg");
+    ended(varia(["inspect", "gh200", "--svg", &path])).success();
+    let drawn = std::fs::read_to_string(&path).unwrap();
+    let documented = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/gh200.svg");
+    assert!(
+        drawn == std::fs::read_to_string(documented).unwrap(),
+        "docs/gh200.svg is out of date: varia inspect gh200 --svg docs/gh200.svg"
+    );
+}
+
+#[test]
 fn a_drawing_that_can_not_be_written_is_named_with_the_remedy() {
     let folder = Folder::new();
     let path = folder.argument("none/layout.svg");

@@ -200,6 +200,16 @@ fn only_the_fake_bars_are_replaced() {
     assert_eq!(with_bug.ioeventfd(), Err(Errno::ENOTTY));
 }
 
+#[test]
+fn memory_has_the_kernels_names() {
+    let names = |gpu: NvgraceGpu| [2, 3, 4].map(|index| gpu.memory_name(RegionIndex(index)));
+    assert_eq!(
+        names(gpu(96 * GIB, ABSENT)),
+        [Some("resmem"), None, Some("usemem")]
+    );
+    assert_eq!(names(gpu(184 * GIB, FIXED)), [None, None, Some("usemem")]);
+}
+
 /// The pieces of an access, as a runtime walks them: (offset, length, owned by the variant).
 fn pieces(gpu: &NvgraceGpu, offset: u64, len: u64) -> Vec<(u64, u64, bool)> {
     let (mut at, end) = (offset, offset + len);
