@@ -192,17 +192,17 @@ impl Silicon {
     }
 
     /// Registers of BAR 0 that always read as something, by offset: {offset, bytes}.
-    fn fixed_registers(&self) -> [(u64, [u8; 4]); 3] {
+    fn fixed_registers(&self) -> impl Iterator<Item = (u64, [u8; 4])> {
         let ready = self.is_ready();
         let status = |ready: bool| if ready { bar0::STATUS_READY } else { 0 }.to_le_bytes();
-        let pending = self
-            .message_x()
-            .map_or(u64::MAX - 4, |(_, _, pending)| pending);
+        let pending = self.message_x().map(|(_, _, pending)| (pending, [0; 4]));
         [
-            (bar0::C2C_LINK, status(ready && !self.faults.c2c_down)),
-            (bar0::HBM_TRAINING, status(ready)),
-            (pending, [0; 4]),
+            Some((bar0::C2C_LINK, status(ready && !self.faults.c2c_down))),
+            Some((bar0::HBM_TRAINING, status(ready))),
+            pending,
         ]
+        .into_iter()
+        .flatten()
     }
 
     /// {vectors, table offset, pending bits offset}
@@ -222,9 +222,7 @@ impl Silicon {
 
     /// Clears BAR 0 but for the mask bit of each MSI-X vector, which is set after a reset.
     fn mask_vectors(&self) -> Result<(), SiliconError> {
-        let Some((vectors, table, _)) = self.message_x() else {
-            return Ok(());
-        };
+        let (vectors, table, _) = self.message_x().unwrap_or_default();
         for (index, memory) in &self.bars {
             let registers = self.profile.bar(*index).map(|b| b.content) == Some(Content::Registers);
             if !registers {
@@ -304,7 +302,7 @@ impl Device for Silicon {
         memory.read(offset, data).map_err(|_| Errno::EIO)?;
         if self.profile.bar(bar).map(|b| b.content) == Some(Content::Registers) {
             for (at, bytes) in self.fixed_registers() {
-                for (at, byte) in (at..).zip(bytes) {
+                for (byte, at) in bytes.into_iter().zip(at..) {
                     let index = at.checked_sub(offset).and_then(|i| usize::try_from(i).ok());
                     if let Some(slot) = index.and_then(|i| data.get_mut(i)) {
                         *slot = byte;

@@ -227,6 +227,28 @@ fn msix_vectors_are_masked_after_a_reset() {
 }
 
 #[test]
+fn without_msix_bar_0_is_read_and_loses_its_bytes_all_the_same() {
+    let base = profile::find("gh200").unwrap();
+    let others = base.capabilities.iter().copied();
+    let others = others.filter(|c| !matches!(c.value.body, Body::MessageX { .. }));
+    let profile = Profile {
+        capabilities: others.collect::<Vec<_>>().leak(),
+        ..base.clone()
+    };
+    let options = Options {
+        memory: Some(MIB),
+        ..Options::default()
+    };
+    let device = Silicon::new(&profile, options).unwrap();
+    assert_eq!(status(&device), (0xff, 0xff));
+    let at = 0x100;
+    device.bar_write(0, at, b"lost").unwrap();
+    assert_eq!(register(&device, at), u32::from_le_bytes(*b"lost"));
+    device.reset().unwrap();
+    assert_eq!(register(&device, at), 0);
+}
+
+#[test]
 fn bars_end_where_they_end() {
     let device = gh200(Options::default());
     for (bar, size) in [(0, 16 * MIB), (2, 131_072 * MIB), (4, 32 * MIB)] {
