@@ -58,9 +58,12 @@ impl fmt::Display for Error {
                  GPUs or fewer nodes for each"
             ),
             Self::ApertureTooLarge { bars } => {
+                let sizes: Vec<_> = bars.iter().map(|size| format!("{size:#x}")).collect();
                 write!(
                     f,
-                    "BARs of {bars:x?} bytes need an MMIO aperture beyond 64 bits"
+                    "BARs of {} bytes need an MMIO aperture beyond 64 bits: ask for fewer GPUs \
+                     or GPUs with less memory",
+                    sizes.join(", ")
                 )
             }
         }
@@ -141,6 +144,11 @@ mod tests {
         let one = assign(vec![gpu(&[GIB, 128 * GIB])], 8).expect("nodes");
         assert_eq!(aperture(&one), Ok(512 * GIB));
         let huge = assign(vec![gpu(&[1 << 63])], 8).expect("nodes");
-        assert!(aperture(&huge).is_err());
+        let error = aperture(&huge).expect_err("twice this is 2^64");
+        assert_eq!(
+            error.to_string(),
+            "BARs of 0x8000000000000000 bytes need an MMIO aperture beyond 64 bits: ask for fewer \
+             GPUs or GPUs with less memory"
+        );
     }
 }

@@ -17,7 +17,7 @@ pub enum SiliconError {
         default_gib: u64,
     },
     /// Memory that ends in the middle of a page.
-    #[error("{size} bytes of memory are not a multiple of 4096; the nearest size below is {}", size - size % 4096)]
+    #[error("{size} bytes of memory are not a multiple of 4096; {}", nearest_size(*size))]
     NotPages {
         /// The size asked for, in bytes.
         size: u64,
@@ -29,7 +29,7 @@ pub enum SiliconError {
         base: HostPhys,
     },
     /// Memory that reaches beyond what a processor can address.
-    #[error("{size:#x} bytes of memory at {:#x} reach beyond the {bits}-bit physical address space; at this address at most {:#x} bytes fit", base.0, (1u64 << bits).saturating_sub(base.0))]
+    #[error("{size:#x} bytes of memory at {:#x} reach beyond the {bits}-bit physical address space; {}", base.0, what_fits(*base, *bits))]
     BeyondAddressWidth {
         /// The address asked for.
         base: HostPhys,
@@ -51,6 +51,22 @@ pub struct UnknownProfile {
     pub name: String,
     /// The profile that is spelled most like it, when any is close.
     pub nearest: Option<&'static str>,
+}
+
+/// No memory is refused as well, so a size below a page has its neighbour above.
+fn nearest_size(size: u64) -> String {
+    match size - size % 4096 {
+        0 => "the smallest size is 4096".to_owned(),
+        below => format!("the nearest size below is {below}"),
+    }
+}
+
+fn what_fits(base: HostPhys, bits: u32) -> String {
+    let end = 1u64 << bits;
+    match end.saturating_sub(base.0) {
+        0 => format!("choose an address below {end:#x}"),
+        fits => format!("at this address at most {fits:#x} bytes fit"),
+    }
 }
 
 fn suggestion(nearest: Option<&str>) -> String {

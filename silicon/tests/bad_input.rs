@@ -37,6 +37,35 @@ fn a_part_of_a_page_says_the_nearest_size() {
 }
 
 #[test]
+fn less_than_a_page_says_the_smallest_size() {
+    for size in [1, 4095] {
+        assert_eq!(
+            refusal(sized(size)),
+            format!("{size} bytes of memory are not a multiple of 4096; the smallest size is 4096")
+        );
+    }
+    let profile = profile::find("gh200").unwrap();
+    assert!(Silicon::new(profile, sized(4096)).is_ok());
+}
+
+#[test]
+fn an_address_beyond_the_width_says_where_to_go() {
+    for base in [1 << 48, !4095] {
+        let options = Options {
+            base: Some(HostPhys(base)),
+            ..sized(4096)
+        };
+        assert_eq!(
+            refusal(options),
+            format!(
+                "0x1000 bytes of memory at {base:#x} reach beyond the 48-bit physical address \
+                 space; choose an address below 0x1000000000000"
+            )
+        );
+    }
+}
+
+#[test]
 fn memory_beyond_the_address_width_says_how_much_fits() {
     let message = refusal(sized(1 << 48));
     assert!(
