@@ -23,6 +23,7 @@ use varia_spec::pci::{CFG_SPACE_EXP_SIZE, CFG_SPACE_SIZE};
 use crate::device::{BarSpace, ConfigRegister, Device, Width};
 use perms::Perms;
 pub(crate) use state::SavedState;
+pub use walk::find_dvsec;
 
 /// What a configuration write asks the core to do, after the registers have changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

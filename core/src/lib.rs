@@ -28,6 +28,7 @@ pub mod irq;
 mod power;
 mod regions;
 
+pub use self::config::find_dvsec;
 pub use self::core::{Core, DeviceInfo, MemoryGuard, PowerState, View};
 pub use device::{
     BarSpace, BarSpec, ConfigRegister, Device, HostPhys, Interrupts, SharedFd, Width,

@@ -7,7 +7,7 @@
 //! An access does not sleep: it is an attempt, which either comes to an end or says how long to
 //! leave the device alone. The protocol's server serves other requests meanwhile.
 
-use varia_core::{ConfigRegister, Core, MemoryGuard};
+use varia_core::{ConfigRegister, Core, MemoryGuard, Width};
 use varia_spec::Errno;
 use varia_variant::{
     After, Before, Begin, Direction, MemoryRegion, Millis, Monotonic, Register, Sample,
@@ -61,7 +61,8 @@ fn read_registers(
         *value = match register {
             None => continue,
             Some(Register::Config(offset)) => {
-                core.device().config_read(ConfigRegister::dword(offset))?
+                let at = ConfigRegister::new(offset, Width::Dword).ok_or(Errno::EINVAL)?;
+                core.device().config_read(at)?
             }
             Some(Register::Bar0(offset)) => {
                 let mut bytes = [0; 4];

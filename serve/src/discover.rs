@@ -1,14 +1,7 @@
 //! Finds out what a variant asks of a device.
 
 use varia_core::{ConfigRegister, Device, Width};
-use varia_spec::{
-    Errno,
-    pci::{
-        CFG_SPACE_EXP_SIZE,
-        ext_cap::{self, dvsec},
-        header,
-    },
-};
+use varia_spec::{Errno, pci::header};
 use varia_variant::{Answer, Question};
 use varia_variants::table::{self, Entry};
 
@@ -25,9 +18,9 @@ pub fn variant(device: &dyn Device) -> Result<Option<&'static Entry>, Errno> {
 pub fn answer(device: &dyn Device, question: Question) -> Answer {
     match question {
         Question::Property(name) => device.property(name).ok_or(Errno::ENOENT),
-        Question::DvsecOffset { vendor, id } => find_dvsec(device, vendor, id).map(u64::from),
+        Question::DvsecOffset { vendor, id } => dvsec(device, vendor, id).map(u64::from),
         Question::DvsecWord { vendor, id, offset } => {
-            let at = find_dvsec(device, vendor, id)?;
+            let at = dvsec(device, vendor, id)?;
             let at = at.checked_add(offset).ok_or(Errno::EOVERFLOW)?;
             let register = ConfigRegister::new(at, Width::Word).ok_or(Errno::EINVAL)?;
             device.config_read(register).map(u64::from)
@@ -35,26 +28,7 @@ pub fn answer(device: &dyn Device, question: Question) -> Answer {
     }
 }
 
-/// The offset of a DVSEC; `ENOENT` when the list does not have it.
-fn find_dvsec(device: &dyn Device, vendor: u16, id: u16) -> Result<u16, Errno> {
-    let dword = |at| device.config_read(ConfigRegister::dword(at));
-    let mut at = ext_cap::START;
-    // A list can't have more entries than the space has dwords; a longer one is a loop.
-    for _ in 0..CFG_SPACE_EXP_SIZE / 4 {
-        if at < ext_cap::START {
-            break;
-        }
-        let head = dword(at)?;
-        if head == 0 || head == u32::MAX {
-            break;
-        }
-        if ext_cap::header_id(head) == ext_cap::id::DVSEC
-            && dword(at + dvsec::HEADER1)? as u16 == vendor
-            && dword(at + dvsec::HEADER2)? as u16 == id
-        {
-            return Ok(at);
-        }
-        at = ext_cap::header_next(head);
-    }
-    Err(Errno::ENOENT)
+/// The offset of a DVSEC; `ENOENT` when the device does not have it.
+fn dvsec(device: &dyn Device, vendor: u16, id: u16) -> Result<u16, Errno> {
+    varia_core::find_dvsec(device, vendor, id)?.ok_or(Errno::ENOENT)
 }

@@ -10,13 +10,13 @@
 
 use varia_spec::Errno;
 use varia_spec::pci::cap::{af, exp, id, msi, msix, pm, vndr};
-use varia_spec::pci::ext_cap::{self, dsn, err, ltr, pwr, rebar};
+use varia_spec::pci::ext_cap::{self, dsn, dvsec, err, ltr, pwr, rebar};
 use varia_spec::pci::header::{self, STD_HEADER_SIZEOF, status};
 use varia_spec::pci::{CFG_SPACE_EXP_SIZE, CFG_SPACE_SIZE};
 
 use super::perms::{self, Perms};
 use super::{Capability, Kind, Map};
-use crate::device::{ConfigRegister, Device};
+use crate::device::{ConfigRegister, Device, Width};
 
 /// Bytes in a version 1 Express capability of an endpoint, without and with a link.
 const EXP_V1_LEN: (u16, u16) = (0xc, 0x14);
@@ -66,18 +66,12 @@ pub(crate) fn conventional<D: Device + ?Sized>(map: &mut Map, device: &D) -> Res
 
 /// Fills `map` with the extended capabilities.
 pub(crate) fn extended<D: Device + ?Sized>(map: &mut Map, device: &D) -> Result<(), Errno> {
-    let dword = |at| device.config_read(ConfigRegister::dword(at));
     let mut previous = None;
-    let mut pos = CFG_SPACE_SIZE;
     let mut found = 0;
-    if matches!(dword(pos)?, 0 | u32::MAX) {
-        return Ok(());
-    }
-    for _ in 0..(CFG_SPACE_EXP_SIZE - CFG_SPACE_SIZE) / 4 {
-        if pos < CFG_SPACE_SIZE {
-            break;
-        }
-        let start = dword(pos)?;
+    let mut any = false;
+    for header in ext_headers(device) {
+        let (pos, start) = header?;
+        any = true;
         let next = ext_cap::header_next(start);
         match (
             ext_capability(device, ext_cap::header_id(start), pos)?,
@@ -104,12 +98,63 @@ pub(crate) fn extended<D: Device + ?Sized>(map: &mut Map, device: &D) -> Result<
                 previous = Some(pos);
             }
         }
-        pos = next;
     }
-    if found == 0 {
+    if any && found == 0 {
         map.values.set(CFG_SPACE_SIZE, 4, 0);
     }
     Ok(())
+}
+
+/// The offset of the first DVSEC with this vendor and id in a device's own configuration space.
+///
+/// One whose headers reach beyond the space is none. How long it says that it is, and whether that
+/// fits, is not looked at: Linux doesn't either (`drivers/pci/pci.c:pci_find_dvsec_capability`).
+///
+/// # Errors
+/// What the device answers to a configuration read.
+pub fn find_dvsec<D: Device + ?Sized>(
+    device: &D,
+    vendor: u16,
+    id: u16,
+) -> Result<Option<u16>, Errno> {
+    let register = |pos: u16, offset| ConfigRegister::new(pos.checked_add(offset)?, Width::Word);
+    for header in ext_headers(device) {
+        let (pos, start) = header?;
+        if ext_cap::header_id(start) != ext_cap::id::DVSEC {
+            continue;
+        }
+        let (Some(its_vendor), Some(its_id)) =
+            (register(pos, dvsec::HEADER1), register(pos, dvsec::HEADER2))
+        else {
+            continue;
+        };
+        if device.config_read(its_vendor)? == u32::from(vendor)
+            && device.config_read(its_id)? == u32::from(id)
+        {
+            return Ok(Some(pos));
+        }
+    }
+    Ok(None)
+}
+
+/// The extended capabilities of a device, in the order of its list: {offset, header}.
+///
+/// A list can't have more entries than the space has dwords; a longer one is a loop, and is cut.
+fn ext_headers<D: Device + ?Sized>(device: &D) -> impl Iterator<Item = Result<(u16, u32), Errno>> {
+    let mut pos = ext_cap::START;
+    let next = move || {
+        let at = ConfigRegister::new(pos, Width::Dword).filter(|_| pos >= ext_cap::START)?;
+        let first = pos == ext_cap::START;
+        Some(device.config_read(at).map(|header| {
+            pos = ext_cap::header_next(header);
+            (at.offset(), header, first)
+        }))
+    };
+    std::iter::from_fn(next)
+        .take(usize::from((CFG_SPACE_EXP_SIZE - CFG_SPACE_SIZE) / 4))
+        // no list at all, or no device
+        .take_while(|entry| !matches!(entry, Ok((_, 0 | u32::MAX, true))))
+        .map(|entry| entry.map(|(pos, header, _)| (pos, header)))
 }
 
 /// The user can't be told of a power management event, so its bits read as zero.
@@ -207,7 +252,7 @@ fn ext_capability<D: Device + ?Sized>(device: &D, cap_id: u16, pos: u16) -> Resu
         id::MCAST => read_only(40),
         id::SRIOV => read_only(64),
         id::VNDR => vendor((dword(pos + ext_cap::vndr::HEADER)? >> 20) as u16),
-        id::DVSEC => vendor((dword(pos + ext_cap::dvsec::HEADER1)? >> 20) as u16),
+        id::DVSEC => vendor((dword(pos + dvsec::HEADER1)? >> 20) as u16),
         id::REBAR => read_only(4 + 8 * (byte(pos + rebar::CTRL)? >> rebar::CTRL_NBAR_SHIFT & 7)),
         id::ACS => {
             let egress = byte(pos + 4)? & 0x20 != 0;

@@ -142,6 +142,11 @@ impl Fake {
         get(&self.state.lock().unwrap().config, at, width)
     }
 
+    /// Puts a value into a physical register, as firmware could have left it.
+    pub fn put_raw(&self, at: u16, width: u16, value: u32) {
+        put(&mut self.state.lock().unwrap().config, at, width, value);
+    }
+
     /// Sends a message, as the hardware would.
     pub fn message(&self, vector: u16) {
         let sink = self.sink.lock().unwrap().clone();
