@@ -1,6 +1,5 @@
 //! What a test does in a machine that runs: commands, files, modules, sysfs.
 
-use std::ffi::OsStr;
 use std::time::Duration;
 
 use varia_agent::wire::{AGENT_PATH, Ending, Reply, Request, RunSpec};
@@ -206,15 +205,6 @@ impl Running {
         self.output(answer, task.command.clone())
     }
 
-    /// Kills a command in the background, with all that it started.
-    ///
-    /// # Errors
-    /// [`LabError::Agent`] and [`LabError::Vm`].
-    pub fn kill_task(&self, task: &Task) -> Result<()> {
-        self.call(&Request::Kill { task: task.number }, &[], ANSWER_LIMIT)
-            .map(drop)
-    }
-
     /// Reads a whole file.
     ///
     /// # Errors
@@ -404,11 +394,4 @@ impl Running {
     fn unexpected(&self, reply: &Reply) -> LabError {
         self.fail(&format!("the agent answers with {reply:?}"))
     }
-}
-
-/// The guest path of a shared file, given the share's tag and its path in the folder.
-#[must_use]
-pub fn shared_path(tag: &str, path: impl AsRef<OsStr>) -> String {
-    let path = path.as_ref().to_string_lossy();
-    format!("/share/{tag}/{}", path.trim_start_matches('/'))
 }

@@ -39,17 +39,13 @@ pub struct Running {
     channel: Mutex<Option<UnixStream>>,
     child: Mutex<Child>,
     folder: TempDir,
-    _slot: Option<Slot>,
+    _slot: Slot,
 }
 
 impl Running {
     pub(crate) fn boot(vm: &Vm) -> Result<Self> {
         let mut launch = launch::prepare(vm, Mode::Agent)?;
-        let slot = if vm.takes_slot {
-            Some(Slot::wait()?)
-        } else {
-            None
-        };
+        let slot = Slot::wait()?;
         let socket = launch.socket();
         let listener = UnixListener::bind(&socket).map_err(LabError::file("listen on", &socket))?;
         let log_path = launch.folder.path().join("qemu.log");

@@ -40,7 +40,6 @@ pub struct Vm {
     pub(crate) devices: Vec<VfioUser>,
     pub(crate) qemu_args: Vec<String>,
     pub(crate) timeout: Duration,
-    pub(crate) takes_slot: bool,
 }
 
 /// Memory of a machine: one NUMA node with memory. All of it can be shared with a
@@ -143,7 +142,6 @@ impl Vm {
             devices: Vec::new(),
             qemu_args: Vec::new(),
             timeout: BOOT_LIMIT,
-            takes_slot: true,
         }
     }
 
@@ -240,12 +238,6 @@ impl Vm {
         self.wish(ModuleSource::Named(name.into()), String::new(), false)
     }
 
-    /// The same for a module file of one's own; its name is that of the file.
-    #[must_use]
-    pub fn module_file_later(self, path: impl Into<PathBuf>) -> Self {
-        self.wish(ModuleSource::File(path.into()), String::new(), false)
-    }
-
     /// Puts a file with these bytes at an absolute path of the machine.
     #[must_use]
     pub fn file(mut self, path: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
@@ -329,14 +321,6 @@ impl Vm {
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
-        self
-    }
-
-    /// Does not count among the machines that run at a time: for a test that needs two
-    /// at once, which could otherwise wait for itself.
-    #[must_use]
-    pub fn without_slot(mut self) -> Self {
-        self.takes_slot = false;
         self
     }
 
