@@ -80,12 +80,6 @@ impl EventFd {
         Ok(Self(self.0.try_clone()?))
     }
 
-    /// Give the descriptor away.
-    #[must_use]
-    pub fn into_fd(self) -> OwnedFd {
-        self.0
-    }
-
     fn ready(&self, flags: PollFlags, timeout: Option<Duration>) -> io::Result<bool> {
         let timeout = timeout.map(timespec);
         let mut fds = [PollFd::new(&self.0, flags)];

@@ -1,5 +1,5 @@
-//! A user of the kernel's VFIO: container, group and device files, and the
-//! ioctls of the type1 IOMMU interface.
+//! A user of the kernel's VFIO: container, group and device files, as far as
+//! looking at a device's regions needs them.
 //!
 //! Source: Linux 7.2 `include/uapi/linux/vfio.h`. Each method is one system
 //! call unless it says otherwise, and its error is the kernel's error number, so
@@ -8,7 +8,7 @@
 
 use std::ffi::{c_int, c_ulong, c_void};
 use std::fs::{File, OpenOptions};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use varia_spec::errno::Errno;
@@ -17,28 +17,8 @@ use varia_spec::vfio::{OFFSET_SHIFT, REGION_INFO_LEN, region_cap};
 use crate::errno;
 use crate::mapping::{Access, Mapping, Share};
 
-/// `VFIO_API_VERSION`.
-pub const API_VERSION: i32 = 0;
-/// `VFIO_TYPE1_IOMMU`.
-pub const TYPE1_IOMMU: u32 = 1;
 /// `VFIO_TYPE1v2_IOMMU`.
 pub const TYPE1V2_IOMMU: u32 = 3;
-/// `VFIO_GROUP_FLAGS_VIABLE`.
-pub const GROUP_VIABLE: u32 = 1 << 0;
-/// `VFIO_GROUP_FLAGS_CONTAINER_SET`.
-pub const GROUP_CONTAINER_SET: u32 = 1 << 1;
-/// `VFIO_DMA_MAP_FLAG_READ`: the device may read.
-pub const DMA_READ: u32 = 1 << 0;
-/// `VFIO_DMA_MAP_FLAG_WRITE`: the device may write.
-pub const DMA_WRITE: u32 = 1 << 1;
-/// `VFIO_DMA_UNMAP_FLAG_ALL`.
-pub const DMA_UNMAP_ALL: u32 = 1 << 1;
-/// `VFIO_DEVICE_FEATURE_GET`, beside a feature's number.
-pub const FEATURE_GET: u32 = 1 << 16;
-/// `VFIO_DEVICE_FEATURE_SET`, beside a feature's number.
-pub const FEATURE_SET: u32 = 1 << 17;
-/// `VFIO_DEVICE_FEATURE_PROBE`, beside a feature's number.
-pub const FEATURE_PROBE: u32 = 1 << 18;
 /// The largest `argsz` that this module passes on, in bytes.
 pub const MAX_ARGSZ: usize = 1 << 20;
 
@@ -47,22 +27,11 @@ const fn request(n: c_ulong) -> c_ulong {
     ((b';' as c_ulong) << 8) | (100 + n)
 }
 
-const GET_API_VERSION: c_ulong = request(0);
-const CHECK_EXTENSION: c_ulong = request(1);
 const SET_IOMMU: c_ulong = request(2);
-const GROUP_GET_STATUS: c_ulong = request(3);
 const GROUP_SET_CONTAINER: c_ulong = request(4);
-const GROUP_UNSET_CONTAINER: c_ulong = request(5);
 const GROUP_GET_DEVICE_FD: c_ulong = request(6);
-const DEVICE_GET_INFO: c_ulong = request(7);
 const DEVICE_GET_REGION_INFO: c_ulong = request(8);
-const DEVICE_GET_IRQ_INFO: c_ulong = request(9);
-const DEVICE_SET_IRQS: c_ulong = request(10);
 const DEVICE_RESET: c_ulong = request(11);
-const DEVICE_IOEVENTFD: c_ulong = request(16);
-const DEVICE_FEATURE: c_ulong = request(17);
-const IOMMU_MAP_DMA: c_ulong = request(13);
-const IOMMU_UNMAP_DMA: c_ulong = request(14);
 
 /// `/dev/vfio/vfio`: an IOMMU context that groups are put into.
 #[derive(Debug)]
@@ -74,52 +43,9 @@ impl Container {
         open(Path::new("/dev/vfio/vfio")).map(Self)
     }
 
-    /// `VFIO_GET_API_VERSION`; [`API_VERSION`] is the one that exists.
-    pub fn api_version(&self) -> Result<i32, Errno> {
-        call(&self.0, GET_API_VERSION, 0)
-    }
-
-    /// `VFIO_CHECK_EXTENSION`: zero when `extension` is not supported.
-    pub fn check_extension(&self, extension: u32) -> Result<i32, Errno> {
-        call(&self.0, CHECK_EXTENSION, extension)
-    }
-
     /// `VFIO_SET_IOMMU`; needs a group in the container.
     pub fn set_iommu(&self, iommu: u32) -> Result<(), Errno> {
         call(&self.0, SET_IOMMU, iommu).map(drop)
-    }
-
-    /// `VFIO_IOMMU_MAP_DMA`: let the device reach `len` bytes of `memory`, from
-    /// `offset` on, at the bus address `iova`.
-    ///
-    /// The kernel holds the pages, so that dropping `memory` first is safe: the
-    /// device keeps reaching the old pages until [`unmap_dma`](Self::unmap_dma).
-    pub fn map_dma(
-        &self,
-        memory: &Mapping,
-        offset: u64,
-        len: u64,
-        iova: u64,
-        flags: u32,
-    ) -> Result<(), Errno> {
-        let end = offset.checked_add(len).ok_or(Errno::EINVAL)?;
-        if end > memory.len() as u64 {
-            return Err(Errno::EINVAL);
-        }
-        let mut arg = Arg::with_argsz(32);
-        arg.put32(flags)
-            .put64(memory.address() + offset)
-            .put64(iova)
-            .put64(len);
-        arg.ioctl(&self.0, IOMMU_MAP_DMA).map(drop)
-    }
-
-    /// `VFIO_IOMMU_UNMAP_DMA`; returns how many bytes were unmapped.
-    pub fn unmap_dma(&self, iova: u64, len: u64, flags: u32) -> Result<u64, Errno> {
-        let mut arg = Arg::with_argsz(24);
-        arg.put32(flags).put64(iova).put64(len);
-        arg.ioctl(&self.0, IOMMU_UNMAP_DMA)?;
-        Ok(arg.get64(16))
     }
 }
 
@@ -133,23 +59,10 @@ impl Group {
         open(Path::new(&format!("/dev/vfio/{number}"))).map(Self)
     }
 
-    /// `VFIO_GROUP_GET_STATUS`: [`GROUP_VIABLE`], [`GROUP_CONTAINER_SET`].
-    pub fn status(&self) -> Result<u32, Errno> {
-        let mut arg = Arg::with_argsz(8);
-        arg.put32(0);
-        arg.ioctl(&self.0, GROUP_GET_STATUS)?;
-        Ok(arg.get32(4))
-    }
-
     /// `VFIO_GROUP_SET_CONTAINER`.
     pub fn set_container(&self, container: &Container) -> Result<(), Errno> {
         let mut arg = Arg(container.0.as_raw_fd().to_ne_bytes().to_vec());
         arg.ioctl(&self.0, GROUP_SET_CONTAINER).map(drop)
-    }
-
-    /// `VFIO_GROUP_UNSET_CONTAINER`.
-    pub fn unset_container(&self) -> Result<(), Errno> {
-        call(&self.0, GROUP_UNSET_CONTAINER, 0).map(drop)
     }
 
     /// `VFIO_GROUP_GET_DEVICE_FD`: the device with this name, for PCI
@@ -164,17 +77,6 @@ impl Group {
         // SAFETY: the kernel has just made this descriptor for us.
         Ok(Device(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
-}
-
-/// `struct vfio_device_info`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeviceInfo {
-    /// `VFIO_DEVICE_FLAGS_*`.
-    pub flags: u32,
-    /// Highest region index plus one.
-    pub num_regions: u32,
-    /// Highest IRQ index plus one.
-    pub num_irqs: u32,
 }
 
 /// `struct vfio_region_info`, with the capability chain as the kernel wrote it.
@@ -225,43 +127,11 @@ impl RegionInfo {
     }
 }
 
-/// `struct vfio_irq_info`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IrqInfo {
-    /// `VFIO_IRQ_INFO_*`.
-    pub flags: u32,
-    /// How many interrupts the index has.
-    pub count: u32,
-}
-
-/// What goes with `VFIO_DEVICE_SET_IRQS`, one for each interrupt of the range.
-#[derive(Debug, Clone, Copy)]
-pub enum IrqData<'a> {
-    /// `VFIO_IRQ_SET_DATA_NONE`, for this many interrupts.
-    None(u32),
-    /// `VFIO_IRQ_SET_DATA_BOOL`.
-    Bool(&'a [bool]),
-    /// `VFIO_IRQ_SET_DATA_EVENTFD`; `None` takes an eventfd away.
-    EventFds(&'a [Option<BorrowedFd<'a>>]),
-}
-
 /// An open device.
 #[derive(Debug)]
 pub struct Device(OwnedFd);
 
 impl Device {
-    /// `VFIO_DEVICE_GET_INFO`.
-    pub fn info(&self) -> Result<DeviceInfo, Errno> {
-        let mut arg = Arg::with_argsz(16);
-        arg.put32(0).put32(0).put32(0);
-        arg.ioctl(&self.0, DEVICE_GET_INFO)?;
-        Ok(DeviceInfo {
-            flags: arg.get32(4),
-            num_regions: arg.get32(8),
-            num_irqs: arg.get32(12),
-        })
-    }
-
     /// `VFIO_DEVICE_GET_REGION_INFO` with the room that the kernel asks for:
     /// two calls where there are capabilities.
     pub fn region_info(&self, index: u32) -> Result<RegionInfo, Errno> {
@@ -294,101 +164,9 @@ impl Device {
         })
     }
 
-    /// `VFIO_DEVICE_GET_IRQ_INFO`.
-    pub fn irq_info(&self, index: u32) -> Result<IrqInfo, Errno> {
-        let mut arg = Arg::with_argsz(16);
-        arg.put32(0).put32(index).put32(0);
-        arg.ioctl(&self.0, DEVICE_GET_IRQ_INFO)?;
-        Ok(IrqInfo {
-            flags: arg.get32(4),
-            count: arg.get32(12),
-        })
-    }
-
-    /// `VFIO_DEVICE_SET_IRQS`; `action` is one of `VFIO_IRQ_SET_ACTION_*`.
-    pub fn set_irqs(
-        &self,
-        index: u32,
-        start: u32,
-        action: u32,
-        data: IrqData<'_>,
-    ) -> Result<(), Errno> {
-        use varia_spec::vfio::irq_set;
-        let (kind, count, bytes) = match data {
-            IrqData::None(count) => (irq_set::DATA_NONE, count, Vec::new()),
-            IrqData::Bool(values) => {
-                let bytes = values.iter().map(|v| u8::from(*v)).collect();
-                (irq_set::DATA_BOOL, values.len() as u32, bytes)
-            }
-            IrqData::EventFds(fds) => {
-                let raw = |fd: &Option<BorrowedFd<'_>>| fd.map_or(-1, |fd| fd.as_raw_fd());
-                let bytes = fds.iter().flat_map(|fd| raw(fd).to_ne_bytes()).collect();
-                (irq_set::DATA_EVENTFD, fds.len() as u32, bytes)
-            }
-        };
-        self.set_irqs_raw(kind | action, index, start, count, &bytes)
-    }
-
-    /// `VFIO_DEVICE_SET_IRQS` with fields that need not fit together; `EINVAL`
-    /// without a call when `data` is longer than [`MAX_ARGSZ`].
-    pub fn set_irqs_raw(
-        &self,
-        flags: u32,
-        index: u32,
-        start: u32,
-        count: u32,
-        data: &[u8],
-    ) -> Result<(), Errno> {
-        let argsz = 20 + data.len();
-        if argsz > MAX_ARGSZ {
-            return Err(Errno::EINVAL);
-        }
-        let mut arg = Arg::with_argsz(argsz as u32);
-        arg.put32(flags).put32(index).put32(start).put32(count);
-        arg.0.extend_from_slice(data);
-        arg.ioctl(&self.0, DEVICE_SET_IRQS).map(drop)
-    }
-
     /// `VFIO_DEVICE_RESET`.
     pub fn reset(&self) -> Result<(), Errno> {
         call(&self.0, DEVICE_RESET, 0).map(drop)
-    }
-
-    /// `VFIO_DEVICE_FEATURE`: `flags` is the feature's number with
-    /// [`FEATURE_GET`], [`FEATURE_SET`] or [`FEATURE_PROBE`]; `data` goes in and
-    /// comes out. Returns what the ioctl returned, which for a feature that
-    /// makes a descriptor is its number.
-    pub fn feature(&self, flags: u32, data: &mut [u8]) -> Result<RawFd, Errno> {
-        let argsz = 8 + data.len();
-        if argsz > MAX_ARGSZ {
-            return Err(Errno::EINVAL);
-        }
-        let mut arg = Arg::with_argsz(argsz as u32);
-        arg.put32(flags);
-        arg.0.extend_from_slice(data);
-        let value = arg.ioctl(&self.0, DEVICE_FEATURE)?;
-        data.copy_from_slice(arg.0.get(8..).unwrap_or_default());
-        Ok(value)
-    }
-
-    /// `VFIO_DEVICE_IOEVENTFD`: when `event` is triggered, write the `width`
-    /// low bytes (1, 2, 4 or 8; this is `flags`) of `data` at `position` of the
-    /// device file. `None` ends it.
-    pub fn ioeventfd(
-        &self,
-        position: u64,
-        data: u64,
-        width: u32,
-        event: Option<BorrowedFd<'_>>,
-    ) -> Result<(), Errno> {
-        let fd = event.map_or(-1, |fd| fd.as_raw_fd());
-        let mut arg = Arg::with_argsz(40);
-        arg.put32(width)
-            .put64(position)
-            .put64(data)
-            .put32(fd.cast_unsigned())
-            .put32(0);
-        arg.ioctl(&self.0, DEVICE_IOEVENTFD).map(drop)
     }
 
     /// Read at `position` of the device file, which is a region's
@@ -436,20 +214,6 @@ pub const fn position(index: u32, offset: u64) -> u64 {
 struct Arg(Vec<u8>);
 
 impl Arg {
-    fn with_argsz(argsz: u32) -> Self {
-        Self(argsz.to_ne_bytes().to_vec())
-    }
-
-    fn put32(&mut self, value: u32) -> &mut Self {
-        self.0.extend_from_slice(&value.to_ne_bytes());
-        self
-    }
-
-    fn put64(&mut self, value: u64) -> &mut Self {
-        self.0.extend_from_slice(&value.to_ne_bytes());
-        self
-    }
-
     fn set32(&mut self, at: usize, value: u32) {
         if let Some(field) = self.0.get_mut(at..).and_then(|f| f.first_chunk_mut()) {
             *field = value.to_ne_bytes();

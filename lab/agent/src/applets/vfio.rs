@@ -2,10 +2,7 @@
 
 use std::fs;
 
-use varia_sys::vfio::{Container, Device, Group};
-
-/// `VFIO_TYPE1v2_IOMMU` (Linux 7.2 `include/uapi/linux/vfio.h`).
-const TYPE1V2_IOMMU: u32 = 3;
+use varia_sys::vfio::{Container, Device, Group, TYPE1V2_IOMMU};
 
 /// A device, and what keeps it open.
 pub(super) struct OpenDevice {
