@@ -15,8 +15,6 @@ use crate::nvgrace_gpu::NvgraceGpu;
 pub struct Entry {
     /// The variant's name.
     pub name: &'static str,
-    /// The sysfs name of the Linux driver that serves the same devices.
-    pub linux_driver: &'static str,
     /// Vendor and device ids.
     pub ids: &'static [(u16, u16)],
     /// What to find out before [`Entry::probe`].
@@ -28,7 +26,6 @@ pub struct Entry {
 /// All variants.
 pub static TABLE: &[Entry] = &[Entry {
     name: "nvgrace-gpu",
-    linux_driver: "nvgrace_gpu_vfio_pci",
     ids: &[
         (nvidia::VENDOR_ID, nvidia::device_id::GH200_120GB),
         (nvidia::VENDOR_ID, nvidia::device_id::GH200_480GB),
