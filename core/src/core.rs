@@ -29,7 +29,7 @@ pub enum View {
 
 /// A PCI power state.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum PowerState {
+pub(crate) enum PowerState {
     /// On.
     D0,
     /// Light sleep.
@@ -329,17 +329,6 @@ impl<D: Device + ?Sized> Core<D> {
         }
     }
 
-    /// Memory space is enabled, and the device is not in D3hot. True now; to rely on it, hold
-    /// [`memory`](Self::memory).
-    pub fn memory_enabled(&self) -> bool {
-        read(&self.lines).enabled()
-    }
-
-    /// The power state now.
-    pub fn power_state(&self) -> PowerState {
-        read(&self.lines).power
-    }
-
     /// How many resets the device has had, whatever started them. No access that is served after a
     /// reset sees the count from before it.
     pub fn reset_count(&self) -> u64 {
@@ -416,16 +405,6 @@ impl<D: Device + ?Sized> MemoryGuard<'_, D> {
     /// Memory space is enabled, and the device is not in D3hot.
     pub fn enabled(&self) -> bool {
         self.lines.enabled()
-    }
-
-    /// The power state.
-    pub fn power_state(&self) -> PowerState {
-        self.lines.power
-    }
-
-    /// How many resets the device has had.
-    pub fn reset_count(&self) -> u64 {
-        self.device.reset_count()
     }
 
     /// Reads a register of a BAR, whatever the command register says.

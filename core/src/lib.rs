@@ -29,10 +29,10 @@ mod power;
 mod regions;
 
 pub use self::config::find_dvsec;
-pub use self::core::{Core, DeviceInfo, MemoryGuard, PowerState, View};
+pub use self::core::{Core, DeviceInfo, MemoryGuard, View};
 pub use device::{
     BarSpace, BarSpec, ConfigRegister, Device, HostPhys, Interrupts, SharedFd, Width,
 };
 pub use irq::{IrqAction, IrqData, IrqInfo, Trigger};
-pub use regions::{Area, Region};
+pub use regions::Region;
 pub use varia_spec::Errno;

@@ -10,37 +10,18 @@ use varia_spec::vfio::{RegionIndex, region_flags};
 use crate::core::Core;
 use crate::device::{BarSpace, Device};
 
-/// A part of a region that can be mapped.
+/// What `VFIO_DEVICE_GET_REGION_INFO` answers. A region can be mapped as a whole or not at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Area {
-    /// First byte in the region.
-    pub offset: u64,
-    /// Bytes.
-    pub len: u64,
-}
-
-/// What `VFIO_DEVICE_GET_REGION_INFO` answers.
-#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Region {
     /// Bytes; 0 for a region that the device does not have.
     pub size: u64,
-    /// Bits of [`varia_spec::vfio::region_flags`], without `CAPS`: who packs the answer sets it
-    /// when there is a capability.
+    /// Bits of [`varia_spec::vfio::region_flags`].
     pub flags: u32,
-    /// The parts that can be mapped, if not the whole region.
-    pub sparse: Vec<Area>,
-    /// The region holds the MSI-X table and can be mapped all the same (`MSIX_MAPPABLE`).
-    pub msix_mappable: bool,
 }
 
 impl Region {
     fn new(size: u64, flags: u32) -> Self {
-        Self {
-            size,
-            flags,
-            sparse: Vec::new(),
-            msix_mappable: false,
-        }
+        Self { size, flags }
     }
 }
 
@@ -58,7 +39,6 @@ impl<D: Device + ?Sized> Core<D> {
             let mut region = Region::new(spec.size, read_write);
             if self.device().bar_fd(bar).is_some() {
                 region.flags |= region_flags::MMAP;
-                region.msix_mappable = self.lines().table.is_some_and(|t| t.bar == bar);
             }
             return Ok(region);
         }

@@ -252,11 +252,7 @@ impl Endpoint {
                 Ok(Info {
                     size: info.size,
                     flags: info.flags,
-                    areas: info
-                        .sparse
-                        .iter()
-                        .map(|area| (area.offset, area.len))
-                        .collect(),
+                    areas: Vec::new(),
                     file: file.map(|file| (file.fd, file.offset)),
                 })
             }
