@@ -1,5 +1,5 @@
-//! The direction of dependencies between the workspace's crates, from cargo's own metadata,
-//! against ARCHITECTURE.md, "Layers".
+//! The direction of dependencies between the workspace's crates: cargo's own metadata against
+//! the table below, and that against the one of ARCHITECTURE.md, "Layers".
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -138,6 +138,48 @@ fn the_table_has_one_direction_and_no_crate_that_is_not_there() {
             let above = LAYERS.iter().take(row).any(|other| other.name == *used);
             assert!(above, "{} uses {used}, which is not above it", layer.name);
         }
+    }
+}
+
+#[test]
+fn architecture_md_has_the_same_table() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let section = text.split_once("## Layers").unwrap().1;
+    let section = section.split_once("\n## ").unwrap().0;
+    let package = |folder: &str| match folder {
+        "cli" => "varia".to_owned(),
+        "xtask" => "xtask".to_owned(),
+        folder => format!("varia-{folder}"),
+    };
+    // the lab's crates have one row together
+    let of_the_lab = |name: &str| {
+        root.join("lab")
+            .join(name.trim_start_matches("varia-"))
+            .is_dir()
+    };
+    let mut rows = Vec::new();
+    for line in section.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        let name = package(cells[1].trim_matches('`'));
+        let uses = cells[3].split(" (").next().unwrap();
+        // the kernel's build is not cargo's
+        if name != "varia-kernel" {
+            let layer = LAYERS.iter().find(|layer| layer.name == name).unwrap();
+            let may_use = layer.may_use.iter().map(|used| (*used).to_owned());
+            let may_use: Vec<_> = may_use.filter(|used| !of_the_lab(used)).collect();
+            if uses == "all above" {
+                assert!(may_use.iter().all(|used| rows.contains(used)), "{name}");
+            } else {
+                let uses = uses.split(", ").filter(|used| !used.is_empty());
+                assert_eq!(may_use, uses.map(package).collect::<Vec<_>>(), "{name}");
+            }
+            rows.push(name);
+        }
+    }
+    for layer in LAYERS {
+        let told = rows.iter().any(|row| row == layer.name) || of_the_lab(layer.name);
+        assert!(told, "{} has no row in ARCHITECTURE.md", layer.name);
     }
 }
 
