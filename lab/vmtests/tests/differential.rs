@@ -73,19 +73,22 @@ fn judge(what: &str, ops: &[Op], original: &[Answer], ours: &[Answer], predicate
     assert!(report.is_clean(), "{what} against the original: {report}");
 }
 
-#[test]
-fn both_runtimes_answer_as_the_original_but_for_named_differences() -> Result<(), Box<dyn Error>> {
-    let arch = Arch::Aarch64;
-    let gh200 = profile::find("gh200")?;
+/// The answers of the original driver and of our module, on the same silicon in one machine.
+fn drivers(arch: Arch) -> Result<(Vec<Answer>, Vec<Answer>), Box<dyn Error>> {
     let position = kernel_modules::position(arch)?;
     let host = HostPlan::new(arch, "differential")
-        .gpu(gh200, options(), Memory::Real)
+        .gpu(profile::find("gh200")?, options(), Memory::Real)
         .with(|vm| vm.module_file(position))
         .boot()?;
     let original = in_kernel(&host, Driver::Original)?;
     let ours = in_kernel(&host, Driver::Ours)?;
     host.power_off()?;
+    Ok((original, ours))
+}
 
+#[test]
+fn both_runtimes_answer_as_the_original_but_for_named_differences() -> Result<(), Box<dyn Error>> {
+    let (original, ours) = drivers(Arch::Aarch64)?;
     let ops = operations(SEED, count(), &shape());
     judge("our module", &ops, &original, &ours, AGAINST_ORIGINAL);
 
@@ -95,8 +98,23 @@ fn both_runtimes_answer_as_the_original_but_for_named_differences() -> Result<()
         .zip(original)
         .filter(|(op, _)| !matches!(op, Op::MapPrivate { .. }))
         .unzip();
-    let gpu = Gpu::serve(gh200, View::Virtual, options())?;
+    let gpu = Gpu::serve(profile::find("gh200")?, View::Virtual, options())?;
     let user = user::run(&gpu.socket(), &ops)?;
     judge("the user-space runtime", &ops, &original, &user, USER_SPACE);
+    Ok(())
+}
+
+#[test]
+fn our_module_for_x86_answers_as_the_original_but_for_named_differences()
+-> Result<(), Box<dyn Error>> {
+    let (original, ours) = drivers(Arch::X86_64)?;
+    let ops = operations(SEED, count(), &shape());
+    judge(
+        "our module for x86",
+        &ops,
+        &original,
+        &ours,
+        AGAINST_ORIGINAL,
+    );
     Ok(())
 }
