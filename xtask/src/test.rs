@@ -29,7 +29,9 @@ pub(crate) fn without_machines(rest: &[String]) -> Outcome {
 pub(crate) fn soak(count: u64) -> Outcome {
     prepare()?;
     kernel_crate(&[])?;
-    cargo_test(&["--workspace"], &[], Some(count))
+    // What the tests counted belongs to the result.
+    let shown = ["--".to_owned(), "--show-output".to_owned()];
+    cargo_test(&["--workspace"], &shown, Some(count))
 }
 
 fn prepare() -> Outcome {
