@@ -7,6 +7,7 @@ pub mod error;
 pub mod gpu;
 pub mod host;
 pub mod nested;
+pub mod qtest;
 pub mod report;
 pub mod user;
 
