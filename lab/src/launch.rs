@@ -144,7 +144,13 @@ fn check(vm: &Vm) -> Result<()> {
 fn machine(vm: &Vm, guest: &packages::Tree, arguments: &mut Arguments) {
     arguments.pair("-name", &*vm.name);
     arguments.pair("-machine", vm.machine_options.join(","));
-    arguments.pair("-accel", "tcg,thread=multi");
+    // An x86 kernel patches its own code at boot while other processors run it. With a thread for
+    // each processor one was seen to die in a half-patched instruction.
+    let threads = match vm.arch {
+        Arch::Aarch64 => "multi",
+        Arch::X86_64 => "single",
+    };
+    arguments.pair("-accel", format!("tcg,thread={threads}"));
     arguments.pair("-cpu", &*vm.cpu);
     arguments.pair("-smp", vm.cpus.to_string());
     if vm.arch == Arch::Aarch64 {

@@ -92,6 +92,10 @@ fn guest_sees(
     .arg("--initrd")
     .arg(&initrd)
     .args(["--qemu-arg=-no-reboot", "--qemu-arg=-no-user-config"]);
+    if arch == Arch::X86_64 {
+        // As the lab does: see `machine` in lab/src/launch.rs.
+        run.args(["--qemu-arg=-accel", "--qemu-arg=tcg,thread=single"]);
+    }
     if arch == Arch::Aarch64 {
         run.arg("--bios")
             .arg(guest.path("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"));
