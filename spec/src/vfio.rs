@@ -51,6 +51,18 @@ pub mod device_flags {
     pub const PCI: u32 = 1 << 1;
 }
 
+/// `struct vfio_device_feature.flags`: an index in bits 15:0, and what to do with it.
+pub mod device_feature {
+    /// `VFIO_DEVICE_FEATURE_SET`: hand data over, or do it.
+    pub const SET: u32 = 1 << 17;
+    /// `VFIO_DEVICE_FEATURE_PROBE`: can it be done?
+    pub const PROBE: u32 = 1 << 18;
+    /// `VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY`: the device may be suspended; no data.
+    pub const LOW_POWER_ENTRY: u32 = 3;
+    /// `VFIO_DEVICE_FEATURE_LOW_POWER_EXIT`: not any more; no data.
+    pub const LOW_POWER_EXIT: u32 = 5;
+}
+
 /// `struct vfio_region_info.flags`.
 pub mod region_flags {
     /// `VFIO_REGION_INFO_FLAG_READ`.

@@ -32,6 +32,9 @@ const GROUP_SET_CONTAINER: c_ulong = request(4);
 const GROUP_GET_DEVICE_FD: c_ulong = request(6);
 const DEVICE_GET_REGION_INFO: c_ulong = request(8);
 const DEVICE_RESET: c_ulong = request(11);
+const DEVICE_FEATURE: c_ulong = request(17);
+/// Bytes in `struct vfio_device_feature` without data.
+const FEATURE_LEN: usize = 8;
 
 /// `/dev/vfio/vfio`: an IOMMU context that groups are put into.
 #[derive(Debug)]
@@ -167,6 +170,17 @@ impl Device {
     /// `VFIO_DEVICE_RESET`.
     pub fn reset(&self) -> Result<(), Errno> {
         call(&self.0, DEVICE_RESET, 0).map(drop)
+    }
+
+    /// `VFIO_DEVICE_FEATURE` with an index and flags of
+    /// [`device_feature`](varia_spec::vfio::device_feature), for a feature without data.
+    ///
+    /// One with data gets `EINVAL`: data may hold addresses, which the kernel would follow.
+    pub fn feature(&self, flags: u32) -> Result<(), Errno> {
+        let mut arg = Arg(vec![0; FEATURE_LEN]);
+        arg.set32(0, FEATURE_LEN as u32);
+        arg.set32(4, flags);
+        arg.ioctl(&self.0, DEVICE_FEATURE).map(drop)
     }
 
     /// Read at `position` of the device file, which is a region's
