@@ -42,6 +42,8 @@ const LAYERS: &[Layer] = &[
             "varia-vfio-user",
         ],
     ),
+    // plain data: whoever knows something writes it, and planners read it
+    layer("varia-facts", &[]),
     // pure
     layer("varia-plan", &[]),
     layer(

@@ -1,0 +1,112 @@
+//! What is known of a host, its PCI functions, its kernel and its VMM: plain data.
+//!
+//! Inventory (crate `linux`) writes it, planners, checks and cluster tools read it. Nothing is
+//! decided and nothing is looked up here. What is not known is absent (`None`, or an empty
+//! list), never a stand-in. As JSON it has a version, [`SCHEMA`]: fields may be added within a
+//! version, and a reader ignores those that it does not know; a file of another version is
+//! refused when it is read.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | `units` | addresses, sizes, numbers of nodes and groups |
+//! | `pci` | PCI functions, their BARs, coherent memory |
+//! | `host` | CPUs, NUMA nodes, hugepages, IOMMU groups |
+//! | `kernel` | release, options, modules, KVM |
+//! | `vmm` | QEMU, libvirt |
+
+mod host;
+mod kernel;
+mod pci;
+mod units;
+mod vmm;
+
+pub use host::{Arch, Host, HugePages, Iommu, IommuGroup, Limit, NumaNode};
+pub use kernel::{Kernel, Kvm, Module};
+pub use pci::{Bar, BarKind, CoherentMemory, CoherentSource, PciFunction, VirtualBar};
+pub use units::{Bdf, BdfError, Bytes, CpuList, CpuListError, GroupId, HostPhys, NodeId};
+pub use vmm::{Libvirt, Qemu, Vmm};
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+/// The version of the JSON's schema.
+pub const SCHEMA: &str = "varia-facts/1";
+
+/// All that is known of one machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// [`SCHEMA`].
+    #[serde(deserialize_with = "schema")]
+    pub schema: String,
+    /// The machine.
+    pub host: Host,
+    /// Its kernel.
+    pub kernel: Kernel,
+    /// What could run virtual machines on it.
+    #[serde(default)]
+    pub vmm: Vmm,
+    /// Its PCI functions, by address.
+    #[serde(default)]
+    pub functions: Vec<PciFunction>,
+}
+
+impl Facts {
+    /// Facts about a machine whose PCI functions are not known yet.
+    #[must_use]
+    pub fn new(host: Host, kernel: Kernel, vmm: Vmm) -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            host,
+            kernel,
+            vmm,
+            functions: Vec::new(),
+        }
+    }
+
+    /// The function at an address.
+    #[must_use]
+    pub fn function(&self, bdf: Bdf) -> Option<&PciFunction> {
+        self.functions.iter().find(|function| function.bdf == bdf)
+    }
+}
+
+fn schema<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let found = String::deserialize(from)?;
+    if found == SCHEMA {
+        return Ok(found);
+    }
+    Err(de::Error::custom(format!(
+        "these facts are of schema {found:?} and this program reads {SCHEMA:?}: write them again \
+         with this program's `varia list --facts`"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_is_refused_by_its_name() {
+        let mut facts = serde_json::to_value(Facts::new(
+            Host::default(),
+            Kernel::default(),
+            Vmm::default(),
+        ))
+        .unwrap();
+        serde_json::from_value::<Facts>(facts.clone()).unwrap();
+        facts["schema"] = "varia-facts/2".into();
+        let error = serde_json::from_value::<Facts>(facts).unwrap_err();
+        assert!(error.to_string().contains("\"varia-facts/2\""), "{error}");
+    }
+
+    #[test]
+    fn a_field_of_a_later_program_is_ignored() {
+        let mut facts = serde_json::to_value(Facts::new(
+            Host::default(),
+            Kernel::default(),
+            Vmm::default(),
+        ))
+        .unwrap();
+        facts["host"]["colour"] = "green".into();
+        serde_json::from_value::<Facts>(facts).unwrap();
+    }
+}
