@@ -1,24 +1,100 @@
 //! Capabilities in the first 256 bytes: {id u8, next u8, ...}.
 //!
 //! Source: PCI Express Base Specification 6.0, sections 7.5.2 (power management), 7.5.3
-//! (PCI Express), 7.7.1 (MSI), 7.7.2 (MSI-X), 7.9.4 (vendor-specific).
+//! (PCI Express), 7.7.1 (MSI), 7.7.2 (MSI-X), 7.9.4 (vendor-specific), 7.9.18 (VPD); for advanced
+//! features the Conventional PCI Advanced Capabilities ECN; for capabilities of older buses Linux
+//! 7.2 `include/uapi/linux/pci_regs.h`.
 
 /// Capability ids.
 pub mod id {
     /// Power management.
     pub const PM: u8 = 0x01;
+    /// Accelerated graphics port.
+    pub const AGP: u8 = 0x02;
     /// Vital product data.
     pub const VPD: u8 = 0x03;
     /// Message signalled interrupts.
     pub const MSI: u8 = 0x05;
+    /// PCI-X.
+    pub const PCIX: u8 = 0x07;
+    /// HyperTransport.
+    pub const HT: u8 = 0x08;
     /// Vendor-specific.
     pub const VNDR: u8 = 0x09;
     /// PCI Express.
     pub const EXP: u8 = 0x10;
     /// MSI-X.
     pub const MSIX: u8 = 0x11;
+    /// Serial ATA data and index.
+    pub const SATA: u8 = 0x12;
     /// Advanced features.
     pub const AF: u8 = 0x13;
+}
+
+/// Accelerated graphics port, 12 bytes.
+pub mod agp {
+    /// Bytes in the capability.
+    pub const SIZEOF: u16 = 12;
+}
+
+/// Vital product data, 8 bytes: a window to bytes that begin with tags.
+pub mod vpd {
+    /// Bytes in the capability.
+    pub const SIZEOF: u16 = 8;
+    /// Address, u16. A write starts a transfer; the flag is inverted when it is over.
+    pub const ADDR: u16 = 2;
+    /// Bits 14:0 of [`ADDR`].
+    pub const ADDR_MASK: u16 = 0x7fff;
+    /// Bit 15 of [`ADDR`]: write 0 to read, 1 to write.
+    pub const ADDR_F: u16 = 1 << 15;
+    /// Data, u32.
+    pub const DATA: u16 = 4;
+    /// Bytes that can be addressed.
+    pub const SPACE: u32 = 0x8000;
+    /// Bit 7 of a tag: large, with a u16 length behind it.
+    pub const TAG_LARGE: u8 = 1 << 7;
+    /// Bits 2:0 of a small tag: its length.
+    pub const TAG_SMALL_LEN: u8 = 0x7;
+    /// Bits 7:3 of the small tag that ends the data.
+    pub const TAG_END: u8 = 0xf;
+}
+
+/// PCI-X; 8 bytes in version 0, else 24.
+pub mod pcix {
+    /// Bytes in version 0.
+    pub const SIZEOF_V0: u16 = 8;
+    /// Bytes in later versions.
+    pub const SIZEOF_V2: u16 = 24;
+    /// Command, u16.
+    pub const CMD: u16 = 2;
+    /// Bits 13:12 of [`CMD`]: version.
+    pub const CMD_VERSION_MASK: u16 = 0x3 << 12;
+    /// Error correction control and status, u32, from version 1 on.
+    pub const ECC_CSR: u16 = 8;
+}
+
+/// HyperTransport.
+pub mod ht {
+    /// The byte that says which type it is.
+    pub const TYPE: u16 = 3;
+    /// Bits of [`TYPE`] that are zero for slave and primary.
+    pub const TYPE_MASK: u8 = 0xe0;
+    /// Bytes of slave and primary.
+    pub const SIZEOF_LONG: u16 = 28;
+    /// Bytes of host and secondary.
+    pub const SIZEOF_SHORT: u16 = 24;
+}
+
+/// Serial ATA data and index; 8 bytes, or 16 with its registers inside.
+pub mod sata {
+    /// The byte that says where the registers are.
+    pub const REGS: u16 = 4;
+    /// Bits of [`REGS`], all set for registers inside the capability.
+    pub const REGS_MASK: u8 = 0xf;
+    /// Bytes without registers.
+    pub const SIZEOF_SHORT: u16 = 8;
+    /// Bytes with registers.
+    pub const SIZEOF_LONG: u16 = 16;
 }
 
 /// Power management, 8 bytes.

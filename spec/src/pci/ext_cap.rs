@@ -44,6 +44,8 @@ pub mod id {
     pub const LTR: u16 = 0x18;
     /// Secondary PCI Express (7.7.3).
     pub const SECPCI: u16 = 0x19;
+    /// Process address space id (7.8.9).
+    pub const PASID: u16 = 0x1b;
     /// Designated vendor-specific, DVSEC (7.9.6).
     pub const DVSEC: u16 = 0x23;
     /// Physical layer 16.0 GT/s (7.7.5).

@@ -69,8 +69,20 @@ pub mod status {
     pub const CAP_LIST: u16 = 1 << 4;
 }
 
+/// Expansion ROM base address.
+pub mod rom {
+    /// Bit 0: the ROM is decoded while memory space is enabled.
+    pub const ENABLE: u32 = 1 << 0;
+    /// The smallest ROM that the register can describe, in bytes.
+    pub const SIZE_MIN: u64 = 1 << 11;
+}
+
 /// Low bits of a base address register.
 pub mod bar {
+    /// The smallest I/O BAR, in bytes.
+    pub const IO_SIZE_MIN: u64 = 4;
+    /// The smallest memory BAR, in bytes.
+    pub const MEM_SIZE_MIN: u64 = 16;
     /// I/O space (else memory).
     pub const SPACE_IO: u32 = 1 << 0;
     /// Memory that takes a 64-bit address; the next register holds the upper half.
