@@ -44,6 +44,8 @@ const LAYERS: &[Layer] = &[
     ),
     // plain data: whoever knows something writes it, and planners read it
     layer("varia-facts", &[]),
+    // the names of NVIDIA's properties, and what a PCI function is called
+    layer("varia-firmware", &["varia-spec", "varia-facts"]),
     // pure
     layer("varia-plan", &[]),
     layer(
@@ -87,6 +89,7 @@ const LAYERS: &[Layer] = &[
             "varia-plan",
             "varia-differential",
             "varia-agent",
+            "varia-firmware",
             "varia-lab",
         ],
     ),

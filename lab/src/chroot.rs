@@ -167,6 +167,33 @@ pub fn compile_asl(source: &str) -> Result<Vec<u8>> {
     std::fs::read(&table).map_err(LabError::file("read", &table))
 }
 
+/// What the ACPI compiler makes of its own disassembly of `table`, with all that it said.
+///
+/// # Errors
+/// [`LabError::Command`] with what `iasl` said if it refuses either, and those of fetching it.
+pub fn recompile(table: &[u8]) -> Result<(Vec<u8>, String)> {
+    let tools = crate::packages::ensure(crate::packages::Set::Tools)?;
+    let scratch = tempfile::tempdir().map_err(LabError::io("create a temporary folder"))?;
+    let (first, second) = (
+        scratch.path().join("first.aml"),
+        scratch.path().join("second.aml"),
+    );
+    std::fs::write(&first, table).map_err(LabError::file("write", &first))?;
+    let root = Chroot::new(&tools).bind(scratch.path()).cwd(scratch.path());
+    let mut said = String::new();
+    let steps: [&[&str]; 2] = [
+        &["iasl", "-d", "first.aml"],
+        &["iasl", "-p", "second", "first.dsl"],
+    ];
+    for step in steps {
+        let output = root.run(step.iter().copied())?;
+        said.push_str(&String::from_utf8_lossy(&output.stdout));
+        said.push_str(&String::from_utf8_lossy(&output.stderr));
+    }
+    let bytes = std::fs::read(&second).map_err(LabError::file("read", &second))?;
+    Ok((bytes, said))
+}
+
 /// What `unshare` is asked for: an ordinary user becomes root in a namespace of its own;
 /// root needs none, if it may mount at all.
 fn namespaces() -> &'static [&'static str] {

@@ -3,12 +3,9 @@
 //! Source: PCI Express Base Specification 6.0, chapter 7; the names are those of Linux 7.2
 //! `include/uapi/linux/pci_regs.h`.
 
-pub mod bdf;
 pub mod cap;
 pub mod ext_cap;
 pub mod header;
-
-pub use bdf::Bdf;
 
 /// Bytes in a conventional configuration space.
 pub const CFG_SPACE_SIZE: u16 = 256;

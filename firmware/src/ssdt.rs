@@ -1,0 +1,183 @@
+//! SSDT: properties of PCI functions, as the firmware of bare metal gives them (6.2.5 `_DSD`).
+
+use std::fmt;
+use std::str::FromStr;
+
+use acpi_tables::aml::{If, Name, Package, Path, Scope, Uuid, ZERO};
+use acpi_tables::{Aml, AmlSink};
+use varia_spec::nvidia::property;
+
+use crate::error::Error;
+use crate::table::{Body, Oem};
+
+/// What a `_DSD` of device properties begins with (ACPI `_DSD` Device Properties UUID).
+const DEVICE_PROPERTIES: &str = "daffd814-6eba-4d8c-8a91-bc9bbf4aa301";
+
+/// The absolute path of a device in ACPI's namespace, such as `\_SB.PCI0.S08.S00`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct AcpiPath(String);
+
+impl FromStr for AcpiPath {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let wrong = || Error::Path {
+            path: text.to_owned(),
+        };
+        let names = text.strip_prefix('\\').ok_or_else(wrong)?;
+        let mut padded = Vec::new();
+        for name in names.split('.') {
+            let is_name = (1..=4).contains(&name.len())
+                && name
+                    .bytes()
+                    .all(|c| c == b'_' || c.is_ascii_uppercase() || c.is_ascii_digit())
+                && !name.starts_with(|c: char| c.is_ascii_digit());
+            if !is_name {
+                return Err(wrong());
+            }
+            padded.push(format!("{name:_<4}"));
+        }
+        // a path carries its number of names in one byte
+        if padded.len() > 255 {
+            return Err(wrong());
+        }
+        Ok(Self(format!("\\{}", padded.join("."))))
+    }
+}
+
+impl fmt::Display for AcpiPath {
+    /// With each name at its full length of four.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The properties of one device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeviceProperties {
+    device: AcpiPath,
+    values: Vec<(String, u64)>,
+}
+
+impl DeviceProperties {
+    /// Properties of the device at `device`, by name.
+    ///
+    /// # Errors
+    /// [`Error::PropertyName`].
+    pub fn new(
+        device: AcpiPath,
+        values: impl IntoIterator<Item = (String, u64)>,
+    ) -> Result<Self, Error> {
+        let values: Vec<_> = values.into_iter().collect();
+        let printable = |name: &str| {
+            !name.is_empty() && name.bytes().all(|c| c == b' ' || c.is_ascii_graphic())
+        };
+        match values.iter().find(|(name, _)| !printable(name)) {
+            Some((name, _)) => Err(Error::PropertyName { name: name.clone() }),
+            None => Ok(Self { device, values }),
+        }
+    }
+
+    /// What the firmware of Grace Hopper says of a GPU: where its memory is, and which domains
+    /// are set aside for it.
+    #[must_use]
+    pub fn coherent_memory(
+        device: AcpiPath,
+        base: u64,
+        size: u64,
+        domains: std::ops::Range<u32>,
+    ) -> Self {
+        let count = domains.end.saturating_sub(domains.start);
+        let values = [
+            (property::MEM_BASE_PA, base),
+            (property::MEM_SIZE, size),
+            (property::MEM_PXM_START, domains.start.into()),
+            (property::MEM_PXM_COUNT, count.into()),
+        ];
+        Self {
+            device,
+            values: values.map(|(name, value)| (name.to_owned(), value)).into(),
+        }
+    }
+}
+
+/// A Secondary System Description Table that adds `_DSD` to devices that another table has.
+///
+/// Numbers of 4 GiB and more need a DSDT of revision 2: under one of revision 1, as QEMU's for
+/// x86, an operating system takes all integers as 32 bits wide.
+#[must_use]
+pub fn ssdt(devices: &[DeviceProperties], oem: Oem) -> Vec<u8> {
+    let mut body = Body::default();
+    // never executed: an interpreter that does not know the opcode steps over it
+    let externals: Vec<_> = devices.iter().map(|one| External(&one.device)).collect();
+    let externals = externals.iter().map(|one| one as &dyn Aml).collect();
+    body.structure(&If::new(&ZERO, externals));
+    for DeviceProperties { device, values } in devices {
+        let pairs: Vec<_> = values
+            .iter()
+            .map(|(name, value)| Pair(name, *value))
+            .collect();
+        let uuid = Uuid::new(DEVICE_PROPERTIES);
+        let list = Package::new(pairs.iter().map(|pair| pair as &dyn Aml).collect());
+        let dsd = Name::new("_DSD".into(), &Package::new(vec![&uuid, &list]));
+        body.structure(&Scope::new(Path::new(&device.0), vec![&dsd]));
+    }
+    body.finish(*b"SSDT", 2, oem)
+}
+
+/// Says that another table has the device (20.2.5.2 `DefExternal`).
+struct External<'a>(&'a AcpiPath);
+
+impl Aml for External<'_> {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        const EXTERNAL_OP: u8 = 0x15;
+        const DEVICE: u8 = 6;
+        sink.byte(EXTERNAL_OP);
+        Path::new(&self.0.0).to_aml_bytes(sink);
+        sink.byte(DEVICE);
+        sink.byte(0); // takes no arguments
+    }
+}
+
+struct Pair<'a>(&'a String, u64);
+
+impl Aml for Pair<'_> {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        Package::new(vec![self.0, &self.1]).to_aml_bytes(sink);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_absolute_and_of_short_capital_names() {
+        let path: AcpiPath = "\\_SB.PCI0.S08.S00".parse().expect("a path");
+        assert_eq!(path.to_string(), "\\_SB_.PCI0.S08_.S00_");
+        for text in [
+            "",
+            "\\",
+            "_SB.PCI0",
+            "\\_SB..PCI0",
+            "\\_SB.pci0",
+            "\\_SB.PCI00",
+            "\\_SB.0PCI",
+            "\\_SB.PCI0\n",
+        ] {
+            assert!(text.parse::<AcpiPath>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_no_string_of_aml_is_refused() {
+        let path: AcpiPath = "\\_SB.PCI0".parse().expect("a path");
+        for name in ["", "a\0b", "ä"] {
+            let values = [(name.to_owned(), 1)];
+            assert!(
+                DeviceProperties::new(path.clone(), values).is_err(),
+                "{name:?}"
+            );
+        }
+    }
+}
