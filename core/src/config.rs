@@ -1,29 +1,45 @@
 //! The virtual configuration space.
 //!
-//! Every byte belongs to a capability, to the header, or to nobody; the owner says which of its
-//! bits are the core's and which can be written (`perms`). An access is cut into naturally aligned
-//! pieces of at most four bytes that have one owner, so the code below sees whole registers or
-//! less. Bytes that nobody owns go to the device unchanged: some devices hide registers there.
+//! Every byte belongs to one register of a capability or of the header, or to nobody; the register
+//! says which of its bits are the core's, which can be written, and what a write does beyond that
+//! (`registers`, `capability`). Bytes that nobody owns go to the device unchanged: some devices
+//! hide registers there. An access that covers a part of a register, or several registers, is cut
+//! up before it gets here, so that the code below sees whole registers with the bytes that were
+//! touched.
 //!
 //! What is not here: the act that a write asks for. A write returns an [`Effect`], which the core
 //! carries out.
 //!
 //! Source: Linux 7.2 `drivers/vfio/pci/vfio_pci_config.c`.
 
-mod perms;
+mod capability;
+mod layout;
+mod product_data;
+mod registers;
 mod state;
+mod values;
 mod walk;
 
-use varia_spec::Errno;
-use varia_spec::pci::cap::{af, exp, id, msi, pm};
-use varia_spec::pci::ext_cap;
-use varia_spec::pci::header::{self, STD_HEADER_SIZEOF, bar, command};
-use varia_spec::pci::{CFG_SPACE_EXP_SIZE, CFG_SPACE_SIZE};
+use std::sync::Arc;
 
-use crate::device::{BarSpace, ConfigRegister, Device, Width};
-use perms::Perms;
+use varia_spec::Errno;
+use varia_spec::pci::cap::{af, exp, msi, pm, vpd};
+use varia_spec::pci::header::{self, command};
+
+use crate::device::{ConfigRegister, Device};
+pub(crate) use capability::Kind;
+pub(crate) use layout::{Layout, MsixTable};
+use product_data::ProductData;
+pub(crate) use registers::tiles;
+use registers::{Access, Role};
 pub(crate) use state::SavedState;
+use values::Values;
 pub use walk::find_dvsec;
+
+/// The BARs and the ROM address.
+const ADDRESS_REGISTERS: [u16; 7] = [0x10, 0x14, 0x18, 0x1c, 0x20, 0x24, header::ROM_ADDRESS];
+/// The command register's bits that switch decoding on.
+const SWITCHES: u32 = (command::MEMORY | command::IO) as u32;
 
 /// What a configuration write asks the core to do, after the registers have changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,336 +61,292 @@ pub(crate) struct MessageState {
     pub(crate) qmax: u16,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
-    Header,
-    Power,
-    Message,
-    Express,
-    Advanced,
-    Other,
-}
-
-/// A capability, or the header.
-#[derive(Clone, Debug)]
-pub(crate) struct Capability {
-    kind: Kind,
-    start: u16,
-    perms: Perms,
-    /// Writes go to the device as they are.
-    raw_write: bool,
-}
-
-/// The core's copy of the registers.
-#[derive(Debug)]
-pub(crate) struct Values(Vec<u8>);
-
-/// The values, and who owns each byte.
-#[derive(Debug)]
-pub(crate) struct Map {
-    values: Values,
-    /// For each byte one more than the index in `capabilities`; 0 for nobody.
-    owners: Vec<u16>,
-    capabilities: Vec<Capability>,
-}
-
 /// The virtual configuration space of an open device.
 #[derive(Debug)]
 pub(crate) struct Config {
-    map: Map,
+    layout: Arc<Layout>,
+    values: Values,
+    product_data: Option<ProductData>,
     /// The physical BARs and the ROM address at open.
-    physical_bars: [u32; 6],
-}
-
-/// One piece of an access.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Piece {
-    register: ConfigRegister,
-}
-
-impl Piece {
-    /// Where it goes.
-    pub(crate) fn register(self) -> ConfigRegister {
-        self.register
-    }
-
-    /// How many bytes.
-    pub(crate) fn len(self) -> usize {
-        usize::from(self.register.width().bytes())
-    }
+    physical: [u32; 7],
 }
 
 impl Config {
-    /// Reads the device's registers and finds its capabilities.
+    /// Reads the device's registers.
     ///
     /// # Errors
     /// What the device answers to a read.
-    pub(crate) fn new<D: Device + ?Sized>(device: &D) -> Result<Self, Errno> {
-        let space = usize::from(CFG_SPACE_EXP_SIZE);
-        let mut map = Map {
-            values: Values(vec![0; space]),
-            owners: vec![0; space],
-            capabilities: Vec::new(),
-        };
-        let header = Capability {
-            kind: Kind::Header,
-            ..Capability::other(0, perms::basic())
-        };
-        map.add(header, STD_HEADER_SIZEOF, CFG_SPACE_SIZE);
-        map.values.fill(device, 0, STD_HEADER_SIZEOF)?;
-        let mut physical_bars = [0; 6];
-        for (at, bar) in (header::BASE_ADDRESS_0..)
-            .step_by(4)
-            .zip(&mut physical_bars)
-        {
-            *bar = map.values.get(at, 4);
+    pub(crate) fn new<D: Device + ?Sized>(layout: Arc<Layout>, device: &D) -> Result<Self, Errno> {
+        let mut values = Values::new();
+        for (start, len) in layout.places() {
+            values.fill(device, start, len)?;
         }
-        walk::conventional(&mut map, device)?;
-        if map.capabilities.iter().any(|c| c.kind == Kind::Express) {
-            walk::extended(&mut map, device)?;
+        let physical = ADDRESS_REGISTERS.map(|at| values.get(ConfigRegister::dword(at)));
+        for patch in layout.patches() {
+            values.patch(*patch);
         }
-        let mut config = Self { map, physical_bars };
-        config.fix_bars(device);
+        let mut config = Self {
+            product_data: layout.find(Kind::Vpd).map(ProductData::new),
+            layout,
+            values,
+            physical,
+        };
+        config.hide_power_events();
         Ok(config)
     }
 
     /// Memory space is enabled in the virtual command register.
     pub(crate) fn memory_enabled(&self) -> bool {
-        self.command() & command::MEMORY != 0
+        self.command() & u32::from(command::MEMORY) != 0
     }
 
     /// INTx is disabled in the virtual command register.
     pub(crate) fn intx_disabled(&self) -> bool {
-        self.command() & command::INTX_DISABLE != 0
+        self.command() & u32::from(command::INTX_DISABLE) != 0
     }
 
     /// The virtual interrupt pin, 0 for none.
     pub(crate) fn interrupt_pin(&self) -> u8 {
-        self.map.values.get(header::INTERRUPT_PIN, 1) as u8
+        let pin = ConfigRegister::byte(header::INTERRUPT_PIN);
+        self.values.get(pin) as u8
     }
 
-    /// The first piece of an access of `count` bytes at `pos`; `None` beyond the space.
-    pub(crate) fn piece(&self, pos: u16, count: usize) -> Option<Piece> {
-        let owner = |at: u16| self.map.owners.get(usize::from(at)).copied();
-        let first = owner(pos)?;
-        let same = |n: u16| (1..n).all(|i| owner(pos + i) == Some(first));
-        let width = if count >= 4 && pos.is_multiple_of(4) && same(4) {
-            Width::Dword
-        } else if count >= 2 && pos.is_multiple_of(2) && same(2) {
-            Width::Word
-        } else {
-            Width::Byte
+    /// Reads as much of `data`, from `pos`, as lies in one register. Answers how many bytes;
+    /// 0 beyond the space and for no bytes.
+    pub(crate) fn read<D: Device + ?Sized>(
+        &self,
+        device: &D,
+        pos: u16,
+        data: &mut [u8],
+    ) -> Result<usize, Errno> {
+        let Some(access) = self.layout.access(pos, data.len()) else {
+            return Ok(0);
         };
-        ConfigRegister::new(pos, width).map(|register| Piece { register })
-    }
-
-    /// What the user reads.
-    pub(crate) fn read<D: Device + ?Sized>(&self, device: &D, piece: Piece) -> Result<u32, Errno> {
-        let register = piece.register;
-        let Some(owner) = self.map.owner(register.offset()) else {
-            return device.config_read(register);
-        };
-        let (virt, _) = owner.masks(register);
-        let seen = self.map.values.read(register) & virt;
-        if virt == register.width().mask() {
-            return Ok(seen);
+        let value = access.take(self.read_register(device, access)?);
+        for (to, from) in data.iter_mut().zip(value.to_le_bytes()).take(access.len()) {
+            *to = from;
         }
-        Ok(device.config_read(register)? & !virt | seen)
+        Ok(access.len())
     }
 
-    /// What the user writes.
+    /// Writes as much of `data`, from `pos`, as lies in one register. Answers how many bytes, 0 as
+    /// [`read`](Self::read), and what is to be done.
     pub(crate) fn write<D: Device + ?Sized>(
         &mut self,
         device: &D,
-        piece: Piece,
+        pos: u16,
+        data: &[u8],
+        message: MessageState,
+    ) -> Result<(usize, Option<Effect>), Errno> {
+        let Some(access) = self.layout.access(pos, data.len()) else {
+            return Ok((0, None));
+        };
+        let bytes = data.iter().take(access.len()).rev();
+        let value = access.place(bytes.fold(0, |value, byte| value << 8 | u32::from(*byte)));
+        let effect = self.write_register(device, access, value, message)?;
+        Ok((access.len(), effect))
+    }
+
+    /// The register's value, its touched bytes at least.
+    fn read_register<D: Device + ?Sized>(&self, device: &D, access: Access) -> Result<u32, Errno> {
+        let register = access.register();
+        let own = self.values.get(register.at);
+        let sizing = match register.role {
+            Role::Bar(index) => self.layout.bar(index),
+            Role::Rom => self.layout.rom(),
+            _ if access.mask() & !register.virt == 0 => return Ok(own),
+            _ => {
+                let physical = read_device(device, access)?;
+                return Ok(physical & !register.virt | own & register.virt);
+            }
+        };
+        // as a BAR does: address bits below the size read as zero, flags are fixed
+        Ok(own & sizing.mask | sizing.flags)
+    }
+
+    fn write_register<D: Device + ?Sized>(
+        &mut self,
+        device: &D,
+        access: Access,
         value: u32,
         message: MessageState,
     ) -> Result<Option<Effect>, Errno> {
-        let register = piece.register;
-        let Some(owner) = self.map.owner(register.offset()) else {
-            return device.config_write(register, value).and(Ok(None));
+        let register = access.register();
+        match register.role {
+            Role::Raw => write_device(device, access, value).and(Ok(None)),
+            Role::Plain | Role::Bar(_) | Role::Rom => {
+                self.write_masked(device, access, value).and(Ok(None))
+            }
+            Role::Command => self.write_command(device, access, value),
+            Role::PowerControl => {
+                self.write_masked(device, access, value)?;
+                let state = u32::from(pm::CTRL_STATE_MASK);
+                let hit = access.mask() & state != 0;
+                Ok(hit.then_some(Effect::Power((value & state) as u8)))
+            }
+            Role::VpdAddress => {
+                self.write_masked(device, access, value)?;
+                if access.mask() & u32::from(vpd::ADDR_F) != 0 {
+                    self.move_product_data(device, register.at);
+                }
+                Ok(None)
+            }
+            Role::MessageControl => {
+                self.write_masked(device, access, value)?;
+                self.settle_message(device, access, message).and(Ok(None))
+            }
+            Role::DeviceControl => {
+                let before = self.values.get(register.at);
+                self.write_masked(device, access, value)?;
+                self.act_express(device, register.at, before)
+            }
+            Role::AdvancedControl => {
+                self.write_masked(device, access, value)?;
+                self.act_advanced(device, register.at)
+            }
+        }
+    }
+
+    fn command(&self) -> u32 {
+        self.values.get(ConfigRegister::word(header::COMMAND))
+    }
+
+    /// The user can't be told of a power management event, so its bits read as zero.
+    fn hide_power_events(&mut self) {
+        let Some(at) = self.layout.find(Kind::Power) else {
+            return;
         };
-        if owner.raw_write {
-            return device.config_write(register, value).and(Ok(None));
+        let events = pm::CTRL_PME_ENABLE | pm::CTRL_PME_STATUS;
+        for (offset, bits) in [(pm::PMC, pm::PMC_PME_MASK), (pm::CTRL, events)] {
+            let register = ConfigRegister::word(at + offset);
+            let kept = self.values.get(register) & !u32::from(bits);
+            self.values.set(register, kept);
         }
-        let (kind, start) = (owner.kind, owner.start);
-        let masks = owner.masks(register);
-        match kind {
-            Kind::Header => self.write_header(device, register, value, masks),
-            Kind::Power => {
-                self.write_masked(device, register, value, masks)?;
-                let state = (value & u32::from(pm::CTRL_STATE_MASK)) as u8;
-                let hit = register.offset() == start + pm::CTRL;
-                Ok(hit.then_some(Effect::Power(state)))
-            }
-            Kind::Message => {
-                self.write_masked(device, register, value, masks)?;
-                self.fix_message(device, register, start, message)
-            }
-            Kind::Express => {
-                let before = self.map.values.get(start + exp::DEVCTL, 2) as u16;
-                self.write_masked(device, register, value, masks)?;
-                self.act_express(device, start, before)
-            }
-            Kind::Advanced => {
-                self.write_masked(device, register, value, masks)?;
-                self.act_advanced(device, start)
-            }
-            Kind::Other => self
-                .write_masked(device, register, value, masks)
-                .and(Ok(None)),
-        }
-    }
-
-    /// Where capability `kind` begins, if the user sees one.
-    pub(crate) fn find(&self, kind: Kind) -> Option<u16> {
-        let mut all = self.map.capabilities.iter();
-        all.find(|c| c.kind == kind).map(|c| c.start)
-    }
-
-    fn command(&self) -> u16 {
-        self.map.values.get(header::COMMAND, 2) as u16
     }
 
     /// Virtual bits go to the copy, others to the device, and only writable ones go anywhere.
     fn write_masked<D: Device + ?Sized>(
         &mut self,
         device: &D,
-        register: ConfigRegister,
+        access: Access,
         value: u32,
-        (virt, write): (u32, u32),
     ) -> Result<(), Errno> {
-        let own = virt & write;
-        if own != 0 {
-            let kept = self.map.values.read(register) & !own;
-            self.map.values.write(register, kept | value & own);
+        let register = access.register();
+        let write = register.write & access.mask();
+        self.values.merge(register, write & register.virt, value);
+        let through = write & !register.virt;
+        if through == 0 {
+            return Ok(());
         }
-        let through = write & !virt;
-        if through != 0 {
-            let kept = device.config_read(register)? & !through;
-            device.config_write(register, kept | value & through)?;
-        }
-        Ok(())
+        let kept = read_device(device, access)? & !through;
+        write_device(device, access, kept | value & through)
     }
 
-    fn write_header<D: Device + ?Sized>(
+    fn write_command<D: Device + ?Sized>(
         &mut self,
         device: &D,
-        register: ConfigRegister,
+        access: Access,
         value: u32,
-        masks: (u32, u32),
     ) -> Result<Option<Effect>, Errno> {
-        let at = register.offset();
-        let switches = u32::from(command::MEMORY | command::IO);
-        if at == header::COMMAND {
-            let physical = device.config_read(ConfigRegister::word(header::COMMAND))?;
-            let lost = value & u32::from(self.command()) & !physical & switches;
-            if lost != 0 || self.bars_lost(device) {
-                self.restore_bars(device)?;
+        let register = access.register();
+        let switched = access.mask() & SWITCHES != 0;
+        if switched {
+            let physical = device.config_read(register.at)?;
+            let lost = value & self.command() & !physical & SWITCHES;
+            if lost != 0 || self.addresses_lost(device) {
+                self.restore_addresses(device)?;
             }
         }
-        self.write_masked(device, register, value, masks)?;
-        if at == header::COMMAND {
-            let seen = self.map.values.get(at, 2) & !switches;
-            self.map.values.set(at, 2, seen | value & switches);
+        self.write_masked(device, access, value)?;
+        if switched {
+            self.values.merge(register, SWITCHES, value);
         }
-        self.fix_bars(device);
-        let command = at == header::COMMAND || at == header::COMMAND + 1;
-        Ok(command.then_some(Effect::Command))
-    }
-
-    /// Does what a BAR does by itself: address bits below the size read as zero, flags are fixed.
-    fn fix_bars<D: Device + ?Sized>(&mut self, device: &D) {
-        let values = &mut self.map.values;
-        let mut upper = None;
-        for (index, at) in (0..6).zip((header::BASE_ADDRESS_0..).step_by(4)) {
-            let raw = values.get(at, 4);
-            let fixed = match (upper.take(), device.bar(index)) {
-                (Some(mask), _) => raw & mask,
-                (None, None) => 0,
-                (None, Some(spec)) => {
-                    let mask = !(spec.size.wrapping_sub(1));
-                    let prefetch = if spec.prefetchable {
-                        bar::MEM_PREFETCH
-                    } else {
-                        0
-                    };
-                    let (keep, flags) = match spec.space {
-                        BarSpace::Io => (!bar::IO_FLAGS, bar::SPACE_IO),
-                        BarSpace::Memory32 => (!bar::MEM_FLAGS, prefetch),
-                        BarSpace::Memory64 => (!bar::MEM_FLAGS, prefetch | bar::MEM_TYPE_64),
-                    };
-                    upper = (spec.space == BarSpace::Memory64).then_some((mask >> 32) as u32);
-                    raw & mask as u32 & keep | flags
-                }
-            };
-            values.set(at, 4, fixed);
-        }
-        values.set(header::ROM_ADDRESS, 4, 0);
+        Ok(Some(Effect::Command))
     }
 
     /// The physical BARs are not what they were: the device was reset behind our back.
-    fn bars_lost<D: Device + ?Sized>(&self, device: &D) -> bool {
-        self.bar_registers()
-            .any(|(register, value)| value != 0 && device.config_read(register) != Ok(value))
+    fn addresses_lost<D: Device + ?Sized>(&self, device: &D) -> bool {
+        let mut bars = self.address_registers().take(6);
+        bars.any(|(at, value)| value != 0 && device.config_read(at) != Ok(value))
     }
 
-    fn restore_bars<D: Device + ?Sized>(&self, device: &D) -> Result<(), Errno> {
-        self.bar_registers()
-            .try_for_each(|(register, value)| device.config_write(register, value))
+    fn restore_addresses<D: Device + ?Sized>(&self, device: &D) -> Result<(), Errno> {
+        self.address_registers()
+            .try_for_each(|(at, value)| device.config_write(at, value))
     }
 
-    fn bar_registers(&self) -> impl Iterator<Item = (ConfigRegister, u32)> {
-        let registers = (header::BASE_ADDRESS_0..).step_by(4);
-        registers.map(ConfigRegister::dword).zip(self.physical_bars)
+    fn address_registers(&self) -> impl Iterator<Item = (ConfigRegister, u32)> {
+        let registers = ADDRESS_REGISTERS.into_iter().map(ConfigRegister::dword);
+        registers.zip(self.physical)
+    }
+
+    /// A transfer between the window's data and the device. The flag is inverted when it is over;
+    /// one that fails leaves it.
+    fn move_product_data<D: Device + ?Sized>(&mut self, device: &D, address: ConfigRegister) {
+        let data = ConfigRegister::dword(address.offset() - vpd::ADDR + vpd::DATA);
+        let wanted = self.values.get(address) as u16;
+        let Some(product_data) = &mut self.product_data else {
+            return;
+        };
+        let moved = if wanted & vpd::ADDR_F != 0 {
+            let value = self.values.get(data);
+            product_data.write(device, wanted & vpd::ADDR_MASK, value)
+        } else {
+            let value = product_data.read(device, wanted);
+            value.map(|value| self.values.set(data, value))
+        };
+        if moved.is_ok() {
+            self.values.set(address, u32::from(wanted ^ vpd::ADDR_F));
+        }
     }
 
     /// MSI is enabled by setting triggers, with as many vectors as were set.
-    fn fix_message<D: Device + ?Sized>(
+    fn settle_message<D: Device + ?Sized>(
         &mut self,
         device: &D,
-        register: ConfigRegister,
-        start: u16,
+        access: Access,
         state: MessageState,
-    ) -> Result<Option<Effect>, Errno> {
-        let flags_at = start + msi::FLAGS;
-        if register.offset() > flags_at || register.offset() + register.width().bytes() < flags_at {
-            return Ok(None);
+    ) -> Result<(), Errno> {
+        let register = access.register();
+        if access.mask() & register.write == 0 {
+            return Ok(());
         }
-        let mut flags = self.map.values.get(flags_at, 2) as u16;
+        let mut flags = self.values.get(register.at) as u16;
         if !state.enabled {
             flags &= !msi::FLAGS_ENABLE;
         }
         if (flags & msi::FLAGS_QSIZE) >> 4 > state.qmax {
             flags = flags & !msi::FLAGS_QSIZE | state.qmax << 4;
         }
-        self.map.values.set(flags_at, 2, u32::from(flags));
-        device.config_write(ConfigRegister::word(flags_at), u32::from(flags))?;
-        Ok(None)
+        self.values.set(register.at, u32::from(flags));
+        device.config_write(register.at, u32::from(flags))
     }
 
     /// Reset, and the size of read requests: the user's choice, but no less than a payload.
     fn act_express<D: Device + ?Sized>(
         &mut self,
         device: &D,
-        start: u16,
-        before: u16,
+        register: ConfigRegister,
+        before: u32,
     ) -> Result<Option<Effect>, Errno> {
-        let at = start + exp::DEVCTL;
-        let control = self.map.values.get(at, 2) as u16;
+        let control = self.values.get(register) as u16;
         let mut effect = None;
         if control & exp::DEVCTL_BCR_FLR != 0 {
             let seen = control & !exp::DEVCTL_BCR_FLR;
-            self.map.values.set(at, 2, u32::from(seen));
-            let capable = device.config_read(ConfigRegister::dword(start + exp::DEVCAP))?;
+            self.values.set(register, u32::from(seen));
+            let at = register.offset() - exp::DEVCTL + exp::DEVCAP;
+            let capable = device.config_read(ConfigRegister::dword(at))?;
             effect = (capable & exp::DEVCAP_FLR != 0).then_some(Effect::Reset);
         }
-        if (control ^ before) & exp::DEVCTL_READRQ != 0 {
-            let physical = device.config_read(ConfigRegister::word(at))? as u16;
+        if (control ^ before as u16) & exp::DEVCTL_READRQ != 0 {
+            let physical = device.config_read(register)? as u16;
             let payload = (physical & exp::DEVCTL_PAYLOAD) >> 5;
             let request = ((control & exp::DEVCTL_READRQ) >> 12).max(payload);
-            let new = physical & !exp::DEVCTL_READRQ | request << 12;
-            device.config_write(ConfigRegister::word(at), u32::from(new))?;
+            // 4096 bytes are the most; Linux writes nothing for a code beyond
+            if request <= exp::DEVCTL_READRQ_4096B {
+                let new = physical & !exp::DEVCTL_READRQ | request << 12;
+                device.config_write(register, u32::from(new))?;
+            }
         }
         Ok(effect)
     }
@@ -382,154 +354,30 @@ impl Config {
     fn act_advanced<D: Device + ?Sized>(
         &mut self,
         device: &D,
-        start: u16,
+        register: ConfigRegister,
     ) -> Result<Option<Effect>, Errno> {
-        let control = self.map.values.get(start + af::CTRL, 1);
+        let control = self.values.get(register);
         let reset = u32::from(af::CTRL_FLR);
         if control & reset == 0 {
             return Ok(None);
         }
-        self.map.values.set(start + af::CTRL, 1, control & !reset);
+        self.values.set(register, control & !reset);
         let needed = u32::from(af::CAP_FLR | af::CAP_TP);
-        let capable = device.config_read(ConfigRegister::byte(start + af::CAP))?;
+        let at = register.offset() - af::CTRL + af::CAP;
+        let capable = device.config_read(ConfigRegister::byte(at))?;
         Ok((capable & needed == needed).then_some(Effect::Reset))
     }
 }
 
-impl Map {
-    /// Gives the bytes of a capability to it, as far as they lie below `end`.
-    fn add(&mut self, capability: Capability, len: u16, end: u16) {
-        let range = capability.start..capability.start.saturating_add(len).min(end);
-        self.capabilities.push(capability);
-        let owner = self.capabilities.len() as u16;
-        for at in range {
-            if let Some(slot) = self.owners.get_mut(usize::from(at)) {
-                *slot = owner;
-            }
-        }
-    }
-
-    fn owner(&self, at: u16) -> Option<&Capability> {
-        let owner = self.owners.get(usize::from(at)).copied()?;
-        self.capabilities.get(usize::from(owner).checked_sub(1)?)
-    }
+/// The bytes of the access, in the register's place.
+fn read_device<D: Device + ?Sized>(device: &D, access: Access) -> Result<u32, Errno> {
+    access.on_device().try_fold(0, |value, (at, shift)| {
+        Ok(value | device.config_read(at)? << shift)
+    })
 }
 
-impl Capability {
-    fn masks(&self, register: ConfigRegister) -> (u32, u32) {
-        let offset = register.offset() - self.start;
-        self.perms.at(offset, register.width().bytes())
-    }
-}
-
-impl Values {
-    /// `count` bytes (at most four) at `at`, little endian; bytes beyond the space read as zero.
-    fn get(&self, at: u16, count: u16) -> u32 {
-        let byte = |i: u16| self.0.get(usize::from(at + i)).copied().unwrap_or(0);
-        (0..count).fold(0, |value, i| value | u32::from(byte(i)) << (8 * i))
-    }
-
-    fn set(&mut self, at: u16, count: u16, value: u32) {
-        for (i, byte) in (0..count).zip(value.to_le_bytes()) {
-            if let Some(slot) = self.0.get_mut(usize::from(at + i)) {
-                *slot = byte;
-            }
-        }
-    }
-
-    fn read(&self, register: ConfigRegister) -> u32 {
-        self.get(register.offset(), register.width().bytes())
-    }
-
-    fn write(&mut self, register: ConfigRegister, value: u32) {
-        self.set(register.offset(), register.width().bytes(), value);
-    }
-
-    /// Copies `len` bytes from the device, by whole registers where they are aligned.
-    fn fill<D: Device + ?Sized>(&mut self, device: &D, start: u16, len: u16) -> Result<(), Errno> {
-        let end = start.saturating_add(len).min(CFG_SPACE_EXP_SIZE);
-        let mut at = start;
-        while at < end {
-            let width = match end - at {
-                4.. if at.is_multiple_of(4) => Width::Dword,
-                2.. if at.is_multiple_of(2) => Width::Word,
-                _ => Width::Byte,
-            };
-            let Some(register) = ConfigRegister::new(at, width) else {
-                break;
-            };
-            let value = device.config_read(register)?;
-            self.write(register, value);
-            at += width.bytes();
-        }
-        Ok(())
-    }
-}
-
-/// Where the device's own list has capability `cap_id`, whether the user sees it or not.
-///
-/// # Errors
-/// What the device answers to a read.
-pub(crate) fn find_physical<D: Device + ?Sized>(
-    device: &D,
-    cap_id: u8,
-) -> Result<Option<u16>, Errno> {
-    let byte = |at| {
-        device
-            .config_read(ConfigRegister::byte(at))
-            .map(|b| b as u16)
-    };
-    if device.config_read(ConfigRegister::word(header::STATUS))?
-        & u32::from(header::status::CAP_LIST)
-        == 0
-    {
-        return Ok(None);
-    }
-    let mut pos = byte(header::CAPABILITY_LIST)? & !3;
-    for _ in 0..(CFG_SPACE_SIZE - STD_HEADER_SIZEOF) / 4 {
-        if pos < STD_HEADER_SIZEOF {
-            return Ok(None);
-        }
-        if byte(pos)? == u16::from(cap_id) {
-            return Ok(Some(pos));
-        }
-        pos = byte(pos + 1)? & !3;
-    }
-    Ok(None)
-}
-
-/// Where the device's own list has extended capability `cap_id`.
-///
-/// # Errors
-/// What the device answers to a read.
-pub(crate) fn find_extended<D: Device + ?Sized>(
-    device: &D,
-    cap_id: u16,
-) -> Result<Option<u16>, Errno> {
-    let mut pos = ext_cap::START;
-    for _ in 0..(CFG_SPACE_EXP_SIZE - CFG_SPACE_SIZE) / 4 {
-        let start = device.config_read(ConfigRegister::dword(pos))?;
-        if pos < ext_cap::START || matches!(start, 0 | u32::MAX) {
-            break;
-        }
-        if ext_cap::header_id(start) == cap_id {
-            return Ok(Some(pos));
-        }
-        pos = ext_cap::header_next(start);
-    }
-    Ok(None)
-}
-
-/// The device says that it can be reset by itself.
-pub(crate) fn can_reset<D: Device + ?Sized>(device: &D) -> bool {
-    let Ok(Some(at)) = find_physical(device, id::EXP) else {
-        return false;
-    };
-    let capable = device.config_read(ConfigRegister::dword(at + exp::DEVCAP));
-    capable.is_ok_and(|bits| bits & exp::DEVCAP_FLR != 0)
-}
-
-/// The device has an Express capability.
-pub(crate) fn is_express<D: Device + ?Sized>(device: &D) -> bool {
-    matches!(find_physical(device, id::EXP), Ok(Some(_)))
+fn write_device<D: Device + ?Sized>(device: &D, access: Access, value: u32) -> Result<(), Errno> {
+    access
+        .on_device()
+        .try_for_each(|(at, shift)| device.config_write(at, value >> shift & at.width().mask()))
 }

@@ -13,9 +13,11 @@ use varia_spec::pci::CFG_SPACE_EXP_SIZE;
 use varia_spec::pci::header::{self, command};
 use varia_spec::vfio::{IrqIndex, RegionIndex, device_flags};
 
-use crate::config::{self, Config, Effect, SavedState};
+use crate::config::{Config, Effect, Layout, MsixTable, SavedState, tiles};
 use crate::device::{ConfigRegister, Device, HostPhys};
+use crate::error::Refused;
 use crate::irq::{Irqs, Vectors};
+use crate::regions::DeviceRegion;
 
 /// Which device a user sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,10 +56,12 @@ pub struct DeviceInfo {
 /// A VFIO PCI device in user space, over a physical [`Device`].
 pub struct Core<D: Device + ?Sized = dyn Device> {
     view: View,
+    layout: Arc<Layout>,
     config: Mutex<Option<Open>>,
     lines: RwLock<Lines>,
     irqs: Arc<Irqs>,
     pub(crate) hook: Mutex<Option<ResetHook>>,
+    regions: Mutex<Vec<Arc<dyn DeviceRegion>>>,
     device: Arc<D>,
 }
 
@@ -72,14 +76,6 @@ pub(crate) struct Open {
     /// The registers before the device went to D3hot, when it loses them there.
     pub(crate) asleep: Option<SavedState>,
     vectors: Vectors,
-}
-
-/// The bytes of a BAR that hold an MSI-X table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct MsixTable {
-    pub(crate) bar: u8,
-    pub(crate) start: u64,
-    pub(crate) end: u64,
 }
 
 /// State that decides whether memory may be touched.
@@ -110,21 +106,27 @@ pub struct MemoryGuard<'a, D: Device + ?Sized = dyn Device> {
 
 impl<D: Device + ?Sized> Core<D> {
     /// A core over `device`, closed.
-    pub fn new(device: Arc<D>, view: View) -> Self {
+    ///
+    /// # Errors
+    /// [`Refused`] when what the device presents contradicts itself.
+    pub fn new(device: Arc<D>, view: View) -> Result<Self, Refused> {
+        let layout = Arc::new(Layout::new(&*device)?);
         let lines = Lines {
             memory: false,
             power: PowerState::D0,
             resets: false,
             table: None,
         };
-        Self {
+        Ok(Self {
             view,
+            layout,
             config: Mutex::new(None),
             lines: RwLock::new(lines),
             irqs: Arc::new(Irqs::new()),
             hook: Mutex::new(None),
+            regions: Mutex::default(),
             device,
-        }
+        })
     }
 
     /// The device below. What is done to it directly is done behind the core's back.
@@ -163,22 +165,22 @@ impl<D: Device + ?Sized> Core<D> {
                 self.enable(&mut lines)?;
                 self.function_reset(&mut lines).is_ok()
             }
-            View::Physical => config::can_reset(device),
+            View::Physical => self.layout.can_reset(device),
         };
-        let initial = SavedState::save(device)?;
+        let initial = SavedState::save(&self.layout, device)?;
         if self.view == View::Virtual {
             let shown = ConfigRegister::word(header::COMMAND);
             let command = device.config_read(shown)? & !u32::from(command::INTX_DISABLE);
             device.config_write(shown, command)?;
         }
-        let config = Config::new(device)?;
-        let vectors = Vectors::of(device, config.interrupt_pin())?;
+        let config = Config::new(Arc::clone(&self.layout), device)?;
+        let vectors = Vectors::of(&self.layout, device, config.interrupt_pin())?;
         lines.memory = match self.view {
             View::Virtual => config.memory_enabled(),
             View::Physical => self.physical_memory()?,
         };
         lines.table = match self.view {
-            View::Virtual => vectors.table,
+            View::Virtual => self.layout.table(),
             View::Physical => None,
         };
         *slot = Some(Open {
@@ -199,7 +201,7 @@ impl<D: Device + ?Sized> Core<D> {
         let mut slot = lock(&self.config);
         let Some(open) = slot.take() else { return };
         self.device.connect(None);
-        self.irqs.clear(&*self.device);
+        self.irqs.clear(&self.layout, &*self.device);
         if self.view == View::Physical {
             return;
         }
@@ -231,7 +233,7 @@ impl<D: Device + ?Sized> Core<D> {
         };
         DeviceInfo {
             flags: device_flags::PCI | reset,
-            regions: RegionIndex::COUNT,
+            regions: RegionIndex::COUNT + lock(&self.regions).len() as u32,
             irqs: IrqIndex::COUNT,
         }
     }
@@ -248,25 +250,17 @@ impl<D: Device + ?Sized> Core<D> {
         if data.is_empty() {
             return Ok(0);
         }
-        let mut at = config_range(offset, data.len())?;
+        let start = config_range(offset, data.len())?;
         let device = &*self.device;
-        let mut rest = &mut *data;
-        while !rest.is_empty() {
-            let piece = self.piece(open, at, rest.len())?;
-            let value = match self.view {
-                View::Virtual => open.config.read(device, piece)?,
-                View::Physical => device.config_read(piece.register())?,
+        let mut done = 0;
+        while let Some(rest) = data.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let at = start + done as u16;
+            done += match self.view {
+                View::Virtual => open.config.read(device, at, rest)?,
+                View::Physical => read_physical(device, at, rest)?,
             };
-            let (now, later) = rest
-                .split_at_mut_checked(piece.len())
-                .ok_or(Errno::EFAULT)?;
-            for (to, from) in now.iter_mut().zip(value.to_le_bytes()) {
-                *to = from;
-            }
-            at += piece.len() as u16;
-            rest = later;
         }
-        Ok(data.len())
+        Ok(done)
     }
 
     /// Writes all of `data` to configuration space. Answers its length.
@@ -279,23 +273,17 @@ impl<D: Device + ?Sized> Core<D> {
         if data.is_empty() {
             return Ok(0);
         }
-        let mut at = config_range(offset, data.len())?;
+        let start = config_range(offset, data.len())?;
         let mut lines = write(&self.lines);
-        let mut rest = data;
-        while !rest.is_empty() {
-            let piece = self.piece(open, at, rest.len())?;
-            let (now, later) = rest.split_at_checked(piece.len()).ok_or(Errno::EFAULT)?;
-            let value = (0..)
-                .zip(now)
-                .fold(0, |v, (i, b)| v | u32::from(*b) << (8 * i));
-            match self.view {
-                View::Virtual => self.write_virtual(open, &mut lines, piece, value)?,
-                View::Physical => self.write_physical(&mut lines, piece, value)?,
-            }
-            at += piece.len() as u16;
-            rest = later;
+        let mut done = 0;
+        while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
+            let at = start + done as u16;
+            done += match self.view {
+                View::Virtual => self.write_virtual(open, &mut lines, at, rest)?,
+                View::Physical => self.write_physical(&mut lines, at, rest)?,
+            };
         }
-        Ok(data.len())
+        Ok(done)
     }
 
     /// `VFIO_DEVICE_RESET`. Virtual registers keep their values.
@@ -335,6 +323,14 @@ impl<D: Device + ?Sized> Core<D> {
         self.device.reset_count()
     }
 
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn own_regions(&self) -> MutexGuard<'_, Vec<Arc<dyn DeviceRegion>>> {
+        lock(&self.regions)
+    }
+
     pub(crate) fn lines(&self) -> RwLockReadGuard<'_, Lines> {
         read(&self.lines)
     }
@@ -349,19 +345,15 @@ impl<D: Device + ?Sized> Core<D> {
         slot.as_ref().map(|open| open.vectors).ok_or(Errno::ENODEV)
     }
 
-    fn piece(&self, open: &Open, at: u16, count: usize) -> Result<config::Piece, Errno> {
-        open.config.piece(at, count).ok_or(Errno::EFAULT)
-    }
-
     fn write_virtual(
         &self,
         open: &mut Open,
         lines: &mut Lines,
-        piece: config::Piece,
-        value: u32,
-    ) -> Result<(), Errno> {
+        at: u16,
+        data: &[u8],
+    ) -> Result<usize, Errno> {
         let message = self.irqs.message_state();
-        let effect = open.config.write(&*self.device, piece, value, message)?;
+        let (count, effect) = open.config.write(&*self.device, at, data, message)?;
         match effect {
             None => {}
             Some(Effect::Command) => {
@@ -383,21 +375,23 @@ impl<D: Device + ?Sized> Core<D> {
                 let _ = self.function_reset(lines);
             }
         }
-        Ok(())
+        Ok(count)
     }
 
-    fn write_physical(
-        &self,
-        lines: &mut Lines,
-        piece: config::Piece,
-        value: u32,
-    ) -> Result<(), Errno> {
+    fn write_physical(&self, lines: &mut Lines, at: u16, data: &[u8]) -> Result<usize, Errno> {
+        let Some(register) = tiles(at, at + data.len() as u16).next() else {
+            return Ok(0);
+        };
+        let count = usize::from(register.width().bytes());
+        let bytes = data.iter().take(count).rev();
+        let value = bytes.fold(0, |value, byte| value << 8 | u32::from(*byte));
         let before = self.device.reset_count();
-        self.device.config_write(piece.register(), value)?;
+        self.device.config_write(register, value)?;
         if self.device.reset_count() != before {
             self.tell_reset();
         }
-        self.follow_physical(lines)
+        self.follow_physical(lines)?;
+        Ok(count)
     }
 }
 
@@ -446,6 +440,19 @@ impl<D: Device + ?Sized> fmt::Debug for MemoryGuard<'_, D> {
             .field("lines", &*self.lines)
             .finish_non_exhaustive()
     }
+}
+
+/// Reads the first register of the device that is in `data`, from `at`. Answers its bytes.
+fn read_physical<D: Device + ?Sized>(device: &D, at: u16, data: &mut [u8]) -> Result<usize, Errno> {
+    let Some(register) = tiles(at, at + data.len() as u16).next() else {
+        return Ok(0);
+    };
+    let value = device.config_read(register)?.to_le_bytes();
+    let count = usize::from(register.width().bytes());
+    for (to, from) in data.iter_mut().zip(value).take(count) {
+        *to = from;
+    }
+    Ok(count)
 }
 
 fn config_range(offset: u64, len: usize) -> Result<u16, Errno> {

@@ -117,6 +117,19 @@ pub struct BarSpec {
     pub prefetchable: bool,
 }
 
+/// A function that a reset of a bus resets.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct BusFunction {
+    /// PCI segment.
+    pub segment: u16,
+    /// Bus number.
+    pub bus: u8,
+    /// Device in bits 7:3, function in bits 2:0.
+    pub devfn: u8,
+    /// The group of functions that belong to one owner.
+    pub group: u32,
+}
+
 /// A piece of a file that a client can map: the descriptor, and the offset where the piece begins.
 #[derive(Clone, Copy, Debug)]
 pub struct SharedFd<'a> {
@@ -171,12 +184,42 @@ pub trait Device: Send + Sync {
     /// The file behind a whole BAR whose bytes have no side effects; `None` for any other.
     fn bar_fd(&self, bar: u8) -> Option<SharedFd<'_>>;
 
+    /// Bytes that the expansion ROM's register decodes; `None` when there is no ROM.
+    fn rom(&self) -> Option<u64> {
+        None
+    }
+
+    /// Reads bytes of the expansion ROM. Neither the command register nor the ROM's own enable bit
+    /// is looked at.
+    ///
+    /// # Errors
+    /// `EINVAL` when the range is not inside the ROM.
+    fn rom_read(&self, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        let _ = (offset, data);
+        Err(Errno::EINVAL)
+    }
+
     /// Resets the function; it is over when this returns. Configuration registers have their
     /// power-on values afterwards: saving and restoring them is the caller's business.
     ///
     /// # Errors
     /// `ENOTTY` when the function can't be reset.
     fn reset(&self) -> Result<(), Errno>;
+
+    /// The functions that a reset of the bus or slot resets, this one among them; none when there
+    /// is no such reset.
+    fn bus_functions(&self) -> Vec<BusFunction> {
+        Vec::new()
+    }
+
+    /// Resets the bus or slot; it is over when this returns. Registers as for
+    /// [`reset`](Self::reset).
+    ///
+    /// # Errors
+    /// `ENOTTY` when there is no such reset.
+    fn bus_reset(&self) -> Result<(), Errno> {
+        Err(Errno::ENOTTY)
+    }
 
     /// How many resets there have been since power-on, whatever started them. Never decreases, and
     /// has counted a reset before anything after it can be seen.

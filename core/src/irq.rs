@@ -14,11 +14,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use varia_spec::Errno;
-use varia_spec::pci::cap::{id, msi, msix};
+use varia_spec::pci::cap::{msi, msix};
 use varia_spec::vfio::{IrqIndex, irq_flags};
 
-use crate::config::{self, MessageState};
-use crate::core::{Core, MsixTable, lock};
+use crate::config::{Kind, Layout, MessageState};
+use crate::core::{Core, lock};
 use crate::device::{ConfigRegister, Device, Interrupts};
 
 /// Somebody who is told of an interrupt: an eventfd, or a test.
@@ -70,7 +70,6 @@ pub(crate) struct Vectors {
     msi: u32,
     msix: u32,
     express: bool,
-    pub(crate) table: Option<MsixTable>,
 }
 
 /// Who is told of what.
@@ -94,30 +93,18 @@ struct State {
 }
 
 impl Vectors {
-    pub(crate) fn of<D: Device + ?Sized>(device: &D, pin: u8) -> Result<Self, Errno> {
-        let mut vectors = Self {
+    pub(crate) fn of<D: Device + ?Sized>(
+        layout: &Layout,
+        device: &D,
+        pin: u8,
+    ) -> Result<Self, Errno> {
+        let (msi, msix) = layout.vectors(device)?;
+        Ok(Self {
             intx: u32::from(pin != 0),
-            msi: 0,
-            msix: 0,
-            express: config::is_express(device),
-            table: None,
-        };
-        if let Some(at) = config::find_physical(device, id::MSI)? {
-            let flags = device.config_read(ConfigRegister::word(at + msi::FLAGS))?;
-            vectors.msi = 1 << ((flags & u32::from(msi::FLAGS_QMASK)) >> 1);
-        }
-        if let Some(at) = config::find_physical(device, id::MSIX)? {
-            let flags = device.config_read(ConfigRegister::word(at + msix::FLAGS))?;
-            vectors.msix = (flags & u32::from(msix::FLAGS_QSIZE)) + 1;
-            let table = device.config_read(ConfigRegister::dword(at + msix::TABLE))?;
-            let start = u64::from(table & !msix::BIR_MASK);
-            vectors.table = Some(MsixTable {
-                bar: (table & msix::BIR_MASK) as u8,
-                start,
-                end: start + u64::from(vectors.msix) * msix::ENTRY_SIZE,
-            });
-        }
-        Ok(vectors)
+            msi,
+            msix,
+            express: layout.find(Kind::Express).is_some(),
+        })
     }
 
     fn count(self, index: IrqIndex) -> u32 {
@@ -183,7 +170,8 @@ impl<D: Device + ?Sized> Core<D> {
             (IrqIndex::INTX, IrqAction::Trigger) => state.set_intx(start, count, data),
             (IrqIndex::INTX, _) => state.mask_intx(action, start, count, data),
             (IrqIndex::MSI | IrqIndex::MSIX, IrqAction::Trigger) => {
-                state.set_messages(&**self.device(), index, start, count, data)
+                let place = (self.layout(), &**self.device());
+                state.set_messages(place, index, start, count, data)
             }
             (IrqIndex::ERR, IrqAction::Trigger) => set_single(&mut state.error, count, data),
             (IrqIndex::REQ, IrqAction::Trigger) => set_single(&mut state.request, count, data),
@@ -228,11 +216,11 @@ impl Irqs {
     }
 
     /// Forgets every trigger and disables messages in the device.
-    pub(crate) fn clear<D: Device + ?Sized>(&self, device: &D) {
+    pub(crate) fn clear<D: Device + ?Sized>(&self, layout: &Layout, device: &D) {
         let mut state = lock(&self.0);
         if let Some(mode @ (IrqIndex::MSI | IrqIndex::MSIX)) = state.mode {
             // a device that does not answer sends no messages either
-            let _ = enable_messages(device, mode, None);
+            let _ = enable_messages((layout, device), mode, None);
         }
         let asserted = state.asserted;
         *state = State {
@@ -328,7 +316,7 @@ impl State {
 
     fn set_messages<D: Device + ?Sized>(
         &mut self,
-        device: &D,
+        place: (&Layout, &D),
         index: IrqIndex,
         start: u32,
         count: u32,
@@ -336,7 +324,7 @@ impl State {
     ) -> Result<(), Errno> {
         let mine = self.mode == Some(index);
         if mine && count == 0 && matches!(data, IrqData::None) {
-            enable_messages(device, index, None)?;
+            enable_messages(place, index, None)?;
             self.mode = None;
             self.triggers.clear();
             return Ok(());
@@ -351,7 +339,7 @@ impl State {
                     if vectors == 0 {
                         return Err(Errno::ERANGE);
                     }
-                    enable_messages(device, index, Some(vectors))?;
+                    enable_messages(place, index, Some(vectors))?;
                     self.mode = Some(index);
                     if index == IrqIndex::MSI {
                         self.qmax = vectors.next_power_of_two().ilog2() as u16;
@@ -396,24 +384,24 @@ fn set_single(slot: &mut Option<Arc<dyn Trigger>>, count: u32, data: IrqData) ->
 
 /// Turns MSI or MSI-X on in the device for that many vectors, or off.
 fn enable_messages<D: Device + ?Sized>(
-    device: &D,
+    (layout, device): (&Layout, &D),
     index: IrqIndex,
     vectors: Option<u32>,
 ) -> Result<(), Errno> {
-    let (cap, enable, clear) = if index == IrqIndex::MSI {
+    let (kind, enable, clear) = if index == IrqIndex::MSI {
         (
-            id::MSI,
+            Kind::Message,
             msi::FLAGS_ENABLE,
             msi::FLAGS_ENABLE | msi::FLAGS_QSIZE,
         )
     } else {
         (
-            id::MSIX,
+            Kind::MessageX,
             msix::FLAGS_ENABLE,
             msix::FLAGS_ENABLE | msix::FLAGS_MASKALL,
         )
     };
-    let at = config::find_physical(device, cap)?.ok_or(Errno::EINVAL)?;
+    let at = layout.find(kind).ok_or(Errno::EINVAL)?;
     let register = ConfigRegister::word(at + msi::FLAGS);
     let mut flags = device.config_read(register)? & !u32::from(clear);
     if let Some(vectors) = vectors {

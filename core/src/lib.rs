@@ -14,6 +14,7 @@
 //! | `power` | power states and resets |
 //! | `config` | the virtual configuration space |
 //! | `regions` | region information, reads and writes of BARs |
+//! | `rom` | how long the image in an expansion ROM is |
 //! | [`irq`] | interrupt information and triggers |
 //!
 //! # Locks
@@ -24,15 +25,18 @@
 mod config;
 mod core;
 pub mod device;
+mod error;
 pub mod irq;
 mod power;
 mod regions;
+mod rom;
 
 pub use self::config::find_dvsec;
 pub use self::core::{Core, DeviceInfo, MemoryGuard, View};
 pub use device::{
-    BarSpace, BarSpec, ConfigRegister, Device, HostPhys, Interrupts, SharedFd, Width,
+    BarSpace, BarSpec, BusFunction, ConfigRegister, Device, HostPhys, Interrupts, SharedFd, Width,
 };
+pub use error::Refused;
 pub use irq::{IrqAction, IrqData, IrqInfo, Trigger};
-pub use regions::Region;
+pub use regions::{DeviceRegion, Region, RegionCap};
 pub use varia_spec::Errno;

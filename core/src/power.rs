@@ -4,10 +4,10 @@
 //! `drivers/pci/pci.c:pci_set_power_state`, `pci_try_reset_function`.
 
 use varia_spec::Errno;
-use varia_spec::pci::cap::{id, pm};
+use varia_spec::pci::cap::pm;
 use varia_spec::pci::header::{self, command};
 
-use crate::config::{self, Kind, SavedState};
+use crate::config::{Kind, SavedState};
 use crate::core::{Core, Lines, Open, PowerState, lock};
 use crate::device::{BarSpace, ConfigRegister, Device};
 
@@ -28,7 +28,7 @@ impl<D: Device + ?Sized> Core<D> {
 
     pub(crate) fn physical_power(&self) -> Result<PowerState, Errno> {
         let device = &**self.device();
-        let Some(at) = config::find_physical(device, id::PM)? else {
+        let Some(at) = self.layout().find(Kind::Power) else {
             return Ok(PowerState::D0);
         };
         let control = device.config_read(ConfigRegister::word(at + pm::CTRL))?;
@@ -42,7 +42,7 @@ impl<D: Device + ?Sized> Core<D> {
 
     pub(crate) fn set_physical_power(&self, state: PowerState) -> Result<(), Errno> {
         let device = &**self.device();
-        let Some(at) = config::find_physical(device, id::PM)? else {
+        let Some(at) = self.layout().find(Kind::Power) else {
             return Ok(());
         };
         let register = ConfigRegister::word(at + pm::CTRL);
@@ -60,7 +60,7 @@ impl<D: Device + ?Sized> Core<D> {
         state: PowerState,
     ) -> Result<(), Errno> {
         let device = &**self.device();
-        let Some(at) = open.config.find(Kind::Power) else {
+        let Some(at) = self.layout().find(Kind::Power) else {
             return Ok(());
         };
         if state == lines.power {
@@ -79,7 +79,7 @@ impl<D: Device + ?Sized> Core<D> {
         let control = device.config_read(ConfigRegister::word(at + pm::CTRL))? as u16;
         let loses = control & pm::CTRL_NO_SOFT_RESET == 0;
         if loses && state == PowerState::D3hot {
-            open.asleep = Some(SavedState::save(device)?);
+            open.asleep = Some(SavedState::save(self.layout(), device)?);
         }
         let before = device.reset_count();
         self.set_physical_power(state)?;
@@ -103,7 +103,7 @@ impl<D: Device + ?Sized> Core<D> {
             self.set_physical_power(PowerState::D0)?;
             lines.power = PowerState::D0;
         }
-        let saved = SavedState::save(device)?;
+        let saved = SavedState::save(self.layout(), device)?;
         self.reset_only()?;
         saved.restore(device)
     }

@@ -1,7 +1,11 @@
-//! Regions: their information, reads and writes of BARs.
+//! Regions: their information, reads and writes of BARs, of the expansion ROM and of a device's
+//! own regions.
 //!
 //! Source: Linux 7.2 `drivers/vfio/pci/vfio_pci_core.c:vfio_pci_ioctl_get_region_info` and
-//! `drivers/vfio/pci/vfio_pci_rdwr.c:vfio_pci_bar_rw`.
+//! `vfio_pci_core_register_dev_region`, `drivers/vfio/pci/vfio_pci_rdwr.c:vfio_pci_bar_rw`.
+
+use std::fmt;
+use std::sync::Arc;
 
 use varia_spec::Errno;
 use varia_spec::pci::CFG_SPACE_EXP_SIZE;
@@ -9,55 +13,129 @@ use varia_spec::vfio::{RegionIndex, region_flags};
 
 use crate::core::Core;
 use crate::device::{BarSpace, Device};
+use crate::rom;
 
-/// What `VFIO_DEVICE_GET_REGION_INFO` answers. A region can be mapped as a whole or not at all.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What `VFIO_DEVICE_GET_REGION_INFO` answers.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Region {
     /// Bytes; 0 for a region that the device does not have.
     pub size: u64,
-    /// Bits of [`varia_spec::vfio::region_flags`].
+    /// Bits of [`varia_spec::vfio::region_flags`], without `CAPS`.
     pub flags: u32,
+    /// The capability chain, in its order.
+    pub caps: Vec<RegionCap>,
 }
 
-impl Region {
-    fn new(size: u64, flags: u32) -> Self {
-        Self { size, flags }
-    }
+/// A capability of a region.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RegionCap {
+    /// `VFIO_REGION_INFO_CAP_SPARSE_MMAP`: only these areas can be mapped, {offset, bytes}.
+    SparseMmap(Vec<(u64, u64)>),
+    /// `VFIO_REGION_INFO_CAP_TYPE`: what a device's own region is.
+    Type {
+        /// Who defines the subtype.
+        kind: u32,
+        /// What it is.
+        subtype: u32,
+    },
+    /// `VFIO_REGION_INFO_CAP_MSIX_MAPPABLE`: the pages of the MSI-X table can be mapped too.
+    MsixMappable,
+}
+
+/// A region that a variant adds to those of PCI.
+pub trait DeviceRegion: Send + Sync {
+    /// What it is. A [`RegionCap::Type`] belongs to its capabilities.
+    fn info(&self) -> Region;
+
+    /// Reads bytes. Answers how many.
+    ///
+    /// # Errors
+    /// What the region says; `EINVAL` beyond its size.
+    fn read(&self, offset: u64, data: &mut [u8]) -> Result<usize, Errno>;
+
+    /// Writes bytes. Answers how many.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn write(&self, offset: u64, data: &[u8]) -> Result<usize, Errno>;
+}
+
+/// Where the bytes of a region are.
+enum Place {
+    Config,
+    Bar(u8, BarSpace),
+    Rom,
+    Own(Arc<dyn DeviceRegion>),
+}
+
+/// Bytes of an access: so many to be moved, so many that are kept from the user, the rest again
+/// to be moved.
+#[derive(Clone, Copy)]
+struct Parts {
+    before: usize,
+    hidden: usize,
 }
 
 impl<D: Device + ?Sized> Core<D> {
-    /// `VFIO_DEVICE_GET_REGION_INFO`. There is no ROM and no VGA.
+    /// Adds a region. Answers its index, behind those of PCI and of earlier ones.
+    pub fn add_region(&self, region: Arc<dyn DeviceRegion>) -> RegionIndex {
+        let mut regions = self.own_regions();
+        let index = RegionIndex::COUNT + regions.len() as u32;
+        regions.push(region);
+        RegionIndex(index)
+    }
+
+    /// `VFIO_DEVICE_GET_REGION_INFO`. There is no VGA.
     ///
     /// # Errors
     /// `EINVAL` for an index that there is not.
     pub fn region_info(&self, index: RegionIndex) -> Result<Region, Errno> {
         let read_write = region_flags::READ | region_flags::WRITE;
+        let device = self.device();
         if let Some(bar) = index.bar() {
-            let Some(spec) = self.device().bar(bar) else {
-                return Ok(Region::new(0, 0));
+            let Some(spec) = device.bar(bar) else {
+                return Ok(Region::default());
             };
-            let mut region = Region::new(spec.size, read_write);
-            if self.device().bar_fd(bar).is_some() {
+            let mut region = Region {
+                size: spec.size,
+                flags: read_write,
+                caps: Vec::new(),
+            };
+            if device.bar_fd(bar).is_some() {
                 region.flags |= region_flags::MMAP;
+                if self.layout().table().is_some_and(|table| table.bar == bar) {
+                    region.caps.push(RegionCap::MsixMappable);
+                }
             }
             return Ok(region);
         }
-        match index {
-            RegionIndex::CONFIG => Ok(Region::new(u64::from(CFG_SPACE_EXP_SIZE), read_write)),
-            RegionIndex::ROM => Ok(Region::new(0, 0)),
-            _ => Err(Errno::EINVAL),
+        match (self.place(index)?, device.rom()) {
+            (Place::Own(region), _) => Ok(region.info()),
+            // a ROM without a valid image is none
+            (Place::Rom, Some(size)) if rom::image_len(&**device, size) != 0 => Ok(Region {
+                size,
+                flags: region_flags::READ,
+                caps: Vec::new(),
+            }),
+            (Place::Rom, _) => Ok(Region::default()),
+            _ => Ok(Region {
+                size: u64::from(CFG_SPACE_EXP_SIZE),
+                flags: read_write,
+                caps: Vec::new(),
+            }),
         }
     }
 
     /// Reads a region. Answers how many bytes of `data` it filled: fewer than asked for only at
     /// the end of a BAR.
     ///
-    /// The MSI-X table reads as ones, as the user is not to see it.
+    /// The MSI-X table reads as ones, as the user is not to see it, and so do the bytes of a ROM
+    /// behind its image.
     ///
     /// # Errors
     /// `EINVAL` for an index without bytes and an offset beyond the BAR, `EIO` while memory is
-    /// disabled or the device in D3hot; for the configuration space as
-    /// [`config_read`](Self::config_read).
+    /// disabled or the device in D3hot, for the ROM then `ENOMEM`, and where it has no image; for
+    /// the configuration space as [`config_read`](Self::config_read).
     pub fn region_read(
         &self,
         index: RegionIndex,
@@ -67,31 +145,42 @@ impl<D: Device + ?Sized> Core<D> {
         if data.is_empty() {
             return Ok(0);
         }
-        if index == RegionIndex::CONFIG {
-            return self.config_read(offset, data);
-        }
-        let (bar, space, len) = self.clip(index, offset, data.len())?;
-        let data = data.get_mut(..len).ok_or(Errno::EINVAL)?;
-        let lines = self.lines();
-        let open = space == BarSpace::Io || lines.enabled();
-        let (before, hidden) = self.split(lines.table, bar, offset, len);
-        let (first, rest) = data.split_at_mut_checked(before).ok_or(Errno::EINVAL)?;
-        let (table, last) = rest.split_at_mut_checked(hidden).ok_or(Errno::EINVAL)?;
-        if !open && !first.is_empty() {
-            return Err(Errno::EIO);
-        }
-        if !first.is_empty() {
-            self.device().bar_read(bar, offset, first)?;
-        }
-        table.fill(0xff);
-        if !last.is_empty() {
-            if !open {
-                return Err(Errno::EIO);
+        let device = self.device();
+        match self.place(index)? {
+            Place::Config => self.config_read(offset, data),
+            Place::Own(region) => region.read(offset, data),
+            Place::Bar(bar, space) => {
+                let size = device.bar(bar).map_or(0, |spec| spec.size);
+                let len = clip(size, offset, data.len())?;
+                let data = data.get_mut(..len).ok_or(Errno::EINVAL)?;
+                let lines = self.lines();
+                let open = space == BarSpace::Io || lines.enabled();
+                let hidden = lines.table.filter(|table| table.bar == bar);
+                let (start, end) = hidden.map_or((0, 0), |table| (table.start, table.end));
+                let parts = Parts::of(offset, len, start, end);
+                parts.read(offset, data, |offset, data| {
+                    if open {
+                        device.bar_read(bar, offset, data)
+                    } else {
+                        Err(Errno::EIO)
+                    }
+                })?;
+                Ok(len)
             }
-            self.device()
-                .bar_read(bar, offset + (before + hidden) as u64, last)?;
+            Place::Rom => {
+                let size = device.rom().ok_or(Errno::EINVAL)?;
+                let len = clip(size, offset, data.len())?;
+                let data = data.get_mut(..len).ok_or(Errno::EINVAL)?;
+                let lines = self.lines();
+                let image = rom::image_len(&**device, size);
+                if !lines.enabled() || image == 0 {
+                    return Err(Errno::ENOMEM);
+                }
+                let parts = Parts::of(offset, len, image, size);
+                parts.read(offset, data, |offset, data| device.rom_read(offset, data))?;
+                Ok(len)
+            }
         }
-        Ok(len)
     }
 
     /// Writes a region. Answers how many bytes of `data` it took: fewer than given only at the end
@@ -100,7 +189,7 @@ impl<D: Device + ?Sized> Core<D> {
     /// Bytes for the MSI-X table are dropped.
     ///
     /// # Errors
-    /// As [`region_read`](Self::region_read).
+    /// As [`region_read`](Self::region_read); `EINVAL` for the ROM.
     pub fn region_write(
         &self,
         index: RegionIndex,
@@ -110,60 +199,117 @@ impl<D: Device + ?Sized> Core<D> {
         if data.is_empty() {
             return Ok(0);
         }
-        if index == RegionIndex::CONFIG {
-            return self.config_write(offset, data);
-        }
-        let (bar, space, len) = self.clip(index, offset, data.len())?;
-        let data = data.get(..len).ok_or(Errno::EINVAL)?;
-        let lines = self.lines();
-        let open = space == BarSpace::Io || lines.enabled();
-        let (before, hidden) = self.split(lines.table, bar, offset, len);
-        let (first, rest) = data.split_at_checked(before).ok_or(Errno::EINVAL)?;
-        let last = rest.get(hidden..).ok_or(Errno::EINVAL)?;
-        if !first.is_empty() {
-            if !open {
-                return Err(Errno::EIO);
+        let device = self.device();
+        match self.place(index)? {
+            Place::Config => self.config_write(offset, data),
+            Place::Own(region) => region.write(offset, data),
+            Place::Rom => Err(Errno::EINVAL),
+            Place::Bar(bar, space) => {
+                let size = device.bar(bar).map_or(0, |spec| spec.size);
+                let len = clip(size, offset, data.len())?;
+                let data = data.get(..len).ok_or(Errno::EINVAL)?;
+                let lines = self.lines();
+                let open = space == BarSpace::Io || lines.enabled();
+                let hidden = lines.table.filter(|table| table.bar == bar);
+                let (start, end) = hidden.map_or((0, 0), |table| (table.start, table.end));
+                let parts = Parts::of(offset, len, start, end);
+                parts.write(offset, data, |offset, data| {
+                    if open {
+                        device.bar_write(bar, offset, data)
+                    } else {
+                        Err(Errno::EIO)
+                    }
+                })?;
+                Ok(len)
             }
-            self.device().bar_write(bar, offset, first)?;
+        }
+    }
+
+    fn place(&self, index: RegionIndex) -> Result<Place, Errno> {
+        if let Some(bar) = index.bar() {
+            let spec = self.device().bar(bar).ok_or(Errno::EINVAL)?;
+            return Ok(Place::Bar(bar, spec.space));
+        }
+        match index {
+            RegionIndex::CONFIG => Ok(Place::Config),
+            RegionIndex::ROM => Ok(Place::Rom),
+            _ => {
+                let own = index.0.checked_sub(RegionIndex::COUNT);
+                let own = own.ok_or(Errno::EINVAL)? as usize;
+                let region = self.own_regions().get(own).cloned();
+                region.map(Place::Own).ok_or(Errno::EINVAL)
+            }
+        }
+    }
+}
+
+impl Parts {
+    /// `len` bytes at `offset`, with those from `start` to `end` kept from the user.
+    fn of(offset: u64, len: usize, start: u64, end: u64) -> Self {
+        let last = offset.saturating_add(len as u64);
+        if start >= end {
+            return Self {
+                before: len,
+                hidden: 0,
+            };
+        }
+        let start = start.clamp(offset, last);
+        let end = end.clamp(start, last);
+        Self {
+            before: (start - offset) as usize,
+            hidden: (end - start) as usize,
+        }
+    }
+
+    fn read(
+        self,
+        offset: u64,
+        data: &mut [u8],
+        read: impl Fn(u64, &mut [u8]) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let (first, rest) = data
+            .split_at_mut_checked(self.before)
+            .ok_or(Errno::EINVAL)?;
+        let (hidden, last) = rest
+            .split_at_mut_checked(self.hidden)
+            .ok_or(Errno::EINVAL)?;
+        if !first.is_empty() {
+            read(offset, first)?;
+        }
+        hidden.fill(0xff);
+        if !last.is_empty() {
+            read(offset + (self.before + self.hidden) as u64, last)?;
+        }
+        Ok(())
+    }
+
+    fn write(
+        self,
+        offset: u64,
+        data: &[u8],
+        write: impl Fn(u64, &[u8]) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let (first, rest) = data.split_at_checked(self.before).ok_or(Errno::EINVAL)?;
+        let last = rest.get(self.hidden..).ok_or(Errno::EINVAL)?;
+        if !first.is_empty() {
+            write(offset, first)?;
         }
         if !last.is_empty() {
-            if !open {
-                return Err(Errno::EIO);
-            }
-            self.device()
-                .bar_write(bar, offset + (before + hidden) as u64, last)?;
+            write(offset + (self.before + self.hidden) as u64, last)?;
         }
-        Ok(len)
+        Ok(())
     }
+}
 
-    /// The BAR behind `index`, and how many of `count` bytes at `offset` it has.
-    fn clip(
-        &self,
-        index: RegionIndex,
-        offset: u64,
-        count: usize,
-    ) -> Result<(u8, BarSpace, usize), Errno> {
-        let bar = index.bar().ok_or(Errno::EINVAL)?;
-        let spec = self.device().bar(bar).ok_or(Errno::EINVAL)?;
-        let rest = spec.size.checked_sub(offset).filter(|rest| *rest != 0);
-        let rest = usize::try_from(rest.ok_or(Errno::EINVAL)?).unwrap_or(usize::MAX);
-        Ok((bar, spec.space, count.min(rest)))
-    }
+/// How many of `count` bytes at `offset` a region of `size` bytes has.
+fn clip(size: u64, offset: u64, count: usize) -> Result<usize, Errno> {
+    let rest = size.checked_sub(offset).filter(|rest| *rest != 0);
+    let rest = usize::try_from(rest.ok_or(Errno::EINVAL)?).unwrap_or(usize::MAX);
+    Ok(count.min(rest))
+}
 
-    /// How many of `len` bytes at `offset` lie before the MSI-X table, and how many in it.
-    fn split(
-        &self,
-        table: Option<crate::core::MsixTable>,
-        bar: u8,
-        offset: u64,
-        len: usize,
-    ) -> (usize, usize) {
-        let Some(table) = table.filter(|t| t.bar == bar) else {
-            return (len, 0);
-        };
-        let end = offset.saturating_add(len as u64);
-        let first = table.start.clamp(offset, end);
-        let last = table.end.clamp(first, end);
-        ((first - offset) as usize, (last - first) as usize)
+impl fmt::Debug for dyn DeviceRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.info().fmt(f)
     }
 }

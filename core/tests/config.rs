@@ -251,7 +251,7 @@ fn only_defined_error_bits_reach_the_device() {
 #[test]
 fn physical_view_shows_and_changes_the_device_itself() {
     let fake = std::sync::Arc::new(Fake::new(Traits::default()));
-    let core = Core::new(fake.clone(), View::Physical);
+    let core = Core::new(fake.clone(), View::Physical).unwrap();
     core.open().unwrap();
     assert_eq!(core.reset_count(), 0, "open changes nothing");
     assert_eq!(read(&core, u64::from(SECPCI), 2), 0x19);

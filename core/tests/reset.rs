@@ -12,7 +12,7 @@ use varia_spec::vfio::{RegionIndex, device_flags};
 #[test]
 fn the_hook_hears_of_open_ioctl_flr_and_close() {
     let fake = Arc::new(common::Fake::new(Traits::default()));
-    let core = Core::new(fake, View::Virtual);
+    let core = Core::new(fake, View::Virtual).unwrap();
     let heard = Arc::new(AtomicU64::new(0));
     let hook = heard.clone();
     core.on_reset(move || {

@@ -2,7 +2,7 @@
 
 use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 
-use varia_core::{Core, Device, DeviceInfo, View};
+use varia_core::{Core, Device, DeviceInfo, Refused, View};
 use varia_spec::{
     Errno,
     vfio::{RegionIndex, region_flags},
@@ -56,6 +56,9 @@ pub enum Error {
         /// Why.
         refusal: Refusal,
     },
+    /// What the device presents contradicts itself.
+    #[error(transparent)]
+    Malformed(#[from] Refused),
     /// The device did not become ready.
     #[error(
         "the device is not ready ({}): its memory can't be used; reset it, and check its link and \
@@ -72,6 +75,7 @@ impl Error {
     pub fn errno(&self) -> Errno {
         match self {
             Self::Refused { refusal, .. } => refusal.errno(),
+            Self::Malformed(refused) => refused.errno(),
             Self::NotReady(errno) | Self::Dead(errno) => *errno,
         }
     }
@@ -123,7 +127,7 @@ impl Endpoint {
             View::Physical => None,
             View::Virtual => discover::variant(&*device).map_err(Error::Dead)?,
         };
-        let core = Core::new(device, options.view);
+        let core = Core::new(device, options.view)?;
         let Some(entry) = entry else {
             return Ok(Self {
                 core,

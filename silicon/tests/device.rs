@@ -330,7 +330,7 @@ fn messages_are_sent_only_while_enabled() {
 
 #[test]
 fn the_core_shows_a_vm_what_vfio_pci_shows_of_a_gh100() {
-    let core = Core::new(Arc::new(gh200(Options::default())), View::Virtual);
+    let core = Core::new(Arc::new(gh200(Options::default())), View::Virtual).unwrap();
     core.open().unwrap();
     let header = |at: u64| {
         let mut bytes = [0; 4];

@@ -4,11 +4,11 @@
 //! endpoint: the header, the Express controls, MSI and MSI-X, error reporting, latencies.
 
 use varia_spec::Errno;
-use varia_spec::pci::cap::{exp, id, msi, msix};
-use varia_spec::pci::ext_cap::{self, err, ltr};
+use varia_spec::pci::cap::{exp, msi, msix};
+use varia_spec::pci::ext_cap::{err, ltr};
 use varia_spec::pci::header;
 
-use super::{find_extended, find_physical};
+use super::{Kind, Layout};
 use crate::device::{ConfigRegister, Device};
 
 /// Values of registers, in the order in which they are written back.
@@ -20,13 +20,13 @@ impl SavedState {
     ///
     /// # Errors
     /// What the device answers to a read.
-    pub(crate) fn save<D: Device + ?Sized>(device: &D) -> Result<Self, Errno> {
+    pub(crate) fn save<D: Device + ?Sized>(layout: &Layout, device: &D) -> Result<Self, Errno> {
         let mut registers = Vec::new();
-        if let Some(at) = find_physical(device, id::EXP)? {
+        if let Some(at) = layout.find(Kind::Express) {
             let controls = [exp::DEVCTL, exp::LNKCTL, exp::DEVCTL2, exp::LNKCTL2];
             registers.extend(controls.map(|c| ConfigRegister::word(at + c)));
         }
-        if let Some(at) = find_physical(device, id::MSI)? {
+        if let Some(at) = layout.find(Kind::Message) {
             let dwords = [msi::ADDRESS_LO, msi::ADDRESS_HI, msi::DATA_64, msi::MASK_64];
             let flags = device.config_read(ConfigRegister::word(at + msi::FLAGS))? as u16;
             let wide = flags & msi::FLAGS_64BIT != 0;
@@ -40,14 +40,14 @@ impl SavedState {
             );
             registers.push(ConfigRegister::word(at + msi::FLAGS));
         }
-        if let Some(at) = find_physical(device, id::MSIX)? {
+        if let Some(at) = layout.find(Kind::MessageX) {
             registers.push(ConfigRegister::word(at + msix::FLAGS));
         }
-        if let Some(at) = find_extended(device, ext_cap::id::ERR)? {
+        if let Some(at) = layout.find(Kind::Errors) {
             let masks = [err::UNCOR_MASK, err::UNCOR_SEVER, err::COR_MASK, err::CAP];
             registers.extend(masks.map(|m| ConfigRegister::dword(at + m)));
         }
-        if let Some(at) = find_extended(device, ext_cap::id::LTR)? {
+        if let Some(at) = layout.find(Kind::Latency) {
             registers.push(ConfigRegister::dword(at + ltr::MAX_SNOOP));
         }
         // the command register last, when every address is back

@@ -1,108 +1,204 @@
 //! Finds the capabilities of a device and says how long each is.
 //!
 //! A capability whose length is not known here is taken out of the list that the user sees; its
-//! bytes are then like any others between capabilities. PCI-X, AGP, HyperTransport, SATA and VPD
-//! are such: no PCI Express function that Varia serves has the first four, and VPD is a register
-//! window that has to be emulated.
+//! bytes are then like any others between capabilities.
 //!
 //! Source: Linux 7.2 `drivers/vfio/pci/vfio_pci_config.c:vfio_cap_init`, `vfio_ecap_init`,
-//! `vfio_cap_len`, `vfio_ext_cap_len`.
+//! `vfio_cap_len`, `vfio_ext_cap_len`. Linux follows a list that contradicts itself as far as it
+//! gets; here such a device is refused.
 
 use varia_spec::Errno;
-use varia_spec::pci::cap::{af, exp, id, msi, msix, pm, vndr};
-use varia_spec::pci::ext_cap::{self, dsn, dvsec, err, ltr, pwr, rebar};
+use varia_spec::pci::cap::{agp, exp, ht, id, msi, msix, pcix, sata, vndr};
+use varia_spec::pci::ext_cap::{self, dsn, dvsec, ltr, rebar};
 use varia_spec::pci::header::{self, STD_HEADER_SIZEOF, status};
 use varia_spec::pci::{CFG_SPACE_EXP_SIZE, CFG_SPACE_SIZE};
 
-use super::perms::{self, Perms};
-use super::{Capability, Kind, Map};
+use super::capability::{self, Capability, Kind};
 use crate::device::{ConfigRegister, Device, Width};
+use crate::error::Refused;
 
 /// Bytes in a version 1 Express capability of an endpoint, without and with a link.
 const EXP_V1_LEN: (u16, u16) = (0xc, 0x14);
 /// Bytes that Linux counts to a version 2 Express capability, without and with a link.
 const EXP_V2_LEN: (u16, u16) = (0x2c, 0x34);
+/// Bytes of a vendor-specific capability that the specification defines.
+const VNDR_LEAST: u16 = 3;
+/// The same of an extended one.
+const EXT_VNDR_LEAST: u16 = 8;
 
-/// Fills `map` with the conventional capabilities.
-pub(crate) fn conventional<D: Device + ?Sized>(map: &mut Map, device: &D) -> Result<(), Errno> {
-    if device.config_read(ConfigRegister::word(header::STATUS))? & u32::from(status::CAP_LIST) == 0
-    {
-        return Ok(());
-    }
-    let byte = |at| {
-        device
-            .config_read(ConfigRegister::byte(at))
-            .map(|b| b as u16)
-    };
-    let mut previous = header::CAPABILITY_LIST;
-    let mut pos = byte(header::CAPABILITY_LIST)? & !3;
-    let mut found = 0;
-    for _ in 0..(CFG_SPACE_SIZE - STD_HEADER_SIZEOF) / 4 {
-        if pos < STD_HEADER_SIZEOF {
-            break;
-        }
-        let (cap_id, next) = (byte(pos)? as u8, byte(pos + 1)?);
-        match capability(device, cap_id, pos)? {
-            None => map.values.set(previous, 1, u32::from(next)),
-            Some((capability, len)) => {
-                let is_pm = capability.kind == Kind::Power;
-                map.add(capability, len, CFG_SPACE_SIZE);
-                map.values.fill(device, pos, len)?;
-                if is_pm {
-                    hide_pme(map, pos);
-                }
-                previous = pos + 1;
-                found += 1;
-            }
-        }
-        pos = next & !3;
-    }
-    if found == 0 {
-        let seen = map.values.get(header::STATUS, 2) & !u32::from(status::CAP_LIST);
-        map.values.set(header::STATUS, 2, seen);
-    }
-    Ok(())
+/// A value that the user sees in the place of the device's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Patch {
+    pub(crate) at: ConfigRegister,
+    /// The bits that change.
+    pub(crate) mask: u32,
+    pub(crate) value: u32,
 }
 
-/// Fills `map` with the extended capabilities.
-pub(crate) fn extended<D: Device + ?Sized>(map: &mut Map, device: &D) -> Result<(), Errno> {
-    let mut previous = None;
-    let mut found = 0;
-    let mut any = false;
-    for header in ext_headers(device) {
-        let (pos, start) = header?;
-        any = true;
-        let next = ext_cap::header_next(start);
-        match (
-            ext_capability(device, ext_cap::header_id(start), pos)?,
-            previous,
-        ) {
-            (Some((capability, len)), _) => {
-                map.add(capability, len, CFG_SPACE_EXP_SIZE);
-                map.values.fill(device, pos, len)?;
-                previous = Some(pos);
-                found += 1;
-            }
-            (None, Some(previous)) => {
-                let header = map.values.get(previous, 4) & !(0xffc << 20);
-                map.values.set(previous, 4, header | u32::from(next) << 20);
-            }
-            (None, None) => {
-                // the list starts here, so the first keeps its place, without its identity
-                map.add(
-                    Capability::other(pos, Perms::ext_read_only(4)),
-                    4,
-                    CFG_SPACE_EXP_SIZE,
-                );
-                map.values.set(pos, 4, u32::from(next) << 20);
-                previous = Some(pos);
+/// What a walk found: the capabilities that the user sees, and how their lists were changed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) capabilities: Vec<Capability>,
+    pub(crate) patches: Vec<Patch>,
+}
+
+/// A device's registers with errors that name the place.
+struct Reader<'a, D: ?Sized>(&'a D);
+
+impl<D: Device + ?Sized> Reader<'_, D> {
+    fn register(&self, at: ConfigRegister) -> Result<u32, Refused> {
+        let at_offset = at.offset();
+        let dead = |errno| Refused::Dead {
+            at: at_offset,
+            errno,
+        };
+        self.0.config_read(at).map_err(dead)
+    }
+
+    /// A register `offset` bytes into the capability at `pos`, which has to reach that far.
+    fn field(&self, pos: u16, offset: u16, width: Width) -> Result<u32, Refused> {
+        let len = offset + width.bytes();
+        let end = space_end(pos);
+        ConfigRegister::new(pos + offset, width)
+            .filter(|at| at.offset() + width.bytes() <= end)
+            .ok_or(Refused::Outside { at: pos, len, end })
+            .and_then(|at| self.register(at))
+    }
+
+    fn byte(&self, pos: u16, offset: u16) -> Result<u16, Refused> {
+        self.field(pos, offset, Width::Byte).map(|b| b as u16)
+    }
+
+    fn word(&self, pos: u16, offset: u16) -> Result<u16, Refused> {
+        self.field(pos, offset, Width::Word).map(|w| w as u16)
+    }
+
+    fn dword(&self, pos: u16, offset: u16) -> Result<u32, Refused> {
+        self.field(pos, offset, Width::Dword)
+    }
+}
+
+/// Where a list has been.
+struct Trail {
+    visited: Vec<u16>,
+    start: u16,
+    end: u16,
+}
+
+impl Trail {
+    /// Goes to where the pointer at `from` leads; `false` at the end of the list.
+    fn go(&mut self, from: u16, to: u16) -> Result<bool, Refused> {
+        let (start, end) = (self.start, self.end);
+        if to == 0 {
+            return Ok(false);
+        }
+        if to < start || to >= end {
+            return Err(Refused::Pointer {
+                from,
+                to,
+                start,
+                end,
+            });
+        }
+        if self.visited.contains(&to) {
+            return Err(Refused::Loop { from, to });
+        }
+        self.visited.push(to);
+        Ok(true)
+    }
+}
+
+/// The conventional capabilities.
+pub(crate) fn conventional<D: Device + ?Sized>(device: &D) -> Result<Found, Refused> {
+    let device = Reader(device);
+    let mut found = Found::default();
+    let in_header = device.register(ConfigRegister::word(header::STATUS))?;
+    if in_header & u32::from(status::CAP_LIST) == 0 {
+        return Ok(found);
+    }
+    let mut trail = Trail {
+        visited: Vec::new(),
+        start: STD_HEADER_SIZEOF,
+        end: CFG_SPACE_SIZE,
+    };
+    let mut pointer = header::CAPABILITY_LIST;
+    // where the user finds the pointer to what comes now
+    let mut shown = pointer;
+    let mut pos = device.byte(0, pointer)? & !3;
+    while trail.go(pointer, pos)? {
+        let next = device.byte(pos, 1)?;
+        match standard(&device, pos)? {
+            None => found.patches.push(Patch {
+                at: ConfigRegister::byte(shown),
+                mask: 0xff,
+                value: u32::from(next),
+            }),
+            Some(capability) => {
+                found.capabilities.push(capability);
+                shown = pos + 1;
             }
         }
+        pointer = pos + 1;
+        pos = next & !3;
     }
-    if any && found == 0 {
-        map.values.set(CFG_SPACE_SIZE, 4, 0);
+    if found.capabilities.is_empty() {
+        found.patches.push(Patch {
+            at: ConfigRegister::word(header::STATUS),
+            mask: u32::from(status::CAP_LIST),
+            value: 0,
+        });
     }
-    Ok(())
+    Ok(found)
+}
+
+/// The extended capabilities.
+pub(crate) fn extended<D: Device + ?Sized>(device: &D) -> Result<Found, Refused> {
+    let device = Reader(device);
+    let mut found = Found::default();
+    let mut trail = Trail {
+        visited: Vec::new(),
+        start: ext_cap::START,
+        end: CFG_SPACE_EXP_SIZE,
+    };
+    let next_bits = 0xffc << 20;
+    let patch = |at, mask, next: u16| Patch {
+        at: ConfigRegister::dword(at),
+        mask,
+        value: u32::from(next) << 20,
+    };
+    let mut pos = ext_cap::START;
+    let mut from = pos;
+    let mut shown = None;
+    let mut seen = 0;
+    while trail.go(from, pos)? {
+        let start = device.dword(pos, 0)?;
+        if pos == ext_cap::START && matches!(start, 0 | u32::MAX) {
+            // no list at all, or no device
+            return Ok(found);
+        }
+        let next = ext_cap::header_next(start);
+        match (beyond(&device, ext_cap::header_id(start), pos)?, shown) {
+            (Some(capability), _) => {
+                found.capabilities.push(capability);
+                shown = Some(pos);
+                seen += 1;
+            }
+            (None, Some(shown)) => found.patches.push(patch(shown, next_bits, next)),
+            (None, None) => {
+                // the list starts here, so the first keeps its place, without its identity
+                let place = Capability::extended(Kind::Other, pos, 4);
+                found.capabilities.push(place);
+                found.patches.push(patch(pos, u32::MAX, next));
+                shown = Some(pos);
+            }
+        }
+        from = pos;
+        pos = next;
+    }
+    if seen == 0 {
+        found.patches.push(patch(ext_cap::START, u32::MAX, 0));
+    }
+    Ok(found)
 }
 
 /// The offset of the first DVSEC with this vendor and id in a device's own configuration space.
@@ -157,106 +253,124 @@ fn ext_headers<D: Device + ?Sized>(device: &D) -> impl Iterator<Item = Result<(u
         .map(|entry| entry.map(|(pos, header, _)| (pos, header)))
 }
 
-/// The user can't be told of a power management event, so its bits read as zero.
-fn hide_pme(map: &mut Map, pos: u16) {
-    let clear = |map: &mut Map, at, bits: u16| {
-        let seen = map.values.get(at, 2) & !u32::from(bits);
-        map.values.set(at, 2, seen);
-    };
-    clear(map, pos + pm::PMC, pm::PMC_PME_MASK);
-    clear(
-        map,
-        pos + pm::CTRL,
-        pm::CTRL_PME_ENABLE | pm::CTRL_PME_STATUS,
-    );
+/// Where the space of the capability at `pos` ends.
+pub(crate) fn space_end(pos: u16) -> u16 {
+    if pos < CFG_SPACE_SIZE {
+        CFG_SPACE_SIZE
+    } else {
+        CFG_SPACE_EXP_SIZE
+    }
 }
 
-type Found = Option<(Capability, u16)>;
-
-fn capability<D: Device + ?Sized>(device: &D, cap_id: u8, pos: u16) -> Result<Found, Errno> {
-    let word = |at| {
-        device
-            .config_read(ConfigRegister::word(at))
-            .map(|w| w as u16)
-    };
-    let found = |kind, perms, len| {
-        Capability {
-            kind,
-            perms,
-            start: pos,
-            raw_write: false,
-        }
-        .long(len)
-    };
-    Ok(match cap_id {
-        id::PM => found(Kind::Power, perms::power(), pm::SIZEOF),
+/// The conventional capability at `pos`; `None` if the user is not to see it.
+fn standard<D: Device + ?Sized>(
+    device: &Reader<'_, D>,
+    pos: u16,
+) -> Result<Option<Capability>, Refused> {
+    let read_only = |len| Capability::new(Kind::Other, pos, len);
+    Ok(Some(match device.byte(pos, 0)? as u8 {
+        id::PM => capability::power(pos),
+        id::AGP => read_only(agp::SIZEOF),
+        id::VPD => capability::product_data(pos),
         id::MSI => {
-            let flags = word(pos + msi::FLAGS)?;
+            let flags = device.word(pos, msi::FLAGS)?;
             let wide = if flags & msi::FLAGS_64BIT != 0 { 4 } else { 0 };
             let maskable = if flags & msi::FLAGS_MASKBIT != 0 {
                 10
             } else {
                 0
             };
-            let len = 10 + wide + maskable;
-            found(Kind::Message, perms::message(len, flags), len)
+            capability::message(pos, 10 + wide + maskable, flags)
+        }
+        id::PCIX => {
+            let version = device.word(pos, pcix::CMD)? & pcix::CMD_VERSION_MASK;
+            let len = if version == 0 {
+                pcix::SIZEOF_V0
+            } else {
+                pcix::SIZEOF_V2
+            };
+            capability::pci_x(pos, len)
+        }
+        id::HT => {
+            let kind = device.byte(pos, ht::TYPE)? & u16::from(ht::TYPE_MASK);
+            read_only(if kind == 0 {
+                ht::SIZEOF_LONG
+            } else {
+                ht::SIZEOF_SHORT
+            })
         }
         id::VNDR => {
-            let len = device.config_read(ConfigRegister::byte(pos + vndr::LEN))? as u16;
-            Capability {
-                raw_write: true,
-                ..Capability::other(pos, Perms::read_only(len))
-            }
-            .long(len)
+            let len = device.byte(pos, vndr::LEN)?;
+            return vendor(Capability::new(Kind::Other, pos, len), VNDR_LEAST);
         }
         id::EXP => {
-            let flags = word(pos + exp::FLAGS)?;
+            let flags = device.word(pos, exp::FLAGS)?;
             let (unlinked, linked) = if flags & exp::FLAGS_VERS == 1 {
                 EXP_V1_LEN
             } else {
                 EXP_V2_LEN
             };
             let integrated = (flags & exp::FLAGS_TYPE) >> 4 == exp::TYPE_RC_END;
-            let len = if integrated { unlinked } else { linked };
-            found(Kind::Express, perms::express(len), len)
+            capability::express(pos, if integrated { unlinked } else { linked })
         }
-        id::MSIX => found(Kind::Other, Perms::read_only(msix::SIZEOF), msix::SIZEOF),
-        id::AF => found(Kind::Advanced, perms::advanced(), af::SIZEOF),
-        _ => None,
-    })
+        id::MSIX => Capability::new(Kind::MessageX, pos, msix::SIZEOF),
+        id::SATA => {
+            let inside = device.byte(pos, sata::REGS)? as u8 & sata::REGS_MASK == sata::REGS_MASK;
+            read_only(if inside {
+                sata::SIZEOF_LONG
+            } else {
+                sata::SIZEOF_SHORT
+            })
+        }
+        id::AF => capability::advanced(pos),
+        _ => return Ok(None),
+    }))
 }
 
-fn ext_capability<D: Device + ?Sized>(device: &D, cap_id: u16, pos: u16) -> Result<Found, Errno> {
+/// A vendor's capability, whose length it says itself; none that says zero.
+fn vendor(capability: Capability, least: u16) -> Result<Option<Capability>, Refused> {
+    match capability.len {
+        0 => Ok(None),
+        len if len < least => Err(Refused::Short {
+            at: capability.start,
+            len,
+            least,
+        }),
+        _ => Ok(Some(capability.raw())),
+    }
+}
+
+/// The extended capability at `pos`; `None` if the user is not to see it.
+fn beyond<D: Device + ?Sized>(
+    device: &Reader<'_, D>,
+    cap_id: u16,
+    pos: u16,
+) -> Result<Option<Capability>, Refused> {
     use ext_cap::id;
-    let dword = |at| device.config_read(ConfigRegister::dword(at));
-    let byte = |at| {
-        device
-            .config_read(ConfigRegister::byte(at))
-            .map(|b| b as u16)
-    };
-    let read_only = |len| Capability::other(pos, Perms::ext_read_only(len)).long(len);
-    let vendor = |len| {
-        Capability {
-            raw_write: true,
-            ..Capability::other(pos, Perms::ext_read_only(len))
-        }
-        .long(len)
-    };
-    Ok(match cap_id {
-        id::ERR => Capability::other(pos, perms::errors()).long(err::ENDPOINT_LEN),
-        id::PWR => Capability::other(pos, perms::power_budget()).long(pwr::SIZEOF),
+    let read_only = |len| Capability::extended(Kind::Other, pos, len);
+    Ok(Some(match cap_id {
+        id::ERR => capability::errors(pos),
+        id::PWR => capability::power_budget(pos),
         id::DSN => read_only(dsn::SIZEOF),
-        id::LTR => read_only(ltr::SIZEOF),
+        id::LTR => Capability::extended(Kind::Latency, pos, ltr::SIZEOF),
         id::ARI | id::ATS => read_only(8),
         id::PRI => read_only(16),
         id::MCAST => read_only(40),
         id::SRIOV => read_only(64),
-        id::VNDR => vendor((dword(pos + ext_cap::vndr::HEADER)? >> 20) as u16),
-        id::DVSEC => vendor((dword(pos + dvsec::HEADER1)? >> 20) as u16),
-        id::REBAR => read_only(4 + 8 * (byte(pos + rebar::CTRL)? >> rebar::CTRL_NBAR_SHIFT & 7)),
+        id::VNDR => {
+            let len = (device.dword(pos, ext_cap::vndr::HEADER)? >> 20) as u16;
+            return vendor(read_only(len), EXT_VNDR_LEAST);
+        }
+        id::DVSEC => {
+            let len = (device.dword(pos, dvsec::HEADER1)? >> 20) as u16;
+            return vendor(read_only(len), dvsec::BODY);
+        }
+        id::REBAR => {
+            read_only(4 + 8 * (device.byte(pos, rebar::CTRL)? >> rebar::CTRL_NBAR_SHIFT & 7))
+        }
         id::ACS => {
-            let egress = byte(pos + 4)? & 0x20 != 0;
-            let bits = if egress { byte(pos + 5)? } else { 0 };
+            let egress = device.byte(pos, 4)? & 0x20 != 0;
+            let bits = if egress { device.byte(pos, 5)? } else { 0 };
             let bits = if egress && bits == 0 {
                 256
             } else {
@@ -264,9 +378,9 @@ fn ext_capability<D: Device + ?Sized>(device: &D, cap_id: u16, pos: u16) -> Resu
             };
             read_only(8 + bits / 8)
         }
-        id::DPA => read_only(16 + (byte(pos + 4)? & 0x1f) + 1),
+        id::DPA => read_only(16 + (device.byte(pos, 4)? & 0x1f) + 1),
         id::TPH => {
-            let cap = dword(pos + 4)?;
+            let cap = device.dword(pos, 4)?;
             let in_capability = cap >> 9 & 3 == 1;
             let table = if in_capability {
                 2 * ((cap >> 16) as u16 & 0x7ff) + 2
@@ -276,29 +390,12 @@ fn ext_capability<D: Device + ?Sized>(device: &D, cap_id: u16, pos: u16) -> Resu
             read_only(12 + table)
         }
         id::VC | id::VC9 | id::MFVC => {
-            let (channels, arbiters) = (byte(pos + 4)? & 7, dword(pos + 8)?);
+            let (channels, arbiters) = (device.byte(pos, 4)? & 7, device.dword(pos, 8)?);
             let len = 0x10 + (1 + channels) * 0xc;
             let phases = [(1 << 3, 128), (1 << 2, 64), (1 << 1, 32)];
             let table = phases.into_iter().find(|(bit, _)| arbiters & bit != 0);
             read_only(table.map_or(len, |(_, n)| len.next_multiple_of(16) + n / 2))
         }
-        _ => None,
-    })
-}
-
-impl Capability {
-    /// One without a special write, all its behaviour in the masks.
-    pub(crate) fn other(start: u16, perms: Perms) -> Self {
-        Self {
-            kind: Kind::Other,
-            start,
-            perms,
-            raw_write: false,
-        }
-    }
-
-    /// `None` for a length of zero, which a device can claim.
-    fn long(self, len: u16) -> Found {
-        (len != 0).then_some((self, len))
-    }
+        _ => return Ok(None),
+    }))
 }

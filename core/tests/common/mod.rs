@@ -266,7 +266,7 @@ impl Device for Fake {
 /// An open core over a fake.
 pub fn open(traits: Traits) -> (Arc<Fake>, Core<Fake>) {
     let fake = Arc::new(Fake::new(traits));
-    let core = Core::new(fake.clone(), View::Virtual);
+    let core = Core::new(fake.clone(), View::Virtual).unwrap();
     core.open().unwrap();
     (fake, core)
 }

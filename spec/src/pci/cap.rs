@@ -227,6 +227,8 @@ pub mod exp {
     pub const DEVCTL_PHANTOM: u16 = 1 << 9;
     /// Bits 14:12 of [`DEVCTL`]: largest read request, 128 << n bytes.
     pub const DEVCTL_READRQ: u16 = 0x7 << 12;
+    /// The largest code in [`DEVCTL_READRQ`], 4096 bytes.
+    pub const DEVCTL_READRQ_4096B: u16 = 5;
     /// Bit 15 of [`DEVCTL`]: start a function-level reset; always reads zero.
     pub const DEVCTL_BCR_FLR: u16 = 1 << 15;
     /// Device status, u16.

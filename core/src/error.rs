@@ -1,0 +1,134 @@
+//! Devices that a core refuses.
+
+use varia_spec::Errno;
+
+/// Why a core can't be made over a device: what it presents contradicts itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// Configuration space reads as ones.
+    #[error("configuration space reads as ones: the device is gone; check its link and power")]
+    Gone,
+    /// A register can't be read.
+    #[error("configuration space at {at:#x} can't be read ({}): check the device", .errno.name())]
+    Dead {
+        /// Offset of the register.
+        at: u16,
+        /// What the device answered.
+        errno: Errno,
+    },
+    /// A list of capabilities comes back to one that it has visited.
+    #[error("the capability list loops: the pointer at {from:#x} leads back to {to:#x}")]
+    Loop {
+        /// Offset of the pointer.
+        from: u16,
+        /// Where it leads.
+        to: u16,
+    },
+    /// A list of capabilities leads to where none can be.
+    #[error("the capability pointer at {from:#x} leads to {to:#x}, outside {start:#x}..{end:#x}")]
+    Pointer {
+        /// Offset of the pointer.
+        from: u16,
+        /// Where it leads.
+        to: u16,
+        /// The first offset where a capability can be.
+        start: u16,
+        /// The first offset behind the last.
+        end: u16,
+    },
+    /// A capability reaches beyond the space that it is in.
+    #[error("the capability at {at:#x} has {len:#x} bytes, but its space ends at {end:#x}")]
+    Outside {
+        /// Offset of the capability.
+        at: u16,
+        /// Its bytes.
+        len: u16,
+        /// Where the space ends.
+        end: u16,
+    },
+    /// A capability says that it is shorter than its own header.
+    #[error("the capability at {at:#x} says that it has {len} bytes; its header has {least}")]
+    Short {
+        /// Offset of the capability.
+        at: u16,
+        /// What it says.
+        len: u16,
+        /// Bytes of its header.
+        least: u16,
+    },
+    /// Two capabilities claim the same bytes.
+    #[error("the capability at {at:#x} overlaps the one at {other:#x}")]
+    Overlap {
+        /// Offset of the one that is later in the list.
+        at: u16,
+        /// Offset of the other one.
+        other: u16,
+    },
+    /// A capability that a function can have once is there twice.
+    #[error("the capability at {at:#x} is of a kind that the one at {first:#x} is already")]
+    Twice {
+        /// Offset of the second.
+        at: u16,
+        /// Offset of the first.
+        first: u16,
+    },
+    /// A BAR has a size that its register can't describe.
+    #[error(
+        "the BAR at {at:#x} has {size:#x} bytes: it takes a power of two from {least:#x} to {most:#x}"
+    )]
+    BarSize {
+        /// Offset of the register.
+        at: u16,
+        /// Its bytes.
+        size: u64,
+        /// The smallest of its kind.
+        least: u64,
+        /// The largest of its kind.
+        most: u64,
+    },
+    /// The register behind a 64-bit BAR is a BAR of its own, or is not there.
+    #[error("the 64-bit BAR at {at:#x} needs the next register for the upper half of its address")]
+    BarHalf {
+        /// Offset of the register.
+        at: u16,
+    },
+    /// MSI-X names a BAR that is not memory.
+    #[error("the MSI-X capability at {at:#x} puts its {what} into BAR {bar}, which is no memory")]
+    MsixBar {
+        /// Offset of the capability.
+        at: u16,
+        /// Table or pending bits.
+        what: &'static str,
+        /// The BAR.
+        bar: u8,
+    },
+    /// The MSI-X table or its pending bits leave their BAR.
+    #[error(
+        "the MSI-X {what} of the capability at {at:#x} ends at {end:#x} of BAR {bar}, which has \
+         {size:#x} bytes"
+    )]
+    MsixOutside {
+        /// Offset of the capability.
+        at: u16,
+        /// Table or pending bits.
+        what: &'static str,
+        /// The BAR.
+        bar: u8,
+        /// The first offset behind it.
+        end: u64,
+        /// Bytes of the BAR.
+        size: u64,
+    },
+}
+
+impl Refused {
+    /// What a driver's probe would return.
+    pub fn errno(self) -> Errno {
+        match self {
+            Self::Gone => Errno::ENODEV,
+            Self::Dead { errno, .. } => errno,
+            _ => Errno::EINVAL,
+        }
+    }
+}
