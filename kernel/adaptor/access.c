@@ -8,14 +8,11 @@
 #include <linux/io.h>
 #include <linux/pm_runtime.h>
 #include <linux/sched/signal.h>
-#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/unaligned.h>
 
 #include "adaptor.h"
-
-#define ADAPTOR_CHUNK SZ_4K
 
 /* One user's access to a region. */
 struct adaptor_access {
@@ -38,6 +35,10 @@ static int adaptor_map_memory(struct adaptor_access *access)
 		memory->address = memremap(region->base, region->length,
 					   region->memory == VARIA_MEMORY_CACHED ? MEMREMAP_WB :
 										   MEMREMAP_WC);
+	else
+		return 0;
+	if (memory->address)
+		varia_count(access->dev->state, VARIA_COUNT_MEMORY_MAPPED);
 	return memory->address ? 0 : -ENOMEM;
 }
 
@@ -50,48 +51,42 @@ void adaptor_unmap_memory(struct adaptor_device *dev)
 		if (dev->memory[i].address) {
 			memunmap(dev->memory[i].address);
 			dev->memory[i].address = NULL;
+			varia_count(dev->state, VARIA_COUNT_MEMORY_UNMAPPED);
 		}
 }
 
+#define ADAPTOR_MOVE(bits, get, put)					\
+	do {								\
+		if (read)						\
+			put_unaligned_le##bits(get(io), data);		\
+		else							\
+			put(get_unaligned_le##bits(data), io);		\
+	} while (0)
+
 /* Uncached memory is accessed in the widths that the variant names. */
-static void adaptor_read_uncached(const void __iomem *io, u64 at, u8 *data, u64 len)
+static void adaptor_copy_uncached(void __iomem *io, u64 at, u8 *data, u64 len, bool read)
 {
 	u64 width;
 
 	for (; len; io += width, at += width, data += width, len -= width) {
 		width = varia_width(at, len);
 		if (width == 8)
-			put_unaligned_le64(readq(io), data);
+			ADAPTOR_MOVE(64, readq, writeq);
 		else if (width == 4)
-			put_unaligned_le32(readl(io), data);
+			ADAPTOR_MOVE(32, readl, writel);
 		else if (width == 2)
-			put_unaligned_le16(readw(io), data);
-		else
+			ADAPTOR_MOVE(16, readw, writew);
+		else if (read)
 			*data = readb(io);
-	}
-}
-
-static void adaptor_write_uncached(void __iomem *io, u64 at, const u8 *data, u64 len)
-{
-	u64 width;
-
-	for (; len; io += width, at += width, data += width, len -= width) {
-		width = varia_width(at, len);
-		if (width == 8)
-			writeq(get_unaligned_le64(data), io);
-		else if (width == 4)
-			writel(get_unaligned_le32(data), io);
-		else if (width == 2)
-			writew(get_unaligned_le16(data), io);
 		else
 			writeb(*data, io);
 	}
 }
 
 /* Between the bounce buffer and memory that is mapped, once the device is ready. */
-static int adaptor_copy_memory(struct adaptor_access *access, const struct varia_segment *segment,
-			       u64 len)
+static int adaptor_copy_memory(struct adaptor_access *access, const struct varia_segment *segment)
 {
+	u64 len = segment->len;
 	void *at = access->dev->memory[access->index].address +
 		   (segment->at - access->region.base);
 	bool read = access->way == VARIA_READ;
@@ -102,10 +97,10 @@ static int adaptor_copy_memory(struct adaptor_access *access, const struct varia
 		return ret;
 	if (segment->memory == VARIA_MEMORY_CACHED)
 		memcpy(read ? access->bounce : at, read ? at : access->bounce, len);
-	else if (read)
-		adaptor_read_uncached((void __force __iomem *)at, segment->at, access->bounce, len);
 	else
-		adaptor_write_uncached((void __force __iomem *)at, segment->at, access->bounce, len);
+		adaptor_copy_uncached((void __force __iomem *)at, segment->at, access->bounce, len,
+				      read);
+	varia_count(access->dev->state, VARIA_COUNT_COPIED);
 	up_read(&access->dev->core.memory_lock);
 	return 0;
 }
@@ -114,11 +109,11 @@ static int adaptor_copy_memory(struct adaptor_access *access, const struct varia
 static ssize_t adaptor_step(struct adaptor_access *access, const struct varia_segment *segment,
 			    char __user *buf)
 {
-	u64 len = min_t(u64, segment->len, ADAPTOR_CHUNK);
+	u64 len = segment->len;
 	int ret;
 
 	if (segment->kind == VARIA_SEGMENT_DROP)
-		return segment->len;
+		return len;
 	if (segment->kind == VARIA_SEGMENT_ONES) {
 		memset(access->bounce, 0xff, len);
 	} else {
@@ -127,7 +122,7 @@ static ssize_t adaptor_step(struct adaptor_access *access, const struct varia_se
 			return ret;
 		if (access->way == VARIA_WRITE && copy_from_user(access->bounce, buf, len))
 			return -EFAULT;
-		ret = adaptor_copy_memory(access, segment, len);
+		ret = adaptor_copy_memory(access, segment);
 		if (ret)
 			return ret;
 	}
@@ -166,21 +161,22 @@ static ssize_t adaptor_memory_rw(struct adaptor_access *access, char __user *buf
 	ssize_t ret;
 
 	ret = varia_begin(access->dev->state, access->index, access->way, offset, count, &begin);
-	if (!ret && begin.needs_ready) {
-		ret = adaptor_lock_ready(access->dev, &access->wait, false);
-		if (!ret)
-			up_read(&access->dev->core.memory_lock);
-	}
 	if (ret)
 		return ret;
-
-	access->bounce = kmalloc(min_t(u64, begin.count, ADAPTOR_CHUNK), GFP_KERNEL);
-	if (!access->bounce)
-		return -ENOMEM;
-	ret = adaptor_steps(access, buf, offset, begin.count);
+	if (begin.needs_ready) {
+		ret = adaptor_lock_ready(access->dev, &access->wait, false);
+		if (ret)
+			goto ended;
+		varia_count(access->dev->state, VARIA_COUNT_CHECKED);
+		up_read(&access->dev->core.memory_lock);
+	}
+	access->bounce = kmalloc(min_t(u64, begin.count, VARIA_COPY_CHUNK), GFP_KERNEL);
+	ret = access->bounce ? adaptor_steps(access, buf, offset, begin.count) : -ENOMEM;
 	kfree(access->bounce);
 	if (ret > 0)
 		*ppos += ret;
+ended:
+	varia_count(access->dev->state, VARIA_COUNT_ACCESS_ENDED);
 	return ret;
 }
 

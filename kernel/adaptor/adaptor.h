@@ -39,6 +39,8 @@ struct adaptor_device {
 	struct varia_state *state;
 	struct mutex map_lock;
 	struct adaptor_memory memory[PCI_STD_NUM_BARS];
+	/* By probe and remove. */
+	struct dentry *debugfs;
 };
 
 static inline struct adaptor_device *adaptor_of(struct vfio_device *vdev)
@@ -52,7 +54,7 @@ static inline int adaptor_region(struct adaptor_device *dev, u64 index,
 {
 	if (index >= PCI_STD_NUM_BARS)
 		return VARIA_REGION_BASE;
-	return varia_region(dev->state, index, PAGE_SHIFT, region);
+	return varia_region(dev->state, index, region);
 }
 
 /* device.c */
@@ -73,6 +75,9 @@ void adaptor_unmap_memory(struct adaptor_device *dev);
 /* config.c */
 ssize_t adaptor_config_rw(struct vfio_device *vdev, char __user *buf, size_t count, loff_t *ppos,
 			  u32 way);
+
+/* debugfs.c */
+void adaptor_show_device(struct adaptor_device *dev, struct dentry *root);
 
 /* mapping.c */
 int adaptor_mmap(struct vfio_device *vdev, struct vm_area_struct *vma);

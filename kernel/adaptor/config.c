@@ -68,8 +68,9 @@ static ssize_t adaptor_config_write(struct vfio_device *vdev, const char __user 
 {
 	struct varia_piece piece = {};
 	ssize_t done, ret = 0;
+	u32 pieces = 0;
 
-	for (done = 0; done < count; done += ret) {
+	for (done = 0; done < count; done += ret, pieces++) {
 		loff_t pos = *ppos + done;
 
 		ret = varia_config_piece(adaptor_of(vdev)->state, VARIA_WRITE,
@@ -79,6 +80,7 @@ static ssize_t adaptor_config_write(struct vfio_device *vdev, const char __user 
 		if (ret <= 0)
 			break;
 	}
+	varia_config_written(adaptor_of(vdev)->state, count, done ?: ret, pieces);
 	*ppos += done;
 	return done ?: ret;
 }

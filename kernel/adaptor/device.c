@@ -30,10 +30,12 @@ static int adaptor_open(struct vfio_device *vdev)
 		ret = PTR_ERR_OR_ZERO(vfio_pci_core_get_iomap(&dev->core, 0));
 	if (!ret)
 		ret = adaptor_register_pages(dev);
-	if (ret)
+	if (ret) {
 		vfio_pci_core_disable(&dev->core);
-	else
+		varia_count(dev->state, VARIA_COUNT_OPEN_FAILED);
+	} else {
 		vfio_pci_core_finish_enable(&dev->core);
+	}
 	return ret;
 }
 
@@ -44,6 +46,7 @@ static void adaptor_close(struct vfio_device *vdev)
 	adaptor_unregister_pages(dev);
 	adaptor_unmap_memory(dev);
 	vfio_pci_core_close_device(vdev);
+	varia_count(dev->state, VARIA_COUNT_CLOSED);
 }
 
 static long adaptor_ioctl(struct vfio_device *vdev, unsigned int cmd, unsigned long arg)

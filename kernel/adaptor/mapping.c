@@ -28,7 +28,6 @@ static vm_fault_t adaptor_huge_fault(struct vm_fault *vmf, unsigned int order)
 		.start = vma->vm_start,
 		.end = vma->vm_end,
 		.offset = adaptor_vma_offset(vma),
-		.page_shift = PAGE_SHIFT,
 		.order = order,
 	};
 	struct varia_wait wait = {};
@@ -39,9 +38,15 @@ static vm_fault_t adaptor_huge_fault(struct vm_fault *vmf, unsigned int order)
 	found = varia_fault(dev->state, adaptor_vma_index(vma), &fault, &frame);
 	if (found == VARIA_FAULT_FALLBACK)
 		return VM_FAULT_FALLBACK;
-	if (found != VARIA_FAULT_INSERT || adaptor_lock_ready(dev, &wait, true))
+	if (found != VARIA_FAULT_INSERT)
 		return VM_FAULT_SIGBUS;
+	if (adaptor_lock_ready(dev, &wait, true)) {
+		varia_count(dev->state, VARIA_COUNT_FAULT_NOT_READY);
+		return VM_FAULT_SIGBUS;
+	}
 	ret = vfio_pci_vmf_insert_pfn(&dev->core, vmf, frame, order);
+	varia_count(dev->state, ret & VM_FAULT_NOPAGE ? VARIA_COUNT_FAULT_SERVED :
+							VARIA_COUNT_FAULT_NOT_INSERTED);
 	up_read(&dev->core.memory_lock);
 	return ret;
 }
@@ -94,8 +99,8 @@ static int adaptor_locate(struct vm_area_struct *vma, unsigned long pfn, pgoff_t
 	if (vma->vm_ops != &adaptor_vm_ops)
 		return -ENOENT;
 	dev = vma->vm_private_data;
-	ret = varia_locate(dev->state, adaptor_vma_index(vma), PAGE_SHIFT, pfn,
-			   adaptor_vma_offset(vma), &bytes);
+	ret = varia_locate(dev->state, adaptor_vma_index(vma), pfn, adaptor_vma_offset(vma),
+			   vma->vm_end - vma->vm_start, &bytes);
 	if (ret)
 		return ret;
 	*pgoff = vma->vm_pgoff + (bytes >> PAGE_SHIFT);
@@ -118,11 +123,13 @@ int adaptor_register_pages(struct adaptor_device *dev)
 		space->mapping = dev->core.vdev.inode->i_mapping;
 		space->pfn_to_vma_pgoff = adaptor_locate;
 		ret = register_pfn_address_space(space);
-		dev->memory[i].registered = !ret;
 		if (ret && ret != -EOPNOTSUPP) {
 			adaptor_unregister_pages(dev);
 			return ret;
 		}
+		dev->memory[i].registered = !ret;
+		if (!ret)
+			varia_count(dev->state, VARIA_COUNT_PAGES_REGISTERED);
 	}
 	return 0;
 }
@@ -135,5 +142,6 @@ void adaptor_unregister_pages(struct adaptor_device *dev)
 		if (dev->memory[i].registered) {
 			unregister_pfn_address_space(&dev->memory[i].space);
 			dev->memory[i].registered = false;
+			varia_count(dev->state, VARIA_COUNT_PAGES_UNREGISTERED);
 		}
 }

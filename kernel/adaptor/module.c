@@ -2,6 +2,8 @@
 /*
  * The module: from a PCI function to a registered VFIO device.
  */
+#include <linux/debugfs.h>
+#include <linux/ioport.h>
 #include <linux/module.h>
 #include <linux/property.h>
 #include <linux/slab.h>
@@ -14,6 +16,8 @@ module_param(honour_memory_enable, bool, 0444);
 MODULE_PARM_DESC(honour_memory_enable,
 		 "Fail reads and writes of the device's memory with EIO while memory is disabled in the command register (default: N)");
 
+static struct dentry *adaptor_debugfs;
+
 static int adaptor_answer(struct pci_dev *pdev, const struct varia_question *question,
 			  u64 *value)
 {
@@ -23,6 +27,10 @@ static int adaptor_answer(struct pci_dev *pdev, const struct varia_question *que
 	if (question->kind == VARIA_QUESTION_PROPERTY)
 		return device_property_read_u64(&pdev->dev, question->name, value);
 
+	if (question->kind == VARIA_QUESTION_BAR_SIZE) {
+		*value = pci_resource_len(pdev, question->offset);
+		return pci_resource_flags(pdev, question->offset) & IORESOURCE_MEM ? 0 : -ENOENT;
+	}
 	dvsec = pci_find_dvsec_capability(pdev, question->vendor, question->id);
 	if (!dvsec)
 		return -ENOENT;
@@ -54,13 +62,29 @@ static int adaptor_build(struct pci_dev *pdev, struct varia_state *state)
 	return varia_probe(ADAPTOR_VARIANT, answers, count, &environment, state);
 }
 
+/* A bit for each region whose memory the kernel uses as RAM. */
+static u32 adaptor_ram(const struct varia_state *state)
+{
+	struct varia_region region;
+	u32 ram = 0;
+	int i;
+
+	for (i = 0; i < PCI_STD_NUM_BARS; i++)
+		if (varia_region(state, i, &region) == VARIA_REGION_MEMORY &&
+		    region_intersects(region.base, region.length, IORESOURCE_SYSTEM_RAM,
+				      IORES_DESC_NONE) != REGION_DISJOINT)
+			ram |= BIT(i);
+	return ram;
+}
+
 /* Waits until the device is ready; then VARIA_OUTCOME_*, or a negative errno. */
 static int adaptor_outcome(struct pci_dev *pdev, const struct varia_state *state)
 {
 	u8 text[VARIA_TEXT_LEN] = "";
 	int ret;
 
-	ret = varia_outcome(state, adaptor_wait_unbound(pdev, state), text, sizeof(text));
+	ret = varia_outcome(state, adaptor_wait_unbound(pdev, state), adaptor_ram(state), text,
+			    sizeof(text));
 	if (ret < 0)
 		dev_err(&pdev->dev, "not served: %s\n", text);
 	else if (ret == VARIA_OUTCOME_DECLINE)
@@ -96,6 +120,8 @@ static int adaptor_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	ret = vfio_pci_core_register_device(&dev->core);
 	if (ret)
 		vfio_put_device(&dev->core.vdev);
+	else
+		adaptor_show_device(dev, adaptor_debugfs);
 	return ret;
 }
 
@@ -104,6 +130,7 @@ static void adaptor_remove(struct pci_dev *pdev)
 	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
 
 	vfio_pci_core_unregister_device(core);
+	debugfs_remove_recursive(adaptor_of(&core->vdev)->debugfs);
 	vfio_put_device(&core->vdev);
 }
 
@@ -131,7 +158,25 @@ static struct pci_driver adaptor_driver = {
 	.err_handler = &adaptor_error_handlers,
 	.driver_managed_dma = true,
 };
-module_pci_driver(adaptor_driver);
+
+static int __init adaptor_init(void)
+{
+	int ret;
+
+	adaptor_debugfs = debugfs_create_dir(KBUILD_MODNAME, NULL);
+	ret = pci_register_driver(&adaptor_driver);
+	if (ret)
+		debugfs_remove(adaptor_debugfs);
+	return ret;
+}
+module_init(adaptor_init);
+
+static void __exit adaptor_exit(void)
+{
+	pci_unregister_driver(&adaptor_driver);
+	debugfs_remove(adaptor_debugfs);
+}
+module_exit(adaptor_exit);
 
 MODULE_LICENSE("GPL");
 MODULE_AUTHOR("The Varia developers");

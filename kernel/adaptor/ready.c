@@ -22,50 +22,42 @@ static u32 adaptor_read_register(struct pci_dev *pdev, void __iomem *bar0,
 	return value;
 }
 
-/* One look: VARIA_READY, VARIA_READY_SLEEP and for how long, or a negative errno. */
+/* One look: VARIA_READY, VARIA_READY_SLEEP, or a negative errno. */
 static int adaptor_look(const struct varia_state *state, struct pci_dev *pdev,
-			void __iomem *bar0, bool memory_enabled, struct varia_wait *wait,
-			u64 *sleep_ms)
+			void __iomem *bar0, struct varia_sample *sample,
+			struct varia_wait *wait)
 {
-	struct varia_sample sample = {
-		.now = ktime_to_ms(ktime_get()),
-		.memory_enabled = memory_enabled,
-	};
 	struct varia_look look = {};
 	int ret, i;
 
-	ret = varia_ready_before(state, wait, &sample, &look);
+	sample->now = ktime_to_ms(ktime_get());
+	sample->killed |= fatal_signal_pending(current);
+	ret = varia_ready_before(state, wait, sample, &look);
 	if (ret != VARIA_READY_LOOK)
 		return ret;
 	for (i = 0; i < VARIA_MAX_REGISTERS; i++)
 		look.registers[i].value = adaptor_read_register(pdev, bar0, &look.registers[i]);
-	ret = varia_ready_after(state, wait, &sample, &look);
-	*sleep_ms = look.sleep_ms;
-	return ret;
+	return varia_ready_after(state, wait, sample, &look);
 }
 
-/* Sleeps; 0 only lets others run. */
-static int adaptor_sleep(u64 ms)
+/* Whether to look again, after a sleep. A kill ends the sleep, and the next look finds it. */
+static bool adaptor_again(int ret, const struct varia_wait *wait)
 {
-	if (ms)
-		schedule_timeout_killable(msecs_to_jiffies(ms));
-	else
-		cond_resched();
-	return fatal_signal_pending(current) ? -EINTR : 0;
+	if (ret == VARIA_READY_SLEEP)
+		schedule_timeout_killable(msecs_to_jiffies(wait->sleep_ms));
+	return ret == VARIA_READY_SLEEP;
 }
 
 static int adaptor_wait_mapped(struct pci_dev *pdev, const struct varia_state *state,
 			       void __iomem *bar0)
 {
+	struct varia_sample sample = { .memory_enabled = true };
 	struct varia_wait wait = {};
-	u64 ms = 0;
 	int ret;
 
 	do {
-		ret = adaptor_look(state, pdev, bar0, true, &wait, &ms);
-		if (ret == VARIA_READY_SLEEP)
-			ret = adaptor_sleep(ms) ?: VARIA_READY_SLEEP;
-	} while (ret == VARIA_READY_SLEEP);
+		ret = adaptor_look(state, pdev, bar0, &sample, &wait);
+	} while (adaptor_again(ret, &wait));
 	return ret;
 }
 
@@ -101,21 +93,20 @@ disable:
 int adaptor_lock_ready(struct adaptor_device *dev, struct varia_wait *wait, bool fault)
 {
 	struct vfio_pci_core_device *core = &dev->core;
-	u64 ms = 0;
+	bool locked;
 	int ret;
 
 	do {
-		ret = down_read_killable(&core->memory_lock);
-		if (ret)
-			return ret;
-		ret = fault && core->pm_runtime_engaged ? -EIO :
-		      adaptor_look(dev->state, core->pdev, core->barmap[0],
-				   __vfio_pci_memory_enabled(core), wait, &ms);
-		if (!ret)
-			return 0;
-		up_read(&core->memory_lock);
-		if (ret == VARIA_READY_SLEEP)
-			ret = adaptor_sleep(ms);
-	} while (!ret);
+		struct varia_sample sample = { .in_use = true };
+
+		locked = !down_read_killable(&core->memory_lock);
+		sample.locked = rwsem_is_locked(&core->memory_lock);
+		sample.killed = !locked;
+		sample.suspended = fault && core->pm_runtime_engaged;
+		sample.memory_enabled = locked && __vfio_pci_memory_enabled(core);
+		ret = adaptor_look(dev->state, core->pdev, core->barmap[0], &sample, wait);
+		if (ret && locked)
+			up_read(&core->memory_lock);
+	} while (adaptor_again(ret, wait));
 	return ret;
 }

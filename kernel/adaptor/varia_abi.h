@@ -10,11 +10,13 @@
 #include <linux/types.h>
 
 /* `u64` words in a variant's state. */
-#define VARIA_STATE_WORDS 48
+#define VARIA_STATE_WORDS 608
 /* Bytes for a property's name, NUL included. */
 #define VARIA_NAME_LEN 48
 /* Bytes for a reason, NUL included. */
 #define VARIA_TEXT_LEN 256
+/* The most bytes of memory in a piece of an access. */
+#define VARIA_COPY_CHUNK 4096
 /* The most bytes in a piece of configuration space that the variant keeps. */
 #define VARIA_CONFIG_CHUNK 64
 /* The most questions that a variant asks. */
@@ -29,6 +31,8 @@
 #define VARIA_QUESTION_DVSEC_OFFSET 1
 /* A little-endian u16 in a DVSEC. */
 #define VARIA_QUESTION_DVSEC_WORD 2
+/* The size of a physical BAR of memory. */
+#define VARIA_QUESTION_BAR_SIZE 3
 /* The variant serves the device. */
 #define VARIA_OUTCOME_SERVE 0
 /* vfio-pci-core serves the device alone. */
@@ -75,13 +79,37 @@
 #define VARIA_FAULT_FALLBACK 1
 /* Nothing backs it. */
 #define VARIA_FAULT_SIGBUS 2
+/* An open has failed. */
+#define VARIA_COUNT_OPEN_FAILED 0
+/* The device was closed. */
+#define VARIA_COUNT_CLOSED 1
+/* A lock hold ends without an act. */
+#define VARIA_COUNT_CHECKED 2
+/* Bytes were copied in a lock hold. */
+#define VARIA_COUNT_COPIED 3
+/* A read or write of memory has ended. */
+#define VARIA_COUNT_ACCESS_ENDED 4
+/* The device did not get ready for a fault. */
+#define VARIA_COUNT_FAULT_NOT_READY 5
+/* A fault's pages were inserted in a lock hold. */
+#define VARIA_COUNT_FAULT_SERVED 6
+/* They were not. */
+#define VARIA_COUNT_FAULT_NOT_INSERTED 7
+/* A region was mapped for the kernel. */
+#define VARIA_COUNT_MEMORY_MAPPED 8
+/* It was unmapped. */
+#define VARIA_COUNT_MEMORY_UNMAPPED 9
+/* Page frames were registered for memory failure. */
+#define VARIA_COUNT_PAGES_REGISTERED 10
+/* They were unregistered. */
+#define VARIA_COUNT_PAGES_UNREGISTERED 11
 
 /* A variant's state, in storage that C provides. Rust alone looks inside. */
 struct varia_state {
 	/* Nothing that C could read. */
-	u64 words[48];
+	u64 words[608];
 };
-static_assert(sizeof(struct varia_state) == 384);
+static_assert(sizeof(struct varia_state) == 4864);
 
 /* One thing to find out before a variant's state is built. */
 struct varia_question {
@@ -91,7 +119,7 @@ struct varia_question {
 	u16 vendor;
 	/* The id of a DVSEC. */
 	u16 id;
-	/* Bytes from the start of a DVSEC. */
+	/* Bytes from the start of a DVSEC, or the number of a BAR. */
 	u64 offset;
 	/* The name of a firmware property, with a NUL. */
 	u8 name[48];
@@ -154,7 +182,10 @@ static_assert(sizeof(struct varia_begin) == 16);
 
 /* The first piece of an access. */
 struct varia_segment {
-	/* Bytes in the piece; 0 only when none was asked for. */
+	/*
+	 * Bytes in the piece, at most VARIA_COPY_CHUNK if they are to be copied; 0 only when
+	 * none was asked for.
+	 */
 	u64 len;
 	/* Host-physical address, for VARIA_SEGMENT_MEMORY. */
 	u64 at;
@@ -184,8 +215,14 @@ struct varia_wait {
 	u32 has_deadline;
 	/* Whether the deadline has been moved: 0 or 1. */
 	u32 extended;
+	/* How long to sleep before the next look, for VARIA_READY_SLEEP. */
+	u64 sleep_ms;
+	/* Whether it has slept: 0 or 1. */
+	u32 slept;
+	/* Zero. */
+	u32 reserved;
 };
-static_assert(sizeof(struct varia_wait) == 16);
+static_assert(sizeof(struct varia_wait) == 32);
 
 /* What was sampled in the present lock hold. */
 struct varia_sample {
@@ -193,10 +230,18 @@ struct varia_sample {
 	u64 now;
 	/* Whether memory is enabled and the device is in D0: 0 or 1. */
 	u32 memory_enabled;
+	/* Whether the device is suspended by runtime PM, and nobody may resume it: 0 or 1. */
+	u32 suspended;
+	/* Whether the operation's process is being killed: 0 or 1. */
+	u32 killed;
+	/* Whether somebody may use the device already: 0 or 1. */
+	u32 in_use;
+	/* Whether somebody holds memory_lock: 0 or 1. */
+	u32 locked;
 	/* Zero. */
 	u32 reserved;
 };
-static_assert(sizeof(struct varia_sample) == 16);
+static_assert(sizeof(struct varia_sample) == 32);
 
 /* A register to read: a little-endian u32. */
 struct varia_register {
@@ -213,12 +258,10 @@ static_assert(sizeof(struct varia_register) == 16);
 struct varia_look {
 	/* The resets that it has seen. */
 	u64 generation;
-	/* How long to sleep, for VARIA_READY_SLEEP. */
-	u64 sleep_ms;
 	/* What to read, in this order. */
 	struct varia_register registers[2];
 };
-static_assert(sizeof(struct varia_look) == 48);
+static_assert(sizeof(struct varia_look) == 40);
 
 /* How an accepted mapping is made. */
 struct varia_mapping {
@@ -239,10 +282,8 @@ struct varia_fault {
 	u64 end;
 	/* Offset in the region, in bytes, that start maps. */
 	u64 offset;
-	/* Log2 of the base page size. */
-	u32 page_shift;
 	/* Log2 of the pages to map at once. */
-	u32 order;
+	u64 order;
 };
 static_assert(sizeof(struct varia_fault) == 40);
 
@@ -254,10 +295,11 @@ int varia_probe(u32 variant, const struct varia_answer *answers, u32 count, cons
 
 /*
  * Whether the device is served: VARIA_OUTCOME_*, or a negative errno with which the probe
- * fails. `waited` is how the first wait for readiness ended: 0 or a negative errno. If the
- * device is not served, `text` says why and what to do, in `len` bytes with a NUL.
+ * fails. `waited` is how the first wait for readiness ended: 0 or a negative errno. `ram`
+ * has a bit for each region index whose memory the kernel uses as RAM. If the device is not
+ * served, `text` says why and what to do, in `len` bytes with a NUL.
  */
-int varia_outcome(const struct varia_state *state, int waited, u8 *text, u32 len);
+int varia_outcome(const struct varia_state *state, int waited, u32 ram, u8 *text, u32 len);
 
 /* Whether open fails unless BAR0 can be mapped: 0 or 1. */
 int varia_needs_bar0(const struct varia_state *state);
@@ -275,7 +317,7 @@ void varia_reset_requested(const struct varia_state *state);
 void varia_reset_done(const struct varia_state *state);
 
 /* What stands behind a region index: VARIA_REGION_*, and the region if it is memory. */
-int varia_region(const struct varia_state *state, u32 index, u32 page, struct varia_region *out);
+int varia_region(const struct varia_state *state, u32 index, struct varia_region *out);
 
 /* Starts a read or write of `count` bytes at `offset` of a region of memory. */
 int varia_begin(const struct varia_state *state, u32 index, u32 way, u64 offset, u64 count, struct varia_begin *out);
@@ -288,6 +330,12 @@ u64 varia_width(u64 at, u64 len);
 
 /* The first piece of an access to `len` (at least 1) bytes at `offset`, and its owner. */
 int varia_config_piece(const struct varia_state *state, u32 way, u64 offset, u64 len, struct varia_piece *out);
+
+/*
+ * Counts a write of `len` bytes of configuration space that ends after `done`, or with a
+ * negative errno, in `pieces` pieces.
+ */
+void varia_config_written(const struct varia_state *state, u64 len, s64 done, u32 pieces);
 
 /* Fills in those of the `len` bytes at `offset` that the variant owns. */
 int varia_config_load(const struct varia_state *state, u64 offset, u8 *out, u32 len);
@@ -302,7 +350,7 @@ int varia_looks_at_bar0(const struct varia_state *state);
 int varia_ready_before(const struct varia_state *state, struct varia_wait *wait, const struct varia_sample *sample, struct varia_look *look);
 
 /* After a look, with the values in its registers: VARIA_READY or VARIA_READY_SLEEP. */
-int varia_ready_after(const struct varia_state *state, struct varia_wait *wait, const struct varia_sample *sample, struct varia_look *look);
+int varia_ready_after(const struct varia_state *state, struct varia_wait *wait, const struct varia_sample *sample, const struct varia_look *look);
 
 /* Whether `len` bytes at `offset` of a region of memory may be mapped, and how. */
 int varia_mmap(const struct varia_state *state, u32 index, u64 offset, u64 len, u32 copy_on_write, struct varia_mapping *out);
@@ -310,7 +358,22 @@ int varia_mmap(const struct varia_state *state, u32 index, u64 offset, u64 len, 
 /* What backs a fault: VARIA_FAULT_*, and the first page frame to insert. */
 int varia_fault(const struct varia_state *state, u32 index, const struct varia_fault *request, u64 *frame);
 
-/* How many bytes from the start of a mapping of `offset` onwards a page frame is mapped. */
-int varia_locate(const struct varia_state *state, u32 index, u32 page, u64 frame, u64 offset, u64 *out);
+/*
+ * How many bytes from the start of a mapping of `len` bytes at `offset` of a region a page
+ * frame that has failed is mapped. It is remembered. Atomic context.
+ */
+int varia_locate(const struct varia_state *state, u32 index, u64 frame, u64 offset, u64 len, u64 *out);
+
+/* Counts something that C has done: VARIA_COUNT_*. */
+void varia_count(const struct varia_state *state, u32 counter);
+
+/* The name of debugfs file number `file`, with a NUL, or -ENOENT when there are no more. */
+int varia_file(u32 file, u8 *name, u32 len);
+
+/*
+ * One line of a debugfs file, with a NUL: 1, or 0 when there are no more. `cursor` begins
+ * at 0 and is moved.
+ */
+int varia_line(const struct varia_state *state, u32 file, u64 *cursor, u8 *text, u32 len);
 
 #endif /* VARIA_ABI_H */

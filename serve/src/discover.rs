@@ -25,6 +25,11 @@ pub fn answer(device: &dyn Device, question: Question) -> Answer {
             let register = ConfigRegister::new(at, Width::Word).ok_or(Errno::EINVAL)?;
             device.config_read(register).map(u64::from)
         }
+        Question::BarSize(index) => u8::try_from(index)
+            .ok()
+            .and_then(|index| device.bar(index))
+            .map(|bar| bar.size)
+            .ok_or(Errno::ENOENT),
     }
 }
 

@@ -96,6 +96,11 @@ pub trait Variant {
         sample: Sample,
     ) -> After;
 
+    /// What is known of the device's readiness; `None` where it is always ready.
+    fn readiness(&self) -> Option<ready::Status> {
+        None
+    }
+
     /// The device was opened: a new user starts with fresh state.
     fn opened(&self);
 

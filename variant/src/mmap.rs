@@ -115,15 +115,17 @@ impl MemoryRegion {
         Fault::Insert(request.page.frame(at))
     }
 
-    /// How many bytes from the start of a mapping, which maps the region from `offset` on, a page
-    /// frame of the region lies; for a page that has failed.
+    /// How many bytes from the start of a mapping, which maps `len` bytes of the region from
+    /// `offset` on, a page frame of the region lies; for a page that has failed.
     ///
-    /// `EFAULT` when the frame is not among the region's whole pages, or before the mapping.
+    /// `EFAULT` when the frame is not among the region's whole pages, or not in the mapping: the
+    /// kernel kills whoever is said to map a failed page (poison-in-mapping).
     pub const fn locate(
         &self,
         page: PageShift,
         frame: PageFrame,
         offset: u64,
+        len: u64,
     ) -> Result<u64, Errno> {
         let Some(index) = frame.0.checked_sub(page.frame(self.base()).0) else {
             return Err(Errno::EFAULT);
@@ -132,8 +134,8 @@ impl MemoryRegion {
             return Err(Errno::EFAULT);
         }
         match (index * page.size()).checked_sub(offset) {
-            Some(bytes) => Ok(bytes),
-            None => Err(Errno::EFAULT),
+            Some(bytes) if bytes < len => Ok(bytes),
+            _ => Err(Errno::EFAULT),
         }
     }
 }
@@ -296,7 +298,8 @@ mod tests {
     #[test]
     fn a_failed_page_is_located_in_the_mappings_that_reach_it() {
         let region = region(0x4000_0000, 3 * MIB + 100, MemoryType::Cached);
-        let locate = |frame, offset| region.locate(PageShift::KIB_4, PageFrame(frame), offset);
+        let locate =
+            |frame, offset| region.locate(PageShift::KIB_4, PageFrame(frame), offset, 4 * MIB);
         assert_eq!(locate(0x40000, 0), Ok(0));
         assert_eq!(locate(0x40003, 0x1000), Ok(0x2000));
         assert_eq!(locate(0x40003, 0x3000), Ok(0));
@@ -305,5 +308,14 @@ mod tests {
         assert_eq!(locate(0x40300, 0), Err(Errno::EFAULT));
         assert_eq!(locate(u64::MAX, 0), Err(Errno::EFAULT));
         assert_eq!(locate(0x40003, 0x4000), Err(Errno::EFAULT));
+    }
+
+    #[test]
+    fn poison_in_mapping() {
+        let region = region(0x4000_0000, 3 * MIB, MemoryType::Cached);
+        let locate = |frame, len| region.locate(PageShift::KIB_4, PageFrame(frame), 0x2000, len);
+        assert_eq!(locate(0x40005, 0x4000), Ok(0x3000));
+        assert_eq!(locate(0x40006, 0x4000), Err(Errno::EFAULT));
+        assert_eq!(locate(0x402ff, 0x4000), Err(Errno::EFAULT));
     }
 }

@@ -27,6 +27,8 @@ pub enum Question {
         /// Bytes from the start of the capability.
         offset: u16,
     },
+    /// Bytes in a physical BAR of memory, by its region index; `ENOENT` when there is none.
+    BarSize(u32),
 }
 
 /// The most questions that a variant asks; runtimes keep their answers in a fixed array.
@@ -107,6 +109,21 @@ pub enum Refusal {
         /// Bytes to cover.
         length: u64,
     },
+    /// The kernel uses the addresses as its own memory (`EBUSY`).
+    SystemRam {
+        /// The region's base in bytes.
+        base: u64,
+        /// Bytes in the region.
+        length: u64,
+    },
+    /// The physical BAR0 is too small for the registers that tell readiness (`ENXIO`), or there
+    /// is none (`ENOMEM`).
+    Bar0TooSmall {
+        /// Bytes there are; 0 is none.
+        size: u64,
+        /// Bytes up to the end of the last register.
+        least: u64,
+    },
 }
 
 impl Refusal {
@@ -117,6 +134,10 @@ impl Refusal {
                 Errno::EOVERFLOW
             }
             Self::NothingUsable { .. } | Self::BaseNotPageAligned { .. } => Errno::EINVAL,
+            Self::SystemRam { .. } => Errno::EBUSY,
+            // What the original's failed mapping gives.
+            Self::Bar0TooSmall { size: 0, .. } => Errno::ENOMEM,
+            Self::Bar0TooSmall { .. } => Errno::ENXIO,
         }
     }
 }
@@ -173,6 +194,21 @@ impl fmt::Display for Refusal {
                 f,
                 "memory of {length:#x} bytes needs a BAR above 1 TiB, which VFIO can't \
                  address; the host's firmware has to give another memory size"
+            ),
+            Self::SystemRam { base, length } => write!(
+                f,
+                "memory of {length:#x} bytes at {base:#x} overlaps what the kernel uses as its \
+                 own RAM; take it offline first, or have the host's firmware give another memory \
+                 base"
+            ),
+            Self::Bar0TooSmall { size: 0, .. } => f.write_str(
+                "it has no BAR0 with the registers that tell when it is ready; rescan the bus, or \
+                 reset the host",
+            ),
+            Self::Bar0TooSmall { size, least } => write!(
+                f,
+                "BAR0 has {size:#x} bytes and its readiness registers end at {least:#x}; check \
+                 that the function is a GPU of this driver"
             ),
         }
     }

@@ -79,6 +79,17 @@ pub enum After {
     Failed(Errno),
 }
 
+/// What is known of a device's readiness, to be shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// How readiness is found out, in a word.
+    pub method: &'static str,
+    /// Resets so far, and one for the device's start.
+    pub reset: Generation,
+    /// The newest of them after which the device was found ready; 0 is none.
+    pub ready: Generation,
+}
+
 /// How often the device was reset, and which reset it is known to be ready after.
 #[derive(Debug)]
 pub struct Generations {
@@ -109,6 +120,11 @@ impl Generations {
     /// Begins a look; load this before any register is read.
     pub fn look(&self) -> Generation {
         Generation(self.reset.load(Ordering::Acquire))
+    }
+
+    /// The newest generation that was found ready.
+    pub fn newest_ready(&self) -> Generation {
+        Generation(self.ready.load(Ordering::Acquire))
     }
 
     /// A look that began at `generation` found the device ready.

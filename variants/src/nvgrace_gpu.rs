@@ -119,6 +119,7 @@ impl Probe for NvgraceGpu {
             id: nvidia::dvsec::ID,
             offset: nvidia::dvsec::BITMAP,
         },
+        Question::BarSize(RegionIndex::BAR0.0),
     ];
 
     fn probe(answers: &[Answer], environment: Environment) -> Self {
@@ -126,7 +127,15 @@ impl Probe for NvgraceGpu {
         let cxl_dvsec = answer(2).ok().and_then(|offset| u16::try_from(offset).ok());
         let bitmap = answer(3).unwrap_or(0);
         let mig_bug = bitmap & u64::from(nvidia::dvsec::MIG_SUPPORTED_WITH_CACHED_RESMEM) == 0;
+        let method = Method::choose(cxl_dvsec);
+        let bar0 = answer(4).unwrap_or(0);
         let plan = match memory(answer(0), answer(1)) {
+            _ if method == Method::Bar0 && bar0 < nvidia::bar0::MIN_LEN => {
+                Plan::Fail(Refusal::Bar0TooSmall {
+                    size: bar0,
+                    least: nvidia::bar0::MIN_LEN,
+                })
+            }
             Err(reason) => Plan::Decline(reason),
             Ok((base, size)) => match Layout::new(base, size, mig_bug, environment.page) {
                 Ok(layout) => Plan::Serve(Served::new(layout)),
@@ -135,7 +144,7 @@ impl Probe for NvgraceGpu {
         };
         Self {
             plan,
-            readiness: Readiness::new(Method::choose(cxl_dvsec)),
+            readiness: Readiness::new(method),
             honour_memory_enable: environment.honour_memory_enable,
         }
     }
@@ -195,6 +204,10 @@ impl Variant for NvgraceGpu {
     }
 
     fn ready_before(&self, wait: &mut Wait, sample: Sample) -> Before {
+        // Nobody waits for a device that is refused anyway.
+        if matches!(self.plan, Plan::Fail(_)) {
+            return Before::Ready;
+        }
         if self.honour_memory_enable && !sample.memory_enabled {
             return Before::Failed(Errno::EIO);
         }
@@ -209,6 +222,10 @@ impl Variant for NvgraceGpu {
         sample: Sample,
     ) -> After {
         self.readiness.after(wait, generation, values, sample)
+    }
+
+    fn readiness(&self) -> Option<vocabulary::Status> {
+        Some(self.readiness.status())
     }
 
     fn opened(&self) {

@@ -5,7 +5,8 @@ use core::fmt;
 use varia_spec::{Errno, nvidia, vfio::RegionIndex};
 use varia_variant::{
     After, Answer, Before, ConfigPiece, Direction, Environment, Generation, Outcome, Probe,
-    Question, Region, Sample, Variant, Wait, ready::MAX_REGISTERS,
+    Question, Region, Sample, Variant, Wait,
+    ready::{MAX_REGISTERS, Status},
 };
 
 use crate::nvgrace_gpu::NvgraceGpu;
@@ -105,6 +106,10 @@ impl Variant for AnyVariant {
         sample: Sample,
     ) -> After {
         dispatch!(self, v => v.ready_after(wait, generation, values, sample))
+    }
+
+    fn readiness(&self) -> Option<Status> {
+        dispatch!(self, v => v.readiness())
     }
 
     fn opened(&self) {

@@ -24,7 +24,7 @@ macro_rules! c_integers {
 }
 
 #[cfg(test)]
-c_integers!(u8 => "u8", u16 => "u16", u32 => "u32", u64 => "u64", i32 => "int");
+c_integers!(u8 => "u8", u16 => "u16", u32 => "u32", u64 => "u64", i32 => "int", i64 => "s64");
 
 #[cfg(test)]
 impl<T: CType, const N: usize> CType for [T; N] {

@@ -6,21 +6,22 @@ use varia_variant::{HostPhys, SegmentKind, memory::natural_width};
 
 use crate::{
     abi::c_functions,
-    state::{self, direction, memory, memory_type, page_shift, result, write},
+    counters::Counter,
+    state::{self, direction, memory, memory_type, result, write},
     types::{
-        Begin, REGION_BASE, REGION_MEMORY, Region, SEGMENT_DROP, SEGMENT_MEMORY, SEGMENT_ONES,
-        Segment, State,
+        Begin, COPY_CHUNK, REGION_BASE, REGION_MEMORY, Region, SEGMENT_DROP, SEGMENT_MEMORY,
+        SEGMENT_ONES, Segment, State,
     },
 };
 
 c_functions! {
     /// What stands behind a region index: VARIA_REGION_*, and the region if it is memory.
-    fn varia_region(state: *const State, index: u32, page: u32, out: *mut Region) -> i32 {
+    fn varia_region(state: *const State, index: u32, out: *mut Region) -> i32 {
         // SAFETY: by the contract of all functions.
-        let region = unsafe { state::variant(state) }
+        let region = unsafe { state::instance(state) }
             .ok()
-            .and_then(|variant| memory(variant, index));
-        let (Some(region), Ok(page)) = (region, page_shift(page)) else {
+            .and_then(|instance| Some((memory(&instance.variant, index)?, instance.page)));
+        let Some((region, page)) = region else {
             return REGION_BASE;
         };
         // SAFETY: `out` by the contract of all functions.
@@ -41,11 +42,15 @@ c_functions! {
     ) -> i32 {
         result((|| {
             // SAFETY: by the contract of all functions.
-            let variant = unsafe { state::variant(state) }?;
-            let region = memory(variant, index).ok_or(Errno::ENXIO)?;
+            let instance = unsafe { state::instance(state) }?;
+            let region = memory(&instance.variant, index).ok_or(Errno::ENXIO)?;
             match region.begin(direction(way)?, offset, count) {
-                varia_variant::Begin::Refuse(errno) => Err(errno),
+                varia_variant::Begin::Refuse(errno) => {
+                    instance.counters.add(Counter::AccessesRefused);
+                    Err(errno)
+                }
                 varia_variant::Begin::Serve { count, needs_ready } => {
+                    instance.counters.add(Counter::Accesses);
                     let begin = Begin {
                         count,
                         needs_ready: u32::from(needs_ready),
@@ -77,7 +82,11 @@ c_functions! {
                 SegmentKind::Ones => (SEGMENT_ONES, 0, 0),
                 SegmentKind::Drop => (SEGMENT_DROP, 0, 0),
             };
-            let segment = Segment { len: piece.len, at, kind, memory };
+            let len = match piece.kind {
+                SegmentKind::Drop => piece.len,
+                _ => piece.len.min(COPY_CHUNK as u64),
+            };
+            let segment = Segment { len, at, kind, memory };
             // SAFETY: `out` by the contract of all functions.
             unsafe { write(out, segment) }
         })())

@@ -8,6 +8,7 @@ use varia_variant::{ConfigOwner, Variant};
 
 use crate::{
     abi::c_functions,
+    counters::Counter,
     state::{self, direction, result, write},
     types::{CONFIG_CHUNK, OWNER_BASE, OWNER_BOTH, OWNER_KEEP, Piece, State},
 };
@@ -35,6 +36,22 @@ c_functions! {
             // SAFETY: `out` by the contract of all functions.
             unsafe { write(out, piece) }
         })())
+    }
+
+    /// Counts a write of `len` bytes of configuration space that ends after `done`, or with a
+    /// negative errno, in `pieces` pieces.
+    fn varia_config_written(state: *const State, len: u64, done: i64, pieces: u32) {
+        // SAFETY: by the contract of all functions.
+        let Ok(instance) = (unsafe { state::instance(state) }) else {
+            return;
+        };
+        instance.counters.add(Counter::ConfigWrites);
+        if pieces > 1 {
+            instance.counters.add(Counter::ConfigSplits);
+        }
+        if u64::try_from(done) != Ok(len) {
+            instance.counters.add(Counter::ConfigShort);
+        }
     }
 
     /// Fills in those of the `len` bytes at `offset` that the variant owns.

@@ -3,7 +3,7 @@
 
 use std::{env, fs, path::PathBuf};
 
-use crate::{access, config, mapping, probe, ready, types};
+use crate::{access, config, counters, mapping, probe, ready, show, types};
 
 fn render() -> String {
     let mut text = String::from(
@@ -26,6 +26,8 @@ fn render() -> String {
         config::prototypes(),
         ready::prototypes(),
         mapping::prototypes(),
+        counters::prototypes(),
+        show::prototypes(),
     ] {
         text += "\n";
         text += &prototypes.join("\n");

@@ -9,6 +9,7 @@
 //! - [`types`]: what crosses the border: integers, and structs of integers without padding.
 //! - [`state`]: the variant's state in storage that C provides, and which variant a number names.
 //! - [`probe`], [`access`], [`config`], [`ready`], [`mapping`]: the functions.
+//! - [`counters`], `poison`, [`show`]: what has happened, and how debugfs shows it.
 //! - [`text`]: why a probe was declined or failed, without `core::fmt`, which could panic.
 //!
 //! No panic is reachable: the panic handler names a symbol that nothing defines, and the build
@@ -18,9 +19,12 @@
 pub mod abi;
 pub mod access;
 pub mod config;
+pub mod counters;
 pub mod mapping;
+mod poison;
 pub mod probe;
 pub mod ready;
+pub mod show;
 pub mod state;
 pub mod text;
 pub mod types;

@@ -6,9 +6,52 @@ use varia_variant::{FaultRequest, MmapRequest, PageFrame};
 
 use crate::{
     abi::c_functions,
-    state::{self, memory, memory_type, page_shift, read, result, value, write},
+    counters::{self, Counter},
+    poison::{Page, Reported},
+    state::{self, Instance, memory, memory_type, read, result, value, write},
     types::{FAULT_FALLBACK, FAULT_INSERT, FAULT_SIGBUS, Fault, Mapping, State},
 };
+
+fn fault(instance: &Instance, index: u32, request: Fault) -> varia_variant::Fault {
+    let Some(region) = memory(&instance.variant, index) else {
+        return varia_variant::Fault::Sigbus;
+    };
+    let Ok(order) = u32::try_from(request.order) else {
+        return varia_variant::Fault::Fallback;
+    };
+    region.fault(FaultRequest {
+        page: instance.page,
+        order,
+        address: request.address,
+        start: request.start,
+        end: request.end,
+        offset: request.offset,
+    })
+}
+
+/// Where a mapping of `len` bytes from `offset` on shows a failed page, which is remembered.
+fn locate(
+    instance: &Instance,
+    index: u32,
+    frame: PageFrame,
+    offset: u64,
+    len: u64,
+) -> Result<u64, Errno> {
+    let counters = &instance.counters;
+    counters.add(Counter::PoisonQuestions);
+    let region = memory(&instance.variant, index).ok_or(Errno::EINVAL)?;
+    let bytes = region.locate(instance.page, frame, offset, len)?;
+    counters.add(Counter::PoisonFound);
+    let number = offset.saturating_add(bytes) >> instance.page.get();
+    if let Some(page) = Page::new(index, number) {
+        match instance.poison.report(page) {
+            Reported::New => counters.add(Counter::PoisonEntries),
+            Reported::Overflow => counters.add(Counter::PoisonOverflow),
+            Reported::Known => {}
+        }
+    }
+    Ok(bytes)
+}
 
 c_functions! {
     /// Whether `len` bytes at `offset` of a region of memory may be mapped, and how.
@@ -22,13 +65,18 @@ c_functions! {
     ) -> i32 {
         result((|| {
             // SAFETY: by the contract of all functions.
-            let variant = unsafe { state::variant(state) }?;
-            let region = memory(variant, index).ok_or(Errno::ENXIO)?;
+            let instance = unsafe { state::instance(state) }?;
+            let region = memory(&instance.variant, index).ok_or(Errno::ENXIO)?;
             let mapping = region.mmap(MmapRequest {
                 offset,
                 len,
                 copy_on_write: copy_on_write != 0,
-            })?;
+            });
+            instance.counters.add(match mapping {
+                Ok(_) => Counter::Mmaps,
+                Err(_) => Counter::MmapsRefused,
+            });
+            let mapping = mapping?;
             let mapping = Mapping {
                 memory: memory_type(mapping.memory),
                 allow_uncached: u32::from(mapping.allow_uncached),
@@ -47,46 +95,40 @@ c_functions! {
     ) -> i32 {
         value((|| {
             // SAFETY: by the contract of all functions.
-            let variant = unsafe { state::variant(state) }?;
+            let instance = unsafe { state::instance(state) }?;
             // SAFETY: by the contract of all functions.
             let request = unsafe { read(request) }?;
-            let Some(region) = memory(variant, index) else {
-                return Ok(FAULT_SIGBUS);
-            };
-            let fault = region.fault(FaultRequest {
-                page: page_shift(request.page_shift)?,
-                order: request.order,
-                address: request.address,
-                start: request.start,
-                end: request.end,
-                offset: request.offset,
-            });
-            match fault {
+            instance.counters.add(Counter::Faults);
+            let answer = match fault(instance, index, request) {
                 varia_variant::Fault::Insert(first) => {
                     // SAFETY: `frame` by the contract of all functions.
                     unsafe { write(frame, first.0) }?;
-                    Ok(FAULT_INSERT)
+                    FAULT_INSERT
                 }
-                varia_variant::Fault::Fallback => Ok(FAULT_FALLBACK),
-                varia_variant::Fault::Sigbus => Ok(FAULT_SIGBUS),
+                varia_variant::Fault::Fallback => FAULT_FALLBACK,
+                varia_variant::Fault::Sigbus => FAULT_SIGBUS,
+            };
+            if let Some(counter) = counters::of_fault(answer) {
+                instance.counters.add(counter);
             }
+            Ok(answer)
         })())
     }
 
-    /// How many bytes from the start of a mapping of `offset` onwards a page frame is mapped.
+    /// How many bytes from the start of a mapping of `len` bytes at `offset` of a region a page
+    /// frame that has failed is mapped. It is remembered. Atomic context.
     fn varia_locate(
         state: *const State,
         index: u32,
-        page: u32,
         frame: u64,
         offset: u64,
+        len: u64,
         out: *mut u64,
     ) -> i32 {
         result((|| {
             // SAFETY: by the contract of all functions.
-            let variant = unsafe { state::variant(state) }?;
-            let region = memory(variant, index).ok_or(Errno::EINVAL)?;
-            let bytes = region.locate(page_shift(page)?, PageFrame(frame), offset)?;
+            let instance = unsafe { state::instance(state) }?;
+            let bytes = locate(instance, index, PageFrame(frame), offset, len)?;
             // SAFETY: `out` by the contract of all functions.
             unsafe { write(out, bytes) }
         })())

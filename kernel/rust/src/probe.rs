@@ -5,14 +5,18 @@ use core::{array, slice};
 
 use varia_spec::Errno;
 use varia_variant::{self as variant, Variant};
+use varia_variants::AnyVariant;
 
 use crate::{
     abi::c_functions,
+    counters::Counter,
+    show,
     state::{self, page_shift, read, result, value, write},
     text::Text,
     types::{
         Answer, Environment, MAX_QUESTIONS, NAME_LEN, OUTCOME_DECLINE, OUTCOME_SERVE,
-        QUESTION_DVSEC_OFFSET, QUESTION_DVSEC_WORD, QUESTION_PROPERTY, Question, State,
+        QUESTION_BAR_SIZE, QUESTION_DVSEC_OFFSET, QUESTION_DVSEC_WORD, QUESTION_PROPERTY, Question,
+        State,
     },
 };
 
@@ -28,14 +32,15 @@ fn question(question: &variant::Question) -> Question {
         }
         variant::Question::DvsecOffset { vendor, id } => (QUESTION_DVSEC_OFFSET, vendor, id, 0),
         variant::Question::DvsecWord { vendor, id, offset } => {
-            (QUESTION_DVSEC_WORD, vendor, id, offset)
+            (QUESTION_DVSEC_WORD, vendor, id, offset.into())
         }
+        variant::Question::BarSize(index) => (QUESTION_BAR_SIZE, 0, 0, index.into()),
     };
     Question {
         kind,
         vendor,
         id,
-        offset: u64::from(offset),
+        offset,
         name,
     }
 }
@@ -49,9 +54,25 @@ fn answer(answer: &Answer) -> variant::Answer {
     }
 }
 
+/// The first region whose memory the kernel uses as RAM, by a bit for each index.
+fn in_ram(variant: &AnyVariant, ram: u32) -> Option<variant::Refusal> {
+    let index = (ram != 0).then(|| ram.trailing_zeros())?;
+    let region = state::memory(variant, index)?;
+    Some(variant::Refusal::SystemRam {
+        base: region.base().0,
+        length: region.length(),
+    })
+}
+
 /// `OUTCOME_*` or the errno, and the reason.
-fn outcome(variant: &impl Variant) -> (Result<i32, Errno>, Text) {
-    match variant.outcome() {
+fn outcome(variant: &AnyVariant, ram: u32) -> (Result<i32, Errno>, Text) {
+    let outcome = match variant.outcome() {
+        variant::Outcome::Serve => {
+            in_ram(variant, ram).map_or(variant::Outcome::Serve, variant::Outcome::Fail)
+        }
+        other => other,
+    };
+    match outcome {
         variant::Outcome::Serve => (Ok(OUTCOME_SERVE), Text::new()),
         variant::Outcome::Decline(reason) => (Ok(OUTCOME_DECLINE), Text::new().decline(&reason)),
         variant::Outcome::Fail(refusal) => (Err(refusal.errno()), Text::new().refusal(&refusal)),
@@ -93,32 +114,36 @@ c_functions! {
             });
             // SAFETY: `environment` by the contract of all functions.
             let environment = unsafe { read(environment) }?;
+            let page = page_shift(environment.page_shift)?;
             let built = state::build(variant, all.get(..count).unwrap_or(&all), variant::Environment {
-                page: page_shift(environment.page_shift)?,
+                page,
                 honour_memory_enable: environment.honour_memory_enable != 0,
             })?;
             // SAFETY: `out` by the contract of all functions; nobody knows the state yet.
-            unsafe { state::store(out, built) }
+            unsafe { state::store(out, built, page) }
         })())
     }
 
     /// Whether the device is served: VARIA_OUTCOME_*, or a negative errno with which the probe
-    /// fails. `waited` is how the first wait for readiness ended: 0 or a negative errno. If the
-    /// device is not served, `text` says why and what to do, in `len` bytes with a NUL.
-    fn varia_outcome(state: *const State, waited: i32, text: *mut u8, len: u32) -> i32 {
+    /// fails. `waited` is how the first wait for readiness ended: 0 or a negative errno. `ram`
+    /// has a bit for each region index whose memory the kernel uses as RAM. If the device is not
+    /// served, `text` says why and what to do, in `len` bytes with a NUL.
+    fn varia_outcome(
+        state: *const State,
+        waited: i32,
+        ram: u32,
+        text: *mut u8,
+        len: u32,
+    ) -> i32 {
         value((|| {
             // SAFETY: by the contract of all functions.
             let variant = unsafe { state::variant(state) }?;
-            let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
-            if text.is_null() || len == 0 {
-                return Err(Errno::EINVAL);
-            }
             let (verdict, reason) = match waited.checked_neg().and_then(Errno::new) {
                 Some(errno) => (Err(errno), Text::new().not_ready(errno)),
-                None => outcome(variant),
+                None => outcome(variant, ram),
             };
-            // SAFETY: not null; `len` bytes of the caller's own, by the contract of all functions.
-            reason.copy_to(unsafe { slice::from_raw_parts_mut(text, len) });
+            // SAFETY: `text` by the contract of all functions.
+            unsafe { show::copy(reason, text, len) }?;
             verdict
         })())
     }
@@ -138,24 +163,27 @@ c_functions! {
     /// The device was opened.
     fn varia_opened(state: *const State) {
         // SAFETY: by the contract of all functions.
-        if let Ok(variant) = unsafe { state::variant(state) } {
-            variant.opened();
+        if let Ok(instance) = unsafe { state::instance(state) } {
+            instance.counters.add(Counter::Opens);
+            instance.variant.opened();
         }
     }
 
     /// VFIO_DEVICE_RESET is about to be carried out, and may still fail.
     fn varia_reset_requested(state: *const State) {
         // SAFETY: by the contract of all functions.
-        if let Ok(variant) = unsafe { state::variant(state) } {
-            variant.reset_requested();
+        if let Ok(instance) = unsafe { state::instance(state) } {
+            instance.counters.add(Counter::ResetsRequested);
+            instance.variant.reset_requested();
         }
     }
 
     /// The device has been reset, by whatever means.
     fn varia_reset_done(state: *const State) {
         // SAFETY: by the contract of all functions.
-        if let Ok(variant) = unsafe { state::variant(state) } {
-            variant.reset_done();
+        if let Ok(instance) = unsafe { state::instance(state) } {
+            instance.counters.add(Counter::Resets);
+            instance.variant.reset_done();
         }
     }
 }

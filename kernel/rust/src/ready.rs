@@ -6,7 +6,8 @@ use varia_variant::{self as variant, After, Before, Generation, Millis, Monotoni
 
 use crate::{
     abi::c_functions,
-    state::{self, read, value, write},
+    counters::{Counter, Counters},
+    state::{self, Instance, read, value, write},
     types::{
         Look, MAX_REGISTERS, READY, READY_LOOK, READY_SLEEP, REGISTER_BAR0, REGISTER_CONFIG,
         REGISTER_NONE, Register, Sample, State, Wait,
@@ -20,12 +21,11 @@ fn from_c(wait: Wait) -> variant::Wait {
     }
 }
 
-fn to_c(wait: variant::Wait) -> Wait {
-    Wait {
-        deadline: wait.deadline.map_or(0, |deadline| deadline.0),
-        has_deadline: u32::from(wait.deadline.is_some()),
-        extended: u32::from(wait.extended),
-    }
+/// Carries the variant's part of a wait back to C's.
+fn to_c(wait: &mut Wait, now: variant::Wait) {
+    wait.deadline = now.deadline.map_or(0, |deadline| deadline.0);
+    wait.has_deadline = u32::from(now.deadline.is_some());
+    wait.extended = u32::from(now.extended);
 }
 
 fn sampled(sample: Sample) -> variant::Sample {
@@ -48,6 +48,99 @@ fn register(register: Option<variant::Register>) -> Register {
     }
 }
 
+/// What keeps an operation from looking at all.
+fn obstacle(sample: Sample) -> Option<Errno> {
+    if sample.killed != 0 {
+        Some(Errno::EINTR)
+    } else if sample.suspended != 0 {
+        Some(Errno::EIO)
+    } else {
+        None
+    }
+}
+
+/// Counts how a look ends, and the wait with it if the operation has slept.
+fn ended(counters: &Counters, wait: &mut Wait, sample: Sample, answer: Result<i32, Errno>) {
+    match answer {
+        Ok(READY_SLEEP) => {
+            if wait.slept == 0 {
+                counters.add(Counter::Waits);
+            }
+            wait.slept = 1;
+            return;
+        }
+        Ok(READY) if sample.in_use != 0 => counters.add(Counter::Holds),
+        _ => {}
+    }
+    if wait.slept != 0 {
+        wait.slept = 0;
+        counters.add(match answer {
+            Ok(_) => Counter::WaitsReady,
+            Err(Errno::ETIME) => Counter::WaitsTimedOut,
+            Err(Errno::EINTR) => Counter::WaitsKilled,
+            Err(_) => Counter::WaitsFailed,
+        });
+    }
+}
+
+fn before(
+    instance: &Instance,
+    wait: &mut Wait,
+    sample: Sample,
+) -> (Result<i32, Errno>, Option<Look>) {
+    let counters = &instance.counters;
+    let mut now = from_c(*wait);
+    let before = match obstacle(sample) {
+        Some(errno) => Before::Failed(errno),
+        None => instance.variant.ready_before(&mut now, sampled(sample)),
+    };
+    to_c(wait, now);
+    let answer = match before {
+        Before::Look {
+            generation,
+            registers,
+        } => {
+            counters.add(Counter::Looks);
+            if sample.in_use != 0 && sample.locked == 0 {
+                counters.add(Counter::LooksUnlocked);
+            }
+            let look = Look {
+                generation: generation.0,
+                registers: registers.map(register),
+            };
+            return (Ok(READY_LOOK), Some(look));
+        }
+        Before::Ready => Ok(READY),
+        Before::Failed(errno) => Err(errno),
+    };
+    ended(counters, wait, sample, answer);
+    (answer, None)
+}
+
+fn after(instance: &Instance, wait: &mut Wait, sample: Sample, look: Look) -> Result<i32, Errno> {
+    let counters = &instance.counters;
+    let mut now = from_c(*wait);
+    let values: [u32; MAX_REGISTERS] = look.registers.map(|register| register.value);
+    let generation = Generation(look.generation);
+    let after = instance
+        .variant
+        .ready_after(&mut now, generation, values, sampled(sample));
+    to_c(wait, now);
+    let answer = match after {
+        After::Ready => Ok(READY),
+        After::Failed(errno) => Err(errno),
+        After::Sleep(Millis(sleep)) => {
+            if sleep == 0 {
+                counters.add(Counter::LooksRaced);
+            }
+            wait.sleep_ms = sleep;
+            Ok(READY_SLEEP)
+        }
+    };
+    ended(counters, wait, sample, answer);
+    answer
+}
+
 c_functions! {
     /// Whether the next look at readiness reads BAR0: 0 or 1.
     fn varia_looks_at_bar0(state: *const State) -> i32 {
@@ -68,28 +161,17 @@ c_functions! {
     ) -> i32 {
         value((|| {
             // SAFETY: by the contract of all functions.
-            let variant = unsafe { state::variant(state) }?;
+            let instance = unsafe { state::instance(state) }?;
             // SAFETY: by the contract of all functions.
-            let mut now = from_c(unsafe { read(wait) }?);
+            let (mut now, sample) = unsafe { (read(wait)?, read(sample)?) };
+            let (answer, filled) = before(instance, &mut now, sample);
             // SAFETY: by the contract of all functions.
-            let sample = sampled(unsafe { read(sample) }?);
-            let before = variant.ready_before(&mut now, sample);
-            // SAFETY: by the contract of all functions.
-            unsafe { write(wait, to_c(now)) }?;
-            match before {
-                Before::Ready => Ok(READY),
-                Before::Failed(errno) => Err(errno),
-                Before::Look { generation, registers } => {
-                    let filled = Look {
-                        generation: generation.0,
-                        sleep_ms: 0,
-                        registers: registers.map(register),
-                    };
-                    // SAFETY: by the contract of all functions.
-                    unsafe { write(look, filled) }?;
-                    Ok(READY_LOOK)
-                }
+            unsafe { write(wait, now) }?;
+            if let Some(filled) = filled {
+                // SAFETY: by the contract of all functions.
+                unsafe { write(look, filled) }?;
             }
+            answer
         })())
     }
 
@@ -98,32 +180,18 @@ c_functions! {
         state: *const State,
         wait: *mut Wait,
         sample: *const Sample,
-        look: *mut Look,
+        look: *const Look,
     ) -> i32 {
         value((|| {
             // SAFETY: by the contract of all functions.
-            let variant = unsafe { state::variant(state) }?;
+            let instance = unsafe { state::instance(state) }?;
             // SAFETY: by the contract of all functions.
-            let mut now = from_c(unsafe { read(wait) }?);
+            let (mut now, sample) = unsafe { (read(wait)?, read(sample)?) };
             // SAFETY: by the contract of all functions.
-            let sample = sampled(unsafe { read(sample) }?);
+            let answer = after(instance, &mut now, sample, unsafe { read(look) }?);
             // SAFETY: by the contract of all functions.
-            let mut judged = unsafe { read(look) }?;
-            let values: [u32; MAX_REGISTERS] = judged.registers.map(|register| register.value);
-            let generation = Generation(judged.generation);
-            let after = variant.ready_after(&mut now, generation, values, sample);
-            // SAFETY: by the contract of all functions.
-            unsafe { write(wait, to_c(now)) }?;
-            match after {
-                After::Ready => Ok(READY),
-                After::Failed(errno) => Err::<i32, Errno>(errno),
-                After::Sleep(Millis(sleep)) => {
-                    judged.sleep_ms = sleep;
-                    // SAFETY: by the contract of all functions.
-                    unsafe { write(look, judged) }?;
-                    Ok(READY_SLEEP)
-                }
-            }
+            unsafe { write(wait, now) }?;
+            answer
         })())
     }
 }

@@ -1,17 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A variant's state in storage that C provides, and which variant a number names.
 
-use core::mem::{align_of, needs_drop, size_of};
+use core::{
+    mem::{align_of, needs_drop, size_of},
+    ptr,
+};
 
 use varia_spec::{Errno, vfio::RegionIndex};
 use varia_variant::{Direction, MemoryType, PageShift, Probe, Region, Variant};
 use varia_variants::{AnyVariant, NvgraceGpu};
 
-use crate::types::{self, MEMORY_CACHED, MEMORY_WRITE_COMBINING, NVGRACE_GPU, READ, State, WRITE};
+use crate::{
+    counters::Counters,
+    poison::PoisonList,
+    types::{self, MEMORY_CACHED, MEMORY_WRITE_COMBINING, NVGRACE_GPU, READ, State, WRITE},
+};
 
-const _: () = assert!(size_of::<AnyVariant>() <= size_of::<State>());
-const _: () = assert!(align_of::<AnyVariant>() <= align_of::<State>());
-const _: () = assert!(!needs_drop::<AnyVariant>(), "C only frees the storage");
+const _: () = assert!(size_of::<Instance>() <= size_of::<State>());
+const _: () = assert!(align_of::<Instance>() <= align_of::<State>());
+const _: () = assert!(!needs_drop::<Instance>(), "C only frees the storage");
+
+/// What is known of one device.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    /// What decides.
+    pub(crate) variant: AnyVariant,
+    /// The kernel's base page size.
+    pub(crate) page: PageShift,
+    /// What has happened.
+    pub(crate) counters: Counters,
+    /// The pages that have failed.
+    pub(crate) poison: PoisonList,
+}
 
 /// What the variant with this number asks.
 pub(crate) fn questions(variant: u32) -> Result<&'static [varia_variant::Question], Errno> {
@@ -36,26 +56,46 @@ pub(crate) fn build(
     }
 }
 
-/// Puts a variant into its storage.
+/// Fills in the storage. It is too large to be built on a kernel's stack.
 ///
 /// # Safety
 /// `storage` is null or names a `State` that nobody else looks at yet.
-pub(crate) unsafe fn store(storage: *mut State, variant: AnyVariant) -> Result<(), Errno> {
+pub(crate) unsafe fn store(
+    storage: *mut State,
+    variant: AnyVariant,
+    page: PageShift,
+) -> Result<(), Errno> {
     if storage.is_null() {
         return Err(Errno::EINVAL);
     }
-    // SAFETY: not null, the caller's own; large and aligned enough by the assertions above.
-    unsafe { storage.cast::<AnyVariant>().write(variant) };
+    let instance = storage.cast::<Instance>();
+    // SAFETY: not null, the caller's own; large and aligned enough by the assertions above. Zero
+    // bytes are counters and a list at their beginning: atomic integers and nothing else.
+    unsafe {
+        ptr::addr_of_mut!((*instance).counters).write_bytes(0, 1);
+        ptr::addr_of_mut!((*instance).poison).write_bytes(0, 1);
+        ptr::addr_of_mut!((*instance).page).write(page);
+        ptr::addr_of_mut!((*instance).variant).write(variant);
+    }
     Ok(())
+}
+
+/// What is in the storage.
+///
+/// # Safety
+/// `storage` is null or names a state that [`store`] has filled and that outlives `'a`.
+pub(crate) unsafe fn instance<'a>(storage: *const State) -> Result<&'a Instance, Errno> {
+    // SAFETY: null or filled, by the contract; shared, because all methods take `&self`.
+    unsafe { storage.cast::<Instance>().as_ref() }.ok_or(Errno::EINVAL)
 }
 
 /// The variant in its storage.
 ///
 /// # Safety
-/// `storage` is null or names a state that [`store`] has filled and that outlives `'a`.
+/// As for [`instance`].
 pub(crate) unsafe fn variant<'a>(storage: *const State) -> Result<&'a AnyVariant, Errno> {
-    // SAFETY: null or filled, by the contract; shared, because all methods take `&self`.
-    unsafe { storage.cast::<AnyVariant>().as_ref() }.ok_or(Errno::EINVAL)
+    // SAFETY: by the same contract.
+    unsafe { instance(storage) }.map(|instance| &instance.variant)
 }
 
 /// The memory behind a region index; `None` where the base serves it.

@@ -29,20 +29,26 @@ fn absent() -> Answer {
 
 /// A function with `size` bytes of memory at `base` and the MIG bug.
 fn probed(base: u64, size: u64) -> State {
-    let answers = [answer(base), answer(size), absent(), absent()];
+    let answers = [
+        answer(base),
+        answer(size),
+        absent(),
+        absent(),
+        answer(16 << 20),
+    ];
     let environment = Environment {
         page_shift: 12,
         honour_memory_enable: 0,
     };
     let mut state = zero();
-    let result = unsafe { varia_probe(NVGRACE_GPU, answers.as_ptr(), 4, &environment, &mut state) };
+    let result = unsafe { varia_probe(NVGRACE_GPU, answers.as_ptr(), 5, &environment, &mut state) };
     assert_eq!(result, 0);
     state
 }
 
 fn outcome(state: &State, waited: i32) -> (i32, String) {
     let mut text = [0; TEXT_LEN];
-    let verdict = unsafe { varia_outcome(state, waited, text.as_mut_ptr(), TEXT_LEN as u32) };
+    let verdict = unsafe { varia_outcome(state, waited, 0, text.as_mut_ptr(), TEXT_LEN as u32) };
     let end = text.iter().position(|byte| *byte == 0).expect("a NUL");
     (
         verdict,
@@ -81,6 +87,7 @@ fn questions_come_in_order_and_end() {
             property("nvidia,gpu-mem-size"),
             (QUESTION_DVSEC_OFFSET, String::new(), 0x1e98, 0, 0),
             (QUESTION_DVSEC_WORD, String::new(), 0x10de, 3, 0xa),
+            (QUESTION_BAR_SIZE, String::new(), 0, 0, 0),
         ]
     );
 }
@@ -107,7 +114,7 @@ fn regions_are_described_in_bytes_and_pages() {
     let state = probed(BASE, 96 * GIB + 4096);
     let mut region: Region = zero();
     assert_eq!(
-        unsafe { varia_region(&state, 2, 12, &mut region) },
+        unsafe { varia_region(&state, 2, &mut region) },
         REGION_MEMORY
     );
     let expected = Region {
@@ -122,14 +129,7 @@ fn regions_are_described_in_bytes_and_pages() {
         memory: MEMORY_WRITE_COMBINING,
     };
     assert_eq!(region, expected);
-    assert_eq!(
-        unsafe { varia_region(&state, 0, 12, &mut region) },
-        REGION_BASE
-    );
-    assert_eq!(
-        unsafe { varia_region(&state, 2, 11, &mut region) },
-        REGION_BASE
-    );
+    assert_eq!(unsafe { varia_region(&state, 0, &mut region) }, REGION_BASE);
 }
 
 #[test]
@@ -213,9 +213,9 @@ fn a_wait_survives_the_border_until_its_deadline() {
             registers,
             [(REGISTER_BAR0, 0x1498), (REGISTER_BAR0, 0x200bc)]
         );
-        let after = unsafe { varia_ready_after(&state, &mut wait, &sample, &mut look) };
-        assert_eq!((after, look.sleep_ms), (READY_SLEEP, 1000));
-        sample.now += look.sleep_ms + 1;
+        let after = unsafe { varia_ready_after(&state, &mut wait, &sample, &look) };
+        assert_eq!((after, wait.sleep_ms), (READY_SLEEP, 1000));
+        sample.now += wait.sleep_ms + 1;
     };
     assert_eq!((looks, end), (30, negative(Errno::ETIME)));
 }
@@ -239,7 +239,7 @@ fn a_reset_asks_for_a_new_look_and_a_look_in_between_does_not_hide_it() {
         if reset_meanwhile {
             unsafe { varia_reset_done(&state) };
         }
-        unsafe { varia_ready_after(&state, &mut wait, &sample, &mut look) }
+        unsafe { varia_ready_after(&state, &mut wait, &sample, &look) }
     };
     assert_eq!(look(true), READY_SLEEP);
     assert_eq!(look(false), READY);
@@ -265,7 +265,6 @@ fn mappings_and_faults_follow_the_region() {
         start: 8 * GIB,
         end: 9 * GIB,
         offset: GIB,
-        page_shift: 12,
         order,
     };
     let fault = |request: Fault| {
@@ -284,9 +283,9 @@ fn mappings_and_faults_follow_the_region() {
     assert_eq!(fault(request(0, 9 * GIB)), (FAULT_SIGBUS, 0));
 
     let mut bytes = 0;
-    let located = unsafe { varia_locate(&state, 4, 12, first + 3, GIB, &mut bytes) };
+    let located = unsafe { varia_locate(&state, 4, first + 3, GIB, GIB, &mut bytes) };
     assert_eq!((located, bytes), (0, 3 << 12));
-    let elsewhere = unsafe { varia_locate(&state, 0, 12, first, 0, &mut bytes) };
+    let elsewhere = unsafe { varia_locate(&state, 0, first, 0, GIB, &mut bytes) };
     assert_eq!(elsewhere, negative(Errno::EINVAL));
 }
 
@@ -324,10 +323,10 @@ fn null_is_refused_and_not_followed() {
     let mut begin: Begin = zero();
     unsafe {
         assert_eq!(varia_question(NVGRACE_GPU, 0, ptr::null_mut()), invalid);
-        assert_eq!(varia_outcome(null, 0, ptr::null_mut(), 0), invalid);
-        assert_eq!(varia_outcome(&state, 0, ptr::null_mut(), 8), invalid);
-        assert_eq!(varia_region(null, 4, 12, ptr::null_mut()), REGION_BASE);
-        assert_eq!(varia_region(&state, 4, 12, ptr::null_mut()), REGION_BASE);
+        assert_eq!(varia_outcome(null, 0, 0, ptr::null_mut(), 0), invalid);
+        assert_eq!(varia_outcome(&state, 0, 0, ptr::null_mut(), 8), invalid);
+        assert_eq!(varia_region(null, 4, ptr::null_mut()), REGION_BASE);
+        assert_eq!(varia_region(&state, 4, ptr::null_mut()), REGION_BASE);
         assert_eq!(varia_begin(null, 4, READ, 0, 1, &mut begin), invalid);
         assert_eq!(
             varia_segment(&state, 4, READ, 0, 1, ptr::null_mut()),
@@ -346,7 +345,7 @@ fn null_is_refused_and_not_followed() {
             varia_fault(&state, 4, ptr::null(), ptr::null_mut()),
             invalid
         );
-        assert_eq!(varia_locate(null, 4, 12, 0, 0, ptr::null_mut()), invalid);
+        assert_eq!(varia_locate(null, 4, 0, 0, 0, ptr::null_mut()), invalid);
         assert_eq!((varia_needs_bar0(null), varia_looks_at_bar0(null)), (0, 0));
         assert_eq!(varia_ioeventfd(null), invalid);
         varia_opened(null);

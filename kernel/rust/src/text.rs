@@ -94,6 +94,25 @@ impl Text {
                 .hex(*length)
                 .str(" bytes needs a BAR above 1 TiB, which VFIO can't address")
                 .str(ANOTHER_SIZE),
+            Refusal::SystemRam { base, length } => self
+                .str("memory of ")
+                .hex(*length)
+                .str(" bytes at ")
+                .hex(*base)
+                .str(
+                    " overlaps what the kernel uses as its own RAM; take it offline first, or \
+                     have the host's firmware give another memory base",
+                ),
+            Refusal::Bar0TooSmall { size: 0, .. } => self.str(
+                "it has no BAR0 with the registers that tell when it is ready; rescan the bus, or \
+                 reset the host",
+            ),
+            Refusal::Bar0TooSmall { size, least } => self
+                .str("BAR0 has ")
+                .hex(*size)
+                .str(" bytes and its readiness registers end at ")
+                .hex(*least)
+                .str("; check that the function is a GPU of this driver"),
         }
     }
 
@@ -111,15 +130,34 @@ impl Text {
         }
     }
 
-    fn str(mut self, text: &str) -> Self {
+    /// Text as it is.
+    pub(crate) fn str(mut self, text: &str) -> Self {
         for byte in text.bytes() {
             self.byte(byte);
         }
         self
     }
 
+    /// Decimal digits, as many as are needed.
+    pub(crate) fn dec(mut self, value: u64) -> Self {
+        let mut unit = 1_u64;
+        while value.checked_div(unit).unwrap_or(0) >= 10 {
+            // At most 10^19, which fits.
+            unit *= 10;
+        }
+        loop {
+            // A unit is never 0, which the compiler can't see.
+            let digit = value.checked_div(unit).unwrap_or(0) % 10;
+            self.byte(b'0' + digit as u8);
+            if unit == 1 {
+                return self;
+            }
+            unit /= 10;
+        }
+    }
+
     /// `0x` and the digits that are needed.
-    fn hex(mut self, value: u64) -> Self {
+    pub(crate) fn hex(mut self, value: u64) -> Self {
         self = self.str("0x");
         let mut shift = value.checked_ilog2().unwrap_or(0) & !3;
         loop {
@@ -172,8 +210,22 @@ mod tests {
                 size: 0xfedc_ba98_7654_3210,
             },
             Refusal::BarTooLarge { length: 15 },
+            Refusal::SystemRam { base, length: 4096 },
+            Refusal::Bar0TooSmall { size, least: 1 },
+            Refusal::Bar0TooSmall {
+                size: 16,
+                least: 32,
+            },
         ] {
             assert_eq!(string(Text::new().refusal(&refusal)), refusal.to_string());
+        }
+    }
+
+    #[test]
+    fn numbers_have_the_digits_they_need() {
+        for value in [0, 9, 10, 1234567890, 10_u64.pow(19), u64::MAX] {
+            assert_eq!(string(Text::new().dec(value)), value.to_string());
+            assert_eq!(string(Text::new().hex(value)), format!("{value:#x}"));
         }
     }
 

@@ -8,11 +8,13 @@ use crate::abi::{c_constants, c_structs};
 
 c_constants! {
     /// `u64` words in a variant's state.
-    STATE_WORDS: usize = 48;
+    STATE_WORDS: usize = 608;
     /// Bytes for a property's name, NUL included.
     NAME_LEN: usize = 48;
     /// Bytes for a reason, NUL included.
     TEXT_LEN: usize = 256;
+    /// The most bytes of memory in a piece of an access.
+    COPY_CHUNK: usize = 4096;
     /// The most bytes in a piece of configuration space that the variant keeps.
     CONFIG_CHUNK: usize = 64;
     /// The most questions that a variant asks.
@@ -29,6 +31,8 @@ c_constants! {
     QUESTION_DVSEC_OFFSET: u32 = 1;
     /// A little-endian u16 in a DVSEC.
     QUESTION_DVSEC_WORD: u32 = 2;
+    /// The size of a physical BAR of memory.
+    QUESTION_BAR_SIZE: u32 = 3;
 
     /// The variant serves the device.
     OUTCOME_SERVE: i32 = 0;
@@ -84,6 +88,31 @@ c_constants! {
     FAULT_FALLBACK: i32 = 1;
     /// Nothing backs it.
     FAULT_SIGBUS: i32 = 2;
+
+    /// An open has failed.
+    COUNT_OPEN_FAILED: u32 = 0;
+    /// The device was closed.
+    COUNT_CLOSED: u32 = 1;
+    /// A lock hold ends without an act.
+    COUNT_CHECKED: u32 = 2;
+    /// Bytes were copied in a lock hold.
+    COUNT_COPIED: u32 = 3;
+    /// A read or write of memory has ended.
+    COUNT_ACCESS_ENDED: u32 = 4;
+    /// The device did not get ready for a fault.
+    COUNT_FAULT_NOT_READY: u32 = 5;
+    /// A fault's pages were inserted in a lock hold.
+    COUNT_FAULT_SERVED: u32 = 6;
+    /// They were not.
+    COUNT_FAULT_NOT_INSERTED: u32 = 7;
+    /// A region was mapped for the kernel.
+    COUNT_MEMORY_MAPPED: u32 = 8;
+    /// It was unmapped.
+    COUNT_MEMORY_UNMAPPED: u32 = 9;
+    /// Page frames were registered for memory failure.
+    COUNT_PAGES_REGISTERED: u32 = 10;
+    /// They were unregistered.
+    COUNT_PAGES_UNREGISTERED: u32 = 11;
 }
 
 c_structs! {
@@ -101,7 +130,7 @@ c_structs! {
         vendor: u16,
         /// The id of a DVSEC.
         id: u16,
-        /// Bytes from the start of a DVSEC.
+        /// Bytes from the start of a DVSEC, or the number of a BAR.
         offset: u64,
         /// The name of a firmware property, with a NUL.
         name: [u8; NAME_LEN],
@@ -159,7 +188,8 @@ c_structs! {
 
     /// The first piece of an access.
     varia_segment Segment {
-        /// Bytes in the piece; 0 only when none was asked for.
+        /// Bytes in the piece, at most VARIA_COPY_CHUNK if they are to be copied; 0 only when
+        /// none was asked for.
         len: u64,
         /// Host-physical address, for VARIA_SEGMENT_MEMORY.
         at: u64,
@@ -187,6 +217,12 @@ c_structs! {
         has_deadline: u32,
         /// Whether the deadline has been moved: 0 or 1.
         extended: u32,
+        /// How long to sleep before the next look, for VARIA_READY_SLEEP.
+        sleep_ms: u64,
+        /// Whether it has slept: 0 or 1.
+        slept: u32,
+        /// Zero.
+        reserved: u32,
     }
 
     /// What was sampled in the present lock hold.
@@ -195,6 +231,14 @@ c_structs! {
         now: u64,
         /// Whether memory is enabled and the device is in D0: 0 or 1.
         memory_enabled: u32,
+        /// Whether the device is suspended by runtime PM, and nobody may resume it: 0 or 1.
+        suspended: u32,
+        /// Whether the operation's process is being killed: 0 or 1.
+        killed: u32,
+        /// Whether somebody may use the device already: 0 or 1.
+        in_use: u32,
+        /// Whether somebody holds memory_lock: 0 or 1.
+        locked: u32,
         /// Zero.
         reserved: u32,
     }
@@ -213,8 +257,6 @@ c_structs! {
     varia_look Look {
         /// The resets that it has seen.
         generation: u64,
-        /// How long to sleep, for VARIA_READY_SLEEP.
-        sleep_ms: u64,
         /// What to read, in this order.
         registers: [Register; MAX_REGISTERS],
     }
@@ -237,9 +279,7 @@ c_structs! {
         end: u64,
         /// Offset in the region, in bytes, that start maps.
         offset: u64,
-        /// Log2 of the base page size.
-        page_shift: u32,
         /// Log2 of the pages to map at once.
-        order: u32,
+        order: u64,
     }
 }

@@ -14,7 +14,7 @@ use core::fmt;
 use varia_spec::{Errno, nvidia::bar0, pci::ext_cap::cxl};
 use varia_variant::{
     After, Before, Generation, Millis, Monotonic, Sample, Wait,
-    ready::{Generations, MAX_REGISTERS, Register},
+    ready::{Generations, MAX_REGISTERS, Register, Status},
 };
 
 /// Between two looks.
@@ -104,6 +104,20 @@ impl Readiness {
     /// How readiness is found out.
     pub const fn method(&self) -> Method {
         self.method
+    }
+
+    /// What is known, to be shown.
+    pub fn status(&self) -> Status {
+        // In this order, so that what is shown never has more looks than resets.
+        let ready = self.generations.newest_ready();
+        Status {
+            method: match self.method {
+                Method::Bar0 => "bar0",
+                Method::Cxl { .. } => "cxl",
+            },
+            reset: self.generations.look(),
+            ready,
+        }
     }
 
     /// A reset has finished.

@@ -14,6 +14,7 @@ const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 const BASE: u64 = 0x42_0000_0000;
 const ABSENT: Answer = Err(Errno::ENOENT);
+const BAR0: Answer = Ok(16 << 20);
 const FIXED: Answer = Ok(MIG_SUPPORTED_WITH_CACHED_RESMEM as u64);
 
 const ENVIRONMENT: Environment = Environment {
@@ -22,11 +23,14 @@ const ENVIRONMENT: Environment = Environment {
 };
 
 fn gpu(size: u64, bitmap: Answer) -> NvgraceGpu {
-    NvgraceGpu::probe(&[Ok(BASE), Ok(size), ABSENT, bitmap], ENVIRONMENT)
+    NvgraceGpu::probe(&[Ok(BASE), Ok(size), ABSENT, bitmap, BAR0], ENVIRONMENT)
 }
 
 fn cxl_gpu() -> NvgraceGpu {
-    NvgraceGpu::probe(&[Ok(BASE), Ok(96 * GIB), Ok(0x300), FIXED], ENVIRONMENT)
+    NvgraceGpu::probe(
+        &[Ok(BASE), Ok(96 * GIB), Ok(0x300), FIXED, ABSENT],
+        ENVIRONMENT,
+    )
 }
 
 /// (length, BAR size) of usemem and resmem.
@@ -110,7 +114,8 @@ fn sizes_that_leave_nothing_fail_with_their_errno() {
             page,
             ..ENVIRONMENT
         };
-        match NvgraceGpu::probe(&[Ok(base), Ok(size), ABSENT, bitmap], environment).outcome() {
+        match NvgraceGpu::probe(&[Ok(base), Ok(size), ABSENT, bitmap, BAR0], environment).outcome()
+        {
             Outcome::Fail(refusal) => {
                 assert!(
                     format!("{refusal}").contains("0x"),
@@ -141,7 +146,7 @@ fn sizes_that_leave_nothing_fail_with_their_errno() {
 fn fallback_reason() {
     let probe = |answers: &[Answer]| NvgraceGpu::probe(answers, ENVIRONMENT);
     let name = nvidia::property::MEM_BASE_PA;
-    let declined = probe(&[Err(Errno::EINVAL), Ok(GIB), ABSENT, ABSENT]);
+    let declined = probe(&[Err(Errno::EINVAL), Ok(GIB), ABSENT, ABSENT, BAR0]);
     let reason = Decline::Property {
         name,
         errno: Errno::EINVAL,
@@ -150,7 +155,7 @@ fn fallback_reason() {
     assert!(format!("{reason}").contains("nvidia,gpu-mem-base-pa can't be read (EINVAL)"));
 
     let name = nvidia::property::MEM_SIZE;
-    let declined = probe(&[Ok(BASE), Err(Errno::EOVERFLOW), ABSENT, ABSENT]);
+    let declined = probe(&[Ok(BASE), Err(Errno::EOVERFLOW), ABSENT, ABSENT, BAR0]);
     let reason = Decline::Property {
         name,
         errno: Errno::EOVERFLOW,
@@ -158,15 +163,65 @@ fn fallback_reason() {
     assert_eq!(declined.outcome(), Outcome::Decline(reason));
 
     assert_eq!(
-        probe(&[Ok(BASE), Ok(0), ABSENT, ABSENT]).outcome(),
+        probe(&[Ok(BASE), Ok(0), ABSENT, ABSENT, BAR0]).outcome(),
         Outcome::Decline(Decline::LinkDown)
     );
-    assert!(matches!(probe(&[]).outcome(), Outcome::Decline(_)));
+}
+
+#[test]
+fn base_page_aligned() {
+    let probe =
+        |base| NvgraceGpu::probe(&[Ok(base), Ok(96 * GIB), ABSENT, ABSENT, BAR0], ENVIRONMENT);
+    let refusal = Refusal::BaseNotPageAligned {
+        base: BASE + 2048,
+        page: 4096,
+    };
+    assert_eq!(probe(BASE + 2048).outcome(), Outcome::Fail(refusal));
+    assert_eq!(probe(BASE + 4096).outcome(), Outcome::Serve);
+}
+
+#[test]
+fn bar_within_1_tib() {
+    let refused = |size| match gpu(size, FIXED).outcome() {
+        Outcome::Fail(refusal) => Some(refusal),
+        _ => None,
+    };
+    assert_eq!(refused(1 << 40), None);
+    let length = (1 << 40) + 4096;
+    assert_eq!(refused(length), Some(Refusal::BarTooLarge { length }));
+}
+
+#[test]
+fn bar0_holds_registers() {
+    let outcome = |cxl, bar0| {
+        NvgraceGpu::probe(&[Ok(BASE), Ok(96 * GIB), cxl, ABSENT, bar0], ENVIRONMENT).outcome()
+    };
+    let refused = |bar0| match outcome(ABSENT, bar0) {
+        Outcome::Fail(refusal) => Some((format!("{refusal}"), refusal.errno())),
+        _ => None,
+    };
+    let (text, errno) = refused(ABSENT).expect("BAR0 is wanted");
+    assert_eq!(errno, Errno::ENOMEM);
+    assert!(text.contains("no BAR0"), "{text}");
+    let (text, errno) = refused(Ok(0x2_0000)).expect("a register lies outside");
+    assert_eq!(errno, Errno::ENXIO);
+    assert!(
+        text.contains("0x20000 bytes") && text.contains("0x200c0"),
+        "{text}"
+    );
+    assert_eq!(refused(Ok(0x200c0)), None);
+    assert_eq!(
+        outcome(Ok(0x300), ABSENT),
+        Outcome::Serve,
+        "CXL does not look there"
+    );
+    let refused = gpu(GIB, ABSENT);
+    assert_eq!(run(&refused, true, |_| [0, 0]).1, 0, "nothing to wait for");
 }
 
 #[test]
 fn a_declined_device_is_transparent() {
-    let gpu = NvgraceGpu::probe(&[ABSENT, ABSENT, ABSENT, ABSENT], ENVIRONMENT);
+    let gpu = NvgraceGpu::probe(&[ABSENT, ABSENT, ABSENT, ABSENT, BAR0], ENVIRONMENT);
     for index in 0..9 {
         assert_eq!(gpu.region(RegionIndex(index)), Region::Base);
     }
@@ -408,7 +463,7 @@ fn bar0_is_not_read_while_memory_is_disabled() {
 
 #[test]
 fn honour_memory_enable() {
-    let answers = [Ok(BASE), Ok(96 * GIB), ABSENT, ABSENT];
+    let answers = [Ok(BASE), Ok(96 * GIB), ABSENT, ABSENT, BAR0];
     let environment = Environment {
         honour_memory_enable: true,
         ..ENVIRONMENT

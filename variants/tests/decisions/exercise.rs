@@ -96,6 +96,7 @@ impl Device {
                 Question::Property(_) => Ok(self.size),
                 Question::DvsecOffset { .. } => Err(varia_spec::Errno::ENOENT),
                 Question::DvsecWord { .. } => Ok(u64::from(!self.bug)),
+                Question::BarSize(_) => Ok(16 << 20),
             }
         };
         let answers: Vec<_> = NvgraceGpu::QUESTIONS.iter().map(answer).collect();
@@ -314,6 +315,6 @@ fn fault(region: &MemoryRegion, page: PageShift, numbers: &mut Numbers<'_>, seen
     assert_eq!(frame.0 << page.get(), region.base().0 + at, "{request:?}");
     assert!(frame.0.is_multiple_of(1 << request.order), "{request:?}");
     // a page that fails is found where it was inserted
-    let located = region.locate(page, frame, request.offset);
+    let located = region.locate(page, frame, request.offset, request.end - request.start);
     assert_eq!(located, Ok(first - start), "{request:?}");
 }

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What has happened to a device, counted so that the rules of ARCHITECTURE.md, "State under
+//! concurrency", can be checked afterwards. docs/kernel.md says what must balance.
+//!
+//! Each count is one relaxed atomic: it orders nothing, and two counts that are read while the
+//! device is busy need not fit together. Once it is idle they do.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{
+    abi::c_functions,
+    state,
+    types::{FAULT_FALLBACK, FAULT_INSERT, State},
+};
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
+        /// One count.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u32)]
+        pub enum Counter {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        /// The names of all counts, in their order.
+        pub const NAMES: &[&str] = &[$($text),*];
+    };
+}
+
+counters! {
+    /// Opens that were begun.
+    Opens = "opens",
+    /// Opens that failed.
+    OpensFailed = "opens_failed",
+    /// Closes.
+    Closes = "closes",
+    /// `VFIO_DEVICE_RESET` that were asked for.
+    ResetsRequested = "resets_requested",
+    /// Resets that have finished, whoever asked for them.
+    Resets = "resets",
+    /// Looks at the readiness registers.
+    Looks = "looks",
+    /// Looks at a device in use for which nobody held `memory_lock`: none.
+    LooksUnlocked = "looks_unlocked",
+    /// Looks that were raced by a reset, and done again.
+    LooksRaced = "looks_raced",
+    /// Holds of `memory_lock` in which the device was ready, so that an act was authorised.
+    Holds = "holds",
+    /// Holds that ended without an act, after a check alone.
+    Checks = "checks",
+    /// Holds in which bytes were copied between a bounce buffer and the device's memory.
+    Copies = "copies",
+    /// Waits that have slept at least once.
+    Waits = "waits",
+    /// Waits that ended because the device was ready.
+    WaitsReady = "waits_ready",
+    /// Waits that ended at their deadline.
+    WaitsTimedOut = "waits_timed_out",
+    /// Waits that ended because the waiting process was killed.
+    WaitsKilled = "waits_killed",
+    /// Waits that ended with another error.
+    WaitsFailed = "waits_failed",
+    /// Reads and writes of a region of memory that were begun.
+    Accesses = "accesses",
+    /// Those that have ended, however.
+    AccessesEnded = "accesses_ended",
+    /// Reads and writes of a region of memory that were refused before they began.
+    AccessesRefused = "accesses_refused",
+    /// Writes of configuration space.
+    ConfigWrites = "config_writes",
+    /// Those that were split, because the variant owns a part.
+    ConfigSplits = "config_splits",
+    /// Those that ended before their last piece.
+    ConfigShort = "config_short",
+    /// Mappings that were made.
+    Mmaps = "mmaps",
+    /// Mappings that were refused.
+    MmapsRefused = "mmaps_refused",
+    /// Page faults, once for each order that is tried.
+    Faults = "faults",
+    /// Faults that asked for a smaller order.
+    FaultsFallback = "faults_fallback",
+    /// Faults where nothing is: `SIGBUS`.
+    FaultsNothing = "faults_nothing",
+    /// Faults of a device that did not get ready: `SIGBUS`.
+    FaultsNotReady = "faults_not_ready",
+    /// Faults that were served.
+    FaultsServed = "faults_served",
+    /// Faults whose pages the kernel did not insert: `SIGBUS`, or again.
+    FaultsNotInserted = "faults_not_inserted",
+    /// Regions that were mapped for the kernel's own accesses.
+    MemoryMapped = "memory_mapped",
+    /// Regions that were unmapped again.
+    MemoryUnmapped = "memory_unmapped",
+    /// Ranges of page frames that were registered for memory failure.
+    PagesRegistered = "pages_registered",
+    /// Ranges that were unregistered again.
+    PagesUnregistered = "pages_unregistered",
+    /// Questions of the kernel's memory failure, one for each process and mapping.
+    PoisonQuestions = "poison_questions",
+    /// Those whose mapping has the failed page.
+    PoisonFound = "poison_found",
+    /// Failed pages in the list.
+    PoisonEntries = "poison_entries",
+    /// Failed pages that the list has no room for.
+    PoisonOverflow = "poison_overflow",
+}
+
+/// How many counts there are.
+pub const COUNT: usize = NAMES.len();
+
+/// All counts of a device. All zero at first.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct Counters([AtomicU64; COUNT]);
+
+impl Counters {
+    /// Nothing has happened.
+    #[cfg(test)]
+    pub(crate) const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; COUNT])
+    }
+
+    /// It has happened once more.
+    pub(crate) fn add(&self, counter: Counter) {
+        if let Some(count) = self.0.get(counter as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The name and value of the count with this number.
+    pub(crate) fn line(&self, number: u64) -> Option<(&'static str, u64)> {
+        let number = usize::try_from(number).ok()?;
+        let count = self.0.get(number)?.load(Ordering::Relaxed);
+        Some((NAMES.get(number)?, count))
+    }
+}
+
+/// What the answer to a fault counts as, besides a fault.
+pub(crate) fn of_fault(answer: i32) -> Option<Counter> {
+    match answer {
+        FAULT_INSERT => None,
+        FAULT_FALLBACK => Some(Counter::FaultsFallback),
+        _ => Some(Counter::FaultsNothing),
+    }
+}
+
+/// The counts that C raises, by VARIA_COUNT_*; Rust sees all others itself.
+const FROM_C: &[Counter] = &[
+    Counter::OpensFailed,
+    Counter::Closes,
+    Counter::Checks,
+    Counter::Copies,
+    Counter::AccessesEnded,
+    Counter::FaultsNotReady,
+    Counter::FaultsServed,
+    Counter::FaultsNotInserted,
+    Counter::MemoryMapped,
+    Counter::MemoryUnmapped,
+    Counter::PagesRegistered,
+    Counter::PagesUnregistered,
+];
+
+c_functions! {
+    /// Counts something that C has done: VARIA_COUNT_*.
+    fn varia_count(state: *const State, counter: u32) {
+        // SAFETY: by the contract of all functions.
+        if let Ok(instance) = unsafe { state::instance(state) }
+            && let Some(counter) = usize::try_from(counter).ok().and_then(|n| FROM_C.get(n))
+        {
+            instance.counters.add(*counter);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types;
+
+    #[test]
+    fn the_numbers_that_c_knows_are_in_the_order_of_the_list() {
+        for (number, counter) in [
+            (types::COUNT_OPEN_FAILED, Counter::OpensFailed),
+            (types::COUNT_CLOSED, Counter::Closes),
+            (types::COUNT_CHECKED, Counter::Checks),
+            (types::COUNT_COPIED, Counter::Copies),
+            (types::COUNT_ACCESS_ENDED, Counter::AccessesEnded),
+            (types::COUNT_FAULT_NOT_READY, Counter::FaultsNotReady),
+            (types::COUNT_FAULT_SERVED, Counter::FaultsServed),
+            (types::COUNT_FAULT_NOT_INSERTED, Counter::FaultsNotInserted),
+            (types::COUNT_MEMORY_MAPPED, Counter::MemoryMapped),
+            (types::COUNT_MEMORY_UNMAPPED, Counter::MemoryUnmapped),
+            (types::COUNT_PAGES_REGISTERED, Counter::PagesRegistered),
+            (types::COUNT_PAGES_UNREGISTERED, Counter::PagesUnregistered),
+        ] {
+            assert_eq!(FROM_C.get(number as usize), Some(&counter), "{number}");
+        }
+    }
+
+    #[test]
+    fn every_count_has_a_name_of_its_own() {
+        let mut names = NAMES.to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), COUNT);
+        let counters = Counters::new();
+        counters.add(Counter::PoisonOverflow);
+        let last = COUNT as u64 - 1;
+        assert_eq!(counters.line(last), Some(("poison_overflow", 1)));
+        assert_eq!(counters.line(last + 1), None);
+    }
+
+    #[test]
+    fn the_page_on_the_module_lists_every_count() {
+        let page = include_str!("../../../docs/kernel.md");
+        let rows = page
+            .lines()
+            .skip_while(|line| *line != "| count | what it counts |");
+        let listed: Vec<_> = rows
+            .skip(2)
+            .map_while(|line| line.strip_prefix("| `")?.split('`').next())
+            .collect();
+        assert_eq!(listed, NAMES);
+    }
+}

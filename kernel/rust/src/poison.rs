@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The pages that have failed under a mapping: a list of fixed size, filled in atomic context.
+//!
+//! A place is reserved by fetch-add, so that nobody waits for anybody. Two that report the same
+//! page at the same time can both get a place; the list is read as ranges, in which a page shows
+//! once. What finds no place is counted.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Pages that the list has room for.
+pub(crate) const CAPACITY: usize = 512;
+
+/// A region index and a page number in the region, in an order that keeps neighbours together.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(transparent)]
+pub(crate) struct Page(u64);
+
+impl Page {
+    /// Bits for a page number: a region has at most 2^40 bytes.
+    const BITS: u32 = 40;
+
+    /// Page `number` of region `index`; `None` beyond what a region can have.
+    pub(crate) fn new(index: u32, number: u64) -> Option<Self> {
+        // An empty place is 0.
+        let index = u64::from(index).checked_add(1)?;
+        (number >> Self::BITS == 0 && index >> (u64::BITS - Self::BITS) == 0)
+            .then_some(Self(index << Self::BITS | number))
+    }
+
+    /// The region index.
+    pub(crate) const fn index(self) -> u32 {
+        (self.0 >> Self::BITS) as u32 - 1
+    }
+
+    /// The page's number in the region.
+    pub(crate) const fn number(self) -> u64 {
+        self.0 & ((1 << Self::BITS) - 1)
+    }
+}
+
+/// What became of a report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reported {
+    /// The page is new in the list.
+    New,
+    /// It was there.
+    Known,
+    /// There is no room for it.
+    Overflow,
+}
+
+/// The list. All zero at first.
+#[derive(Debug)]
+pub(crate) struct PoisonList {
+    reserved: AtomicU64,
+    pages: [AtomicU64; CAPACITY],
+}
+
+impl PoisonList {
+    /// An empty list.
+    #[cfg(test)]
+    pub(crate) const fn new() -> Self {
+        Self {
+            reserved: AtomicU64::new(0),
+            pages: [const { AtomicU64::new(0) }; CAPACITY],
+        }
+    }
+
+    /// Remembers a page. It never waits.
+    pub(crate) fn report(&self, page: Page) -> Reported {
+        if self.contains(page.0) {
+            return Reported::Known;
+        }
+        let place = self.reserved.fetch_add(1, Ordering::Relaxed);
+        let place = usize::try_from(place).ok().and_then(|n| self.pages.get(n));
+        match place {
+            Some(slot) => {
+                slot.store(page.0, Ordering::Relaxed);
+                Reported::New
+            }
+            None => Reported::Overflow,
+        }
+    }
+
+    /// The first range of failed pages that begins at `from` (0 is the lowest) or later: its
+    /// first page, how many, and where the next may begin.
+    pub(crate) fn range(&self, from: u64) -> Option<(Page, u64, u64)> {
+        let known = self.known().filter(|page| *page >= from);
+        let first = Page(known.min()?);
+        let mut beyond = first.0 + 1;
+        while self.contains(beyond) && Page(beyond).index() == first.index() {
+            beyond += 1;
+        }
+        Some((first, beyond - first.0, beyond))
+    }
+
+    fn contains(&self, page: u64) -> bool {
+        self.known().any(|known| known == page)
+    }
+
+    fn known(&self) -> impl Iterator<Item = u64> {
+        let used = self.reserved.load(Ordering::Relaxed);
+        self.pages
+            .iter()
+            .take(usize::try_from(used).unwrap_or(CAPACITY))
+            .map(|page| page.load(Ordering::Relaxed))
+            .filter(|page| *page != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(index: u32, number: u64) -> Page {
+        Page::new(index, number).expect("a page of a region")
+    }
+
+    fn ranges(list: &PoisonList) -> Vec<(u32, u64, u64)> {
+        let (mut ranges, mut from) = (vec![], 0);
+        while let Some((first, count, next)) = list.range(from) {
+            ranges.push((first.index(), first.number(), count));
+            from = next;
+        }
+        ranges
+    }
+
+    #[test]
+    fn a_list_shows_each_page_once_in_ranges() {
+        let list = PoisonList::new();
+        assert_eq!(ranges(&list), []);
+        for number in [7, 5, 5, 900, 6, 5] {
+            list.report(page(4, number));
+        }
+        assert_eq!(list.report(page(4, 900)), Reported::Known);
+        list.report(page(2, 8));
+        assert_eq!(ranges(&list), [(2, 8, 1), (4, 5, 3), (4, 900, 1)]);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_told() {
+        let list = PoisonList::new();
+        for number in 0..CAPACITY as u64 {
+            assert_eq!(list.report(page(4, 2 * number)), Reported::New);
+        }
+        assert_eq!(list.report(page(4, 1)), Reported::Overflow);
+        assert_eq!(list.report(page(4, 0)), Reported::Known);
+        assert_eq!(ranges(&list).len(), CAPACITY);
+    }
+
+    #[test]
+    fn a_range_ends_with_its_region() {
+        let list = PoisonList::new();
+        let last = (1 << Page::BITS) - 1;
+        list.report(page(2, last));
+        list.report(page(3, 0));
+        assert_eq!(ranges(&list), [(2, last, 1), (3, 0, 1)]);
+        assert_eq!(Page::new(2, last + 1), None);
+        assert_eq!(Page::new(u32::MAX, 0), None);
+    }
+
+    #[test]
+    fn reports_that_race_lose_nothing() {
+        let list = PoisonList::new();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for number in 0..100 {
+                        list.report(page(4, number));
+                    }
+                });
+            }
+        });
+        assert_eq!(ranges(&list), [(4, 0, 100)]);
+    }
+}

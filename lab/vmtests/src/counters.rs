@@ -1,0 +1,178 @@
+//! What our module counts of a device (debugfs, docs/kernel.md), and what has to balance once
+//! the device is idle: the rules of ARCHITECTURE.md, "State under concurrency".
+
+use std::collections::BTreeMap;
+
+use crate::error::{Error, Result};
+use crate::host::{Driver, Host};
+
+/// Where debugfs is in a machine.
+pub const DEBUGFS: &str = "/sys/kernel/debug";
+
+/// One file of a device, by its name.
+///
+/// # Errors
+/// If it can't be read.
+pub fn file(host: &Host, gpu: usize, name: &str) -> Result<String> {
+    let module = Driver::Ours.name();
+    let path = format!("{DEBUGFS}/{module}/{}/{name}", host.address(gpu));
+    Ok(host.vm.read_text(&path)?)
+}
+
+/// The counts of a device, and its two generations.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Counters(BTreeMap<String, u64>);
+
+impl Counters {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// If they can't be read, or are not what docs/kernel.md says.
+    pub fn read(host: &Host, gpu: usize) -> Result<Self> {
+        let text = [
+            file(host, gpu, "counters")?,
+            file(host, gpu, "readiness")?
+                .lines()
+                .filter(|line| !line.starts_with("method "))
+                .collect::<Vec<_>>()
+                .join("\n"),
+        ];
+        Self::parse(&text.join("\n"))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let pair = |line: &str| {
+            let (name, value) = line.split_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        let counts = text.lines().map(|line| {
+            pair(line).ok_or_else(|| Error::Unexpected(format!("debugfs shows {line:?}")))
+        });
+        Ok(Self(counts.collect::<Result<_>>()?))
+    }
+
+    /// One count.
+    ///
+    /// # Panics
+    /// If there is none of this name: the test is wrong.
+    #[must_use]
+    pub fn get(&self, name: &str) -> u64 {
+        *self
+            .0
+            .get(name)
+            .unwrap_or_else(|| panic!("there is no count {name}"))
+    }
+
+    /// What does not balance, for a device that nobody uses.
+    #[must_use]
+    pub fn broken_rules(&self) -> Vec<String> {
+        BALANCES
+            .iter()
+            .filter_map(|(rule, left, right)| {
+                let sum = |names: &[&str]| names.iter().map(|name| self.get(name)).sum::<u64>();
+                let holds = match rule {
+                    Rule::Equal => sum(left) == sum(right),
+                    Rule::AtMost => sum(left) <= sum(right),
+                };
+                let shown = |names: &[&str]| {
+                    let each = names
+                        .iter()
+                        .map(|name| format!("{name} {}", self.get(name)));
+                    each.collect::<Vec<_>>().join(" + ")
+                };
+                let word = match rule {
+                    Rule::Equal => "is not",
+                    Rule::AtMost => "is more than",
+                };
+                (!holds).then(|| format!("{} {word} {}", shown(left), shown(right)))
+            })
+            .collect()
+    }
+}
+
+enum Rule {
+    Equal,
+    AtMost,
+}
+
+type Balance = (Rule, &'static [&'static str], &'static [&'static str]);
+
+const BALANCES: &[Balance] = &[
+    // Each reset is a generation, and the device starts with one.
+    (Rule::AtMost, &["ready_generation"], &["reset_generation"]),
+    (Rule::AtMost, &["resets"], &["reset_generation"]),
+    // Each look is in a hold of the lock.
+    (Rule::Equal, &["looks_unlocked"], &[]),
+    // Each wait ends once.
+    (
+        Rule::Equal,
+        &["waits"],
+        &[
+            "waits_ready",
+            "waits_timed_out",
+            "waits_killed",
+            "waits_failed",
+        ],
+    ),
+    // Each hold that authorises an act sees one.
+    (
+        Rule::Equal,
+        &["holds"],
+        &["checks", "copies", "faults_served", "faults_not_inserted"],
+    ),
+    (
+        Rule::Equal,
+        &["faults"],
+        &[
+            "faults_fallback",
+            "faults_nothing",
+            "faults_not_ready",
+            "faults_served",
+            "faults_not_inserted",
+        ],
+    ),
+    (Rule::Equal, &["accesses"], &["accesses_ended"]),
+    (Rule::Equal, &["opens"], &["opens_failed", "closes"]),
+    (Rule::Equal, &["memory_mapped"], &["memory_unmapped"]),
+    (Rule::Equal, &["pages_registered"], &["pages_unregistered"]),
+    (Rule::AtMost, &["config_splits"], &["config_writes"]),
+    (Rule::AtMost, &["config_short"], &["config_writes"]),
+    (Rule::AtMost, &["poison_found"], &["poison_questions"]),
+    (
+        Rule::AtMost,
+        &["poison_entries", "poison_overflow"],
+        &["poison_found"],
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counters(changed: &str) -> Counters {
+        let mut counts = BTreeMap::new();
+        for (_, left, right) in BALANCES {
+            for name in left.iter().chain(*right) {
+                counts.insert((*name).to_owned(), 0);
+            }
+        }
+        counts.extend(Counters::parse(changed).expect("counts").0);
+        Counters(counts)
+    }
+
+    #[test]
+    fn an_imbalance_is_named_with_its_counts() {
+        assert_eq!(counters("").broken_rules(), Vec::<String>::new());
+        assert_eq!(
+            counters("ready_generation 3\nreset_generation 2").broken_rules(),
+            ["ready_generation 3 is more than reset_generation 2"]
+        );
+        assert_eq!(
+            counters("looks_unlocked 1").broken_rules(),
+            ["looks_unlocked 1 is not "]
+        );
+        let broken = counters("waits 2\nwaits_killed 1").broken_rules();
+        assert_eq!(broken.len(), 1, "{broken:?}");
+        assert!(Counters::parse("a b c").is_err());
+    }
+}
