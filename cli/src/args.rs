@@ -36,7 +36,7 @@ pub(crate) enum Command {
 /// Which device.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DeviceArgs {
-    /// The profile: gh200 or gb200.
+    /// The profile: gh200-120gb (or gh200), gh200-480gb, gb200, gb300, gb300-cxl (or cxl), nic.
     pub(crate) profile: String,
     /// Coherent memory, for example 96G or 96G+300M [default: what the chip has]
     #[arg(long, value_name = "SIZE")]
@@ -55,7 +55,8 @@ pub(crate) struct BehaviourArgs {
     /// The memory is ready so many seconds after power-on and after each reset, or never.
     #[arg(long, value_name = "SECONDS|never")]
     pub(crate) ready_after: Option<ReadyAfter>,
-    /// Break something.
+    /// Break something: c2c-down, size-zero, no-properties, lost-after-reset,
+    /// poisoned-page=OFFSET or gone-after=SECONDS; may be given again.
     #[arg(long, value_name = "FAULT")]
     pub(crate) fault: Vec<Fault>,
 }
@@ -81,12 +82,57 @@ impl std::str::FromStr for ReadyAfter {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+/// Something broken; see [`varia_silicon::Faults`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
-    /// The chip-to-chip link is down: firmware gives a memory size of 0.
     C2cDown,
-    /// Firmware gives no properties, as inside a VM.
+    SizeZero,
     NoProperties,
+    LostAfterReset,
+    PoisonedPage(Size),
+    GoneAfter(u64),
+}
+
+impl std::str::FromStr for Fault {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text, None),
+        };
+        match (name, value) {
+            ("c2c-down", None) => Ok(Self::C2cDown),
+            ("size-zero", None) => Ok(Self::SizeZero),
+            ("no-properties", None) => Ok(Self::NoProperties),
+            ("lost-after-reset", None) => Ok(Self::LostAfterReset),
+            ("poisoned-page", Some(offset)) => offset
+                .parse()
+                .map(Self::PoisonedPage)
+                .map_err(|error| format!("{offset:?} is no offset in the memory: {error}")),
+            ("gone-after", Some(seconds)) => seconds
+                .parse()
+                .map(Self::GoneAfter)
+                .map_err(|_| format!("{seconds:?} is not a number of seconds")),
+            _ => Err(format!(
+                "there is no fault {text:?}: use c2c-down, size-zero, no-properties, \
+                 lost-after-reset, poisoned-page=OFFSET or gone-after=SECONDS"
+            )),
+        }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::C2cDown => f.write_str("c2c-down"),
+            Self::SizeZero => f.write_str("size-zero"),
+            Self::NoProperties => f.write_str("no-properties"),
+            Self::LostAfterReset => f.write_str("lost-after-reset"),
+            Self::PoisonedPage(offset) => write!(f, "poisoned-page={}", offset.argument()),
+            Self::GoneAfter(seconds) => write!(f, "gone-after={seconds}"),
+        }
+    }
 }
 
 /// Which side of the device is shown.
@@ -159,9 +205,9 @@ pub(crate) struct RunArgs {
     /// The guest's CPUs.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) cpus: u32,
-    /// Memory-less NUMA nodes for the device.
-    #[arg(long, value_name = "N", default_value_t = varia_plan::coherent::NODES_PER_GPU)]
-    pub(crate) nodes: u32,
+    /// Memory-less NUMA nodes for the device [default: 8 if it has coherent memory, else none]
+    #[arg(long, value_name = "N")]
+    pub(crate) nodes: Option<u32>,
     /// QEMU itself [default: qemu-system-ARCH in $PATH]
     #[arg(long, value_name = "FILE")]
     pub(crate) qemu: Option<PathBuf>,

@@ -65,11 +65,7 @@ pub(crate) fn make(
             Some(ReadyAfter::Seconds(seconds)) => Readiness::After(Duration::from_secs(seconds)),
             Some(ReadyAfter::Never) => Readiness::Never,
         },
-        faults: Faults {
-            c2c_down: behaviour.fault.contains(&Fault::C2cDown),
-            no_properties: behaviour.fault.contains(&Fault::NoProperties),
-            ..Faults::default()
-        },
+        faults: faults(&behaviour.fault),
         ..Default::default()
     };
     let fresh = Fresh::new(behaviour.backing.as_ref());
@@ -91,6 +87,23 @@ pub(crate) fn make(
         endpoint,
         fresh,
     })
+}
+
+fn faults(wanted: &[Fault]) -> Faults {
+    let mut faults = Faults::NONE;
+    for fault in wanted {
+        match fault {
+            Fault::C2cDown => faults.c2c_down = true,
+            Fault::SizeZero => faults.size_zero = true,
+            Fault::NoProperties => faults.no_properties = true,
+            Fault::LostAfterReset => faults.lost_after_reset = true,
+            Fault::PoisonedPage(offset) => faults.poisoned_page = Some(offset.0),
+            Fault::GoneAfter(seconds) => {
+                faults.gone_after = Some(Duration::from_secs(*seconds));
+            }
+        }
+    }
+    faults
 }
 
 /// Why a device can't be served, with what to ask for instead.

@@ -4,7 +4,7 @@ use serde::Serialize;
 use varia_core::{BarSpace, Device};
 use varia_serve::View;
 use varia_silicon::profile::Mark;
-use varia_spec::{nvidia, vfio::RegionIndex};
+use varia_spec::vfio::RegionIndex;
 use varia_variant::{MemoryType, Region};
 
 use crate::{
@@ -26,7 +26,8 @@ struct Inspection {
     profile: &'static str,
     title: &'static str,
     device: String,
-    memory: Memory,
+    /// Memory outside every BAR, if the chip has any.
+    memory: Option<Memory>,
     variant: Option<&'static str>,
     /// Why the variant does not serve the device.
     declined: Option<String>,
@@ -71,11 +72,19 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
     } else {
         inspection.text()
     };
-    if !args.json && !regions(&made).is_empty() {
-        text += &format!("\n{}", drawing(&made).text(24));
+    let drawing = drawing(&made);
+    if let Some(drawing) = drawing.as_ref().filter(|_| !args.json)
+        && !drawing.regions.is_empty()
+    {
+        text += &format!("\n{}", drawing.text(24));
     }
     if let Some(path) = &args.svg {
-        std::fs::write(path, drawing(&made).svg()).map_err(|error| {
+        let Some(drawing) = &drawing else {
+            let name = made.profile.name;
+            let text = format!("a {name} has no coherent memory to draw: leave out --svg");
+            return Err(text.into());
+        };
+        std::fs::write(path, drawing.svg()).map_err(|error| {
             format!(
                 "can't write {}: {error}: name a file in a directory that you may write to",
                 path.display()
@@ -90,7 +99,8 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
 
 /// The memory regions that the variant makes, in the order of their memory.
 pub(crate) fn regions(made: &Made) -> Vec<Drawn> {
-    let base = made.silicon.memory_base().0;
+    let memory = made.silicon.coherent_memory();
+    let base = memory.map_or(0, |memory| memory.base.0);
     let mut regions: Vec<_> = (0..6)
         .map(RegionIndex)
         .filter_map(|index| match made.endpoint.region(index) {
@@ -122,18 +132,20 @@ pub(crate) fn bar_sizes(made: &Made) -> Result<Vec<u64>, Failure> {
     Ok(sizes)
 }
 
-/// The layout's drawing.
-pub(crate) fn drawing(made: &Made) -> Drawing {
-    Drawing {
+/// The layout's drawing; `None` for a chip without coherent memory.
+fn drawing(made: &Made) -> Option<Drawing> {
+    let memory = made.silicon.coherent_memory()?;
+    let size = memory.bytes.len();
+    Some(Drawing {
         title: format!(
             "{}: how a VM sees {} of coherent memory",
             made.profile.title,
-            Size(made.silicon.coherent_memory().len())
+            Size(size)
         ),
-        base: made.silicon.memory_base().0,
-        size: made.silicon.coherent_memory().len(),
+        base: memory.base.0,
+        size,
         regions: regions(made),
-    }
+    })
 }
 
 impl Inspection {
@@ -173,11 +185,14 @@ impl Inspection {
             schema: SCHEMA,
             profile: profile.name,
             title: profile.title,
-            device: format!("{:04x}:{:04x}", nvidia::VENDOR_ID, profile.device_id.value),
-            memory: Memory {
-                base: made.silicon.memory_base().0,
-                size: made.silicon.coherent_memory().len(),
-            },
+            device: format!(
+                "{:04x}:{:04x}",
+                profile.vendor_id.value, profile.device_id.value
+            ),
+            memory: made.silicon.coherent_memory().map(|memory| Memory {
+                base: memory.base.0,
+                size: memory.bytes.len(),
+            }),
             variant: endpoint.variant_name(),
             declined: endpoint.declined().map(|reason| reason.to_string()),
             readiness,
@@ -203,11 +218,10 @@ impl Inspection {
 
     fn text(&self) -> String {
         let mut out = format!("{}: {} [{}]\n", self.profile, self.title, self.device);
-        out += &format!(
-            "coherent memory  {} at {:#x}\n",
-            Size(self.memory.size),
-            self.memory.base
-        );
+        if let Some(memory) = &self.memory {
+            let size = Size(memory.size);
+            out += &format!("coherent memory  {size} at {:#x}\n", memory.base);
+        }
         if let Some(variant) = self.variant {
             out += &format!("variant          {variant}\n");
         }

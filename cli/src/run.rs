@@ -7,7 +7,6 @@ use std::{
     thread,
 };
 
-use clap::ValueEnum;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use varia_plan::{Arch, Machine, VfioUserGpu, coherent};
 use varia_serve::{Backend, View};
@@ -16,7 +15,7 @@ use varia_vfio_user::server::Server;
 
 use crate::{
     Failure,
-    args::{BehaviourArgs, Fault, ReadyAfter, RunArgs},
+    args::{BehaviourArgs, ReadyAfter, RunArgs},
     device::{Made, default_socket, make},
     inspect,
     output::print,
@@ -32,7 +31,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     }
     let mut made = make(&args.device, &args.behaviour, View::Virtual, false)?;
     if args.dry_run {
-        let socket = default_socket(made.profile.name);
+        let socket = default_socket(&args.device.profile);
         let arguments = arguments(args, &made, &socket)?;
         let program = args
             .qemu
@@ -116,8 +115,8 @@ fn serve_command(args: &RunArgs, socket: &Path) -> Vec<String> {
         Some(ReadyAfter::Seconds(seconds)) => option("ready-after", seconds.to_string()),
         Some(ReadyAfter::Never) => option("ready-after", "never".into()),
     }
-    for name in fault.iter().filter_map(Fault::to_possible_value) {
-        option("fault", name.get_name().into());
+    for fault in fault {
+        option("fault", fault.to_string());
     }
     words
 }
@@ -129,11 +128,15 @@ fn arguments(args: &RunArgs, made: &Made, socket: &Path) -> Result<Vec<String>, 
         socket: socket.to_owned(),
         bars: inspect::bar_sizes(made)?,
     };
+    let nodes = args.nodes.unwrap_or(match made.silicon.coherent_memory() {
+        Some(_) => coherent::NODES_PER_GPU,
+        None => 0,
+    });
     let machine = Machine {
         arch: args.arch,
         cpus: args.cpus,
         ram_mib: args.ram.0 >> 20,
-        gpus: coherent::assign(vec![gpu], args.nodes)?,
+        gpus: coherent::assign(vec![gpu], nodes)?,
     };
     let mut arguments = machine.arguments()?;
     let mut option = |name: &str, value: String| arguments.extend([format!("-{name}"), value]);

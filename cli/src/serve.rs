@@ -30,7 +30,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let path = args
         .socket
         .clone()
-        .unwrap_or_else(|| default_socket(made.profile.name));
+        .unwrap_or_else(|| default_socket(&args.device.profile));
     let listener = Listener::bind(&path)?;
     let stop = EventFd::new()?;
     let handler = stop.try_clone()?;
@@ -56,11 +56,10 @@ fn announce(made: &Made, view: View, path: &Path) -> Result<(), Failure> {
         made.profile.name,
         path.display()
     );
-    text += &format!(
-        "  coherent memory: {} at {:#x}\n",
-        Size(made.silicon.coherent_memory().len()),
-        made.silicon.memory_base().0
-    );
+    if let Some(memory) = made.silicon.coherent_memory() {
+        let size = Size(memory.bytes.len());
+        text += &format!("  coherent memory: {size} at {:#x}\n", memory.base.0);
+    }
     for region in inspect::regions(made) {
         let (size, length) = (Size(region.size), Size(region.length));
         text += &format!("  BAR{} = {size} ({}, {length})\n", region.bar, region.name);

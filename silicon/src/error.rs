@@ -3,6 +3,8 @@
 use varia_core::HostPhys;
 use varia_sys::memory::MemoryError;
 
+use crate::profile::BadProfile;
+
 /// Why a device could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SiliconError {
@@ -37,6 +39,32 @@ pub enum SiliconError {
         size: u64,
         /// Address bits of the machine.
         bits: u32,
+    },
+    /// Memory asked of a chip that has none outside its BARs.
+    #[error(
+        "a {profile} has no coherent memory: leave out its size, address, file and readiness, or choose a GPU"
+    )]
+    NotCoherent {
+        /// The profile's name.
+        profile: &'static str,
+    },
+    /// A poisoned page that there is not.
+    #[error(
+        "no page at {offset:#x} can be poisoned in {size:#x} bytes of memory: choose a smaller offset"
+    )]
+    PoisonBeyond {
+        /// The offset asked for.
+        offset: u64,
+        /// Bytes of memory.
+        size: u64,
+    },
+    /// A profile that describes no possible device.
+    #[error("profile {profile}: {source}")]
+    BadProfile {
+        /// The profile's name.
+        profile: &'static str,
+        /// What is wrong.
+        source: BadProfile,
     },
     /// The memory's file or descriptor.
     #[error(transparent)]
@@ -73,7 +101,16 @@ fn suggestion(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!(" (did you mean \"{name}\"?)"))
 }
 
+/// Every name, with its alias: `gh200-120gb (gh200), gb200 and nic`.
 fn known() -> String {
-    let names: Vec<_> = crate::profile::ALL.iter().map(|p| p.name).collect();
-    names.join(" and ")
+    let name = |p: &crate::Profile| match p.alias {
+        Some(alias) => format!("{} ({alias})", p.name),
+        None => p.name.to_owned(),
+    };
+    let names: Vec<_> = crate::profile::ALL.iter().map(name).collect();
+    match names.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
+    }
 }

@@ -1,4 +1,5 @@
-//! Models of physical PCI devices, as the machine that owns them sees them: GH200, GB200.
+//! Models of physical PCI devices, as the machine that owns them sees them: NVIDIA's coherent
+//! GPUs, and a plain network card.
 //!
 //! A [`Profile`] is a chip as data, each fact marked as sourced or assumed; [`Silicon`] makes a
 //! device of it: raw configuration space, BARs, coherent memory outside every BAR, firmware
@@ -11,10 +12,17 @@ pub mod clock;
 mod config;
 mod dump;
 mod error;
+mod fault;
+mod memory;
+mod options;
 pub mod profile;
+mod rom;
 mod silicon;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{SiliconError, UnknownProfile};
+pub use fault::Faults;
+pub use memory::CoherentMemory;
+pub use options::{Backing, Options, Readiness};
 pub use profile::Profile;
-pub use silicon::{Backing, Faults, Options, Readiness, Silicon};
+pub use silicon::Silicon;

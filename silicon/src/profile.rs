@@ -4,16 +4,35 @@
 //! driver shows, [`Mark::Assumed`] for what is plausible and nothing more. No Grace hardware has
 //! been looked at to write this.
 
+mod capability;
+mod check;
 mod gb200;
+mod gb300;
+mod gh100;
 mod gh200;
+mod nic;
+
+use std::sync::LazyLock;
 
 use varia_core::{BarSpec, HostPhys};
-use varia_spec::{nvidia, pci::ext_cap};
+use varia_spec::nvidia;
+
+pub use capability::{Body, Capability};
+pub use check::BadProfile;
 
 use crate::error::UnknownProfile;
 
-/// Every profile, by age of the chip.
-pub const ALL: [&Profile; 2] = [&gh200::PROFILE, &gb200::PROFILE];
+/// Every profile: the coherent GPUs by age of the chip, then the others.
+pub static ALL: LazyLock<Vec<Profile>> = LazyLock::new(|| {
+    vec![
+        gh200::gh200_120gb(),
+        gh200::gh200_480gb(),
+        gb200::gb200(),
+        gb300::gb300(),
+        gb300::gb300_cxl(),
+        nic::nic(),
+    ]
+});
 
 /// Where a fact comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,14 +53,16 @@ pub struct Fact<T> {
 }
 
 impl<T> Fact<T> {
-    const fn sourced(value: T, source: &'static str) -> Self {
+    /// A value that a public source shows.
+    pub const fn sourced(value: T, source: &'static str) -> Self {
         Self {
             value,
             mark: Mark::Sourced(source),
         }
     }
 
-    const fn assumed(value: T, why: &'static str) -> Self {
+    /// A value that is not public, and why it was taken.
+    pub const fn assumed(value: T, why: &'static str) -> Self {
         Self {
             value,
             mark: Mark::Assumed(why),
@@ -54,26 +75,41 @@ impl<T> Fact<T> {
 pub struct Profile {
     /// What it is asked for by, in lower case.
     pub name: &'static str,
+    /// The name of its family, which means this profile too.
+    pub alias: Option<&'static str>,
     /// What it is called in full.
     pub title: &'static str,
-    /// PCI device id, under NVIDIA's vendor id.
+    /// PCI vendor id.
+    pub vendor_id: Fact<u16>,
+    /// PCI device id.
     pub device_id: Fact<u16>,
     /// PCI revision.
     pub revision: Fact<u8>,
     /// PCI class, 24 bits: class, subclass, programming interface.
     pub class: Fact<u32>,
-    /// Subsystem id, under NVIDIA's vendor id.
+    /// Subsystem vendor id.
+    pub subsystem_vendor_id: Fact<u16>,
+    /// Subsystem id.
     pub subsystem_id: Fact<u16>,
     /// Interrupt pin: 1 for INTA, 0 for none.
     pub interrupt_pin: Fact<u8>,
     /// The BARs, by rising index.
-    pub bars: &'static [Fact<Bar>],
+    pub bars: Vec<Fact<Bar>>,
+    /// Bytes that the expansion ROM decodes, a power of two.
+    pub rom: Option<Fact<u32>>,
     /// The capabilities, conventional and extended, each list in its order.
-    pub capabilities: &'static [Fact<Capability>],
-    /// Coherent memory, in bytes, unless another size is asked for.
-    pub memory: Fact<u64>,
-    /// Where the coherent memory begins, unless another address is asked for.
-    pub memory_base: Fact<HostPhys>,
+    pub capabilities: Vec<Fact<Capability>>,
+    /// Memory outside every BAR.
+    pub coherent: Option<Coherent>,
+}
+
+/// Memory that is coherent with the CPU and outside every BAR, and what firmware says of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Coherent {
+    /// Bytes, unless another size is asked for.
+    pub size: Fact<u64>,
+    /// Where it begins, unless another address is asked for.
+    pub base: Fact<HostPhys>,
     /// First proximity domain that firmware sets aside for the memory.
     pub pxm_start: Fact<u64>,
     /// How many proximity domains it sets aside.
@@ -94,90 +130,11 @@ pub struct Bar {
 /// What is behind a BAR.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Content {
-    /// Registers: the readiness registers, the MSI-X table, and bytes that keep what is written
-    /// until a reset.
+    /// Registers: bytes that keep what is written until a reset, and that can't be mapped. In
+    /// BAR 0 of a chip with coherent memory the readiness registers are among them.
     Registers,
     /// Bytes that keep what is written, and that can be mapped.
     Memory,
-}
-
-/// A capability and where it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Capability {
-    /// Offset in configuration space; from 0x100 on it is an extended capability.
-    pub offset: u16,
-    /// What it says.
-    pub body: Body,
-}
-
-/// What a capability says; what is not named here is in `config`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Body {
-    /// Power management: D0 and D3hot, no soft reset between them, no events.
-    Power,
-    /// MSI, 64-bit and maskable.
-    Message {
-        /// Vectors asked for, a power of two.
-        vectors: u16,
-    },
-    /// An endpoint with function-level reset.
-    Express {
-        /// Link speed as its code: 5 is 32 GT/s.
-        speed: u8,
-        /// Lanes.
-        lanes: u8,
-    },
-    /// Vendor-specific, its body zero.
-    Vendor {
-        /// Bytes in all.
-        len: u8,
-    },
-    /// MSI-X in BAR 0.
-    MessageX {
-        /// Vectors.
-        vectors: u16,
-        /// Offset of the table in BAR 0.
-        table: u32,
-        /// Offset of the pending bits in BAR 0.
-        pending: u32,
-    },
-    /// Secondary PCI Express.
-    SecondaryExpress {
-        /// Lanes.
-        lanes: u8,
-    },
-    /// Latency tolerance reporting.
-    Latency,
-    /// Resizable BAR, with one size to choose from.
-    ResizableBar {
-        /// Which BAR.
-        bar: u8,
-    },
-    /// Advanced error reporting.
-    Errors,
-    /// Vendor-specific, extended, its body zero.
-    ExtVendor {
-        /// Vendor's id for it.
-        id: u16,
-        /// Its revision.
-        revision: u8,
-        /// Bytes in all.
-        len: u16,
-    },
-    /// Power budgeting with empty data.
-    PowerBudget,
-    /// Device serial number.
-    Serial(u64),
-    /// NVIDIA's register DVSEC.
-    NvidiaRegisters {
-        /// The feature bits at +0xA.
-        bitmap: u16,
-    },
-    /// The CXL Device DVSEC, whose range 1 tells when the memory is ready.
-    CxlDevice {
-        /// Memory_Active_Timeout, 0 to 4: 1, 4, 16, 64 or 256 s.
-        timeout: u8,
-    },
 }
 
 /// How a driver learns that the memory can be used.
@@ -199,15 +156,14 @@ impl Profile {
         })
     }
 
-    /// How readiness shows.
-    pub fn readiness(&self) -> ReadinessMethod {
+    /// How readiness shows; `None` on a chip that has no memory to wait for.
+    pub fn readiness(&self) -> Option<ReadinessMethod> {
+        self.coherent?;
         let cxl = |c: &&Fact<Capability>| matches!(c.value.body, Body::CxlDevice { .. });
-        self.capabilities
-            .iter()
-            .find(cxl)
-            .map_or(ReadinessMethod::Bar0, |c| {
-                ReadinessMethod::Cxl(c.value.offset)
-            })
+        let found = self.capabilities.iter().find(cxl);
+        Some(found.map_or(ReadinessMethod::Bar0, |c| {
+            ReadinessMethod::Cxl(c.value.offset)
+        }))
     }
 
     /// The BAR that begins at register `index`.
@@ -218,49 +174,63 @@ impl Profile {
             .find(|b| b.index == index)
     }
 
+    /// The name and the alias.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        [Some(self.name), self.alias].into_iter().flatten()
+    }
+
+    /// Nothing in it contradicts the rest.
+    ///
+    /// # Errors
+    /// [`BadProfile`] for the first thing that no device can have.
+    pub fn check(&self) -> Result<(), BadProfile> {
+        check::check(self)
+    }
+
     /// Each fact's name and origin, for documents and reports.
     pub fn marks(&self) -> Vec<(String, Mark)> {
         let mut marks = vec![
+            ("vendor id".to_owned(), self.vendor_id.mark),
             ("device id".to_owned(), self.device_id.mark),
             ("revision".to_owned(), self.revision.mark),
             ("class".to_owned(), self.class.mark),
+            (
+                "subsystem vendor id".to_owned(),
+                self.subsystem_vendor_id.mark,
+            ),
             ("subsystem id".to_owned(), self.subsystem_id.mark),
             ("interrupt pin".to_owned(), self.interrupt_pin.mark),
-            ("memory size".to_owned(), self.memory.mark),
-            ("memory address".to_owned(), self.memory_base.mark),
-            ("first proximity domain".to_owned(), self.pxm_start.mark),
-            ("proximity domains".to_owned(), self.pxm_count.mark),
         ];
+        if let Some(memory) = &self.coherent {
+            marks.extend([
+                ("memory size".to_owned(), memory.size.mark),
+                ("memory address".to_owned(), memory.base.mark),
+                ("first proximity domain".to_owned(), memory.pxm_start.mark),
+                ("proximity domains".to_owned(), memory.pxm_count.mark),
+            ]);
+        }
         let bars = self.bars.iter();
         marks.extend(bars.map(|b| (format!("BAR {}", b.value.index), b.mark)));
+        marks.extend(self.rom.map(|rom| ("ROM".to_owned(), rom.mark)));
         let capabilities = self.capabilities.iter();
         marks.extend(capabilities.map(|c| (format!("capability {:#x}", c.value.offset), c.mark)));
         marks
     }
 }
 
-impl Capability {
-    /// It is in the extended list.
-    pub fn is_extended(&self) -> bool {
-        self.offset >= ext_cap::START
-    }
-}
-
-/// The profile that is called `name`.
+/// The profile that is called `name`, by its own name or its alias.
 ///
 /// # Errors
 /// [`UnknownProfile`] with the name that is spelled most like it.
 pub fn find(name: &str) -> Result<&'static Profile, UnknownProfile> {
-    if let Some(profile) = ALL.into_iter().find(|p| p.name == name) {
+    if let Some(profile) = ALL.iter().find(|p| p.names().any(|n| n == name)) {
         return Ok(profile);
     }
-    let distance = |p: &&Profile| strsim::damerau_levenshtein(p.name, &name.to_lowercase());
-    let nearest = ALL
-        .into_iter()
-        .min_by_key(distance)
-        .filter(|p| distance(p) <= 3);
+    let distance = |n: &&str| strsim::damerau_levenshtein(n, &name.to_lowercase());
+    let names = ALL.iter().flat_map(Profile::names);
+    let nearest = names.min_by_key(distance).filter(|n| distance(n) <= 3);
     Err(UnknownProfile {
         name: name.to_owned(),
-        nearest: nearest.map(|p| p.name),
+        nearest,
     })
 }

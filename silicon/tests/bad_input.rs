@@ -23,7 +23,7 @@ fn sized(memory: u64) -> Options {
 fn no_memory_says_what_to_give() {
     assert_eq!(
         refusal(sized(0)),
-        "a gh200 with no memory cannot be made; give it a multiple of 4 KiB, for example 96G"
+        "a gh200-120gb with no memory cannot be made; give it a multiple of 4 KiB, for example 96G"
     );
 }
 
@@ -123,7 +123,7 @@ fn a_named_file_keeps_the_bytes_of_the_device() {
         Silicon::new(profile::find("gh200").unwrap(), options).unwrap()
     };
     let device = make();
-    let at = HostPhys(device.memory_base().0 + 4096);
+    let at = HostPhys(device.coherent_memory().unwrap().base.0 + 4096);
     device.memory_write(at, b"still here").unwrap();
     drop(device);
     let mut bytes = [0; 10];
@@ -134,14 +134,16 @@ fn a_named_file_keeps_the_bytes_of_the_device() {
 
 #[test]
 fn an_unknown_profile_suggests_the_nearest() {
+    const ALL: &str =
+        "there are gh200-120gb (gh200), gh200-480gb, gb200, gb300, gb300-cxl (cxl) and nic";
     let message = |name| profile::find(name).unwrap_err().to_string();
     assert_eq!(
         message("gh20"),
-        "unknown profile \"gh20\" (did you mean \"gh200\"?); there are gh200 and gb200"
+        format!("unknown profile \"gh20\" (did you mean \"gh200\"?); {ALL}")
     );
     assert!(message("GB200").contains("did you mean \"gb200\"?"));
     assert_eq!(
         message("voodoo"),
-        "unknown profile \"voodoo\"; there are gh200 and gb200"
+        format!("unknown profile \"voodoo\"; {ALL}")
     );
 }

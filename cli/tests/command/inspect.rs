@@ -30,7 +30,7 @@ fn bar(inspection: &Value, index: u64) -> (u64, u64, Option<&str>) {
 fn json_says_what_a_vm_would_see_of_a_gh200() {
     let seen = json(&["gh200", "--memory", "96G+300M"]);
     assert_eq!(seen["schema"], "varia-inspect/1");
-    assert_eq!(seen["profile"], "gh200");
+    assert_eq!(seen["profile"], "gh200-120gb");
     assert_eq!(seen["device"], "10de:2342");
     assert_eq!(seen["variant"], "nvgrace-gpu");
     assert_eq!(seen["declined"], Value::Null);

@@ -101,10 +101,13 @@ fn an_unknown_profile_and_the_nearest_there_is() {
         ("bg200", "gb200"),
     ] {
         let meant = format!("did you mean \"{nearest}\"?");
-        refused(&[name], &[name, &meant, "gh200 and gb200"]);
+        refused(
+            &[name],
+            &[name, &meant, "gh200-120gb (gh200), gh200-480gb, gb200"],
+        );
     }
     let far = ended(varia(["inspect", "hopper"]));
-    far.refused(&["hopper", "gh200 and gb200"]);
+    far.refused(&["hopper", "gh200-120gb (gh200), gh200-480gb, gb200"]);
     assert!(!far.stderr.contains("did you mean"), "{}", far.stderr);
 }
 

@@ -13,6 +13,7 @@ use varia_lab::chroot::compile_asl;
 use varia_lab::{Arch, GuestCommand, LabError, MemoryNode, Running, Task, Vm, kernel_modules};
 use varia_serve::View;
 use varia_silicon::{Backing, Options, Profile, Silicon};
+use varia_sys::memory::SharedMemory;
 use varia_variant::HostPhys;
 
 use crate::acpi;
@@ -177,7 +178,10 @@ impl HostPlan {
                     options.base = Some(HostPhys(ABSENT_START + number * ABSENT_STRIDE));
                 }
                 Memory::Real => {
-                    let size = options.memory.unwrap_or(wish.profile.memory.value);
+                    let size = options
+                        .memory
+                        .or(wish.profile.coherent.map(|memory| memory.size.value));
+                    let size = size.unwrap_or_default();
                     let file = memory.path().join(number.to_string());
                     let node = MemoryNode {
                         mib: size.div_ceil(MIB),
@@ -245,6 +249,26 @@ impl Host {
     #[must_use]
     pub fn silicon(&self, gpu: usize) -> &Silicon {
         self.gpus[gpu].silicon()
+    }
+
+    /// The coherent memory of a GPU, by its number from 0.
+    ///
+    /// # Panics
+    /// If there is no such GPU, or it has no coherent memory: the test is wrong.
+    #[must_use]
+    pub fn memory(&self, gpu: usize) -> &SharedMemory {
+        let memory = self.silicon(gpu).coherent_memory();
+        &memory.expect("a GPU with coherent memory").bytes
+    }
+
+    /// Where a GPU's coherent memory begins.
+    ///
+    /// # Panics
+    /// If there is no such GPU, or it has no coherent memory: the test is wrong.
+    #[must_use]
+    pub fn memory_base(&self, gpu: usize) -> HostPhys {
+        let memory = self.silicon(gpu).coherent_memory();
+        memory.expect("a GPU with coherent memory").base
     }
 
     /// The PCI address of a GPU in the machine.
@@ -361,9 +385,11 @@ impl Host {
     fn check_memory(&self) -> Result<()> {
         let map = self.vm.read_text("/proc/iomem")?;
         for gpu in &self.gpus {
-            let memory = gpu.silicon().coherent_memory();
-            let start = gpu.silicon().memory_base().0;
-            let last = start + memory.len() - 1;
+            let Some(memory) = gpu.silicon().coherent_memory() else {
+                continue;
+            };
+            let start = memory.base.0;
+            let last = start + memory.bytes.len() - 1;
             for line in map.lines().filter(|line| !line.starts_with(' ')) {
                 let taken = range(line)
                     .ok_or_else(|| Error::Unexpected(format!("/proc/iomem says {line:?}")))?;

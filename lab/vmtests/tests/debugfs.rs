@@ -22,7 +22,7 @@ fn debugfs_shows_layout_readiness_and_counts_that_balance() -> Result<()> {
     host.load(Driver::Ours)?;
     assert_eq!(host.bind(0, Driver::Ours)?, Ok(()));
 
-    let base = host.silicon(0).memory_base().0;
+    let base = host.memory_base(0).0;
     assert_eq!(
         file(&host, 0, "layout")?.lines().collect::<Vec<_>>(),
         [

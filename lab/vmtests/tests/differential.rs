@@ -50,7 +50,7 @@ fn options() -> Options {
 
 /// Runs the operations on a kernel driver, from memory that holds zeros.
 fn in_kernel(host: &Host, driver: Driver) -> Result<Vec<Answer>, Box<dyn Error>> {
-    host.silicon(0).coherent_memory().discard(0, MEMORY)?;
+    host.memory(0).discard(0, MEMORY)?;
     host.load(driver)?;
     host.bind(0, driver)?
         .map_err(|errno| format!("the probe of {driver:?} fails: errno {errno}"))?;

@@ -80,7 +80,7 @@ fn a_guest_uses_the_gpu_and_sees_the_same_with_the_original_and_with_ours() -> R
     let started = Instant::now();
     let host = plan.boot()?;
     println!("the host is up after {:?}", started.elapsed());
-    let memory = host.silicon(0).coherent_memory();
+    let memory = host.memory(0);
 
     let mut seen = Vec::new();
     for (driver, to_guest, to_host) in [

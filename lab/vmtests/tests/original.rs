@@ -98,7 +98,7 @@ fn reports(host: &Host, driver: Driver, count: usize) -> Result<Vec<Report>> {
             bound,
             Ok(()),
             "{driver:?} refuses a GPU of {:#x} bytes:\n{}",
-            host.silicon(gpu).coherent_memory().len(),
+            host.memory(gpu).len(),
             host.vm.sh("dmesg | tail -20")?
         );
     }

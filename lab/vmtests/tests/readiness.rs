@@ -11,7 +11,7 @@ use varia_agent::applets::vfio_read::Seen;
 use varia_core::Device;
 use varia_lab::Arch;
 use varia_serve::{Endpoint, View};
-use varia_silicon::profile::{self, Body, Capability, Fact, Mark, Profile};
+use varia_silicon::profile::{self, Profile};
 use varia_silicon::{Faults, ManualClock, Options, Readiness, Silicon};
 use varia_spec::Errno;
 use varia_spec::vfio::RegionIndex;
@@ -53,22 +53,6 @@ fn find(name: &str) -> Profile {
         .clone()
 }
 
-/// A GB200 that shows its readiness in a CXL Device DVSEC, and should be ready within 1 s.
-fn with_cxl() -> Profile {
-    let mut profile = find("gb200");
-    let mut capabilities = profile.capabilities.to_vec();
-    capabilities.push(Fact {
-        value: Capability {
-            offset: 0x320,
-            body: Body::CxlDevice { timeout: 0 },
-        },
-        mark: Mark::Assumed("a test's"),
-    });
-    // a few hundred bytes, once in each process
-    profile.capabilities = Box::leak(capabilities.into_boxed_slice());
-    profile
-}
-
 fn options(readiness: Readiness, clock: &Arc<impl varia_silicon::Clock + 'static>) -> Options {
     Options {
         memory: Some(SIZE),
@@ -92,18 +76,15 @@ fn faulty(faults: Faults) -> Options {
 
 const LINK_DOWN_FAULT: Faults = Faults {
     c2c_down: true,
-    size_zero: false,
-    no_properties: false,
+    ..Faults::NONE
 };
 const SIZE_ZERO_FAULT: Faults = Faults {
-    c2c_down: false,
     size_zero: true,
-    no_properties: false,
+    ..Faults::NONE
 };
 const NO_PROPERTIES_FAULT: Faults = Faults {
-    c2c_down: false,
-    size_zero: false,
     no_properties: true,
+    ..Faults::NONE
 };
 
 fn assert_timed_out(what: &str, bound: Bound, seconds: u64) {
@@ -127,7 +108,7 @@ fn waits(driver: Driver) -> Result<()> {
     let host = HostPlan::new(Arch::Aarch64, &format!("waits with {driver:?}"))
         .gpu(&gh200, dead(), Memory::Absent)
         .gpu(&gb200, dead(), Memory::Absent)
-        .gpu(&with_cxl(), dead(), Memory::Absent)
+        .gpu(&find("cxl"), dead(), Memory::Absent)
         .gpu(&gh200, faulty(LINK_DOWN_FAULT), Memory::Absent)
         .gpu(&gh200, after(late), Memory::Absent)
         .gpu(&gh200, after(late_after_reset), Memory::Real)
@@ -136,8 +117,7 @@ fn waits(driver: Driver) -> Result<()> {
         .boot()?;
     assert_eq!(host.addresses().len(), COUNT);
     host.load(driver)?;
-    host.silicon(LATE_AFTER_RESET)
-        .coherent_memory()
+    host.memory(LATE_AFTER_RESET)
         .write(0, &WORD)
         .expect("the memory's first bytes");
 
@@ -172,7 +152,7 @@ fn waits(driver: Driver) -> Result<()> {
     };
     assert_timed_out("a GH200 that never gets ready", gh200_dead, WAIT);
     assert_timed_out("a GB200 that never gets ready", gb200_dead, WAIT);
-    assert_timed_out("a GB200 that CXL never calls valid", cxl_dead, 1);
+    assert_timed_out("a GB300 that CXL never calls valid", cxl_dead, 1);
     assert_timed_out("a GH200 without its link", link_down, WAIT);
     assert_eq!(late.errno, None, "a late GH200: {late:?}");
     assert!(
@@ -319,7 +299,7 @@ fn the_user_space_runtime_fails_when_a_gpu_is_dead_or_has_no_link() {
     for (what, profile, faults, wait) in [
         ("a dead GH200", find("gh200"), none, WAIT),
         ("a dead GB200", find("gb200"), none, WAIT),
-        ("a GB200 that CXL never calls valid", with_cxl(), none, 1),
+        ("a GB300 that CXL never calls valid", find("cxl"), none, 1),
         (
             "a GH200 without its link",
             find("gh200"),

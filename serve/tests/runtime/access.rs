@@ -40,7 +40,7 @@ fn a_long_access_is_whole() {
     for (index, base, _, _) in machine.memory_regions() {
         client.write(index, 12345, &data);
         let mut host = vec![0; data.len()];
-        let memory = machine.silicon.coherent_memory();
+        let memory = &machine.silicon.coherent_memory().unwrap().bytes;
         memory.read(base + 12345, &mut host).unwrap();
         assert!(host == data);
         let mut back = vec![0; data.len()];
@@ -115,7 +115,7 @@ fn where_the_memory_fills_its_bar_nothing_lies_behind() {
 #[test]
 fn what_the_host_writes_is_read_through_the_bars() {
     let (machine, mut client) = small();
-    let memory = machine.silicon.coherent_memory();
+    let memory = &machine.silicon.coherent_memory().unwrap().bytes;
     for (index, base, length, _) in machine.memory_regions() {
         for at in [0, 4097, length - 4] {
             let word = (0xcafe_0000 | index).to_le_bytes();

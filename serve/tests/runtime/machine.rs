@@ -159,8 +159,8 @@ impl Machine {
     /// Bytes of the coherent memory as the host sees them.
     pub(crate) fn host<const N: usize>(&self, offset: u64) -> [u8; N] {
         let mut bytes = [0; N];
-        let memory = self.silicon.coherent_memory();
-        memory.read(offset, &mut bytes).unwrap();
+        let memory = self.silicon.coherent_memory().unwrap();
+        memory.bytes.read(offset, &mut bytes).unwrap();
         bytes
     }
 
@@ -169,7 +169,7 @@ impl Machine {
         let of = |index| match self.endpoint.region(RegionIndex(index)) {
             Region::Memory(region) => Some((
                 index,
-                region.base().0 - self.silicon.memory_base().0,
+                region.base().0 - self.silicon.coherent_memory().unwrap().base.0,
                 region.length(),
                 region.size().get(),
             )),

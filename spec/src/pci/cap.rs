@@ -189,6 +189,8 @@ pub mod vndr {
 pub mod af {
     /// Bytes in the capability.
     pub const SIZEOF: u16 = 6;
+    /// Bytes in the capability, u8.
+    pub const LEN: u16 = 2;
     /// Capabilities, u8.
     pub const CAP: u16 = 3;
     /// Bit 0 of [`CAP`]: transactions pending is reported.

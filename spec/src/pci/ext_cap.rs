@@ -69,6 +69,8 @@ pub const fn header_next(header: u32) -> u16 {
 
 /// Advanced error reporting, 0x48 bytes with the TLP prefix log.
 pub mod err {
+    /// Bytes with the TLP prefix log.
+    pub const SIZEOF: u16 = 0x48;
     /// Bytes before the root port's registers.
     pub const ENDPOINT_LEN: u16 = 0x2c;
     /// Uncorrectable error status, u32, write one to clear.
@@ -93,6 +95,12 @@ pub mod err {
     pub const CAP_ECRC_CHKE: u32 = 1 << 8;
 }
 
+/// Secondary PCI Express: 12 bytes, then an equalisation u16 for each lane.
+pub mod secpci {
+    /// Bytes before the lanes.
+    pub const LANES: u16 = 12;
+}
+
 /// Latency tolerance reporting, 8 bytes.
 pub mod ltr {
     /// Bytes in the capability.
@@ -107,6 +115,8 @@ pub mod ltr {
 
 /// Resizable BAR: 4 bytes, then {capability u32, control u32} for each BAR.
 pub mod rebar {
+    /// Bytes with one BAR.
+    pub const SIZEOF_1: u16 = 12;
     /// Sizes that the first BAR can take, u32: bit n is 1 MiB << (n - 4).
     pub const CAP: u16 = 4;
     /// Control of the first BAR, u32.
@@ -119,6 +129,34 @@ pub mod rebar {
     pub const CTRL_SIZE_SHIFT: u32 = 8;
     /// Six bits wide.
     pub const CTRL_SIZE_MASK: u32 = 0x3f << CTRL_SIZE_SHIFT;
+}
+
+/// Virtual channels (7.9.1).
+pub mod vc {
+    /// Bytes with channel 0 alone and no table.
+    pub const SIZEOF: u16 = 0x1c;
+    /// Control of channel 0, u32: bits 7:0 the traffic classes that use it, bit 31 enable.
+    pub const VC0_CTRL: u16 = 0x14;
+    /// Traffic classes other than 0, which always uses channel 0.
+    pub const CTRL_CLASSES: u32 = 0xfe;
+    /// Bit 31 of [`VC0_CTRL`].
+    pub const CTRL_ENABLE: u32 = 1 << 31;
+}
+
+/// Alternative routing id (7.8.7).
+pub mod ari {
+    /// Bytes in the capability.
+    pub const SIZEOF: u16 = 8;
+}
+
+/// Address translation services (10.5.1).
+pub mod ats {
+    /// Bytes in the capability.
+    pub const SIZEOF: u16 = 8;
+    /// Control, u16: bits 4:0 the smallest unit, bit 15 enable.
+    pub const CTRL: u16 = 6;
+    /// The bits of [`CTRL`] that can be written.
+    pub const CTRL_BITS: u16 = 0x801f;
 }
 
 /// Power budgeting, 16 bytes.
@@ -168,6 +206,20 @@ pub mod cxl {
     pub const DEVICE: u16 = 0;
     /// Bytes in the capability, revision 3.
     pub const DEVICE_LEN: u16 = 0x3c;
+    /// CXL capability, u16 (8.1.3.1).
+    pub const CAP: u16 = 0xa;
+    /// Bit 2 of [`CAP`]: memory is there.
+    pub const CAP_MEM: u16 = 1 << 2;
+    /// Bits 5:4 of [`CAP`]: how many ranges.
+    pub const CAP_RANGES_SHIFT: u16 = 4;
+    /// Range 1 size high, u32 (8.1.3.8.1).
+    pub const RANGE1_SIZE_HIGH: u16 = 0x18;
+    /// The bits of a low size or base register that belong to the number: 31:28.
+    pub const RANGE_LOW_BITS: u32 = 0xf000_0000;
+    /// Range 1 base high, u32 (8.1.3.8.3).
+    pub const RANGE1_BASE_HIGH: u16 = 0x20;
+    /// Range 1 base low, u32 (8.1.3.8.4).
+    pub const RANGE1_BASE_LOW: u16 = 0x24;
     /// Range 1 size low, u32 (8.1.3.8.2).
     pub const RANGE1_SIZE_LOW: u16 = 0x1c;
     /// Memory_Info_Valid.

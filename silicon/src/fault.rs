@@ -1,0 +1,36 @@
+//! What is broken in a device, on purpose.
+
+use std::time::Duration;
+
+/// What is broken. Nothing, by default.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Faults {
+    /// The chip-to-chip link is down: its register never says ready, a CXL DVSEC never says
+    /// active, firmware gives the memory a size of 0, and the memory does not answer.
+    pub c2c_down: bool,
+    /// Firmware gives the memory a size of 0, but the link and the memory work.
+    pub size_zero: bool,
+    /// Firmware gives no properties, as inside a VM.
+    pub no_properties: bool,
+    /// The memory is ready as it should be until the first reset, and never again.
+    pub lost_after_reset: bool,
+    /// The page with this offset in the coherent memory is poisoned: reads and writes of any of
+    /// its bytes fail, and no range with it can be mapped.
+    pub poisoned_page: Option<u64>,
+    /// This long after power-on the function is gone from the bus: registers read as all ones,
+    /// writes go nowhere, the memory does not answer, a reset fails. A mapping that was made
+    /// before stays, which a real one would not.
+    pub gone_after: Option<Duration>,
+}
+
+impl Faults {
+    /// Nothing is broken.
+    pub const NONE: Self = Self {
+        c2c_down: false,
+        size_zero: false,
+        no_properties: false,
+        lost_after_reset: false,
+        poisoned_page: None,
+        gone_after: None,
+    };
+}
