@@ -85,35 +85,43 @@ pub fn original(arch: Arch) -> Result<PathBuf> {
 /// # Errors
 /// As for [`ours`].
 pub fn position(arch: Arch) -> Result<PathBuf> {
+    test_module(arch, "position")
+}
+
+/// `varia_poison.ko`, which makes pages fail.
+///
+/// # Errors
+/// As for [`ours`].
+pub fn poison(arch: Arch) -> Result<PathBuf> {
+    test_module(arch, "poison")
+}
+
+/// `varia_NAME.ko` from the folder `lab/NAME`.
+fn test_module(arch: Arch, name: &str) -> Result<PathBuf> {
     let tools = packages::ensure(Set::Tools)?;
-    let source = workspace().join("lab/position");
-    build(
-        &tools,
-        arch,
-        "position",
-        "varia_position.ko",
-        &["lab/position"],
-        |out| {
-            let script = "cp \"$1\"/* \"$2\" && exec make -s -C \"$3\" M=\"$2\" ARCH=\"$4\" \
+    let folder = format!("lab/{name}");
+    let source = workspace().join(&folder);
+    let file = format!("varia_{name}.ko");
+    build(&tools, arch, name, &file, &[&folder], |out| {
+        let script = "cp \"$1\"/* \"$2\" && exec make -s -C \"$3\" M=\"$2\" ARCH=\"$4\" \
                       CROSS_COMPILE=\"$5\" modules";
-            let prefix = match arch {
-                Arch::Aarch64 => "aarch64-linux-gnu-",
-                Arch::X86_64 => "",
-            };
-            let argv = vec![
-                "sh".into(),
-                "-ec".into(),
-                script.into(),
-                "position".into(),
-                source.into(),
-                out.into(),
-                headers(&tools, arch).into(),
-                arch.debian().into(),
-                prefix.into(),
-            ];
-            (argv, Vec::new())
-        },
-    )
+        let prefix = match arch {
+            Arch::Aarch64 => "aarch64-linux-gnu-",
+            Arch::X86_64 => "",
+        };
+        let argv = vec![
+            "sh".into(),
+            "-ec".into(),
+            script.into(),
+            name.into(),
+            source.into(),
+            out.into(),
+            headers(&tools, arch).into(),
+            arch.debian().into(),
+            prefix.into(),
+        ];
+        (argv, Vec::new())
+    })
 }
 
 /// The kernel's headers, as the tools' root has them.

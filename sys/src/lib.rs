@@ -14,6 +14,7 @@ pub mod errno;
 pub mod event;
 pub mod mapping;
 pub mod memory;
+pub mod signal;
 pub mod socket;
 mod time;
 pub mod vfio;

@@ -10,6 +10,7 @@ mod differential;
 mod hexcopy;
 mod own_buffer;
 mod pci_memory;
+mod poison;
 mod vfio;
 pub mod vfio_info;
 pub mod vfio_read;
@@ -24,6 +25,7 @@ const TABLE: &[(&str, Applet)] = &[
     ("hexcopy", hexcopy::run),
     ("own-buffer", own_buffer::run),
     ("pci-memory", pci_memory::run),
+    ("poison", poison::run),
     ("vfio-info", vfio_info::run),
     ("vfio-read", vfio_read::run),
 ];

@@ -1,0 +1,91 @@
+//! Pages of usemem that fail: who is killed for them, and what our module remembers.
+
+use varia_lab::{Arch, Ending, GuestCommand, kernel_modules};
+use varia_silicon::{Options, profile};
+use varia_vmtests::Result;
+use varia_vmtests::counters::{Counters, file};
+use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
+
+const MIB: u64 = 1 << 20;
+const PAGE: u64 = 4096;
+const MODULE: &str = "/lab/varia_poison.ko";
+const SIGBUS: Ending = Ending::Signal(7);
+const SIGKILL: Ending = Ending::Signal(9);
+const ALIVE: Ending = Ending::Exit(0);
+
+/// How a user ends who maps `pages` of usemem when page `failed` of usemem fails.
+fn user(host: &Host, pages: std::ops::Range<u64>, failed: u64) -> Result<Ending> {
+    let numbers = [
+        pages.start * PAGE,
+        (pages.end - pages.start) * PAGE,
+        host.memory_base(0).0 + failed * PAGE,
+    ]
+    .map(|number| number.to_string());
+    let [offset, len, address] = &numbers;
+    let arguments = [host.address(0), offset, len, address];
+    let output = host.vm.run(&GuestCommand::applet("poison", &arguments))?;
+    if let Ending::Exit(code) = output.ending {
+        assert_eq!(code, 0, "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(output.ending)
+}
+
+#[test]
+fn poison_list_shows_each_page_once_and_who_maps_it_gets_sigbus() -> Result<()> {
+    let gh200 = profile::find("gh200").expect("a profile of the catalogue");
+    let options = Options {
+        memory: Some(1536 * MIB),
+        ..Options::default()
+    };
+    let module = kernel_modules::poison(Arch::Aarch64)?;
+    let host = HostPlan::new(Arch::Aarch64, "poison")
+        .gpu(gh200, options, Memory::Real)
+        .with(|vm| vm.host_file(MODULE, module))
+        .boot()?;
+    host.vm.sh(&format!("insmod {MODULE}"))?;
+    host.load(Driver::Ours)?;
+    assert_eq!(host.bind(0, Driver::Ours)?, Ok(()));
+
+    assert_eq!(user(&host, 0..16, 3)?, SIGBUS);
+    let base = host.memory_base(0).0;
+    let line = |first: u64, pages: u64| {
+        format!(
+            "region 4 usemem offset {:#x} length {:#x} address {:#x}",
+            first * PAGE,
+            pages * PAGE,
+            base + first * PAGE
+        )
+    };
+    assert_eq!(file(&host, 0, "poison")?, line(3, 1));
+    assert_eq!(
+        user(&host, 2..8, 3)?,
+        SIGBUS,
+        "again, elsewhere in a mapping"
+    );
+    assert_eq!(file(&host, 0, "poison")?, line(3, 1));
+    assert_eq!(user(&host, 0..16, 4)?, SIGBUS, "the next page");
+    assert_eq!(user(&host, 0..16, 8)?, SIGBUS, "a page further on");
+    let listed = format!("{}\n{}", line(3, 2), line(8, 1));
+    assert_eq!(file(&host, 0, "poison")?, listed);
+
+    // poison-in-mapping: pages behind and before a mapping.
+    assert_eq!(user(&host, 0..16, 20)?, ALIVE);
+    assert_eq!(user(&host, 8..16, 5)?, ALIVE);
+    assert_eq!(file(&host, 0, "poison")?, listed, "nobody has seen those");
+
+    let counters = Counters::read(&host, 0)?;
+    assert_eq!(counters.broken_rules(), Vec::<String>::new());
+    let counts = ["poison_questions", "poison_found", "poison_entries"].map(|n| counters.get(n));
+    assert_eq!(counts, [6, 4, 3]);
+
+    host.unbind(0)?;
+    host.load(Driver::Original)?;
+    assert_eq!(host.bind(0, Driver::Original)?, Ok(()));
+    assert_eq!(user(&host, 0..16, 3)?, SIGBUS);
+    assert_eq!(
+        user(&host, 0..16, 20)?,
+        SIGKILL,
+        "the original's user is killed for a page that it does not map"
+    );
+    host.power_off()
+}
