@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use varia_core::{BarSpace, Device};
+use varia_facts::Bytes;
 use varia_serve::View;
 use varia_silicon::profile::Mark;
 use varia_spec::vfio::RegionIndex;
@@ -119,17 +120,17 @@ pub(crate) fn regions(made: &Made) -> Vec<Drawn> {
     regions
 }
 
-/// The sizes in bytes of all BARs that a VM sees.
-pub(crate) fn bar_sizes(made: &Made) -> Result<Vec<u64>, Failure> {
-    let mut sizes = Vec::new();
+/// All BARs that a VM sees.
+pub(crate) fn bars(made: &Made) -> Result<Vec<varia_plan::Bar>, Failure> {
+    let mut bars = Vec::new();
     for index in 0..6 {
-        let info = made.endpoint.region_info(RegionIndex(index));
-        let size = info.map_err(|errno| errno.to_string())?.size;
-        if size > 0 {
-            sizes.push(size);
+        let info = made.endpoint.region_info(RegionIndex(index.into()));
+        let size = Bytes(info.map_err(|errno| errno.to_string())?.size);
+        if size.0 > 0 {
+            bars.push(varia_plan::Bar { index, size });
         }
     }
-    Ok(sizes)
+    Ok(bars)
 }
 
 /// The layout's drawing; `None` for a chip without coherent memory.

@@ -8,7 +8,8 @@ use std::{
 };
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use varia_plan::{Arch, Machine, VfioUserGpu, coherent};
+use varia_facts::Bytes;
+use varia_plan::{Arch, Emulated, NODES_PER_GPU};
 use varia_serve::{Backend, View};
 use varia_sys::{event::EventFd, socket::Listener};
 use varia_vfio_user::server::Server;
@@ -123,22 +124,22 @@ fn serve_command(args: &RunArgs, socket: &Path) -> Vec<String> {
 
 /// QEMU's arguments for the machine that was asked for.
 fn arguments(args: &RunArgs, made: &Made, socket: &Path) -> Result<Vec<String>, Failure> {
-    let gpu = VfioUserGpu {
-        id: "gpu0".into(),
-        socket: socket.to_owned(),
-        bars: inspect::bar_sizes(made)?,
-    };
     let nodes = args.nodes.unwrap_or(match made.silicon.coherent_memory() {
-        Some(_) => coherent::NODES_PER_GPU,
+        Some(_) => NODES_PER_GPU,
         None => 0,
     });
-    let machine = Machine {
+    let plan = Emulated {
         arch: args.arch,
         cpus: args.cpus,
-        ram_mib: args.ram.0 >> 20,
-        gpus: coherent::assign(vec![gpu], nodes)?,
-    };
-    let mut arguments = machine.arguments()?;
+        memory: Bytes(args.ram.0),
+        gpus: vec![(socket.to_owned(), inspect::bars(made)?)],
+        nodes_per_gpu: nodes,
+    }
+    .plan()?;
+    let mut arguments: Vec<_> = varia_plan::arguments(&plan)
+        .into_iter()
+        .flat_map(|argument| [argument.option.to_owned(), argument.value])
+        .collect();
     let mut option = |name: &str, value: String| arguments.extend([format!("-{name}"), value]);
     let path = |path: &Path| path.to_string_lossy().into_owned();
     match (&args.bios, args.arch) {

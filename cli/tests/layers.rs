@@ -47,7 +47,7 @@ const LAYERS: &[Layer] = &[
     // the names of NVIDIA's properties, and what a PCI function is called
     layer("varia-firmware", &["varia-spec", "varia-facts"]),
     // pure
-    layer("varia-plan", &[]),
+    layer("varia-plan", &["varia-facts", "varia-firmware"]),
     layer(
         "varia",
         &[
@@ -58,6 +58,7 @@ const LAYERS: &[Layer] = &[
             "varia-silicon",
             "varia-vfio-user",
             "varia-serve",
+            "varia-facts",
             "varia-plan",
         ],
     ),
@@ -73,7 +74,7 @@ const LAYERS: &[Layer] = &[
     // builds copies of crates and links none
     layer("varia-mutants", &[]),
     // the commands of the project: what they show is `varia`'s, started as a program
-    layer("xtask", &["varia-lab", "varia-plan"]),
+    layer("xtask", &["varia-facts", "varia-lab", "varia-plan"]),
     // tests that boot machines may look at everything, and nothing uses them
     layer(
         "varia-vmtests",

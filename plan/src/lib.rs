@@ -1,10 +1,30 @@
-//! From a device and a request to a virtual machine, and from that to a VMM's arguments.
+//! From facts and a request to a virtual machine's configuration.
 //!
-//! Pure: no I/O, so that every plan can be tested as text. What is planned here is a VM with GPUs
-//! that a vfio-user server presents; binding host devices is not its affair.
+//! Facts and a [`Request`] become a [`Plan`]: a typed topology in which [`CoherentMemory`] is the
+//! only carrier of the binding between a GPU's memory, its PCI function and its memory-less
+//! nodes. Renderers turn a plan into QEMU's arguments, libvirt's XML, and ACPI tables; they
+//! decide nothing. Pure: no I/O, so that every plan can be tested as text.
 
-pub mod coherent;
-pub mod qemu;
+mod aperture;
+mod distances;
+mod emulated;
+mod error;
+mod explain;
+mod gpu;
+mod libvirt;
+mod make;
+mod plan;
+mod qemu;
+mod request;
+mod substitute;
+mod tables;
 
-pub use coherent::{CoherentMemory, Error, VfioUserGpu};
-pub use qemu::{Arch, Machine};
+pub use emulated::Emulated;
+pub use error::Error;
+pub use explain::{Part, explain};
+pub use gpu::{Bar, CoherentMemory, Gpu, GuestNode, Source, VirtualFunction};
+pub use libvirt::domain;
+pub use make::make;
+pub use plan::{Accelerator, Arch, Backing, Iommu, Plan, SCHEMA, Socket};
+pub use qemu::{Argument, arguments, initiators};
+pub use request::{IommuChoice, NODES_PER_GPU, Request, What, WhatError};

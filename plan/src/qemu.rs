@@ -1,203 +1,215 @@
-//! QEMU's arguments for a VM with vfio-user GPUs.
+//! A plan as QEMU's arguments.
 //!
-//! Source: the QEMU 10.1 and 11.1 manuals (`vfio-user-pci`, `acpi-generic-initiator`, the virt and
-//! q35 machines).
+//! Source: the QEMU 11.1 manual (`virt`, `pxb-pcie`, `arm-smmuv3`, `vfio-pci`, `vfio-user-pci`,
+//! `acpi-generic-initiator`, `iommufd`).
 
-use std::{fmt, str::FromStr};
+use std::path::Path;
 
-use crate::coherent::{CoherentMemory, Error, aperture};
+use crate::explain::Part;
+use crate::gpu::{CoherentMemory, Gpu, Source};
+use crate::plan::{Accelerator, Arch, Backing, Iommu, Plan, Socket};
 
-/// The aperture that the virt machine has by itself, in bytes.
-const VIRT_DEFAULT_APERTURE: u64 = 512 << 30;
-
-/// A guest architecture.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Arch {
-    /// arm64: what a Grace host runs.
-    Aarch64,
-    /// x86-64.
-    X86_64,
-}
-
-impl Arch {
-    /// QEMU's name of it, as in `qemu-system-NAME`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Aarch64 => "aarch64",
-            Self::X86_64 => "x86_64",
-        }
-    }
-
-    /// The console that a Linux guest has on QEMU's first serial port.
-    pub const fn console(self) -> &'static str {
-        match self {
-            Self::Aarch64 => "ttyAMA0",
-            Self::X86_64 => "ttyS0",
-        }
-    }
-}
-
-impl fmt::Display for Arch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Arch {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "aarch64" | "arm64" => Ok(Self::Aarch64),
-            "x86_64" | "amd64" => Ok(Self::X86_64),
-            other => Err(format!(
-                "unknown architecture {other:?}: use aarch64 or x86_64"
-            )),
-        }
-    }
-}
-
-/// A machine with GPUs.
+/// One option with its value, and the part of the plan that it belongs to.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Machine {
-    /// The guest's architecture.
-    pub arch: Arch,
-    /// Virtual CPUs, all on node 0.
-    pub cpus: u32,
-    /// RAM in MiB, all on node 0 and shared with the GPUs' servers.
-    pub ram_mib: u64,
-    /// The GPUs and their nodes.
-    pub gpus: Vec<CoherentMemory>,
+pub struct Argument {
+    /// What it is for.
+    pub part: Part,
+    /// Such as `-device`.
+    pub option: &'static str,
+    /// Such as `pxb-pcie,...`.
+    pub value: String,
 }
 
-impl Machine {
-    /// Machine type, CPUs, RAM, NUMA nodes, devices and Generic Initiators; no firmware, kernel,
-    /// disk or console.
-    pub fn arguments(&self) -> Result<Vec<String>, Error> {
-        let mut args = Vec::new();
-        let mut push = |option: &str, value: String| args.extend([format!("-{option}"), value]);
-        match self.arch {
-            Arch::Aarch64 => {
-                let mmio = aperture(&self.gpus)?.max(VIRT_DEFAULT_APERTURE);
-                push(
-                    "machine",
-                    format!("virt,gic-version=3,highmem-mmio-size={}G", mmio >> 30),
-                );
-                push("cpu", "max,pauth-impdef=on".into());
-            }
-            Arch::X86_64 => {
-                push("machine", "q35".into());
-                push("cpu", "max".into());
-            }
+/// QEMU's arguments for a plan, without the program's name.
+#[must_use]
+pub fn arguments(plan: &Plan) -> Vec<Argument> {
+    let mut out = Arguments(Vec::new());
+    machine(plan, &mut out);
+    memory(plan, &mut out);
+    for gpu in &plan.gpus {
+        for node in gpu.memory.nodes() {
+            out.add(Part::GpuNodes, "-numa", format!("node,nodeid={node}"));
         }
-        push("smp", self.cpus.to_string());
-        push("m", format!("{}M", self.ram_mib));
-        push(
-            "object",
-            format!(
-                "memory-backend-memfd,id=ram0,size={}M,share=on",
-                self.ram_mib
-            ),
-        );
-        push(
-            "numa",
-            format!("node,nodeid=0,cpus=0-{},memdev=ram0", self.cpus.max(1) - 1),
-        );
-        for node in self.gpus.iter().flat_map(|gpu| gpu.nodes.clone()) {
-            push("numa", format!("node,nodeid={node}"));
-        }
-        for (slot, gpu) in self.gpus.iter().enumerate() {
-            let id = &gpu.device.id;
-            push(
-                "device",
-                format!("pcie-root-port,id={id}.port,chassis={}", slot + 1),
-            );
-            push("device", device(gpu));
-            for initiator in initiators(gpu) {
-                push("object", initiator);
-            }
-        }
-        Ok(args)
     }
+    distances(plan, &mut out);
+    if let Iommu::Iommufd { .. } = plan.iommu {
+        out.add(Part::Iommu, "-object", "iommufd,id=iommufd0");
+    }
+    for (index, gpu) in plan.gpus.iter().enumerate() {
+        attach(plan, index, gpu, &mut out);
+    }
+    if let Some(firmware) = &plan.firmware {
+        out.add(Part::Firmware, "-bios", firmware.clone());
+    }
+    for (index, disk) in plan.disks.iter().enumerate() {
+        let file = serde_json::json!({
+            "driver": "file", "filename": disk, "node-name": format!("file{index}"),
+        });
+        out.add(Part::Disks, "-blockdev", file.to_string());
+        let format = disk_format(disk);
+        let format = serde_json::json!({
+            "driver": format, "file": format!("file{index}"), "node-name": format!("disk{index}"),
+        });
+        out.add(Part::Disks, "-blockdev", format.to_string());
+        out.add(
+            Part::Disks,
+            "-device",
+            format!("virtio-blk-pci,drive=disk{index}"),
+        );
+    }
+    out.0
 }
 
-/// The Generic Initiator objects that tie a GPU's nodes to its PCI function, one for each node.
-pub fn initiators(gpu: &CoherentMemory) -> impl Iterator<Item = String> {
-    let id = &gpu.device.id;
-    gpu.nodes.clone().map(move |node| {
+/// The Generic Initiator objects that tie a GPU's nodes to its function, one for each node.
+pub fn initiators(memory: &CoherentMemory) -> impl Iterator<Item = String> {
+    let id = memory.device.id.clone();
+    memory.nodes().map(move |node| {
         format!("acpi-generic-initiator,id={id}.gi{node},pci-dev={id},node={node}")
     })
 }
 
-/// The device in QEMU's JSON form, which is the only one that takes a socket.
-fn device(gpu: &CoherentMemory) -> String {
-    let id = &gpu.device.id;
-    serde_json::json!({
-        "driver": "vfio-user-pci",
-        "id": id,
-        "bus": format!("{id}.port"),
-        "socket": { "type": "unix", "path": gpu.device.socket.to_string_lossy() },
-    })
-    .to_string()
+/// A disk's format, by its file's name.
+pub(crate) fn disk_format(file: &str) -> &'static str {
+    match Path::new(file).extension().and_then(|name| name.to_str()) {
+        Some("qcow2") => "qcow2",
+        _ => "raw",
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::coherent::{VfioUserGpu, assign};
+struct Arguments(Vec<Argument>);
 
-    fn machine(arch: Arch, socket: &str) -> Machine {
-        let bars = vec![1 << 30, 128 << 30];
-        let gpu = VfioUserGpu {
-            id: "gpu0".into(),
-            socket: socket.into(),
-            bars,
-        };
-        let gpus = assign(vec![gpu], 8).expect("nine nodes");
-        Machine {
-            arch,
-            cpus: 2,
-            ram_mib: 2048,
-            gpus,
+impl Arguments {
+    fn add(&mut self, part: Part, option: &'static str, value: impl Into<String>) {
+        self.0.push(Argument {
+            part,
+            option,
+            value: value.into(),
+        });
+    }
+}
+
+fn machine(plan: &Plan, out: &mut Arguments) {
+    // A name consists of what needs no quotes.
+    out.add(Part::Machine, "-name", plan.name.clone());
+    let machine = match plan.arch {
+        Arch::Aarch64 => format!(
+            "virt,gic-version=3,highmem-mmio-size={}G",
+            plan.aperture.0 >> 30
+        ),
+        Arch::X86_64 => "q35".to_owned(),
+    };
+    out.add(Part::Machine, "-machine", machine);
+    let (accelerator, cpu) = match (plan.accelerator, plan.arch) {
+        (Accelerator::Kvm, _) => ("kvm", "host"),
+        (Accelerator::Tcg, Arch::Aarch64) => ("tcg", "max,pauth-impdef=on"),
+        (Accelerator::Tcg, Arch::X86_64) => ("tcg", "max"),
+    };
+    out.add(Part::Cpus, "-accel", accelerator);
+    out.add(Part::Cpus, "-cpu", cpu);
+    out.add(Part::Cpus, "-smp", plan.cpus().to_string());
+}
+
+fn memory(plan: &Plan, out: &mut Arguments) {
+    out.add(Part::Memory, "-m", format!("{}M", plan.ram().0 >> 20));
+    for socket in &plan.sockets {
+        out.add(Part::Memory, "-object", backend(socket));
+        let Socket { node, vcpus, .. } = socket;
+        out.add(
+            Part::Memory,
+            "-numa",
+            format!(
+                "node,nodeid={node},cpus={}-{},memdev=ram{node}",
+                vcpus.start,
+                vcpus.end.max(1) - 1
+            ),
+        );
+    }
+}
+
+/// A file without a name, shared: a vfio-user server gets its descriptor.
+fn backend(socket: &Socket) -> String {
+    let mut text = format!(
+        "memory-backend-memfd,id=ram{},size={}M,share=on",
+        socket.node,
+        socket.memory.0 >> 20
+    );
+    if let Backing::HugePages(size) = socket.backing {
+        text.push_str(&format!(",hugetlb=on,hugetlbsize={}K", size.0 >> 10));
+    }
+    if let Some(node) = socket.host_node {
+        text.push_str(&format!(",host-nodes={node},policy=bind,prealloc=on"));
+    }
+    text
+}
+
+/// Each way, because QEMU wants all of them as soon as one differs from the other.
+fn distances(plan: &Plan, out: &mut Arguments) {
+    for (from, row) in plan.distances.iter().enumerate() {
+        for (to, distance) in row.iter().enumerate() {
+            if from != to {
+                out.add(
+                    Part::Distances,
+                    "-numa",
+                    format!("dist,src={from},dst={to},val={distance}"),
+                );
+            }
         }
     }
+}
 
-    fn count(args: &[String], what: &str) -> usize {
-        args.iter().filter(|arg| arg.starts_with(what)).count()
-    }
-
-    #[test]
-    fn a_gpu_comes_with_eight_nodes_and_as_many_initiators() {
-        for arch in [Arch::Aarch64, Arch::X86_64] {
-            let args = machine(arch, "/run/gpu0").arguments().expect("a plan");
-            assert_eq!(count(&args, "node,nodeid="), 9);
-            assert_eq!(count(&args, "acpi-generic-initiator,"), 8);
-            assert!(
-                args.contains(&"acpi-generic-initiator,id=gpu0.gi8,pci-dev=gpu0,node=8".into())
+fn attach(plan: &Plan, index: usize, gpu: &Gpu, out: &mut Arguments) {
+    let id = &gpu.memory.device.id;
+    let mut bus = "pcie.0".to_owned();
+    if let Some(number) = gpu.bus {
+        bus = format!("{id}.root");
+        out.add(
+            Part::RootBus,
+            "-device",
+            format!(
+                "pxb-pcie,id={bus},bus=pcie.0,bus_nr={number},numa_node={}",
+                gpu.socket
+            ),
+        );
+        if let Iommu::Iommufd { smmu: true } = plan.iommu {
+            out.add(
+                Part::Smmu,
+                "-device",
+                format!("arm-smmuv3,id={id}.smmu,primary-bus={bus},accel=on"),
             );
         }
     }
-
-    #[test]
-    fn the_arm64_aperture_holds_bar4() {
-        let args = machine(Arch::Aarch64, "/run/gpu0")
-            .arguments()
-            .expect("a plan");
-        assert!(
-            args.contains(&"virt,gic-version=3,highmem-mmio-size=512G".into()),
-            "{args:?}"
-        );
+    out.add(
+        Part::RootPort,
+        "-device",
+        format!(
+            "pcie-root-port,id={id}.port,bus={bus},chassis={},pref64-reserve={}M",
+            index + 1,
+            gpu.window.0 >> 20
+        ),
+    );
+    out.add(Part::Device, "-device", device(plan, &gpu.memory));
+    for initiator in initiators(&gpu.memory) {
+        out.add(Part::Initiators, "-object", initiator);
     }
+}
 
-    #[test]
-    fn a_socket_path_is_quoted() {
-        let args = machine(Arch::X86_64, "/tmp/a \"b\\\n")
-            .arguments()
-            .expect("a plan");
-        let device = args
-            .iter()
-            .find(|arg| arg.contains("vfio-user-pci"))
-            .expect("the device");
-        assert!(device.contains(r#""path":"/tmp/a \"b\\\n""#), "{device}");
+/// The function. vfio-user is in QEMU's JSON form, the only one that takes a socket.
+fn device(plan: &Plan, memory: &CoherentMemory) -> String {
+    let id = &memory.device.id;
+    match &memory.source {
+        Source::Function(bdf) => {
+            let iommufd = match plan.iommu {
+                Iommu::Iommufd { .. } => ",iommufd=iommufd0",
+                Iommu::None | Iommu::Type1 => "",
+            };
+            format!("vfio-pci,id={id},bus={id}.port,host={bdf},rombar=0{iommufd}")
+        }
+        Source::VfioUser(socket) => serde_json::json!({
+            "driver": "vfio-user-pci",
+            "id": id,
+            "bus": format!("{id}.port"),
+            "socket": { "type": "unix", "path": socket.to_string_lossy() },
+        })
+        .to_string(),
     }
 }

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use varia_facts::Bytes;
 use varia_lab::agent_build::{target_folder, workspace};
 use varia_lab::{Arch, Running, VfioUser, Vm};
-use varia_plan::{VfioUserGpu, coherent, qemu};
+use varia_plan::{Bar, Emulated, initiators};
 
 use crate::Outcome;
 
@@ -51,17 +52,26 @@ pub(crate) fn run(arch: Arch) -> Outcome {
     step(&format!(
         "booting a {arch} VM that has it (software emulation)"
     ));
-    let gpu = VfioUserGpu {
-        id: "gpu0".into(),
-        socket: socket.clone(),
-        bars: vec![BAR2, BAR4],
+    let bar = |index, size| Bar {
+        index,
+        size: Bytes(size),
     };
-    let gpus = coherent::assign(vec![gpu], NODES)?;
+    let plan = Emulated {
+        arch: match arch {
+            Arch::Aarch64 => varia_plan::Arch::Aarch64,
+            Arch::X86_64 => varia_plan::Arch::X86_64,
+        },
+        cpus: 1,
+        memory: Bytes(GIB),
+        gpus: vec![(socket.clone(), vec![bar(2, BAR2), bar(4, BAR4)])],
+        nodes_per_gpu: NODES,
+    }
+    .plan()?;
     let mut vm = Vm::new(arch)
         .name(format!("demo-{arch}"))
         .memoryless_nodes(NODES)
         .device(VfioUser::new("gpu0", &socket));
-    for initiator in gpus.iter().flat_map(qemu::initiators) {
+    for initiator in plan.gpus.iter().flat_map(|gpu| initiators(&gpu.memory)) {
         vm = vm.qemu_args(["-object".to_owned(), initiator]);
     }
     let vm = vm.boot()?;

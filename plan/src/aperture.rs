@@ -1,0 +1,142 @@
+//! How much address space the BARs of GPUs take.
+
+use varia_facts::Bytes;
+
+use crate::error::Error;
+use crate::gpu::{Bar, Gpu};
+use crate::plan::Arch;
+
+/// The aperture that QEMU's virt machine has by itself, and the least that it takes.
+const VIRT_DEFAULT: u64 = 512 << 30;
+/// Room for what else has 64-bit BARs: disks, network, consoles.
+const OTHERS: u64 = 1 << 30;
+/// Where RAM begins on the virt machine.
+const VIRT_RAM: u64 = 1 << 30;
+
+/// What the root port of a function with these BARs reserves: all of them, in multiples of the
+/// largest, because a bridge's window is aligned like what is in it.
+pub(crate) fn window(bars: &[Bar]) -> Result<Bytes, Error> {
+    let sum = bars.iter().map(|bar| u128::from(bar.size.0)).sum::<u128>();
+    let largest = bars.iter().map(|bar| bar.size.0).max().unwrap_or(0).max(1);
+    let window = sum.next_multiple_of(largest.into());
+    u64::try_from(window)
+        .map(Bytes)
+        .map_err(|_| too_large(bars.iter().map(|bar| bar.size), window, 0, u64::BITS))
+}
+
+/// The smallest aperture, a power of two, that holds the windows of all GPUs and other devices'
+/// BARs, in a guest whose physical addresses have `bits` bits.
+///
+/// On the virt machine it lies above RAM, at a multiple of its size.
+pub(crate) fn aperture(arch: Arch, ram: Bytes, gpus: &[Gpu], bits: u32) -> Result<Bytes, Error> {
+    let windows = || gpus.iter().map(|gpu| u128::from(gpu.window.0));
+    // windows of different sizes leave gaps of less than the largest each
+    let sum = if windows().zip(windows().skip(1)).all(|(a, b)| a == b) {
+        windows().sum::<u128>()
+    } else {
+        windows().map(u128::next_power_of_two).sum()
+    };
+    let size = (sum + u128::from(OTHERS)).next_power_of_two();
+    let size = match arch {
+        Arch::Aarch64 => size.max(VIRT_DEFAULT.into()),
+        Arch::X86_64 => size,
+    };
+    let below = u128::from(VIRT_RAM) + u128::from(ram.0);
+    let end = below.next_multiple_of(size) + size;
+    if end > 1 << bits.min(64) {
+        let sizes = gpus.iter().flat_map(|gpu| &gpu.memory.device.bars);
+        return Err(too_large(sizes.map(|bar| bar.size), size, end, bits));
+    }
+    // it ends below 2^64
+    Ok(Bytes(u64::try_from(size).unwrap_or(u64::MAX)))
+}
+
+fn too_large(sizes: impl Iterator<Item = Bytes>, aperture: u128, end: u128, bits: u32) -> Error {
+    Error::Aperture {
+        bars: Error::bars(sizes),
+        aperture,
+        end,
+        bits,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{CoherentMemory, GuestNode, Source, VirtualFunction};
+
+    const GIB: u64 = 1 << 30;
+
+    fn gpu(sizes: &[u64]) -> Gpu {
+        let bars: Vec<_> = sizes
+            .iter()
+            .zip((0..).step_by(2))
+            .map(|(size, index)| Bar {
+                index,
+                size: Bytes(*size),
+            })
+            .collect();
+        let window = window(&bars).expect("a window");
+        let device = VirtualFunction {
+            id: "gpu0".into(),
+            bars,
+        };
+        Gpu {
+            memory: CoherentMemory {
+                device,
+                source: Source::VfioUser("/run/gpu0".into()),
+                nodes: 1..9,
+            },
+            socket: GuestNode(0),
+            bus: None,
+            window,
+        }
+    }
+
+    const GH200: [u64; 3] = [16 << 20, GIB, 128 * GIB];
+
+    fn of(gpus: &[Gpu], bits: u32) -> Result<Bytes, Error> {
+        aperture(Arch::Aarch64, Bytes(4 * GIB), gpus, bits)
+    }
+
+    #[test]
+    fn a_window_holds_the_bars_at_their_alignment() {
+        assert_eq!(gpu(&GH200).window, Bytes(256 * GIB));
+        assert_eq!(gpu(&[16 << 20, 256 * GIB]).window, Bytes(512 * GIB));
+        assert_eq!(gpu(&[]).window, Bytes(0));
+    }
+
+    #[test]
+    fn an_aperture_holds_the_windows_and_something_else() {
+        let gh200 = gpu(&GH200);
+        assert_eq!(of(&[], 48), Ok(Bytes(512 * GIB)));
+        assert_eq!(of(std::slice::from_ref(&gh200), 48), Ok(Bytes(512 * GIB)));
+        assert_eq!(
+            of(&[gh200.clone(), gh200.clone()], 48),
+            Ok(Bytes(1024 * GIB))
+        );
+        assert_eq!(of(&vec![gh200; 4], 48), Ok(Bytes(2048 * GIB)));
+    }
+
+    #[test]
+    fn an_aperture_beyond_the_address_width_is_refused_with_its_end() {
+        let gh200 = gpu(&GH200);
+        let error = of(&vec![gh200; 4], 41).expect_err("2 TiB at 2 TiB end at 42 bits");
+        assert!(
+            matches!(error, Error::Aperture { end, bits: 41, .. } if end == 1 << 42),
+            "{error}"
+        );
+        let error = window(&[
+            Bar {
+                index: 2,
+                size: Bytes(1),
+            },
+            Bar {
+                index: 4,
+                size: Bytes(1 << 63),
+            },
+        ])
+        .expect_err("two times 2^63");
+        assert!(error.to_string().contains("0x8000000000000000"), "{error}");
+    }
+}

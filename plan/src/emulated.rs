@@ -1,0 +1,75 @@
+//! A VM whose GPUs are vfio-user servers: nothing of the host is in it.
+
+use std::path::PathBuf;
+
+use varia_facts::{Bytes, Host};
+
+use crate::aperture::aperture;
+use crate::distances::distances;
+use crate::error::Error;
+use crate::gpu::{Bar, GuestNode, Source, VirtualFunction};
+use crate::make::{attach, note_nodes};
+use crate::plan::{Accelerator, Arch, Backing, Iommu, Plan, SCHEMA, Socket};
+
+/// What software emulation gives a guest on every host.
+const ADDRESS_BITS: u32 = 48;
+
+/// A VM that somebody wants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Emulated {
+    /// The guest's architecture.
+    pub arch: Arch,
+    /// Virtual CPUs, all on node 0.
+    pub cpus: u32,
+    /// RAM, all on node 0 and shared with the servers.
+    pub memory: Bytes,
+    /// A server's socket and its device's 64-bit prefetchable BARs, for each GPU.
+    pub gpus: Vec<(PathBuf, Vec<Bar>)>,
+    /// Memory-less nodes for each GPU.
+    pub nodes_per_gpu: u32,
+}
+
+impl Emulated {
+    /// Plans it.
+    ///
+    /// # Errors
+    /// [`Error::TooManyNodes`], [`Error::TooManyGpus`], [`Error::Aperture`].
+    pub fn plan(self) -> Result<Plan, Error> {
+        let socket = Socket {
+            node: GuestNode(0),
+            vcpus: 0..self.cpus.max(1),
+            memory: self.memory,
+            backing: Backing::Pages,
+            host_node: None,
+            pins: Vec::new(),
+        };
+        let sockets = vec![socket];
+        let devices = self
+            .gpus
+            .into_iter()
+            .enumerate()
+            .map(|(index, (socket, bars))| {
+                let id = format!("gpu{index}");
+                let device = VirtualFunction { id, bars };
+                (device, Source::VfioUser(socket), GuestNode(0))
+            })
+            .collect();
+        let gpus = attach(devices, 1, self.arch, self.nodes_per_gpu)?;
+        let mut plan = Plan {
+            schema: SCHEMA,
+            name: "emulated".to_owned(),
+            arch: self.arch,
+            accelerator: Accelerator::Tcg,
+            distances: distances(&sockets, &gpus, &Host::default(), &[]),
+            aperture: aperture(self.arch, self.memory, &gpus, ADDRESS_BITS)?,
+            sockets,
+            gpus,
+            iommu: Iommu::None,
+            firmware: None,
+            disks: Vec::new(),
+            notes: Vec::new(),
+        };
+        note_nodes(&mut plan);
+        Ok(plan)
+    }
+}

@@ -1,0 +1,199 @@
+//! Requests that can't be met: the constraint, and what would satisfy it.
+
+use varia_facts::{Bdf, Bytes, NodeId};
+
+use crate::request::What;
+
+/// The most NUMA nodes that QEMU takes (`MAX_NODES`).
+pub(crate) const MAX_NODES: u32 = 128;
+
+/// Why there is no plan.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Error {
+    /// No GPU.
+    #[error("no GPU was asked for: give at least one, for instance --gpu 0009:01:00.0")]
+    NoGpu,
+    /// A name that can't be one.
+    #[error("{name:?} can't name a VM: use letters, digits, '.', '_', '+' and '-'")]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// An address without a device.
+    #[error("there is no PCI function {bdf}: varia list shows the GPUs that there are")]
+    NoFunction {
+        /// The address.
+        bdf: Bdf,
+    },
+    /// A device of which nothing is known.
+    #[error(
+        "{bdf} ({vendor:04x}:{device:04x}) has no coherent memory that Varia knows of: varia list \
+         shows the GPUs that there are"
+    )]
+    NotCoherent {
+        /// The address.
+        bdf: Bdf,
+        /// Vendor id.
+        vendor: u16,
+        /// Device id.
+        device: u16,
+    },
+    /// A GPU whose BARs are not known.
+    #[error(
+        "the BARs that {bdf} would have in a VM are not known ({why}): bind it to its driver and \
+         look again with varia list --probe"
+    )]
+    NoLayout {
+        /// The address.
+        bdf: Bdf,
+        /// Why not.
+        why: String,
+    },
+    /// The same GPU twice.
+    #[error("{bdf} was asked for twice: a function is in a VM once")]
+    Twice {
+        /// The address.
+        bdf: Bdf,
+    },
+    /// Too few GPUs on any superchip.
+    #[error(
+        "{what} can't be had: the superchip with the most GPUs that are not asked for otherwise \
+         has {most}"
+    )]
+    Superchip {
+        /// What was asked for.
+        what: What,
+        /// The most that there are.
+        most: usize,
+    },
+    /// Extended GPU Memory.
+    #[error(
+        "Extended GPU Memory can't be had: {why}. It needs firmware that sets it aside and a \
+         kernel with an EGM driver, which Linux 7.2 is not; ask without --egm"
+    )]
+    Egm {
+        /// What is missing.
+        why: &'static str,
+    },
+    /// A VM without CPUs, or with fewer than sockets.
+    #[error(
+        "{cpus} virtual CPUs can't be shared out among the {sockets} sockets whose GPUs the VM \
+         has: ask for at least {sockets}"
+    )]
+    TooFewCpus {
+        /// How many were asked for.
+        cpus: u32,
+        /// How many sockets there are.
+        sockets: usize,
+    },
+    /// More virtual CPUs than there are to pin them to.
+    #[error(
+        "{wanted} virtual CPUs can't be pinned to the {there} CPUs of the host's node {node}: ask \
+         for at most {there} for each socket, or pass --no-pin"
+    )]
+    Pins {
+        /// The host's node.
+        node: NodeId,
+        /// Virtual CPUs for it.
+        wanted: u32,
+        /// Its CPUs.
+        there: u64,
+    },
+    /// RAM that is no number of pages for each socket.
+    #[error(
+        "{memory:#x} bytes of RAM are not a multiple of {unit:#x} for each of {sockets} sockets: \
+         ask for a multiple of {all:#x}"
+    )]
+    Memory {
+        /// What was asked for.
+        memory: u64,
+        /// The size of a page, or a MiB.
+        unit: u64,
+        /// How many sockets there are.
+        sockets: usize,
+        /// What it must be a multiple of.
+        all: u64,
+    },
+    /// Too little RAM on a node.
+    #[error(
+        "the host's node {node} has {there:#x} bytes of RAM, and {wanted:#x} are wanted of it: ask \
+         for less"
+    )]
+    HostMemory {
+        /// The host's node.
+        node: NodeId,
+        /// Bytes wanted.
+        wanted: u64,
+        /// Bytes there.
+        there: u64,
+    },
+    /// Too few hugepages on a node.
+    #[error(
+        "the host's node {node} has {free} free hugepages of {size:#x} bytes, and {wanted} are \
+         wanted: reserve them with echo {reserve} > /sys/devices/system/node/node{node}/hugepages/\
+         hugepages-{kib}kB/nr_hugepages"
+    )]
+    HugePages {
+        /// The host's node.
+        node: NodeId,
+        /// Bytes of each.
+        size: u64,
+        /// The same in KiB.
+        kib: u64,
+        /// Pages wanted.
+        wanted: u64,
+        /// Pages free.
+        free: u64,
+        /// What to set the pool to.
+        reserve: u64,
+    },
+    /// More nodes than the VMM has.
+    #[error(
+        "{wanted} NUMA nodes are more than the {MAX_NODES} that QEMU takes: ask for fewer GPUs or \
+         fewer nodes for each"
+    )]
+    TooManyNodes {
+        /// Nodes that the request comes to, with those of the CPUs.
+        wanted: u64,
+    },
+    /// More root buses than there are numbers.
+    #[error("{gpus} GPUs need more than the 256 bus numbers of a PCI segment: ask for at most 30")]
+    TooManyGpus {
+        /// How many were asked for.
+        gpus: usize,
+    },
+    /// An aperture beyond the guest's address width.
+    #[error(
+        "BARs of {bars} need an MMIO aperture of {aperture:#x} bytes, which ends at {end:#x}, and \
+         the guest's addresses have {bits} bits: ask for fewer GPUs or GPUs with less memory"
+    )]
+    Aperture {
+        /// Sizes of the BARs, as text.
+        bars: String,
+        /// The aperture, bytes.
+        aperture: u128,
+        /// Where it ends.
+        end: u128,
+        /// Bits of an address.
+        bits: u32,
+    },
+    /// `/dev/iommu` where it can't serve.
+    #[error("iommufd can't be used: {why}; ask with --iommu type1")]
+    Iommufd {
+        /// What is missing.
+        why: &'static str,
+    },
+    /// Neither way.
+    #[error(
+        "this host has neither /dev/vfio/vfio nor a usable /dev/iommu: load vfio_iommu_type1, and \
+         see varia doctor"
+    )]
+    NoIommu,
+}
+
+impl Error {
+    pub(crate) fn bars(sizes: impl Iterator<Item = Bytes>) -> String {
+        let texts: Vec<_> = sizes.map(|size| format!("{:#x}", size.0)).collect();
+        texts.join(", ")
+    }
+}

@@ -1,0 +1,80 @@
+//! A GPU of a VM: its coherent memory, where that comes from, and where it is attached.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use varia_facts::{Bdf, Bytes};
+
+/// A NUMA node of the VM: QEMU's node, libvirt's cell, the guest's proximity domain.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(transparent)]
+pub struct GuestNode(pub u32);
+
+impl fmt::Display for GuestNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A BAR of the virtual function.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Bar {
+    /// 0 to 5.
+    pub index: u8,
+    /// Bytes, a power of two.
+    pub size: Bytes,
+}
+
+/// The PCI function that the VM sees.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct VirtualFunction {
+    /// Its name in the VMM's configuration, unique in the VM.
+    pub id: String,
+    /// Its 64-bit prefetchable BARs.
+    pub bars: Vec<Bar>,
+}
+
+/// Who has the memory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// A function of the host, bound to its variant driver.
+    Function(Bdf),
+    /// A vfio-user server, by its socket.
+    VfioUser(PathBuf),
+}
+
+/// Coherent memory in a VM: the function whose BARs show it, who has it, and the memory-less
+/// nodes that the guest's driver adds it to. Whatever ties these together in a rendered
+/// configuration or table comes from here.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct CoherentMemory {
+    /// The function in the VM.
+    pub device: VirtualFunction,
+    /// Where the memory comes from.
+    pub source: Source,
+    /// The first node, and the one behind the last.
+    pub nodes: Range<u32>,
+}
+
+impl CoherentMemory {
+    /// Its nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = GuestNode> + use<> {
+        self.nodes.clone().map(GuestNode)
+    }
+}
+
+/// A GPU and its place in the VM.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Gpu {
+    /// What ties its memory to nodes.
+    pub memory: CoherentMemory,
+    /// The guest's node of the CPUs that it is attached to.
+    pub socket: GuestNode,
+    /// The number of the root bus of its own that it is on; none for a port of the first one.
+    pub bus: Option<u8>,
+    /// What its root port reserves of 64-bit prefetchable address space.
+    pub window: Bytes,
+}

@@ -1,0 +1,313 @@
+//! A plan as libvirt's domain XML.
+//!
+//! Source: libvirt 12.8 `docs/formatdomain` and its schema, in which the SMMU's attribute is
+//! spelled `ssidsize`.
+
+mod xml;
+
+use crate::gpu::{Gpu, Source};
+use crate::plan::{Accelerator, Arch, Backing, Iommu, Plan, Socket};
+use crate::qemu::disk_format;
+use xml::Element;
+
+/// The XML that defines a plan's VM.
+///
+/// Functions of the host are taken as they are bound (`managed='no'`): which driver has them is
+/// not libvirt's affair here. A GPU of a vfio-user server has no element in libvirt; `None` then.
+#[must_use]
+pub fn domain(plan: &Plan) -> Option<String> {
+    let hostdevs: Vec<_> = plan
+        .gpus
+        .iter()
+        .enumerate()
+        .map(|(index, gpu)| hostdev(index, gpu))
+        .collect::<Option<_>>()?;
+    let kind = match plan.accelerator {
+        Accelerator::Kvm => "kvm",
+        Accelerator::Tcg => "qemu",
+    };
+    let domain = Element::new("domain")
+        .with("type", kind)
+        .text("name", &plan.name)
+        .child(kib("memory", plan.ram().0))
+        .child(backing(plan))
+        .text("vcpu", plan.cpus())
+        .maybe(cputune(plan))
+        .maybe(numatune(plan))
+        .maybe(match plan.iommu {
+            Iommu::Iommufd { .. } => Some(Element::new("iommufd").with("enabled", "yes")),
+            Iommu::None | Iommu::Type1 => None,
+        })
+        .child(os(plan))
+        .child(features(plan))
+        .child(cpu(plan))
+        .child(devices(plan, hostdevs));
+    Some(domain.to_string())
+}
+
+fn kib(name: &'static str, bytes: u64) -> Element {
+    Element::new(name).with("unit", "KiB").content(bytes >> 10)
+}
+
+fn backing(plan: &Plan) -> Element {
+    let mut pages = Element::new("hugepages");
+    let mut any = false;
+    for socket in &plan.sockets {
+        if let Backing::HugePages(size) = socket.backing {
+            any = true;
+            pages = pages.child(
+                Element::new("page")
+                    .with("size", size.0 >> 10)
+                    .with("unit", "KiB")
+                    .with("nodeset", socket.node),
+            );
+        }
+    }
+    Element::new("memoryBacking")
+        .maybe(any.then_some(pages))
+        .child(Element::new("source").with("type", "memfd"))
+        .child(Element::new("access").with("mode", "shared"))
+        .maybe(
+            plan.sockets
+                .iter()
+                .any(|socket| socket.host_node.is_some())
+                .then(|| Element::new("allocation").with("mode", "immediate")),
+        )
+}
+
+fn cputune(plan: &Plan) -> Option<Element> {
+    let pins: Vec<_> = plan
+        .sockets
+        .iter()
+        .flat_map(|socket| socket.vcpus.clone().zip(&socket.pins))
+        .collect();
+    (!pins.is_empty()).then(|| {
+        pins.into_iter()
+            .fold(Element::new("cputune"), |tune, (vcpu, cpu)| {
+                tune.child(
+                    Element::new("vcpupin")
+                        .with("vcpu", vcpu)
+                        .with("cpuset", cpu),
+                )
+            })
+    })
+}
+
+fn numatune(plan: &Plan) -> Option<Element> {
+    let nodes: Vec<_> = plan
+        .sockets
+        .iter()
+        .filter_map(|socket| Some((socket.node, socket.host_node?)))
+        .collect();
+    (!nodes.is_empty()).then(|| {
+        nodes
+            .into_iter()
+            .fold(Element::new("numatune"), |tune, (cell, node)| {
+                tune.child(
+                    Element::new("memnode")
+                        .with("cellid", cell)
+                        .with("mode", "strict")
+                        .with("nodeset", node),
+                )
+            })
+    })
+}
+
+fn os(plan: &Plan) -> Element {
+    let machine = match plan.arch {
+        Arch::Aarch64 => "virt",
+        Arch::X86_64 => "q35",
+    };
+    Element::new("os")
+        .child(
+            Element::new("type")
+                .with("arch", plan.arch)
+                .with("machine", machine)
+                .content("hvm"),
+        )
+        .maybe(plan.firmware.as_ref().map(|file| {
+            Element::new("loader")
+                .with("readonly", "yes")
+                .with("type", "rom")
+                .content(file)
+        }))
+}
+
+fn features(plan: &Plan) -> Element {
+    let features = Element::new("features").child(Element::new("acpi"));
+    match plan.arch {
+        Arch::Aarch64 => features.child(Element::new("gic").with("version", 3)),
+        Arch::X86_64 => features,
+    }
+}
+
+fn cpu(plan: &Plan) -> Element {
+    let own = plan
+        .sockets
+        .iter()
+        .map(|socket| (socket.node.0, Some(socket)));
+    let gpus = plan
+        .gpus
+        .iter()
+        .flat_map(|gpu| gpu.memory.nodes())
+        .map(|node| (node.0, None));
+    let numa = own
+        .chain(gpus)
+        .fold(Element::new("numa"), |numa, (id, socket)| {
+            numa.child(cell(plan, id, socket))
+        });
+    let mode = match plan.accelerator {
+        Accelerator::Kvm => "host-passthrough",
+        Accelerator::Tcg => "maximum",
+    };
+    Element::new("cpu").with("mode", mode).child(numa)
+}
+
+fn cell(plan: &Plan, id: u32, socket: Option<&Socket>) -> Element {
+    let mut cell = Element::new("cell").with("id", id);
+    if let Some(Socket { vcpus, .. }) = socket {
+        cell = cell.with("cpus", format!("{}-{}", vcpus.start, vcpus.end.max(1) - 1));
+    }
+    cell = cell
+        .with("memory", socket.map_or(0, |socket| socket.memory.0 >> 10))
+        .with("unit", "KiB");
+    let row = usize::try_from(id)
+        .ok()
+        .and_then(|id| plan.distances.get(id));
+    cell.maybe(row.map(|row| {
+        (0..).zip(row).fold(
+            Element::new("distances"),
+            |all, (to, distance): (u32, _)| {
+                all.child(
+                    Element::new("sibling")
+                        .with("id", to)
+                        .with("value", distance),
+                )
+            },
+        )
+    }))
+}
+
+/// The number of a GPU's controllers: that of its root bus, if it has one, and of its port.
+fn controllers(index: usize, gpu: &Gpu) -> (Option<usize>, usize) {
+    match gpu.bus {
+        Some(_) => (Some(2 * index + 1), 2 * index + 2),
+        None => (None, index + 1),
+    }
+}
+
+fn devices(plan: &Plan, hostdevs: Vec<Element>) -> Element {
+    let mut devices = Element::new("devices");
+    let root = Element::new("controller")
+        .with("type", "pci")
+        .with("index", 0)
+        .with("model", "pcie-root");
+    devices = devices.child(match plan.arch {
+        Arch::Aarch64 => root.child(kib("pcihole64", plan.aperture.0)),
+        Arch::X86_64 => root,
+    });
+    for (index, gpu) in plan.gpus.iter().enumerate() {
+        let (bus, port) = controllers(index, gpu);
+        if let (Some(bus), Some(number)) = (bus, gpu.bus) {
+            devices = devices.child(
+                Element::new("controller")
+                    .with("type", "pci")
+                    .with("index", bus)
+                    .with("model", "pcie-expander-bus")
+                    .child(
+                        Element::new("target")
+                            .with("busNr", number)
+                            .text("node", gpu.socket),
+                    ),
+            );
+        }
+        devices = devices.child(
+            Element::new("controller")
+                .with("type", "pci")
+                .with("index", port)
+                .with("model", "pcie-root-port")
+                .child(
+                    Element::new("target")
+                        .with("chassis", index + 1)
+                        .with("port", format!("{:#x}", 8 * index))
+                        .with("memReserve", gpu.window.0 >> 10),
+                )
+                .maybe(bus.map(|bus| address(bus, 0))),
+        );
+    }
+    if let Iommu::Iommufd { smmu: true } = plan.iommu {
+        let buses = plan.gpus.iter().enumerate();
+        for bus in buses.filter_map(|(index, gpu)| controllers(index, gpu).0) {
+            devices = devices.child(
+                Element::new("iommu").with("model", "smmuv3").child(
+                    Element::new("driver")
+                        .with("pciBus", bus)
+                        .with("accel", "on"),
+                ),
+            );
+        }
+    }
+    for (index, disk) in plan.disks.iter().enumerate() {
+        let letters: Vec<_> = ('a'..='z').collect();
+        let name = letters
+            .get(index % letters.len())
+            .map(|letter| format!("vd{letter}"));
+        devices = devices.child(
+            Element::new("disk")
+                .with("type", "file")
+                .with("device", "disk")
+                .child(
+                    Element::new("driver")
+                        .with("name", "qemu")
+                        .with("type", disk_format(disk)),
+                )
+                .child(Element::new("source").with("file", disk))
+                .child(
+                    Element::new("target")
+                        .with("dev", name.unwrap_or_default())
+                        .with("bus", "virtio"),
+                ),
+        );
+    }
+    hostdevs
+        .into_iter()
+        .fold(devices, |devices, hostdev| devices.child(hostdev))
+}
+
+fn hostdev(index: usize, gpu: &Gpu) -> Option<Element> {
+    let memory = &gpu.memory;
+    let Source::Function(bdf) = memory.source else {
+        return None;
+    };
+    let source = Element::new("address")
+        .with("domain", format!("{:#06x}", bdf.domain))
+        .with("bus", format!("{:#04x}", bdf.bus))
+        .with("slot", format!("{:#04x}", bdf.device()))
+        .with("function", format!("{:#x}", bdf.function()));
+    let mut element = Element::new("hostdev")
+        .with("mode", "subsystem")
+        .with("type", "pci")
+        .with("managed", "no")
+        .child(Element::new("driver").with("name", "vfio"))
+        .child(Element::new("source").child(source))
+        .child(Element::new("alias").with("name", format!("ua-{}", memory.device.id)));
+    if !memory.nodes.is_empty() {
+        let nodes = format!("{}-{}", memory.nodes.start, memory.nodes.end - 1);
+        element = element.child(Element::new("acpi").with("nodeset", nodes));
+    }
+    let (_, port) = controllers(index, gpu);
+    Some(
+        element
+            .child(Element::new("rom").with("bar", "off"))
+            .child(address(port, 0)),
+    )
+}
+
+fn address(bus: usize, slot: u8) -> Element {
+    Element::new("address")
+        .with("type", "pci")
+        .with("domain", "0x0000")
+        .with("bus", format!("{bus:#04x}"))
+        .with("slot", format!("{slot:#04x}"))
+        .with("function", "0x0")
+}

@@ -1,0 +1,97 @@
+//! Elements of XML, written with indents.
+
+use std::fmt;
+
+use quick_xml::escape::escape;
+
+/// An element with attributes and either text or elements in it.
+#[derive(Clone, Debug)]
+pub(super) struct Element {
+    name: &'static str,
+    attributes: Vec<(&'static str, String)>,
+    text: Option<String>,
+    children: Vec<Element>,
+}
+
+impl Element {
+    pub(super) const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            attributes: Vec::new(),
+            text: None,
+            children: Vec::new(),
+        }
+    }
+
+    /// With an attribute.
+    pub(super) fn with(mut self, name: &'static str, value: impl fmt::Display) -> Self {
+        self.attributes.push((name, value.to_string()));
+        self
+    }
+
+    /// With text in it.
+    pub(super) fn content(mut self, text: impl fmt::Display) -> Self {
+        self.text = Some(text.to_string());
+        self
+    }
+
+    /// With an element in it.
+    pub(super) fn child(mut self, child: Self) -> Self {
+        self.children.push(child);
+        self
+    }
+
+    /// With an element in it, if there is one.
+    pub(super) fn maybe(mut self, child: Option<Self>) -> Self {
+        self.children.extend(child);
+        self
+    }
+
+    /// With an element in it that holds text.
+    pub(super) fn text(self, name: &'static str, text: impl fmt::Display) -> Self {
+        self.child(Self::new(name).content(text))
+    }
+
+    fn write(&self, depth: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, .. } = self;
+        write!(f, "{:1$}<{name}", "", 2 * depth)?;
+        for (name, value) in &self.attributes {
+            write!(f, " {name}='{}'", escape(value.as_str()))?;
+        }
+        if let Some(text) = &self.text {
+            return writeln!(f, ">{}</{name}>", escape(text.as_str()));
+        }
+        if self.children.is_empty() {
+            return writeln!(f, "/>");
+        }
+        writeln!(f, ">")?;
+        for child in &self.children {
+            child.write(depth + 1, f)?;
+        }
+        writeln!(f, "{:1$}</{name}>", "", 2 * depth)
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_means_something_in_xml_is_escaped() {
+        let element = Element::new("a")
+            .with("b", "'<\">&")
+            .text("c", "]]>&'")
+            .child(Element::new("d"));
+        let text = element.to_string();
+        assert_eq!(
+            text,
+            "<a b='&apos;&lt;&quot;&gt;&amp;'>\n  <c>]]&gt;&amp;&apos;</c>\n  <d/>\n</a>\n"
+        );
+    }
+}

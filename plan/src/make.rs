@@ -1,0 +1,411 @@
+//! Facts and a request -> a plan, or the constraint that stands against it.
+
+use std::collections::BTreeMap;
+
+use varia_facts::{self as facts, Bytes, Facts, NodeId, PciFunction};
+
+use crate::aperture::{aperture, window};
+use crate::distances::distances;
+use crate::error::{Error, MAX_NODES};
+use crate::gpu::{Bar, CoherentMemory, Gpu, GuestNode, Source, VirtualFunction};
+use crate::plan::{Accelerator, Arch, Backing, Iommu, Plan, SCHEMA, Socket};
+use crate::request::{IommuChoice, Request, What};
+
+const MIB: u64 = 1 << 20;
+/// Address bits of a guest where KVM could not be asked: what Grace's CPUs have.
+const ADDRESS_BITS: u32 = 48;
+/// Bus numbers for each root bus of a GPU: its own, its port's, and some for what may be behind.
+const BUSES: u8 = 8;
+/// Nodes that Linux has room for where it is built with `CONFIG_NODES_SHIFT=4`, Debian's arm64.
+const SMALL_LINUX_NODES: u32 = 16;
+
+/// Plans a VM for functions of the host that `facts` describes.
+///
+/// # Errors
+/// An [`Error`] that names the constraint and what would satisfy it.
+pub fn make(facts: &Facts, request: &Request) -> Result<Plan, Error> {
+    check_name(&request.name)?;
+    if request.egm {
+        return Err(Error::Egm {
+            why: "no device of this host says that it has any",
+        });
+    }
+    let functions = choose(facts, &request.gpus)?;
+    let mut notes = Vec::new();
+    let arch = match facts.host.arch {
+        Some(facts::Arch::X86_64) => Arch::X86_64,
+        Some(facts::Arch::Aarch64) | None => Arch::Aarch64,
+    };
+    let host_sockets = host_sockets(&functions);
+    let sockets = sockets(facts, request, &host_sockets)?;
+    let gpus = gpus(&functions, &host_sockets, arch, request.nodes_per_gpu)?;
+    let bits = facts.kernel.kvm.ipa_bits.unwrap_or_else(|| {
+        notes.push(format!(
+            "KVM could not be asked for the width of a guest's addresses: {ADDRESS_BITS} bits are \
+             assumed"
+        ));
+        ADDRESS_BITS
+    });
+    let aperture = aperture(arch, request.memory, &gpus, bits)?;
+    let iommu = iommu(facts, request.iommu)?;
+    if functions.iter().any(|function| function.driver.is_none()) {
+        notes.push("not all GPUs are bound to a driver yet: varia bind does it".to_owned());
+    }
+    let host_nodes: Vec<_> = functions
+        .iter()
+        .map(|function| {
+            function
+                .numa_node
+                .filter(|node| is_memory_only(facts, *node))
+        })
+        .collect();
+    let mut plan = Plan {
+        schema: SCHEMA,
+        name: request.name.clone(),
+        arch,
+        accelerator: Accelerator::Kvm,
+        distances: distances(&sockets, &gpus, &facts.host, &host_nodes),
+        sockets,
+        gpus,
+        aperture,
+        iommu,
+        firmware: request.firmware.clone().or_else(|| usual_firmware(arch)),
+        disks: request.disks.clone(),
+        notes,
+    };
+    note_nodes(&mut plan);
+    Ok(plan)
+}
+
+/// A name that no VMM and no shell takes for anything else.
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
+    if name.is_empty() || name.starts_with('-') || !name.chars().all(plain) {
+        return Err(Error::Name {
+            name: name.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Where Debian's packages have it.
+fn usual_firmware(arch: Arch) -> Option<String> {
+    match arch {
+        Arch::Aarch64 => Some("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd".to_owned()),
+        Arch::X86_64 => None,
+    }
+}
+
+/// The functions that are asked for, in the order of the request.
+fn choose<'a>(facts: &'a Facts, wanted: &[What]) -> Result<Vec<&'a PciFunction>, Error> {
+    let mut chosen: Vec<&PciFunction> = Vec::new();
+    // those that are named are nobody else's, wherever they stand
+    for what in wanted {
+        let What::Function(bdf) = what else { continue };
+        if chosen.iter().any(|function| function.bdf == *bdf) {
+            return Err(Error::Twice { bdf: *bdf });
+        }
+        let function = facts
+            .function(*bdf)
+            .ok_or(Error::NoFunction { bdf: *bdf })?;
+        check_layout(function)?;
+        chosen.push(function);
+    }
+    let mut named = std::mem::take(&mut chosen).into_iter();
+    let mut taken: Vec<_> = named.clone().map(|function| function.bdf).collect();
+    for what in wanted {
+        match what {
+            What::Function(_) => chosen.extend(named.next()),
+            What::OneSuperchip(count) => {
+                let some = of_one_superchip(facts, *what, *count, &taken)?;
+                taken.extend(some.iter().map(|function| function.bdf));
+                chosen.extend(some);
+            }
+        }
+    }
+    if chosen.is_empty() {
+        return Err(Error::NoGpu);
+    }
+    Ok(chosen)
+}
+
+/// `count` GPUs that are nearest to the same CPUs, of the first socket that has them.
+fn of_one_superchip<'a>(
+    facts: &'a Facts,
+    what: What,
+    count: u32,
+    taken: &[facts::Bdf],
+) -> Result<Vec<&'a PciFunction>, Error> {
+    let mut superchips: BTreeMap<Option<NodeId>, Vec<&PciFunction>> = BTreeMap::new();
+    let free = facts.functions.iter().filter(|function| {
+        check_layout(function).is_ok()
+            && function.open != Some(true)
+            && !taken.contains(&function.bdf)
+    });
+    for function in free {
+        superchips
+            .entry(function.cpu_node)
+            .or_default()
+            .push(function);
+    }
+    let count = count as usize;
+    let most = superchips.values().map(Vec::len).max().unwrap_or(0);
+    superchips
+        .into_values()
+        .find(|functions| functions.len() >= count)
+        .map(|mut functions| {
+            functions.truncate(count);
+            functions
+        })
+        .ok_or(Error::Superchip { what, most })
+}
+
+fn check_layout(function: &PciFunction) -> Result<(), Error> {
+    if function.variant.is_none() {
+        return Err(Error::NotCoherent {
+            bdf: function.bdf,
+            vendor: function.vendor,
+            device: function.device,
+        });
+    }
+    if !function.virtual_bars.iter().any(|bar| bar.memory.is_some()) {
+        return Err(Error::NoLayout {
+            bdf: function.bdf,
+            why: function
+                .layout_note
+                .clone()
+                .unwrap_or_else(|| "nobody could say where its memory is".to_owned()),
+        });
+    }
+    Ok(())
+}
+
+/// The host's nodes with CPUs that the GPUs are nearest to, each once, in the GPUs' order. A VM
+/// on a host that does not say has one.
+fn host_sockets(functions: &[&PciFunction]) -> Vec<Option<NodeId>> {
+    let mut nodes = Vec::new();
+    for function in functions {
+        if !nodes.contains(&function.cpu_node) {
+            nodes.push(function.cpu_node);
+        }
+    }
+    nodes
+}
+
+/// A socket of the VM for each of the host's, with its share of CPUs and RAM.
+fn sockets(
+    facts: &Facts,
+    request: &Request,
+    host: &[Option<NodeId>],
+) -> Result<Vec<Socket>, Error> {
+    let count = host.len();
+    let (cpus, memory) = (request.cpus, request.memory.0);
+    let each_cpus = cpus / count as u32;
+    if each_cpus == 0 {
+        return Err(Error::TooFewCpus {
+            cpus,
+            sockets: count,
+        });
+    }
+    let unit = request.hugepages.map_or(MIB, |size| size.0.max(MIB));
+    let all = unit.saturating_mul(count as u64);
+    if memory == 0 || !memory.is_multiple_of(all) {
+        return Err(Error::Memory {
+            memory,
+            unit,
+            sockets: count,
+            all,
+        });
+    }
+    let more = cpus % count as u32;
+    let mut first = 0;
+    let mut sockets = Vec::new();
+    for (node, host_node) in (0..).zip(host) {
+        let vcpus = first..first + each_cpus + u32::from(node < more);
+        first = vcpus.end;
+        let share = Bytes(memory / count as u64);
+        let host = host_node.and_then(|id| facts.host.node(id));
+        if let Some(host) = host {
+            check_ram(host, request.hugepages, share)?;
+        }
+        let pins = match host {
+            Some(host) if request.pin => pins(host, vcpus.len() as u32)?,
+            _ => Vec::new(),
+        };
+        sockets.push(Socket {
+            node: GuestNode(node),
+            vcpus,
+            memory: share,
+            backing: request.hugepages.map_or(Backing::Pages, Backing::HugePages),
+            host_node: host.map(|host| host.id),
+            pins,
+        });
+    }
+    Ok(sockets)
+}
+
+fn check_ram(host: &facts::NumaNode, hugepages: Option<Bytes>, wanted: Bytes) -> Result<(), Error> {
+    let Some(size) = hugepages else {
+        if wanted > host.memory {
+            return Err(Error::HostMemory {
+                node: host.id,
+                wanted: wanted.0,
+                there: host.memory.0,
+            });
+        }
+        return Ok(());
+    };
+    let pool = host.hugepages.iter().find(|pool| pool.size == size);
+    let (free, total) = pool.map_or((0, 0), |pool| (pool.free, pool.total));
+    let pages = wanted.0 / size.0.max(1);
+    if pages > free {
+        return Err(Error::HugePages {
+            node: host.id,
+            size: size.0,
+            kib: size.0 >> 10,
+            wanted: pages,
+            free,
+            reserve: total + (pages - free),
+        });
+    }
+    Ok(())
+}
+
+fn pins(host: &facts::NumaNode, vcpus: u32) -> Result<Vec<u32>, Error> {
+    let there = host.cpus.count();
+    if u64::from(vcpus) > there {
+        return Err(Error::Pins {
+            node: host.id,
+            wanted: vcpus,
+            there,
+        });
+    }
+    Ok(host.cpus.iter().take(vcpus as usize).collect())
+}
+
+fn gpus(
+    functions: &[&PciFunction],
+    sockets: &[Option<NodeId>],
+    arch: Arch,
+    nodes_each: u32,
+) -> Result<Vec<Gpu>, Error> {
+    let mut devices = Vec::new();
+    for (index, function) in functions.iter().enumerate() {
+        let bars = function
+            .virtual_bars
+            .iter()
+            .filter(|bar| bar.prefetchable)
+            .map(|bar| Bar {
+                index: bar.index,
+                size: bar.size,
+            })
+            .collect();
+        let device = VirtualFunction {
+            id: format!("gpu{index}"),
+            bars,
+        };
+        let socket = sockets.iter().position(|node| *node == function.cpu_node);
+        let socket = GuestNode(socket.unwrap_or(0) as u32);
+        devices.push((device, Source::Function(function.bdf), socket));
+    }
+    attach(devices, sockets.len() as u32, arch, nodes_each)
+}
+
+/// Gives each device its nodes, after those of `sockets`, and a place in the VM.
+pub(crate) fn attach(
+    devices: Vec<(VirtualFunction, Source, GuestNode)>,
+    sockets: u32,
+    arch: Arch,
+    nodes_each: u32,
+) -> Result<Vec<Gpu>, Error> {
+    let count = devices.len();
+    let wanted = u64::from(sockets) + count as u64 * u64::from(nodes_each);
+    if wanted > u64::from(MAX_NODES) {
+        return Err(Error::TooManyNodes { wanted });
+    }
+    let mut first = sockets;
+    let mut gpus = Vec::new();
+    for (place, (device, source, socket)) in (1..).zip(devices) {
+        let nodes = first..first + nodes_each;
+        first = nodes.end;
+        let bus = match arch {
+            // A root bus of its own puts a GPU into its socket's node, and behind an SMMU of
+            // its own. Bus 0 is the first one's.
+            Arch::Aarch64 => Some(
+                u8::try_from(place * u32::from(BUSES))
+                    .ok()
+                    .filter(|bus| *bus <= u8::MAX - BUSES)
+                    .ok_or(Error::TooManyGpus { gpus: count })?,
+            ),
+            Arch::X86_64 => None,
+        };
+        gpus.push(Gpu {
+            window: window(&device.bars)?,
+            memory: CoherentMemory {
+                device,
+                source,
+                nodes,
+            },
+            socket,
+            bus,
+        });
+    }
+    Ok(gpus)
+}
+
+/// How devices reach the VM's memory: what was asked for, if it can be, or what can.
+///
+/// The memory of the GPUs is mapped for other devices too. It consists of page frames without
+/// `struct page`, which iommufd takes only as a dma-buf of VFIO's.
+fn iommu(facts: &Facts, choice: IommuChoice) -> Result<Iommu, Error> {
+    let kernel = &facts.kernel;
+    let feature = |name: &str| match &facts.vmm.qemu {
+        Some(qemu) => qemu.features.iter().any(|feature| feature == name),
+        None => false,
+    };
+    let option = |name: &str| match &kernel.config {
+        Some(config) => config.contains_key(name),
+        None => false,
+    };
+    let missing = if kernel.iommufd != Some(true) {
+        Some("/dev/iommu is not there")
+    } else if !option("VFIO_DEVICE_CDEV") {
+        Some("the kernel is not known to have CONFIG_VFIO_DEVICE_CDEV")
+    } else if !option("VFIO_PCI_DMABUF") {
+        Some("the kernel is not known to have CONFIG_VFIO_PCI_DMABUF, so that it can't map BARs")
+    } else if !feature("iommufd") {
+        Some("QEMU is not known to have an iommufd object")
+    } else {
+        None
+    };
+    let iommufd = Iommu::Iommufd {
+        smmu: feature("arm-smmuv3"),
+    };
+    match (choice, missing) {
+        (IommuChoice::Iommufd, Some(why)) => Err(Error::Iommufd { why }),
+        (IommuChoice::Iommufd | IommuChoice::Auto, None) => Ok(iommufd),
+        (IommuChoice::Type1, _) => Ok(Iommu::Type1),
+        (IommuChoice::Auto, Some(_)) if kernel.vfio_container == Some(false) => Err(Error::NoIommu),
+        (IommuChoice::Auto, Some(_)) => Ok(Iommu::Type1),
+    }
+}
+
+fn is_memory_only(facts: &Facts, node: NodeId) -> bool {
+    facts
+        .host
+        .node(node)
+        .is_some_and(|node| node.cpus.is_empty())
+}
+
+/// A guest whose kernel has room for fewer nodes leaves the last GPUs without memory.
+pub(crate) fn note_nodes(plan: &mut Plan) {
+    let nodes = plan.nodes();
+    if nodes > SMALL_LINUX_NODES && plan.arch == Arch::Aarch64 {
+        plan.notes.push(format!(
+            "the VM has {nodes} NUMA nodes: its kernel needs CONFIG_NODES_SHIFT={} or more \
+             (Debian's arm64 kernels have 4, room for {SMALL_LINUX_NODES} nodes), or give \
+             --nodes-per-gpu a smaller number",
+            nodes.next_power_of_two().trailing_zeros()
+        ));
+    }
+}

@@ -1,0 +1,165 @@
+//! A virtual machine, decided: what renderers turn into text.
+
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+use serde::Serialize;
+use varia_facts::{Bytes, NodeId};
+
+use crate::gpu::{Gpu, GuestNode};
+
+/// The version of a plan's JSON.
+pub const SCHEMA: &str = "varia-plan/1";
+
+/// A guest architecture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    /// arm64: what a Grace host runs.
+    Aarch64,
+    /// x86-64.
+    X86_64,
+}
+
+impl Arch {
+    /// QEMU's name of it, as in `qemu-system-NAME`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Aarch64 => "aarch64",
+            Self::X86_64 => "x86_64",
+        }
+    }
+
+    /// The console that a Linux guest has on QEMU's first serial port.
+    #[must_use]
+    pub const fn console(self) -> &'static str {
+        match self {
+            Self::Aarch64 => "ttyAMA0",
+            Self::X86_64 => "ttyS0",
+        }
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Arch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "aarch64" | "arm64" => Ok(Self::Aarch64),
+            "x86_64" | "amd64" => Ok(Self::X86_64),
+            other => Err(format!(
+                "unknown architecture {other:?}: use aarch64 or x86_64"
+            )),
+        }
+    }
+}
+
+/// What runs the VM's instructions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accelerator {
+    /// The host's CPUs.
+    Kvm,
+    /// Software.
+    Tcg,
+}
+
+/// What a node's RAM is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backing {
+    /// Ordinary pages of a file without a name, shared where a vfio-user server needs it.
+    Pages,
+    /// Hugepages of this size.
+    HugePages(Bytes),
+}
+
+/// How devices reach the VM's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Iommu {
+    /// The VMM does it: no device of the host is in the VM.
+    None,
+    /// VFIO's containers.
+    Type1,
+    /// `/dev/iommu`.
+    Iommufd {
+        /// Each GPU is behind an SMMUv3 of the VM that the host's SMMU carries out.
+        smmu: bool,
+    },
+}
+
+/// A node of the VM with CPUs and RAM.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Socket {
+    /// Its number.
+    pub node: GuestNode,
+    /// Its virtual CPUs.
+    pub vcpus: Range<u32>,
+    /// Its RAM.
+    pub memory: Bytes,
+    /// What that is made of.
+    pub backing: Backing,
+    /// The host's node that its RAM is on; none where it may be anywhere.
+    pub host_node: Option<NodeId>,
+    /// The host's CPU for each virtual one; empty where they are not pinned.
+    pub pins: Vec<u32>,
+}
+
+/// A virtual machine with GPUs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Plan {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// The VM's name.
+    pub name: String,
+    /// The guest's architecture.
+    pub arch: Arch,
+    /// What runs it.
+    pub accelerator: Accelerator,
+    /// Its nodes with CPUs and RAM, from node 0.
+    pub sockets: Vec<Socket>,
+    /// Its GPUs, whose nodes come after those.
+    pub gpus: Vec<Gpu>,
+    /// From each node to each node, as SLIT has it; empty where the guest's default is right.
+    pub distances: Vec<Vec<u8>>,
+    /// The space above RAM for 64-bit BARs; a power of two.
+    pub aperture: Bytes,
+    /// How devices reach its memory.
+    pub iommu: Iommu,
+    /// The firmware's file; none where the VMM has its own.
+    pub firmware: Option<String>,
+    /// Files of disks.
+    pub disks: Vec<String>,
+    /// What was assumed, and what to look out for.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// All virtual CPUs.
+    #[must_use]
+    pub fn cpus(&self) -> u32 {
+        self.sockets.last().map_or(0, |socket| socket.vcpus.end)
+    }
+
+    /// All RAM.
+    #[must_use]
+    pub fn ram(&self) -> Bytes {
+        Bytes(self.sockets.iter().map(|socket| socket.memory.0).sum())
+    }
+
+    /// How many nodes there are, with and without memory.
+    #[must_use]
+    pub fn nodes(&self) -> u32 {
+        let own = self.sockets.len() as u32;
+        self.gpus.last().map_or(own, |gpu| gpu.memory.nodes.end)
+    }
+}

@@ -1,0 +1,128 @@
+//! What somebody asks for.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+use varia_facts::{Bdf, Bytes};
+
+/// Nodes for each GPU unless the operator says otherwise: what a guest's driver uses where MIG
+/// splits a GPU. An agreement between operator and driver, not a constant of the hardware.
+pub const NODES_PER_GPU: u32 = 8;
+
+/// A GPU, or several, that a VM is to have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum What {
+    /// This PCI function of the host.
+    Function(Bdf),
+    /// So many GPUs that share one Grace CPU, whichever is free.
+    OneSuperchip(u32),
+}
+
+/// Text that asks for nothing.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "{0:?} is no GPU: give a PCI address (0009:01:00.0), or 2-of-one-superchip for GPUs that share \
+     a Grace CPU"
+)]
+pub struct WhatError(pub String);
+
+impl FromStr for What {
+    type Err = WhatError;
+
+    fn from_str(text: &str) -> Result<Self, WhatError> {
+        if let Some(count) = text.strip_suffix("-of-one-superchip") {
+            return match count.parse() {
+                Ok(count) if count > 0 => Ok(Self::OneSuperchip(count)),
+                _ => Err(WhatError(text.to_owned())),
+            };
+        }
+        text.parse()
+            .map(Self::Function)
+            .map_err(|_| WhatError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Function(bdf) => bdf.fmt(f),
+            Self::OneSuperchip(count) => write!(f, "{count}-of-one-superchip"),
+        }
+    }
+}
+
+/// How devices reach the VM's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IommuChoice {
+    /// What the host's kernel and QEMU can do.
+    #[default]
+    Auto,
+    /// VFIO's containers.
+    Type1,
+    /// `/dev/iommu`.
+    Iommufd,
+}
+
+/// A VM that somebody wants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// The VM's name.
+    pub name: String,
+    /// Its GPUs, in their order in the VM.
+    pub gpus: Vec<What>,
+    /// Virtual CPUs, shared out evenly among the sockets whose GPUs it has.
+    pub cpus: u32,
+    /// RAM, shared out likewise.
+    pub memory: Bytes,
+    /// Back RAM with hugepages of this size.
+    pub hugepages: Option<Bytes>,
+    /// Memory-less nodes for each GPU.
+    pub nodes_per_gpu: u32,
+    /// How devices reach the VM's memory.
+    pub iommu: IommuChoice,
+    /// Tie each virtual CPU to a CPU of the socket that it stands for.
+    pub pin: bool,
+    /// Give it Extended GPU Memory.
+    pub egm: bool,
+    /// The firmware's file; the usual place if none is given.
+    pub firmware: Option<String>,
+    /// Files of disks, in order.
+    pub disks: Vec<String>,
+}
+
+impl Request {
+    /// `gpus` for a VM of 4 CPUs and 8 GiB.
+    #[must_use]
+    pub fn new(gpus: impl IntoIterator<Item = What>) -> Self {
+        Self {
+            name: "gpu-vm".to_owned(),
+            gpus: gpus.into_iter().collect(),
+            cpus: 4,
+            memory: Bytes(8 << 30),
+            hugepages: None,
+            nodes_per_gpu: NODES_PER_GPU,
+            iommu: IommuChoice::Auto,
+            pin: true,
+            egm: false,
+            firmware: None,
+            disks: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_read_and_written_back() {
+        for text in ["0009:01:00.0", "2-of-one-superchip"] {
+            assert_eq!(text.parse::<What>().expect(text).to_string(), text);
+        }
+        for text in ["", "gpu", "0-of-one-superchip", "-of-one-superchip"] {
+            assert_eq!(text.parse::<What>(), Err(WhatError(text.to_owned())));
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A plan as ACPI's view of the VM, for VMMs that make no Generic Initiators themselves.
+
+use varia_facts::Bdf;
+use varia_firmware::{Distances, Domain, MemoryRange, Numa, Processor, ProximityDomain};
+
+use crate::gpu::Gpu;
+use crate::plan::{Arch, Plan};
+
+/// Where RAM begins on QEMU's virt machine.
+const VIRT_RAM: u64 = 1 << 30;
+/// Where q35 splits RAM that is larger, and where the rest goes on.
+const Q35_LOW: u64 = 2 << 30;
+const Q35_HIGH: u64 = 4 << 30;
+
+impl Gpu {
+    /// Where the guest finds the function: behind the only port of its root bus, or behind the
+    /// `place`-th port of the first.
+    #[must_use]
+    pub fn guest_function(&self, place: u8) -> Option<Bdf> {
+        let port = self.bus.unwrap_or(place);
+        Bdf::new(0, port.checked_add(1)?, 0, 0)
+    }
+}
+
+impl Plan {
+    /// What is in which proximity domain, and how far domains are apart, as QEMU's machines lay
+    /// out RAM and bus numbers.
+    ///
+    /// # Errors
+    /// What tables can't describe.
+    pub fn numa(&self) -> Result<Numa, varia_firmware::Error> {
+        let mut ram = self.ram_ranges();
+        let mut domains = Vec::new();
+        for socket in &self.sockets {
+            let processor = |cpu| match self.arch {
+                Arch::Aarch64 => Processor::Gicc(cpu),
+                Arch::X86_64 => Processor::Apic(cpu),
+            };
+            domains.push(Domain {
+                processors: socket.vcpus.clone().map(processor).collect(),
+                memory: take(&mut ram, socket.memory.0)?,
+                initiators: Vec::new(),
+            });
+        }
+        for (place, gpu) in (0..=u8::MAX).zip(&self.gpus) {
+            let initiators: Vec<_> = gpu.guest_function(place).into_iter().collect();
+            for _ in gpu.memory.nodes() {
+                domains.push(Domain {
+                    initiators: initiators.clone(),
+                    ..Domain::default()
+                });
+            }
+        }
+        let mut distances = Distances::new(domains.len());
+        for (from, row) in (0..).zip(&self.distances) {
+            for (to, distance) in (0..).zip(row) {
+                distances.set(ProximityDomain(from), ProximityDomain(to), *distance)?;
+            }
+        }
+        Numa::new(domains, distances)
+    }
+
+    /// Where RAM is: first byte and length of each piece.
+    fn ram_ranges(&self) -> Vec<(u64, u64)> {
+        let ram = self.ram().0;
+        match self.arch {
+            Arch::Aarch64 => vec![(VIRT_RAM, ram)],
+            Arch::X86_64 if ram <= Q35_LOW => vec![(0, ram)],
+            Arch::X86_64 => vec![(0, Q35_LOW), (Q35_HIGH, ram - Q35_LOW)],
+        }
+    }
+}
+
+/// Takes `length` bytes from the front of `pieces`.
+fn take(
+    pieces: &mut Vec<(u64, u64)>,
+    mut length: u64,
+) -> Result<Vec<MemoryRange>, varia_firmware::Error> {
+    let mut taken = Vec::new();
+    while let Some((base, there)) = pieces.first_mut().filter(|_| length > 0) {
+        let part = length.min(*there);
+        taken.push(MemoryRange::new(*base, part)?);
+        (*base, *there, length) = (*base + part, *there - part, length - part);
+        if *there == 0 {
+            pieces.remove(0);
+        }
+    }
+    Ok(taken)
+}
