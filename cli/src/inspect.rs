@@ -106,14 +106,14 @@ pub(crate) fn regions(made: &Made) -> Vec<Drawn> {
         .map(RegionIndex)
         .filter_map(|index| match made.endpoint.region(index) {
             Region::Memory(memory) => Some(Drawn {
-                name: made.endpoint.memory_name(index).unwrap_or("memory"),
+                name: memory.name(),
                 bar: index.0,
                 offset: memory.base().0.saturating_sub(base),
                 length: memory.length(),
                 size: memory.size().get(),
                 cached: memory.memory() == MemoryType::Cached,
             }),
-            Region::Base => None,
+            Region::Base | Region::Registers(_) => None,
         })
         .collect();
     regions.sort_by_key(|region| region.offset);
@@ -162,7 +162,7 @@ impl Inspection {
             }
             let memory = match endpoint.region(RegionIndex(index)) {
                 Region::Memory(memory) => Some(memory),
-                Region::Base => None,
+                Region::Base | Region::Registers(_) => None,
             };
             let spec = made.silicon.bar(index as u8);
             bars.push(Bar {
@@ -174,14 +174,14 @@ impl Inspection {
                     (None, Some(BarSpace::Io)) => "I/O ports",
                     (None, _) => "32-bit memory",
                 },
-                memory: endpoint.memory_name(RegionIndex(index)),
+                memory: memory.map(|memory| memory.name()),
                 base: memory.map(|memory| memory.base().0),
             });
         }
         let profile = made.profile;
         let readiness = endpoint
             .variant()
-            .map(|variant| variant.ready_when().to_string());
+            .and_then(|variant| Some(variant.ready_when()?.to_string()));
         Ok(Self {
             schema: SCHEMA,
             profile: profile.name,

@@ -244,6 +244,18 @@ pub trait Device: Send + Sync {
     /// A firmware property of the function that is an unsigned integer (ACPI `_DSD`).
     fn property(&self, name: &str) -> Option<u64>;
 
+    /// Has the function's owner carry out an administration command about this function: a
+    /// physical function does so for its virtual functions. `result` is filled to its end, with
+    /// zeros where the command's own result is shorter.
+    ///
+    /// # Errors
+    /// `ENOTTY` when there is no owner with such commands, `EINVAL` for a command that it does not
+    /// know or whose data is wrong.
+    fn owner_command(&self, opcode: u16, data: &[u8], result: &mut [u8]) -> Result<(), Errno> {
+        let _ = (opcode, data, result);
+        Err(Errno::ENOTTY)
+    }
+
     /// Sends interrupts to `sink` from now on, or to nobody.
     fn connect(&self, sink: Option<Arc<dyn Interrupts>>);
 }

@@ -179,6 +179,11 @@ impl<D: Device + ?Sized> Core<D> {
         }
     }
 
+    /// The interrupt mode that the user has enabled: INTx, MSI or MSI-X.
+    pub fn irq_mode(&self) -> Option<IrqIndex> {
+        lock(&self.irqs().0).mode
+    }
+
     /// Tells the user that the device reported an error that it can't recover from.
     pub fn report_error(&self) {
         let trigger = lock(&self.irqs().0).error.clone();

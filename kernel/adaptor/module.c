@@ -26,11 +26,14 @@ static int adaptor_answer(struct pci_dev *pdev, const struct varia_question *que
 
 	if (question->kind == VARIA_QUESTION_PROPERTY)
 		return device_property_read_u64(&pdev->dev, question->name, value);
-
 	if (question->kind == VARIA_QUESTION_BAR_SIZE) {
 		*value = pci_resource_len(pdev, question->offset);
-		return pci_resource_flags(pdev, question->offset) & IORESOURCE_MEM ? 0 : -ENOENT;
+		return *value ? 0 : -ENOENT;
 	}
+	/* no variant with commands for its owner is built into a module */
+	if (question->kind == VARIA_QUESTION_COMMAND_WORD)
+		return -EOPNOTSUPP;
+
 	dvsec = pci_find_dvsec_capability(pdev, question->vendor, question->id);
 	if (!dvsec)
 		return -ENOENT;

@@ -20,7 +20,7 @@
 /* The most bytes in a piece of configuration space that the variant keeps. */
 #define VARIA_CONFIG_CHUNK 64
 /* The most questions that a variant asks. */
-#define VARIA_MAX_QUESTIONS 8
+#define VARIA_MAX_QUESTIONS 12
 /* The most registers that a look at readiness reads. */
 #define VARIA_MAX_REGISTERS 2
 /* The number of a variant: nvgrace_gpu. */
@@ -31,8 +31,10 @@
 #define VARIA_QUESTION_DVSEC_OFFSET 1
 /* A little-endian u16 in a DVSEC. */
 #define VARIA_QUESTION_DVSEC_WORD 2
-/* The size of a physical BAR of memory. */
+/* The size of the BAR whose number is in the offset. */
 #define VARIA_QUESTION_BAR_SIZE 3
+/* A little-endian u64 in the result of the owner's command whose operation is in the id. */
+#define VARIA_QUESTION_COMMAND_WORD 4
 /* The variant serves the device. */
 #define VARIA_OUTCOME_SERVE 0
 /* vfio-pci-core serves the device alone. */

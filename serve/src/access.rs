@@ -12,10 +12,13 @@ use varia_spec::Errno;
 use varia_variant::{
     After, Before, Begin, Direction, MemoryRegion, Millis, Monotonic, Register, Sample,
     SegmentKind, Variant, Wait,
-    ready::{MAX_REGISTERS, Registers},
+    ready::{MAX_REGISTERS, StatusRegisters},
 };
 
-use crate::{clock::Clock, endpoint::Endpoint};
+use crate::{
+    clock::Clock,
+    endpoint::{Endpoint, until},
+};
 
 /// What a look came to.
 enum Look {
@@ -54,7 +57,7 @@ fn look(
 fn read_registers(
     core: &Core,
     guard: &MemoryGuard<'_>,
-    registers: Registers,
+    registers: StatusRegisters,
 ) -> Result<[u32; MAX_REGISTERS], Errno> {
     let mut values = [0; MAX_REGISTERS];
     for (value, register) in values.iter_mut().zip(registers) {
@@ -169,9 +172,9 @@ impl Endpoint {
                     Attempt::Wait(_) => {
                         log::warn!(
                             "the device is not ready after {} s, so an access fails; the next one \
-                             looks again. It is ready when {}",
+                             looks again{}",
                             self.options.patience.0 / 1000,
-                            variant.ready_when()
+                            until(variant)
                         );
                         return Err(Errno::ETIMEDOUT);
                     }

@@ -18,6 +18,16 @@ pub fn variant(device: &dyn Device) -> Result<Option<&'static Entry>, Errno> {
 pub fn answer(device: &dyn Device, question: Question) -> Answer {
     match question {
         Question::Property(name) => device.property(name).ok_or(Errno::ENOENT),
+        Question::BarSize(bar) => device
+            .bar(bar.get())
+            .map(|spec| spec.size)
+            .ok_or(Errno::ENOENT),
+        Question::CommandWord { opcode, offset } => {
+            let mut result = vec![0; usize::from(offset) + 8];
+            device.owner_command(opcode, &[], &mut result)?;
+            let word = result.last_chunk().ok_or(Errno::EOVERFLOW)?;
+            Ok(u64::from_le_bytes(*word))
+        }
         Question::DvsecOffset { vendor, id } => dvsec(device, vendor, id).map(u64::from),
         Question::DvsecWord { vendor, id, offset } => {
             let at = dvsec(device, vendor, id)?;
@@ -25,11 +35,6 @@ pub fn answer(device: &dyn Device, question: Question) -> Answer {
             let register = ConfigRegister::new(at, Width::Word).ok_or(Errno::EINVAL)?;
             device.config_read(register).map(u64::from)
         }
-        Question::BarSize(index) => u8::try_from(index)
-            .ok()
-            .and_then(|index| device.bar(index))
-            .map(|bar| bar.size)
-            .ok_or(Errno::ENOENT),
     }
 }
 

@@ -8,8 +8,8 @@ use varia_spec::{
     vfio::{RegionIndex, region_flags},
 };
 use varia_variant::{
-    ConfigOwner, Decline, Direction, Environment, Millis, Outcome, PageShift, Refusal, Region,
-    Variant, Wait,
+    Bar, ConfigOwner, Decline, Direction, Environment, Event, Millis, Outcome, PageShift, Refusal,
+    Region, Variant, Wait,
 };
 use varia_variants::AnyVariant;
 
@@ -148,7 +148,7 @@ impl Endpoint {
         };
         let variant = Arc::new((entry.probe)(&answers, environment));
         let hook = Arc::clone(&variant);
-        core.on_reset(move || hook.reset_done());
+        core.on_reset(move || hook.event(Event::ResetDone));
         core.open().map_err(Error::Dead)?;
         let ready = wait_until_ready(&core, &variant, &*options.clock);
         core.close();
@@ -193,16 +193,18 @@ impl Endpoint {
     /// A user opens the device.
     ///
     /// # Errors
-    /// `EBUSY` when it is open, `ENODEV` when its variant needs a BAR0 that is not there; what the
+    /// `EBUSY` when it is open, `ENODEV` when its variant needs a BAR that is not there; what the
     /// device answers.
     pub fn open(&self) -> Result<(), Errno> {
         self.core.open()?;
         if let Some(variant) = &self.variant {
-            if variant.needs_bar0() && self.core.device().bar(0).is_none() {
+            let missing =
+                |bar: &Bar| variant.needs_bar(*bar) && self.core.device().bar(bar.get()).is_none();
+            if (0..6).filter_map(Bar::new).any(|bar| missing(&bar)) {
                 self.core.close();
                 return Err(Errno::ENODEV);
             }
-            variant.opened();
+            variant.event(Event::Opened);
         }
         Ok(())
     }
@@ -218,15 +220,10 @@ impl Endpoint {
     }
 
     /// What the variant says of a region.
-    pub fn region(&self, index: RegionIndex) -> Region {
+    pub fn region(&self, index: RegionIndex) -> Region<'_> {
         self.variant
             .as_ref()
             .map_or(Region::Base, |variant| variant.region(index))
-    }
-
-    /// What the variant calls the memory behind a region, if it has memory there.
-    pub fn memory_name(&self, index: RegionIndex) -> Option<&'static str> {
-        self.variant.as_ref()?.memory_name(index)
     }
 
     /// `VFIO_DEVICE_GET_REGION_INFO`.
@@ -248,6 +245,15 @@ impl Endpoint {
                     },
                     areas: vec![info.mappable],
                     file: file.map(|file| (file.fd, file.offset)),
+                })
+            }
+            Region::Registers(registers) => {
+                let info = registers.info();
+                Ok(Info {
+                    size: info.size,
+                    flags: info.flags,
+                    areas: Vec::new(),
+                    file: None,
                 })
             }
             Region::Base => {
@@ -295,6 +301,7 @@ impl Endpoint {
     ) -> Result<Progress, Errno> {
         let count = match self.region(index) {
             Region::Memory(memory) => return self.memory_read(&memory, offset, data, operation),
+            Region::Registers(registers) => self.register_read(registers, offset, data),
             Region::Base if index == RegionIndex::CONFIG => self.config_read(offset, data),
             Region::Base => self.core.region_read(index, offset, data),
         };
@@ -314,6 +321,7 @@ impl Endpoint {
     ) -> Result<Progress, Errno> {
         let count = match self.region(index) {
             Region::Memory(memory) => return self.memory_write(&memory, offset, data, operation),
+            Region::Registers(registers) => self.register_write(registers, offset, data),
             Region::Base if index == RegionIndex::CONFIG => self.config_write(offset, data),
             Region::Base => self.core.region_write(index, offset, data),
         };
@@ -364,10 +372,16 @@ impl Endpoint {
     /// `EINVAL` when the device can't be reset.
     pub fn reset(&self) -> Result<(), Errno> {
         if let Some(variant) = &self.variant {
-            variant.reset_requested();
+            variant.event(Event::ResetRequested);
         }
         self.core.reset()
     }
+}
+
+/// When the device is ready, for a message.
+pub(crate) fn until(variant: &AnyVariant) -> String {
+    let when = variant.ready_when();
+    when.map_or_else(String::new, |when| format!(": it is ready when {when}"))
 }
 
 /// Waits as long as the variant allows.
@@ -379,7 +393,7 @@ fn wait_until_ready(core: &Core, variant: &AnyVariant, clock: &dyn Clock) -> Res
             Attempt::Ready(_) => return Ok(()),
             Attempt::Wait(time) => {
                 if !std::mem::replace(&mut told, true) {
-                    log::info!("waiting for the device: {}", variant.ready_when());
+                    log::info!("waiting for the device{}", until(variant));
                 }
                 clock.sleep(time);
             }

@@ -8,6 +8,7 @@
 //! | [`discover`] | answers a variant's questions from a device |
 //! | [`endpoint`] | open, close, region information, configuration space, reset |
 //! | [`access`] | reads and writes of memory regions, with the readiness wait |
+//! | [`registers`] | reads and writes of registers that a variant makes |
 //! | [`backend`] | an endpoint as the protocol's server wants it |
 
 pub mod access;
@@ -15,6 +16,7 @@ pub mod backend;
 pub mod clock;
 pub mod discover;
 pub mod endpoint;
+pub mod registers;
 
 pub use access::{Operation, Progress};
 pub use backend::Backend;

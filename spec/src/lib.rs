@@ -9,5 +9,6 @@ pub mod errno;
 pub mod nvidia;
 pub mod pci;
 pub mod vfio;
+pub mod virtio;
 
 pub use errno::Errno;

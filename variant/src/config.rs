@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use varia_spec::pci::header::bar::{MEM_PREFETCH, MEM_TYPE_64};
+use varia_spec::pci::header::bar::{MEM_PREFETCH, MEM_TYPE_64, SPACE_IO};
 
 use crate::units::BarSize;
 
@@ -62,25 +62,35 @@ impl ConfigPiece {
     }
 }
 
-/// A 64-bit prefetchable base address register pair that no hardware stands behind.
+/// A base address register, or a pair of them, that no hardware stands behind.
 ///
 /// Writes are kept raw and byte by byte; the sizing protocol works because a read shows only the
 /// address bits of the size. Two writers that race may tear, as on a real bus of bytes.
 #[derive(Debug)]
-pub struct FakeBar64 {
+pub struct FakeBar {
     start: u64,
+    len: u8,
+    flags: u32,
     size: BarSize,
     raw: [AtomicU8; 8],
 }
 
-impl FakeBar64 {
-    /// Bytes in the register pair.
-    pub const LEN: u64 = 8;
+impl FakeBar {
+    /// A pair at configuration offset `start`, for `size` bytes of 64-bit prefetchable memory.
+    pub const fn memory64(start: u64, size: BarSize) -> Self {
+        Self::new(start, 8, MEM_TYPE_64 | MEM_PREFETCH, size)
+    }
 
-    /// A pair at configuration offset `start`, for a BAR of `size`.
-    pub const fn new(start: u64, size: BarSize) -> Self {
+    /// A register at configuration offset `start`, for `size` I/O ports.
+    pub const fn io(start: u64, size: BarSize) -> Self {
+        Self::new(start, 4, SPACE_IO, size)
+    }
+
+    const fn new(start: u64, len: u8, flags: u32, size: BarSize) -> Self {
         Self {
             start,
+            len,
+            flags,
             size,
             raw: [const { AtomicU8::new(0) }; 8],
         }
@@ -88,7 +98,7 @@ impl FakeBar64 {
 
     /// The configuration offsets it owns: first, and first beyond.
     pub const fn window(&self) -> (u64, u64) {
-        (self.start, self.start + Self::LEN)
+        (self.start, self.start + self.len as u64)
     }
 
     /// Replaces the bytes of `out`, which begins at configuration offset `offset`, that lie in
@@ -98,9 +108,9 @@ impl FakeBar64 {
         for (byte, kept) in raw.iter_mut().zip(&self.raw) {
             *byte = kept.load(Ordering::Relaxed);
         }
-        let flags = u64::from(MEM_TYPE_64 | MEM_PREFETCH);
-        let shown = (u64::from_le_bytes(raw) & self.size.address_mask()) | flags;
-        for (position, byte) in (self.start..).zip(shown.to_le_bytes()) {
+        let shown = (u64::from_le_bytes(raw) & self.size.address_mask()) | u64::from(self.flags);
+        let shown = shown.to_le_bytes().into_iter().take(usize::from(self.len));
+        for (position, byte) in (self.start..).zip(shown) {
             if let Some(slot) = slot(offset, position).and_then(|index| out.get_mut(index)) {
                 *slot = byte;
             }
@@ -110,7 +120,8 @@ impl FakeBar64 {
     /// Keeps the bytes of `data`, which begins at configuration offset `offset`, that lie in the
     /// window.
     pub fn store(&self, offset: u64, data: &[u8]) {
-        for (position, kept) in (self.start..).zip(&self.raw) {
+        let raw = self.raw.iter().take(usize::from(self.len));
+        for (position, kept) in (self.start..).zip(raw) {
             if let Some(byte) = slot(offset, position).and_then(|index| data.get(index)) {
                 kept.store(*byte, Ordering::Relaxed);
             }
@@ -125,6 +136,119 @@ impl FakeBar64 {
     }
 }
 
+/// A register whose value is the variant's own: reads show it, writes don't change it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FixedRegister {
+    start: u64,
+    len: u8,
+    value: u32,
+}
+
+impl FixedRegister {
+    /// A byte at configuration offset `start`.
+    pub const fn byte(start: u64, value: u8) -> Self {
+        Self {
+            start,
+            len: 1,
+            value: value as u32,
+        }
+    }
+
+    /// A little-endian word at configuration offset `start`.
+    pub const fn word(start: u64, value: u16) -> Self {
+        Self {
+            start,
+            len: 2,
+            value: value as u32,
+        }
+    }
+
+    /// The configuration offsets it owns: first, and first beyond.
+    pub const fn window(&self) -> (u64, u64) {
+        (self.start, self.start + self.len as u64)
+    }
+
+    /// Replaces the bytes of `out`, which begins at configuration offset `offset`, that lie in
+    /// the window.
+    pub fn load(&self, offset: u64, out: &mut [u8]) {
+        let bytes = self
+            .value
+            .to_le_bytes()
+            .into_iter()
+            .take(usize::from(self.len));
+        for (position, byte) in (self.start..).zip(bytes) {
+            if let Some(slot) = slot(offset, position).and_then(|index| out.get_mut(index)) {
+                *slot = byte;
+            }
+        }
+    }
+}
+
+/// Bits of a word in configuration space that show set once the user has set them, whatever the
+/// base answers.
+#[derive(Debug)]
+pub struct StickyBits {
+    start: u64,
+    mask: u16,
+    raw: [AtomicU8; 2],
+}
+
+impl StickyBits {
+    /// The bits `mask` of the word at configuration offset `start`, clear.
+    pub const fn new(start: u64, mask: u16) -> Self {
+        Self {
+            start,
+            mask,
+            raw: [const { AtomicU8::new(0) }; 2],
+        }
+    }
+
+    /// The configuration offsets it owns: first, and first beyond.
+    pub const fn window(&self) -> (u64, u64) {
+        (self.start, self.start + 2)
+    }
+
+    /// Whether the user has set all of them.
+    pub fn are_set(&self) -> bool {
+        self.set() == self.mask.to_le_bytes()
+    }
+
+    /// Sets in `out`, which begins at configuration offset `offset`, the bits that are set.
+    pub fn load(&self, offset: u64, out: &mut [u8]) {
+        for (position, set) in (self.start..).zip(self.set()) {
+            if let Some(byte) = slot(offset, position).and_then(|index| out.get_mut(index)) {
+                *byte |= set;
+            }
+        }
+    }
+
+    /// Keeps the bytes of `data`, which begins at configuration offset `offset`, that lie in the
+    /// window.
+    pub fn store(&self, offset: u64, data: &[u8]) {
+        for (position, kept) in (self.start..).zip(&self.raw) {
+            if let Some(byte) = slot(offset, position).and_then(|index| data.get(index)) {
+                kept.store(*byte, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// All clear, as after a reset.
+    pub fn clear(&self) {
+        for kept in &self.raw {
+            kept.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn set(&self) -> [u8; 2] {
+        let [low, high] = self.mask.to_le_bytes();
+        let [first, second] = &self.raw;
+        [
+            first.load(Ordering::Relaxed) & low,
+            second.load(Ordering::Relaxed) & high,
+        ]
+    }
+}
+
 /// The index of configuration offset `position` in a buffer that begins at `offset`.
 fn slot(offset: u64, position: u64) -> Option<usize> {
     usize::try_from(position.checked_sub(offset)?).ok()
@@ -135,11 +259,11 @@ mod tests {
     use super::*;
     use std::vec;
 
-    fn bar(size: u64) -> FakeBar64 {
-        FakeBar64::new(0x18, BarSize::covering(size).expect("a size above zero"))
+    fn bar(size: u64) -> FakeBar {
+        FakeBar::memory64(0x18, BarSize::covering(size).expect("a size above zero"))
     }
 
-    fn value(bar: &FakeBar64) -> u64 {
+    fn value(bar: &FakeBar) -> u64 {
         let mut out = [0; 8];
         bar.load(0x18, &mut out);
         u64::from_le_bytes(out)
@@ -165,6 +289,61 @@ mod tests {
         let mut out = vec![0xee; 12];
         bar.load(0x16, &mut out);
         assert_eq!(out, [0xee, 0xee, 0x0c, 0, 5, 0, 0, 0, 0, 0x99, 0xee, 0xee]);
+    }
+
+    #[test]
+    fn an_io_bar_is_four_bytes_with_the_io_flag() {
+        let bar = FakeBar::io(0x10, BarSize::covering(32).expect("a size above zero"));
+        assert_eq!(bar.window(), (0x10, 0x14));
+        bar.store(0x0f, &[0xff; 6]);
+        let mut out = [0xee; 6];
+        bar.load(0x0f, &mut out);
+        assert_eq!(out, [0xee, 0xe1, 0xff, 0xff, 0xff, 0xee]);
+        bar.clear();
+        bar.load(0x0f, &mut out);
+        assert_eq!(out, [0xee, 1, 0, 0, 0, 0xee]);
+    }
+
+    #[test]
+    fn a_fixed_register_shows_its_own_bytes_and_no_others() {
+        let word = FixedRegister::word(2, 0x1000);
+        let byte = FixedRegister::byte(8, 0);
+        assert_eq!((word.window(), byte.window()), ((2, 4), (8, 9)));
+        for (offset, expected) in [
+            (1, vec![0xee, 0x00, 0x10, 0xee]),
+            (3, vec![0x10, 0xee, 0xee, 0xee]),
+            (4, vec![0xee; 4]),
+            (7, vec![0xee, 0x00, 0xee, 0xee]),
+        ] {
+            let mut out = vec![0xee; 4];
+            word.load(offset, &mut out);
+            byte.load(offset, &mut out);
+            assert_eq!(out, expected, "from {offset}");
+        }
+    }
+
+    #[test]
+    fn sticky_bits_are_added_to_what_the_base_shows() {
+        let bits = StickyBits::new(4, 0x0101);
+        assert_eq!(bits.window(), (4, 6));
+        let shown = |bits: &StickyBits, base: u16| {
+            let [low, high] = base.to_le_bytes();
+            let mut out = [0xee, low, high, 0xee];
+            bits.load(3, &mut out);
+            assert_eq!((out[0], out[3]), (0xee, 0xee));
+            u16::from_le_bytes([out[1], out[2]])
+        };
+        bits.store(3, &[1, 0xfe, 0xfe, 1]);
+        assert_eq!((shown(&bits, 0x06), bits.are_set()), (0x06, false));
+        bits.store(3, &[0, 7]);
+        assert_eq!((shown(&bits, 0x40), bits.are_set()), (0x41, false));
+        bits.store(5, &[0xff, 0]);
+        assert_eq!((shown(&bits, 0x40), bits.are_set()), (0x141, true));
+        bits.store(6, &[0]);
+        bits.store(3, &[0]);
+        assert!(bits.are_set(), "its bytes were not written");
+        bits.clear();
+        assert_eq!((shown(&bits, 0x06), bits.are_set()), (0x06, false));
     }
 
     #[test]

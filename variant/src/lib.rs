@@ -18,24 +18,53 @@ pub mod memory;
 pub mod mmap;
 pub mod probe;
 pub mod ready;
+pub mod registers;
 pub mod units;
 
 pub use config::{ConfigOwner, ConfigPiece, Direction};
 pub use memory::{Begin, MemoryRegion, MemoryType, RegionInfo, Segment, SegmentKind};
 pub use mmap::{Fault, FaultRequest, Mapping, MmapRequest};
 pub use probe::{Answer, Decline, Environment, Outcome, Question, Refusal};
-pub use ready::{After, Before, Generation, Register, Registers, Sample, Wait};
-pub use units::{BarSize, HostPhys, Millis, Monotonic, PageFrame, PageShift};
+pub use ready::{After, Before, Generation, Register, Sample, Wait};
+pub use registers::{Command, RegisterAccess, Registers, Target};
+pub use units::{Bar, BarSize, HostPhys, Millis, Monotonic, PageFrame, PageShift};
 
-use varia_spec::{Errno, vfio::RegionIndex};
+use core::fmt;
+
+use varia_spec::vfio::RegionIndex;
 
 /// What a variant says of a region index.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Region {
+#[derive(Clone, Copy)]
+pub enum Region<'a> {
     /// The base serves it: the physical BAR, ROM or configuration space.
     Base,
     /// Memory outside every physical BAR, presented as one.
     Memory(MemoryRegion),
+    /// Registers that the variant makes, presented as a BAR.
+    Registers(&'a dyn Registers),
+}
+
+impl fmt::Debug for Region<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Base => f.write_str("Base"),
+            Self::Memory(region) => f.debug_tuple("Memory").field(region).finish(),
+            Self::Registers(registers) => {
+                f.debug_tuple("Registers").field(&registers.name()).finish()
+            }
+        }
+    }
+}
+
+/// What happens to the device as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Event {
+    /// It was opened: a new user starts with fresh state.
+    Opened,
+    /// `VFIO_DEVICE_RESET` is about to be carried out, and may still fail.
+    ResetRequested,
+    /// It has been reset, by whatever means.
+    ResetDone,
 }
 
 /// How a variant comes to be: the runtime answers its questions, then builds it.
@@ -61,21 +90,15 @@ pub trait Variant {
     fn outcome(&self) -> Outcome;
 
     /// What stands behind a region index.
-    fn region(&self, index: RegionIndex) -> Region;
-
-    /// What the variant calls the memory behind a region index, if it has memory there.
-    fn memory_name(&self, index: RegionIndex) -> Option<&'static str> {
-        let _ = index;
-        None
-    }
+    fn region(&self, index: RegionIndex) -> Region<'_>;
 
     /// Who owns the first bytes of a configuration access to `offset..offset + len`.
     ///
     /// The runtime carries out that piece, advances and asks again; `len` is at least 1.
     fn config_piece(&self, direction: Direction, offset: u64, len: u64) -> ConfigPiece;
 
-    /// Fills `out` with the bytes at `offset` that the variant owns; bytes that it does not own
-    /// are left as they are.
+    /// Replaces the bytes at `offset` that the variant owns. `out` holds what the layer below
+    /// answered; bytes that the variant does not own are left as they are.
     fn config_load(&self, offset: u64, out: &mut [u8]);
 
     /// Keeps the bytes at `offset` that the variant owns; others are ignored.
@@ -84,7 +107,10 @@ pub trait Variant {
     /// The first half of a readiness check: nothing to do, registers to read, or an error.
     ///
     /// Call it inside the lock hold that sampled `sample`. `wait` belongs to one operation.
-    fn ready_before(&self, wait: &mut Wait, sample: Sample) -> Before;
+    fn ready_before(&self, wait: &mut Wait, sample: Sample) -> Before {
+        let _ = (wait, sample);
+        Before::Ready
+    }
 
     /// The second half: judges the registers that [`Before::Look`] named, read in the same lock
     /// hold. `values` are in the order of the registers, unused ones ignored.
@@ -94,29 +120,20 @@ pub trait Variant {
         generation: Generation,
         values: [u32; ready::MAX_REGISTERS],
         sample: Sample,
-    ) -> After;
+    ) -> After {
+        let _ = (wait, generation, values, sample);
+        After::Ready
+    }
 
     /// What is known of the device's readiness; `None` where it is always ready.
     fn readiness(&self) -> Option<ready::Status> {
         None
     }
 
-    /// The device was opened: a new user starts with fresh state.
-    fn opened(&self);
+    /// Something has happened to the device.
+    fn event(&self, event: Event);
 
-    /// `VFIO_DEVICE_RESET` is about to be carried out, and may still fail.
-    fn reset_requested(&self);
-
-    /// The device has been reset, by whatever means.
-    fn reset_done(&self);
-
-    /// Whether open fails unless BAR0 can be mapped.
-    fn needs_bar0(&self) -> bool {
-        false
-    }
-
-    /// Whether the base may serve `VFIO_DEVICE_IOEVENTFD`, or the error it gets.
-    fn ioeventfd(&self) -> Result<(), Errno> {
-        Ok(())
-    }
+    /// Whether the variant's decisions refer to registers of a physical BAR: open fails unless it
+    /// can be mapped.
+    fn needs_bar(&self, bar: Bar) -> bool;
 }

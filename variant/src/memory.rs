@@ -27,6 +27,7 @@ pub enum MemoryType {
 /// Memory presented as a BAR. Immutable; the constructor checks what must hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryRegion {
+    name: &'static str,
     base: HostPhys,
     length: u64,
     size: BarSize,
@@ -97,11 +98,22 @@ impl MemoryRegion {
             return Err(Errno::EOVERFLOW);
         }
         Ok(Self {
+            name: "memory",
             base,
             length,
             size,
             memory,
         })
+    }
+
+    /// The same region under a name of its own.
+    pub const fn named(self, name: &'static str) -> Self {
+        Self { name, ..self }
+    }
+
+    /// What the variant calls it.
+    pub const fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Host-physical address of the first byte.

@@ -4,7 +4,7 @@ use core::fmt;
 
 use varia_spec::Errno;
 
-use crate::units::PageShift;
+use crate::units::{Bar, PageShift};
 
 /// One thing that a runtime finds out. Its [`Answer`] is a number or an errno.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,12 +27,20 @@ pub enum Question {
         /// Bytes from the start of the capability.
         offset: u16,
     },
-    /// Bytes in a physical BAR of memory, by its region index; `ENOENT` when there is none.
-    BarSize(u32),
+    /// The size of a physical BAR in bytes; `ENOENT` when the function does not have it.
+    BarSize(Bar),
+    /// A little-endian u64 at an offset in the result of an administration command without data,
+    /// which the function's owner gets for this function; bytes beyond the result are 0.
+    CommandWord {
+        /// The operation, as the device's specification numbers it.
+        opcode: u16,
+        /// Bytes from the start of the result.
+        offset: u16,
+    },
 }
 
 /// The most questions that a variant asks; runtimes keep their answers in a fixed array.
-pub const MAX_QUESTIONS: usize = 8;
+pub const MAX_QUESTIONS: usize = 12;
 
 /// What a runtime found out.
 pub type Answer = Result<u64, Errno>;
@@ -71,6 +79,10 @@ pub enum Decline {
     },
     /// The memory's size is 0: its link to the CPU is down.
     LinkDown,
+    /// The function's owner has no commands for it that would do.
+    NoCommands,
+    /// A physical BAR is where the variant would put its own.
+    BarTaken(Bar),
 }
 
 /// Why a probe fails.
@@ -154,6 +166,16 @@ impl fmt::Display for Decline {
             Self::LinkDown => f.write_str(
                 "firmware reports a memory size of 0, so the chip-to-chip link is down: served as \
                  a plain PCI device without its coherent memory; check the link and reset the host",
+            ),
+            Self::NoCommands => f.write_str(
+                "the function's owner offers no legacy commands for it: served as it is, without a \
+                 legacy interface; give it to a guest with a modern driver",
+            ),
+            Self::BarTaken(bar) => write!(
+                f,
+                "the function has a BAR{} of its own: served as it is, without a legacy \
+                 interface; give it to a guest with a driver for it",
+                bar.get()
             ),
         }
     }

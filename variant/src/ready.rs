@@ -25,7 +25,7 @@ pub enum Register {
 }
 
 /// The registers of one look, in the order in which they are read.
-pub type Registers = [Option<Register>; MAX_REGISTERS];
+pub type StatusRegisters = [Option<Register>; MAX_REGISTERS];
 
 /// What the runtime sampled in the present lock hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,7 +61,7 @@ pub enum Before {
         /// To be handed back with the values.
         generation: Generation,
         /// What to read.
-        registers: Registers,
+        registers: StatusRegisters,
     },
     /// The operation fails.
     Failed(Errno),

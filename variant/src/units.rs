@@ -43,6 +43,26 @@ impl BarSize {
     }
 }
 
+/// A physical base address register, by its number: 0 to 5.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
+pub struct Bar(u8);
+
+impl Bar {
+    /// BAR0.
+    pub const BAR0: Self = Self(0);
+
+    /// A number from outside; `None` unless 0 to 5.
+    pub const fn new(number: u8) -> Option<Self> {
+        if number < 6 { Some(Self(number)) } else { None }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
 /// Log2 of the host's base page size in bytes: 12 for 4 KiB, 14, or 16.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(transparent)]

@@ -9,6 +9,8 @@ extern crate std;
 
 pub mod nvgrace_gpu;
 pub mod table;
+pub mod virtio;
 
 pub use nvgrace_gpu::NvgraceGpu;
 pub use table::{AnyVariant, Entry, TABLE};
+pub use virtio::Virtio;

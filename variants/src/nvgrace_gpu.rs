@@ -15,9 +15,9 @@ use varia_spec::{
     vfio::RegionIndex,
 };
 use varia_variant::{
-    After, Answer, Before, ConfigOwner, ConfigPiece, Decline, Direction, Environment, Generation,
-    HostPhys, Outcome, Probe, Question, Refusal, Region, Sample, Variant, Wait, config::FakeBar64,
-    ready as vocabulary,
+    After, Answer, Bar, Before, ConfigOwner, ConfigPiece, Decline, Direction, Environment, Event,
+    Generation, HostPhys, Outcome, Probe, Question, Refusal, Region, Sample, Variant, Wait,
+    config::FakeBar, ready as vocabulary,
 };
 
 use layout::Layout;
@@ -48,14 +48,14 @@ enum Plan {
 #[derive(Debug)]
 struct Served {
     layout: Layout,
-    usemem_bar: FakeBar64,
-    resmem_bar: Option<FakeBar64>,
+    usemem_bar: FakeBar,
+    resmem_bar: Option<FakeBar>,
 }
 
 impl Served {
     fn new(layout: Layout) -> Self {
         let pair = |start, region: &varia_variant::MemoryRegion| {
-            FakeBar64::new(u64::from(start), region.size())
+            FakeBar::memory64(u64::from(start), region.size())
         };
         Self {
             usemem_bar: pair(header::BASE_ADDRESS_4, &layout.usemem),
@@ -68,7 +68,7 @@ impl Served {
     }
 
     /// The fake BARs in ascending order of their configuration offset.
-    fn bars(&self) -> impl Iterator<Item = &FakeBar64> {
+    fn bars(&self) -> impl Iterator<Item = &FakeBar> {
         self.resmem_bar
             .iter()
             .chain(core::iter::once(&self.usemem_bar))
@@ -119,7 +119,7 @@ impl Probe for NvgraceGpu {
             id: nvidia::dvsec::ID,
             offset: nvidia::dvsec::BITMAP,
         },
-        Question::BarSize(RegionIndex::BAR0.0),
+        Question::BarSize(Bar::BAR0),
     ];
 
     fn probe(answers: &[Answer], environment: Environment) -> Self {
@@ -159,7 +159,7 @@ impl Variant for NvgraceGpu {
         }
     }
 
-    fn region(&self, index: RegionIndex) -> Region {
+    fn region(&self, index: RegionIndex) -> Region<'_> {
         let Some(layout) = self.layout() else {
             return Region::Base;
         };
@@ -167,14 +167,6 @@ impl Variant for NvgraceGpu {
             USEMEM_REGION_INDEX => Region::Memory(layout.usemem),
             RESMEM_REGION_INDEX => layout.resmem.map_or(Region::Base, Region::Memory),
             _ => Region::Base,
-        }
-    }
-
-    fn memory_name(&self, index: RegionIndex) -> Option<&'static str> {
-        match (self.region(index), index) {
-            (Region::Memory(_), USEMEM_REGION_INDEX) => Some("usemem"),
-            (Region::Memory(_), RESMEM_REGION_INDEX) => Some("resmem"),
-            _ => None,
         }
     }
 
@@ -228,32 +220,20 @@ impl Variant for NvgraceGpu {
         Some(self.readiness.status())
     }
 
-    fn opened(&self) {
-        self.reset_requested();
-    }
-
-    fn reset_requested(&self) {
-        for bar in self.served().iter().flat_map(|served| served.bars()) {
-            bar.clear();
+    fn event(&self, event: Event) {
+        match event {
+            Event::Opened | Event::ResetRequested => {
+                for bar in self.served().iter().flat_map(|served| served.bars()) {
+                    bar.clear();
+                }
+            }
+            Event::ResetDone => self.readiness.reset_done(),
         }
-    }
-
-    fn reset_done(&self) {
-        self.readiness.reset_done();
     }
 
     /// The readiness registers are in BAR0; the original asks for it with CXL too.
-    fn needs_bar0(&self) -> bool {
-        true
-    }
-
-    /// An eventfd can't write to memory outside the BARs.
-    fn ioeventfd(&self) -> Result<(), Errno> {
-        if self.served().is_some() {
-            Err(Errno::ENOTTY)
-        } else {
-            Ok(())
-        }
+    fn needs_bar(&self, bar: Bar) -> bool {
+        bar == Bar::BAR0
     }
 }
 

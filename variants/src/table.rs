@@ -2,14 +2,14 @@
 
 use core::fmt;
 
-use varia_spec::{Errno, nvidia, vfio::RegionIndex};
+use varia_spec::{nvidia, vfio::RegionIndex, virtio};
 use varia_variant::{
-    After, Answer, Before, ConfigPiece, Direction, Environment, Generation, Outcome, Probe,
-    Question, Region, Sample, Variant, Wait,
+    After, Answer, Bar, Before, ConfigPiece, Direction, Environment, Event, Generation, Outcome,
+    Probe, Question, Region, Sample, Variant, Wait,
     ready::{MAX_REGISTERS, Status},
 };
 
-use crate::nvgrace_gpu::NvgraceGpu;
+use crate::{NvgraceGpu, Virtio};
 
 /// A variant that can be chosen.
 #[derive(Debug)]
@@ -25,18 +25,28 @@ pub struct Entry {
 }
 
 /// All variants.
-pub static TABLE: &[Entry] = &[Entry {
-    name: "nvgrace-gpu",
-    ids: &[
-        (nvidia::VENDOR_ID, nvidia::device_id::GH200_120GB),
-        (nvidia::VENDOR_ID, nvidia::device_id::GH200_480GB),
-        (nvidia::VENDOR_ID, nvidia::device_id::GH200),
-        (nvidia::VENDOR_ID, nvidia::device_id::GB200),
-        (nvidia::VENDOR_ID, nvidia::device_id::GB300),
-    ],
-    questions: NvgraceGpu::QUESTIONS,
-    probe: |answers, environment| AnyVariant::NvgraceGpu(NvgraceGpu::probe(answers, environment)),
-}];
+pub static TABLE: &[Entry] = &[
+    Entry {
+        name: "nvgrace-gpu",
+        ids: &[
+            (nvidia::VENDOR_ID, nvidia::device_id::GH200_120GB),
+            (nvidia::VENDOR_ID, nvidia::device_id::GH200_480GB),
+            (nvidia::VENDOR_ID, nvidia::device_id::GH200),
+            (nvidia::VENDOR_ID, nvidia::device_id::GB200),
+            (nvidia::VENDOR_ID, nvidia::device_id::GB300),
+        ],
+        questions: NvgraceGpu::QUESTIONS,
+        probe: |answers, environment| {
+            AnyVariant::NvgraceGpu(NvgraceGpu::probe(answers, environment))
+        },
+    },
+    Entry {
+        name: "virtio",
+        ids: &[(virtio::VENDOR_ID, virtio::device_id::MODERN_NET)],
+        questions: Virtio::QUESTIONS,
+        probe: |answers, environment| AnyVariant::Virtio(Virtio::probe(answers, environment)),
+    },
+];
 
 /// The entry that serves a device, by vendor and device id.
 pub fn find(vendor: u16, device: u16) -> Option<&'static Entry> {
@@ -50,13 +60,16 @@ pub fn find(vendor: u16, device: u16) -> Option<&'static Entry> {
 pub enum AnyVariant {
     /// NVIDIA Grace Hopper and Grace Blackwell.
     NvgraceGpu(NvgraceGpu),
+    /// Virtio network cards with legacy commands.
+    Virtio(Virtio),
 }
 
 impl AnyVariant {
-    /// In words, when the device's memory can be used.
-    pub fn ready_when(&self) -> impl fmt::Display {
+    /// In words, when the device can be used; `None` for one that always can.
+    pub fn ready_when(&self) -> Option<impl fmt::Display> {
         match self {
-            Self::NvgraceGpu(gpu) => gpu.method(),
+            Self::NvgraceGpu(gpu) => Some(gpu.method()),
+            Self::Virtio(_) => None,
         }
     }
 }
@@ -65,6 +78,7 @@ macro_rules! dispatch {
     ($self:ident, $variant:ident => $call:expr) => {
         match $self {
             Self::NvgraceGpu($variant) => $call,
+            Self::Virtio($variant) => $call,
         }
     };
 }
@@ -74,12 +88,8 @@ impl Variant for AnyVariant {
         dispatch!(self, v => v.outcome())
     }
 
-    fn region(&self, index: RegionIndex) -> Region {
+    fn region(&self, index: RegionIndex) -> Region<'_> {
         dispatch!(self, v => v.region(index))
-    }
-
-    fn memory_name(&self, index: RegionIndex) -> Option<&'static str> {
-        dispatch!(self, v => v.memory_name(index))
     }
 
     fn config_piece(&self, direction: Direction, offset: u64, len: u64) -> ConfigPiece {
@@ -112,24 +122,12 @@ impl Variant for AnyVariant {
         dispatch!(self, v => v.readiness())
     }
 
-    fn opened(&self) {
-        dispatch!(self, v => v.opened());
+    fn event(&self, event: Event) {
+        dispatch!(self, v => v.event(event));
     }
 
-    fn reset_requested(&self) {
-        dispatch!(self, v => v.reset_requested());
-    }
-
-    fn reset_done(&self) {
-        dispatch!(self, v => v.reset_done());
-    }
-
-    fn needs_bar0(&self) -> bool {
-        dispatch!(self, v => v.needs_bar0())
-    }
-
-    fn ioeventfd(&self) -> Result<(), Errno> {
-        dispatch!(self, v => v.ioeventfd())
+    fn needs_bar(&self, bar: Bar) -> bool {
+        dispatch!(self, v => v.needs_bar(bar))
     }
 }
 
@@ -147,5 +145,23 @@ mod tests {
         }
         assert!(find(0x10de, 0x2330).is_none());
         assert!(find(0x1af4, 0x2342).is_none());
+    }
+
+    #[test]
+    fn a_modern_network_card_selects_virtio_and_a_transitional_one_nothing() {
+        assert_eq!(find(0x1af4, 0x1041).map(|entry| entry.name), Some("virtio"));
+        assert!(find(0x1af4, 0x1000).is_none());
+        assert!(find(0x1af4, 0x1042).is_none());
+    }
+
+    #[test]
+    fn no_device_is_in_two_entries_and_no_entry_asks_too_much() {
+        let ids = || TABLE.iter().flat_map(|entry| entry.ids);
+        for id in ids() {
+            assert_eq!(ids().filter(|other| *other == id).count(), 1, "{id:x?}");
+        }
+        for entry in TABLE {
+            assert!(entry.questions.len() <= varia_variant::probe::MAX_QUESTIONS);
+        }
     }
 }

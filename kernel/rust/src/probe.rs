@@ -4,7 +4,7 @@
 use core::{array, slice};
 
 use varia_spec::Errno;
-use varia_variant::{self as variant, Variant};
+use varia_variant::{self as variant, Bar, Event, Variant};
 use varia_variants::AnyVariant;
 
 use crate::{
@@ -15,8 +15,8 @@ use crate::{
     text::Text,
     types::{
         Answer, Environment, MAX_QUESTIONS, NAME_LEN, OUTCOME_DECLINE, OUTCOME_SERVE,
-        QUESTION_BAR_SIZE, QUESTION_DVSEC_OFFSET, QUESTION_DVSEC_WORD, QUESTION_PROPERTY, Question,
-        State,
+        QUESTION_BAR_SIZE, QUESTION_COMMAND_WORD, QUESTION_DVSEC_OFFSET, QUESTION_DVSEC_WORD,
+        QUESTION_PROPERTY, Question, State,
     },
 };
 
@@ -34,7 +34,10 @@ fn question(question: &variant::Question) -> Question {
         variant::Question::DvsecWord { vendor, id, offset } => {
             (QUESTION_DVSEC_WORD, vendor, id, offset.into())
         }
-        variant::Question::BarSize(index) => (QUESTION_BAR_SIZE, 0, 0, index.into()),
+        variant::Question::BarSize(bar) => (QUESTION_BAR_SIZE, 0, 0, bar.get().into()),
+        variant::Question::CommandWord { opcode, offset } => {
+            (QUESTION_COMMAND_WORD, 0, opcode, offset.into())
+        }
     };
     Question {
         kind,
@@ -151,13 +154,13 @@ c_functions! {
     /// Whether open fails unless BAR0 can be mapped: 0 or 1.
     fn varia_needs_bar0(state: *const State) -> i32 {
         // SAFETY: by the contract of all functions.
-        i32::from(unsafe { state::variant(state) }.is_ok_and(Variant::needs_bar0))
+        i32::from(unsafe { state::variant(state) }.is_ok_and(|variant| variant.needs_bar(Bar::BAR0)))
     }
 
     /// Whether vfio-pci-core may serve VFIO_DEVICE_IOEVENTFD: 0, or the error that it gets.
     fn varia_ioeventfd(state: *const State) -> i32 {
         // SAFETY: by the contract of all functions.
-        result(unsafe { state::variant(state) }.and_then(Variant::ioeventfd))
+        result(unsafe { state::variant(state) }.and_then(state::ioeventfd))
     }
 
     /// The device was opened.
@@ -165,7 +168,7 @@ c_functions! {
         // SAFETY: by the contract of all functions.
         if let Ok(instance) = unsafe { state::instance(state) } {
             instance.counters.add(Counter::Opens);
-            instance.variant.opened();
+            instance.variant.event(Event::Opened);
         }
     }
 
@@ -174,7 +177,7 @@ c_functions! {
         // SAFETY: by the contract of all functions.
         if let Ok(instance) = unsafe { state::instance(state) } {
             instance.counters.add(Counter::ResetsRequested);
-            instance.variant.reset_requested();
+            instance.variant.event(Event::ResetRequested);
         }
     }
 
@@ -183,7 +186,7 @@ c_functions! {
         // SAFETY: by the contract of all functions.
         if let Ok(instance) = unsafe { state::instance(state) } {
             instance.counters.add(Counter::Resets);
-            instance.variant.reset_done();
+            instance.variant.event(Event::ResetDone);
         }
     }
 }

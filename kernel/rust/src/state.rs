@@ -102,7 +102,17 @@ pub(crate) unsafe fn variant<'a>(storage: *const State) -> Result<&'a AnyVariant
 pub(crate) fn memory(variant: &AnyVariant, index: u32) -> Option<varia_variant::MemoryRegion> {
     match variant.region(RegionIndex(index)) {
         Region::Memory(region) => Some(region),
-        Region::Base => None,
+        Region::Base | Region::Registers(_) => None,
+    }
+}
+
+/// Whether vfio-pci-core may serve `VFIO_DEVICE_IOEVENTFD`: an eventfd can't write to memory
+/// outside the BARs (Linux 7.2 `nvgrace-gpu/main.c:nvgrace_gpu_ioctl`).
+pub(crate) fn ioeventfd(variant: &AnyVariant) -> Result<(), Errno> {
+    if (0..RegionIndex::COUNT).any(|index| memory(variant, index).is_some()) {
+        Err(Errno::ENOTTY)
+    } else {
+        Ok(())
     }
 }
 

@@ -56,6 +56,17 @@ impl Text {
                 "firmware reports a memory size of 0, so the chip-to-chip link is down: served as \
                  a plain PCI device without its coherent memory; check the link and reset the host",
             ),
+            Decline::NoCommands => self.str(
+                "the function's owner offers no legacy commands for it: served as it is, without a \
+                 legacy interface; give it to a guest with a modern driver",
+            ),
+            Decline::BarTaken(bar) => self
+                .str("the function has a BAR")
+                .dec(bar.get().into())
+                .str(
+                    " of its own: served as it is, without a legacy interface; give it to a guest \
+                     with a driver for it",
+                ),
         }
     }
 
@@ -190,6 +201,8 @@ mod tests {
     fn reasons_read_as_their_display_does() {
         for reason in [
             Decline::LinkDown,
+            Decline::NoCommands,
+            Decline::BarTaken(varia_variant::Bar::BAR0),
             Decline::Property {
                 name: "nvidia,gpu-mem-base-pa",
                 errno: Errno::EOVERFLOW,

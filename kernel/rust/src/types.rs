@@ -31,8 +31,10 @@ c_constants! {
     QUESTION_DVSEC_OFFSET: u32 = 1;
     /// A little-endian u16 in a DVSEC.
     QUESTION_DVSEC_WORD: u32 = 2;
-    /// The size of a physical BAR of memory.
+    /// The size of the BAR whose number is in the offset.
     QUESTION_BAR_SIZE: u32 = 3;
+    /// A little-endian u64 in the result of the owner's command whose operation is in the id.
+    QUESTION_COMMAND_WORD: u32 = 4;
 
     /// The variant serves the device.
     OUTCOME_SERVE: i32 = 0;

@@ -173,7 +173,7 @@ impl Machine {
                 region.length(),
                 region.size().get(),
             )),
-            Region::Base => None,
+            Region::Base | Region::Registers(_) => None,
         };
         (0..RegionIndex::COUNT).filter_map(of).collect()
     }

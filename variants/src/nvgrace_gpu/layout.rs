@@ -49,7 +49,7 @@ impl Layout {
         if !mig_bug {
             let usemem = region(base, usable, usable, MemoryType::Cached)?;
             return Ok(Self {
-                usemem,
+                usemem: usemem.named("usemem"),
                 resmem: None,
             });
         }
@@ -64,8 +64,8 @@ impl Layout {
             .ok_or(Refusal::BeyondAddresses { base: base.0, size })?;
         let resmem = region(start, rest, rest, MemoryType::WriteCombining)?;
         Ok(Self {
-            usemem,
-            resmem: Some(resmem),
+            usemem: usemem.named("usemem"),
+            resmem: Some(resmem.named("resmem")),
         })
     }
 }

@@ -97,6 +97,7 @@ impl Device {
                 Question::DvsecOffset { .. } => Err(varia_spec::Errno::ENOENT),
                 Question::DvsecWord { .. } => Ok(u64::from(!self.bug)),
                 Question::BarSize(_) => Ok(16 << 20),
+                question => unreachable!("{question:?}"),
             }
         };
         let answers: Vec<_> = NvgraceGpu::QUESTIONS.iter().map(answer).collect();
@@ -216,7 +217,7 @@ fn config_bytes(gpu: &NvgraceGpu, numbers: &mut Numbers<'_>) {
             _ => RegionIndex::CONFIG,
         };
         let expected = match gpu.region(region) {
-            Region::Base => 0xa5,
+            Region::Base | Region::Registers(_) => 0xa5,
             Region::Memory(memory) => {
                 let pair = (at & !7) as usize - 0x14;
                 let raw = u64::from_le_bytes(std::array::from_fn(|i| stored[pair + i]));

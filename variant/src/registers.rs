@@ -1,0 +1,105 @@
+//! A region of registers that a variant makes, and what an access to one of them comes to.
+//!
+//! Unlike memory, an access to registers is not cut into pieces: it goes to one place as a whole,
+//! or fails.
+
+use varia_spec::{Errno, vfio::region_flags};
+
+use crate::{
+    config::Direction,
+    memory::RegionInfo,
+    units::{Bar, BarSize},
+};
+
+/// An access to a region of registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RegisterAccess {
+    /// Read or write.
+    pub direction: Direction,
+    /// Offset in the region in bytes.
+    pub offset: u64,
+    /// Bytes; at least 1.
+    pub len: u64,
+    /// The user has enabled MSI-X: it is the device's interrupt mode now.
+    pub msix: bool,
+}
+
+/// Where an access to a register goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// To the same number of bytes of a physical BAR; `EIO` while the device's memory is disabled.
+    Bar {
+        /// The BAR.
+        bar: Bar,
+        /// Offset in it in bytes.
+        offset: u64,
+    },
+    /// To the function's owner, as an administration command for this function.
+    Command(Command),
+}
+
+/// A command to the owner of a function: what comes first in its data. The bytes of a write
+/// follow; the result is the bytes of a read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Command {
+    /// The operation, as the device's specification numbers it.
+    pub opcode: u16,
+    header: [u8; Self::MAX_HEADER],
+    header_len: u8,
+}
+
+impl Command {
+    /// The longest header in bytes.
+    pub const MAX_HEADER: usize = 8;
+
+    /// A command whose header is the first `len` bytes of `header`.
+    pub const fn new(opcode: u16, header: [u8; Self::MAX_HEADER], len: u8) -> Self {
+        Self {
+            opcode,
+            header,
+            header_len: len,
+        }
+    }
+
+    /// The header.
+    pub fn header(&self) -> &[u8] {
+        self.header
+            .get(..usize::from(self.header_len))
+            .unwrap_or(&self.header)
+    }
+}
+
+/// Registers behind a BAR that no hardware stands behind.
+pub trait Registers {
+    /// What they are called.
+    fn name(&self) -> &'static str;
+
+    /// The size of the BAR.
+    fn size(&self) -> BarSize;
+
+    /// Where an access goes, or the error that it gets.
+    fn access(&self, access: RegisterAccess) -> Result<Target, Errno>;
+
+    /// The region's info: it can be read and written, and not mapped.
+    fn info(&self) -> RegionInfo {
+        RegionInfo {
+            size: self.size().get(),
+            flags: region_flags::READ | region_flags::WRITE,
+            mappable: (0, 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_as_long_as_it_says_and_never_longer_than_there_is() {
+        let bytes = [1, 2, 3, 4, 5, 6, 7, 8];
+        assert_eq!(Command::new(5, bytes, 1).header(), [1]);
+        assert_eq!(Command::new(5, bytes, 0).header(), []);
+        assert_eq!(Command::new(5, bytes, 8).header(), bytes);
+        assert_eq!(Command::new(5, bytes, 9).header(), bytes);
+    }
+}

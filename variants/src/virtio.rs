@@ -1,0 +1,184 @@
+//! Virtio network cards whose owner has the legacy administration commands: a modern function
+//! that a VM sees as a transitional one, with a legacy interface in an I/O BAR0 that no hardware
+//! stands behind.
+//!
+//! Source: the behaviour of Linux 7.2 `drivers/vfio/pci/virtio/legacy_io.c`. A deliberate
+//! difference: there, I/O enable and BAR0 keep their values when another user opens a device that
+//! can't be reset; here a new user starts with zeros.
+
+pub mod registers;
+
+use varia_spec::{
+    Errno,
+    pci::header::{self, command},
+    vfio::RegionIndex,
+    virtio::{self, admin, device_id},
+};
+use varia_variant::{
+    Answer, Bar, ConfigOwner, ConfigPiece, Decline, Direction, Environment, Event, Outcome, Probe,
+    Question, Region, Variant,
+    config::{FakeBar, FixedRegister, StickyBits},
+};
+
+use registers::{LegacyInterface, Notify, SIZE};
+
+/// Registers that make the function a transitional one. A write reaches the base as well, which
+/// does not change them either.
+const IDENTITY: [FixedRegister; 4] = [
+    FixedRegister::word(header::DEVICE_ID as u64, device_id::TRANSITIONAL_NET),
+    FixedRegister::byte(header::REVISION_ID as u64, virtio::ABI_VERSION),
+    FixedRegister::word(header::SUBSYSTEM_VENDOR_ID as u64, virtio::VENDOR_ID),
+    FixedRegister::word(header::SUBSYSTEM_ID as u64, virtio::ID_NET),
+];
+
+/// The variant's state: what probing decided, and what changes afterwards in atomics.
+#[derive(Debug)]
+pub struct Virtio {
+    plan: Result<Served, Decline>,
+}
+
+#[derive(Debug)]
+struct Served {
+    /// With I/O enable, which a function without I/O BARs does not keep.
+    interface: LegacyInterface,
+    bar0: FakeBar,
+}
+
+impl Served {
+    fn new(notify: Notify) -> Self {
+        let io = StickyBits::new(u64::from(header::COMMAND), command::IO);
+        Self {
+            interface: LegacyInterface { notify, io },
+            bar0: FakeBar::io(u64::from(header::BASE_ADDRESS_0), SIZE),
+        }
+    }
+
+    /// The windows of configuration space that it owns.
+    fn windows(&self) -> impl Iterator<Item = (u64, u64)> {
+        let own = [self.interface.io.window(), self.bar0.window()];
+        IDENTITY.iter().map(FixedRegister::window).chain(own)
+    }
+}
+
+/// The first notification place in the function's own BARs.
+fn notify(answers: &[Answer]) -> Option<Notify> {
+    for entry in answers.chunks_exact(2) {
+        let &[Ok(place), Ok(offset)] = entry else {
+            return None;
+        };
+        let [flags, bar, ..] = place.to_le_bytes();
+        match flags {
+            admin::NOTIFY_INFO_END => return None,
+            admin::NOTIFY_INFO_MEMBER => {
+                let bar = Bar::new(bar)?;
+                return Some(Notify { bar, offset });
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+const fn notify_word(entry: u16, offset: u16) -> Question {
+    Question::CommandWord {
+        opcode: admin::LEGACY_NOTIFY_INFO,
+        offset: entry * admin::NOTIFY_INFO_LEN + offset,
+    }
+}
+
+impl Probe for Virtio {
+    const QUESTIONS: &'static [Question] = &[
+        Question::BarSize(Bar::BAR0),
+        Question::CommandWord {
+            opcode: admin::LIST_QUERY,
+            offset: 0,
+        },
+        notify_word(0, 0),
+        notify_word(0, 8),
+        notify_word(1, 0),
+        notify_word(1, 8),
+        notify_word(2, 0),
+        notify_word(2, 8),
+        notify_word(3, 0),
+        notify_word(3, 8),
+    ];
+
+    fn probe(answers: &[Answer], _: Environment) -> Self {
+        let (bar0, commands, places) = match answers {
+            [bar0, commands, places @ ..] => (*bar0, *commands, places),
+            _ => (Err(Errno::ENOENT), Err(Errno::ENOENT), [].as_slice()),
+        };
+        let commands = commands.unwrap_or(0) & admin::LEGACY_BITMAP;
+        let plan = match notify(places) {
+            _ if bar0.is_ok() => Err(Decline::BarTaken(Bar::BAR0)),
+            Some(notify) if commands == admin::LEGACY_BITMAP => Ok(Served::new(notify)),
+            _ => Err(Decline::NoCommands),
+        };
+        Self { plan }
+    }
+}
+
+impl Variant for Virtio {
+    fn outcome(&self) -> Outcome {
+        match self.plan {
+            Ok(_) => Outcome::Serve,
+            Err(reason) => Outcome::Decline(reason),
+        }
+    }
+
+    fn region(&self, index: RegionIndex) -> Region<'_> {
+        match (&self.plan, index) {
+            (Ok(served), RegionIndex::BAR0) => Region::Registers(&served.interface),
+            _ => Region::Base,
+        }
+    }
+
+    fn config_piece(&self, _: Direction, offset: u64, len: u64) -> ConfigPiece {
+        let windows = self.plan.iter().flat_map(Served::windows);
+        windows
+            .filter_map(|window| ConfigPiece::split(offset, len, window, ConfigOwner::Both))
+            .min_by_key(|piece| (piece.len, piece.owner == ConfigOwner::Base))
+            .unwrap_or(ConfigPiece {
+                len,
+                owner: ConfigOwner::Base,
+            })
+    }
+
+    fn config_load(&self, offset: u64, out: &mut [u8]) {
+        if let Ok(served) = &self.plan {
+            for register in &IDENTITY {
+                register.load(offset, out);
+            }
+            served.interface.io.load(offset, out);
+            served.bar0.load(offset, out);
+        }
+    }
+
+    fn config_store(&self, offset: u64, data: &[u8]) {
+        if let Ok(served) = &self.plan {
+            served.interface.io.store(offset, data);
+            served.bar0.store(offset, data);
+        }
+    }
+
+    /// A reset takes I/O enable and leaves the address in BAR0.
+    fn event(&self, event: Event) {
+        let Ok(served) = &self.plan else { return };
+        match event {
+            Event::Opened => {
+                served.interface.io.clear();
+                served.bar0.clear();
+            }
+            Event::ResetDone => served.interface.io.clear(),
+            Event::ResetRequested => {}
+        }
+    }
+
+    /// Queues are notified there.
+    fn needs_bar(&self, bar: Bar) -> bool {
+        matches!(&self.plan, Ok(served) if served.interface.notify.bar == bar)
+    }
+}
+
+#[cfg(test)]
+mod tests;
