@@ -1,5 +1,7 @@
 //! The faults. Texts are exact; when the code changes, write them anew.
 
+mod virtio;
+
 use varia_mutants::Mutant;
 
 const LAYOUT: &str = "variants/src/nvgrace_gpu/layout.rs";
@@ -25,8 +27,13 @@ const fn mutant(
     }
 }
 
+/// All faults, by variant.
+pub(crate) fn all() -> Vec<Mutant> {
+    [MUTANTS, virtio::MUTANTS].concat()
+}
+
 /// Ordered by file, so that little is built anew from one to the next.
-pub(crate) const MUTANTS: &[Mutant] = &[
+const MUTANTS: &[Mutant] = &[
     mutant(
         LAYOUT,
         "BAR4 has the size of the memory after the rounding",
@@ -354,20 +361,20 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant(
         CONFIG,
         "a fake BAR is not prefetchable",
-        "u64::from(MEM_TYPE_64 | MEM_PREFETCH)",
-        "u64::from(MEM_TYPE_64)",
+        "Self::new(start, 8, MEM_TYPE_64 | MEM_PREFETCH, size)",
+        "Self::new(start, 8, MEM_TYPE_64, size)",
     ),
     mutant(
         CONFIG,
         "flags can be written",
-        "(u64::from_le_bytes(raw) & self.size.address_mask()) | flags",
-        "u64::from_le_bytes(raw) | flags",
+        "(u64::from_le_bytes(raw) & self.size.address_mask()) |",
+        "u64::from_le_bytes(raw) |",
     ),
     mutant(
         CONFIG,
         "a fake BAR is one byte further on",
-        "(self.start..).zip(&self.raw)",
-        "(self.start + 1..).zip(&self.raw)",
+        "(self.start..).zip(raw)",
+        "(self.start + 1..).zip(raw)",
     ),
     mutant(
         CONFIG,

@@ -1,0 +1,224 @@
+//! Faults in the virtio variant and in what it alone uses.
+
+use varia_mutants::Mutant;
+
+use super::{CONFIG, mutant};
+
+const VIRTIO: &str = "variants/src/virtio.rs";
+const REGISTERS: &str = "variants/src/virtio/registers.rs";
+const COMMAND: &str = "variant/src/registers.rs";
+const TABLE: &str = "variants/src/table.rs";
+
+/// Ordered by file, so that little is built anew from one to the next.
+pub(super) const MUTANTS: &[Mutant] = &[
+    mutant(
+        VIRTIO,
+        "one legacy command is enough",
+        "if commands == admin::LEGACY_BITMAP",
+        "if commands != 0",
+    ),
+    mutant(
+        VIRTIO,
+        "other commands are in the way of the legacy ones",
+        "commands.unwrap_or(0) & admin::LEGACY_BITMAP",
+        "commands.unwrap_or(0)",
+    ),
+    mutant(
+        VIRTIO,
+        "a BAR0 of its own is covered",
+        "_ if bar0.is_ok() =>",
+        "_ if false =>",
+    ),
+    mutant(
+        VIRTIO,
+        "places behind the end are looked at",
+        "admin::NOTIFY_INFO_END => return None,",
+        "admin::NOTIFY_INFO_END => {}",
+    ),
+    mutant(
+        VIRTIO,
+        "a place in the owner's BARs is taken",
+        "admin::NOTIFY_INFO_MEMBER => {",
+        "1 | admin::NOTIFY_INFO_MEMBER => {",
+    ),
+    mutant(
+        VIRTIO,
+        "the revision is the function's own",
+        "FixedRegister::byte(header::REVISION_ID as u64, virtio::ABI_VERSION),",
+        "FixedRegister::byte(header::REVISION_ID as u64, 1),",
+    ),
+    mutant(
+        VIRTIO,
+        "the subsystem and its vendor are swapped",
+        "FixedRegister::word(header::SUBSYSTEM_ID as u64, virtio::ID_NET)",
+        "FixedRegister::word(header::SUBSYSTEM_ID as u64, virtio::VENDOR_ID)",
+    ),
+    mutant(
+        VIRTIO,
+        "writes of the registers don't reach the base",
+        "ConfigPiece::split(offset, len, window, ConfigOwner::Both)",
+        "ConfigPiece::split(offset, len, window, ConfigOwner::Keep)",
+    ),
+    mutant(
+        VIRTIO,
+        "a register that another ends before is the base's",
+        "(piece.len, piece.owner == ConfigOwner::Base)",
+        "(piece.len, piece.owner != ConfigOwner::Base)",
+    ),
+    mutant(
+        VIRTIO,
+        "an access is the first register's as far as it reaches",
+        ".min_by_key(",
+        ".max_by_key(",
+    ),
+    mutant(
+        VIRTIO,
+        "I/O enable does not show",
+        "served.interface.io.load(offset, out);",
+        "",
+    ),
+    mutant(
+        VIRTIO,
+        "memory enable is taken for I/O enable",
+        "StickyBits::new(u64::from(header::COMMAND), command::IO)",
+        "StickyBits::new(u64::from(header::COMMAND), command::MEMORY)",
+    ),
+    mutant(
+        VIRTIO,
+        "I/O stays enabled over a reset",
+        "Event::ResetDone => served.interface.io.clear(),",
+        "Event::ResetDone => {}",
+    ),
+    mutant(
+        VIRTIO,
+        "a reset zeroes BAR0",
+        "Event::ResetDone => served.interface.io.clear(),",
+        "Event::ResetDone => {\n                served.interface.io.clear();\n                served.bar0.clear();\n            }",
+    ),
+    mutant(
+        VIRTIO,
+        "a reset that is only asked for takes I/O enable",
+        "Event::ResetRequested => {}",
+        "Event::ResetRequested => served.interface.io.clear(),",
+    ),
+    mutant(
+        VIRTIO,
+        "a new user sees the last one's BAR0",
+        "                served.interface.io.clear();\n                served.bar0.clear();",
+        "                served.interface.io.clear();",
+    ),
+    mutant(
+        VIRTIO,
+        "BAR0 is needed to open the device",
+        "served.interface.notify.bar == bar",
+        "bar == Bar::BAR0",
+    ),
+    mutant(
+        REGISTERS,
+        "registers answer while I/O is disabled",
+        "return Err(Errno::EIO);",
+        "",
+    ),
+    mutant(
+        REGISTERS,
+        "an access may reach one byte beyond",
+        "Some(end) if end <= LEN => {}",
+        "Some(end) if end <= LEN + 1 => {}",
+    ),
+    mutant(
+        REGISTERS,
+        "an access may not reach the last byte",
+        "Some(end) if end <= LEN => {}",
+        "Some(end) if end < LEN => {}",
+    ),
+    mutant(
+        REGISTERS,
+        "a notification may be longer",
+        "2 => Ok(Target::Bar {",
+        "2.. => Ok(Target::Bar {",
+    ),
+    mutant(
+        REGISTERS,
+        "a notification may be shorter",
+        "2 => Ok(Target::Bar {",
+        "1..=2 => Ok(Target::Bar {",
+    ),
+    mutant(
+        REGISTERS,
+        "the common part has no vectors with MSI-X",
+        "legacy::config_off(access.msix)",
+        "legacy::config_off(!access.msix)",
+    ),
+    mutant(
+        REGISTERS,
+        "the common part ends with its vectors in any case",
+        "legacy::config_off(access.msix)",
+        "legacy::config_off(true)",
+    ),
+    mutant(
+        REGISTERS,
+        "device registers are counted from the region's start",
+        "Some(offset) => (offset, false)",
+        "Some(_) => (access.offset, false)",
+    ),
+    mutant(
+        REGISTERS,
+        "device registers are read as common ones",
+        "(admin::LEGACY_DEV_CFG_READ, admin::LEGACY_READ_HEADER)",
+        "(admin::LEGACY_COMMON_CFG_READ, admin::LEGACY_READ_HEADER)",
+    ),
+    mutant(
+        REGISTERS,
+        "a write's data follows the offset at once",
+        "(admin::LEGACY_COMMON_CFG_WRITE, admin::LEGACY_WRITE_HEADER)",
+        "(admin::LEGACY_COMMON_CFG_WRITE, admin::LEGACY_READ_HEADER)",
+    ),
+    mutant(
+        COMMAND,
+        "a command has its whole header always",
+        ".get(..usize::from(self.header_len))",
+        ".get(..usize::from(self.header_len).max(8))",
+    ),
+    mutant(
+        COMMAND,
+        "registers can be mapped",
+        "flags: region_flags::READ | region_flags::WRITE,",
+        "flags: region_flags::READ | region_flags::WRITE | region_flags::MMAP,",
+    ),
+    mutant(
+        CONFIG,
+        "an I/O BAR shows as memory",
+        "Self::new(start, 4, SPACE_IO, size)",
+        "Self::new(start, 4, 0, size)",
+    ),
+    mutant(
+        CONFIG,
+        "an I/O BAR takes the register behind it",
+        "Self::new(start, 4, SPACE_IO, size)",
+        "Self::new(start, 8, SPACE_IO, size)",
+    ),
+    mutant(
+        CONFIG,
+        "a sticky bit hides what the base shows",
+        "*byte |= set;",
+        "*byte = set;",
+    ),
+    mutant(
+        CONFIG,
+        "one sticky bit of two is enough",
+        "self.set() == self.mask.to_le_bytes()",
+        "self.set() != [0; 2]",
+    ),
+    mutant(
+        CONFIG,
+        "bits that are not sticky stick",
+        "first.load(Ordering::Relaxed) & low,",
+        "first.load(Ordering::Relaxed) | low & 0,",
+    ),
+    mutant(
+        TABLE,
+        "a transitional card is taken for a modern one",
+        "device_id::MODERN_NET)",
+        "device_id::TRANSITIONAL_NET)",
+    ),
+];
