@@ -11,6 +11,8 @@ use varia_spec::Errno;
 use varia_spec::pci::CFG_SPACE_EXP_SIZE;
 pub use varia_variant::HostPhys;
 
+use crate::dma::Dma;
+
 /// How many bytes of configuration space an access moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Width {
@@ -254,6 +256,12 @@ pub trait Device: Send + Sync {
     fn owner_command(&self, opcode: u16, data: &[u8], result: &mut [u8]) -> Result<(), Errno> {
         let _ = (opcode, data, result);
         Err(Errno::ENOTTY)
+    }
+
+    /// Gives the function the memory that it masters the bus for, or takes it away. The function
+    /// looks at its bus master bit before each use.
+    fn attach(&self, memory: Option<Arc<Dma>>) {
+        let _ = memory;
     }
 
     /// Sends interrupts to `sink` from now on, or to nobody.

@@ -15,6 +15,7 @@
 //! | `config` | the virtual configuration space |
 //! | `regions` | region information, reads and writes of BARs |
 //! | `rom` | how long the image in an expansion ROM is |
+//! | [`dma`] | the user's memory, as a device reaches it |
 //! | [`irq`] | interrupt information and triggers |
 //!
 //! # Locks
@@ -25,6 +26,7 @@
 mod config;
 mod core;
 pub mod device;
+pub mod dma;
 mod error;
 pub mod irq;
 mod power;
@@ -36,6 +38,7 @@ pub use self::core::{Core, DeviceInfo, MemoryGuard, View};
 pub use device::{
     BarSpace, BarSpec, BusFunction, ConfigRegister, Device, HostPhys, Interrupts, SharedFd, Width,
 };
+pub use dma::{Dma, DmaAccess};
 pub use error::Refused;
 pub use irq::{IrqAction, IrqData, IrqInfo, Trigger};
 pub use regions::{DeviceRegion, Region, RegionCap};

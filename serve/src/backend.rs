@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use varia_core::{IrqAction, IrqData, Trigger};
+use varia_core::{DmaAccess, IrqAction, IrqData, Trigger};
 use varia_spec::{
     Errno,
     vfio::{IrqIndex, RegionIndex, region_flags},
@@ -11,6 +11,7 @@ use varia_sys::event::EventFd;
 use varia_vfio_user::backend::{
     self, DeviceInfo, DmaRegion, IrqInfo, IrqSet, RegionInfo, SparseArea,
 };
+use varia_vfio_user::payload::{DMA_READ, DMA_WRITE};
 
 use crate::{
     access::{Operation, Progress},
@@ -157,12 +158,31 @@ impl backend::Backend for Backend {
         Ok(progress.into())
     }
 
-    /// The silicon models do not master the bus, so that nothing is kept of a mapping.
-    fn dma_map(&self, _: DmaRegion) -> Result<(), Errno> {
-        Ok(())
+    fn dma_map(&self, region: DmaRegion) -> Result<(), Errno> {
+        let access = DmaAccess {
+            read: region.flags & DMA_READ != 0,
+            write: region.flags & DMA_WRITE != 0,
+        };
+        let file = region.fd.map(|fd| (fd, region.offset));
+        let mapped = self
+            .endpoint
+            .dma()
+            .map(region.addr, region.size, access, file);
+        if let Err(errno) = mapped {
+            log::error!(
+                "{:#x} bytes at {:#x} of the client's memory can't be mapped ({}): give the VM \
+                 shared memory, as QEMU does with memory-backend-memfd,share=on",
+                region.size,
+                region.addr,
+                errno.name()
+            );
+        }
+        mapped
     }
 
-    fn dma_unmap(&self, _: u64, _: u64) {}
+    fn dma_unmap(&self, addr: u64, size: u64) {
+        self.endpoint.dma().unmap(addr, size);
+    }
 
     fn reset(&self) -> Result<(), Errno> {
         self.endpoint.reset()

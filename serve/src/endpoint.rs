@@ -2,7 +2,7 @@
 
 use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 
-use varia_core::{Core, Device, DeviceInfo, Refused, View};
+use varia_core::{Core, Device, DeviceInfo, Dma, Refused, View};
 use varia_spec::{
     Errno,
     vfio::{RegionIndex, region_flags},
@@ -102,6 +102,7 @@ fn host_page() -> PageShift {
 /// One device, its core and its variant.
 pub struct Endpoint {
     pub(crate) core: Core,
+    dma: Arc<Dma>,
     name: Option<&'static str>,
     pub(crate) variant: Option<Arc<AnyVariant>>,
     pub(crate) options: Options,
@@ -131,6 +132,7 @@ impl Endpoint {
         let Some(entry) = entry else {
             return Ok(Self {
                 core,
+                dma: Arc::default(),
                 name: None,
                 variant: None,
                 options,
@@ -161,6 +163,7 @@ impl Endpoint {
         }
         Ok(Self {
             core,
+            dma: Arc::default(),
             name: Some(entry.name),
             variant: Some(variant),
             options,
@@ -190,6 +193,11 @@ impl Endpoint {
         &self.core
     }
 
+    /// The user's memory, as the device reaches it while it is open.
+    pub fn dma(&self) -> &Dma {
+        &self.dma
+    }
+
     /// A user opens the device.
     ///
     /// # Errors
@@ -206,11 +214,14 @@ impl Endpoint {
             }
             variant.event(Event::Opened);
         }
+        self.core.device().attach(Some(Arc::clone(&self.dma)));
         Ok(())
     }
 
     /// The user has left.
     pub fn close(&self) {
+        self.core.device().attach(None);
+        self.dma.clear();
         self.core.close();
     }
 

@@ -71,13 +71,12 @@ fn layout(instance: &Instance, cursor: u64) -> Option<Text> {
     let Region::Memory(region) = instance.variant.region(index) else {
         return Some(text.str("region ").dec(index.0.into()).str(" base"));
     };
-    let name = instance.variant.memory_name(index).unwrap_or("memory");
     let memory = match region.memory() {
         MemoryType::Cached => "cached",
         MemoryType::WriteCombining => "write-combining",
     };
     let text = text.str("region ").dec(index.0.into());
-    let text = text.str(" ").str(name).str(" ").str(memory);
+    let text = text.str(" ").str(region.name()).str(" ").str(memory);
     let text = text.str(" address ").hex(region.base().0);
     let text = text.str(" length ").hex(region.length());
     Some(text.str(" bar ").hex(region.size().get()))
@@ -101,7 +100,10 @@ fn readiness(instance: &Instance, cursor: u64) -> Option<Text> {
 fn poison(instance: &Instance, first: Page, pages: u64) -> Text {
     let bytes = |pages: u64| pages << instance.page.get();
     let index = RegionIndex(first.index());
-    let name = instance.variant.memory_name(index).unwrap_or("memory");
+    let name = match instance.variant.region(index) {
+        Region::Memory(region) => region.name(),
+        Region::Base | Region::Registers(_) => "memory",
+    };
     let offset = bytes(first.number());
     let text = Text::new().str("region ").dec(index.0.into());
     let text = text.str(" ").str(name).str(" offset ").hex(offset);
@@ -110,7 +112,7 @@ fn poison(instance: &Instance, first: Page, pages: u64) -> Text {
         Region::Memory(region) => text
             .str(" address ")
             .hex(region.base().0.wrapping_add(offset)),
-        Region::Base => text,
+        Region::Base | Region::Registers(_) => text,
     }
 }
 
