@@ -1,0 +1,122 @@
+//! What can't be had is refused with the constraint and what would satisfy it.
+
+use varia_facts::{Bytes, Facts};
+use varia_plan::{Error, Request, make};
+
+use crate::host::{GIB, GPUS, facts, request};
+
+fn refused(facts: &Facts, request: &Request, words: &[&str]) -> Error {
+    let error = make(facts, request).expect_err("refused");
+    let text = error.to_string();
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in {text:?}");
+    }
+    error
+}
+
+#[test]
+fn gpus_that_are_not_there() {
+    let facts = facts();
+    refused(&facts, &request(&[]), &["no GPU", "--gpu"]);
+    refused(
+        &facts,
+        &request(&["0000:01:00.0"]),
+        &["0000:01:00.0", "varia list"],
+    );
+    refused(
+        &facts,
+        &request(&[GPUS[0], GPUS[1], GPUS[0]]),
+        &[GPUS[0], "twice"],
+    );
+    refused(
+        &facts,
+        &request(&["3-of-one-superchip"]),
+        &["3-of-one-superchip", "has 2"],
+    );
+    refused(
+        &facts,
+        &request(&[GPUS[0], GPUS[2], "2-of-one-superchip"]),
+        &["2-of-one-superchip", "has 1"],
+    );
+}
+
+#[test]
+fn devices_without_coherent_memory() {
+    let mut facts = facts();
+    facts.functions[0].variant = None;
+    refused(&facts, &request(&[GPUS[0]]), &["10de:2941", "varia list"]);
+    facts.functions[1].virtual_bars.clear();
+    facts.functions[1].layout_note = Some("no property nvidia,gpu-mem-size".to_owned());
+    refused(
+        &facts,
+        &request(&[GPUS[1]]),
+        &[GPUS[1], "nvidia,gpu-mem-size", "--probe"],
+    );
+}
+
+#[test]
+fn cpus_and_ram_that_the_sockets_do_not_have() {
+    let facts = facts();
+    let mut wanted = request(&[GPUS[0], GPUS[2]]);
+    wanted.cpus = 1;
+    refused(&facts, &wanted, &["1 virtual CPUs", "2 sockets"]);
+    wanted.cpus = 18;
+    refused(&facts, &wanted, &["9 virtual CPUs", "8 CPUs", "--no-pin"]);
+    wanted.pin = false;
+    make(&facts, &wanted).expect("not pinned");
+    wanted.memory = Bytes(3 << 20);
+    refused(&facts, &wanted, &["0x300000", "0x200000"]);
+    wanted.memory = Bytes(0);
+    refused(&facts, &wanted, &["0x0 bytes"]);
+    wanted.memory = Bytes(130 * GIB);
+    refused(&facts, &wanted, &["0x1000000000 bytes of RAM", "node 0"]);
+}
+
+#[test]
+fn hugepages_that_are_not_free() {
+    let facts = facts();
+    let mut wanted = request(&[GPUS[0]]);
+    wanted.hugepages = Some(Bytes(2 << 20));
+    wanted.memory = Bytes(2 * GIB);
+    make(&facts, &wanted).expect("1024 of 1024 free pages");
+    wanted.memory = Bytes(3 * GIB);
+    refused(
+        &facts,
+        &wanted,
+        &[
+            "1024 free",
+            "1536 are wanted",
+            "echo 2560 > /sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages",
+        ],
+    );
+    wanted.hugepages = Some(Bytes(GIB));
+    refused(&facts, &wanted, &["0 free", "hugepages-1048576kB"]);
+}
+
+#[test]
+fn nodes_apertures_and_names_beyond_what_there_is() {
+    let mut facts = facts();
+    let mut wanted = request(&GPUS);
+    wanted.nodes_per_gpu = 32;
+    refused(&facts, &wanted, &["130 NUMA nodes", "128", "fewer"]);
+    wanted.nodes_per_gpu = 8;
+    facts.kernel.kvm.ipa_bits = Some(40);
+    refused(&facts, &wanted, &["40 bits", "0x2000000000", "fewer GPUs"]);
+    facts.kernel.kvm.ipa_bits = Some(42);
+    make(&facts, &wanted).expect("2 TiB at 2 TiB");
+    for name in ["", "-vm", "a b", "a;b", "$(x)", "a'b", "ä"] {
+        wanted.name = name.to_owned();
+        refused(&facts, &wanted, &["can't name a VM"]);
+    }
+}
+
+#[test]
+fn extended_gpu_memory() {
+    let mut wanted = request(&[GPUS[0]]);
+    wanted.egm = true;
+    refused(
+        &facts(),
+        &wanted,
+        &["Extended GPU Memory", "no device of this host", "--egm"],
+    );
+}

@@ -1,0 +1,92 @@
+//! Text that comes of plans.
+
+use varia_plan::{arguments, domain, explain, make};
+
+use crate::host::{GPUS, facts, facts_with_iommufd, request};
+
+fn values(plan: &varia_plan::Plan, option: &str) -> Vec<String> {
+    arguments(plan)
+        .into_iter()
+        .filter(|argument| argument.option == option)
+        .map(|argument| argument.value)
+        .collect()
+}
+
+#[test]
+fn initiators_and_devices_come_from_the_same_binding() {
+    let plan = make(&facts(), &request(&[GPUS[0], GPUS[2]])).expect("a plan");
+    let objects = values(&plan, "-object");
+    for (gpu, nodes) in [("gpu0", 2..10), ("gpu1", 10..18)] {
+        for node in nodes {
+            let initiator =
+                format!("acpi-generic-initiator,id={gpu}.gi{node},pci-dev={gpu},node={node}");
+            assert!(objects.contains(&initiator), "{initiator}: {objects:?}");
+        }
+    }
+    let initiators = objects.iter().filter(|value| value.starts_with("acpi-"));
+    assert_eq!(initiators.count(), 16);
+    let xml = domain(&plan).expect("XML");
+    for nodes in ["<acpi nodeset='2-9'/>", "<acpi nodeset='10-17'/>"] {
+        assert!(xml.contains(nodes), "{nodes}: {xml}");
+    }
+}
+
+#[test]
+fn a_root_bus_is_on_the_node_of_its_gpus_cpus() {
+    let plan = make(
+        &facts_with_iommufd(),
+        &request(&[GPUS[2], GPUS[0], GPUS[3]]),
+    )
+    .expect("a plan");
+    let devices = values(&plan, "-device");
+    for expected in [
+        "pxb-pcie,id=gpu0.root,bus=pcie.0,bus_nr=8,numa_node=0",
+        "pxb-pcie,id=gpu1.root,bus=pcie.0,bus_nr=16,numa_node=1",
+        "pxb-pcie,id=gpu2.root,bus=pcie.0,bus_nr=24,numa_node=0",
+        "arm-smmuv3,id=gpu2.smmu,primary-bus=gpu2.root,accel=on",
+        "pcie-root-port,id=gpu1.port,bus=gpu1.root,chassis=2,pref64-reserve=262144M",
+        "vfio-pci,id=gpu1,bus=gpu1.port,host=0009:01:00.0,rombar=0,iommufd=iommufd0",
+    ] {
+        assert!(
+            devices.contains(&expected.to_owned()),
+            "{expected}: {devices:?}"
+        );
+    }
+}
+
+#[test]
+fn every_argument_belongs_to_a_part_that_is_explained() {
+    for facts in [facts(), facts_with_iommufd()] {
+        let mut wanted = request(&GPUS);
+        wanted.disks = vec!["/a.qcow2".to_owned()];
+        let plan = make(&facts, &wanted).expect("a plan");
+        let explained: Vec<_> = explain(&plan).into_iter().map(|(part, _)| part).collect();
+        let mut used = Vec::new();
+        for argument in arguments(&plan) {
+            assert!(explained.contains(&argument.part), "{argument:?}");
+            used.push(argument.part);
+        }
+        // type1 is what QEMU does without being told
+        for part in explained {
+            assert!(
+                used.contains(&part) || part == varia_plan::Part::Iommu,
+                "{part:?} has no argument"
+            );
+        }
+    }
+}
+
+#[test]
+fn tables_have_the_same_initiators() {
+    let plan = make(&facts(), &request(&[GPUS[0], GPUS[2]])).expect("a plan");
+    let numa = plan.numa().expect("tables");
+    let initiators: Vec<_> = numa
+        .domains()
+        .filter_map(|(domain, content)| Some((domain.0, content.initiators.first()?.to_string())))
+        .collect();
+    let expected: Vec<_> = (2..10)
+        .map(|node| (node, "0000:09:00.0".to_owned()))
+        .chain((10..18).map(|node| (node, "0000:11:00.0".to_owned())))
+        .collect();
+    assert_eq!(initiators, expected);
+}
