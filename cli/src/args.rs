@@ -55,7 +55,7 @@ pub(crate) struct BehaviourArgs {
     /// The memory is ready so many seconds after power-on and after each reset, or never.
     #[arg(long, value_name = "SECONDS|never")]
     pub(crate) ready_after: Option<ReadyAfter>,
-    /// Break something: c2c-down, size-zero, no-properties, lost-after-reset,
+    /// Break something: c2c-down, size-zero, no-properties, lost-after-resets=N,
     /// poisoned-page=OFFSET or gone-after=SECONDS; may be given again.
     #[arg(long, value_name = "FAULT")]
     pub(crate) fault: Vec<Fault>,
@@ -88,7 +88,7 @@ pub(crate) enum Fault {
     C2cDown,
     SizeZero,
     NoProperties,
-    LostAfterReset,
+    LostAfterResets(u64),
     PoisonedPage(Size),
     GoneAfter(u64),
 }
@@ -105,7 +105,10 @@ impl std::str::FromStr for Fault {
             ("c2c-down", None) => Ok(Self::C2cDown),
             ("size-zero", None) => Ok(Self::SizeZero),
             ("no-properties", None) => Ok(Self::NoProperties),
-            ("lost-after-reset", None) => Ok(Self::LostAfterReset),
+            ("lost-after-resets", Some(count)) => count
+                .parse()
+                .map(Self::LostAfterResets)
+                .map_err(|_| format!("{count:?} is not a number of resets")),
             ("poisoned-page", Some(offset)) => offset
                 .parse()
                 .map(Self::PoisonedPage)
@@ -116,7 +119,7 @@ impl std::str::FromStr for Fault {
                 .map_err(|_| format!("{seconds:?} is not a number of seconds")),
             _ => Err(format!(
                 "there is no fault {text:?}: use c2c-down, size-zero, no-properties, \
-                 lost-after-reset, poisoned-page=OFFSET or gone-after=SECONDS"
+                 lost-after-resets=N, poisoned-page=OFFSET or gone-after=SECONDS"
             )),
         }
     }
@@ -128,7 +131,7 @@ impl std::fmt::Display for Fault {
             Self::C2cDown => f.write_str("c2c-down"),
             Self::SizeZero => f.write_str("size-zero"),
             Self::NoProperties => f.write_str("no-properties"),
-            Self::LostAfterReset => f.write_str("lost-after-reset"),
+            Self::LostAfterResets(count) => write!(f, "lost-after-resets={count}"),
             Self::PoisonedPage(offset) => write!(f, "poisoned-page={}", offset.argument()),
             Self::GoneAfter(seconds) => write!(f, "gone-after={seconds}"),
         }

@@ -96,7 +96,7 @@ fn faults(wanted: &[Fault]) -> Faults {
             Fault::C2cDown => faults.c2c_down = true,
             Fault::SizeZero => faults.size_zero = true,
             Fault::NoProperties => faults.no_properties = true,
-            Fault::LostAfterReset => faults.lost_after_reset = true,
+            Fault::LostAfterResets(count) => faults.lost_after_resets = Some(*count),
             Fault::PoisonedPage(offset) => faults.poisoned_page = Some(offset.0),
             Fault::GoneAfter(seconds) => {
                 faults.gone_after = Some(Duration::from_secs(*seconds));

@@ -12,8 +12,9 @@ pub struct Faults {
     pub size_zero: bool,
     /// Firmware gives no properties, as inside a VM.
     pub no_properties: bool,
-    /// The memory is ready as it should be until the first reset, and never again.
-    pub lost_after_reset: bool,
+    /// Once there have been so many resets, the memory never becomes ready again. A runtime resets
+    /// too, when it opens and closes a device.
+    pub lost_after_resets: Option<u64>,
     /// The page with this offset in the coherent memory is poisoned: reads and writes of any of
     /// its bytes fail, and no range with it can be mapped.
     pub poisoned_page: Option<u64>,
@@ -29,7 +30,7 @@ impl Faults {
         c2c_down: false,
         size_zero: false,
         no_properties: false,
-        lost_after_reset: false,
+        lost_after_resets: None,
         poisoned_page: None,
         gone_after: None,
     };

@@ -129,7 +129,8 @@ impl Silicon {
 
     /// The memory was lost, by the fault of that name.
     fn is_lost(&self) -> bool {
-        self.faults.lost_after_reset && self.reset_count() > 0
+        let lost = self.faults.lost_after_resets;
+        lost.is_some_and(|resets| self.reset_count() >= resets)
     }
 
     fn ready(&self, state: &State) -> bool {

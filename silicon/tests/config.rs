@@ -1,6 +1,7 @@
 //! The physical configuration space, walked as a host does.
 
 use varia_core::{ConfigRegister, Device, Width};
+use varia_silicon::profile::ReadinessMethod;
 use varia_silicon::{Options, Profile, Silicon, profile};
 
 fn device(name: &str) -> Silicon {
@@ -191,6 +192,33 @@ fn every_fact_has_an_origin() {
             let (profile::Mark::Sourced(text) | profile::Mark::Assumed(text)) = mark;
             assert!(text.len() > 10, "{}: {fact}", profile.name);
         }
+    }
+}
+
+#[test]
+fn readme_lists_every_profile() {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    for p in profile::ALL.iter() {
+        let (vendor, device) = (p.vendor_id.value, p.device_id.value);
+        let memory = p.coherent.map(|m| format!("{} GiB", m.size.value >> 30));
+        let readiness = p.readiness().map(|method| match method {
+            ReadinessMethod::Bar0 => "BAR0",
+            ReadinessMethod::Cxl(_) => "the CXL Device DVSEC",
+        });
+        let cells = [
+            p.name.to_owned(),
+            p.alias.unwrap_or_default().to_owned(),
+            format!("{vendor:04x}:{device:04x}"),
+            memory.unwrap_or_default(),
+            readiness.unwrap_or_default().to_owned(),
+        ];
+        let row: String = cells.iter().map(|cell| format!("| {cell} ")).collect();
+        let row = row.replace("|  ", "| ") + "|";
+        assert!(
+            readme.lines().any(|line| line == row),
+            "README.md lacks: {row}"
+        );
     }
 }
 

@@ -53,6 +53,37 @@ fn json_says_what_a_vm_would_see_of_a_gb200() {
 }
 
 #[test]
+fn every_profile_is_inspected_by_each_of_its_names() {
+    for (name, profile, device, memory, bar4) in [
+        ("gh200-120gb", "gh200-120gb", "10de:2342", 96, 128),
+        ("gh200", "gh200-120gb", "10de:2342", 96, 128),
+        ("gh200-480gb", "gh200-480gb", "10de:2345", 96, 128),
+        ("gb200", "gb200", "10de:2941", 184, 256),
+        ("gb300", "gb300", "10de:31c2", 278, 512),
+        ("gb300-cxl", "gb300-cxl", "10de:31c2", 278, 512),
+        ("cxl", "gb300-cxl", "10de:31c2", 278, 512),
+    ] {
+        let seen = json(&[name]);
+        assert_eq!(
+            (&seen["profile"], &seen["device"]),
+            (&profile.into(), &device.into())
+        );
+        assert_eq!(seen["memory"]["size"], memory * GIB, "{name}");
+        assert_eq!(bar(&seen, 4).0, bar4 * GIB, "{name}");
+        let ready = seen["readiness"].as_str().unwrap();
+        assert_eq!(ready.contains("CXL"), name.ends_with("cxl"), "{ready}");
+    }
+    let seen = json(&["nic"]);
+    assert_eq!(seen["device"], "1234:0e1c");
+    for absent in ["memory", "variant", "readiness"] {
+        assert_eq!(seen[absent], Value::Null, "{absent}");
+    }
+    assert_eq!(seen["bars"][2]["kind"], "I/O ports");
+    let text = ended(varia(["inspect", "nic"])).success().stdout;
+    assert!(!text.contains("coherent memory"), "{text}");
+}
+
+#[test]
 fn a_device_that_is_declined_says_why_in_json_in_text_and_in_the_log() {
     let args = ["gh200", "--fault", "no-properties"];
     let seen = json(&args);
@@ -79,7 +110,7 @@ fn text_draws_the_layout() {
 #[test]
 fn a_drawing_is_well_formed_and_names_the_bars() {
     let folder = Folder::new();
-    for profile in ["gh200", "gb200"] {
+    for profile in ["gh200", "gh200-480gb", "gb200", "gb300", "cxl"] {
         let path = folder.argument("layout.svg");
         let ended = ended(varia(["inspect", profile, "--svg", &path])).success();
         assert!(ended.stdout.contains(&path), "{}", ended.stdout);

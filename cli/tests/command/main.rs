@@ -2,6 +2,7 @@
 
 mod backing;
 mod clients;
+mod faults;
 mod help;
 mod inspect;
 mod process;

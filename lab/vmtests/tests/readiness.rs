@@ -11,7 +11,7 @@ use varia_agent::applets::vfio_read::Seen;
 use varia_core::Device;
 use varia_lab::Arch;
 use varia_serve::{Endpoint, View};
-use varia_silicon::profile::{self, Profile};
+use varia_silicon::profile::{self, Body, Profile};
 use varia_silicon::{Faults, ManualClock, Options, Readiness, Silicon};
 use varia_spec::Errno;
 use varia_spec::vfio::RegionIndex;
@@ -45,12 +45,32 @@ const LATE: usize = 4;
 const LATE_AFTER_RESET: usize = 5;
 const DEAD_AFTER_RESET: usize = 6;
 const SIZE_ZERO: usize = 7;
-const COUNT: usize = 8;
+const LINK_DOWN_CXL: usize = 8;
+const LATE_CXL: usize = 9;
+const GONE_CXL: usize = 10;
+const LATE_CXL_AFTER_RESET: usize = 11;
+const COUNT: usize = 12;
+
+/// What a GPU with CXL may take from valid to active, in seconds: by its profile, and by
+/// [`patient_cxl`].
+const CXL_WAIT: u64 = 4;
+const PATIENT_CXL_WAIT: u64 = 16;
 
 fn find(name: &str) -> Profile {
     profile::find(name)
         .expect("a profile of the catalogue")
         .clone()
+}
+
+/// One that says that it may need 16 s.
+fn patient_cxl() -> Profile {
+    let mut profile = find("cxl");
+    for capability in &mut profile.capabilities {
+        if let Body::CxlDevice { timeout } = &mut capability.value.body {
+            *timeout = 2;
+        }
+    }
+    profile
 }
 
 fn options(readiness: Readiness, clock: &Arc<impl varia_silicon::Clock + 'static>) -> Options {
@@ -78,6 +98,12 @@ const LINK_DOWN_FAULT: Faults = Faults {
     c2c_down: true,
     ..Faults::NONE
 };
+/// Valid but never active, and then gone from the bus.
+const GONE_FAULT: Faults = Faults {
+    c2c_down: true,
+    gone_after: Some(WARM_UP),
+    ..Faults::NONE
+};
 const SIZE_ZERO_FAULT: Faults = Faults {
     size_zero: true,
     ..Faults::NONE
@@ -99,12 +125,16 @@ fn seen(host: &Host, gpu: usize) -> Result<varia_lab::Task> {
 
 /// Everything that waits, at the same time; then a GPU whose firmware says it has no memory.
 fn waits(driver: Driver) -> Result<()> {
-    let clocks: Vec<_> = (0..3).map(|_| Arc::new(ManualClock::default())).collect();
-    let [late, late_after_reset, dead_after_reset] = &clocks[..] else {
-        unreachable!("there are three");
+    let clocks: Vec<_> = (0..4).map(|_| Arc::new(ManualClock::default())).collect();
+    let [late, late_after_reset, dead_after_reset, gone] = &clocks[..] else {
+        unreachable!("there are four");
     };
     let after = |clock| options(Readiness::After(WARM_UP), clock);
-    let (gh200, gb200) = (find("gh200"), find("gb200"));
+    let (gh200, gb200, cxl) = (find("gh200"), find("gb200"), patient_cxl());
+    let going = Options {
+        faults: GONE_FAULT,
+        ..options(Readiness::Immediate, gone)
+    };
     let host = HostPlan::new(Arch::Aarch64, &format!("waits with {driver:?}"))
         .gpu(&gh200, dead(), Memory::Absent)
         .gpu(&gb200, dead(), Memory::Absent)
@@ -114,50 +144,101 @@ fn waits(driver: Driver) -> Result<()> {
         .gpu(&gh200, after(late_after_reset), Memory::Real)
         .gpu(&gh200, after(dead_after_reset), Memory::Real)
         .gpu(&gh200, faulty(SIZE_ZERO_FAULT), Memory::Absent)
+        .gpu(&find("cxl"), faulty(LINK_DOWN_FAULT), Memory::Absent)
+        .gpu(&cxl, after(late), Memory::Absent)
+        .gpu(&cxl, going, Memory::Absent)
+        .gpu(&cxl, after(late_after_reset), Memory::Real)
         .boot()?;
     assert_eq!(host.addresses().len(), COUNT);
     host.load(driver)?;
-    host.memory(LATE_AFTER_RESET)
-        .write(0, &WORD)
-        .expect("the memory's first bytes");
+    for gpu in [LATE_AFTER_RESET, LATE_CXL_AFTER_RESET] {
+        let memory = host.memory(gpu);
+        memory.write(0, &WORD).expect("the memory's first bytes");
+    }
 
     // These are ready, and not any more when they are opened, which resets them.
     late_after_reset.advance(WARM_UP);
     dead_after_reset.advance(WARM_UP);
-    for gpu in [LATE_AFTER_RESET, DEAD_AFTER_RESET] {
+    for gpu in [LATE_AFTER_RESET, DEAD_AFTER_RESET, LATE_CXL_AFTER_RESET] {
         assert_eq!(host.bind(gpu, driver)?, Ok(()), "GPU {gpu}");
     }
-    let waiting = [DEAD_GH200, DEAD_GB200, DEAD_CXL, LINK_DOWN, LATE];
+    let waiting = [
+        DEAD_GH200,
+        DEAD_GB200,
+        DEAD_CXL,
+        LINK_DOWN,
+        LATE,
+        LINK_DOWN_CXL,
+        LATE_CXL,
+        GONE_CXL,
+    ];
     let mut arguments = vec![driver.name()];
     arguments.extend(waiting.map(|gpu| host.address(gpu)));
     let binding = host.start("bind", &arguments)?;
-    let resets = host.silicon(LATE_AFTER_RESET).reset_count();
+    let resets = || [LATE_AFTER_RESET, LATE_CXL_AFTER_RESET].map(|g| host.silicon(g).reset_count());
+    let before = resets();
     let reading_late = seen(&host, LATE_AFTER_RESET)?;
+    let reading_late_cxl = seen(&host, LATE_CXL_AFTER_RESET)?;
     let reading_dead = seen(&host, DEAD_AFTER_RESET)?;
     let deadline = Instant::now() + PATIENCE;
-    while host.silicon(LATE_AFTER_RESET).reset_count() == resets {
+    while resets()
+        .iter()
+        .zip(before)
+        .any(|(now, before)| *now == before)
+    {
         assert!(Instant::now() < deadline, "opening a GPU does not reset it");
         std::thread::sleep(DELAY / 100);
     }
     std::thread::sleep(DELAY);
     late.advance(WARM_UP);
     late_after_reset.advance(WARM_UP);
+    gone.advance(WARM_UP);
 
-    let read: Seen = host.answer(&reading_late)?;
-    assert_eq!((read.errno, &*read.bytes), (None, &WORD[..]), "{read:?}");
-    assert!(read.millis >= 1000, "it did not wait: {read:?}");
+    for reading in [reading_late, reading_late_cxl] {
+        let read: Seen = host.answer(&reading)?;
+        assert_eq!((read.errno, &*read.bytes), (None, &WORD[..]), "{read:?}");
+        assert!(read.millis >= 1000, "it did not wait: {read:?}");
+    }
     let bound: Vec<Bound> = host.answer(&binding)?;
-    let [gh200_dead, gb200_dead, cxl_dead, link_down, late] = bound[..] else {
-        panic!("five were to be bound: {bound:?}");
+    let [
+        gh200_dead,
+        gb200_dead,
+        cxl_dead,
+        link_down,
+        late,
+        link_down_cxl,
+        late_cxl,
+        gone_cxl,
+    ] = bound[..]
+    else {
+        panic!("eight were to be bound: {bound:?}");
     };
     assert_timed_out("a GH200 that never gets ready", gh200_dead, WAIT);
     assert_timed_out("a GB200 that never gets ready", gb200_dead, WAIT);
     assert_timed_out("a GB300 that CXL never calls valid", cxl_dead, 1);
     assert_timed_out("a GH200 without its link", link_down, WAIT);
-    assert_eq!(late.errno, None, "a late GH200: {late:?}");
-    assert!(
-        (1000..WAIT * 1000).contains(&late.millis),
-        "a late GH200: {late:?}"
+    assert_timed_out(
+        "a GB300 that CXL never calls active",
+        link_down_cxl,
+        CXL_WAIT,
+    );
+    for (what, bound, wait) in [
+        ("a late GH200", late, WAIT),
+        (
+            "a GB300 that CXL calls active late",
+            late_cxl,
+            PATIENT_CXL_WAIT,
+        ),
+    ] {
+        assert_eq!(bound.errno, None, "{what}: {bound:?}");
+        let possible = 1000..wait * 1000;
+        assert!(possible.contains(&bound.millis), "{what}: {bound:?}");
+    }
+    let is_gone = (gone_cxl.errno, gone_cxl.millis >= 1000);
+    assert_eq!(
+        is_gone,
+        (Some(Errno::ENODEV.get()), true),
+        "a GB300 that goes while it is waited for: {gone_cxl:?}"
     );
     let read: Seen = host.answer(&reading_dead)?;
     assert_eq!(
@@ -167,9 +248,12 @@ fn waits(driver: Driver) -> Result<()> {
     );
 
     // The late one is served like one that was ready.
-    let reports = report::of_kernel(&host, &[LATE, LATE_AFTER_RESET])?;
+    let served = [LATE, LATE_AFTER_RESET, LATE_CXL, LATE_CXL_AFTER_RESET];
+    let reports = report::of_kernel(&host, &served)?;
     assert_eq!(reports[0], reports[1]);
     assert_eq!(reports[0].regions[4].size, GIB / 2);
+    assert_eq!(reports[2], reports[3]);
+    assert_eq!(reports[2].regions[4].size, 2 * GIB);
     falls_back(&host, SIZE_ZERO, driver)?;
     if driver == Driver::Ours {
         let log = host.vm.sh("dmesg")?;
@@ -177,6 +261,8 @@ fn waits(driver: Driver) -> Result<()> {
             (DEAD_GH200, "not served: it is not ready (ETIME)"),
             (DEAD_CXL, "not served: it is not ready (ETIME)"),
             (LINK_DOWN, "not served: it is not ready (ETIME)"),
+            (LINK_DOWN_CXL, "not served: it is not ready (ETIME)"),
+            (GONE_CXL, "not served: it is not ready (ENODEV)"),
             (
                 SIZE_ZERO,
                 "so the chip-to-chip link is down: served as a plain PCI device",
@@ -306,8 +392,19 @@ fn the_user_space_runtime_fails_when_a_gpu_is_dead_or_has_no_link() {
             LINK_DOWN_FAULT,
             WAIT,
         ),
+        (
+            "a GB300 that CXL never calls active",
+            find("cxl"),
+            LINK_DOWN_FAULT,
+            CXL_WAIT,
+        ),
     ] {
-        let (clock, endpoint) = runtime(&profile, Readiness::Never, faults);
+        // a link that is down is enough, and a CXL device without it knows its memory
+        let readiness = match faults.c2c_down {
+            true => Readiness::Immediate,
+            false => Readiness::Never,
+        };
+        let (clock, endpoint) = runtime(&profile, readiness, faults);
         let error = endpoint.expect_err(what);
         assert_eq!(error.errno(), Errno::ETIME, "{what}");
         let waited = seconds(&clock);
@@ -317,15 +414,50 @@ fn the_user_space_runtime_fails_when_a_gpu_is_dead_or_has_no_link() {
 
 #[test]
 fn the_user_space_runtime_waits_for_a_late_gpu_and_again_after_a_reset() {
-    let late = Readiness::After(DELAY);
-    let (clock, endpoint) = runtime(&find("gh200"), late, Faults::default());
-    let endpoint = endpoint.expect("a late GPU is served");
-    assert_eq!(seconds(&clock), DELAY.as_secs());
-    endpoint.open().expect("it opens");
-    endpoint.reset().expect("it resets");
-    let read = endpoint.read(RegionIndex::BAR4, 0, &mut [0; 8]);
-    assert_eq!(read, Ok(8));
-    assert!(seconds(&clock) >= 2 * DELAY.as_secs());
+    for profile in [find("gh200"), find("cxl")] {
+        let late = Readiness::After(DELAY);
+        let (clock, endpoint) = runtime(&profile, late, Faults::default());
+        let endpoint = endpoint.expect("a late GPU is served");
+        assert_eq!(seconds(&clock), DELAY.as_secs());
+        endpoint.open().expect("it opens");
+        endpoint.reset().expect("it resets");
+        let read = endpoint.read(RegionIndex::BAR4, 0, &mut [0; 8]);
+        assert_eq!(read, Ok(8));
+        assert!(seconds(&clock) >= 2 * DELAY.as_secs());
+    }
+}
+
+#[test]
+fn the_user_space_runtime_has_no_device_when_a_gpu_goes_while_it_is_waited_for() {
+    let (clock, endpoint) = runtime(&patient_cxl(), Readiness::Immediate, GONE_FAULT);
+    let error = endpoint.expect_err("it goes after a second");
+    assert_eq!(error.errno(), Errno::ENODEV);
+    assert_eq!(seconds(&clock), WARM_UP.as_secs());
+}
+
+#[test]
+fn the_user_space_runtime_gives_up_when_readiness_is_lost_after_a_reset() {
+    // two resets are the probe's, the third is that of open
+    let lost = Faults {
+        lost_after_resets: Some(4),
+        ..Faults::NONE
+    };
+    for (profile, wait) in [(find("gh200"), WAIT), (find("cxl"), 1)] {
+        let (clock, endpoint) = runtime(&profile, Readiness::Immediate, lost);
+        let endpoint = endpoint.expect("it is ready at first");
+        endpoint.open().expect("it opens");
+        assert_eq!(endpoint.read(RegionIndex::BAR4, 0, &mut [0; 8]), Ok(8));
+        endpoint.reset().expect("it resets");
+        let before = seconds(&clock);
+        let read = endpoint.read(RegionIndex::BAR4, 0, &mut [0; 8]);
+        assert_eq!(read, Err(Errno::ETIME), "{}", profile.name);
+        let waited = seconds(&clock) - before;
+        assert!(
+            (wait..=wait + 1).contains(&waited),
+            "{}: {waited} s",
+            profile.name
+        );
+    }
 }
 
 #[test]
