@@ -31,6 +31,49 @@ pub(crate) enum Command {
         after_help = "Example:\n  varia run gh200 --arch aarch64 --disk guest.qcow2 --dry-run"
     )]
     Run(RunArgs),
+    /// Show the PCI devices of a host that variant drivers serve.
+    #[command(after_help = "Example:\n  varia list --sysfs host.tar --json")]
+    List(ListArgs),
+    /// Keep what `list` reads of a host in a file, without serial numbers.
+    #[command(after_help = "Example:\n  varia capture host.tar")]
+    Capture(CaptureArgs),
+}
+
+/// Which host.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct HostArgs {
+    /// Another host than this machine: a file of `varia capture`, or a folder with a sysfs.
+    #[arg(long, value_name = "DIR|FILE")]
+    pub(crate) sysfs: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+    /// Show every PCI function.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Look at the devices' registers; refused while one of them is open.
+    #[arg(long)]
+    pub(crate) probe: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print all that is known of the host, as other commands read it (JSON).
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) facts: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CaptureArgs {
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+    /// The file to write, a tar archive.
+    pub(crate) file: PathBuf,
+    /// Read the configuration spaces of devices that variant drivers serve, too.
+    #[arg(long)]
+    pub(crate) config: bool,
 }
 
 /// Which device.

@@ -7,12 +7,14 @@
 //! | `serve` | `varia serve` |
 //! | `inspect`, `drawing` | `varia inspect` |
 //! | `run`, `qemu` | `varia run` |
+//! | `list` | `varia list`, `varia capture` |
 //! | `output` | what goes to the terminal |
 
 mod args;
 mod device;
 mod drawing;
 mod inspect;
+mod list;
 mod output;
 mod qemu;
 mod run;
@@ -44,6 +46,8 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::serve(&args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::inspect(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => run::run(&args),
+        Command::List(args) => list::list(&args).map(|()| ExitCode::SUCCESS),
+        Command::Capture(args) => list::capture(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         output::complain(&error.to_string());

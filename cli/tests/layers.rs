@@ -46,6 +46,17 @@ const LAYERS: &[Layer] = &[
     layer("varia-facts", &[]),
     // the names of NVIDIA's properties, and what a PCI function is called
     layer("varia-firmware", &["varia-spec", "varia-facts"]),
+    // whom a variant serves and how it lays a device out; a captured host needs no system call
+    layer(
+        "varia-linux",
+        &[
+            "varia-spec",
+            "varia-variant",
+            "varia-variants",
+            "varia-sys",
+            "varia-facts",
+        ],
+    ),
     // pure
     layer("varia-plan", &["varia-facts", "varia-firmware"]),
     layer(
@@ -59,6 +70,7 @@ const LAYERS: &[Layer] = &[
             "varia-vfio-user",
             "varia-serve",
             "varia-facts",
+            "varia-linux",
             "varia-plan",
         ],
     ),

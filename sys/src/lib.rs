@@ -12,6 +12,8 @@
 
 pub mod errno;
 pub mod event;
+pub mod kvm;
+pub mod limits;
 pub mod mapping;
 pub mod memory;
 pub mod signal;

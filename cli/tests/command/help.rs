@@ -1,10 +1,11 @@
 //! Help, and that its examples run.
 
 use rustix::process::Signal;
+use varia_silicon::machine;
 
 use crate::process::{Folder, Serving, ended, varia};
 
-const COMMANDS: [&str; 3] = ["serve", "inspect", "run"];
+const COMMANDS: [&str; 5] = ["serve", "inspect", "run", "list", "capture"];
 
 /// The examples in a command's help, as words.
 fn examples(command: &str) -> Vec<Vec<String>> {
@@ -29,6 +30,13 @@ fn every_command_has_an_example_that_runs() {
             let own = |word: &String| word.replace("/tmp", folder.root().to_str().unwrap());
             let mut command = varia(words[1..].iter().map(own));
             command.current_dir(folder.root());
+            if name == "list" {
+                // the host that the example lists
+                machine::GH200.write(&folder.root().join("host")).unwrap();
+                let mut capture = varia(["capture", "--sysfs", "host", "host.tar"]);
+                capture.current_dir(folder.root());
+                ended(capture).success();
+            }
             if name == "serve" {
                 let socket = words.iter().skip_while(|word| *word != "--socket").nth(1);
                 let socket = own(socket.expect("a socket")).into();

@@ -4,6 +4,7 @@ mod backing;
 mod clients;
 mod faults;
 mod help;
+mod hosts;
 mod inspect;
 mod process;
 mod reconnect;

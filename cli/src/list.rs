@@ -1,0 +1,276 @@
+//! `varia list` and `varia capture`: the devices of a host that variant drivers serve.
+
+use serde::Serialize;
+use varia_facts::{BarKind, Bdf, CoherentSource, GroupId, Host, NodeId, PciFunction};
+use varia_linux::capture::{self, Options};
+use varia_linux::inventory::{Extent, Inventory};
+use varia_linux::matching::same_name;
+use varia_linux::{Tree, probe};
+
+use crate::{
+    Failure,
+    args::{CaptureArgs, HostArgs, ListArgs},
+    output::print,
+    size::Size,
+};
+
+/// The version of the JSON's schema. A field may be added within a version.
+const SCHEMA: &str = "varia-list/1";
+
+/// What is printed; the JSON's schema.
+#[derive(Debug, Serialize)]
+struct Listing<'a> {
+    schema: &'static str,
+    product: Option<&'a str>,
+    kernel: Option<&'a str>,
+    devices: Vec<Device<'a>>,
+    /// What could not be found out, and why.
+    notes: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct Device<'a> {
+    #[serde(flatten)]
+    function: &'a PciFunction,
+    best_driver: Best,
+    /// The other members of its IOMMU group.
+    group_members: Vec<Member<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Best {
+    module: String,
+    why: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Member<'a> {
+    bdf: Bdf,
+    driver: Option<&'a str>,
+    name: Option<&'a str>,
+}
+
+/// The host that was asked for.
+pub(crate) fn host(args: &HostArgs) -> Result<Tree, Failure> {
+    Ok(match &args.sysfs {
+        Some(path) => Tree::open(path)?,
+        None => Tree::live(),
+    })
+}
+
+/// Prints what was asked for.
+pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
+    let tree = host(&args.host)?;
+    let extent = if args.all || args.facts {
+        Extent::All
+    } else {
+        Extent::Served
+    };
+    let mut inventory = Inventory::of(&tree, extent)?;
+    if args.probe {
+        probe::probe(&tree, &mut inventory)?;
+    }
+    if args.facts {
+        return print(&(serde_json::to_string_pretty(&inventory.facts)? + "\n"));
+    }
+    let listing = Listing::new(&inventory, args.all);
+    if args.json {
+        return print(&(serde_json::to_string_pretty(&listing)? + "\n"));
+    }
+    print(&listing.text(&inventory.facts.host))
+}
+
+/// Makes a captured host.
+pub(crate) fn capture(args: &CaptureArgs) -> Result<(), Failure> {
+    let options = Options {
+        config: args.config,
+    };
+    let captured = capture::capture(&host(&args.host)?, &args.file, options)?;
+    print(&format!(
+        "captured {} PCI functions, of which variant drivers serve {}, into {} ({} bytes)\n\
+         no serial number is in it; `tar -tvf` shows what is\n",
+        captured.functions,
+        captured.served,
+        args.file.display(),
+        captured.bytes
+    ))
+}
+
+impl<'a> Listing<'a> {
+    fn new(inventory: &'a Inventory, all: bool) -> Self {
+        let facts = &inventory.facts;
+        let served = inventory.served();
+        let shown = facts.functions.iter();
+        let shown = shown.filter(|function| all || served.contains(&function.bdf));
+        Self {
+            schema: SCHEMA,
+            product: facts.host.product.as_deref(),
+            kernel: facts.kernel.release.as_deref(),
+            devices: shown
+                .map(|function| Device::new(inventory, function))
+                .collect(),
+            notes: &inventory.notes,
+        }
+    }
+
+    fn text(&self, host: &Host) -> String {
+        let mut out = String::new();
+        for device in &self.devices {
+            if !out.is_empty() {
+                out.push('\n');
+            }
+            out += &device.text(host);
+        }
+        if self.devices.is_empty() {
+            out += "no PCI device here is served by a variant driver (`--all` shows every one)\n";
+        }
+        for note in self.notes {
+            out += &format!("\nnote: {note}\n");
+        }
+        out
+    }
+}
+
+impl<'a> Device<'a> {
+    fn new(inventory: &'a Inventory, function: &'a PciFunction) -> Self {
+        let best = inventory.best(function);
+        let facts = &inventory.facts;
+        let groups = &facts.host.iommu.groups;
+        let group = groups
+            .iter()
+            .find(|group| Some(group.id) == function.iommu_group);
+        let members = group.map(|group| group.members.as_slice());
+        let members = members.unwrap_or_default().iter();
+        let others = members.filter(|bdf| **bdf != function.bdf).map(|bdf| {
+            let member = facts.function(*bdf);
+            Member {
+                bdf: *bdf,
+                driver: member.and_then(|member| member.driver.as_deref()),
+                name: member.and_then(|member| member.name.as_deref()),
+            }
+        });
+        Self {
+            function,
+            best_driver: Best {
+                module: best.module,
+                why: best.why.to_string(),
+            },
+            group_members: others.collect(),
+        }
+    }
+
+    fn text(&self, host: &Host) -> String {
+        let function = self.function;
+        let mut out = format!(
+            "{} {} [{:04x}:{:04x}]\n",
+            function.bdf,
+            function.name.as_deref().unwrap_or("(no name)"),
+            function.vendor,
+            function.device
+        );
+        let mut line = |key: &str, value: String| out += &format!("  {key:<16} {value}\n");
+        let driver = function.driver.as_deref();
+        line("driver", driver.unwrap_or("none").to_owned());
+        let bound = driver.is_some_and(|driver| same_name(driver, &self.best_driver.module));
+        line(
+            "best driver",
+            format!(
+                "{}{}: {}",
+                self.best_driver.module,
+                if bound { " (bound)" } else { "" },
+                self.best_driver.why
+            ),
+        );
+        line("IOMMU group", self.group(function.iommu_group));
+        line(
+            "NUMA node",
+            node(host, function.numa_node, function.cpu_node),
+        );
+        line("coherent memory", memory(function));
+        for bar in &function.bars {
+            let kind = match bar.kind {
+                BarKind::Io => "ports",
+                BarKind::Memory32 => "32-bit memory",
+                BarKind::Memory64 => "64-bit memory",
+            };
+            let prefetchable = if bar.prefetchable {
+                ", prefetchable"
+            } else {
+                ""
+            };
+            let place = match bar.address {
+                Some(address) => format!("at {:#x}", address.0),
+                None => "without an address".to_owned(),
+            };
+            line(
+                &format!("BAR{}", bar.index),
+                format!("{} {place}, {kind}{prefetchable}", Size(bar.size.0)),
+            );
+        }
+        for bar in &function.virtual_bars {
+            let memory = match &bar.memory {
+                Some(memory) => format!(": {memory}, {}", Size(bar.length.0)),
+                None => String::new(),
+            };
+            line(
+                &format!("in a VM, BAR{}", bar.index),
+                format!("{}{memory}", Size(bar.size.0)),
+            );
+        }
+        if let Some(note) = &function.layout_note {
+            line("layout", note.clone());
+        }
+        if let Some(ready) = function.ready {
+            let text = if ready { "ready" } else { "not ready" };
+            line("memory is", text.to_owned());
+        }
+        out
+    }
+
+    fn group(&self, group: Option<GroupId>) -> String {
+        let Some(group) = group else {
+            return "none: no IOMMU translates for it, so it can't be given to a VM".to_owned();
+        };
+        if self.group_members.is_empty() {
+            return format!("{group}, alone");
+        }
+        let members = self.group_members.iter().map(|member| {
+            let driver = member.driver.unwrap_or("no driver");
+            format!("{} ({driver})", member.bdf)
+        });
+        let members: Vec<_> = members.collect();
+        format!("{group}, with {}", members.join(", "))
+    }
+}
+
+fn node(host: &Host, own: Option<NodeId>, nearest: Option<NodeId>) -> String {
+    let cpus = |id: NodeId| host.node(id).map(|node| node.cpus.to_string());
+    let Some(own) = own else {
+        return "firmware names none".to_owned();
+    };
+    match nearest {
+        Some(nearest) if nearest == own => {
+            format!("{own}, CPUs {}", cpus(own).unwrap_or_default())
+        }
+        Some(nearest) => format!(
+            "{own}, without CPUs; the nearest with some is {nearest}, CPUs {}",
+            cpus(nearest).unwrap_or_default()
+        ),
+        None => format!("{own}"),
+    }
+}
+
+fn memory(function: &PciFunction) -> String {
+    let Some(memory) = &function.coherent_memory else {
+        return "not known".to_owned();
+    };
+    let mut text = format!("{} at {:#x}", Size(memory.size.0), memory.base.0);
+    if let (Some(start), Some(count)) = (memory.pxm_start, memory.pxm_count) {
+        text += &format!(", {count} proximity domains from {start}");
+    }
+    text += &match &memory.source {
+        CoherentSource::AcpiDsd(table) => format!(" (_DSD in {table})"),
+        CoherentSource::DeviceTree => " (device tree)".to_owned(),
+    };
+    text
+}

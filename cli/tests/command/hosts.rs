@@ -1,0 +1,96 @@
+//! `varia list` and `varia capture` on the models' machines.
+
+use std::fs;
+
+use serde_json::Value;
+use varia_silicon::machine::{self, Machine};
+
+use crate::process::{Folder, ended, varia};
+
+/// A folder with a machine in it.
+fn host(machine: &Machine) -> Folder {
+    let folder = Folder::new();
+    machine.write(&folder.root().join("host")).unwrap();
+    folder
+}
+
+fn list(folder: &Folder, args: &[&str]) -> String {
+    let mut command = varia(["list", "--sysfs", "host"]);
+    command.args(args).current_dir(folder.root());
+    ended(command).success().stdout
+}
+
+#[test]
+fn a_gb200_is_shown_with_what_an_operator_needs() {
+    let text = list(&host(&machine::GB200_NVL4), &[]);
+    for part in [
+        "0009:01:00.0 NVIDIA Corporation GB100 [HGX GB200] [10de:2941]",
+        "driver           nvidia",
+        "best driver      nvgrace_gpu_vfio_pci: vfio_pci:v000010DEd00002941sv*sd*bc*sc*i* matches",
+        "IOMMU group      1, alone",
+        "NUMA node        2, without CPUs; the nearest with some is 0, CPUs 0-71",
+        "coherent memory  184 GiB at 0x420000000000, 8 proximity domains from 2 (_DSD in SSDT1)",
+        "in a VM, BAR4    256 GiB: usemem, 184 GiB",
+        "0039:01:00.0",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    assert!(
+        !text.contains("NVMe"),
+        "drives are no business of ours:\n{text}"
+    );
+}
+
+#[test]
+fn json_has_a_schema_and_the_same_facts() {
+    let listing = list(&host(&machine::GH200), &["--json"]);
+    let listing: Value = serde_json::from_str(&listing).unwrap();
+    assert_eq!(listing["schema"], "varia-list/1");
+    let gpu = &listing["devices"][0];
+    assert_eq!(gpu["bdf"], "0009:01:00.0");
+    assert_eq!(gpu["best_driver"]["module"], "nvgrace_gpu_vfio_pci");
+    assert_eq!(gpu["coherent_memory"]["source"]["acpi-dsd"], "SSDT1");
+    let facts = list(&host(&machine::GH200), &["--facts"]);
+    let facts: varia_facts::Facts = serde_json::from_str(&facts).unwrap();
+    assert_eq!(facts.functions.len(), 4, "all of them");
+}
+
+#[test]
+fn a_capture_lists_as_its_host_does() {
+    let folder = host(&machine::GH200_X4);
+    let mut command = varia(["capture", "--config", "--sysfs", "host", "host.tar"]);
+    command.current_dir(folder.root());
+    let told = ended(command).success().stdout;
+    assert!(
+        told.contains("10 PCI functions") && told.contains("serve 4"),
+        "{told}"
+    );
+    let mut command = varia(["list", "--json", "--sysfs", "host.tar"]);
+    command.current_dir(folder.root());
+    let listed = ended(command).success().stdout;
+    assert!(listed == list(&folder, &["--json"]), "{listed}");
+}
+
+#[test]
+fn a_host_without_such_a_device_says_so() {
+    let text = list(&host(&machine::NONE), &[]);
+    assert!(text.starts_with("no PCI device here is served"), "{text}");
+}
+
+#[test]
+fn a_capture_has_no_registers_to_probe() {
+    let folder = host(&machine::GH200);
+    let mut command = varia(["list", "--probe", "--sysfs", "host"]);
+    command.current_dir(folder.root());
+    ended(command).refused(&["captured host has no registers"]);
+}
+
+#[test]
+fn a_capture_that_can_not_be_written_leaves_nothing() {
+    let folder = host(&machine::GH200);
+    let mut command = varia(["capture", "--sysfs", "host", "absent/host.tar"]);
+    command.current_dir(folder.root());
+    ended(command).refused(&["absent/host.tar"]);
+    let left: Vec<_> = fs::read_dir(folder.root()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}

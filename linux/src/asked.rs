@@ -1,0 +1,69 @@
+//! What only the running system answers, not its files: page size, limits, KVM, device nodes.
+//!
+//! Of a captured host the capture has it, as [`PATH`].
+
+use serde::{Deserialize, Serialize};
+use varia_facts::{Arch, Bytes, Kvm, Limit};
+
+use crate::inventory::arch_here;
+use crate::tree::Tree;
+
+/// Where a capture keeps the answers.
+pub(crate) const PATH: &str = "varia/asked.json";
+
+/// The answers; none is known of a sysfs alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Asked {
+    pub(crate) arch: Option<Arch>,
+    pub(crate) page_size: Option<Bytes>,
+    pub(crate) memlock: Option<Limit>,
+    pub(crate) vfio_container: Option<bool>,
+    pub(crate) iommufd: Option<bool>,
+    #[serde(default)]
+    pub(crate) kvm: Kvm,
+}
+
+impl Asked {
+    pub(crate) fn of(tree: &Tree) -> Self {
+        if !tree.is_live() {
+            let bytes = tree.read(PATH).unwrap_or_default();
+            return serde_json::from_slice(&bytes).unwrap_or_default();
+        }
+        Self {
+            arch: arch_here(),
+            page_size: Some(Bytes(varia_sys::mapping::page_size() as u64)),
+            memlock: Some(match varia_sys::limits::memlock() {
+                Some(bytes) => Limit::Bytes(Bytes(bytes)),
+                None => Limit::Unlimited,
+            }),
+            vfio_container: Some(tree.exists("dev/vfio/vfio")),
+            iommufd: Some(tree.exists("dev/iommu")),
+            kvm: kvm(tree),
+        }
+    }
+}
+
+fn kvm(tree: &Tree) -> Kvm {
+    if !tree.exists("dev/kvm") {
+        return Kvm {
+            present: Some(false),
+            ..Kvm::default()
+        };
+    }
+    let kvm = Kvm {
+        present: Some(true),
+        ..Kvm::default()
+    };
+    match varia_sys::kvm::capabilities() {
+        Ok(capabilities) => Kvm {
+            cacheable_pfnmap: capabilities.cacheable_pfnmap,
+            ipa_bits: capabilities.ipa_bits,
+            max_vcpus: Some(capabilities.max_vcpus),
+            ..kvm
+        },
+        Err(errno) => Kvm {
+            error: Some(errno.name().to_owned()),
+            ..kvm
+        },
+    }
+}

@@ -1,0 +1,335 @@
+//! Making a captured host: what an inventory reads, in one archive, without serial numbers.
+//!
+//! Taken are the files named here and no others: no VPD, no DMI but vendor and product, no
+//! words of the kernel's command line but those that matter, of ACPI only tables with a GPU's
+//! properties. A configuration space, if it is taken, has its Device Serial Number and its VPD
+//! data blanked.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use varia_facts::Bdf;
+use varia_spec::nvidia::property;
+use varia_spec::pci::{cap, ext_cap, header};
+
+use crate::archive::Writer;
+use crate::asked::{self, Asked};
+use crate::error::Error;
+use crate::inventory::{self, CONFIG, Extent, Inventory, MODULES};
+use crate::matching::module_name;
+use crate::pci_ids::{self, PciIds};
+use crate::tree::Tree;
+
+/// A function's files.
+const FUNCTION_FILES: [&str; 12] = [
+    "class",
+    "device",
+    "driver_override",
+    "firmware_node/path",
+    "modalias",
+    "numa_node",
+    "power_state",
+    "resource",
+    "revision",
+    "subsystem_device",
+    "subsystem_vendor",
+    "vendor",
+];
+const FUNCTION_LINKS: [&str; 2] = ["driver", "iommu_group"];
+/// Files of the whole host.
+const FILES: [&str; 6] = [
+    "proc/meminfo",
+    "proc/sys/kernel/osrelease",
+    "sys/class/dmi/id/product_name",
+    "sys/class/dmi/id/sys_vendor",
+    "sys/devices/system/cpu/online",
+    "sys/devices/system/node/has_generic_initiator",
+];
+const NODE_FILES: [&str; 3] = ["cpulist", "distance", "meminfo"];
+const DEVICES: &str = "sys/bus/pci/devices";
+const DRIVERS: &str = "sys/bus/pci/drivers";
+const GROUPS: &str = "sys/kernel/iommu_groups";
+const NODES: &str = "sys/devices/system/node";
+const TABLES: &str = "sys/firmware/acpi/tables";
+const IOMMUS: &str = "sys/class/iommu";
+/// Bytes of a header of an ACPI table.
+const TABLE_HEADER: usize = 36;
+
+/// What a capture takes beside what the kernel knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Options {
+    /// Configuration spaces of the devices that variant drivers serve, which reads their
+    /// registers.
+    pub config: bool,
+}
+
+/// What was captured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Captured {
+    /// PCI functions.
+    pub functions: usize,
+    /// Those that a variant driver serves.
+    pub served: usize,
+    /// Bytes of the archive.
+    pub bytes: u64,
+}
+
+/// Captures a host into a file, which is there in full or not at all.
+///
+/// # Errors
+/// [`Error::Io`], and those of the inventory.
+pub fn capture(tree: &Tree, to: &Path, options: Options) -> Result<Captured, Error> {
+    let inventory = Inventory::of(tree, Extent::All)?;
+    let partial = partial(to);
+    let result = write(tree, &inventory, &partial, to, options);
+    if result.is_err() {
+        // it may never have been made
+        let _ = fs::remove_file(&partial);
+    }
+    result
+}
+
+/// A name beside the file's, for what is not complete yet.
+fn partial(to: &Path) -> PathBuf {
+    let mut name = to.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.partial", std::process::id()));
+    to.with_file_name(name)
+}
+
+fn write(
+    tree: &Tree,
+    inventory: &Inventory,
+    partial: &Path,
+    to: &Path,
+    options: Options,
+) -> Result<Captured, Error> {
+    let error = |source: io::Error| Error::Io {
+        what: "write",
+        path: to.to_owned(),
+        source,
+    };
+    let file = File::create_new(partial).map_err(error)?;
+    let mut capture = Capture {
+        tree,
+        out: Writer::new(BufWriter::new(file)),
+    };
+    let served = inventory.served();
+    capture.all(inventory, &served, options).map_err(error)?;
+    let mut file = capture.out.finish().map_err(error)?;
+    file.flush().map_err(error)?;
+    let bytes = file.get_ref().metadata().map_err(error)?.len();
+    fs::rename(partial, to).map_err(error)?;
+    Ok(Captured {
+        functions: inventory.facts.functions.len(),
+        served: served.len(),
+        bytes,
+    })
+}
+
+struct Capture<'a, W: io::Write> {
+    tree: &'a Tree,
+    out: Writer<W>,
+}
+
+impl<W: io::Write> Capture<'_, W> {
+    fn all(&mut self, inventory: &Inventory, served: &[Bdf], options: Options) -> io::Result<()> {
+        for path in FILES {
+            self.file(path)?;
+        }
+        self.kernel(inventory.facts.kernel.release.as_deref())?;
+        self.nodes()?;
+        for folder in [IOMMUS, DRIVERS] {
+            for name in self.tree.list(folder).unwrap_or_default() {
+                self.out.folder(&format!("{folder}/{name}"))?;
+            }
+        }
+        self.tables()?;
+        // of a host without one
+        self.out.folder(DEVICES)?;
+        for function in &inventory.facts.functions {
+            let config = options.config && served.contains(&function.bdf);
+            self.function(function.bdf, config)?;
+        }
+        for group in &inventory.facts.host.iommu.groups {
+            let folder = format!("{GROUPS}/{}", group.id);
+            self.file(&format!("{folder}/type"))?;
+            for bdf in &group.members {
+                self.link(&format!("{folder}/devices/{bdf}"))?;
+            }
+        }
+        let asked = serde_json::to_vec(&Asked::of(self.tree)).map_err(io::Error::other)?;
+        self.out.file(asked::PATH, &asked)?;
+        let ids = inventory.facts.functions.iter();
+        let ids = ids.map(|function| (function.vendor, function.device));
+        let ids = PciIds::of(self.tree, &ids.collect());
+        if ids.found() {
+            let place = pci_ids::PLACES[0];
+            self.out.file(place, ids.excerpt().as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// A file as it is; what can't be read is left out.
+    fn file(&mut self, path: &str) -> io::Result<()> {
+        match self.tree.read(path) {
+            Ok(bytes) => self.out.file(path, &bytes),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn link(&mut self, path: &str) -> io::Result<()> {
+        match self.tree.link(path) {
+            Ok(target) => self.out.link(path, &target),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The lines of a file that matter.
+    fn lines(&mut self, path: &str, matters: impl Fn(&str) -> bool) -> io::Result<()> {
+        let Ok(bytes) = self.tree.read(path) else {
+            return Ok(());
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: String = text
+            .lines()
+            .filter(|line| matters(line))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        self.out.file(path, lines.as_bytes())
+    }
+
+    fn kernel(&mut self, release: Option<&str>) -> io::Result<()> {
+        if let Some(words) = self.tree.text("proc/cmdline") {
+            let words = inventory::cmdline(&words).join(" ");
+            self.out.file("proc/cmdline", words.as_bytes())?;
+        }
+        for module in MODULES {
+            let folder = format!("sys/module/{module}");
+            if self.tree.exists(&folder) {
+                self.out.folder(&folder)?;
+                self.file(&format!("{folder}/version"))?;
+                self.file(&format!("{folder}/taint"))?;
+            }
+        }
+        let Some(release) = release else {
+            return Ok(());
+        };
+        for place in inventory::config_places(release) {
+            self.lines(&place, |line| {
+                let option = line.strip_prefix("CONFIG_");
+                let name = option.and_then(|option| option.split('=').next());
+                name.is_some_and(|name| CONFIG.contains(&name))
+            })?;
+        }
+        let folder = format!("lib/modules/{release}");
+        self.lines(&format!("{folder}/modules.alias"), |line| {
+            line.starts_with("alias vfio_pci:")
+        })?;
+        let about_vfio = |line: &str| {
+            let name = module_name(line.split(':').next().unwrap_or(line));
+            MODULES.iter().any(|module| name.contains(module))
+        };
+        self.lines(&format!("{folder}/modules.dep"), about_vfio)?;
+        self.lines(&format!("{folder}/modules.builtin"), about_vfio)
+    }
+
+    fn nodes(&mut self) -> io::Result<()> {
+        for node in self.tree.list(NODES).unwrap_or_default() {
+            if !node.starts_with("node") {
+                continue;
+            }
+            let folder = format!("{NODES}/{node}");
+            for file in NODE_FILES {
+                self.file(&format!("{folder}/{file}"))?;
+            }
+            let pools = format!("{folder}/hugepages");
+            for pool in self.tree.list(&pools).unwrap_or_default() {
+                for file in ["nr_hugepages", "free_hugepages"] {
+                    self.file(&format!("{pools}/{pool}/{file}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The DSDT's header, and the tables that have a GPU's properties.
+    fn tables(&mut self) -> io::Result<()> {
+        for name in self.tree.list(TABLES).unwrap_or_default() {
+            let path = format!("{TABLES}/{name}");
+            let definition = name == "DSDT" || name.starts_with("SSDT");
+            let Ok(table) = self.tree.read(&path) else {
+                continue;
+            };
+            let wanted = property::MEM_BASE_PA.as_bytes();
+            let has = table.windows(wanted.len()).any(|bytes| bytes == wanted);
+            if definition && has {
+                self.out.file(&path, &table)?;
+            } else if name == "DSDT" {
+                let header = table.get(..TABLE_HEADER).unwrap_or_default();
+                self.out.file(&path, header)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn function(&mut self, bdf: Bdf, config: bool) -> io::Result<()> {
+        let Ok(place) = self.tree.link(&format!("{DEVICES}/{bdf}")) else {
+            return Ok(());
+        };
+        self.out.link(&format!("{DEVICES}/{bdf}"), &place)?;
+        // sysfs writes the link relative to its own folder
+        let Some((_, place)) = place.split_once("devices/") else {
+            return Ok(());
+        };
+        let folder = format!("sys/devices/{place}");
+        for file in FUNCTION_FILES {
+            self.file(&format!("{folder}/{file}"))?;
+        }
+        for link in FUNCTION_LINKS {
+            self.link(&format!("{folder}/{link}"))?;
+        }
+        if config && let Ok(config) = self.tree.read(&format!("{folder}/config")) {
+            let mut config = config.into_owned();
+            blank_serials(&mut config);
+            self.out.file(&format!("{folder}/config"), &config)?;
+        }
+        Ok(())
+    }
+}
+
+/// Blanks the Device Serial Number and the VPD data in a configuration space.
+pub(crate) fn blank_serials(config: &mut [u8]) {
+    let byte = |config: &[u8], at: usize| config.get(at).copied().unwrap_or_default();
+    let mut at = usize::from(byte(config, header::CAPABILITY_LIST.into()) & 0xfc);
+    // a list is at most as long as there is room for capabilities
+    for _ in 0..64 {
+        if at == 0 {
+            break;
+        }
+        if byte(config, at) == cap::id::VPD {
+            zero(config, at + 4, 4);
+        }
+        at = usize::from(byte(config, at + 1) & 0xfc);
+    }
+    let mut at = usize::from(ext_cap::START);
+    for _ in 0..config.len() / 4 {
+        let Some(header) = config.get(at..).and_then(|bytes| bytes.first_chunk()) else {
+            break;
+        };
+        let header = u32::from_le_bytes(*header);
+        if ext_cap::header_id(header) == ext_cap::id::DSN {
+            zero(config, at + 4, 8);
+        }
+        at = usize::from(ext_cap::header_next(header));
+        if at < usize::from(ext_cap::START) {
+            break;
+        }
+    }
+}
+
+fn zero(config: &mut [u8], at: usize, len: usize) {
+    if let Some(bytes) = config.get_mut(at..).and_then(|rest| rest.get_mut(..len)) {
+        bytes.fill(0);
+    }
+}

@@ -1,0 +1,81 @@
+//! A host's files, made into facts.
+//!
+//! What is missing or can't be read is absent from the facts. What an operator should know of
+//! that is in the notes.
+
+mod host;
+mod kernel;
+mod pci;
+
+use varia_facts::{Bdf, Facts, PciFunction, Vmm};
+
+use crate::error::Error;
+use crate::matching::{Aliases, Choice, Modalias, Why};
+use crate::tree::Tree;
+
+pub(crate) use host::arch_here;
+pub(crate) use kernel::{CONFIG, MODULES, cmdline, config_places};
+pub use pci::functions_folder;
+
+/// Which PCI functions are looked at in full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extent {
+    /// Those that a variant driver serves; of the others what their IOMMU groups need.
+    Served,
+    /// All.
+    All,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Inventory {
+    /// The facts. Functions are those that a variant driver serves, the other members of
+    /// their IOMMU groups and the bridges above them; or all.
+    pub facts: Facts,
+    /// The aliases of the kernel's modules.
+    pub aliases: Aliases,
+    /// What could not be found out and why.
+    pub notes: Vec<String>,
+}
+
+impl Inventory {
+    /// Looks at a host. No device is touched.
+    ///
+    /// # Errors
+    /// [`Error::NoPci`] if the host has no PCI bus.
+    pub fn of(tree: &Tree, extent: Extent) -> Result<Self, Error> {
+        let mut notes = Vec::new();
+        let kernel = kernel::kernel(tree);
+        let aliases = Aliases::of(tree, kernel.release.as_deref().unwrap_or_default());
+        let host = host::host(tree);
+        let mut facts = Facts::new(host, kernel, Vmm::default());
+        pci::functions(tree, extent, &aliases, &mut facts, &mut notes)?;
+        if aliases.malformed() > 0 {
+            notes.push(format!(
+                "{} lines of modules.alias are malformed: run depmod",
+                aliases.malformed()
+            ));
+        }
+        Ok(Self {
+            facts,
+            aliases,
+            notes,
+        })
+    }
+
+    /// The functions that a variant driver serves, one of ours or one that is installed.
+    #[must_use]
+    pub fn served(&self) -> Vec<Bdf> {
+        let served = |function: &&PciFunction| {
+            function.variant.is_some() || matches!(self.best(function).why, Why::Alias { .. })
+        };
+        let functions = self.facts.functions.iter().filter(served);
+        functions.map(|function| function.bdf).collect()
+    }
+
+    /// The best driver for a function.
+    #[must_use]
+    pub fn best(&self, function: &PciFunction) -> Choice {
+        self.aliases.best(&Modalias::of(function))
+    }
+}

@@ -1,0 +1,291 @@
+//! PCI functions: `sys/bus/pci/devices`.
+//!
+//! The kernel answers all that is read here from what it knows; `config`, which would reach
+//! the device, is read of captured hosts only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use varia_facts::{
+    Bar, BarKind, Bdf, Bytes, CoherentMemory, CoherentSource, Facts, GroupId, HostPhys, NodeId,
+    PciFunction,
+};
+use varia_spec::nvidia::property;
+use varia_variants::table;
+
+use crate::aml;
+use crate::error::Error;
+use crate::layout;
+use crate::matching::{Aliases, Modalias, Why};
+use crate::pci_ids::PciIds;
+use crate::tree::Tree;
+
+const DEVICES: &str = "sys/bus/pci/devices";
+/// The properties that say where a device's coherent memory is.
+const MEMORY: [&str; 4] = [
+    property::MEM_BASE_PA,
+    property::MEM_SIZE,
+    property::MEM_PXM_START,
+    property::MEM_PXM_COUNT,
+];
+const TABLES: &str = "sys/firmware/acpi/tables";
+
+/// Where a function's attributes are.
+#[must_use]
+pub fn functions_folder(bdf: Bdf) -> String {
+    format!("{DEVICES}/{bdf}")
+}
+
+/// Adds the functions and their groups.
+pub(super) fn functions(
+    tree: &Tree,
+    extent: super::Extent,
+    aliases: &Aliases,
+    facts: &mut Facts,
+    notes: &mut Vec<String>,
+) -> Result<(), Error> {
+    let names = tree
+        .list(DEVICES)
+        .map_err(|_| Error::NoPci(DEVICES.to_owned()))?;
+    let mut all = BTreeMap::new();
+    let mut unread = 0_usize;
+    for name in names {
+        let modalias = tree.text(&format!("{DEVICES}/{name}/modalias"));
+        match (name.parse::<Bdf>(), modalias.map(|text| text.parse())) {
+            (Ok(bdf), Some(Ok(modalias))) => {
+                all.insert(bdf, modalias);
+            }
+            _ => unread += 1,
+        }
+    }
+    if unread > 0 {
+        notes.push(format!(
+            "{unread} PCI functions have no modalias that can be read and are left out: they may \
+             have gone while this command looked"
+        ));
+    }
+
+    let served: BTreeSet<Bdf> = all
+        .iter()
+        .filter(|(_, modalias)| is_served(modalias, aliases))
+        .map(|(bdf, _)| *bdf)
+        .collect();
+    let mut wanted: BTreeSet<Bdf> = match extent {
+        super::Extent::All => all.keys().copied().collect(),
+        super::Extent::Served => served.clone(),
+    };
+    let groups: BTreeSet<GroupId> = wanted.iter().filter_map(|bdf| group(tree, *bdf)).collect();
+    for id in groups {
+        let group = super::host::group(tree, id);
+        wanted.extend(group.members.iter().filter(|bdf| all.contains_key(bdf)));
+        facts.host.iommu.groups.push(group);
+    }
+    // the bridges above them, up to the root
+    for bdf in wanted.clone() {
+        let mut above = upstream(tree, bdf);
+        while let Some(bridge) = above.filter(|bridge| all.contains_key(bridge)) {
+            if !wanted.insert(bridge) {
+                break;
+            }
+            above = upstream(tree, bridge);
+        }
+    }
+
+    let ids = wanted.iter().filter_map(|bdf| all.get(bdf));
+    let ids = PciIds::of(tree, &ids.map(Modalias::id).collect());
+    if !ids.found() && !wanted.is_empty() {
+        notes.push(
+            "there is no pci.ids, so devices have no names: install the package pci.ids or hwdata"
+                .to_owned(),
+        );
+    }
+    let properties = Firmware::of(tree, &served, notes);
+    for bdf in wanted {
+        let Some(modalias) = all.get(&bdf) else {
+            continue;
+        };
+        let mut function = function(tree, bdf, modalias);
+        function.name = ids.name(function.vendor, function.device);
+        function.cpu_node = function
+            .numa_node
+            .and_then(|node| facts.host.nearest_with_cpus(node));
+        if served.contains(&bdf) {
+            memory(tree, &mut function, &properties, facts.kernel.page_size);
+        }
+        facts.functions.push(function);
+    }
+    Ok(())
+}
+
+/// A variant driver serves it: one of ours, or one that is installed.
+fn is_served(modalias: &Modalias, aliases: &Aliases) -> bool {
+    let (vendor, device) = modalias.id();
+    table::find(vendor, device).is_some() || matches!(aliases.best(modalias).why, Why::Alias { .. })
+}
+
+fn group(tree: &Tree, bdf: Bdf) -> Option<GroupId> {
+    let name = tree.link_name(&format!("{}/iommu_group", functions_folder(bdf)))?;
+    name.parse().ok().map(GroupId)
+}
+
+/// The bridge above a function: the folder that its own is in.
+fn upstream(tree: &Tree, bdf: Bdf) -> Option<Bdf> {
+    let target = tree.link(&functions_folder(bdf)).ok()?;
+    target.rsplit('/').nth(1)?.parse().ok()
+}
+
+fn function(tree: &Tree, bdf: Bdf, modalias: &Modalias) -> PciFunction {
+    let folder = functions_folder(bdf);
+    let text = |name: &str| tree.text(&format!("{folder}/{name}"));
+    let (vendor, device) = modalias.id();
+    let (subsystem_vendor, subsystem_device) = modalias.subsystem();
+    PciFunction {
+        bdf,
+        vendor,
+        device,
+        subsystem_vendor,
+        subsystem_device,
+        class: modalias.class(),
+        revision: text("revision").and_then(|text| {
+            let digits = text.strip_prefix("0x")?;
+            u8::from_str_radix(digits, 16).ok()
+        }),
+        name: None,
+        driver: tree.link_name(&format!("{folder}/driver")),
+        driver_override: text("driver_override")
+            .filter(|name| name != "(null)" && !name.is_empty()),
+        variant: None,
+        iommu_group: group(tree, bdf),
+        // -1 where firmware says nothing
+        numa_node: text("numa_node").and_then(|node| node.parse().ok().map(NodeId)),
+        cpu_node: None,
+        upstream: upstream(tree, bdf),
+        acpi_path: text("firmware_node/path"),
+        bars: bars(&text("resource").unwrap_or_default()),
+        coherent_memory: None,
+        virtual_bars: Vec::new(),
+        layout_note: None,
+        ready: None,
+        open: None,
+    }
+}
+
+/// The BARs in the first six lines of `resource`: first and last address, flags
+/// (`include/linux/ioport.h`).
+fn bars(resource: &str) -> Vec<Bar> {
+    const IO: u64 = 0x100;
+    const PREFETCH: u64 = 0x2000;
+    const MEMORY_64: u64 = 0x10_0000;
+    const UNSET: u64 = 0x2000_0000;
+
+    let bar = |(line, index): (&str, u8)| {
+        let mut numbers = line.split_whitespace().map(|number| {
+            let digits = number.strip_prefix("0x")?;
+            u64::from_str_radix(digits, 16).ok()
+        });
+        let (first, last, flags) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        let size = last.checked_sub(first)?.checked_add(1)?;
+        (flags != 0).then(|| Bar {
+            index,
+            address: (flags & UNSET == 0).then_some(HostPhys(first)),
+            size: Bytes(size),
+            kind: match flags {
+                flags if flags & IO != 0 => BarKind::Io,
+                flags if flags & MEMORY_64 != 0 => BarKind::Memory64,
+                _ => BarKind::Memory32,
+            },
+            prefetchable: flags & PREFETCH != 0,
+        })
+    };
+    resource.lines().take(6).zip(0..).filter_map(bar).collect()
+}
+
+/// What firmware says of the devices that variants serve.
+struct Firmware {
+    /// By the device's ACPI path: the table and the properties.
+    acpi: Vec<(String, aml::Properties)>,
+}
+
+impl Firmware {
+    fn of(tree: &Tree, served: &BTreeSet<Bdf>, notes: &mut Vec<String>) -> Self {
+        let mut acpi = Vec::new();
+        // AML is large: it is read only where it can have an answer
+        let asked = served
+            .iter()
+            .any(|bdf| tree.exists(&format!("{}/firmware_node/path", functions_folder(*bdf))));
+        if !asked {
+            return Self { acpi };
+        }
+        let names = tree.list(TABLES).unwrap_or_default();
+        let dsdt = match tree.read(&format!("{TABLES}/DSDT")) {
+            Ok(dsdt) => dsdt,
+            Err(error) => {
+                notes.push(format!(
+                    "/{TABLES}/DSDT can't be read ({error}), so coherent memory is not known: \
+                     run it as root"
+                ));
+                return Self { acpi };
+            }
+        };
+        let wide = aml::wide_integers(&dsdt);
+        let definition = |name: &&String| *name == "DSDT" || name.starts_with("SSDT");
+        for name in names.iter().filter(definition) {
+            if let Ok(table) = tree.read(&format!("{TABLES}/{name}")) {
+                let mut properties = aml::Properties::new();
+                aml::read(&table, wide, &mut properties);
+                acpi.push((name.clone(), properties));
+            }
+        }
+        Self { acpi }
+    }
+
+    /// The table that has properties of the device at an ACPI path, and they.
+    fn properties(&self, path: &str) -> Option<(&str, &BTreeMap<String, u64>)> {
+        self.acpi.iter().find_map(|(table, devices)| {
+            let properties = devices.get(path)?;
+            let ours = MEMORY.iter().any(|name| properties.contains_key(*name));
+            ours.then_some((table.as_str(), properties))
+        })
+    }
+}
+
+/// Coherent memory and the variant's layout.
+fn memory(tree: &Tree, function: &mut PciFunction, firmware: &Firmware, page: Option<Bytes>) {
+    let folder = functions_folder(function.bdf);
+    let acpi = function
+        .acpi_path
+        .as_deref()
+        .and_then(|path| firmware.properties(path));
+    let device_tree = |name: &str| {
+        let bytes = tree.read(&format!("{folder}/of_node/{name}")).ok()?;
+        Some(u64::from_be_bytes(*bytes.first_chunk()?))
+    };
+    let property_value = |name: &str| match acpi {
+        Some((_, properties)) => properties.get(name).copied(),
+        None => device_tree(name),
+    };
+    let [base, size, pxm_start, pxm_count] = MEMORY.map(property_value);
+    let number = |value: Option<u64>| value.and_then(|value| u32::try_from(value).ok());
+    if let (Some(base), Some(size)) = (base, size) {
+        function.coherent_memory = Some(CoherentMemory {
+            base: HostPhys(base),
+            size: Bytes(size),
+            pxm_start: number(pxm_start),
+            pxm_count: number(pxm_count),
+            source: match acpi {
+                Some((table, _)) => CoherentSource::AcpiDsd(table.to_owned()),
+                None => CoherentSource::DeviceTree,
+            },
+        });
+    }
+    let config = if tree.is_live() {
+        None
+    } else {
+        tree.read(&format!("{folder}/config")).ok()
+    };
+    // without the extended capabilities nothing can be said
+    let config = config.as_deref().filter(|config| config.len() > 256);
+    if let Some((name, variant, assumed)) = layout::variant(function, config, page) {
+        function.variant = Some(name.to_owned());
+        layout::apply(function, &variant, assumed);
+    }
+}

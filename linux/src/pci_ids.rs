@@ -1,0 +1,158 @@
+//! Names of vendors and devices, from the database `pci.ids` that distributions install.
+//!
+//! The format: a line for each vendor, `VVVV  Name`; below it devices, `<tab>DDDD  Name`; below
+//! those subsystems with two tabs; comments with `#`; at the end classes, `C CC  Name`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::tree::Tree;
+
+/// Where distributions put the file, relative to the root.
+pub const PLACES: [&str; 3] = [
+    "usr/share/misc/pci.ids",
+    "usr/share/hwdata/pci.ids",
+    "usr/share/pci.ids",
+];
+
+/// Names of devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PciIds {
+    vendors: BTreeMap<u16, String>,
+    devices: BTreeMap<(u16, u16), String>,
+    found: bool,
+}
+
+impl PciIds {
+    /// The names of these devices (vendor, device), from the host's own database, else from
+    /// this machine's.
+    #[must_use]
+    pub fn of(tree: &Tree, wanted: &BTreeSet<(u16, u16)>) -> Self {
+        let here = Tree::live();
+        for tree in [tree, &here] {
+            for place in PLACES {
+                if let Ok(bytes) = tree.read(place) {
+                    return Self::parse(&bytes, wanted);
+                }
+            }
+        }
+        Self::default()
+    }
+
+    /// A database was there.
+    #[must_use]
+    pub fn found(&self) -> bool {
+        self.found
+    }
+
+    /// Vendor and device in words; as much of it as is known.
+    #[must_use]
+    pub fn name(&self, vendor: u16, device: u16) -> Option<String> {
+        let vendor_name = self.vendors.get(&vendor)?;
+        Some(match self.devices.get(&(vendor, device)) {
+            Some(device) => format!("{vendor_name} {device}"),
+            None => format!("{vendor_name} device {device:04x}"),
+        })
+    }
+
+    fn parse(bytes: &[u8], wanted: &BTreeSet<(u16, u16)>) -> Self {
+        let mut ids = Self {
+            found: true,
+            ..Self::default()
+        };
+        // a vendor one of whose devices is wanted
+        let mut vendor = None;
+        for line in bytes.split(|byte| *byte == b'\n') {
+            match line {
+                [b'\t', b'\t', ..] | [] | [b'#', ..] => {}
+                [b'\t', rest @ ..] => {
+                    if let Some(vendor) = vendor
+                        && let Some((device, name)) = entry(rest)
+                        && wanted.contains(&(vendor, device))
+                    {
+                        ids.devices.insert((vendor, device), name);
+                    }
+                }
+                line => {
+                    vendor = None;
+                    if let Some((id, name)) = entry(line)
+                        && wanted.range((id, 0)..=(id, u16::MAX)).next().is_some()
+                    {
+                        vendor = Some(id);
+                        ids.vendors.insert(id, name);
+                    }
+                }
+            }
+        }
+        ids
+    }
+
+    /// The same names as a database of their own.
+    #[must_use]
+    pub fn excerpt(&self) -> String {
+        let mut text = String::new();
+        for (vendor, name) in &self.vendors {
+            text += &format!("{vendor:04x}  {name}\n");
+            for ((_, device), name) in self.devices.range((*vendor, 0)..=(*vendor, u16::MAX)) {
+                text += &format!("\t{device:04x}  {name}\n");
+            }
+        }
+        text
+    }
+}
+
+/// `10de  NVIDIA Corporation`.
+fn entry(line: &[u8]) -> Option<(u16, String)> {
+    let (id, name) = line.split_at_checked(4)?;
+    let id = u16::from_str_radix(std::str::from_utf8(id).ok()?, 16).ok()?;
+    let name = name.strip_prefix(b"  ")?;
+    Some((id, String::from_utf8_lossy(name).trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "# comment\n\
+        10de  NVIDIA Corporation\n\
+        \t2342  GH100 [GH200 120GB / 480GB]\n\
+        \t\t10de 1809  Board\n\
+        1af4  Red Hat, Inc.\n\
+        \t2342  Another\n\
+        C 03  Display controller\n\
+        \t02  3D controller\n";
+
+    fn ids(wanted: &[(u16, u16)]) -> PciIds {
+        PciIds::parse(TEXT.as_bytes(), &wanted.iter().copied().collect())
+    }
+
+    #[test]
+    fn a_device_is_named_below_its_own_vendor() {
+        let ids = ids(&[(0x10de, 0x2342), (0x1af4, 0x2342), (0x10de, 0x2941)]);
+        let gh200 = "NVIDIA Corporation GH100 [GH200 120GB / 480GB]";
+        assert_eq!(ids.name(0x10de, 0x2342).as_deref(), Some(gh200));
+        assert_eq!(
+            ids.name(0x1af4, 0x2342).as_deref(),
+            Some("Red Hat, Inc. Another")
+        );
+        assert_eq!(
+            ids.name(0x10de, 0x2941).as_deref(),
+            Some("NVIDIA Corporation device 2941")
+        );
+        assert_eq!(ids.name(0x8086, 1), None);
+    }
+
+    #[test]
+    fn an_excerpt_gives_the_same_names() {
+        let wanted = [(0x10de, 0x2342)];
+        let ids = ids(&wanted);
+        let wanted = wanted.iter().copied().collect();
+        assert_eq!(PciIds::parse(ids.excerpt().as_bytes(), &wanted), ids);
+    }
+
+    #[test]
+    fn noise_names_nothing() {
+        let noise: Vec<u8> = (0..=255).cycle().take(5000).collect();
+        let all = [(0x10de, 0x2342)].into();
+        assert_eq!(PciIds::parse(&noise, &all).name(0x10de, 0x2342), None);
+    }
+}

@@ -1,0 +1,134 @@
+//! Looking at a device's registers: the one place of an inventory that does.
+//!
+//! Configuration space is read through sysfs, which wakes the device; the registers in BAR 0
+//! through a mapping, if the device decodes memory. A device that somebody has open is left
+//! alone: a reset of his could be under way.
+
+use std::fs::File;
+
+use varia_facts::PciFunction;
+use varia_spec::Errno;
+use varia_spec::pci::header;
+use varia_sys::mapping::{Access, Mapping, Share, page_size};
+use varia_variant::{After, Before, Monotonic, Register, Sample, Variant, Wait};
+
+use crate::error::Error;
+use crate::inventory::{Inventory, functions_folder};
+use crate::layout;
+use crate::tree::Tree;
+use crate::users::users;
+
+/// Looks at the devices that one of Varia's variants serves, and completes what is known of
+/// them. Nothing is touched if one of them is open.
+///
+/// # Errors
+/// [`Error::InUse`], [`Error::ProbeOfCapture`].
+pub fn probe(tree: &Tree, inventory: &mut Inventory) -> Result<(), Error> {
+    if !tree.is_live() {
+        return Err(Error::ProbeOfCapture);
+    }
+    let functions = &mut inventory.facts.functions;
+    let ours = |function: &&mut PciFunction| function.variant.is_some();
+    for function in functions.iter_mut().filter(ours) {
+        let users = users(tree, function.bdf, function.iommu_group);
+        function.open = Some(!users.is_empty());
+        if let Some(user) = users.first() {
+            return Err(Error::InUse {
+                bdf: function.bdf,
+                users: user.to_string(),
+                remedy: "its registers are not looked at while it is open; leave out --probe, or \
+                         close it",
+            });
+        }
+    }
+    let page = inventory.facts.kernel.page_size;
+    for function in functions.iter_mut().filter(ours) {
+        let folder = functions_folder(function.bdf);
+        let config = match tree.read(&format!("{folder}/config")) {
+            Ok(config) if config.len() > 256 => config,
+            Ok(_) => {
+                inventory.notes.push(format!(
+                    "{}: only root may read more than 64 bytes of configuration space: run it as \
+                     root",
+                    function.bdf
+                ));
+                continue;
+            }
+            Err(error) => {
+                inventory.notes.push(format!(
+                    "{}: configuration space can't be read: {error}",
+                    function.bdf
+                ));
+                continue;
+            }
+        };
+        if let Err(note) = look(tree, function, &config, page) {
+            inventory.notes.push(format!("{}: {note}", function.bdf));
+        }
+    }
+    Ok(())
+}
+
+/// One look at a device.
+fn look(
+    tree: &Tree,
+    function: &mut PciFunction,
+    config: &[u8],
+    page: Option<varia_facts::Bytes>,
+) -> Result<(), String> {
+    let Some((_, variant, assumed)) = layout::variant(function, Some(config), page) else {
+        return Ok(());
+    };
+    layout::apply(function, &variant, assumed);
+    let word = |at: u16| {
+        let bytes = config.get(usize::from(at)..)?.first_chunk()?;
+        Some(u32::from_le_bytes(*bytes))
+    };
+    let command = word(header::COMMAND).unwrap_or_default();
+    if word(header::VENDOR_ID) == Some(u32::MAX) {
+        return Err("the device does not answer: check that it has power".to_owned());
+    }
+    let sample = Sample {
+        now: Monotonic(0),
+        memory_enabled: command & u32::from(header::command::MEMORY) != 0,
+    };
+    let mut wait = Wait::default();
+    let Before::Look {
+        generation,
+        registers,
+    } = variant.ready_before(&mut wait, sample)
+    else {
+        return Err(
+            "memory is off in its command register, so its readiness can't be seen: that is so \
+             while no driver has enabled it"
+                .to_owned(),
+        );
+    };
+    let mut values = [0; varia_variant::ready::MAX_REGISTERS];
+    for (value, register) in values.iter_mut().zip(registers) {
+        *value = match register {
+            None => continue,
+            Some(Register::Config(at)) => word(at).ok_or("configuration space is too short")?,
+            Some(Register::Bar0(at)) => bar0(tree, function, at)
+                .map_err(|errno| format!("BAR 0 can't be read ({})", errno.name()))?,
+        };
+    }
+    function.ready = Some(matches!(
+        variant.ready_after(&mut wait, generation, values, sample),
+        After::Ready
+    ));
+    Ok(())
+}
+
+/// A register in BAR 0.
+fn bar0(tree: &Tree, function: &PciFunction, at: u64) -> Result<u32, Errno> {
+    let path = format!("{}/resource0", functions_folder(function.bdf));
+    let path = tree.path(&path).map_err(|_| Errno::ENOENT)?;
+    let file = File::open(path).map_err(|error| varia_sys::errno::of_io(&error))?;
+    let page = page_size() as u64;
+    let start = at - at % page;
+    let mapping = Mapping::new(&file, start, page, Access::ReadOnly, Share::Shared)?;
+    let mut bytes = [0; 4];
+    mapping.read((at - start) as usize, &mut bytes)?;
+    Ok(u32::from_le_bytes(bytes))
+}

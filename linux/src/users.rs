@@ -1,0 +1,307 @@
+//! Who uses a device: processes that have it open, file systems on it, interfaces that are up.
+
+use std::fmt;
+
+use varia_facts::{Bdf, GroupId};
+
+use crate::inventory::functions_folder;
+use crate::tree::Tree;
+
+/// How deep below a function's folder its device nodes are looked for: a partition of a drive
+/// is at `nvme/nvme0/nvme0n1/nvme0n1p1`.
+const DEPTH: usize = 6;
+
+/// Somebody who uses a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum User {
+    /// A process has it open.
+    Process {
+        /// Its number.
+        pid: u32,
+        /// Its name.
+        name: String,
+        /// What it has open.
+        file: String,
+    },
+    /// A file system on it is mounted.
+    Mount {
+        /// The device node.
+        node: String,
+        /// Where.
+        place: String,
+    },
+    /// Swap space is on it.
+    Swap {
+        /// The device node.
+        node: String,
+    },
+    /// A network interface of it is up.
+    Interface {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process { pid, name, file } => {
+                write!(f, "process {pid} ({name}), which has {file} open")
+            }
+            Self::Mount { node, place } => write!(f, "the file system of {node} on {place}"),
+            Self::Swap { node } => write!(f, "swap space on {node}"),
+            Self::Interface { name } => write!(f, "the network interface {name}, which is up"),
+        }
+    }
+}
+
+impl User {
+    /// What ends it.
+    #[allow(dead_code)]
+    pub(crate) fn remedy(&self) -> &'static str {
+        match self {
+            Self::Process { .. } => "end that process first",
+            Self::Mount { .. } => "unmount it first",
+            Self::Swap { .. } => "take it away with swapoff first",
+            Self::Interface { .. } => "take it down first (ip link set dev NAME down)",
+        }
+    }
+}
+
+/// Everybody who uses a device. What other users' processes have open is only seen by root.
+#[must_use]
+pub fn users(tree: &Tree, bdf: Bdf, group: Option<GroupId>) -> Vec<User> {
+    let folder = functions_folder(bdf);
+    let mut nodes = Vec::new();
+    let mut found = Vec::new();
+    if let Some(group) = group {
+        nodes.push(format!("/dev/vfio/{group}"));
+    }
+    for name in tree.list(&format!("{folder}/vfio-dev")).unwrap_or_default() {
+        nodes.push(format!("/dev/vfio/devices/{name}"));
+    }
+    if let Some(node) = nvidia_node(tree, bdf) {
+        nodes.push(node);
+    }
+    device_nodes(tree, &folder, DEPTH, &mut nodes);
+    for name in tree.list(&format!("{folder}/net")).unwrap_or_default() {
+        let flags = tree.text(&format!("{folder}/net/{name}/flags"));
+        let flags = flags.and_then(|flags| {
+            let digits = flags.strip_prefix("0x")?.to_owned();
+            u32::from_str_radix(&digits, 16).ok()
+        });
+        // IFF_UP
+        if flags.is_some_and(|flags| flags & 1 != 0) {
+            found.push(User::Interface { name });
+        }
+    }
+    let mounts = tree.text("proc/self/mounts").unwrap_or_default();
+    for line in mounts.lines() {
+        let mut words = line.split(' ');
+        if let (Some(node), Some(place)) = (words.next(), words.next())
+            && nodes.iter().any(|own| own == node)
+        {
+            found.push(User::Mount {
+                node: node.to_owned(),
+                place: place.to_owned(),
+            });
+        }
+    }
+    let swaps = tree.text("proc/swaps").unwrap_or_default();
+    for line in swaps.lines() {
+        if let Some(node) = nodes
+            .iter()
+            .find(|node| line.split(' ').next() == Some(node))
+        {
+            found.push(User::Swap { node: node.clone() });
+        }
+    }
+    let resource = tree.link(&folder).ok().and_then(|target| {
+        let (_, place) = target.split_once("devices/")?;
+        Some(format!("/sys/devices/{place}/resource"))
+    });
+    processes(tree, &nodes, resource.as_deref(), &mut found);
+    found
+}
+
+/// The device node that NVIDIA's own driver gives a GPU.
+fn nvidia_node(tree: &Tree, bdf: Bdf) -> Option<String> {
+    let text = tree.text(&format!("proc/driver/nvidia/gpus/{bdf}/information"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Device Minor:"))?;
+    let minor: u32 = line.trim().parse().ok()?;
+    Some(format!("/dev/nvidia{minor}"))
+}
+
+/// The device nodes below a folder of sysfs: where there is `dev`, `uevent` has the name.
+fn device_nodes(tree: &Tree, folder: &str, depth: usize, nodes: &mut Vec<String>) {
+    let names = tree.list(folder).unwrap_or_default();
+    if names.iter().any(|name| name == "dev") {
+        let uevent = tree.text(&format!("{folder}/uevent")).unwrap_or_default();
+        let name = uevent
+            .lines()
+            .find_map(|line| line.strip_prefix("DEVNAME="));
+        nodes.extend(name.map(|name| format!("/dev/{name}")));
+    }
+    if depth == 0 {
+        return;
+    }
+    for name in names {
+        let below = format!("{folder}/{name}");
+        // a link leads to another device, or up again
+        if tree.link(&below).is_err() && tree.is_folder(&below) {
+            device_nodes(tree, &below, depth - 1, nodes);
+        }
+    }
+}
+
+fn processes(tree: &Tree, nodes: &[String], resource: Option<&str>, found: &mut Vec<User>) {
+    for pid in tree.list("proc").unwrap_or_default() {
+        let Ok(number) = pid.parse::<u32>() else {
+            continue;
+        };
+        let folder = format!("proc/{pid}/fd");
+        // it has ended meanwhile, or is somebody else's
+        for descriptor in tree.list(&folder).unwrap_or_default() {
+            let Ok(file) = tree.link(&format!("{folder}/{descriptor}")) else {
+                continue;
+            };
+            let uses = nodes.contains(&file)
+                || resource.is_some_and(|resource| file.starts_with(resource));
+            if uses {
+                let name = tree.text(&format!("proc/{pid}/comm")).unwrap_or_default();
+                found.push(User::Process {
+                    pid: number,
+                    name,
+                    file,
+                });
+                break;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::*;
+
+    const BDF: &str = "0000:01:00.0";
+
+    fn file(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn link(root: &Path, path: &str, target: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        symlink(target, path).unwrap();
+    }
+
+    /// A function without users, beside a process that uses something else.
+    fn host() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path();
+        let place = format!("devices/pci0000:00/{BDF}");
+        file(path, &format!("sys/{place}/vendor"), "0x10de\n");
+        link(
+            path,
+            &format!("sys/bus/pci/devices/{BDF}"),
+            &format!("../../../{place}"),
+        );
+        file(path, "proc/77/comm", "qemu\n");
+        link(path, "proc/77/fd/3", "/dev/vfio/8");
+        link(path, "proc/77/fd/4", "socket:[1]");
+        root
+    }
+
+    fn found(root: &Path) -> Vec<String> {
+        let tree = Tree::open(root).unwrap();
+        let users = users(&tree, BDF.parse().unwrap(), Some(GroupId(7)));
+        users.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_device_that_nobody_uses_has_no_users() {
+        assert_eq!(found(host().path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_process_is_named_by_what_it_has_open() {
+        let function = format!("sys/bus/pci/devices/{BDF}");
+        for (target, sysfs) in [
+            ("/dev/vfio/7".to_owned(), None),
+            (
+                "/dev/vfio/devices/vfio3".to_owned(),
+                Some("vfio-dev/vfio3/dev"),
+            ),
+            ("/dev/dri/card1".to_owned(), Some("drm/card1/dev")),
+            (format!("/sys/devices/pci0000:00/{BDF}/resource0_wc"), None),
+        ] {
+            let root = host();
+            let path = root.path();
+            if let Some(sysfs) = sysfs {
+                file(path, &format!("{function}/{sysfs}"), "226:1\n");
+                let uevent = format!("{function}/{}", sysfs.replace("/dev", "/uevent"));
+                file(
+                    path,
+                    &uevent.replace("vfio-uevent", "vfio-dev"),
+                    "DEVNAME=dri/card1\n",
+                );
+            }
+            link(path, "proc/77/fd/9", &target);
+            let expected = format!("process 77 (qemu), which has {target} open");
+            assert_eq!(found(path), [expected]);
+        }
+    }
+
+    #[test]
+    fn a_mounted_partition_and_an_interface_that_is_up_are_users() {
+        let root = host();
+        let path = root.path();
+        let partition = format!("sys/bus/pci/devices/{BDF}/nvme/nvme0/nvme0n1/nvme0n1p2");
+        file(path, &format!("{partition}/dev"), "259:2\n");
+        file(path, &format!("{partition}/uevent"), "DEVNAME=nvme0n1p2\n");
+        file(
+            path,
+            "proc/self/mounts",
+            "/dev/nvme0n1p2 /srv ext4 rw 0 0\n",
+        );
+        file(
+            path,
+            &format!("sys/bus/pci/devices/{BDF}/net/eth0/flags"),
+            "0x1003\n",
+        );
+        file(
+            path,
+            &format!("sys/bus/pci/devices/{BDF}/net/eth1/flags"),
+            "0x1002\n",
+        );
+        assert_eq!(
+            found(path),
+            [
+                "the network interface eth0, which is up",
+                "the file system of /dev/nvme0n1p2 on /srv",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_node_of_nvidias_own_driver_is_known() {
+        let root = host();
+        let path = root.path();
+        file(
+            path,
+            &format!("proc/driver/nvidia/gpus/{BDF}/information"),
+            "Model: GH200\nDevice Minor: \t 2\n",
+        );
+        link(path, "proc/77/fd/9", "/dev/nvidia2");
+        assert_eq!(found(path).len(), 1);
+    }
+}

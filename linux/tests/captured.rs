@@ -1,0 +1,233 @@
+//! Inventories of captured hosts: the models' machines, as folders and as archives.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use varia_facts::{Bytes, CoherentSource, NodeId};
+use varia_linux::capture::{self, Options};
+use varia_linux::inventory::{Extent, Inventory};
+use varia_linux::{Error, Tree};
+use varia_silicon::machine::{self, Machine};
+
+const GIB: u64 = 1 << 30;
+
+/// A machine in a folder.
+fn folder(machine: &Machine) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    machine.write(folder.path()).unwrap();
+    folder
+}
+
+fn inventory(path: &Path, extent: Extent) -> Inventory {
+    Inventory::of(&Tree::open(path).unwrap(), extent).unwrap()
+}
+
+/// Captures what is in a folder.
+fn captured(folder: &TempDir, options: Options) -> PathBuf {
+    let file = folder.path().join("host.tar");
+    capture::capture(&Tree::open(folder.path()).unwrap(), &file, options).unwrap();
+    file
+}
+
+#[test]
+fn a_gh200_is_found_with_all_that_firmware_says() {
+    let host = folder(&machine::GH200);
+    let found = inventory(host.path(), Extent::Served);
+    assert_eq!(found.notes, Vec::<String>::new());
+    let bdf = machine::GH200.gpus()[0].parse().unwrap();
+    assert_eq!(found.served(), [bdf]);
+    let gpu = found.facts.function(bdf).unwrap();
+    assert_eq!(
+        gpu.name.as_deref(),
+        Some("NVIDIA Corporation GH100 [GH200 120GB / 480GB]")
+    );
+    assert_eq!(gpu.driver.as_deref(), Some("nvidia"));
+    assert_eq!(gpu.driver_override, None);
+    assert_eq!(gpu.upstream.unwrap().to_string(), "0009:00:00.0");
+    assert_eq!(found.best(gpu).module, "nvgrace_gpu_vfio_pci");
+    let memory = gpu.coherent_memory.as_ref().unwrap();
+    assert_eq!(memory.size, Bytes(96 * GIB));
+    assert_eq!((memory.pxm_start, memory.pxm_count), (Some(1), Some(8)));
+    assert_eq!(memory.source, CoherentSource::AcpiDsd("SSDT1".to_owned()));
+    let bars: Vec<_> = gpu
+        .virtual_bars
+        .iter()
+        .map(|bar| (bar.index, bar.size.0, bar.memory.as_deref()))
+        .collect();
+    assert_eq!(
+        bars,
+        [
+            (0, 16 << 20, None),
+            (2, GIB, Some("resmem")),
+            (4, 128 * GIB, Some("usemem")),
+        ]
+    );
+    assert_eq!(
+        (gpu.numa_node, gpu.cpu_node),
+        (Some(NodeId(0)), Some(NodeId(0)))
+    );
+    assert_eq!(found.facts.host.nodes.len(), 9);
+    assert_eq!(found.facts.kernel.version(), Some((6, 17)));
+    assert_eq!(found.facts.kernel.kvm.cacheable_pfnmap, Some(true));
+    // the drives are not part of it
+    assert_eq!(found.facts.functions.len(), 2, "the GPU and its port");
+}
+
+#[test]
+fn a_gb200_is_in_a_node_without_cpus_and_knows_the_nearest_that_has_some() {
+    let host = folder(&machine::GB200_NVL4);
+    let found = inventory(host.path(), Extent::Served);
+    let nodes: Vec<_> = found
+        .served()
+        .into_iter()
+        .map(|bdf| found.facts.function(bdf).unwrap())
+        .map(|gpu| (gpu.numa_node.unwrap().0, gpu.cpu_node.unwrap().0))
+        .collect();
+    assert_eq!(nodes, [(2, 0), (10, 0), (18, 1), (26, 1)]);
+    let first = found.facts.function(found.served()[0]).unwrap();
+    // no MIG bug: no resmem, BAR 2 is the chip's own
+    let bars = &first.virtual_bars;
+    assert_eq!(bars[1].memory, None);
+    assert_eq!(
+        (bars[2].size, bars[2].length),
+        (Bytes(256 * GIB), Bytes(184 * GIB))
+    );
+}
+
+#[test]
+fn a_host_without_a_gpu_serves_none() {
+    let host = folder(&machine::NONE);
+    let found = inventory(host.path(), Extent::Served);
+    assert!(found.served().is_empty());
+    assert!(found.facts.functions.is_empty());
+    assert_eq!(inventory(host.path(), Extent::All).facts.functions.len(), 2);
+}
+
+#[test]
+fn an_archive_and_its_unpacked_folder_tell_what_the_host_told() {
+    for machine in machine::ALL {
+        let host = folder(machine);
+        let archive = captured(&host, Options { config: true });
+        let unpacked = tempfile::tempdir().unwrap();
+        tar::Archive::new(fs::File::open(&archive).unwrap())
+            .unpack(unpacked.path())
+            .unwrap();
+        for extent in [Extent::Served, Extent::All] {
+            let told = inventory(host.path(), extent);
+            for copy in [archive.as_path(), unpacked.path()] {
+                let copy = inventory(copy, extent);
+                assert_eq!(copy.facts, told.facts, "{}", machine.name);
+                assert_eq!(copy.aliases, told.aliases, "{}", machine.name);
+                assert_eq!(copy.notes, told.notes, "{}", machine.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_host_is_captured_as_the_same_bytes() {
+    let host = folder(&machine::GH200_X4);
+    let once = fs::read(captured(&host, Options::default())).unwrap();
+    assert_eq!(fs::read(captured(&host, Options::default())).unwrap(), once);
+}
+
+#[test]
+fn a_capture_has_no_serial_number() {
+    let host = folder(&machine::GH200);
+    let archive = fs::read(captured(&host, Options { config: true })).unwrap();
+    let has = |needle: &[u8]| archive.windows(needle.len()).any(|bytes| bytes == needle);
+    // in VPD and in DMI
+    assert!(!has(b"1234567890123"));
+    // the Device Serial Number of the model, as its configuration space has it
+    let serial = 0x48b0_2d00_0000_0200_u64.to_le_bytes();
+    let raw = host
+        .path()
+        .join("sys/devices/pci0009:00/0009:00:00.0/0009:01:00.0/config");
+    let raw = fs::read(raw).unwrap();
+    assert!(
+        raw.windows(8).any(|bytes| bytes == serial),
+        "the model has one"
+    );
+    assert!(!has(&serial));
+    assert!(
+        !has(b"root=UUID"),
+        "nor what the command line says of disks"
+    );
+    // and configuration spaces only when asked for
+    let plain = captured(&host, Options::default());
+    let names = tar::Archive::new(fs::File::open(plain).unwrap());
+    let mut names = names;
+    let config = names
+        .entries()
+        .unwrap()
+        .any(|entry| entry.unwrap().path().unwrap().ends_with("config"));
+    assert!(!config);
+}
+
+#[test]
+fn what_is_no_host_is_refused_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = Tree::open(folder.path()).unwrap_err();
+    assert!(matches!(error, Error::NoHost(_)), "{error}");
+    let file = folder.path().join("noise");
+    fs::write(&file, vec![0x55; 4096]).unwrap();
+    let error = Tree::open(&file).unwrap_err().to_string();
+    assert!(
+        error.contains("noise") && error.contains("varia capture"),
+        "{error}"
+    );
+    let error = Tree::open(&folder.path().join("absent")).unwrap_err();
+    assert!(error.to_string().contains("absent"), "{error}");
+}
+
+#[test]
+fn an_archive_that_is_cut_or_spoilt_never_panics() {
+    let host = folder(&machine::GH200);
+    let archive = fs::read(captured(&host, Options::default())).unwrap();
+    let file = host.path().join("spoilt.tar");
+    for turn in 0..200_usize {
+        let mut bytes = archive.clone();
+        if turn % 2 == 0 {
+            bytes.truncate(archive.len() * turn / 200);
+        } else {
+            for at in (turn * 7..bytes.len()).step_by(997) {
+                bytes[at] = bytes[at].wrapping_add(turn as u8);
+            }
+        }
+        fs::write(&file, bytes).unwrap();
+        if let Ok(tree) = Tree::open(&file) {
+            let _ = Inventory::of(&tree, Extent::All);
+        }
+    }
+}
+
+#[test]
+fn functions_that_go_while_one_looks_are_left_out_and_counted() {
+    let host = folder(&machine::GH200);
+    let gone = host.path().join("sys/devices/pci1000:00/1000:00:00.0");
+    fs::remove_dir_all(gone).unwrap();
+    let found = inventory(host.path(), Extent::All);
+    assert_eq!(found.facts.functions.len(), 3);
+    assert!(
+        found.notes[0].starts_with("1 PCI functions"),
+        "{:?}",
+        found.notes
+    );
+}
+
+#[test]
+fn a_device_without_iommu_and_without_properties_has_none() {
+    let host = folder(&machine::GH200);
+    let gpu = host
+        .path()
+        .join("sys/devices/pci0009:00/0009:00:00.0/0009:01:00.0");
+    fs::remove_file(gpu.join("iommu_group")).unwrap();
+    fs::remove_file(host.path().join("sys/firmware/acpi/tables/SSDT1")).unwrap();
+    let found = inventory(host.path(), Extent::Served);
+    let gpu = found.facts.function(found.served()[0]).unwrap();
+    assert_eq!((gpu.iommu_group, &gpu.coherent_memory), (None, &None));
+    assert!(gpu.virtual_bars.is_empty());
+    let note = gpu.layout_note.as_deref().unwrap();
+    assert!(note.contains("nvidia,gpu-mem-base-pa"), "{note}");
+}

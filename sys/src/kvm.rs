@@ -1,0 +1,54 @@
+//! What the kernel's KVM can do, as far as giving device memory to a guest needs it.
+//!
+//! Source: Linux 7.2 `include/uapi/linux/kvm.h`.
+
+use std::ffi::{c_int, c_ulong};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+use varia_spec::errno::Errno;
+
+use crate::errno;
+
+/// `KVM_CHECK_EXTENSION`, `_IO(0xae, 3)`.
+const CHECK_EXTENSION: c_ulong = 0xae03;
+const CAP_MAX_VCPUS: c_ulong = 66;
+const CAP_ARM_VM_IPA_SIZE: c_ulong = 165;
+const CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED: c_ulong = 243;
+
+/// What KVM says of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capabilities {
+    /// `KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED`: device memory can be mapped into a guest as
+    /// cacheable; none on another architecture than arm64.
+    pub cacheable_pfnmap: Option<bool>,
+    /// `KVM_CAP_ARM_VM_IPA_SIZE`: bits of a guest's physical addresses; none where the
+    /// architecture does not have it.
+    pub ipa_bits: Option<u32>,
+    /// `KVM_CAP_MAX_VCPUS`.
+    pub max_vcpus: u32,
+}
+
+/// Asks `/dev/kvm`.
+///
+/// # Errors
+/// What the kernel says to opening it: `ENOENT` without KVM, `EACCES` without permission.
+pub fn capabilities() -> Result<Capabilities, Errno> {
+    let kvm = File::open("/dev/kvm").map_err(|error| errno::of_io(&error))?;
+    let arm = cfg!(target_arch = "aarch64");
+    let ipa = check(&kvm, CAP_ARM_VM_IPA_SIZE)?;
+    let cacheable = check(&kvm, CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED)?;
+    Ok(Capabilities {
+        cacheable_pfnmap: arm.then_some(cacheable > 0),
+        ipa_bits: (ipa > 0).then_some(ipa),
+        max_vcpus: check(&kvm, CAP_MAX_VCPUS)?,
+    })
+}
+
+/// A capability's value; 0 for one that the kernel does not know.
+fn check(kvm: &File, capability: c_ulong) -> Result<u32, Errno> {
+    // SAFETY: the descriptor is open during the call; the request takes a number and touches
+    // no memory of ours.
+    let value: c_int = unsafe { libc::ioctl(kvm.as_raw_fd(), CHECK_EXTENSION as _, capability) };
+    u32::try_from(value).map_err(|_| errno::last())
+}
