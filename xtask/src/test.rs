@@ -8,6 +8,9 @@ use varia_lab::{Arch, Set, packages};
 
 use crate::{Outcome, lab};
 
+/// How long a soak lets everything happen at once, in seconds.
+const SOAK_SECONDS: u64 = 30 * 60;
+
 /// The package whose tests boot machines.
 const MACHINE_TESTS: &str = "varia-vmtests";
 
@@ -65,6 +68,7 @@ fn cargo_test(selection: &[&str], rest: &[String], count: Option<u64>) -> Outcom
     cargo.env("CARGO_TARGET_DIR", agent_build::target_folder());
     if let Some(count) = count {
         cargo.env("VARIA_COUNT", count.to_string());
+        cargo.env("VARIA_SECONDS", SOAK_SECONDS.to_string());
     }
     let status = cargo.status()?;
     if status.success() {

@@ -19,6 +19,7 @@ use varia_variant::HostPhys;
 use crate::acpi;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::log;
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -294,19 +295,24 @@ impl Host {
         if driver == Driver::VfioPci {
             return Ok(self.vm.modprobe("vfio_pci", "")?);
         }
-        if self
-            .vm
-            .list("/sys/module")?
-            .iter()
-            .any(|name| name == Driver::Ours.name())
-        {
+        self.unload()?;
+        self.vm.sh(&format!("insmod {}", driver.file()))?;
+        Ok(())
+    }
+
+    /// Unloads the original driver or ours, if one is there.
+    ///
+    /// # Errors
+    /// Why the kernel keeps it.
+    pub fn unload(&self) -> Result<()> {
+        let modules = self.vm.list("/sys/module")?;
+        if modules.iter().any(|name| name == Driver::Ours.name()) {
             // What stays behind in driver_override would bind the GPUs by itself.
             for address in &self.addresses {
                 self.write(address, "driver_override", "\n")?;
             }
             self.vm.sh(&format!("rmmod {}", Driver::Ours.name()))?;
         }
-        self.vm.sh(&format!("insmod {}", driver.file()))?;
         Ok(())
     }
 
@@ -367,12 +373,28 @@ impl Host {
         self.answer(&self.start(applet, arguments)?)
     }
 
-    /// Switches the machine off, then the GPUs.
+    /// Switches the machine off, then the GPUs, once its kernel's log shows no trouble.
     ///
     /// # Errors
-    /// If it does not end.
+    /// [`Error::Unexpected`] with the log if it shows some, or if the machine does not end.
     pub fn power_off(self) -> Result<()> {
+        self.check_log()?;
         Ok(self.vm.power_off()?)
+    }
+
+    /// Looks for trouble in the kernel's log.
+    ///
+    /// # Errors
+    /// [`Error::Unexpected`] with the lines that show it, and the whole log.
+    pub fn check_log(&self) -> Result<()> {
+        let log = self.vm.sh("dmesg")?;
+        let found = log::troubles(&log);
+        if found.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Unexpected(format!(
+            "the kernel's log shows trouble: {found:#?}, in:\n{log}"
+        )))
     }
 
     fn write(&self, address: &str, attribute: &str, text: &str) -> Result<()> {

@@ -11,6 +11,7 @@ mod hexcopy;
 mod own_buffer;
 mod pci_memory;
 mod poison;
+pub mod stress;
 mod vfio;
 pub mod vfio_info;
 pub mod vfio_read;
@@ -26,6 +27,7 @@ const TABLE: &[(&str, Applet)] = &[
     ("own-buffer", own_buffer::run),
     ("pci-memory", pci_memory::run),
     ("poison", poison::run),
+    ("stress", stress::run),
     ("vfio-info", vfio_info::run),
     ("vfio-read", vfio_read::run),
 ];

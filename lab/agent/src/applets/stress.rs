@@ -1,0 +1,219 @@
+//! `stress BDF PLAN`: everything that a VFIO user and the system can do to a device, at once.
+//!
+//! Threads read, write, map and touch its memory, switch its memory off and on, write its BARs,
+//! let it sleep and wake it, and reset it in three ways. Each knows what it must never see:
+//! - a byte of memory that nobody wrote there, or one that its only writer did not write;
+//! - a mapping that still shows memory which is switched off or asleep;
+//! - memory before the time that the device needs after a reset has passed;
+//! - an error number other than those that the operation may end with (`EAGAIN` of a read, say);
+//! - an operation that does not end.
+//!
+//! The plan is a [`Plan`] as JSON; prints a [`Report`], as JSON on one line. The first violation
+//! ends it. With [`Plan::removal`] the function is removed from the bus at the end, while all of
+//! this goes on, and comes back only when somebody looks for it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use actor::{Actor, Control};
+use target::Target;
+
+mod actor;
+mod control;
+mod memory;
+mod pattern;
+mod target;
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// How long, without the removal.
+    pub seconds: u64,
+    /// What chance begins with.
+    pub seed: u64,
+    /// What the device needs after a reset, in milliseconds: a VFIO user who sees its memory
+    /// earlier sees memory that is not ready.
+    pub ready_ms: u64,
+    /// The most between two `VFIO_DEVICE_RESET`, in milliseconds.
+    pub pause_ms: u64,
+    /// The regions with the device's memory.
+    pub memory: Vec<Memory>,
+    /// Remove the function at the end.
+    pub removal: bool,
+}
+
+/// A region with memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Its index.
+    pub region: u32,
+    /// Bytes of memory in it.
+    pub length: u64,
+    /// Bytes of its BAR, a power of two.
+    pub size: u64,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// What must not happen, and did.
+    pub violations: Vec<String>,
+    /// What the threads did, by their names.
+    pub actors: BTreeMap<String, Tally>,
+    /// How long the removal took after the device had been closed, in milliseconds.
+    pub removal_ms: Option<u64>,
+}
+
+/// What one thread, or several of one name, did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Operations that succeeded.
+    pub done: u64,
+    /// Operations that ended with an error number that they may end with.
+    pub refused: BTreeMap<i32, u64>,
+    /// How long the slowest operation took, in milliseconds.
+    pub slowest_ms: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.done += other.done;
+        for (errno, count) in &other.refused {
+            *self.refused.entry(*errno).or_default() += count;
+        }
+        self.slowest_ms = self.slowest_ms.max(other.slowest_ms);
+    }
+}
+
+/// How long the device is used on after its removal has begun.
+const REMOVAL: Duration = Duration::from_secs(3);
+/// How often it is looked whether an operation does not end.
+const WATCH: Duration = Duration::from_millis(100);
+
+/// A thread: its name, how many of it, and what it does until it is told to stop.
+type Part = (&'static str, usize, fn(&mut Actor, &Target));
+
+/// Those that use the open device.
+const PARTS: [Part; 10] = [
+    ("read", 2, memory::read),
+    ("write", 2, memory::write),
+    ("own", 1, memory::own),
+    ("fault", 2, memory::fault),
+    ("touch", 1, memory::touch),
+    ("switch", 1, control::switch_memory),
+    ("bar", 1, control::write_bars),
+    ("power", 1, control::sleep_and_wake),
+    ("state", 1, control::change_state),
+    ("reset", 1, control::reset),
+];
+
+pub(super) fn run(arguments: &[String]) -> ExitCode {
+    match stress(arguments)
+        .and_then(|report| serde_json::to_string(&report).map_err(|error| error.to_string()))
+    {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("stress: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn stress(arguments: &[String]) -> Result<Report, String> {
+    let [bdf, plan] = arguments else {
+        return Err("usage: stress BDF PLAN".into());
+    };
+    let plan: Plan = serde_json::from_str(plan).map_err(|e| format!("the plan: {e}"))?;
+    let control = Arc::new(Control::default());
+    let target = Arc::new(Target::open(bdf, &plan)?);
+
+    let mut threads = Vec::new();
+    let mut number = 0;
+    for (name, count, part) in PARTS {
+        for _ in 0..count {
+            number += 1;
+            let (mut actor, target) = (control.actor(name, plan.seed, number), Arc::clone(&target));
+            threads.push(thread::spawn(move || {
+                part(&mut actor, &target);
+                actor.end()
+            }));
+        }
+    }
+    // This one has no part in keeping the device open: it may wait for its end.
+    let mut actor = control.actor("sysfs", plan.seed, number + 1);
+    let folder = format!("/sys/bus/pci/devices/{bdf}");
+    let sysfs = thread::spawn(move || {
+        control::reset_by_sysfs(&mut actor, &folder);
+        actor.end()
+    });
+
+    let removes = plan
+        .removal
+        .then(|| format!("/sys/bus/pci/devices/{bdf}/remove"));
+    let mut end = Instant::now() + Duration::from_secs(plan.seconds);
+    watch(&control, end);
+    let remover = removes.map(|path| {
+        end += REMOVAL;
+        thread::spawn(move || fs::write(&path, "1").map_err(|error| format!("{path}: {error}")))
+    });
+    watch(&control, end);
+    control.stop();
+
+    let mut report = Report::default();
+    gather(&control, threads, &mut report)?;
+    // Closes the device, which the removal waits for, and with it who resets by sysfs.
+    drop(target);
+    let closed = Instant::now();
+    if let Some(remover) = remover {
+        remover.join().map_err(|_| "the remover panicked")??;
+        report.removal_ms = Some(millis(closed));
+    }
+    gather(&control, vec![sysfs], &mut report)?;
+    report.violations = control.violations();
+    Ok(report)
+}
+
+/// Waits until a moment or the first violation; an operation that does not end is one.
+fn watch(control: &Control, until: Instant) {
+    while Instant::now() < until && !control.stopped() {
+        thread::sleep(WATCH);
+        control.look_for_the_stuck();
+    }
+}
+
+/// Waits for threads to end and adds what they did. One that never ends is left behind.
+fn gather(
+    control: &Control,
+    threads: Vec<JoinHandle<(&'static str, Tally)>>,
+    report: &mut Report,
+) -> Result<(), String> {
+    while threads.iter().any(|thread| !thread.is_finished()) {
+        thread::sleep(WATCH);
+        if control.look_for_the_stuck() {
+            report.violations = control.violations();
+            return Err(format!("{report:?}"));
+        }
+    }
+    for thread in threads {
+        let (name, tally) = thread.join().map_err(|_| "a thread panicked")?;
+        report
+            .actors
+            .entry(name.to_owned())
+            .or_default()
+            .add(&tally);
+    }
+    Ok(())
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

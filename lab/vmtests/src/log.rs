@@ -1,0 +1,54 @@
+//! Signs of trouble in a kernel's log: what no machine may have printed when a test is over.
+
+/// What a kernel prints when something is wrong in it: its own warnings, and those of lockdep, KASAN,
+/// the list and reference count checks, and the watchdogs. Source: Linux 7.2 `kernel/panic.c`,
+/// `kernel/locking/lockdep.c`, `mm/kasan/report.c`, `lib/list_debug.c`, `lib/refcount.c`,
+/// `kernel/hung_task.c`, `kernel/watchdog.c`, `kernel/rcu/tree_stall.h`.
+const SIGNS: [&str; 22] = [
+    "WARNING:",
+    "BUG:",
+    "kernel BUG at",
+    "Oops",
+    "cut here",
+    "Call trace:",
+    "Call Trace:",
+    "Internal error",
+    "Unable to handle kernel",
+    "general protection fault",
+    "possible circular locking",
+    "possible recursive locking",
+    "inconsistent lock state",
+    "suspicious RCU usage",
+    "sleeping function called",
+    "KASAN:",
+    "UBSAN:",
+    "list_add corruption",
+    "list_del corruption",
+    "refcount_t:",
+    "blocked for more than",
+    "stall on CPU",
+];
+
+/// The lines of a log that show trouble.
+#[must_use]
+pub fn troubles(log: &str) -> Vec<&str> {
+    log.lines()
+        .filter(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_among_ordinary_lines_is_found() {
+        let log = "[    1.0] pci 0000:00:01.0: enabling device\n\
+                   [    2.0] WARNING: CPU: 1 PID: 77 at drivers/vfio/vfio_main.c:1\n\
+                   [    3.0] ours: loading out-of-tree module taints kernel.\n\
+                   [    4.0] INFO: task stress:99 blocked for more than 120 seconds.\n";
+        let found = troubles(log);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("vfio_main") && found[1].contains("stress:99"));
+    }
+}

@@ -1,0 +1,199 @@
+//! Everything at once on our module: reads, writes, faults, configuration writes, three kinds of
+//! reset, low power, and the removal of the function; afterwards the rules of "State under
+//! concurrency" (ARCHITECTURE.md) are looked up in what the threads saw and in the counters.
+//!
+//! The faulty modules at the end show that this finds something.
+
+use std::time::Duration;
+
+use varia_agent::applets::stress::{Memory as Place, Plan, Report};
+use varia_core::Device;
+use varia_lab::{Arch, GuestCommand};
+use varia_silicon::{Options, Readiness, profile};
+use varia_spec::nvidia::device_id;
+use varia_vmtests::Result;
+use varia_vmtests::counters::Counters;
+use varia_vmtests::faulty::{self, Fault};
+use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+/// usemem 512 MiB behind 1 GiB, resmem a little more than 1 GiB behind 2 GiB: both BARs have
+/// padding, and their ends are those of a page of any size.
+const TAIL: u64 = 192 * KIB;
+/// What the memory needs after each reset: longer than the reset itself.
+const READY: Duration = Duration::from_millis(700);
+/// What an operation may take beyond the 30 s of a wait, and a close beyond the last operation.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// How long; `./x soak` asks for more.
+fn seconds() -> u64 {
+    let asked = std::env::var("VARIA_SECONDS").ok();
+    asked.map_or(60, |text| text.parse().expect("VARIA_SECONDS is a number"))
+}
+
+fn plan_of(seconds: u64, removal: bool) -> Plan {
+    Plan {
+        seconds,
+        seed: 20_261_121,
+        ready_ms: READY.as_millis() as u64,
+        pause_ms: 6000,
+        memory: vec![
+            Place {
+                region: 4,
+                length: 512 * MIB,
+                size: GIB,
+            },
+            Place {
+                region: 2,
+                length: GIB + TAIL,
+                size: 2 * GIB,
+            },
+        ],
+        removal,
+    }
+}
+
+fn machine(name: &str) -> HostPlan {
+    // The kernel resets no GH200 by its bus (Linux 7.2 drivers/pci/quirks.c:quirk_nvidia_no_bus_reset):
+    // so this has the MIG bug, hence two regions, and another chip's id.
+    let mut chip = profile::find("gh200")
+        .expect("a profile of the catalogue")
+        .clone();
+    chip.device_id.value = device_id::GB200;
+    let options = Options {
+        memory: Some(GIB + 512 * MIB + TAIL),
+        readiness: Readiness::After(READY),
+        ..Options::default()
+    };
+    HostPlan::new(Arch::Aarch64, name).gpu(&chip, options, Memory::Real)
+}
+
+fn stress(host: &Host, plan: &Plan) -> Result<Report> {
+    let text = serde_json::to_string(plan).expect("a plan is JSON");
+    let limit = Duration::from_secs(plan.seconds) + PATIENCE;
+    let command = GuestCommand::applet("stress", &[host.address(0), &text]).limit(limit);
+    let said = host.vm.run(&command)?.checked()?.text();
+    let report = serde_json::from_str(&said);
+    Ok(report.unwrap_or_else(|error| panic!("{error}: {said}")))
+}
+
+/// Every kind of thread did its work often enough to have met the others.
+fn assert_busy(report: &Report, seconds: u64) {
+    for (name, each_minute) in [
+        ("read", 1000),
+        ("write", 1000),
+        ("own", 300),
+        ("fault", 1000),
+        ("touch", 500),
+        ("switch", 300),
+        ("bar", 1000),
+        ("power", 10),
+        ("state", 10),
+        ("reset", 5),
+        ("sysfs", 5),
+    ] {
+        let done = report.actors.get(name).map_or(0, |tally| tally.done);
+        let least = each_minute * seconds / 60;
+        assert!(
+            done >= least,
+            "{name}: {done} done, {least} wanted: {report:#?}"
+        );
+    }
+}
+
+#[test]
+fn everything_at_once_breaks_no_rule_of_concurrency() -> Result<()> {
+    let host = machine("everything at once").boot()?;
+    host.load(Driver::Ours)?;
+    assert_eq!(host.bind(0, Driver::Ours)?, Ok(()));
+    let seconds = seconds();
+    let resets = host.silicon(0).reset_count();
+    let report = stress(&host, &plan_of(seconds, false))?;
+    println!("{report:#?}");
+    assert!(report.violations.is_empty(), "{report:#?}");
+    assert_busy(&report, seconds);
+    let counters = Counters::read(&host, 0)?;
+    println!("{counters:#?}");
+    assert_eq!(counters.broken_rules(), Vec::<String>::new());
+    for name in ["waits_ready", "copies", "faults_served", "faults_not_ready"] {
+        assert!(counters.get(name) > 0, "{name}: {counters:#?}");
+    }
+    // The driver hears of each reset that the device has seen, but for the one of the close, behind
+    // which the next open has one of its own.
+    let seen = host.silicon(0).reset_count() - resets;
+    let heard = counters.get("resets") + counters.get("closes");
+    assert!(heard >= seen, "{seen} resets, {heard} heard of");
+
+    let report = stress(&host, &plan_of(3, true))?;
+    println!("{report:#?}");
+    assert!(report.violations.is_empty(), "{report:#?}");
+    assert!(report.removal_ms.is_some(), "{report:#?}");
+    host.power_off()
+}
+
+/// A decision: a reset asks for no new look.
+const FORGOTTEN_RESET: Fault = Fault {
+    name: "forgotten-reset",
+    file: "variant/src/ready.rs",
+    right: "self.reset.fetch_add(1, Ordering::Release);",
+    wrong: "self.reset.fetch_add(0, Ordering::Release);",
+};
+
+/// A lock: the frame is inserted after the hold in which the device was found ready. The time in
+/// between, which is short, is made longer.
+const INSERTED_UNLOCKED: Fault = Fault {
+    name: "inserted-unlocked",
+    file: "kernel/adaptor/mapping.c",
+    right: "	ret = vfio_pci_vmf_insert_pfn(&dev->core, vmf, frame, order);
+",
+    wrong: "	up_read(&dev->core.memory_lock);
+	schedule_timeout_uninterruptible(HZ / 50);
+	ret = vfio_pci_vmf_insert_pfn(&dev->core, vmf, frame, order);
+	down_read(&dev->core.memory_lock);
+",
+};
+
+#[test]
+fn planted_faults_and_a_planted_warning_are_found() -> Result<()> {
+    let faults = [
+        (FORGOTTEN_RESET, ["ms after a reset began"].as_slice()),
+        (
+            INSERTED_UNLOCKED,
+            &["ms after a reset began", "is mapped with memory off"],
+        ),
+    ];
+    let path = |fault: &Fault| format!("/lab/drivers/{}.ko", fault.name);
+    let mut plan = machine("faulty modules");
+    for (fault, _) in &faults {
+        let module = faulty::build(Arch::Aarch64, fault)?;
+        plan = plan.with(|vm| vm.host_file(path(fault), module));
+    }
+    let host = plan.boot()?;
+    for (fault, signs) in &faults {
+        host.vm.sh(&format!("insmod {}", path(fault)))?;
+        assert_eq!(host.bind(0, Driver::Ours)?, Ok(()), "{fault:?}");
+        // The first violation ends it.
+        let plan = Plan {
+            pause_ms: 1500,
+            ..plan_of(180, false)
+        };
+        let report = stress(&host, &plan)?;
+        assert!(
+            report
+                .violations
+                .iter()
+                .any(|what| signs.iter().any(|sign| what.contains(sign))),
+            "{fault:?} was not found: {report:#?}"
+        );
+        println!("{}: {:?}", fault.name, report.violations);
+        host.unload()?;
+    }
+    host.check_log()?;
+    host.vm
+        .sh("echo 'WARNING: CPU: 0 PID: 1 at a test:1 planted+0x0/0x1' > /dev/kmsg")?;
+    let found = host.check_log().expect_err("a planted warning is found");
+    assert!(format!("{found}").contains("planted"), "{found}");
+    Ok(())
+}
