@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use varia_facts::Bdf;
 use varia_plan::Arch;
 
 use crate::size::Size;
@@ -37,6 +38,12 @@ pub(crate) enum Command {
     /// Keep what `list` reads of a host in a file, without serial numbers.
     #[command(after_help = "Example:\n  varia capture host.tar")]
     Capture(CaptureArgs),
+    /// Bind devices to the VFIO drivers that are best for them.
+    #[command(after_help = "Example:\n  varia bind 0009:01:00.0 --dry-run --sysfs host.tar")]
+    Bind(BindArgs),
+    /// Give devices back to the drivers that they had before `bind`.
+    #[command(after_help = "Example:\n  varia unbind 0009:01:00.0")]
+    Unbind(UnbindArgs),
 }
 
 /// Which host.
@@ -63,6 +70,43 @@ pub(crate) struct ListArgs {
     /// Print all that is known of the host, as other commands read it (JSON).
     #[arg(long, conflicts_with = "json")]
     pub(crate) facts: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BindArgs {
+    /// PCI addresses, such as 0009:01:00.0
+    #[arg(required = true, value_name = "BDF")]
+    pub(crate) devices: Vec<Bdf>,
+    /// This driver, in either spelling, instead of the best of each device.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) driver: Option<String>,
+    /// This driver where the best one refuses the device; without it the device is left as it was.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) fallback: Option<String>,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Another host, for --dry-run.
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+    /// Where to keep what devices were bound to before.
+    #[arg(long, value_name = "DIR", default_value = varia_linux::bind::Live::STATE)]
+    pub(crate) state: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct UnbindArgs {
+    /// PCI addresses, such as 0009:01:00.0
+    #[arg(required = true, value_name = "BDF")]
+    pub(crate) devices: Vec<Bdf>,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+    /// Where `bind` kept what devices were bound to before.
+    #[arg(long, value_name = "DIR", default_value = varia_linux::bind::Live::STATE)]
+    pub(crate) state: PathBuf,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -8,9 +8,11 @@
 //! | `inspect`, `drawing` | `varia inspect` |
 //! | `run`, `qemu` | `varia run` |
 //! | `list` | `varia list`, `varia capture` |
+//! | `bind` | `varia bind`, `varia unbind` |
 //! | `output` | what goes to the terminal |
 
 mod args;
+mod bind;
 mod device;
 mod drawing;
 mod inspect;
@@ -47,6 +49,8 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::inspect(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => run::run(&args),
         Command::List(args) => list::list(&args).map(|()| ExitCode::SUCCESS),
+        Command::Bind(args) => bind::bind(&args).map(|()| ExitCode::SUCCESS),
+        Command::Unbind(args) => bind::unbind(&args).map(|()| ExitCode::SUCCESS),
         Command::Capture(args) => list::capture(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `tree`, `archive` | a host's files: this machine's, or a captured host's |
 //! | `capture` | making a captured host |
+//! | `bind` | binding and giving back |
 //! | `inventory` | files, made into facts |
 //! | `aml` | firmware's properties |
 //! | `layout` | what a variant makes of a device |
@@ -18,6 +19,7 @@
 mod aml;
 mod archive;
 mod asked;
+pub mod bind;
 pub mod capture;
 mod error;
 pub mod inventory;

@@ -57,7 +57,6 @@ impl fmt::Display for User {
 
 impl User {
     /// What ends it.
-    #[allow(dead_code)]
     pub(crate) fn remedy(&self) -> &'static str {
         match self {
             Self::Process { .. } => "end that process first",

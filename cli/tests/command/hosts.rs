@@ -94,3 +94,35 @@ fn a_capture_that_can_not_be_written_leaves_nothing() {
     let left: Vec<_> = fs::read_dir(folder.root()).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
 }
+
+#[test]
+fn a_dry_run_of_bind_tells_driver_reason_and_group_of_any_host() {
+    let folder = host(&machine::GB200_NVL4);
+    let mut command = varia(["bind", "--dry-run", "--sysfs", "host", "0019:01:00.0"]);
+    command.current_dir(folder.root());
+    let text = ended(command).success().stdout;
+    for part in [
+        "0019:01:00.0 would be bound to nvgrace_gpu_vfio_pci",
+        "with 5 wildcards",
+        "bound to nvidia now, in IOMMU group 3",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+}
+
+#[test]
+fn only_this_machine_can_be_changed() {
+    let folder = host(&machine::GH200);
+    for args in [["bind", "0009:01:00.0"], ["unbind", "0009:01:00.0"]] {
+        let mut command = varia(args);
+        command
+            .args(["--sysfs", "host", "--state", "state"])
+            .current_dir(folder.root());
+        ended(command).refused(&["host can be looked at", "--dry-run"]);
+    }
+}
+
+#[test]
+fn what_is_no_address_is_refused_with_an_example() {
+    ended(varia(["bind", "gpu0"])).refused(&["gpu0", "0000:01:00.0"]);
+}

@@ -1,0 +1,124 @@
+//! `varia bind` and `varia unbind`: devices to VFIO drivers and back.
+
+use std::path::Path;
+
+use varia_facts::Bdf;
+use varia_linux::bind::{self, Chosen, Host, Live, Outcome, Recovery, Request};
+
+use crate::{
+    Failure,
+    args::{BindArgs, HostArgs, UnbindArgs},
+    list::host,
+    output::print,
+};
+
+/// Binds devices.
+pub(crate) fn bind(args: &BindArgs) -> Result<(), Failure> {
+    let request = Request {
+        devices: args.devices.clone(),
+        driver: args.driver.clone(),
+        fallback: args.fallback.clone(),
+    };
+    needs_dry_run(args.dry_run, &args.host)?;
+    if args.dry_run {
+        let host = Live::to_look_at(host(&args.host)?, &args.state);
+        let plan = bind::plan(&host, &request)?;
+        return print(&plan.iter().map(planned).collect::<String>());
+    }
+    let mut host = live(&args.state)?;
+    recover(&mut host)?;
+    let outcomes = bind::bind(&mut host, &request)?;
+    print(&outcomes.iter().map(done).collect::<String>())
+}
+
+/// Gives devices back.
+pub(crate) fn unbind(args: &UnbindArgs) -> Result<(), Failure> {
+    needs_dry_run(args.dry_run, &args.host)?;
+    if args.dry_run {
+        let host = Live::to_look_at(host(&args.host)?, &args.state);
+        let outcomes = bind::plan_unbind(&host, &args.devices)?;
+        let lines = outcomes
+            .iter()
+            .map(|outcome| format!("{} would be {} again\n", outcome.bdf, outcome.after));
+        return print(&lines.collect::<String>());
+    }
+    let mut host = live(&args.state)?;
+    recover(&mut host)?;
+    let outcomes = bind::unbind(&mut host, &args.devices)?;
+    let lines = outcomes
+        .iter()
+        .map(|outcome| format!("{} is {} again\n", outcome.bdf, outcome.after));
+    print(&lines.collect::<String>())
+}
+
+/// Only this machine can be changed.
+fn needs_dry_run(dry_run: bool, host: &HostArgs) -> Result<(), Failure> {
+    match &host.sysfs {
+        Some(path) if !dry_run => Err(format!(
+            "{} can be looked at, but not changed: add --dry-run, or leave out --sysfs",
+            path.display()
+        )
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// This machine, held by this command, which a signal to end does not stop half way.
+fn live(state: &Path) -> Result<Live, Failure> {
+    // the change takes a moment and ends by itself
+    ctrlc::set_handler(|| {})?;
+    Live::new(state).map_err(|error| {
+        format!(
+            "can't use {}: {error}: run it as root, or name another folder with --state",
+            state.display()
+        )
+        .into()
+    })
+}
+
+/// Ends what an interrupted command began.
+fn recover(host: &mut dyn Host) -> Result<(), Failure> {
+    let (what, devices) = match bind::recover(host)? {
+        None => return Ok(()),
+        Some(Recovery::TakenBack(devices)) => ("taken back", devices),
+        Some(Recovery::Completed(devices)) => ("completed", devices),
+    };
+    log::warn!("an interrupted command is {what}: {}", list(&devices));
+    Ok(())
+}
+
+fn list(devices: &[Bdf]) -> String {
+    let devices: Vec<_> = devices.iter().map(Bdf::to_string).collect();
+    devices.join(", ")
+}
+
+fn planned(chosen: &Chosen) -> String {
+    let Chosen { bdf, group, .. } = chosen;
+    let verb = if chosen.bound {
+        "stays bound to"
+    } else {
+        "would be bound to"
+    };
+    let mut text = format!(
+        "{bdf} {verb} {}: {}\n  it is {} now, in IOMMU group {group}",
+        chosen.driver.name, chosen.why, chosen.before
+    );
+    for (member, driver) in &chosen.members {
+        let driver = driver.as_deref().unwrap_or("no driver");
+        text += &format!(", with {member} ({driver})");
+    }
+    text.push('\n');
+    text
+}
+
+fn done(outcome: &Outcome) -> String {
+    let Outcome { bdf, after, .. } = outcome;
+    match &outcome.fell_back {
+        Some((driver, why)) => format!(
+            "{bdf} is {after} INSTEAD OF {driver}, which refuses it ({why}): a VM gets it without \
+             what that driver adds\n"
+        ),
+        None if outcome.before == outcome.after => format!("{bdf} was {after} already\n"),
+        None => format!("{bdf} is {after}: {}\n", outcome.why),
+    }
+}

@@ -1,0 +1,203 @@
+//! What has to be true before a device is bound, and which driver it gets.
+
+use varia_facts::{Bdf, GroupId};
+
+use super::Request;
+use super::error::BindError;
+use super::host::Host;
+use super::transition::State;
+use crate::inventory::functions_folder;
+use crate::matching::{Aliases, Modalias, VFIO_PCI, module_name, same_name};
+use crate::tree::Tree;
+use crate::users::users;
+
+const DRIVERS: &str = "sys/bus/pci/drivers";
+/// Drivers that leave a group to a VM: they do no DMA of their own. Those of VFIO are known by
+/// their aliases. Source: `driver_managed_dma` in Linux 7.2.
+const HARMLESS: [&str; 4] = [VFIO_PCI, "pci-stub", "pcieport", "xen-pciback"];
+
+/// A driver to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Driver {
+    /// Its name, or that of its module, in either spelling.
+    pub name: String,
+}
+
+impl Driver {
+    /// The driver of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+        }
+    }
+}
+
+/// A device and the driver that was chosen for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// The device.
+    pub bdf: Bdf,
+    /// What it is now.
+    pub before: State,
+    /// The driver.
+    pub driver: Driver,
+    /// Whether it is bound to it already.
+    pub bound: bool,
+    /// Why this driver.
+    pub why: String,
+    /// Its group.
+    pub group: GroupId,
+    /// The other members of the group, with their drivers.
+    pub members: Vec<(Bdf, Option<String>)>,
+}
+
+/// The devices without repetition, in their order.
+pub(super) fn distinct(devices: &[Bdf]) -> Vec<Bdf> {
+    let mut distinct = Vec::new();
+    for bdf in devices {
+        if !distinct.contains(bdf) {
+            distinct.push(*bdf);
+        }
+    }
+    distinct
+}
+
+/// Looks at all devices and their groups.
+pub(super) fn bind(host: &dyn Host, request: &Request) -> Result<Vec<Chosen>, BindError> {
+    let tree = host.tree();
+    let release = tree.text("proc/sys/kernel/osrelease").unwrap_or_default();
+    let aliases = Aliases::of(tree, &release);
+    let devices = distinct(&request.devices);
+    let mut all = Vec::new();
+    for &bdf in &devices {
+        let (before, modalias) = look(tree, bdf)?;
+        let (name, why) = match &request.driver {
+            Some(name) => (name.clone(), "it was asked for".to_owned()),
+            None => {
+                let best = aliases.best(&modalias);
+                (best.module, best.why.to_string())
+            }
+        };
+        let group = tree
+            .link_name(&format!("{}/iommu_group", functions_folder(bdf)))
+            .and_then(|name| name.parse().ok())
+            .map(GroupId)
+            .ok_or(BindError::NoIommu { bdf })?;
+        let members = members(tree, group, bdf);
+        let foreign: Vec<_> = members
+            .iter()
+            .filter(|(member, driver)| {
+                let harmless = |driver: &String| {
+                    aliases.has_module(driver) || HARMLESS.iter().any(|h| same_name(h, driver))
+                };
+                !devices.contains(member) && !driver.as_ref().is_none_or(harmless)
+            })
+            .map(|(member, driver)| format!("{member} ({})", driver.as_deref().unwrap_or_default()))
+            .collect();
+        if !foreign.is_empty() {
+            return Err(BindError::Group {
+                bdf,
+                group,
+                others: foreign.join(", "),
+            });
+        }
+        let bound = before
+            .driver
+            .as_ref()
+            .is_some_and(|driver| same_name(driver, &name));
+        if !bound {
+            nobody_uses(tree, bdf, Some(group))?;
+        }
+        all.push(Chosen {
+            bdf,
+            before,
+            driver: Driver { name },
+            bound,
+            why,
+            group,
+            members,
+        });
+    }
+    Ok(all)
+}
+
+/// Looks at a device that is to be given back; what it is.
+pub(super) fn unbind(host: &dyn Host, bdf: Bdf) -> Result<State, BindError> {
+    let tree = host.tree();
+    let (before, _) = look(tree, bdf)?;
+    let group = tree
+        .link_name(&format!("{}/iommu_group", functions_folder(bdf)))
+        .and_then(|name| name.parse().ok())
+        .map(GroupId);
+    nobody_uses(tree, bdf, group)?;
+    Ok(before)
+}
+
+fn look(tree: &Tree, bdf: Bdf) -> Result<(State, Modalias), BindError> {
+    let folder = functions_folder(bdf);
+    let modalias = tree
+        .text(&format!("{folder}/modalias"))
+        .and_then(|text| text.parse::<Modalias>().ok());
+    let (Some(state), Some(modalias)) = (State::of(tree, bdf), modalias) else {
+        return Err(BindError::NoFunction { bdf });
+    };
+    // class 06, subclass 04: PCI-to-PCI
+    if modalias.class() >> 8 == 0x0604 {
+        return Err(BindError::Bridge { bdf });
+    }
+    Ok((state, modalias))
+}
+
+fn members(tree: &Tree, group: GroupId, own: Bdf) -> Vec<(Bdf, Option<String>)> {
+    let folder = format!("sys/kernel/iommu_groups/{group}/devices");
+    let names = tree.list(&folder).unwrap_or_default();
+    names
+        .iter()
+        .filter_map(|name| name.parse().ok())
+        .filter(|bdf| *bdf != own)
+        .map(|bdf| {
+            let driver = tree.link_name(&format!("{}/driver", functions_folder(bdf)));
+            (bdf, driver)
+        })
+        .collect()
+}
+
+fn nobody_uses(tree: &Tree, bdf: Bdf, group: Option<GroupId>) -> Result<(), BindError> {
+    match users(tree, bdf, group).first() {
+        None => Ok(()),
+        Some(user) => Err(BindError::InUse {
+            bdf,
+            user: user.to_string(),
+            remedy: user.remedy(),
+        }),
+    }
+}
+
+/// Makes sure that a driver is there; its name as sysfs spells it.
+pub(super) fn load(host: &mut dyn Host, driver: &Driver) -> Result<String, BindError> {
+    if let Some(name) = registered(host.tree(), &driver.name) {
+        return Ok(name);
+    }
+    let loaded = host.load(&driver.name);
+    registered(host.tree(), &driver.name).ok_or_else(|| BindError::NoDriver {
+        driver: driver.name.clone(),
+        why: match loaded {
+            Ok(()) => "its module is loaded and has no PCI driver of that name".to_owned(),
+            Err(why) => why,
+        },
+    })
+}
+
+/// The PCI driver of a name, or that of the module of the name.
+fn registered(tree: &Tree, name: &str) -> Option<String> {
+    let drivers = tree.list(DRIVERS).unwrap_or_default();
+    if let Some(driver) = drivers.into_iter().find(|driver| same_name(driver, name)) {
+        return Some(driver);
+    }
+    let of_module = format!("sys/module/{}/drivers", module_name(name));
+    let drivers = tree.list(&of_module).unwrap_or_default();
+    drivers
+        .iter()
+        .find_map(|driver| driver.strip_prefix("pci:").map(str::to_owned))
+}

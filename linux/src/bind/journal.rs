@@ -1,0 +1,270 @@
+//! What survives a crash: the journal of a change under way, and the records of what was there
+//! before devices were bound.
+//!
+//! Both end with the boot that they were written in: bindings do, too.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use varia_facts::Bdf;
+
+use super::error::BindError;
+use super::host::Host;
+use super::transition::{State, Stop, transition};
+
+const JOURNAL: &str = "journal.json";
+const RECORDS: &str = "records.json";
+
+/// One device's change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Change {
+    pub(super) bdf: Bdf,
+    pub(super) before: State,
+    pub(super) after: State,
+}
+
+/// A change under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Journal {
+    boot: String,
+    changes: Vec<Change>,
+    /// The records once it is done.
+    records: Records,
+}
+
+/// What devices were before they were bound.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Records {
+    boot: String,
+    devices: BTreeMap<Bdf, Bound>,
+}
+
+/// A device that was bound here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Bound {
+    /// What it was.
+    before: State,
+    /// What it was made.
+    after: State,
+}
+
+impl Records {
+    pub(super) fn load(host: &dyn Host) -> Result<Self, BindError> {
+        let boot = boot(host);
+        let saved: Option<Self> = load(host, RECORDS)?;
+        let fresh = Self {
+            boot: boot.clone(),
+            devices: BTreeMap::new(),
+        };
+        Ok(saved.filter(|saved| saved.boot == boot).unwrap_or(fresh))
+    }
+
+    /// What a device was.
+    pub(super) fn of(&self, bdf: Bdf) -> Option<&State> {
+        self.devices.get(&bdf).map(|bound| &bound.before)
+    }
+
+    /// A device is bound. Bound anew, it still goes back to what it was at first, unless
+    /// somebody else bound it meanwhile.
+    pub(super) fn bound(&mut self, change: &Change) {
+        if change.before == change.after {
+            return;
+        }
+        let ours = self.devices.get(&change.bdf);
+        let first = ours.filter(|bound| bound.after == change.before);
+        let before = first.map_or(&change.before, |bound| &bound.before).clone();
+        let bound = Bound {
+            before,
+            after: change.after.clone(),
+        };
+        self.devices.insert(change.bdf, bound);
+    }
+
+    /// A device is what it was.
+    pub(super) fn given_back(&mut self, bdf: Bdf) {
+        self.devices.remove(&bdf);
+    }
+
+    fn save(&self, host: &mut dyn Host) -> Result<(), BindError> {
+        save(host, RECORDS, self)
+    }
+}
+
+/// A driver that does not take a device.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) bdf: Bdf,
+    pub(super) driver: String,
+    pub(super) why: String,
+    before: State,
+}
+
+impl Refusal {
+    pub(super) fn into_error(self) -> BindError {
+        let fallback = if self.driver == crate::matching::VFIO_PCI {
+            ""
+        } else {
+            "; --fallback vfio-pci gives the device to a VM without what this driver adds"
+        };
+        BindError::Refused {
+            bdf: self.bdf,
+            driver: self.driver,
+            why: self.why,
+            before: self.before.to_string(),
+            fallback,
+        }
+    }
+}
+
+/// What became of an interrupted change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// These devices were taken back.
+    TakenBack(Vec<Bdf>),
+    /// These had all been changed already.
+    Completed(Vec<Bdf>),
+}
+
+/// Carries out changes, all or none. The inner error is a driver's refusal, after which
+/// everything is as it was.
+pub(super) fn transact(
+    host: &mut dyn Host,
+    changes: &[Change],
+    records: &Records,
+) -> Result<Result<(), Refusal>, BindError> {
+    let mut records = records.clone();
+    for change in changes {
+        if let Some(bound) = records.devices.get_mut(&change.bdf) {
+            bound.after = change.after.clone();
+        }
+    }
+    let journal = Journal {
+        boot: boot(host),
+        changes: changes.to_vec(),
+        records: records.clone(),
+    };
+    save(host, JOURNAL, &journal)?;
+    for change in changes {
+        let now = State::of(host.tree(), change.bdf);
+        let stop = if now.as_ref() == Some(&change.before) {
+            transition(host, change.bdf, &change.after).err()
+        } else {
+            let now = now.map_or("gone".to_owned(), |now| now.to_string());
+            take_back(host, changes)?;
+            forget(host)?;
+            return Err(BindError::Changed {
+                bdf: change.bdf,
+                what: format!("it was {} and is {now}", change.before),
+            });
+        };
+        let Some(stop) = stop else { continue };
+        take_back(host, changes)?;
+        forget(host)?;
+        return match stop {
+            Stop::Probe(error) => Ok(Err(Refusal {
+                bdf: change.bdf,
+                driver: change.after.driver.clone().unwrap_or_default(),
+                why: error.to_string(),
+                before: change.before.clone(),
+            })),
+            Stop::Other(what) => Err(BindError::Changed {
+                bdf: change.bdf,
+                what,
+            }),
+        };
+    }
+    records.save(host)?;
+    forget(host)?;
+    Ok(Ok(()))
+}
+
+/// Takes every device back, the last one first.
+fn take_back(host: &mut dyn Host, changes: &[Change]) -> Result<(), BindError> {
+    let mut first = None;
+    for change in changes.iter().rev() {
+        if State::of(host.tree(), change.bdf).is_none() {
+            // it has gone: there is nothing to take back
+            continue;
+        }
+        if let Some(driver) = &change.before.driver
+            && !host.tree().exists(&format!("sys/bus/pci/drivers/{driver}"))
+        {
+            // unloaded meanwhile; what is wrong shows in the transition
+            let _ = host.load(driver);
+        }
+        if let Err(stop) = transition(host, change.bdf, &change.before) {
+            let now = State::of(host.tree(), change.bdf);
+            first.get_or_insert(BindError::Unrestored {
+                bdf: change.bdf,
+                before: change.before.to_string(),
+                why: stop.to_string(),
+                now: now.map_or("gone".to_owned(), |now| now.to_string()),
+            });
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+pub(super) fn recover(host: &mut dyn Host) -> Result<Option<Recovery>, BindError> {
+    let Some(journal): Option<Journal> = load(host, JOURNAL)? else {
+        return Ok(None);
+    };
+    if journal.boot != boot(host) {
+        forget(host)?;
+        return Ok(None);
+    }
+    let devices = journal.changes.iter().map(|change| change.bdf).collect();
+    let done =
+        |change: &Change| State::of(host.tree(), change.bdf).is_none_or(|now| now == change.after);
+    let recovery = if journal.changes.iter().all(done) {
+        journal.records.save(host)?;
+        Recovery::Completed(devices)
+    } else {
+        take_back(host, &journal.changes)?;
+        Recovery::TakenBack(devices)
+    };
+    forget(host)?;
+    Ok(Some(recovery))
+}
+
+/// What tells this boot from others.
+fn boot(host: &dyn Host) -> String {
+    let text = host.tree().text("proc/sys/kernel/random/boot_id");
+    text.unwrap_or_default()
+}
+
+fn load<T: DeserializeOwned>(host: &dyn Host, name: &str) -> Result<Option<T>, BindError> {
+    let path = host.place(name).display().to_string();
+    let bytes = host.saved(name).map_err(|source| BindError::Saved {
+        what: "read",
+        path: path.clone(),
+        source,
+    })?;
+    let Some(bytes) = bytes else { return Ok(None) };
+    let parsed = serde_json::from_slice(&bytes).map_err(|error| BindError::Spoilt {
+        path,
+        why: error.to_string(),
+    })?;
+    Ok(Some(parsed))
+}
+
+fn save<T: Serialize>(host: &mut dyn Host, name: &str, value: &T) -> Result<(), BindError> {
+    let path = host.place(name).display().to_string();
+    let bytes = serde_json::to_vec_pretty(value).map_err(std::io::Error::other);
+    let result = bytes.and_then(|bytes| host.save(name, &bytes));
+    result.map_err(|source| BindError::Saved {
+        what: "write",
+        path,
+        source,
+    })
+}
+
+fn forget(host: &mut dyn Host) -> Result<(), BindError> {
+    let path = host.place(JOURNAL).display().to_string();
+    host.forget(JOURNAL).map_err(|source| BindError::Saved {
+        what: "remove",
+        path,
+        source,
+    })
+}

@@ -1,0 +1,299 @@
+//! A machine whose kernel is played: a folder with a sysfs, where writing to `bind`, `unbind`
+//! and `driver_override` does what the kernel does.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use varia_facts::Bdf;
+use varia_linux::Tree;
+use varia_linux::bind::{Host, State};
+use varia_silicon::machine;
+
+const ETIMEDOUT: i32 = 110;
+const EBUSY: i32 = 16;
+const ENODEV: i32 = 19;
+
+/// What a command that is killed ends with: nothing of it runs any more.
+pub(crate) struct Killed;
+
+impl Killed {
+    /// What the command answers; none if it was killed.
+    pub(crate) fn catch<T>(command: impl FnOnce() -> T) -> Option<T> {
+        match catch_unwind(AssertUnwindSafe(command)) {
+            Ok(answer) => Some(answer),
+            Err(payload) if payload.is::<Killed>() => None,
+            Err(payload) => std::panic::resume_unwind(payload),
+        }
+    }
+}
+
+/// The machine.
+pub(crate) struct Played {
+    folder: TempDir,
+    tree: Tree,
+    refused: BTreeSet<(String, Bdf)>,
+    installed: BTreeSet<String>,
+    loaded: Vec<String>,
+    writes: usize,
+    steps: Cell<usize>,
+    kill_at: Option<usize>,
+    remove_after: Option<(usize, Bdf)>,
+}
+
+impl Played {
+    /// Four GH200, bound to `nvidia`.
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        machine::GH200_X4.write(folder.path()).unwrap();
+        fs::create_dir(folder.path().join("saved")).unwrap();
+        let tree = Tree::open(folder.path()).unwrap();
+        let played = Self {
+            tree,
+            folder,
+            refused: BTreeSet::new(),
+            installed: ["nvgrace_gpu_vfio_pci", "vfio_pci"]
+                .map(str::to_owned)
+                .into(),
+            loaded: Vec::new(),
+            writes: 0,
+            steps: Cell::new(0),
+            kill_at: None,
+            remove_after: None,
+        };
+        played.put("proc/sys/kernel/random/boot_id", "first\n");
+        // silence about the kills
+        std::panic::set_hook(Box::new(|info| {
+            if !info.payload().is::<Killed>() {
+                eprintln!("{info}");
+            }
+        }));
+        played
+    }
+
+    fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn put(&self, path: &str, text: &str) {
+        let path = self.root().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn function(&self, bdf: Bdf) -> PathBuf {
+        self.root().join(format!("sys/bus/pci/devices/{bdf}"))
+    }
+
+    pub(crate) fn state(&self, bdf: Bdf) -> State {
+        State::of(&self.tree, bdf).unwrap()
+    }
+
+    pub(crate) fn set(&mut self, bdf: Bdf, driver: Option<&str>, wanted: Option<&str>) {
+        self.file(bdf, "driver_override", wanted.unwrap_or("(null)"));
+        let link = self.function(bdf).join("driver");
+        let _ = fs::remove_file(&link);
+        if let Some(driver) = driver {
+            symlink(format!("../../../../bus/pci/drivers/{driver}"), link).unwrap();
+        }
+    }
+
+    pub(crate) fn file(&mut self, bdf: Bdf, name: &str, text: &str) {
+        fs::write(self.function(bdf).join(name), format!("{text}\n")).unwrap();
+    }
+
+    pub(crate) fn remove_file(&mut self, bdf: Bdf, name: &str) {
+        fs::remove_file(self.function(bdf).join(name)).unwrap();
+    }
+
+    pub(crate) fn remove(&mut self, bdf: Bdf) {
+        let place = fs::canonicalize(self.function(bdf)).unwrap();
+        fs::remove_file(self.function(bdf)).unwrap();
+        fs::remove_dir_all(place).unwrap();
+    }
+
+    /// Another function becomes a member of this one's group.
+    pub(crate) fn join_group(&mut self, bdf: Bdf, other: &str) {
+        let group = self
+            .tree
+            .link_name(&format!("sys/bus/pci/devices/{bdf}/iommu_group"));
+        let group = group.unwrap();
+        let other_link = self
+            .root()
+            .join(format!("sys/bus/pci/devices/{other}/iommu_group"));
+        fs::remove_file(&other_link).unwrap();
+        symlink(format!("../../kernel/iommu_groups/{group}"), other_link).unwrap();
+        let members = format!("sys/kernel/iommu_groups/{group}/devices/{other}");
+        symlink(
+            format!("../../../../bus/pci/devices/{other}"),
+            self.root().join(members),
+        )
+        .unwrap();
+    }
+
+    /// A process opens a file.
+    pub(crate) fn open(&mut self, path: &str) {
+        self.put("proc/4711/comm", "qemu\n");
+        fs::create_dir_all(self.root().join("proc/4711/fd")).unwrap();
+        symlink(path, self.root().join("proc/4711/fd/7")).unwrap();
+    }
+
+    pub(crate) fn uninstall(&mut self, module: &str) {
+        self.installed.remove(module);
+    }
+
+    pub(crate) fn refuse(&mut self, driver: &str, bdf: Bdf) {
+        self.refused.insert((driver.to_owned(), bdf));
+    }
+
+    pub(crate) fn refuse_nothing(&mut self) {
+        self.refused.clear();
+    }
+
+    pub(crate) fn loaded(&self) -> Vec<&str> {
+        self.loaded.iter().map(String::as_str).collect()
+    }
+
+    /// Writes to sysfs so far.
+    pub(crate) fn writes(&self) -> usize {
+        self.writes
+    }
+
+    pub(crate) fn saved_folder(&self) -> PathBuf {
+        self.root().join("saved")
+    }
+
+    pub(crate) fn saved_names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.saved_folder()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect()
+    }
+
+    pub(crate) fn reboot(&mut self) {
+        self.put("proc/sys/kernel/random/boot_id", "second\n");
+        for bdf in machine::GH200_X4.gpus() {
+            self.set(bdf.parse().unwrap(), Some("nvidia"), None);
+        }
+    }
+
+    /// Kills the command before what it changes after so many changes.
+    pub(crate) fn kill_at(&mut self, step: usize) {
+        self.steps.set(0);
+        self.kill_at = Some(step);
+    }
+
+    pub(crate) fn kill_never(&mut self) {
+        self.kill_at = None;
+    }
+
+    pub(crate) fn remove_after(&mut self, writes: usize, bdf: Bdf) {
+        self.remove_after = Some((writes, bdf));
+    }
+
+    fn step(&self) {
+        let step = self.steps.get();
+        if self.kill_at == Some(step) {
+            panic_any(Killed);
+        }
+        self.steps.set(step + 1);
+    }
+}
+
+impl Host for Played {
+    fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    fn write(&mut self, path: &str, text: &str) -> io::Result<()> {
+        self.step();
+        if let Some((writes, bdf)) = self.remove_after
+            && writes == self.writes
+        {
+            self.remove_after = None;
+            self.remove(bdf);
+        }
+        self.writes += 1;
+        let error = |errno| Err(io::Error::from_raw_os_error(errno));
+        if let Some(folder) = path.strip_suffix("/driver_override") {
+            let bdf: Bdf = folder.rsplit('/').next().unwrap().parse().unwrap();
+            if !self.function(bdf).exists() {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            let text = text.trim();
+            let text = if text.is_empty() { "(null)" } else { text };
+            self.file(bdf, "driver_override", text);
+            return Ok(());
+        }
+        let bdf: Bdf = text.parse().unwrap();
+        let (folder, verb) = path.rsplit_once('/').unwrap();
+        let driver = folder.rsplit('/').next().unwrap().to_owned();
+        if !self.root().join(folder).exists() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let Some(now) = State::of(&self.tree, bdf) else {
+            return error(ENODEV);
+        };
+        let wanted = now.driver_override.as_deref();
+        match verb {
+            "unbind" if now.driver.as_deref() == Some(&driver) => {
+                self.set(bdf, None, wanted);
+                Ok(())
+            }
+            "bind" if now.driver.is_some() => error(EBUSY),
+            // only nvidia takes them without being told to
+            "bind" if wanted.map_or(driver != "nvidia", |wanted| wanted != driver) => error(ENODEV),
+            "bind" if self.refused.contains(&(driver.clone(), bdf)) => error(ETIMEDOUT),
+            "bind" => {
+                self.set(bdf, Some(&driver), wanted);
+                Ok(())
+            }
+            _ => error(ENODEV),
+        }
+    }
+
+    fn load(&mut self, module: &str) -> Result<(), String> {
+        self.step();
+        let module = module.replace('-', "_");
+        if !self.installed.contains(&module) {
+            return Err(format!("module {module} not found"));
+        }
+        let driver = if module == "vfio_pci" {
+            "vfio-pci"
+        } else {
+            &module
+        };
+        let folder = self.root().join("sys/bus/pci/drivers").join(driver);
+        fs::create_dir_all(folder).unwrap();
+        self.loaded.push(module);
+        Ok(())
+    }
+
+    fn saved(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        match fs::read(self.place(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    fn save(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.step();
+        fs::write(self.place(name), bytes)
+    }
+
+    fn forget(&mut self, name: &str) -> io::Result<()> {
+        self.step();
+        match fs::remove_file(self.place(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn place(&self, name: &str) -> PathBuf {
+        self.saved_folder().join(name)
+    }
+}
