@@ -205,6 +205,15 @@ impl Running {
         self.output(answer, task.command.clone())
     }
 
+    /// Kills a command in the background and what it has started; it still has to be waited for.
+    ///
+    /// # Errors
+    /// As for [`Running::read`].
+    pub fn kill_task(&self, task: &Task) -> Result<()> {
+        let request = Request::Kill { task: task.number };
+        self.call(&request, &[], ANSWER_LIMIT).map(drop)
+    }
+
     /// Reads a whole file.
     ///
     /// # Errors

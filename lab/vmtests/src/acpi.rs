@@ -18,14 +18,14 @@ const NAMES: [&str; 4] = [
 ];
 
 /// ASL source with the properties of `gpus`, the n-th of which (from 0) is the function behind
-/// the root port in slot n + 1 of the root bus.
+/// the root port in slot n + 1 of the root bus; `None` is one that firmware does not describe.
 #[must_use]
-pub fn properties<'a>(gpus: impl IntoIterator<Item = &'a Silicon>) -> String {
+pub fn properties<'a>(gpus: impl IntoIterator<Item = Option<&'a Silicon>>) -> String {
     let mut asl = String::from("DefinitionBlock (\"\", \"SSDT\", 2, \"VARIA\", \"GPUS\", 1) {\n");
     for (gpu, slot) in gpus.into_iter().zip(1..) {
         let given: Vec<_> = NAMES
             .iter()
-            .filter_map(|name| Some((*name, gpu.property(name)?)))
+            .filter_map(|name| Some((*name, gpu?.property(name)?)))
             .collect();
         if given.is_empty() {
             continue;

@@ -45,6 +45,8 @@ pub enum Memory {
     Real,
     /// Nothing.
     Absent,
+    /// The memory is in BARs: the virtual GPU, as a VM gets it, without firmware's properties.
+    Bars,
 }
 
 /// A driver for a GPU.
@@ -175,7 +177,7 @@ impl HostPlan {
         for (wish, number) in self.wishes.into_iter().zip(0_u64..) {
             let mut options = wish.options;
             match wish.memory {
-                Memory::Absent => {
+                Memory::Absent | Memory::Bars => {
                     options.base = Some(HostPhys(ABSENT_START + number * ABSENT_STRIDE));
                 }
                 Memory::Real => {
@@ -198,7 +200,11 @@ impl HostPlan {
                     nodes.push(node);
                 }
             }
-            gpus.push(Gpu::serve(&wish.profile, View::Physical, options)?);
+            let view = match wish.memory {
+                Memory::Bars => View::Virtual,
+                Memory::Real | Memory::Absent => View::Physical,
+            };
+            gpus.push((view, Gpu::serve(&wish.profile, view, options)?));
         }
         if nodes.len() > 1 {
             let mib = match arch {
@@ -213,7 +219,11 @@ impl HostPlan {
             }
         }
 
-        let table = compile_asl(&acpi::properties(gpus.iter().map(Gpu::silicon)))?;
+        let described = gpus
+            .iter()
+            .map(|(view, gpu)| (*view == View::Physical).then(|| gpu.silicon()));
+        let table = compile_asl(&acpi::properties(described))?;
+        let gpus: Vec<_> = gpus.into_iter().map(|(_, gpu)| gpu).collect();
         let mut vm = self
             .vm
             .cmdline(format!("nokaslr mem={}M", self.kernel_mib))
