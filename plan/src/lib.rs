@@ -7,6 +7,7 @@
 
 mod aperture;
 mod distances;
+mod drawing;
 mod emulated;
 mod error;
 mod explain;
@@ -18,7 +19,9 @@ mod qemu;
 mod request;
 mod substitute;
 mod tables;
+mod xml;
 
+pub use drawing::svg;
 pub use emulated::Emulated;
 pub use error::Error;
 pub use explain::{Part, explain};

@@ -3,12 +3,10 @@
 //! Source: libvirt 12.8 `docs/formatdomain` and its schema, in which the SMMU's attribute is
 //! spelled `ssidsize`.
 
-mod xml;
-
 use crate::gpu::{Gpu, Source};
 use crate::plan::{Accelerator, Arch, Backing, Iommu, Plan, Socket};
 use crate::qemu::disk_format;
-use xml::Element;
+use crate::xml::Element;
 
 /// The XML that defines a plan's VM.
 ///

@@ -6,7 +6,7 @@ use quick_xml::escape::escape;
 
 /// An element with attributes and either text or elements in it.
 #[derive(Clone, Debug)]
-pub(super) struct Element {
+pub(crate) struct Element {
     name: &'static str,
     attributes: Vec<(&'static str, String)>,
     text: Option<String>,
@@ -14,7 +14,7 @@ pub(super) struct Element {
 }
 
 impl Element {
-    pub(super) const fn new(name: &'static str) -> Self {
+    pub(crate) const fn new(name: &'static str) -> Self {
         Self {
             name,
             attributes: Vec::new(),
@@ -24,31 +24,31 @@ impl Element {
     }
 
     /// With an attribute.
-    pub(super) fn with(mut self, name: &'static str, value: impl fmt::Display) -> Self {
+    pub(crate) fn with(mut self, name: &'static str, value: impl fmt::Display) -> Self {
         self.attributes.push((name, value.to_string()));
         self
     }
 
     /// With text in it.
-    pub(super) fn content(mut self, text: impl fmt::Display) -> Self {
+    pub(crate) fn content(mut self, text: impl fmt::Display) -> Self {
         self.text = Some(text.to_string());
         self
     }
 
     /// With an element in it.
-    pub(super) fn child(mut self, child: Self) -> Self {
+    pub(crate) fn child(mut self, child: Self) -> Self {
         self.children.push(child);
         self
     }
 
     /// With an element in it, if there is one.
-    pub(super) fn maybe(mut self, child: Option<Self>) -> Self {
+    pub(crate) fn maybe(mut self, child: Option<Self>) -> Self {
         self.children.extend(child);
         self
     }
 
     /// With an element in it that holds text.
-    pub(super) fn text(self, name: &'static str, text: impl fmt::Display) -> Self {
+    pub(crate) fn text(self, name: &'static str, text: impl fmt::Display) -> Self {
         self.child(Self::new(name).content(text))
     }
 
