@@ -10,6 +10,7 @@ pub mod gpu;
 pub mod host;
 pub mod log;
 pub mod nested;
+pub mod qmp;
 pub mod qtest;
 pub mod report;
 pub mod user;

@@ -1,0 +1,313 @@
+//! `varia plan` and `varia tables`: from a host, or a chip that some host might have, to a VM's
+//! configuration.
+
+use std::fs;
+use std::path::Path;
+
+use varia_facts::{Bytes, CoherentMemory, Facts, PciFunction};
+use varia_firmware::{DeviceProperties, Oem, slit, srat, ssdt};
+use varia_linux::Tree;
+use varia_linux::inventory::{Extent, Inventory};
+use varia_plan::{Argument, Plan, Request, Source, What, arguments, domain, explain, make, svg};
+use varia_silicon::machine::{GB200_NVL4, GH200, Machine};
+
+use crate::{
+    Failure,
+    args::{PlanArgs, TablesArgs, VmArgs, Vmm},
+    device,
+    list::host,
+    output::print,
+};
+
+/// The most GPUs that a Grace CPU shares a superchip with.
+const BLACKWELL_PER_SUPERCHIP: u32 = 2;
+
+/// Prints a VM's configuration.
+pub(crate) fn plan(args: &PlanArgs) -> Result<(), Failure> {
+    let (facts, plan) = planned(&args.vm)?;
+    if let Some(file) = &args.svg {
+        fs::write(file, svg(&plan)).map_err(|error| unwritten(file, &error))?;
+    }
+    for note in &plan.notes {
+        log::warn!("{note}");
+    }
+    if args.json {
+        return print(&(serde_json::to_string_pretty(&plan)? + "\n"));
+    }
+    if args.explain {
+        return print(&explained(&plan, args.vmm));
+    }
+    print(&match args.vmm {
+        Vmm::Qemu => command_line(&program(&facts, &plan), &arguments(&plan)),
+        Vmm::Libvirt => domain(&plan).ok_or("libvirt has no element for a vfio-user device")?,
+    })
+}
+
+/// What is known, and the VM that was asked for on it.
+pub(crate) fn planned(args: &VmArgs) -> Result<(Facts, Plan), Failure> {
+    let (facts, gpus) = facts(args)?;
+    let request = Request {
+        name: args.name.clone(),
+        cpus: args.cpus,
+        memory: Bytes(args.memory.0),
+        hugepages: args.hugepages.map(|size| Bytes(size.0)),
+        nodes_per_gpu: args.nodes_per_gpu,
+        iommu: args.iommu.into(),
+        pin: !args.no_pin,
+        egm: args.egm,
+        firmware: args
+            .firmware
+            .as_ref()
+            .map(|file| file.to_string_lossy().into_owned()),
+        disks: args
+            .disk
+            .iter()
+            .map(|file| file.to_string_lossy().into_owned())
+            .collect(),
+        ..Request::new(gpus)
+    };
+    let plan = make(&facts, &request)?;
+    Ok((facts, plan))
+}
+
+/// A GPU that was asked for: of the host, or of a chip.
+enum Asked {
+    Host(What),
+    /// So many of a chip, each on a superchip of its own or all on one.
+    Chip {
+        name: &'static str,
+        count: u32,
+        together: bool,
+    },
+}
+
+impl Asked {
+    fn read(text: &str) -> Result<Self, Failure> {
+        if let Ok(what) = text.parse() {
+            return Ok(Self::Host(what));
+        }
+        let (name, what) = match text.split_once(':') {
+            Some((name, what)) => (name, Some(what.parse::<What>()?)),
+            None => (text, None),
+        };
+        let chip = device::profile(name)?.name;
+        Ok(match what {
+            None => Self::Chip {
+                name: chip,
+                count: 1,
+                together: false,
+            },
+            Some(What::OneSuperchip(count)) => Self::Chip {
+                name: chip,
+                count,
+                together: true,
+            },
+            Some(What::Function(bdf)) => {
+                return Err(format!(
+                    "{text:?}: {bdf} is a function of the host, whose chip is what it is"
+                )
+                .into());
+            }
+        })
+    }
+}
+
+/// What is known of the host, and the GPUs of it; a host that has the chips if those were asked
+/// for.
+fn facts(args: &VmArgs) -> Result<(Facts, Vec<What>), Failure> {
+    let asked = args
+        .gpu
+        .iter()
+        .map(|text| Asked::read(text))
+        .collect::<Result<Vec<_>, _>>()?;
+    let of_host: Vec<_> = asked
+        .iter()
+        .filter_map(|asked| match asked {
+            Asked::Host(what) => Some(*what),
+            Asked::Chip { .. } => None,
+        })
+        .collect();
+    if of_host.len() == asked.len() {
+        let facts = match &args.facts {
+            Some(file) => read_facts(file)?,
+            None => Inventory::of(&host(&args.host)?, Extent::Served)?.facts,
+        };
+        return Ok((facts, of_host));
+    }
+    if !of_host.is_empty() || args.facts.is_some() || args.host.sysfs.is_some() {
+        return Err(
+            "a chip such as gh200 is planned for a host that is made up for it: ask for chips \
+             alone, or for functions of a host"
+                .into(),
+        );
+    }
+    made_up(&asked)
+}
+
+fn read_facts(file: &Path) -> Result<Facts, Failure> {
+    let text = fs::read_to_string(file)
+        .map_err(|error| format!("can't read the facts in {}: {error}", file.display()))?;
+    serde_json::from_str(&text)
+        .map_err(|error| format!("{} has no facts: {error}", file.display()).into())
+}
+
+/// A host with the chips that were asked for, one kind of them.
+fn made_up(asked: &[Asked]) -> Result<(Facts, Vec<What>), Failure> {
+    let (mut chip, mut alone, mut together) = (None, 0, 0);
+    for asked in asked {
+        let Asked::Chip {
+            name,
+            count,
+            together: one,
+        } = asked
+        else {
+            continue;
+        };
+        if chip.is_some_and(|chip| chip != *name) {
+            return Err("no host has chips of two kinds: ask for one kind".into());
+        }
+        chip = Some(*name);
+        if *one {
+            together = together.max(*count);
+        } else {
+            alone += count;
+        }
+    }
+    let Some(chip) = chip else {
+        return Ok((read_live()?, Vec::new()));
+    };
+    let hopper = chip.starts_with("gh");
+    let most = if hopper { 1 } else { BLACKWELL_PER_SUPERCHIP };
+    if together > most {
+        return Err(format!(
+            "{chip}:{together}-of-one-superchip can't be had: a superchip has {most} of them"
+        )
+        .into());
+    }
+    let gpus = if alone > 0 { most.min(alone) } else { together };
+    let base = if hopper { GH200 } else { GB200_NVL4 };
+    let machine = Machine {
+        chip: Some(chip),
+        gpus,
+        sockets: alone.div_ceil(gpus.max(1)).max(1),
+        ..base
+    };
+    let folder = tempfile::Builder::new().prefix("varia-host-").tempdir()?;
+    machine.write(folder.path())?;
+    let facts = Inventory::of(&Tree::open(folder.path())?, Extent::Served)?.facts;
+    let wanted = alone.max(together) as usize;
+    let functions = machine.gpus().into_iter().take(wanted);
+    let gpus = functions
+        .map(|text| text.parse())
+        .collect::<Result<_, _>>()?;
+    Ok((facts, gpus))
+}
+
+fn read_live() -> Result<Facts, Failure> {
+    Ok(Inventory::of(&Tree::live(), Extent::Served)?.facts)
+}
+
+/// QEMU's name, or where it was found.
+fn program(facts: &Facts, plan: &Plan) -> String {
+    match &facts.vmm.qemu {
+        Some(qemu) if facts.host.arch.is_some() => qemu.path.clone(),
+        _ => format!("qemu-system-{}", plan.arch),
+    }
+}
+
+/// A command for a shell, an option on each line.
+fn command_line(program: &str, arguments: &[Argument]) -> String {
+    let mut text = shell_words::quote(program).into_owned();
+    for Argument { option, value, .. } in arguments {
+        text += &format!(" \\\n  {option} {}", shell_words::quote(value));
+    }
+    text + "\n"
+}
+
+/// Each part of the plan: why it is there, and for QEMU its arguments.
+fn explained(plan: &Plan, vmm: Vmm) -> String {
+    let arguments = arguments(plan);
+    let mut text = String::new();
+    for (part, why) in explain(plan) {
+        text += &wrapped(&why);
+        if vmm == Vmm::Qemu {
+            for Argument { option, value, .. } in arguments.iter().filter(|one| one.part == part) {
+                text += &format!("    {option} {}\n", shell_words::quote(value));
+            }
+        }
+        text.push('\n');
+    }
+    for note in &plan.notes {
+        text += &wrapped(&format!("Note: {note}."));
+    }
+    text
+}
+
+/// Text in lines of at most 88 characters.
+fn wrapped(text: &str) -> String {
+    let mut out = String::new();
+    let mut column = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > 88 {
+            out.push('\n');
+            column = 0;
+        } else if column > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out += word;
+        column += length;
+    }
+    out.push('\n');
+    out
+}
+
+/// Writes ACPI tables of a VM, and of the host's GPUs as bare metal describes them.
+pub(crate) fn tables(args: &TablesArgs) -> Result<(), Failure> {
+    let (facts, plan) = planned(&args.vm)?;
+    let oem = Oem::VARIA;
+    let numa = plan.numa()?;
+    let mut tables = vec![("SRAT", srat(&numa, oem)), ("SLIT", slit(&numa, oem))];
+    let properties = plan
+        .gpus
+        .iter()
+        .filter_map(|gpu| match &gpu.memory.source {
+            Source::Function(bdf) => properties(facts.function(*bdf)?),
+            Source::VfioUser(_) => None,
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    if !properties.is_empty() {
+        tables.push(("SSDT", ssdt(&properties, oem)));
+    }
+    fs::create_dir_all(&args.out).map_err(|error| unwritten(&args.out, &error))?;
+    let mut text = String::new();
+    for (table, bytes) in tables {
+        let file = args.out.join(format!("{}.aml", table.to_lowercase()));
+        fs::write(&file, &bytes).map_err(|error| unwritten(&file, &error))?;
+        text += &format!("{table} {:>6} bytes {}\n", bytes.len(), file.display());
+    }
+    print(&text)
+}
+
+/// What bare metal's firmware says of a function's memory, if its place in ACPI is known.
+fn properties(
+    function: &PciFunction,
+) -> Option<Result<DeviceProperties, varia_firmware::Error>> {
+    let CoherentMemory {
+        base,
+        size,
+        pxm_start,
+        pxm_count,
+        ..
+    } = function.coherent_memory.as_ref()?;
+    let path = function.acpi_path.as_ref()?;
+    let start = pxm_start.unwrap_or(0);
+    let domains = start..start.saturating_add(pxm_count.unwrap_or(0));
+    let device = path.parse();
+    Some(device.map(|device| DeviceProperties::coherent_memory(device, base.0, size.0, domains)))
+}
+
+fn unwritten(file: &Path, error: &std::io::Error) -> Failure {
+    format!("can't write {}: {error}", file.display()).into()
+}
