@@ -35,6 +35,14 @@ pub(crate) enum Command {
     /// Show the PCI devices of a host that variant drivers serve.
     #[command(after_help = "Example:\n  varia list --sysfs host.tar --json")]
     List(ListArgs),
+    /// Plan a VM that has GPUs, as QEMU's arguments or libvirt's XML.
+    #[command(
+        after_help = "Example:\n  varia plan --gpu gh200 --cpus 16 --memory 64G\n  varia plan --gpu gh200 --gpu gh200 --vmm libvirt\n  varia plan --gpu gb200:2-of-one-superchip --explain"
+    )]
+    Plan(PlanArgs),
+    /// Write the ACPI tables that tie GPUs to NUMA nodes, for VMMs that make none.
+    #[command(after_help = "Example:\n  varia tables --gpu gh200 --out /tmp/tables")]
+    Tables(TablesArgs),
     /// Keep what `list` reads of a host in a file, without serial numbers.
     #[command(after_help = "Example:\n  varia capture host.tar")]
     Capture(CaptureArgs),
@@ -70,6 +78,107 @@ pub(crate) struct ListArgs {
     /// Print all that is known of the host, as other commands read it (JSON).
     #[arg(long, conflicts_with = "json")]
     pub(crate) facts: bool,
+}
+
+/// What renders a plan.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Vmm {
+    /// QEMU's command line.
+    Qemu,
+    /// libvirt's domain XML.
+    Libvirt,
+}
+
+/// How devices reach a VM's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum IommuArg {
+    /// What this host can do.
+    Auto,
+    /// VFIO's containers.
+    Type1,
+    /// /dev/iommu.
+    Iommufd,
+}
+
+impl From<IommuArg> for varia_plan::IommuChoice {
+    fn from(arg: IommuArg) -> Self {
+        match arg {
+            IommuArg::Auto => Self::Auto,
+            IommuArg::Type1 => Self::Type1,
+            IommuArg::Iommufd => Self::Iommufd,
+        }
+    }
+}
+
+/// Which VM.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct VmArgs {
+    /// A PCI address; N-of-one-superchip for GPUs that share a Grace CPU; a chip (gh200, gb200,
+    /// gb300, gb200:2-of-one-superchip) to plan for a host that has it. May be given again.
+    #[arg(long, value_name = "WHAT", required = true)]
+    pub(crate) gpu: Vec<String>,
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+    /// What is known of the host, as `varia list --facts` prints it.
+    #[arg(long, value_name = "FILE", conflicts_with = "sysfs")]
+    pub(crate) facts: Option<PathBuf>,
+    /// The VM's name.
+    #[arg(long, value_name = "NAME", default_value = "gpu-vm")]
+    pub(crate) name: String,
+    /// Virtual CPUs, shared out among the sockets whose GPUs it has.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub(crate) cpus: u32,
+    /// RAM, shared out likewise.
+    #[arg(long, value_name = "SIZE", default_value = "8G")]
+    pub(crate) memory: Size,
+    /// Back RAM with hugepages of this size, for example 2M or 512M.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) hugepages: Option<Size>,
+    /// Memory-less NUMA nodes for each GPU: 8 where MIG is used, 1 is enough where not.
+    #[arg(long, value_name = "N", default_value_t = varia_plan::NODES_PER_GPU)]
+    pub(crate) nodes_per_gpu: u32,
+    /// How devices reach the VM's memory.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) iommu: IommuArg,
+    /// Don't tie virtual CPUs to CPUs of the host.
+    #[arg(long)]
+    pub(crate) no_pin: bool,
+    /// Give it Extended GPU Memory.
+    #[arg(long)]
+    pub(crate) egm: bool,
+    /// Firmware for the VM [default for arm64: where Debian has it]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) firmware: Option<PathBuf>,
+    /// A disk image; may be given again.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) disk: Vec<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) vm: VmArgs,
+    /// Whose language to print it in.
+    #[arg(long, value_enum, default_value = "qemu")]
+    pub(crate) vmm: Vmm,
+    /// Say why each part is there.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) explain: bool,
+    /// Print the plan as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Draw the topology into this file, too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TablesArgs {
+    #[command(flatten)]
+    pub(crate) vm: VmArgs,
+    /// The folder to write to; made if absent.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Clone, Debug, Args)]

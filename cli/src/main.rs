@@ -9,6 +9,7 @@
 //! | `run`, `qemu` | `varia run` |
 //! | `list` | `varia list`, `varia capture` |
 //! | `bind` | `varia bind`, `varia unbind` |
+//! | `plan` | `varia plan`, `varia tables` |
 //! | `output` | what goes to the terminal |
 
 mod args;
@@ -18,6 +19,7 @@ mod drawing;
 mod inspect;
 mod list;
 mod output;
+mod plan;
 mod qemu;
 mod run;
 mod serve;
@@ -51,6 +53,8 @@ fn main() -> ExitCode {
         Command::List(args) => list::list(&args).map(|()| ExitCode::SUCCESS),
         Command::Bind(args) => bind::bind(&args).map(|()| ExitCode::SUCCESS),
         Command::Unbind(args) => bind::unbind(&args).map(|()| ExitCode::SUCCESS),
+        Command::Plan(args) => plan::plan(&args).map(|()| ExitCode::SUCCESS),
+        Command::Tables(args) => plan::tables(&args).map(|()| ExitCode::SUCCESS),
         Command::Capture(args) => list::capture(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -8,13 +8,15 @@ use varia_facts::{Bytes, CoherentMemory, Facts, PciFunction};
 use varia_firmware::{DeviceProperties, Oem, slit, srat, ssdt};
 use varia_linux::Tree;
 use varia_linux::inventory::{Extent, Inventory};
-use varia_plan::{Argument, Plan, Request, Source, What, arguments, domain, explain, make, svg};
+use varia_plan::{
+    Argument, Plan, Request, Source, What, WhatError, arguments, domain, explain, make, svg,
+};
 use varia_silicon::machine::{GB200_NVL4, GH200, Machine};
+use varia_silicon::profile;
 
 use crate::{
     Failure,
     args::{PlanArgs, TablesArgs, VmArgs, Vmm},
-    device,
     list::host,
     output::print,
 };
@@ -90,7 +92,16 @@ impl Asked {
             Some((name, what)) => (name, Some(what.parse::<What>()?)),
             None => (text, None),
         };
-        let chip = device::profile(name)?.name;
+        let chip = profile::find(name)
+            .map_err(|error| format!("{}, and {error}", WhatError(text.to_owned())))?;
+        if chip.coherent.is_none() {
+            return Err(format!(
+                "{} has no coherent memory to plan for: a VM takes it as any PCI device",
+                chip.name
+            )
+            .into());
+        }
+        let chip = chip.name;
         Ok(match what {
             None => Self::Chip {
                 name: chip,
@@ -291,9 +302,7 @@ pub(crate) fn tables(args: &TablesArgs) -> Result<(), Failure> {
 }
 
 /// What bare metal's firmware says of a function's memory, if its place in ACPI is known.
-fn properties(
-    function: &PciFunction,
-) -> Option<Result<DeviceProperties, varia_firmware::Error>> {
+fn properties(function: &PciFunction) -> Option<Result<DeviceProperties, varia_firmware::Error>> {
     let CoherentMemory {
         base,
         size,

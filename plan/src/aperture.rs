@@ -13,12 +13,11 @@ const OTHERS: u64 = 1 << 30;
 /// Where RAM begins on the virt machine.
 const VIRT_RAM: u64 = 1 << 30;
 
-/// What the root port of a function with these BARs reserves: all of them, in multiples of the
-/// largest, because a bridge's window is aligned like what is in it.
+/// What the root port of a function with these BARs reserves: all of them, rounded up to a power
+/// of two, as UEFI does with what a port asks for.
 pub(crate) fn window(bars: &[Bar]) -> Result<Bytes, Error> {
     let sum = bars.iter().map(|bar| u128::from(bar.size.0)).sum::<u128>();
-    let largest = bars.iter().map(|bar| bar.size.0).max().unwrap_or(0).max(1);
-    let window = sum.next_multiple_of(largest.into());
+    let window = if sum == 0 { 0 } else { sum.next_power_of_two() };
     u64::try_from(window)
         .map(Bytes)
         .map_err(|_| too_large(bars.iter().map(|bar| bar.size), window, 0, u64::BITS))
@@ -29,13 +28,8 @@ pub(crate) fn window(bars: &[Bar]) -> Result<Bytes, Error> {
 ///
 /// On the virt machine it lies above RAM, at a multiple of its size.
 pub(crate) fn aperture(arch: Arch, ram: Bytes, gpus: &[Gpu], bits: u32) -> Result<Bytes, Error> {
-    let windows = || gpus.iter().map(|gpu| u128::from(gpu.window.0));
-    // windows of different sizes leave gaps of less than the largest each
-    let sum = if windows().zip(windows().skip(1)).all(|(a, b)| a == b) {
-        windows().sum::<u128>()
-    } else {
-        windows().map(u128::next_power_of_two).sum()
-    };
+    // Powers of two at their own alignment, largest first, leave no gaps.
+    let sum: u128 = gpus.iter().map(|gpu| u128::from(gpu.window.0)).sum();
     let size = (sum + u128::from(OTHERS)).next_power_of_two();
     let size = match arch {
         Arch::Aarch64 => size.max(VIRT_DEFAULT.into()),

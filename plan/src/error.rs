@@ -75,12 +75,12 @@ pub enum Error {
         /// What is missing.
         why: &'static str,
     },
-    /// A VM without CPUs, or with fewer than sockets.
+    /// CPUs that can't be shared out evenly: QEMU's sockets are of one size.
     #[error(
-        "{cpus} virtual CPUs can't be shared out among the {sockets} sockets whose GPUs the VM \
-         has: ask for at least {sockets}"
+        "{cpus} virtual CPUs can't be shared out evenly among the {sockets} sockets whose GPUs the \
+         VM has: ask for a multiple of {sockets}"
     )]
-    TooFewCpus {
+    Cpus {
         /// How many were asked for.
         cpus: u32,
         /// How many sockets there are.

@@ -212,8 +212,8 @@ fn ports(plan: &Plan) -> String {
         .map(|gpu| format!("{} for {}", size(gpu.window.0), gpu.memory.device.id))
         .collect();
     format!(
-        "Each GPU is behind a root port, which reserves address space for all of its BARs in \
-         multiples of the largest: {}.",
+        "Each GPU is behind a root port, which reserves address space for all of its BARs, \
+         rounded up as firmware does: {}.",
         each.join(", ")
     )
 }

@@ -158,7 +158,17 @@ fn cpu(plan: &Plan) -> Element {
         Accelerator::Kvm => "host-passthrough",
         Accelerator::Tcg => "maximum",
     };
-    Element::new("cpu").with("mode", mode).child(numa)
+    let sockets = plan.sockets.len();
+    Element::new("cpu")
+        .with("mode", mode)
+        .child(
+            Element::new("topology")
+                .with("sockets", sockets)
+                .with("dies", 1)
+                .with("cores", plan.cpus() as usize / sockets.max(1))
+                .with("threads", 1),
+        )
+        .child(numa)
 }
 
 fn cell(plan: &Plan, id: u32, socket: Option<&Socket>) -> Element {

@@ -201,8 +201,8 @@ fn sockets(
     let count = host.len();
     let (cpus, memory) = (request.cpus, request.memory.0);
     let each_cpus = cpus / count as u32;
-    if each_cpus == 0 {
-        return Err(Error::TooFewCpus {
+    if cpus == 0 || !cpus.is_multiple_of(count as u32) {
+        return Err(Error::Cpus {
             cpus,
             sockets: count,
         });
@@ -217,11 +217,10 @@ fn sockets(
             all,
         });
     }
-    let more = cpus % count as u32;
     let mut first = 0;
     let mut sockets = Vec::new();
     for (node, host_node) in (0..).zip(host) {
-        let vcpus = first..first + each_cpus + u32::from(node < more);
+        let vcpus = first..first + each_cpus;
         first = vcpus.end;
         let share = Bytes(memory / count as u64);
         let host = host_node.and_then(|id| facts.host.node(id));

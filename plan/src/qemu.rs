@@ -106,7 +106,9 @@ fn machine(plan: &Plan, out: &mut Arguments) {
     };
     out.add(Part::Cpus, "-accel", accelerator);
     out.add(Part::Cpus, "-cpu", cpu);
-    out.add(Part::Cpus, "-smp", plan.cpus().to_string());
+    // A socket's CPUs are on one node.
+    let (cpus, sockets) = (plan.cpus(), plan.sockets.len());
+    out.add(Part::Cpus, "-smp", format!("{cpus},sockets={sockets}"));
 }
 
 fn memory(plan: &Plan, out: &mut Arguments) {
@@ -142,17 +144,23 @@ fn backend(socket: &Socket) -> String {
     text
 }
 
-/// Each way, because QEMU wants all of them as soon as one differs from the other.
+/// QEMU takes the way back to be as long, unless one pair differs: then it wants both of all.
 fn distances(plan: &Plan, out: &mut Arguments) {
-    for (from, row) in plan.distances.iter().enumerate() {
-        for (to, distance) in row.iter().enumerate() {
-            if from != to {
-                out.add(
-                    Part::Distances,
-                    "-numa",
-                    format!("dist,src={from},dst={to},val={distance}"),
-                );
-            }
+    let way = |from: usize, to: usize| plan.distances.get(from).and_then(|row| row.get(to));
+    let nodes = 0..plan.distances.len();
+    let pairs = nodes
+        .clone()
+        .flat_map(|from| nodes.clone().map(move |to| (from, to)));
+    let is_symmetric = pairs
+        .clone()
+        .all(|(from, to)| way(from, to) == way(to, from));
+    for (from, to) in pairs.filter(|(from, to)| from < to || from > to && !is_symmetric) {
+        if let Some(distance) = way(from, to) {
+            out.add(
+                Part::Distances,
+                "-numa",
+                format!("dist,src={from},dst={to},val={distance}"),
+            );
         }
     }
 }

@@ -6,6 +6,7 @@ mod faults;
 mod help;
 mod hosts;
 mod inspect;
+mod plan;
 mod process;
 mod reconnect;
 mod run;

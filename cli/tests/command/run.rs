@@ -98,7 +98,7 @@ fn a_dry_run_hands_on_what_it_is_told() {
         ("-append", "console=ttyS0 quiet"),
         ("-drive", "file=a,,b.qcow2"),
         ("-m", "3072M"),
-        ("-smp", "5"),
+        ("-smp", "5,sockets=1"),
     ] {
         assert!(has(&qemu, option, value), "{option}: {qemu:?}");
     }

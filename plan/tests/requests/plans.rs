@@ -38,7 +38,7 @@ fn each_gpu_has_nodes_of_its_own_after_those_of_the_sockets() {
 #[test]
 fn a_socket_of_the_vm_stands_for_each_socket_of_the_host_that_is_used() {
     let mut wanted = request(&[GPUS[3], GPUS[0]]);
-    wanted.cpus = 5;
+    wanted.cpus = 6;
     wanted.memory = Bytes(6 * GIB);
     let plan = make(&facts(), &wanted).expect("a plan");
     let [first, second] = plan.sockets.as_slice() else {
@@ -46,10 +46,10 @@ fn a_socket_of_the_vm_stands_for_each_socket_of_the_host_that_is_used() {
     };
     // the first GPU is on the host's node 1
     assert_eq!(first.host_node, Some(NodeId(1)));
-    assert_eq!((first.vcpus.clone(), second.vcpus.clone()), (0..3, 3..5));
+    assert_eq!((first.vcpus.clone(), second.vcpus.clone()), (0..3, 3..6));
     assert_eq!(
         (&first.pins[..], &second.pins[..]),
-        (&[8, 9, 10][..], &[0, 1][..])
+        (&[8, 9, 10][..], &[0, 1, 2][..])
     );
     assert_eq!(first.memory, Bytes(3 * GIB));
     assert_eq!(plan.gpus[0].socket, first.node);

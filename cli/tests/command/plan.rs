@@ -1,0 +1,146 @@
+//! `varia plan` and `varia tables`: the plans that the documentation shows, and what is refused.
+
+use std::path::Path;
+use std::process::Command;
+
+use varia_silicon::machine;
+
+use crate::process::{Ended, Folder, ended, varia};
+
+/// The topologies that are kept as text, and what asks for them.
+const KEPT: [(&str, &[&str]); 5] = [
+    ("gh200", &["--gpu", "gh200"]),
+    (
+        "gh200-x4",
+        &[
+            "--gpu", "gh200", "--gpu", "gh200", "--gpu", "gh200", "--gpu", "gh200",
+        ],
+    ),
+    ("gb200", &["--gpu", "gb200"]),
+    ("gb200-x2", &["--gpu", "gb200:2-of-one-superchip"]),
+    ("gb300", &["--gpu", "gb300"]),
+];
+
+fn plan(args: &[&str]) -> Ended {
+    ended(varia(["plan"].iter().chain(args)))
+}
+
+/// Compares with a kept file. `VARIA_WRITE_PLANS=1` writes it anew.
+fn kept(file: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs/plans")
+        .join(file);
+    if std::env::var_os("VARIA_WRITE_PLANS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+    }
+    let there = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        there == text,
+        "{file} is not what varia plan prints: VARIA_WRITE_PLANS=1 cargo test writes it anew, if \
+         the change is meant"
+    );
+}
+
+#[test]
+fn the_plans_that_are_kept_are_those_that_are_printed() {
+    for (name, args) in KEPT {
+        let folder = Folder::new();
+        let svg = folder.root().join("plan.svg");
+        let mut args = args.to_vec();
+        args.extend(["--cpus", "8", "--svg", svg.to_str().unwrap()]);
+        kept(&format!("{name}.qemu"), &plan(&args).success().stdout);
+        kept(
+            &format!("{name}.svg"),
+            &std::fs::read_to_string(&svg).unwrap(),
+        );
+        args.extend(["--vmm", "libvirt"]);
+        kept(&format!("{name}.xml"), &plan(&args).success().stdout);
+    }
+}
+
+#[test]
+fn a_plan_for_a_captured_host_is_that_for_its_facts() {
+    let folder = Folder::new();
+    let host = folder.root().join("host");
+    machine::GB200_NVL4.write(&host).unwrap();
+    let host = host.to_str().unwrap();
+    let facts = ended(varia(["list", "--sysfs", host, "--facts"])).success();
+    let file = folder.root().join("facts.json");
+    std::fs::write(&file, facts.stdout).unwrap();
+    let gpus = machine::GB200_NVL4.gpus();
+    let gpu = ["--gpu", &gpus[2], "--json"];
+    let of_host = plan(&[&gpu[..], &["--sysfs", host]].concat()).success();
+    let of_facts = plan(&[&gpu[..], &["--facts", file.to_str().unwrap()]].concat()).success();
+    assert_eq!(of_host.stdout, of_facts.stdout);
+    let json: serde_json::Value = serde_json::from_str(&of_facts.stdout).unwrap();
+    assert_eq!(json["schema"], "varia-plan/1");
+    assert_eq!(json["gpus"][0]["memory"]["source"]["function"], gpus[2]);
+    // the third GPU is on the second socket
+    assert_eq!(json["sockets"][0]["host_node"], 1);
+}
+
+#[test]
+fn a_plan_goes_through_a_shell_as_it_is() {
+    let disk = "/tmp/a b'c\"d$(e)`f`;g&h|i\\j,k.qcow2";
+    let text = plan(&["--gpu", "gh200", "--disk", disk]).success().stdout;
+    let printed = text.replacen("qemu-system-aarch64", "printf '%s\\0'", 1);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &printed]);
+    shell
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let words = ended(shell).success().stdout;
+    let file = words
+        .split('\0')
+        .filter_map(|word| serde_json::from_str::<serde_json::Value>(word).ok())
+        .find_map(|json| Some(json.get("filename")?.as_str()?.to_owned()));
+    assert_eq!(file.as_deref(), Some(disk));
+}
+
+#[test]
+fn tables_are_written_with_their_names() {
+    let folder = Folder::new();
+    let out = folder.root().join("tables");
+    let args = ["tables", "--gpu", "gh200", "--out", out.to_str().unwrap()];
+    let text = ended(varia(args)).success().stdout;
+    for (file, signature) in [
+        ("srat.aml", b"SRAT"),
+        ("slit.aml", b"SLIT"),
+        ("ssdt.aml", b"SSDT"),
+    ] {
+        let table = std::fs::read(out.join(file)).unwrap();
+        assert_eq!(table[..4], signature[..]);
+        assert_eq!(
+            table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)),
+            0
+        );
+        assert!(text.contains(file), "{text}");
+    }
+}
+
+#[test]
+fn what_can_not_be_planned() {
+    plan(&[]).refused(&["--gpu"]);
+    plan(&["--gpu", "gh2000"]).refused(&["gh2000", "0009:01:00.0", "gh200"]);
+    plan(&["--gpu", "gh200:2-of-one-superchip"]).refused(&["2-of-one-superchip", "has 1"]);
+    plan(&["--gpu", "gb200:3-of-one-superchip"]).refused(&["3-of-one-superchip", "has 2"]);
+    plan(&["--gpu", "gh200", "--gpu", "gb200"]).refused(&["two kinds"]);
+    plan(&["--gpu", "gh200", "--gpu", "0009:01:00.0"]).refused(&["made up", "alone"]);
+    plan(&["--gpu", "gh200:0009:01:00.0"]).refused(&["0009:01:00.0"]);
+    plan(&["--gpu", "gh200", "--name", "a;b"]).refused(&["a;b", "letters"]);
+    plan(&["--gpu", "gh200", "--egm"]).refused(&["Extended GPU Memory", "without --egm"]);
+    plan(&["--gpu", "gh200", "--hugepages", "2M"]).refused(&["0 free", "nr_hugepages"]);
+    plan(&["--gpu", "gh200", "--cpus", "100"]).refused(&["100", "72", "--no-pin"]);
+    plan(&["--gpu", "gh200", "--iommu", "iommufd"]).refused(&["iommufd", "type1"]);
+    plan(&["--gpu", "nic"]).refused(&["nic"]);
+    let folder = Folder::new();
+    let file = folder.root().join("facts.json");
+    let path = file.to_str().unwrap();
+    plan(&["--gpu", "0009:01:00.0", "--facts", path]).refused(&["can't read", path]);
+    for text in ["", "{}", "{\"schema\": \"varia-facts/99\"}"] {
+        std::fs::write(&file, text).unwrap();
+        plan(&["--gpu", "0009:01:00.0", "--facts", path]).refused(&[path, "no facts"]);
+    }
+}
