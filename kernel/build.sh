@@ -12,6 +12,7 @@
 #   CROSS_COMPILE  prefix of the compiler for ARCH; by default none is needed, or Debian's
 #   CC             the compiler, where the headers don't name it
 #   JOBS           parallel jobs of make, 2 by default
+#   WARNINGS       "shown" prints warnings; otherwise they are errors
 #   and those of rust/build.sh
 set -eu
 # Variables of a make that calls this, such as O, are not for the kernel's make.
@@ -55,12 +56,15 @@ module() {
 	cp "$here"/adaptor/*.c "$here"/adaptor/*.h "$here/adaptor/Kbuild" "$source/"
 	cp "$here/modules/$2.h" "$source/descriptor.h"
 	cp "$RUST_OBJECT" "$source/rust.o_shipped"
-	# A warning of the compiler, objtool or modpost is an error here.
+	# A warning of the compiler, objtool or modpost is an error, unless it is to be shown only.
 	status=0
 	make -s -C "$kdir" M="$source" ARCH=$kernel_arch CROSS_COMPILE="$CROSS_COMPILE" \
 		-j"${JOBS:-2}" ${CC:+"CC=$CC"} VARIA_MODULE="$1" modules >"$out/$1.log" 2>&1 || status=$?
-	if [ $status -ne 0 ] || grep -qi warning "$out/$1.log"; then
-		cat "$out/$1.log" >&2
+	cat "$out/$1.log" >&2
+	if [ "${WARNINGS:-}" != shown ] && grep -qi warning "$out/$1.log"; then
+		status=1
+	fi
+	if [ $status -ne 0 ]; then
 		echo "$0: $1 for $kdir was not built, or with warnings" >&2
 		exit 1
 	fi

@@ -83,7 +83,7 @@ pub fn program(arch: Arch, package: &str, binary: &str) -> Result<PathBuf> {
             .env("CARGO_HOME", &home)
             .env(flags, STATIC);
         for known in Arch::ALL {
-            let linker = linker(&tools, known)?;
+            let linker = compiler(&tools, known)?;
             let name = known.rust_target().to_uppercase().replace('-', "_");
             chroot = chroot.env(format!("CARGO_TARGET_{name}_LINKER"), linker);
         }
@@ -143,8 +143,8 @@ fn cargo_home() -> Result<PathBuf> {
     })
 }
 
-/// The newest compiler in the tools for `arch`: its name is that of the linker.
-fn linker(tools: &packages::Tree, arch: Arch) -> Result<String> {
+/// The newest C compiler in the tools for `arch`. Its name is that of Rust's linker too.
+pub(crate) fn compiler(tools: &packages::Tree, arch: Arch) -> Result<String> {
     let folder = tools.path("/usr/bin");
     let prefix = format!("{}-gcc-", arch.triplet());
     let entries = std::fs::read_dir(&folder).map_err(LabError::file("read", &folder))?;

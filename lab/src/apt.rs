@@ -269,6 +269,28 @@ impl Apt {
         Ok(())
     }
 
+    /// Writes dpkg's database into an unpacked root: `debs` are installed there. So dpkg in
+    /// that root sees dependencies met; no maintainer script has run.
+    ///
+    /// # Errors
+    /// [`LabError::Command`] if a package is damaged, [`LabError::Io`].
+    pub fn write_database(&self, debs: &[Deb], root: &Path) -> Result<()> {
+        let folder = root.join("var/lib/dpkg");
+        for name in ["info", "updates", "triggers"] {
+            let path = folder.join(name);
+            fs::create_dir_all(&path).map_err(LabError::file("create", &path))?;
+        }
+        let mut status = String::new();
+        for deb in debs {
+            let file = self.archives().join(&deb.file);
+            let fields = command::text(Command::new("dpkg-deb").arg("-f").arg(&file))?;
+            let (first, rest) = fields.split_once('\n').unwrap_or((fields.as_str(), ""));
+            status.push_str(&format!("{first}\nStatus: install ok installed\n{rest}\n"));
+        }
+        let path = folder.join("status");
+        fs::write(&path, status).map_err(LabError::file("write", &path))
+    }
+
     /// Removes downloaded packages that are no longer needed.
     pub fn forget(&self, debs: &[Deb]) {
         for deb in debs {

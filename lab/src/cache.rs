@@ -72,7 +72,10 @@ impl Cache {
         let path = self.root.join("lock");
         let file = File::create(&path).map_err(LabError::file("open", &path))?;
         if file.try_lock().is_err() {
-            eprintln!("another process is fetching packages; waiting for it");
+            eprintln!(
+                "another process is filling {}; waiting for it",
+                self.root.display()
+            );
             file.lock().map_err(LabError::file("lock", &path))?;
         }
         self.sweep();

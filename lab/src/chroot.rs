@@ -80,9 +80,7 @@ impl Chroot {
         self
     }
 
-    /// The whole command, for a caller that wants to start it in its own way.
-    #[must_use]
-    pub fn command<S: Into<OsString>>(&self, argv: impl IntoIterator<Item = S>) -> Command {
+    fn command<S: Into<OsString>>(&self, argv: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new("unshare");
         command
             .args([
@@ -112,8 +110,20 @@ impl Chroot {
     /// [`LabError::UserNamespaces`] if this machine refuses them, [`LabError::Command`]
     /// if the command fails, [`LabError::Io`].
     pub fn run<S: Into<OsString>>(&self, argv: impl IntoIterator<Item = S>) -> Result<Output> {
+        command::run(&mut self.prepared(argv)?).map_err(explained)
+    }
+
+    /// The whole command, for a caller that runs it in its own way, with all that it needs
+    /// in place.
+    ///
+    /// # Errors
+    /// [`LabError::Missing`] for a folder that can't be bound, [`LabError::Io`].
+    pub fn prepared<S: Into<OsString>>(
+        &self,
+        argv: impl IntoIterator<Item = S>,
+    ) -> Result<Command> {
         self.prepare()?;
-        command::run(&mut self.command(argv)).map_err(explained)
+        Ok(self.command(argv))
     }
 
     /// Whether this machine lets the current user make the namespaces.

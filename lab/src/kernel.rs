@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use crate::arch::Arch;
 use crate::elf::Elf;
 use crate::error::{LabError, Result};
+use crate::flavour::Flavour;
+use crate::kernel_build;
 use crate::packages::{self, Set};
 
 /// A kernel that a machine can boot.
@@ -33,16 +35,25 @@ pub struct Module {
 }
 
 impl Kernel {
-    /// Debian's kernel of the lab's generation, fetched if need be.
+    /// A kernel of the lab's, of its generation; fetched or built if need be.
     ///
     /// # Errors
-    /// Those of [`packages::ensure`], and [`LabError::Io`].
-    pub fn debian(arch: Arch) -> Result<Self> {
-        let tree = packages::ensure(Set::Guest(arch))?;
+    /// Those of [`packages::ensure`] and [`kernel_build::ensure`], and [`LabError::Io`].
+    pub fn of(flavour: impl Into<Flavour>) -> Result<Self> {
+        let flavour = flavour.into();
+        let set = match flavour {
+            Flavour::Debian(arch) => Set::Guest(arch),
+            Flavour::Debian16k => Set::Kernel16k,
+            Flavour::Debug64k => {
+                let built = kernel_build::ensure(flavour.name())?;
+                return Self::custom(flavour.arch(), built.image(), Some(&built.modules()));
+            }
+        };
+        let tree = packages::ensure(set)?;
         let folder = tree
             .path("/usr/lib/modules")
-            .join(tree.kernel_release(arch));
-        Self::custom(arch, folder.join("vmlinuz"), Some(&folder))
+            .join(tree.kernel_release(flavour.name()));
+        Self::custom(flavour.arch(), folder.join("vmlinuz"), Some(&folder))
     }
 
     /// A kernel of one's own: its image, and the folder with its modules if it has any.

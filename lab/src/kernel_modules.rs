@@ -1,16 +1,19 @@
 //! Building kernel modules for the lab's kernels: Varia's own, and the original driver.
 //!
-//! The scripts in `kernel/` do it, in the tools' root, against Debian's headers. A build
-//! is done again only when something it is made of has changed; processes that want the
+//! The scripts in `kernel/` do it, in the tools' root, against the headers of any [`Flavour`]. A
+//! build is done again only when something it is made of has changed; processes that want the
 //! same build wait for one another.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::agent_build::{target_folder, workspace};
+use crate::agent_build::{compiler, target_folder, workspace};
 use crate::arch::Arch;
 use crate::chroot::Chroot;
 use crate::error::{LabError, Result};
+use crate::flavour::Flavour;
+use crate::kernel_build;
 use crate::packages::{self, Set, Tree};
 
 /// The file name of either driver.
@@ -19,93 +22,103 @@ const MODULE: &str = "nvgrace-gpu-vfio-pci.ko";
 /// What Varia's modules are made of, in the workspace.
 const SOURCES: [&str; 4] = ["kernel", "spec/src", "variant/src", "variants/src"];
 
-/// Varia's `nvgrace-gpu-vfio-pci.ko` for Debian's kernel.
+/// Varia's `nvgrace-gpu-vfio-pci.ko`.
 ///
 /// # Errors
 /// [`LabError::Command`] with what the compiler said, and those of fetching it.
-pub fn ours(arch: Arch) -> Result<PathBuf> {
-    ours_with(arch, &[])
+pub fn ours(flavour: impl Into<Flavour>) -> Result<PathBuf> {
+    ours_with(flavour, &[])
 }
 
 /// The same with features of the crate in `kernel/rust`, in a folder of their own.
 ///
 /// # Errors
 /// As for [`ours`].
-pub fn ours_with(arch: Arch, features: &[&str]) -> Result<PathBuf> {
-    let tools = packages::ensure(Set::Tools)?;
+pub fn ours_with(flavour: impl Into<Flavour>, features: &[&str]) -> Result<PathBuf> {
+    let flavour = flavour.into();
+    let mut target = Target::find(flavour)?;
+    let mut variables = vec![("FEATURES", features.join(" "))];
+    if flavour != Flavour::Debian(flavour.arch()) {
+        // The Rust object is one for all kernels of an architecture.
+        let object = rust_object(flavour.arch(), features)?;
+        variables.push(("RUST_OBJECT", object.display().to_string()));
+        target.bound.extend(object.parent().map(Path::to_path_buf));
+    }
     let mut name = "ours".to_owned();
     for feature in features {
         name.push('-');
         name.push_str(feature);
     }
     let script = workspace().join("kernel/build.sh");
-    build(&tools, arch, &name, MODULE, &SOURCES, |out| {
+    target.build(&name, MODULE, &SOURCES, |out| {
         let argv = [
             script.into_os_string(),
-            arch.debian().into(),
-            headers(&tools, arch).into(),
+            target.arch().debian().into(),
+            target.headers.clone().into(),
             out.into(),
         ];
-        (
-            argv.to_vec(),
-            vec![("FEATURES".to_owned(), features.join(" "))],
-        )
+        (argv.to_vec(), variables)
     })
+}
+
+/// The Rust object that [`ours_with`] links, for every kernel of the architecture.
+///
+/// # Errors
+/// As for [`ours`].
+pub fn rust_object(arch: Arch, features: &[&str]) -> Result<PathBuf> {
+    let module = ours_with(arch, features)?;
+    let object = module.with_file_name("rust.o_shipped");
+    object
+        .canonicalize()
+        .map_err(LabError::file("find", &object))
 }
 
 /// The original driver of the same kernel version, from Debian's source package.
 ///
 /// # Errors
 /// As for [`ours`].
-pub fn original(arch: Arch) -> Result<PathBuf> {
-    let tools = packages::ensure(Set::Tools)?;
-    let source = source_archive(&tools)?;
+pub fn original(flavour: impl Into<Flavour>) -> Result<PathBuf> {
+    let target = Target::find(flavour.into())?;
+    let source = source_archive(&target.tools)?;
     let script = workspace().join("kernel/original.sh");
-    build(
-        &tools,
-        arch,
-        "original",
-        MODULE,
-        &["kernel/original.sh"],
-        |out| {
-            let argv = [
-                script.into_os_string(),
-                arch.debian().into(),
-                headers(&tools, arch).into(),
-                source.into(),
-                out.into(),
-            ];
-            (argv.to_vec(), Vec::new())
-        },
-    )
+    target.build("original", MODULE, &["kernel/original.sh"], |out| {
+        let argv = [
+            script.into_os_string(),
+            target.arch().debian().into(),
+            target.headers.clone().into(),
+            source.into(),
+            out.into(),
+        ];
+        (argv.to_vec(), Vec::new())
+    })
 }
 
 /// `varia_position.ko`, which shows a test the file positions that a driver leaves behind.
 ///
 /// # Errors
 /// As for [`ours`].
-pub fn position(arch: Arch) -> Result<PathBuf> {
-    test_module(arch, "position")
+pub fn position(flavour: impl Into<Flavour>) -> Result<PathBuf> {
+    test_module(flavour, "position")
 }
 
 /// `varia_poison.ko`, which makes pages fail.
 ///
 /// # Errors
 /// As for [`ours`].
-pub fn poison(arch: Arch) -> Result<PathBuf> {
-    test_module(arch, "poison")
+pub fn poison(flavour: impl Into<Flavour>) -> Result<PathBuf> {
+    test_module(flavour, "poison")
 }
 
 /// `varia_NAME.ko` from the folder `lab/NAME`.
-fn test_module(arch: Arch, name: &str) -> Result<PathBuf> {
-    let tools = packages::ensure(Set::Tools)?;
+fn test_module(flavour: impl Into<Flavour>, name: &str) -> Result<PathBuf> {
+    let target = Target::find(flavour.into())?;
     let folder = format!("lab/{name}");
     let source = workspace().join(&folder);
     let file = format!("varia_{name}.ko");
-    build(&tools, arch, name, &file, &[&folder], |out| {
+    target.build(name, &file, &[&folder], |out| {
         let script = "cp \"$1\"/* \"$2\" && exec make -s -C \"$3\" M=\"$2\" ARCH=\"$4\" \
-                      CROSS_COMPILE=\"$5\" modules";
-        let prefix = match arch {
+                      CROSS_COMPILE=\"$5\" ${CC:+\"CC=$CC\"} modules";
+        let prefix = match target.arch() {
             Arch::Aarch64 => "aarch64-linux-gnu-",
             Arch::X86_64 => "",
         };
@@ -116,18 +129,18 @@ fn test_module(arch: Arch, name: &str) -> Result<PathBuf> {
             name.into(),
             source.into(),
             out.into(),
-            headers(&tools, arch).into(),
-            arch.debian().into(),
+            target.headers.clone().into(),
+            target.arch().debian().into(),
             prefix.into(),
         ];
         (argv, Vec::new())
     })
 }
 
-/// The kernel's headers, as the tools' root has them.
+/// The headers of Debian's kernels, as the tools' root has them. `flavour` is Debian's name.
 #[must_use]
-pub fn headers(tools: &Tree, arch: Arch) -> PathBuf {
-    Path::new("/usr/src").join(format!("linux-headers-{}", tools.kernel_release(arch)))
+pub fn headers(tools: &Tree, flavour: &str) -> PathBuf {
+    Path::new("/usr/src").join(format!("linux-headers-{}", tools.kernel_release(flavour)))
 }
 
 /// The kernel's source archive, as the tools' root has it.
@@ -151,39 +164,100 @@ pub fn source_archive(tools: &Tree) -> Result<PathBuf> {
         })
 }
 
-/// Runs a build script in the tools' root unless its result is there and up to date.
-/// `call` gives the command line and variables for a folder to build in.
-fn build(
-    tools: &Tree,
-    arch: Arch,
-    name: &str,
-    file: &str,
-    sources: &[&str],
-    call: impl FnOnce(&Path) -> (Vec<std::ffi::OsString>, Vec<(String, String)>),
-) -> Result<PathBuf> {
-    let out = target_folder().join("kernel").join(arch.name()).join(name);
-    fs::create_dir_all(&out).map_err(LabError::file("create", &out))?;
-    let out = out.canonicalize().map_err(LabError::file("find", &out))?;
-    let lock_path = out.join("lock");
-    let lock = File::create(&lock_path).map_err(LabError::file("open", &lock_path))?;
-    lock.lock().map_err(LabError::file("lock", &lock_path))?;
+/// What modules are built for, and with.
+struct Target {
+    flavour: Flavour,
+    tools: Tree,
+    /// The headers, as the tools' root sees them.
+    headers: PathBuf,
+    /// What the headers belong to: a change of it changes what is built.
+    kernel: String,
+    /// Folders outside the tools' root that the build reads.
+    bound: Vec<PathBuf>,
+    /// The C compiler, where the headers don't name it.
+    compiler: Option<String>,
+}
 
-    let mut seen = format!("{} {}", tools.root().display(), tools.kernel_release(arch));
-    for source in sources {
-        digest(&workspace().join(source), &mut seen)?;
+impl Target {
+    fn find(flavour: Flavour) -> Result<Self> {
+        let tools = packages::ensure(Set::Tools)?;
+        if flavour == Flavour::Debug64k {
+            let headers = kernel_build::ensure(flavour.name())?.headers();
+            return Ok(Self {
+                flavour,
+                kernel: headers.display().to_string(),
+                bound: vec![headers.clone()],
+                compiler: Some(compiler(&tools, flavour.arch())?),
+                headers,
+                tools,
+            });
+        }
+        Ok(Self {
+            flavour,
+            headers: headers(&tools, flavour.name()),
+            kernel: tools.kernel_release(flavour.name()),
+            bound: Vec::new(),
+            compiler: None,
+            tools,
+        })
     }
-    let (module, stamp) = (out.join(file), out.join("stamp"));
-    if module.is_file() && fs::read_to_string(&stamp).is_ok_and(|known| known == seen) {
-        return Ok(module);
+
+    fn arch(&self) -> Arch {
+        self.flavour.arch()
     }
-    let (argv, variables) = call(&out);
-    let mut chroot = Chroot::new(tools).bind(workspace()).bind(&out).cwd(&out);
-    for (name, value) in variables {
-        chroot = chroot.env(name, value);
+
+    /// Runs a build script in the tools' root unless its result is there and up to date.
+    /// `call` gives the command line and variables for a folder to build in.
+    fn build(
+        &self,
+        name: &str,
+        file: &str,
+        sources: &[&str],
+        call: impl FnOnce(&Path) -> (Vec<OsString>, Vec<(&'static str, String)>),
+    ) -> Result<PathBuf> {
+        let folder = match self.flavour {
+            Flavour::Debian(arch) => arch.name(),
+            other => other.name(),
+        };
+        let out = target_folder().join("kernel").join(folder).join(name);
+        fs::create_dir_all(&out).map_err(LabError::file("create", &out))?;
+        let out = out.canonicalize().map_err(LabError::file("find", &out))?;
+        let _lock = lock(&out)?;
+
+        let mut seen = format!("{} {}", self.tools.root().display(), self.kernel);
+        for source in sources {
+            digest(&workspace().join(source), &mut seen)?;
+        }
+        let (module, stamp) = (out.join(file), out.join("stamp"));
+        if module.is_file() && fs::read_to_string(&stamp).is_ok_and(|known| known == seen) {
+            return Ok(module);
+        }
+        let (argv, variables) = call(&out);
+        let mut chroot = Chroot::new(&self.tools)
+            .bind(workspace())
+            .bind(&out)
+            .cwd(&out);
+        for folder in &self.bound {
+            chroot = chroot.bind(folder);
+        }
+        if let Some(compiler) = &self.compiler {
+            chroot = chroot.env("CC", compiler);
+        }
+        for (name, value) in variables {
+            chroot = chroot.env(name, value);
+        }
+        chroot.run(argv)?;
+        fs::write(&stamp, seen).map_err(LabError::file("write", &stamp))?;
+        Ok(module)
     }
-    chroot.run(argv)?;
-    fs::write(&stamp, seen).map_err(LabError::file("write", &stamp))?;
-    Ok(module)
+}
+
+/// Waits until nobody else builds in a folder.
+pub(crate) fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join("lock");
+    let lock = File::create(&path).map_err(LabError::file("open", &path))?;
+    lock.lock().map_err(LabError::file("lock", &path))?;
+    Ok(lock)
 }
 
 /// Appends the names of all files under `path`, with a hash of what they hold.

@@ -60,7 +60,7 @@ pub(crate) fn prepare(vm: &Vm, mode: Mode) -> Result<Launch> {
     let guest = packages::ensure(Set::Guest(vm.arch))?;
     let kernel = match &vm.kernel {
         Some(kernel) => kernel.clone(),
-        None => Kernel::debian(vm.arch)?,
+        None => Kernel::of(vm.flavour)?,
     };
     let folder = tempfile::Builder::new()
         .prefix("varia-lab-")

@@ -14,6 +14,7 @@ use crate::apt::{Apt, Suite, Wanted, host_arch, natural_key};
 use crate::arch::Arch;
 use crate::cache::{Cache, CacheLock};
 use crate::error::{LabError, Result};
+use crate::flavour::Flavour;
 
 /// The kernel series that the lab is made for; another is taken only if it is gone.
 const KERNEL_SERIES: &str = "7.2";
@@ -25,6 +26,8 @@ pub enum Set {
     Qemu,
     /// A machine's kernel, modules, busybox and firmware.
     Guest(Arch),
+    /// Debian's arm64 kernel with pages of 16 KiB, and its modules.
+    Kernel16k,
     /// Rust and a linker for guest programs of the other architecture. [`Set::Tools`]
     /// stands in for it where it is there.
     RustCross,
@@ -32,16 +35,20 @@ pub enum Set {
     Tools,
     /// QEMU, firmware and `lspci` as programs *for* a machine of this architecture.
     Userland(Arch),
+    /// A system for a machine of this architecture on which dkms can build modules, with a
+    /// package database that says so.
+    Dkms(Arch),
 }
 
 impl Set {
     /// Every set that `./x test` needs.
     #[must_use]
     pub fn all() -> Vec<Self> {
-        let mut sets = vec![Self::Qemu, Self::Tools];
+        let mut sets = vec![Self::Qemu, Self::Tools, Self::Kernel16k];
         for arch in Arch::ALL {
             sets.extend([Self::Guest(arch), Self::Userland(arch)]);
         }
+        sets.push(Self::Dkms(Arch::X86_64));
         sets
     }
 
@@ -49,9 +56,11 @@ impl Set {
         match self {
             Self::Qemu => "qemu".to_owned(),
             Self::Guest(arch) => format!("guest-{arch}"),
+            Self::Kernel16k => "kernel-16k".to_owned(),
             Self::RustCross => "rust-cross".to_owned(),
             Self::Tools => "tools".to_owned(),
             Self::Userland(arch) => format!("userland-{arch}"),
+            Self::Dkms(arch) => format!("dkms-{arch}"),
         }
     }
 
@@ -91,10 +100,11 @@ impl Tree {
         self.root().join(absolute.trim_start_matches('/'))
     }
 
-    /// The release of the generation's kernel for `arch`: what `uname -r` prints.
+    /// The release of one of Debian's kernels of the generation: what `uname -r` prints.
+    /// `flavour` is Debian's name of it.
     #[must_use]
-    pub fn kernel_release(&self, arch: Arch) -> String {
-        format!("{}-{}", self.kernel, arch.debian())
+    pub fn kernel_release(&self, flavour: &str) -> String {
+        format!("{}-{flavour}", self.kernel)
     }
 
     /// The packages with their versions and architectures, one on each line.
@@ -213,6 +223,9 @@ fn fetch(cache: &Cache, lock: &CacheLock, set: Set, force: bool) -> Result<Tree>
         let debs = apt.resolve(&wanted)?;
         apt.download(&name, &wanted, &debs)?;
         apt.unpack(&name, &debs, &folder.join("root"))?;
+        if matches!(set, Set::Dkms(_)) {
+            apt.write_database(&debs, &folder.join("root"))?;
+        }
         let versions: String = debs.iter().map(|deb| deb.record() + "\n").collect();
         let path = folder.join("versions");
         fs::write(&path, versions).map_err(LabError::file("write", &path))?;
@@ -350,21 +363,31 @@ fn recipe(set: Set, generation: &Generation) -> Result<Wanted> {
                 alone.push("qemu-efi-aarch64".to_owned());
             }
         }
+        Set::Kernel16k => {
+            let name = Flavour::Debian16k.name();
+            for part in ["binary", "modules", "base"] {
+                alone.push(format!("linux-{part}-{kernel}-{name}:arm64"));
+            }
+        }
         Set::RustCross => rust_cross(host, gcc, &mut whole, &mut alone),
         Set::Tools => {
             rust_cross(host, gcc, &mut whole, &mut alone);
             let tools = "rust-src make pahole acpica-tools bash findutils tar xz-utils gzip \
                          diffutils sed grep mawk perl-base bc flex bison cpio kmod pciutils \
-                         libssl-dev libelf-dev busybox-static";
+                         libssl-dev libelf-dev busybox-static dpkg";
             whole.extend(tools.split_whitespace().map(str::to_owned));
             let series = kernel.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
             whole.push(format!("linux-source-{series}"));
             alone.push(format!("linux-kbuild-{kernel}:{}", host.debian()));
             alone.push(format!("linux-headers-{kernel}-common"));
             for arch in Arch::ALL {
-                let debian = arch.debian();
-                alone.push(format!("linux-headers-{kernel}-{debian}:{debian}"));
-                alone.push(format!("linux-base-{kernel}-{debian}:{debian}"));
+                alone.push(format!("uuid-dev:{}", arch.debian()));
+            }
+            let debians = Arch::ALL.map(Flavour::Debian);
+            for flavour in debians.into_iter().chain([Flavour::Debian16k]) {
+                let debian = flavour.arch().debian();
+                alone.push(format!("linux-headers-{kernel}-{flavour}:{debian}"));
+                alone.push(format!("linux-base-{kernel}-{flavour}:{debian}"));
             }
         }
         Set::Userland(arch) => {
@@ -379,6 +402,19 @@ fn recipe(set: Set, generation: &Generation) -> Result<Wanted> {
             if arch == Arch::Aarch64 {
                 whole.push("qemu-efi-aarch64".to_owned());
             }
+        }
+        Set::Dkms(arch) => {
+            let debian = arch.debian();
+            // What every Debian has, and what a machine that uses dkms has beside it.
+            let names = format!(
+                "bash base-files base-passwd coreutils dash debianutils diffutils dpkg findutils \
+                 grep gzip hostname init-system-helpers libc-bin login ncurses-bin perl-base sed \
+                 sysvinit-utils tar util-linux mawk dkms gcc make linux-headers-{kernel}-{debian}"
+            );
+            let names = names
+                .split_whitespace()
+                .map(|name| format!("{name}:{debian}"));
+            whole.extend(names);
         }
     }
     Ok(Wanted { whole, alone })

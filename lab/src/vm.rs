@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::arch::Arch;
 use crate::closure;
 use crate::error::Result;
+use crate::flavour::Flavour;
 use crate::kernel::Kernel;
 use crate::launch::{self, Mode};
 use crate::packages::Tree;
@@ -24,6 +25,7 @@ const MEMORY_MIB: u64 = 1024;
 #[derive(Clone, Debug)]
 pub struct Vm {
     pub(crate) arch: Arch,
+    pub(crate) flavour: Flavour,
     pub(crate) name: String,
     pub(crate) kernel: Option<Kernel>,
     pub(crate) machine_options: Vec<String>,
@@ -110,9 +112,12 @@ pub(crate) enum Contents {
 }
 
 impl Vm {
-    /// A machine with Debian's kernel, 1 GiB of memory and two processors.
+    /// A machine with 1 GiB of memory and two processors. An architecture alone means Debian's
+    /// ordinary kernel.
     #[must_use]
-    pub fn new(arch: Arch) -> Self {
+    pub fn new(flavour: impl Into<Flavour>) -> Self {
+        let flavour = flavour.into();
+        let arch = flavour.arch();
         let cpu = match arch {
             Arch::Aarch64 => "max,pauth-impdef=on",
             Arch::X86_64 => "max",
@@ -123,7 +128,8 @@ impl Vm {
         };
         Self {
             arch,
-            name: format!("vm-{arch}"),
+            flavour,
+            name: format!("vm-{flavour}"),
             kernel: None,
             machine_options,
             cpu: cpu.to_owned(),
@@ -151,6 +157,12 @@ impl Vm {
         self.arch
     }
 
+    /// Which of the lab's kernels it runs, unless it was given another.
+    #[must_use]
+    pub fn flavour(&self) -> Flavour {
+        self.flavour
+    }
+
     /// A name, for messages and log files.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
@@ -158,7 +170,7 @@ impl Vm {
         self
     }
 
-    /// Another kernel than Debian's.
+    /// Another kernel than the lab's.
     #[must_use]
     pub fn kernel(mut self, kernel: Kernel) -> Self {
         self.kernel = Some(kernel);

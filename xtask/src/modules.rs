@@ -1,36 +1,102 @@
-//! `./x kernel`: Varia's kernel modules, and the original they are compared with.
+//! `./x kernel`: Varia's kernel modules, their package, and the original they are compared with.
 
-use clap::Subcommand;
+use std::fs;
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueEnum};
 use varia_lab::progress::{Progress, Unit};
-use varia_lab::{Arch, Set, kernel_modules, packages};
+use varia_lab::{Arch, Flavour, Kernel, Set, kernel_modules, kernel_package, packages};
 
-use crate::{Outcome, arch};
+use crate::Outcome;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Build nvgrace-gpu-vfio-pci.ko for Debian's kernel of the lab.
+    /// Build nvgrace-gpu-vfio-pci.ko for kernels of the lab.
     Build {
-        /// aarch64 or x86_64; both if not given.
-        #[arg(long, value_parser = arch)]
-        arch: Option<Arch>,
+        /// The kernel; Debian's of both architectures if not given.
+        #[arg(long, alias = "arch")]
+        kernel: Option<Choice>,
         /// Build the original driver from Debian's source package instead.
         #[arg(long)]
         original: bool,
     },
+    /// Make the DKMS package: a GPU host that installs it compiles the C half alone.
+    Deb {
+        /// Put the package into this folder too.
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
+    /// Build a kernel of the lab that is not Debian's, and keep it in the cache.
+    Lab,
+}
+
+/// A kernel of the lab, as the command line names it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Choice {
+    /// Debian's, pages of 4 KiB.
+    #[value(alias = "aarch64")]
+    Arm64,
+    /// Debian's.
+    #[value(alias = "x86_64")]
+    Amd64,
+    /// Debian's, pages of 16 KiB.
+    #[value(name = "arm64-16k")]
+    Arm64Pages16,
+    /// Built from Debian's source: pages of 64 KiB, lockdep, KASAN, iommufd.
+    #[value(name = "debug-64k")]
+    Debug64k,
+}
+
+impl Choice {
+    const fn flavour(self) -> Flavour {
+        match self {
+            Self::Arm64 => Flavour::Debian(Arch::Aarch64),
+            Self::Amd64 => Flavour::Debian(Arch::X86_64),
+            Self::Arm64Pages16 => Flavour::Debian16k,
+            Self::Debug64k => Flavour::Debug64k,
+        }
+    }
 }
 
 pub(crate) fn run(command: Command) -> Outcome {
-    let Command::Build { arch, original } = command;
     packages::ensure(Set::Tools)?;
-    for arch in arch.map_or(Arch::ALL.to_vec(), |arch| vec![arch]) {
-        let progress = Progress::start(format!("build the module for {arch}"), Unit::Items, 0);
+    match command {
+        Command::Build { kernel, original } => build(kernel, original),
+        Command::Deb { out } => deb(out),
+        Command::Lab => {
+            let kernel = Kernel::of(Flavour::Debug64k)?;
+            println!("{}", kernel.image.display());
+            Ok(())
+        }
+    }
+}
+
+fn build(kernel: Option<Choice>, original: bool) -> Outcome {
+    let both = Arch::ALL.map(Flavour::Debian).to_vec();
+    for flavour in kernel.map_or(both, |kernel| vec![kernel.flavour()]) {
+        let what = format!("build the module for {flavour}");
+        let progress = Progress::start(what, Unit::Items, 0);
         let module = if original {
-            kernel_modules::original(arch)?
+            kernel_modules::original(flavour)?
         } else {
-            kernel_modules::ours(arch)?
+            kernel_modules::ours(flavour)?
         };
         progress.finish();
         println!("{}", module.display());
     }
+    Ok(())
+}
+
+fn deb(out: Option<PathBuf>) -> Outcome {
+    let progress = Progress::start("make the package", Unit::Items, 0);
+    let mut package = kernel_package::deb(&kernel_package::folder())?;
+    progress.finish();
+    if let (Some(folder), Some(name)) = (out, package.file_name()) {
+        fs::create_dir_all(&folder)?;
+        let copy = folder.join(name);
+        fs::copy(&package, &copy)?;
+        package = copy;
+    }
+    println!("{}", package.display());
     Ok(())
 }

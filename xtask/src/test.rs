@@ -4,7 +4,7 @@ use std::env;
 use std::process::Command;
 
 use varia_lab::agent_build::{self, workspace};
-use varia_lab::{Arch, Set, packages};
+use varia_lab::{Arch, Flavour, Kernel, Set, packages};
 
 use crate::{Outcome, lab};
 
@@ -28,13 +28,17 @@ pub(crate) fn without_machines(rest: &[String]) -> Outcome {
     cargo_test(&["--workspace", "--exclude", MACHINE_TESTS], rest, None)
 }
 
-/// Every test, with `count` operations in those that count.
+/// Every test, those that are ignored elsewhere included, with `count` operations in those that
+/// count.
 pub(crate) fn soak(count: u64) -> Outcome {
     prepare()?;
+    // Minutes of compiling belong to no test.
+    Kernel::of(Flavour::Debug64k)?;
+    packages::ensure(Set::Dkms(Arch::Aarch64))?;
     kernel_crate(&[])?;
     // What the tests counted belongs to the result.
-    let shown = ["--".to_owned(), "--show-output".to_owned()];
-    cargo_test(&["--workspace"], &shown, Some(count))
+    let all = ["--", "--include-ignored", "--show-output"].map(str::to_owned);
+    cargo_test(&["--workspace"], &all, Some(count))
 }
 
 fn prepare() -> Outcome {

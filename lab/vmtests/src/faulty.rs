@@ -62,7 +62,7 @@ pub fn build(arch: Arch, fault: &Fault) -> Result<PathBuf> {
     chroot.run([
         out.join("source/kernel/build.sh").into_os_string(),
         arch.debian().into(),
-        kernel_modules::headers(&tools, arch).into(),
+        kernel_modules::headers(&tools, arch.debian()).into(),
         out.clone().into(),
     ])?;
     Ok(out.join("nvgrace-gpu-vfio-pci.ko"))

@@ -10,8 +10,11 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use varia_lab::chroot::compile_asl;
-use varia_lab::{Arch, GuestCommand, LabError, MemoryNode, Running, Task, Vm, kernel_modules};
+use varia_lab::{
+    Arch, Flavour, GuestCommand, LabError, MemoryNode, Running, Task, Vm, kernel_modules,
+};
 use varia_serve::View;
+use varia_silicon::profile::{Bar, Fact, Mark};
 use varia_silicon::{Backing, Options, Profile, Silicon};
 use varia_sys::memory::SharedMemory;
 use varia_variant::HostPhys;
@@ -35,6 +38,8 @@ const FIRMWARE_MIB: u64 = 512;
 const FIRMWARE_MIB_X86: u64 = 64;
 /// What QEMU places below 4 GiB on x86 without splitting it.
 const X86_LOW_RAM: u64 = 2816 * MIB;
+/// Bytes of BAR 2 where the chip's own is too large.
+const SMALL_BAR2: u64 = 64 * MIB;
 /// What an applet may take: a driver waits 30 s for a GPU that never gets ready.
 const PATIENCE: Duration = Duration::from_secs(100);
 
@@ -105,17 +110,21 @@ pub struct Host {
 }
 
 impl HostPlan {
-    /// A machine without GPUs, whose kernel has 1 GiB.
+    /// A machine without GPUs, whose kernel has 1 GiB, or 2 GiB with KASAN.
     #[must_use]
-    pub fn new(arch: Arch, name: &str) -> Self {
-        let mut vm = Vm::new(arch).name(name).iommu();
-        if arch == Arch::Aarch64 {
+    pub fn new(flavour: impl Into<Flavour>, name: &str) -> Self {
+        let mut vm = Vm::new(flavour).name(name).iommu();
+        let kernel_mib = match vm.flavour() {
+            Flavour::Debug64k => 2048,
+            Flavour::Debian(_) | Flavour::Debian16k => 1024,
+        };
+        if vm.arch() == Arch::Aarch64 {
             // Room for the BARs of twenty GPUs.
             vm = vm.machine("highmem-mmio-size=8T");
         }
         Self {
             vm,
-            kernel_mib: 1024,
+            kernel_mib,
             wishes: Vec::new(),
         }
     }
@@ -127,7 +136,8 @@ impl HostPlan {
         self
     }
 
-    /// Adds a GPU. The base and backing of `options` are chosen by the machine.
+    /// Adds a GPU. The base and backing of `options` are chosen by the machine. With KASAN its
+    /// physical BAR 2 is small: see [`Flavour::Debug64k`].
     #[must_use]
     pub fn gpu(mut self, profile: &Profile, options: Options, memory: Memory) -> Self {
         self.wishes.push(Wish {
@@ -159,7 +169,7 @@ impl HostPlan {
     /// # Errors
     /// What keeps them from starting, or [`Error::Unexpected`].
     pub fn boot(self) -> Result<Host> {
-        let arch = self.vm.arch();
+        let (arch, flavour) = (self.vm.arch(), self.vm.flavour());
         let memory = tempfile::Builder::new()
             .prefix("varia-host-")
             .tempdir()
@@ -204,7 +214,11 @@ impl HostPlan {
                 Memory::Bars => View::Virtual,
                 Memory::Real | Memory::Absent => View::Physical,
             };
-            gpus.push((view, Gpu::serve(&wish.profile, view, options)?));
+            let mut profile = wish.profile;
+            if flavour == Flavour::Debug64k {
+                shrink_bar2(&mut profile.bars);
+            }
+            gpus.push((view, Gpu::serve(&profile, view, options)?));
         }
         if nodes.len() > 1 {
             let mib = match arch {
@@ -232,8 +246,8 @@ impl HostPlan {
             .module("vfio_pci_core")
             .module("vfio_iommu_type1")
             .module_later("vfio_pci")
-            .host_file(Driver::Original.file(), kernel_modules::original(arch)?)
-            .host_file(Driver::Ours.file(), kernel_modules::ours(arch)?);
+            .host_file(Driver::Original.file(), kernel_modules::original(flavour)?)
+            .host_file(Driver::Ours.file(), kernel_modules::ours(flavour)?);
         for (index, gpu) in gpus.iter().enumerate() {
             vm = vm.vfio_user(format!("gpu{index}"), &gpu.socket());
         }
@@ -434,6 +448,14 @@ impl Host {
             }
         }
         Ok(())
+    }
+}
+
+/// Makes BAR 2 one that a kernel with KASAN can map.
+fn shrink_bar2(bars: &mut [Fact<Bar>]) {
+    for bar in bars.iter_mut().filter(|bar| bar.value.index == 2) {
+        bar.value.spec.size = SMALL_BAR2;
+        bar.mark = Mark::Assumed("no chip has it: for a kernel with KASAN");
     }
 }
 

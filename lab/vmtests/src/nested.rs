@@ -79,7 +79,7 @@ pub fn equip(vm: Vm, script: &str) -> Result<Vm> {
     Ok(vm
         .programs(&userland, &[QEMU])?
         .host_file(FIRMWARE, firmware)
-        .host_file(KERNEL, Kernel::debian(arch)?.image)
+        .host_file(KERNEL, Kernel::of(arch)?.image)
         .file(INITRAMFS, archive.finish()))
 }
 

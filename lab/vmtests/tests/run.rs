@@ -88,7 +88,7 @@ fn guest_sees(
     ])
     .arg(qemu(folder.path(), arch)?)
     .arg("--kernel")
-    .arg(Kernel::debian(arch)?.image)
+    .arg(Kernel::of(arch)?.image)
     .arg("--initrd")
     .arg(&initrd)
     .args(["--qemu-arg=-no-reboot", "--qemu-arg=-no-user-config"]);

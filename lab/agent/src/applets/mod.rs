@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 pub mod bind;
 mod differential;
+pub mod first_touch;
 mod hexcopy;
 mod own_buffer;
 mod pci_memory;
@@ -23,6 +24,7 @@ pub type Applet = fn(&[String]) -> ExitCode;
 const TABLE: &[(&str, Applet)] = &[
     ("bind", bind::run),
     ("differential", differential::run),
+    ("first-touch", first_touch::run),
     ("hexcopy", hexcopy::run),
     ("own-buffer", own_buffer::run),
     ("pci-memory", pci_memory::run),

@@ -1,0 +1,93 @@
+//! The kernels that a machine can run and that modules are built for.
+//!
+//! Debian calls the variants of its kernel package *flavours*; one more is built by the lab
+//! itself, from Debian's kernel source. An architecture stands for Debian's ordinary kernel.
+
+use std::fmt;
+
+use crate::arch::Arch;
+
+/// A kernel of the lab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Flavour {
+    /// Debian's ordinary kernel, with pages of 4 KiB.
+    Debian(Arch),
+    /// Debian's `arm64-16k`, with pages of 16 KiB.
+    Debian16k,
+    /// The lab's own for arm64 (`lab/kernels/debug-64k.config`): pages of 64 KiB, lockdep,
+    /// KASAN, iommufd. Building it takes minutes, so it is for `./x soak`.
+    ///
+    /// KASAN keeps an eighth of every kernel mapping as shadow memory, so vfio-pci-core can't
+    /// map a physical BAR of 128 GiB there: give the silicon a small BAR 2.
+    Debug64k,
+}
+
+impl Flavour {
+    /// All, in the order in which tests go through them.
+    pub const ALL: [Self; 4] = [
+        Self::Debian(Arch::Aarch64),
+        Self::Debian(Arch::X86_64),
+        Self::Debian16k,
+        Self::Debug64k,
+    ];
+
+    /// Its architecture.
+    #[must_use]
+    pub const fn arch(self) -> Arch {
+        match self {
+            Self::Debian(arch) => arch,
+            Self::Debian16k | Self::Debug64k => Arch::Aarch64,
+        }
+    }
+
+    /// Bytes of a page.
+    #[must_use]
+    pub const fn page_size(self) -> u64 {
+        match self {
+            Self::Debian(_) => 4 << 10,
+            Self::Debian16k => 16 << 10,
+            Self::Debug64k => 64 << 10,
+        }
+    }
+
+    /// Bytes that the largest entry of a page table below the last level maps: the huge page of
+    /// a page-frame mapping on arm64, and the smaller of two on x86-64.
+    #[must_use]
+    pub const fn pmd_size(self) -> u64 {
+        // A table is a page of 8-byte entries.
+        self.page_size() * (self.page_size() / 8)
+    }
+
+    /// Its name: Debian's for what follows the version in a release, or the lab's own.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Debian(arch) => arch.debian(),
+            Self::Debian16k => "arm64-16k",
+            Self::Debug64k => "debug-64k",
+        }
+    }
+}
+
+impl From<Arch> for Flavour {
+    fn from(arch: Arch) -> Self {
+        Self::Debian(arch)
+    }
+}
+
+impl fmt::Display for Flavour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn huge_pages_are_what_the_page_size_makes_them() {
+        let sizes = Flavour::ALL.map(Flavour::pmd_size);
+        assert_eq!(sizes, [2 << 20, 2 << 20, 32 << 20, 512 << 20]);
+    }
+}

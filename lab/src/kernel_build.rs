@@ -1,0 +1,163 @@
+//! Kernels that the lab builds from Debian's kernel source, and keeps.
+//!
+//! `lab/kernels/build.sh` does it, in the tools' root. The result lies in
+//! `kernels/NAME-HASH` under the lab's cache, HASH being one over the source's version, the
+//! configuration and the script.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::agent_build::{compiler, workspace};
+use crate::arch::Arch;
+use crate::cache::Cache;
+use crate::chroot::Chroot;
+use crate::command;
+use crate::error::{LabError, Result};
+use crate::kernel_modules::source_archive;
+use crate::packages::{self, Set, Tree};
+use crate::progress::{Progress, Unit};
+
+/// How many lines make prints for a whole build, about: for showing how far it is.
+const STEPS: u64 = 2_030;
+
+/// A kernel that was built.
+#[derive(Clone, Debug)]
+pub struct Built {
+    folder: PathBuf,
+}
+
+impl Built {
+    /// The bootable image.
+    #[must_use]
+    pub fn image(&self) -> PathBuf {
+        self.folder.join("Image")
+    }
+
+    /// The folder of its modules.
+    #[must_use]
+    pub fn modules(&self) -> PathBuf {
+        self.folder.join("modules")
+    }
+
+    /// What modules are built against.
+    #[must_use]
+    pub fn headers(&self) -> PathBuf {
+        self.folder.join("headers")
+    }
+}
+
+/// The kernel for arm64 that `lab/kernels/NAME.config` describes, built if need be.
+///
+/// # Errors
+/// [`LabError::Command`] with what make said, and those of fetching what it takes.
+pub fn ensure(name: &str) -> Result<Built> {
+    let tools = packages::ensure(Set::Tools)?;
+    let folder = workspace().join("lab/kernels");
+    let (script, fragment) = (
+        folder.join("build.sh"),
+        folder.join(format!("{name}.config")),
+    );
+    let place = place(&tools, name, &script, &fragment)?;
+    // A lock of their own: a build must not keep others from fetching packages.
+    let cache = Cache::at(packages::cache_subfolder("kernels".as_ref())?)?;
+    let there = cache.root().join(&place);
+    if there.is_dir() {
+        return Ok(Built { folder: there });
+    }
+    let lock = cache.lock()?;
+    let folder = cache.fill(&lock, &place, |out| {
+        build(&tools, name, &script, &fragment, out)
+    })?;
+    Ok(Built { folder })
+}
+
+fn place(tools: &Tree, name: &str, script: &Path, fragment: &Path) -> Result<String> {
+    let versions = tools.versions()?;
+    let source = versions
+        .lines()
+        .find(|line| line.starts_with("linux-source-"))
+        .unwrap_or_default();
+    let mut seen = source.as_bytes().to_vec();
+    for path in [script, fragment] {
+        seen.extend(fs::read(path).map_err(LabError::file("read", path))?);
+    }
+    Ok(format!("{name}-{:08x}", packages::fold_hash(&seen)))
+}
+
+fn build(tools: &Tree, name: &str, script: &Path, fragment: &Path, out: &Path) -> Result<()> {
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let chroot = Chroot::new(tools)
+        .bind(workspace())
+        .bind(out)
+        .env("ARCH", Arch::Aarch64.debian())
+        .env("CROSS_COMPILE", format!("{}-", Arch::Aarch64.triplet()))
+        .env("CC", compiler(tools, Arch::Aarch64)?)
+        .env("HOSTCC", compiler(tools, crate::apt::host_arch()?)?)
+        .env("JOBS", jobs.to_string());
+    let source = source_archive(tools)?;
+    let argv = [
+        script.as_os_str(),
+        source.as_os_str(),
+        fragment.as_os_str(),
+        out.as_os_str(),
+    ];
+    let what = format!("build the kernel {name} (about 8 minutes on two idle processors)");
+    let mut progress = Progress::start(what, Unit::Items, STEPS);
+    run_counting(chroot.prepared(argv)?, || progress.advance())?;
+    progress.finish();
+    Ok(())
+}
+
+/// Runs a command to its end, calling `tell` for each line that it prints.
+fn run_counting(mut command: Command, mut tell: impl FnMut()) -> Result<()> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|source| command::unstartable(&command, source))?;
+    let (output, errors) = (child.stdout.take(), child.stderr.take());
+    // Read beside each other: a full pipe would stop the command.
+    let errors = std::thread::spawn(move || {
+        let mut said = Vec::new();
+        // What can't be read any more is missing in the message, no more than that.
+        let _ = errors.map(|mut errors| errors.read_to_end(&mut said));
+        said
+    });
+    for line in output
+        .into_iter()
+        .flat_map(|output| BufReader::new(output).split(b'\n'))
+    {
+        line.map_err(LabError::io("read what make prints"))?;
+        tell();
+    }
+    let status = child.wait().map_err(LabError::io("wait for make"))?;
+    let said = errors.join().unwrap_or_default();
+    if status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&said);
+    Err(command::failed(&command, &status.to_string(), &said))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_counted_and_a_failure_shows_the_errors() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo one; echo why >&2; echo two; exit 3"]);
+        let mut lines = 0;
+        let error = run_counting(command, || lines += 1)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(lines, 2);
+        assert!(
+            error.contains("exit status: 3") && error.contains("why"),
+            "{error}"
+        );
+    }
+}
