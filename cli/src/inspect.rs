@@ -164,15 +164,20 @@ impl Inspection {
                 Region::Memory(memory) => Some(memory),
                 Region::Base | Region::Registers(_) => None,
             };
+            let region = endpoint.region(RegionIndex(index));
             let spec = made.silicon.bar(index as u8);
             bars.push(Bar {
                 index,
                 size: info.size,
                 length: memory.map_or(info.size, |memory| memory.length()),
-                kind: match (memory, spec.map(|spec| spec.space)) {
-                    (Some(_), _) | (None, Some(BarSpace::Memory64)) => "64-bit prefetchable memory",
-                    (None, Some(BarSpace::Io)) => "I/O ports",
-                    (None, _) => "32-bit memory",
+                kind: match (region, spec.map(|spec| (spec.space, spec.prefetchable))) {
+                    (Region::Memory(_), _) | (_, Some((BarSpace::Memory64, true))) => {
+                        "64-bit prefetchable memory"
+                    }
+                    (Region::Registers(_), _) | (_, Some((BarSpace::Io, _))) => "I/O ports",
+                    (_, Some((BarSpace::Memory64, false))) => "64-bit memory",
+                    (_, Some((BarSpace::Memory32, true))) => "32-bit prefetchable memory",
+                    (_, _) => "32-bit memory",
                 },
                 memory: memory.map(|memory| memory.name()),
                 base: memory.map(|memory| memory.base().0),

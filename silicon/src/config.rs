@@ -10,6 +10,7 @@ mod vpd;
 use varia_core::{ConfigRegister, HostPhys};
 use varia_spec::pci::CFG_SPACE_EXP_SIZE;
 use varia_spec::pci::cap::{af, exp, msi, msix, pm};
+use varia_spec::pci::header::{self, command};
 
 use crate::profile::{Capability, Profile};
 use vpd::VitalData;
@@ -103,6 +104,11 @@ impl ConfigSpace {
         } else {
             Effect::None
         }
+    }
+
+    /// The function may master the bus.
+    pub(crate) fn masters(&self) -> bool {
+        get(&self.bytes, header::COMMAND, 2) & u32::from(command::MASTER) != 0
     }
 
     /// MSI or MSI-X is enabled.

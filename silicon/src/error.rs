@@ -66,6 +66,9 @@ pub enum SiliconError {
         /// What is wrong.
         source: BadProfile,
     },
+    /// A network card's queues.
+    #[error("a queue of the network card can't be made: {0}")]
+    Queue(virtio_queue::Error),
     /// The memory's file or descriptor.
     #[error(transparent)]
     Memory(#[from] MemoryError),

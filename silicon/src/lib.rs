@@ -19,6 +19,7 @@ mod options;
 pub mod profile;
 mod rom;
 mod silicon;
+pub mod virtio;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{SiliconError, UnknownProfile};

@@ -11,6 +11,7 @@ mod gb300;
 mod gh100;
 mod gh200;
 mod nic;
+mod virtio_net;
 
 use std::sync::LazyLock;
 
@@ -31,6 +32,7 @@ pub static ALL: LazyLock<Vec<Profile>> = LazyLock::new(|| {
         gb300::gb300(),
         gb300::gb300_cxl(),
         nic::nic(),
+        virtio_net::virtio_net(),
     ]
 });
 
@@ -135,6 +137,8 @@ pub enum Content {
     Registers,
     /// Bytes that keep what is written, and that can be mapped.
     Memory,
+    /// A virtio network card's modern interface.
+    NetworkCard,
 }
 
 /// How a driver learns that the memory can be used.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use varia_core::{BarSpec, ConfigRegister, Device, Errno, HostPhys, Interrupts, SharedFd};
+use varia_core::{BarSpec, ConfigRegister, Device, Dma, Errno, HostPhys, Interrupts, SharedFd};
 use varia_spec::nvidia::{bar0, property};
 use varia_spec::pci::cap::msix;
 use varia_spec::pci::ext_cap::cxl;
@@ -22,8 +22,9 @@ use crate::error::SiliconError;
 use crate::fault::Faults;
 use crate::memory::{CoherentMemory, PAGE, make_memory};
 use crate::options::{Options, Readiness};
-use crate::profile::{Body, Content, Profile, ReadinessMethod};
+use crate::profile::{Bar, Body, Content, Fact, Profile, ReadinessMethod};
 use crate::rom;
+use crate::virtio::{Card, Signal, Switches};
 
 /// A physical function, with its memory and the firmware that describes it.
 pub struct Silicon {
@@ -38,6 +39,7 @@ pub struct Silicon {
     state: Mutex<State>,
     resets: AtomicU64,
     interrupts: Mutex<Option<Arc<dyn Interrupts>>>,
+    card: Option<Card>,
 }
 
 /// Where the MSI-X table and pending bits are.
@@ -70,6 +72,9 @@ impl Silicon {
             let name = format!("{}-bar{}", profile.name, bar.value.index);
             SharedMemory::anonymous(&name, bar.value.spec.size).map(|m| (bar.value.index, m))
         });
+        let is_card = |bar: &&Fact<Bar>| bar.value.content == Content::NetworkCard;
+        let card = profile.bars.iter().find(is_card);
+        let card = card.map(|bar| Card::new(bar.value.index)).transpose();
         let now = options.clock.now();
         let range = memory.as_ref().map(|m| (m.base, m.bytes.len()));
         let state = State {
@@ -88,6 +93,7 @@ impl Silicon {
             state: Mutex::new(state),
             resets: AtomicU64::new(0),
             interrupts: Mutex::new(None),
+            card: card.map_err(SiliconError::Queue)?,
         };
         silicon.clear_registers()?;
         Ok(silicon)
@@ -116,6 +122,38 @@ impl Silicon {
         if let Some(sink) = sink {
             sink.message(vector);
         }
+    }
+
+    /// What the function's configuration says to the card.
+    fn switches(&self) -> Switches {
+        let state = lock(&self.state);
+        Switches {
+            master: state.config.masters(),
+            msix: state.config.messages_enabled(),
+        }
+    }
+
+    /// Does what the card asks for, while no lock is held.
+    fn signal(&self, signals: impl IntoIterator<Item = Signal>) {
+        for signal in signals {
+            match signal {
+                Signal::Message(vector) => self.raise(vector),
+                Signal::Pin(asserted) => {
+                    let sink = lock(&self.interrupts).clone();
+                    if let Some(sink) = sink {
+                        sink.intx(asserted);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The card, if it is behind this BAR.
+    fn card_behind(&self, bar: u8) -> Option<&Card> {
+        let content = self.profile.bar(bar)?.content;
+        self.card
+            .as_ref()
+            .filter(|_| content == Content::NetworkCard)
     }
 
     pub(crate) fn config_bytes(&self) -> Vec<u8> {
@@ -235,11 +273,15 @@ impl Silicon {
         }
     }
 
-    fn restart(&self, state: &mut State) -> Result<(), Errno> {
+    fn restart(&self, mut state: MutexGuard<'_, State>) -> Result<(), Errno> {
         self.resets.fetch_add(1, Ordering::SeqCst);
         state.config.reset();
         state.started = self.clock.now();
-        self.clear_registers().map_err(|_| Errno::EIO)
+        let cleared = self.clear_registers().map_err(|_| Errno::EIO);
+        let pin = self.card.as_ref().map(Card::reset);
+        drop(state);
+        self.signal(pin);
+        cleared
     }
 }
 
@@ -268,7 +310,7 @@ impl Device for Silicon {
         let mut state = lock(&self.state);
         match state.config.write(register, value) {
             Effect::None => Ok(()),
-            Effect::Reset => self.restart(&mut state),
+            Effect::Reset => self.restart(state),
         }
     }
 
@@ -280,6 +322,10 @@ impl Device for Silicon {
         let memory = self.bar_memory(bar, offset, data.len())?;
         if self.is_gone() {
             data.fill(0xff);
+            return Ok(());
+        }
+        if let Some(card) = self.card_behind(bar) {
+            self.signal(card.read(offset, data));
             return Ok(());
         }
         memory.read(offset, data).map_err(|_| Errno::EIO)?;
@@ -297,6 +343,10 @@ impl Device for Silicon {
     fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) -> Result<(), Errno> {
         let memory = self.bar_memory(bar, offset, data.len())?;
         if self.is_gone() {
+            return Ok(());
+        }
+        if let Some(card) = self.card_behind(bar) {
+            self.signal(card.write(offset, data, self.switches()));
             return Ok(());
         }
         memory.write(offset, data).map_err(|_| Errno::EIO)
@@ -336,7 +386,7 @@ impl Device for Silicon {
         if self.is_gone() {
             return Err(Errno::ENOTTY);
         }
-        self.restart(&mut lock(&self.state))
+        self.restart(lock(&self.state))
     }
 
     fn reset_count(&self) -> u64 {
@@ -382,6 +432,22 @@ impl Device for Silicon {
             property::MEM_PXM_START => Some(memory.firmware.pxm_start.value),
             property::MEM_PXM_COUNT => Some(memory.firmware.pxm_count.value),
             _ => None,
+        }
+    }
+
+    fn owner_command(&self, opcode: u16, data: &[u8], result: &mut [u8]) -> Result<(), Errno> {
+        let card = self.card.as_ref().ok_or(Errno::ENOTTY)?;
+        if self.is_gone() {
+            return Err(Errno::EIO);
+        }
+        let signal = card.command(opcode, data, result, self.switches())?;
+        self.signal(signal);
+        Ok(())
+    }
+
+    fn attach(&self, memory: Option<Arc<Dma>>) {
+        if let Some(card) = &self.card {
+            card.attach(memory);
         }
     }
 

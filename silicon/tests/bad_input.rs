@@ -134,8 +134,7 @@ fn a_named_file_keeps_the_bytes_of_the_device() {
 
 #[test]
 fn an_unknown_profile_suggests_the_nearest() {
-    const ALL: &str =
-        "there are gh200-120gb (gh200), gh200-480gb, gb200, gb300, gb300-cxl (cxl) and nic";
+    const ALL: &str = "there are gh200-120gb (gh200), gh200-480gb, gb200, gb300, gb300-cxl (cxl), nic and virtio-net";
     let message = |name| profile::find(name).unwrap_err().to_string();
     assert_eq!(
         message("gh20"),

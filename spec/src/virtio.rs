@@ -128,8 +128,6 @@ pub mod cap {
     pub const OFFSET: u16 = 8;
     /// Bytes, u32.
     pub const LENGTH: u16 = 12;
-    /// Bytes in a capability.
-    pub const LEN: u8 = 16;
     /// By how much queues' notification places are apart, u32; in the notification capability.
     pub const NOTIFY_MULTIPLIER: u16 = 16;
     /// Type: common registers.

@@ -5,6 +5,7 @@ use varia_spec::nvidia;
 use varia_spec::pci::cap::{af, exp, id, msi, msix, pm, vndr, vpd};
 use varia_spec::pci::ext_cap::{self, ats, cxl, dsn, dvsec, err, ltr, pwr, rebar, vc};
 use varia_spec::pci::header::{self, bar, command, status};
+use varia_spec::virtio;
 
 use super::vpd::VitalData;
 use super::{ConfigSpace, Power};
@@ -116,6 +117,19 @@ impl ConfigSpace {
             }
             Body::Vendor { len } => {
                 self.byte(at + vndr::LEN, len, 0);
+                id::VNDR
+            }
+            Body::Virtio {
+                cfg_type,
+                bar,
+                offset,
+                len,
+            } => {
+                self.byte(at + vndr::LEN, capability.body.bytes() as u8, 0);
+                self.byte(at + virtio::cap::CFG_TYPE, cfg_type, 0);
+                self.byte(at + virtio::cap::BAR, bar, 0);
+                self.dword(at + virtio::cap::OFFSET, offset, 0);
+                self.dword(at + virtio::cap::LENGTH, len, 0);
                 id::VNDR
             }
             Body::MessageX {

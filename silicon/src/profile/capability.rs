@@ -3,6 +3,7 @@
 use varia_spec::nvidia;
 use varia_spec::pci::cap::{af, exp, msi, msix, pm, vpd};
 use varia_spec::pci::ext_cap::{self, ari, ats, cxl, dsn, err, ltr, pwr, rebar, secpci, vc};
+use varia_spec::virtio;
 
 /// A capability and where it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +46,17 @@ pub enum Body {
     Vendor {
         /// Bytes in all.
         len: u8,
+    },
+    /// Where a structure of virtio's modern interface is.
+    Virtio {
+        /// Which structure.
+        cfg_type: u8,
+        /// The BAR that it is in.
+        bar: u8,
+        /// Offset in the BAR in bytes.
+        offset: u32,
+        /// Bytes.
+        len: u32,
     },
     /// MSI-X.
     MessageX {
@@ -121,6 +133,7 @@ impl Body {
             Self::Message { .. } => msi::MASK_64,
             Self::Express { .. } => exp::SIZEOF_V2,
             Self::Vendor { len } => u16::from(len),
+            Self::Virtio { cfg_type, .. } => virtio_len(cfg_type),
             Self::MessageX { .. } => msix::SIZEOF,
             Self::Advanced => af::SIZEOF,
             Self::SecondaryExpress { lanes } => secpci::LANES + 2 * u16::from(lanes),
@@ -146,6 +159,7 @@ impl Body {
             | Self::Message { .. }
             | Self::Express { .. }
             | Self::Vendor { .. }
+            | Self::Virtio { .. }
             | Self::MessageX { .. }
             | Self::Advanced => false,
             Self::SecondaryExpress { .. }
@@ -161,5 +175,14 @@ impl Body {
             | Self::NvidiaRegisters { .. }
             | Self::CxlDevice { .. } => true,
         }
+    }
+}
+
+/// The notification's capability has a multiplier as well.
+fn virtio_len(cfg_type: u8) -> u16 {
+    if cfg_type == virtio::cap::NOTIFY_CFG {
+        virtio::cap::NOTIFY_MULTIPLIER + 4
+    } else {
+        virtio::cap::NOTIFY_MULTIPLIER
     }
 }

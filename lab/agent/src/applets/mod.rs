@@ -11,6 +11,7 @@ pub mod first_touch;
 mod hexcopy;
 mod own_buffer;
 mod pci_memory;
+mod ping;
 mod poison;
 pub mod stress;
 mod vfio;
@@ -28,6 +29,7 @@ const TABLE: &[(&str, Applet)] = &[
     ("hexcopy", hexcopy::run),
     ("own-buffer", own_buffer::run),
     ("pci-memory", pci_memory::run),
+    ("ping", ping::run),
     ("poison", poison::run),
     ("stress", stress::run),
     ("vfio-info", vfio_info::run),
