@@ -14,7 +14,7 @@ use varia_spec::pci::header::{self, command};
 use varia_spec::vfio::{IrqIndex, RegionIndex, device_flags};
 
 use crate::config::{Config, Effect, Layout, MsixTable, SavedState, tiles};
-use crate::device::{ConfigRegister, Device, HostPhys};
+use crate::device::{BusFunction, ConfigRegister, Device, HostPhys};
 use crate::error::Refused;
 use crate::irq::{Irqs, Vectors};
 use crate::regions::DeviceRegion;
@@ -309,6 +309,50 @@ impl<D: Device + ?Sized> Core<D> {
         }
     }
 
+    /// `VFIO_DEVICE_GET_PCI_HOT_RESET_INFO`: the functions that a reset of the bus or slot resets.
+    ///
+    /// # Errors
+    /// `ENODEV` when there is no such reset.
+    pub fn hot_reset_info(&self) -> Result<Vec<BusFunction>, Errno> {
+        let functions = self.device.bus_functions();
+        if functions.is_empty() {
+            return Err(Errno::ENODEV);
+        }
+        Ok(functions)
+    }
+
+    /// `VFIO_DEVICE_PCI_HOT_RESET` by a user who owns `groups`. Virtual registers keep their
+    /// values.
+    ///
+    /// A core stands for one function, so that a bus with more can't be reset.
+    ///
+    /// # Errors
+    /// `EINVAL` for no groups or too many, when a function's group is not among them, and when
+    /// there are more functions; `ENODEV` as [`hot_reset_info`](Self::hot_reset_info), and while
+    /// closed; what the device answers.
+    pub fn hot_reset(&self, groups: &[u32]) -> Result<(), Errno> {
+        let mut slot = lock(&self.config);
+        let open = slot.as_mut().ok_or(Errno::ENODEV)?;
+        if groups.is_empty() {
+            return Err(Errno::EINVAL);
+        }
+        let functions = self.hot_reset_info()?;
+        let [only] = functions.as_slice() else {
+            return Err(Errno::EINVAL);
+        };
+        if groups != [only.group] {
+            return Err(Errno::EINVAL);
+        }
+        let mut lines = write(&self.lines);
+        if self.view == View::Virtual {
+            self.set_power(open, &mut lines, PowerState::D0)?;
+            return self.bus_reset(&mut lines);
+        }
+        self.device.bus_reset()?;
+        self.tell_reset();
+        self.follow_physical(&mut lines)
+    }
+
     /// Takes the shared hold under which the device's memory may be touched.
     pub fn memory(&self) -> MemoryGuard<'_, D> {
         MemoryGuard {
@@ -335,7 +379,7 @@ impl<D: Device + ?Sized> Core<D> {
         read(&self.lines)
     }
 
-    pub(crate) fn irqs(&self) -> &Irqs {
+    pub(crate) fn irqs(&self) -> &Arc<Irqs> {
         &self.irqs
     }
 

@@ -5,13 +5,10 @@
 //! answers, and the order in which errors are found, are those of Linux 7.2
 //! `drivers/vfio/vfio_main.c:vfio_set_irqs_validate_and_prepare` and
 //! `drivers/vfio/pci/vfio_pci_intrs.c`.
-//!
-//! What is missing: an eventfd that unmasks INTx is refused with `ENOTTY`, because nobody here
-//! waits for descriptors.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use varia_spec::Errno;
 use varia_spec::pci::cap::{msi, msix};
@@ -31,6 +28,17 @@ impl<F: Fn() + Send + Sync> Trigger for F {
     fn signal(&self) {
         self();
     }
+}
+
+/// Something that happens outside: an eventfd with which a user unmasks INTx. Nobody in the core
+/// waits for descriptors, so that the runtime does.
+pub trait Source: Send {
+    /// Has `call` called each time that it happens, until what this answers is dropped. A call
+    /// under way needs not be waited for then: one that comes late does nothing.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn watch(self: Box<Self>, call: Box<dyn Fn() + Send>) -> Result<Box<dyn Send>, Errno>;
 }
 
 /// What `VFIO_DEVICE_GET_IRQ_INFO` answers.
@@ -61,6 +69,8 @@ pub enum IrqData {
     Bools(Vec<bool>),
     /// All of them, with who is told; `None` for nobody.
     Triggers(Vec<Option<Arc<dyn Trigger>>>),
+    /// Those whose source happens, from now on; `None` for no source any more.
+    Sources(Vec<Option<Box<dyn Source>>>),
 }
 
 /// How many vectors a device has.
@@ -90,6 +100,10 @@ struct State {
     masked: bool,
     /// INTx is disabled in the virtual command register.
     disabled: bool,
+    /// What unmasks INTx, and its number.
+    unmask: Option<(u64, Box<dyn Send>)>,
+    /// How many there have been.
+    unmasks: u64,
 }
 
 impl Vectors {
@@ -161,6 +175,7 @@ impl<D: Device + ?Sized> Core<D> {
             IrqData::None => count as usize,
             IrqData::Bools(list) => list.len(),
             IrqData::Triggers(list) => list.len(),
+            IrqData::Sources(list) => list.len(),
         };
         if given != count as usize {
             return Err(Errno::EINVAL);
@@ -168,7 +183,10 @@ impl<D: Device + ?Sized> Core<D> {
         let mut state = lock(&self.irqs().0);
         match (index, action) {
             (IrqIndex::INTX, IrqAction::Trigger) => state.set_intx(start, count, data),
-            (IrqIndex::INTX, _) => state.mask_intx(action, start, count, data),
+            (IrqIndex::INTX, _) => {
+                let irqs = Arc::downgrade(self.irqs());
+                state.mask_intx(action, start, count, data, irqs)
+            }
             (IrqIndex::MSI | IrqIndex::MSIX, IrqAction::Trigger) => {
                 let place = (self.layout(), &**self.device());
                 state.set_messages(place, index, start, count, data)
@@ -220,6 +238,23 @@ impl Irqs {
         }
     }
 
+    /// The source with this number happened; dropped if it has been taken away.
+    fn unmask_intx(&self, number: u64) {
+        let mut state = lock(&self.0);
+        let current = state.unmask.as_ref().map(|(number, _)| *number);
+        if current == Some(number) {
+            state.masked = false;
+            state.deliver_intx();
+        }
+    }
+
+    /// Masks the messages that nobody listens to, as a reset has lost that.
+    pub(crate) fn mask_again<D: Device + ?Sized>(&self, layout: &Layout, device: &D) {
+        let state = lock(&self.0);
+        // a device that does not answer sends no messages either
+        let _ = state.mask_messages((layout, device));
+    }
+
     /// Forgets every trigger and disables messages in the device.
     pub(crate) fn clear<D: Device + ?Sized>(&self, layout: &Layout, device: &D) {
         let mut state = lock(&self.0);
@@ -230,6 +265,7 @@ impl Irqs {
         let asserted = state.asserted;
         *state = State {
             asserted,
+            unmasks: state.unmasks,
             ..State::default()
         };
     }
@@ -270,6 +306,7 @@ impl State {
         if mine && count == 0 && matches!(data, IrqData::None) {
             self.mode = None;
             self.triggers.clear();
+            self.unmask = None;
             return Ok(());
         }
         if !(mine || self.mode.is_none()) || start != 0 || count != 1 {
@@ -289,6 +326,7 @@ impl State {
                 Ok(())
             }
             _ if !mine => Err(Errno::EINVAL),
+            IrqData::Sources(_) => Err(Errno::EINVAL),
             IrqData::Bools(list) if !list.contains(&true) => Ok(()),
             IrqData::Bools(_) | IrqData::None => {
                 if !self.disabled {
@@ -305,18 +343,56 @@ impl State {
         start: u32,
         count: u32,
         data: IrqData,
+        irqs: Weak<Irqs>,
     ) -> Result<(), Errno> {
         if self.mode != Some(IrqIndex::INTX) || start != 0 || count != 1 {
             return Err(Errno::EINVAL);
         }
         match data {
-            IrqData::Triggers(_) => return Err(Errno::ENOTTY),
+            IrqData::Sources(mut list) if action == IrqAction::Unmask => {
+                return self.unmask_by(list.pop().flatten(), irqs);
+            }
+            IrqData::Sources(_) | IrqData::Triggers(_) => return Err(Errno::ENOTTY),
             IrqData::Bools(list) if !list.contains(&true) => return Ok(()),
             IrqData::Bools(_) | IrqData::None => {}
         }
         self.masked = action == IrqAction::Mask;
         self.deliver_intx();
         Ok(())
+    }
+
+    /// One source at a time: another has to be taken away first.
+    fn unmask_by(
+        &mut self,
+        source: Option<Box<dyn Source>>,
+        irqs: Weak<Irqs>,
+    ) -> Result<(), Errno> {
+        let Some(source) = source else {
+            self.unmask = None;
+            return Ok(());
+        };
+        if self.unmask.is_some() {
+            return Err(Errno::EBUSY);
+        }
+        self.unmasks += 1;
+        let number = self.unmasks;
+        let watch = source.watch(Box::new(move || {
+            if let Some(irqs) = irqs.upgrade() {
+                irqs.unmask_intx(number);
+            }
+        }))?;
+        self.unmask = Some((number, watch));
+        Ok(())
+    }
+
+    /// Masks the messages of an enabled MSI that nobody listens to, where the device can.
+    fn mask_messages<D: Device + ?Sized>(&self, place: (&Layout, &D)) -> Result<(), Errno> {
+        if self.mode != Some(IrqIndex::MSI) {
+            return Ok(());
+        }
+        let heard = |mask: u32, vector: &u32| mask & !1_u32.checked_shl(*vector).unwrap_or(0);
+        let silent = self.triggers.keys().fold(u32::MAX, heard);
+        write_masks(place, silent)
     }
 
     fn set_messages<D: Device + ?Sized>(
@@ -329,6 +405,9 @@ impl State {
     ) -> Result<(), Errno> {
         let mine = self.mode == Some(index);
         if mine && count == 0 && matches!(data, IrqData::None) {
+            if index == IrqIndex::MSI {
+                write_masks(place, 0)?;
+            }
             enable_messages(place, index, None)?;
             self.mode = None;
             self.triggers.clear();
@@ -350,15 +429,22 @@ impl State {
                         self.qmax = vectors.next_power_of_two().ilog2() as u16;
                     }
                 }
+                let mut changed = !mine;
                 for (vector, trigger) in (start..).zip(list) {
-                    match trigger {
+                    changed |= trigger.is_some();
+                    let old = match trigger {
                         Some(trigger) => self.triggers.insert(vector, trigger),
                         None => self.triggers.remove(&vector),
                     };
+                    changed |= old.is_some();
                 }
-                Ok(())
+                if !changed {
+                    return Ok(());
+                }
+                self.mask_messages(place)
             }
             _ if !mine => Err(Errno::EINVAL),
+            IrqData::Sources(_) => Err(Errno::EINVAL),
             IrqData::Bools(list) => {
                 let wanted = (start..).zip(list).filter(|(_, wanted)| *wanted);
                 wanted.for_each(|(vector, _)| signal(self.triggers.get(&vector)));
@@ -383,6 +469,7 @@ fn set_single(slot: &mut Option<Arc<dyn Trigger>>, count: u32, data: IrqData) ->
         IrqData::Bools(list) if list.contains(&true) => signal(slot.as_ref()),
         IrqData::Bools(_) => {}
         IrqData::Triggers(mut list) => *slot = list.pop().flatten(),
+        IrqData::Sources(_) => return Err(Errno::EINVAL),
     }
     Ok(())
 }
@@ -418,6 +505,26 @@ fn enable_messages<D: Device + ?Sized>(
     device.config_write(register, flags)
 }
 
+/// Writes the mask bits of those MSI vectors that the device has, if it has masks.
+///
+/// Source: Linux 7.2 `drivers/pci/msi/msi.c`, which masks a vector without a handler and leaves
+/// MSI unmasked when it disables it.
+fn write_masks<D: Device + ?Sized>(
+    (layout, device): (&Layout, &D),
+    mask: u32,
+) -> Result<(), Errno> {
+    let at = layout.find(Kind::Message).ok_or(Errno::EINVAL)?;
+    let flags = device.config_read(ConfigRegister::word(at + msi::FLAGS))? as u16;
+    if flags & msi::FLAGS_MASKBIT == 0 {
+        return Ok(());
+    }
+    let wide = flags & msi::FLAGS_64BIT != 0;
+    let register = at + if wide { msi::MASK_64 } else { msi::MASK_32 };
+    let (vectors, _) = layout.vectors(device)?;
+    let all = u32::MAX.checked_shr(32 - vectors.min(32)).unwrap_or(0);
+    device.config_write(ConfigRegister::dword(register), mask & all)
+}
+
 fn signal(trigger: Option<&Arc<dyn Trigger>>) {
     if let Some(trigger) = trigger {
         trigger.signal();
@@ -430,6 +537,7 @@ impl fmt::Debug for IrqData {
             Self::None => f.write_str("None"),
             Self::Bools(list) => f.debug_tuple("Bools").field(list).finish(),
             Self::Triggers(list) => write!(f, "Triggers({})", list.len()),
+            Self::Sources(list) => write!(f, "Sources({})", list.len()),
         }
     }
 }

@@ -40,6 +40,6 @@ pub use device::{
 };
 pub use dma::{Dma, DmaAccess};
 pub use error::Refused;
-pub use irq::{IrqAction, IrqData, IrqInfo, Trigger};
+pub use irq::{IrqAction, IrqData, IrqInfo, Source, Trigger};
 pub use regions::{DeviceRegion, Region, RegionCap};
 pub use varia_spec::Errno;

@@ -88,6 +88,7 @@ impl<D: Device + ?Sized> Core<D> {
             open.asleep.take_if(|_| state == PowerState::D0),
         ) {
             saved.restore(device)?;
+            self.irqs().mask_again(self.layout(), device);
         }
         lines.power = state;
         if device.reset_count() != before {
@@ -98,14 +99,34 @@ impl<D: Device + ?Sized> Core<D> {
 
     /// Resets the function with its registers kept, as Linux `pci_try_reset_function` does.
     pub(crate) fn function_reset(&self, lines: &mut Lines) -> Result<(), Errno> {
+        self.reset_keeping(lines, || self.device().reset())
+    }
+
+    /// Resets the bus with the function's registers kept, as Linux `pci_reset_bus` does.
+    pub(crate) fn bus_reset(&self, lines: &mut Lines) -> Result<(), Errno> {
+        self.reset_keeping(lines, || self.device().bus_reset())
+    }
+
+    fn reset_keeping(
+        &self,
+        lines: &mut Lines,
+        reset: impl FnOnce() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
         let device = &**self.device();
         if lines.power != PowerState::D0 {
             self.set_physical_power(PowerState::D0)?;
             lines.power = PowerState::D0;
         }
         let saved = SavedState::save(self.layout(), device)?;
-        self.reset_only()?;
-        saved.restore(device)
+        let before = device.reset_count();
+        let done = reset();
+        if device.reset_count() != before {
+            self.tell_reset();
+        }
+        // whatever became of the reset, the registers are put back
+        saved.restore(device)?;
+        self.irqs().mask_again(self.layout(), device);
+        done
     }
 
     pub(crate) fn reset_only(&self) -> Result<(), Errno> {

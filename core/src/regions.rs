@@ -11,7 +11,7 @@ use varia_spec::Errno;
 use varia_spec::pci::CFG_SPACE_EXP_SIZE;
 use varia_spec::vfio::{RegionIndex, region_flags};
 
-use crate::core::Core;
+use crate::core::{Core, PowerState};
 use crate::device::{BarSpace, Device};
 use crate::rom;
 
@@ -112,7 +112,7 @@ impl<D: Device + ?Sized> Core<D> {
         match (self.place(index)?, device.rom()) {
             (Place::Own(region), _) => Ok(region.info()),
             // a ROM without a valid image is none
-            (Place::Rom, Some(size)) if rom::image_len(&**device, size) != 0 => Ok(Region {
+            (Place::Rom, Some(size)) if self.rom_image(size) != 0 => Ok(Region {
                 size,
                 flags: region_flags::READ,
                 caps: Vec::new(),
@@ -134,7 +134,7 @@ impl<D: Device + ?Sized> Core<D> {
     ///
     /// # Errors
     /// `EINVAL` for an index without bytes and an offset beyond the BAR, `EIO` while memory is
-    /// disabled or the device in D3hot, for the ROM then `ENOMEM`, and where it has no image; for
+    /// disabled or the device in D3hot; for the ROM `ENOMEM` where the device shows no image; for
     /// the configuration space as [`config_read`](Self::config_read).
     pub fn region_read(
         &self,
@@ -171,10 +171,13 @@ impl<D: Device + ?Sized> Core<D> {
                 let size = device.rom().ok_or(Errno::EINVAL)?;
                 let len = clip(size, offset, data.len())?;
                 let data = data.get_mut(..len).ok_or(Errno::EINVAL)?;
-                let lines = self.lines();
-                let image = rom::image_len(&**device, size);
-                if !lines.enabled() || image == 0 {
+                let image = self.rom_image(size);
+                // Linux looks for the image where the device itself decodes it
+                if image == 0 || !self.physical_memory()? {
                     return Err(Errno::ENOMEM);
+                }
+                if !self.lines().enabled() {
+                    return Err(Errno::EIO);
                 }
                 let parts = Parts::of(offset, len, image, size);
                 parts.read(offset, data, |offset, data| device.rom_read(offset, data))?;
@@ -223,6 +226,15 @@ impl<D: Device + ?Sized> Core<D> {
                 Ok(len)
             }
         }
+    }
+
+    /// How many bytes the images in the ROM fill; 0 while the device is not in D0, as it decodes no
+    /// addresses then.
+    fn rom_image(&self, size: u64) -> u64 {
+        if self.lines().power != PowerState::D0 {
+            return 0;
+        }
+        rom::image_len(&**self.device(), size)
     }
 
     fn place(&self, index: RegionIndex) -> Result<Place, Errno> {

@@ -2,11 +2,11 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use common::{MSI, MSIX, Traits, open, read, write};
-use varia_core::{Errno, IrqAction, IrqData, Trigger};
+use varia_core::{Errno, IrqAction, IrqData, Source, Trigger};
 use varia_spec::vfio::{IrqIndex, irq_flags};
 
 /// Counts signals.
@@ -219,4 +219,51 @@ fn close_forgets_the_triggers() {
     fake.message(0);
     assert_eq!(counts[0].get(), 0);
     assert_eq!(fake.raw(MSIX + 2, 2) & 0x8000, 0);
+}
+
+/// A source that a test makes happen.
+#[derive(Clone, Default)]
+struct Lever(Arc<Mutex<Option<Call>>>);
+
+type Call = Box<dyn Fn() + Send>;
+
+impl Source for Lever {
+    fn watch(self: Box<Self>, call: Box<dyn Fn() + Send>) -> Result<Box<dyn Send>, Errno> {
+        *self.0.lock().unwrap() = Some(call);
+        Ok(Box::new(()))
+    }
+}
+
+impl Lever {
+    fn pull(&self) {
+        self.0.lock().unwrap().as_ref().unwrap()();
+    }
+
+    fn data(&self) -> IrqData {
+        IrqData::Sources(vec![Some(Box::new(self.clone()))])
+    }
+}
+
+#[test]
+fn a_source_unmasks_intx_until_it_is_taken_away() {
+    let (fake, core) = open(Traits::default());
+    let (counts, data) = counters(1);
+    let set = |action, data| core.set_irqs(IrqIndex::INTX, action, 0, 1, data);
+    let lever = Lever::default();
+    assert_eq!(
+        set(IrqAction::Unmask, lever.data()),
+        Err(Errno::EINVAL),
+        "not enabled"
+    );
+    set(IrqAction::Trigger, data).unwrap();
+    set(IrqAction::Unmask, lever.data()).unwrap();
+    assert_eq!(set(IrqAction::Unmask, lever.data()), Err(Errno::EBUSY));
+    assert_eq!(set(IrqAction::Mask, lever.data()), Err(Errno::ENOTTY));
+    fake.pin(true);
+    lever.pull();
+    lever.pull();
+    assert_eq!(counts[0].get(), 3, "asserted all the time");
+    set(IrqAction::Unmask, IrqData::Sources(vec![None])).unwrap();
+    lever.pull();
+    assert_eq!(counts[0].get(), 3, "taken away");
 }

@@ -28,11 +28,15 @@ fn twenty_thousand_random_operations_keep_the_space_consistent() {
         Traits::default(),
         Traits {
             soft_reset: true,
-            flr: true,
+            vpd: true,
+            rom: true,
+            functions: 1,
+            ..Traits::default()
         },
         Traits {
             soft_reset: true,
             flr: false,
+            ..Traits::default()
         },
     ] {
         let (_, core) = open(traits);

@@ -2,8 +2,10 @@
 
 mod common;
 
-use common::{BAR0_SIZE, BAR2_SIZE, MSIX_TABLE, PM, Traits, open, write};
-use varia_core::Errno;
+use std::sync::{Arc, Mutex};
+
+use common::{BAR0_SIZE, BAR2_SIZE, MSIX_TABLE, PM, Traits, open, read, write};
+use varia_core::{DeviceRegion, Errno, Region, RegionCap};
 use varia_spec::vfio::{RegionIndex, region_flags};
 
 const READ_WRITE: u32 = region_flags::READ | region_flags::WRITE;
@@ -122,4 +124,80 @@ fn configuration_space_is_a_region_too() {
     assert_eq!(core.region_read(RegionIndex::CONFIG, 0, &mut id), Ok(2));
     assert_eq!(id, [0xde, 0x10]);
     assert_eq!(core.region_write(RegionIndex::CONFIG, 0x3c, &[5]), Ok(1));
+}
+
+#[test]
+fn a_rom_shows_its_image_and_ones_behind_it() {
+    let (_, core) = open(Traits {
+        rom: true,
+        ..Traits::default()
+    });
+    let info = core.region_info(RegionIndex::ROM).unwrap();
+    assert_eq!((info.size, info.flags), (4096, region_flags::READ));
+    let mut data = [0; 8];
+    assert_eq!(core.region_read(RegionIndex::ROM, 0, &mut data), Ok(8));
+    assert_eq!(data[..2], [0x55, 0xaa]);
+    assert_eq!(core.region_read(RegionIndex::ROM, 508, &mut data), Ok(8));
+    assert_eq!(data, [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+    assert_eq!(
+        core.region_read(RegionIndex::ROM, 4096, &mut data),
+        Err(Errno::EINVAL)
+    );
+    assert_eq!(
+        core.region_write(RegionIndex::ROM, 0, &data),
+        Err(Errno::EINVAL)
+    );
+    write(&core, 0x30, 4, u32::MAX);
+    assert_eq!(read(&core, 0x30, 4), 0xffff_f001);
+    write(&core, 4, 2, 0);
+    assert_eq!(
+        core.region_read(RegionIndex::ROM, 0, &mut data),
+        Err(Errno::ENOMEM)
+    );
+}
+
+/// One byte that is read and written.
+struct Own(Mutex<u8>);
+
+impl DeviceRegion for Own {
+    fn info(&self) -> Region {
+        Region {
+            size: 1,
+            flags: READ_WRITE,
+            caps: vec![
+                RegionCap::Type {
+                    kind: 0x8000_10de,
+                    subtype: 1,
+                },
+                RegionCap::SparseMmap(vec![(0, 1)]),
+            ],
+        }
+    }
+
+    fn read(&self, offset: u64, data: &mut [u8]) -> Result<usize, Errno> {
+        let slot = data.first_mut().filter(|_| offset == 0);
+        *slot.ok_or(Errno::EINVAL)? = *self.0.lock().unwrap();
+        Ok(1)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<usize, Errno> {
+        let byte = data.first().filter(|_| offset == 0);
+        *self.0.lock().unwrap() = *byte.ok_or(Errno::EINVAL)?;
+        Ok(1)
+    }
+}
+
+#[test]
+fn a_region_that_is_added_has_the_next_index_and_its_own_bytes() {
+    let (_, core) = open(Traits::default());
+    let index = core.add_region(Arc::new(Own(Mutex::new(0))));
+    assert_eq!(index, RegionIndex(9));
+    assert_eq!(core.info().regions, 10);
+    let info = core.region_info(index).unwrap();
+    assert!(matches!(info.caps[0], RegionCap::Type { subtype: 1, .. }));
+    assert_eq!(core.region_write(index, 0, &[5, 6]), Ok(1));
+    let mut data = [0; 2];
+    assert_eq!(core.region_read(index, 0, &mut data), Ok(1));
+    assert_eq!(data, [5, 0]);
+    assert_eq!(core.region_info(RegionIndex(10)), Err(Errno::EINVAL));
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{AER, EXP, PM, Traits, open, read, write};
-use varia_core::{Core, View};
+use varia_core::{Core, Errno, View};
 use varia_spec::vfio::{RegionIndex, device_flags};
 
 #[test]
@@ -96,4 +96,29 @@ fn a_reset_waits_for_the_memory_hold_and_shows_in_the_next() {
         resetter.join().unwrap().unwrap();
     });
     assert_eq!(core.reset_count(), before + 1);
+}
+
+#[test]
+fn a_hot_reset_needs_the_group_and_a_bus_of_its_own() {
+    let bus = |functions| {
+        let traits = Traits {
+            functions,
+            ..Traits::default()
+        };
+        open(traits).1
+    };
+    assert_eq!(bus(0).hot_reset_info(), Err(Errno::ENODEV));
+    assert_eq!(bus(0).hot_reset(&[7]), Err(Errno::ENODEV));
+    let alone = bus(1);
+    assert_eq!(alone.hot_reset_info().unwrap().len(), 1);
+    assert_eq!(alone.hot_reset(&[]), Err(Errno::EINVAL));
+    assert_eq!(alone.hot_reset(&[8]), Err(Errno::EINVAL));
+    assert_eq!(alone.hot_reset(&[7, 7]), Err(Errno::EINVAL));
+    assert_eq!(bus(2).hot_reset(&[7]), Err(Errno::EINVAL));
+    let before = alone.reset_count();
+    write(&alone, 0x1c, 4, 0x400);
+    assert_eq!(alone.hot_reset(&[7]), Ok(()));
+    assert_eq!(alone.reset_count(), before + 1);
+    assert_eq!(read(&alone, 0x1c, 4), 0x400);
+    assert!(alone.memory().enabled());
 }

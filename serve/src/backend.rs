@@ -1,13 +1,16 @@
 //! An endpoint as the vfio-user server wants it: units and types translated, nothing decided.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, thread, time::Duration};
 
-use varia_core::{DmaAccess, IrqAction, IrqData, Trigger};
+use varia_core::{DmaAccess, IrqAction, IrqData, Source, Trigger};
 use varia_spec::{
     Errno,
     vfio::{IrqIndex, RegionIndex, region_flags},
 };
-use varia_sys::event::EventFd;
+use varia_sys::{
+    event::EventFd,
+    wait::{Wake, readable},
+};
 use varia_vfio_user::backend::{
     self, DeviceInfo, DmaRegion, IrqInfo, IrqSet, RegionInfo, SparseArea,
 };
@@ -45,6 +48,43 @@ impl Trigger for Event {
         if let Err(error) = self.0.trigger() {
             log::warn!("an interrupt was lost: {error}");
         }
+    }
+}
+
+/// An eventfd that unmasks INTx, with a thread that waits for it.
+struct Unmask(EventFd);
+
+/// Ends that thread.
+struct Stop(EventFd);
+
+impl Source for Unmask {
+    fn watch(self: Box<Self>, call: Box<dyn Fn() + Send>) -> Result<Box<dyn Send>, Errno> {
+        let failed = |error: io::Error| {
+            log::warn!("an eventfd can't unmask INTx: {error}");
+            Errno::ENOMEM
+        };
+        let stop = EventFd::new().map_err(failed)?;
+        let told = stop.try_clone().map_err(failed)?;
+        let wait = move || {
+            while let Ok(Wake::Ready) = readable(&self.0, Some(&told), None) {
+                if !matches!(self.0.drain(), Ok(1..)) {
+                    break;
+                }
+                call();
+            }
+        };
+        thread::Builder::new()
+            .name("intx unmask".into())
+            .spawn(wait)
+            .map_err(failed)?;
+        Ok(Box::new(Stop(stop)))
+    }
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        // a counter that can't be written leaves a thread that wakes up to nothing
+        let _ = self.0.trigger();
     }
 }
 
@@ -120,6 +160,12 @@ impl backend::Backend for Backend {
         let data = match set.data {
             backend::IrqData::None => IrqData::None,
             backend::IrqData::Bool(wanted) => IrqData::Bools(wanted),
+            backend::IrqData::Events(events) if action == IrqAction::Unmask => IrqData::Sources(
+                events
+                    .into_iter()
+                    .map(|event| event.map(|event| Box::new(Unmask(event)) as Box<dyn Source>))
+                    .collect(),
+            ),
             backend::IrqData::Events(events) => IrqData::Triggers(
                 events
                     .into_iter()

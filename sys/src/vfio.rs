@@ -30,8 +30,13 @@ const fn request(n: c_ulong) -> c_ulong {
 const SET_IOMMU: c_ulong = request(2);
 const GROUP_SET_CONTAINER: c_ulong = request(4);
 const GROUP_GET_DEVICE_FD: c_ulong = request(6);
+const DEVICE_GET_INFO: c_ulong = request(7);
 const DEVICE_GET_REGION_INFO: c_ulong = request(8);
+const DEVICE_GET_IRQ_INFO: c_ulong = request(9);
+const DEVICE_SET_IRQS: c_ulong = request(10);
 const DEVICE_RESET: c_ulong = request(11);
+const DEVICE_GET_PCI_HOT_RESET_INFO: c_ulong = request(12);
+const DEVICE_PCI_HOT_RESET: c_ulong = request(13);
 const DEVICE_FEATURE: c_ulong = request(17);
 /// Bytes in `struct vfio_device_feature` without data.
 const FEATURE_LEN: usize = 8;
@@ -165,6 +170,79 @@ impl Device {
             offset: arg.get64(24),
             caps: arg.0.get(REGION_INFO_LEN..).unwrap_or_default().to_vec(),
         })
+    }
+
+    /// `VFIO_DEVICE_GET_INFO`: flags, number of regions, number of interrupt indices.
+    pub fn info(&self) -> Result<[u32; 3], Errno> {
+        const LEN: usize = 24;
+        let mut arg = Arg(vec![0; LEN]);
+        arg.set32(0, LEN as u32);
+        arg.ioctl(&self.0, DEVICE_GET_INFO)?;
+        Ok([4, 8, 12].map(|at| arg.get32(at)))
+    }
+
+    /// `VFIO_DEVICE_GET_IRQ_INFO`: flags and count.
+    pub fn irq_info(&self, index: u32) -> Result<[u32; 2], Errno> {
+        const LEN: usize = 16;
+        let mut arg = Arg(vec![0; LEN]);
+        arg.set32(0, LEN as u32);
+        arg.set32(8, index);
+        arg.ioctl(&self.0, DEVICE_GET_IRQ_INFO)?;
+        Ok([4, 12].map(|at| arg.get32(at)))
+    }
+
+    /// `VFIO_DEVICE_SET_IRQS`; what the kernel returns, which is above zero when it has fewer
+    /// vectors than that.
+    pub fn set_irqs(
+        &self,
+        flags: u32,
+        index: u32,
+        start: u32,
+        count: u32,
+        data: &[u8],
+    ) -> Result<i32, Errno> {
+        const LEN: usize = 20;
+        let mut arg = Arg(vec![0; LEN]);
+        arg.0.extend_from_slice(data);
+        for (at, value) in [
+            (0, arg.0.len() as u32),
+            (4, flags),
+            (8, index),
+            (12, start),
+            (16, count),
+        ] {
+            arg.set32(at, value);
+        }
+        arg.ioctl(&self.0, DEVICE_SET_IRQS)
+    }
+
+    /// `VFIO_DEVICE_GET_PCI_HOT_RESET_INFO` with room for `room` functions: {group, segment, bus,
+    /// device and function} of each.
+    pub fn hot_reset_info(&self, room: usize) -> Result<Vec<(u32, u16, u8, u8)>, Errno> {
+        const LEN: usize = 12;
+        const EACH: usize = 8;
+        let mut arg = Arg(vec![0; LEN + EACH * room]);
+        arg.set32(0, (LEN + EACH * room) as u32);
+        arg.ioctl(&self.0, DEVICE_GET_PCI_HOT_RESET_INFO)?;
+        let count = (arg.get32(8) as usize).min(room);
+        let function = |i: usize| {
+            let at = LEN + EACH * i;
+            let [bus, devfn] = arg.bytes(at + 6);
+            (arg.get32(at), arg.get16(at + 4), bus, devfn)
+        };
+        Ok((0..count).map(function).collect())
+    }
+
+    /// `VFIO_DEVICE_PCI_HOT_RESET` by the owner of these groups.
+    pub fn hot_reset(&self, groups: &[&Group]) -> Result<(), Errno> {
+        const LEN: usize = 12;
+        let mut arg = Arg(vec![0; LEN]);
+        for group in groups {
+            arg.0.extend(group.0.as_raw_fd().to_ne_bytes());
+        }
+        arg.set32(0, arg.0.len() as u32);
+        arg.set32(8, groups.len() as u32);
+        arg.ioctl(&self.0, DEVICE_PCI_HOT_RESET).map(drop)
     }
 
     /// `VFIO_DEVICE_RESET`.

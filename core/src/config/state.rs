@@ -26,22 +26,25 @@ impl SavedState {
             let controls = [exp::DEVCTL, exp::LNKCTL, exp::DEVCTL2, exp::LNKCTL2];
             registers.extend(controls.map(|c| ConfigRegister::word(at + c)));
         }
+        // messages are put back while they are enabled, by whoever enabled them
         if let Some(at) = layout.find(Kind::Message) {
-            let dwords = [msi::ADDRESS_LO, msi::ADDRESS_HI, msi::DATA_64, msi::MASK_64];
             let flags = device.config_read(ConfigRegister::word(at + msi::FLAGS))? as u16;
-            let wide = flags & msi::FLAGS_64BIT != 0;
-            let maskable = flags & msi::FLAGS_MASKBIT != 0;
-            let count = 2 + usize::from(wide) + usize::from(maskable);
-            registers.extend(
-                dwords
-                    .iter()
-                    .take(count)
-                    .map(|d| ConfigRegister::dword(at + d)),
-            );
-            registers.push(ConfigRegister::word(at + msi::FLAGS));
+            if flags & msi::FLAGS_ENABLE != 0 {
+                let wide = flags & msi::FLAGS_64BIT != 0;
+                let data = if wide { msi::DATA_64 } else { msi::DATA_32 };
+                registers.push(ConfigRegister::dword(at + msi::ADDRESS_LO));
+                if wide {
+                    registers.push(ConfigRegister::dword(at + msi::ADDRESS_HI));
+                }
+                registers.push(ConfigRegister::word(at + data));
+                registers.push(ConfigRegister::word(at + msi::FLAGS));
+            }
         }
         if let Some(at) = layout.find(Kind::MessageX) {
-            registers.push(ConfigRegister::word(at + msix::FLAGS));
+            let flags = ConfigRegister::word(at + msix::FLAGS);
+            if device.config_read(flags)? & u32::from(msix::FLAGS_ENABLE) != 0 {
+                registers.push(flags);
+            }
         }
         if let Some(at) = layout.find(Kind::Errors) {
             let masks = [err::UNCOR_MASK, err::UNCOR_SEVER, err::COR_MASK, err::CAP];

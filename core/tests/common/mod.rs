@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use varia_core::{
-    BarSpace, BarSpec, ConfigRegister, Core, Device, Errno, HostPhys, Interrupts, SharedFd, View,
+    BarSpace, BarSpec, BusFunction, ConfigRegister, Core, Device, Errno, HostPhys, Interrupts,
+    SharedFd, View,
 };
 
 pub const PM: u16 = 0x40;
@@ -26,6 +27,8 @@ pub const AER: u16 = 0x140;
 /// One that the core hides, between two that it shows.
 pub const LINK_16GT: u16 = 0x1a0;
 pub const DVSEC: u16 = 0x200;
+/// Vital product data, behind the unknown one; only of a device that has it.
+pub const VPD: u16 = 0xd0;
 pub const MSIX_TABLE: u64 = 0x1000;
 pub const BAR0_SIZE: u64 = 0x1_0000;
 pub const BAR2_SIZE: u64 = 8 << 30;
@@ -37,6 +40,12 @@ pub struct Traits {
     pub soft_reset: bool,
     /// It can be reset.
     pub flr: bool,
+    /// It has vital product data.
+    pub vpd: bool,
+    /// It has an expansion ROM of 4 KiB with an image of 512 bytes.
+    pub rom: bool,
+    /// How many functions are on its bus, itself among them.
+    pub functions: u8,
 }
 
 impl Default for Traits {
@@ -44,6 +53,9 @@ impl Default for Traits {
         Self {
             soft_reset: false,
             flr: true,
+            vpd: false,
+            rom: false,
+            functions: 0,
         }
     }
 }
@@ -60,12 +72,33 @@ pub struct Fake {
 struct State {
     config: Vec<u8>,
     bar0: Vec<u8>,
+    vpd: Vec<u8>,
+}
+
+/// A name, four bytes that can be written, the end; then bytes that are not data any more.
+fn product_data() -> Vec<u8> {
+    let mut data = b"\x82\x05\x00varia\x91\x07\x00RW\x04abcd\x78".to_vec();
+    data.resize(64, 0xee);
+    data
+}
+
+/// One image, the last, of one sector.
+fn rom() -> Vec<u8> {
+    let mut rom = vec![0; 4096];
+    rom[..2].copy_from_slice(&[0x55, 0xaa]);
+    rom[0x18] = 0x1c;
+    rom[0x1c..0x20].copy_from_slice(b"PCIR");
+    rom[0x1c + 0x0a] = 0x18;
+    rom[0x1c + 0x10] = 1;
+    rom[0x1c + 0x15] = 0x80;
+    rom
 }
 
 /// {offset, width, value, writable bits} of everything that is not zero.
 fn registers(traits: Traits) -> Vec<(u16, u16, u32, u32)> {
     let no_soft_reset = if traits.soft_reset { 0 } else { 8 };
     let flr = if traits.flr { 1 << 28 } else { 0 };
+    let (behind, flag) = if traits.vpd { (VPD, 0xffff) } else { (0, 0) };
     vec![
         (0x00, 4, 0x1234_10de, 0),
         (0x04, 2, 0, 0x0547),
@@ -103,7 +136,10 @@ fn registers(traits: Traits) -> Vec<(u16, u16, u32, u32)> {
         ),
         (MSIX + 4, 4, MSIX_TABLE as u32, 0),
         (MSIX + 8, 4, 0x2000, 0),
-        (UNKNOWN, 4, 0x7e, 0),
+        (UNKNOWN, 4, u32::from(behind) << 8 | 0x7e, 0),
+        (VPD, 2, if traits.vpd { 0x03 } else { 0 }, 0),
+        (VPD + 2, 2, 0, flag),
+        (VPD + 4, 4, 0, flag * 0x1_0001),
         (0xf0, 4, 0x5a5a_5a5a, 0xffff_ffff),
         (SECPCI, 4, u32::from(AER) << 20 | 1 << 16 | 0x19, 0),
         (AER, 4, u32::from(LINK_16GT) << 20 | 2 << 16 | 0x01, 0),
@@ -126,6 +162,7 @@ impl Fake {
         let state = State {
             config: power_on.clone(),
             bar0: vec![0; BAR0_SIZE as usize],
+            vpd: product_data(),
         };
         Self {
             traits,
@@ -145,6 +182,11 @@ impl Fake {
     /// Puts a value into a physical register, as firmware could have left it.
     pub fn put_raw(&self, at: u16, width: u16, value: u32) {
         put(&mut self.state.lock().unwrap().config, at, width, value);
+    }
+
+    /// Puts other vital product data in the place of its own.
+    pub fn put_product_data(&self, data: &[u8]) {
+        self.state.lock().unwrap().vpd = data.to_vec();
     }
 
     /// Sends a message, as the hardware would.
@@ -168,6 +210,24 @@ impl Fake {
     }
 }
 
+impl State {
+    /// Moves four bytes of vital product data and inverts the flag.
+    fn transfer(&mut self) {
+        let addr = get(&self.config, VPD + 2, 2);
+        let at = (addr & 0x7ffc) as usize;
+        let data = get(&self.config, VPD + 4, 4);
+        if let Some(bytes) = self.vpd.get_mut(at..at + 4) {
+            if addr & 0x8000 != 0 {
+                bytes.copy_from_slice(&data.to_le_bytes());
+            } else {
+                let data = u32::from_le_bytes(bytes.try_into().unwrap());
+                put(&mut self.config, VPD + 4, 4, data);
+            }
+        }
+        put(&mut self.config, VPD + 2, 2, addr ^ 0x8000);
+    }
+}
+
 impl Device for Fake {
     fn config_read(&self, register: ConfigRegister) -> Result<u32, Errno> {
         Ok(self.raw(register.offset(), register.width().bytes()))
@@ -181,6 +241,9 @@ impl Device for Fake {
             get(&self.writable, at, width),
         );
         put(&mut state.config, at, width, old & !mask | value & mask);
+        if self.traits.vpd && at <= VPD + 3 && VPD + 3 < at + width {
+            state.transfer();
+        }
         let woke = at == PM + 4 && old & 3 == 3 && value & 3 == 0;
         let flr = self.traits.flr && at == EXP + 8 && width > 1 && value & 0x8000 != 0;
         if woke && self.traits.soft_reset || flr {
@@ -228,6 +291,33 @@ impl Device for Fake {
 
     fn bar_fd(&self, _bar: u8) -> Option<SharedFd<'_>> {
         None
+    }
+
+    fn rom(&self) -> Option<u64> {
+        self.traits.rom.then_some(4096)
+    }
+
+    fn rom_read(&self, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        let at = offset as usize;
+        let bytes = rom();
+        data.copy_from_slice(bytes.get(at..at + data.len()).ok_or(Errno::EINVAL)?);
+        Ok(())
+    }
+
+    fn bus_functions(&self) -> Vec<BusFunction> {
+        (0..self.traits.functions)
+            .map(|devfn| BusFunction {
+                segment: 0,
+                bus: 1,
+                devfn,
+                group: 7,
+            })
+            .collect()
+    }
+
+    fn bus_reset(&self) -> Result<(), Errno> {
+        self.restart(&mut self.state.lock().unwrap());
+        Ok(())
     }
 
     fn reset(&self) -> Result<(), Errno> {

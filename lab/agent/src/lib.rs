@@ -11,4 +11,5 @@ pub mod applets;
 pub mod init;
 pub mod process;
 pub mod serve;
+pub mod sysfs;
 pub mod wire;

@@ -8,6 +8,7 @@
 pub mod compare;
 pub mod generate;
 pub mod op;
+pub mod pci;
 pub mod predicate;
 
 pub use compare::{Difference, Report, compare};

@@ -10,6 +10,7 @@ mod differential;
 pub mod first_touch;
 mod hexcopy;
 mod own_buffer;
+pub mod pci_core;
 mod pci_memory;
 mod ping;
 mod poison;
@@ -28,6 +29,7 @@ const TABLE: &[(&str, Applet)] = &[
     ("first-touch", first_touch::run),
     ("hexcopy", hexcopy::run),
     ("own-buffer", own_buffer::run),
+    ("pci-core", pci_core::run),
     ("pci-memory", pci_memory::run),
     ("ping", ping::run),
     ("poison", poison::run),

@@ -7,7 +7,7 @@ use varia_sys::vfio::{Container, Device, Group, TYPE1V2_IOMMU};
 /// A device, and what keeps it open.
 pub(super) struct OpenDevice {
     pub(super) device: Device,
-    _group: Group,
+    pub(super) group: Group,
     _container: Container,
 }
 
@@ -35,7 +35,7 @@ impl OpenDevice {
         let device = group.device(bdf).map_err(failed("open the device"))?;
         Ok(Self {
             device,
-            _group: group,
+            group,
             _container: container,
         })
     }

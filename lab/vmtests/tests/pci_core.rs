@@ -1,0 +1,109 @@
+//! The kernel's vfio-pci judges the user-space core: the same random operations on two equal
+//! devices in one machine, one behind each.
+//!
+//! QEMU's VFIO layer stands between the silicon and the machine's raw configuration space, but
+//! both cores run over what is on the same side of it.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use varia_agent::applets::pci_core::Outcome;
+use varia_differential::pci::{ALWAYS, Coverage, Predicate, compare, operations, places};
+use varia_lab::{Arch, GuestCommand, Running, Task, Vm};
+use varia_serve::View;
+use varia_silicon::{Options, profile};
+use varia_vmtests::gpu::Gpu;
+
+const SEED: u64 = 20_261_121;
+
+/// The profiles, each with the differences that it alone shows.
+const PROFILES: [(&str, &[Predicate]); 4] = [
+    ("gh200", &[]),
+    ("gb200", &[]),
+    ("gb300-cxl", &[]),
+    ("nic", &[]),
+];
+
+/// How many operations on each; `./x soak` asks for more.
+fn count() -> usize {
+    let asked = std::env::var("VARIA_COUNT").ok();
+    asked.map_or(20_000, |count| {
+        count.parse().expect("VARIA_COUNT is a number")
+    })
+}
+
+/// The function behind the root port in this slot of the root bus.
+fn behind_port(vm: &Running, slot: usize) -> Result<String, Box<dyn Error>> {
+    let port = format!("/sys/bus/pci/devices/0000:00:{slot:02x}.0");
+    let names = vm.list(&port)?;
+    let function = |name: &&String| name.starts_with("0000:") && name.ends_with(":00.0");
+    let found = names.iter().find(function);
+    found
+        .cloned()
+        .ok_or_else(|| format!("there is no function behind {port}").into())
+}
+
+/// Starts the operations on both cores over two devices of a profile.
+fn start(vm: &Running, kernel: &str, ours: &str) -> Result<Task, Box<dyn Error>> {
+    vm.bind(kernel, "vfio-pci")?;
+    let (seed, count) = (SEED.to_string(), count().to_string());
+    let command = GuestCommand::applet("pci-core", &[kernel, ours, &seed, &count]).limit(limit());
+    Ok(vm.spawn(&command)?)
+}
+
+fn limit() -> Duration {
+    Duration::from_secs(120) + Duration::from_millis(20) * count() as u32
+}
+
+#[test]
+fn the_core_answers_as_the_kernels_but_for_named_differences() -> Result<(), Box<dyn Error>> {
+    let mut gpus: Vec<Gpu> = Vec::new();
+    for (name, _) in PROFILES {
+        for _ in 0..2 {
+            let profile = profile::find(name)?;
+            gpus.push(Gpu::serve(profile, View::Physical, Options::default())?);
+        }
+    }
+    let sockets: Vec<PathBuf> = gpus.iter().map(Gpu::socket).collect();
+    let mut vm = Vm::new(Arch::X86_64)
+        .name("pci-core")
+        // room for the BARs of all of them
+        .cpu("max,phys-bits=48")
+        .iommu()
+        // a busy host starves the check of the emulated timer
+        .cmdline("no_timer_check")
+        .module("vfio_pci")
+        .module("vfio_iommu_type1");
+    for (index, socket) in sockets.iter().enumerate() {
+        vm = vm.vfio_user(format!("device{index}"), socket);
+    }
+    let vm = vm.boot()?;
+    // all at once: each spends a part of its time waiting for resets
+    let mut tasks = Vec::new();
+    for index in 0..PROFILES.len() {
+        let kernel = behind_port(&vm, 2 * index + 1)?;
+        let ours = behind_port(&vm, 2 * index + 2)?;
+        tasks.push(start(&vm, &kernel, &ours)?);
+    }
+    let mut failures = Vec::new();
+    for ((name, own), task) in PROFILES.into_iter().zip(&tasks) {
+        let output = vm.wait(task, limit())?.checked()?;
+        let outcome: Outcome = postcard::from_bytes(&output.stdout)?;
+        let places = places(&outcome.raw);
+        let ops = operations(SEED, count(), &places, &outcome.sizes);
+        let predicates: Vec<_> = ALWAYS.iter().chain(own).copied().collect();
+        let report = compare(&ops, &outcome.kernel, &outcome.ours, &predicates);
+        let coverage = Coverage::of(&places, &ops);
+        println!("{name}, seed {SEED}: {report}\n{coverage}");
+        if !report.is_clean() {
+            failures.push(format!("{name}, seed {SEED}: {report}"));
+        }
+        for (place, kind) in coverage.empty() {
+            failures.push(format!("{name}: no {kind:?} of the {place}"));
+        }
+    }
+    vm.power_off()?;
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
+}
