@@ -17,4 +17,4 @@ pub use coverage::{Coverage, Kind};
 pub use generate::operations;
 pub use op::{Answer, Data, Op, Target};
 pub use places::{Place, places};
-pub use predicate::{ALWAYS, Case, Predicate};
+pub use predicate::{ALLOWED, Case, Predicate};
