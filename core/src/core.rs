@@ -416,7 +416,9 @@ impl<D: Device + ?Sized> Core<D> {
             }
             // as a function does: nobody is told how a reset went
             Some(Effect::Reset) => {
-                let _ = self.function_reset(lines);
+                // awake first, with the registers that it had before it went to sleep
+                let awake = self.set_power(open, lines, PowerState::D0);
+                let _ = awake.and_then(|()| self.function_reset(lines));
             }
         }
         Ok(count)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use varia_core::{BarSpace, ConfigRegister, Device, Errno, Width};
+use varia_core::{BarSpace, ConfigRegister, Core, Device, Errno, View, Width};
 use varia_silicon::{Options, Silicon, SiliconError, profile};
 
 const POWER: u16 = 0x40;
@@ -173,6 +173,23 @@ fn d1_and_d2_are_entered_and_d3hot_loses_the_registers() {
     write(&device, POWER + 4, Width::Word, 0);
     assert_eq!(device.reset_count(), before + 1);
     assert_eq!(read(&device, 0x3c, Width::Byte), 0);
+}
+
+#[test]
+fn a_reset_by_a_user_who_put_it_to_sleep_keeps_the_hosts_addresses() {
+    let device = Arc::new(nic());
+    write(&device, 0x10, Width::Dword, 0xa000_0000);
+    let core = Core::new(Arc::clone(&device), View::Virtual).unwrap();
+    core.open().unwrap();
+    let resets = device.reset_count();
+    core.config_write(u64::from(POWER + 4), &[3]).unwrap();
+    core.config_write(u64::from(ADVANCED + 4), &[1]).unwrap();
+    assert_eq!(
+        device.reset_count(),
+        resets + 2,
+        "it wakes up, and is reset"
+    );
+    assert_eq!(read(&device, 0x10, Width::Dword), 0xa000_0000);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use varia_lab::Arch;
 
 mod demo;
+mod fuzz;
 mod lab;
 mod modules;
 mod test;
@@ -39,11 +40,22 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
-    /// Run the tests with larger counts than `test` has time for.
+    /// Run the tests with larger counts than `test` has time for, then the fuzzers.
     Soak {
         /// How many operations each counted test does.
         #[arg(long, default_value_t = 100_000)]
         count: u64,
+        /// How long each fuzzer runs.
+        #[arg(long, value_name = "MINUTES", default_value_t = 10)]
+        fuzz: u64,
+    },
+    /// Run the fuzzers; needs a nightly compiler and cargo-fuzz.
+    Fuzz {
+        /// Which; all of them if none is named.
+        targets: Vec<String>,
+        /// How long each runs.
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
     },
     /// Work with the virtual machines' packages and with a machine itself.
     #[command(subcommand)]
@@ -59,7 +71,8 @@ fn main() -> ExitCode {
         Command::Demo { arch } => demo::run(arch),
         Command::Test { no_vm: true, rest } => test::without_machines(&rest),
         Command::Test { no_vm: false, rest } => test::all(&rest),
-        Command::Soak { count } => test::soak(count),
+        Command::Soak { count, fuzz } => test::soak(count, 60 * fuzz),
+        Command::Fuzz { targets, seconds } => fuzz::run(&targets, seconds),
         Command::Lab(command) => lab::run(command),
         Command::Kernel(command) => modules::run(command),
     };

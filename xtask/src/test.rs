@@ -6,7 +6,7 @@ use std::process::Command;
 use varia_lab::agent_build::{self, workspace};
 use varia_lab::{Arch, Flavour, Kernel, Set, packages};
 
-use crate::{Outcome, lab};
+use crate::{Outcome, fuzz, lab};
 
 /// How long a soak lets everything happen at once, in seconds.
 const SOAK_SECONDS: u64 = 30 * 60;
@@ -29,8 +29,9 @@ pub(crate) fn without_machines(rest: &[String]) -> Outcome {
 }
 
 /// Every test, those that are ignored elsewhere included, with `count` operations in those that
-/// count.
-pub(crate) fn soak(count: u64) -> Outcome {
+/// count; then the fuzzers, for so many seconds each. What they need is looked for first.
+pub(crate) fn soak(count: u64, fuzz_seconds: u64) -> Outcome {
+    fuzz::ready()?;
     prepare()?;
     // Minutes of compiling belong to no test.
     Kernel::of(Flavour::Debug64k)?;
@@ -38,7 +39,8 @@ pub(crate) fn soak(count: u64) -> Outcome {
     kernel_crate(&[])?;
     // What the tests counted belongs to the result.
     let all = ["--", "--include-ignored", "--show-output"].map(str::to_owned);
-    cargo_test(&["--workspace"], &all, Some(count))
+    cargo_test(&["--workspace"], &all, Some(count))?;
+    fuzz::run(&[], fuzz_seconds)
 }
 
 fn prepare() -> Outcome {
