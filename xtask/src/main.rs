@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use varia_lab::Arch;
 
+mod bench;
 mod demo;
 mod fuzz;
 mod lab;
@@ -57,6 +58,9 @@ enum Command {
         #[arg(long, default_value_t = 600)]
         seconds: u64,
     },
+    /// Measure, and write the page in docs/ that says how.
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Work with the virtual machines' packages and with a machine itself.
     #[command(subcommand)]
     Lab(lab::Command),
@@ -73,6 +77,7 @@ fn main() -> ExitCode {
         Command::Test { no_vm: false, rest } => test::all(&rest),
         Command::Soak { count, fuzz } => test::soak(count, 60 * fuzz),
         Command::Fuzz { targets, seconds } => fuzz::run(&targets, seconds),
+        Command::Bench(command) => bench::run(command),
         Command::Lab(command) => lab::run(command),
         Command::Kernel(command) => modules::run(command),
     };

@@ -43,7 +43,7 @@ pub(crate) fn soak(count: u64, fuzz_seconds: u64) -> Outcome {
     fuzz::run(&[], fuzz_seconds)
 }
 
-fn prepare() -> Outcome {
+pub(crate) fn prepare() -> Outcome {
     for set in Set::all() {
         packages::ensure(set)?;
     }

@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+pub mod bench;
 pub mod bind;
 mod differential;
 pub mod first_touch;
@@ -24,6 +25,7 @@ pub type Applet = fn(&[String]) -> ExitCode;
 
 /// Every applet with its name.
 const TABLE: &[(&str, Applet)] = &[
+    ("bench", bench::run),
     ("bind", bind::run),
     ("differential", differential::run),
     ("first-touch", first_touch::run),
