@@ -44,6 +44,8 @@ if [ "$(uname -m)" = $machine ]; then
 fi
 CROSS_COMPILE=${CROSS_COMPILE-$prefix}
 
+"$here/hardening.sh" "$arch" "$kdir"
+CROSS_COMPILE=$CROSS_COMPILE "$here/probe.sh" $kernel_arch "$kdir" "$out"
 if [ -z "${RUST_OBJECT:-}" ]; then
 	"$here/rust/build.sh" "$arch" "$out"
 	RUST_OBJECT=$out/rust.o_shipped
@@ -56,6 +58,7 @@ module() {
 	cp "$here"/adaptor/*.c "$here"/adaptor/*.h "$here/adaptor/Kbuild" "$source/"
 	cp "$here/modules/$2.h" "$source/descriptor.h"
 	cp "$RUST_OBJECT" "$source/rust.o_shipped"
+	cp "$out/varia_probes.h" "$source/"
 	# A warning of the compiler, objtool or modpost is an error, unless it is to be shown only.
 	status=0
 	make -s -C "$kdir" M="$source" ARCH=$kernel_arch CROSS_COMPILE="$CROSS_COMPILE" \

@@ -10,37 +10,35 @@
  *   mmap_lock            held by the kernel around mmap and page faults
  *   core.memory_lock     vfio-pci-core's; shared around each look at readiness and the act that it
  *                        authorises; never held while sleeping or touching the user's memory
- *   map_lock             makes and drops the kernel's mapping of a region; never held with
- *                        memory_lock
+ * There is none of our own.
  */
 #ifndef VARIA_ADAPTOR_H
 #define VARIA_ADAPTOR_H
 
 #include <linux/memory-failure.h>
-#include <linux/mutex.h>
 #include <linux/pci.h>
 #include <linux/vfio_pci_core.h>
 
 #include "varia_abi.h"
+#include "varia_probes.h"
+
+/* Rust takes a file position apart. */
+static_assert(VFIO_PCI_OFFSET_SHIFT == VARIA_OFFSET_SHIFT);
 
 /* The kernel's side of a region of memory. */
 struct adaptor_memory {
-	/* By map_lock; set until close once set, so that who has it needs no lock. */
+	/* Atomic; set until close once set. */
 	void *address;
-	/* By open and close. */
+	/* By open and close; registered while it has a mapping. */
 	struct pfn_address_space space;
-	bool registered;
 };
 
 struct adaptor_device {
-	/* First: vfio-pci-core frees what it is embedded in. */
+	/* First: VFIO frees what it is embedded in. */
 	struct vfio_pci_core_device core;
 	/* Set before registration. What changes in it is atomic. */
 	struct varia_state *state;
-	struct mutex map_lock;
-	struct adaptor_memory memory[PCI_STD_NUM_BARS];
-	/* By probe and remove. */
-	struct dentry *debugfs;
+	struct adaptor_memory memory[VARIA_REGIONS];
 };
 
 static inline struct adaptor_device *adaptor_of(struct vfio_device *vdev)
@@ -48,18 +46,8 @@ static inline struct adaptor_device *adaptor_of(struct vfio_device *vdev)
 	return container_of(vdev, struct adaptor_device, core.vdev);
 }
 
-/* VARIA_REGION_*, and the region if it is memory: then index is below PCI_STD_NUM_BARS. */
-static inline int adaptor_region(struct adaptor_device *dev, u64 index,
-				 struct varia_region *region)
-{
-	if (index >= PCI_STD_NUM_BARS)
-		return VARIA_REGION_BASE;
-	return varia_region(dev->state, index, region);
-}
-
 /* device.c */
-extern const struct vfio_device_ops adaptor_served_ops;
-extern const struct vfio_device_ops adaptor_declined_ops;
+extern const struct vfio_device_ops adaptor_ops[];
 extern const struct vfio_pci_device_ops adaptor_pci_ops;
 
 /* ready.c */
@@ -73,8 +61,9 @@ ssize_t adaptor_write(struct vfio_device *vdev, const char __user *buf, size_t c
 void adaptor_unmap_memory(struct adaptor_device *dev);
 
 /* config.c */
-ssize_t adaptor_config_rw(struct vfio_device *vdev, char __user *buf, size_t count, loff_t *ppos,
-			  u32 way);
+ssize_t adaptor_base_read(struct vfio_device *vdev, char __user *buf, size_t count, loff_t *ppos);
+ssize_t adaptor_base_write(struct vfio_device *vdev, const char __user *buf, size_t count,
+			   loff_t *ppos);
 
 /* debugfs.c */
 void adaptor_show_device(struct adaptor_device *dev, struct dentry *root);

@@ -10,10 +10,7 @@
 
 static void adaptor_release(struct vfio_device *vdev)
 {
-	struct adaptor_device *dev = adaptor_of(vdev);
-
-	mutex_destroy(&dev->map_lock);
-	kfree(dev->state);
+	kfree(adaptor_of(vdev)->state);
 	vfio_pci_core_release_dev(vdev);
 }
 
@@ -30,12 +27,12 @@ static int adaptor_open(struct vfio_device *vdev)
 		ret = PTR_ERR_OR_ZERO(vfio_pci_core_get_iomap(&dev->core, 0));
 	if (!ret)
 		ret = adaptor_register_pages(dev);
-	if (ret) {
-		vfio_pci_core_disable(&dev->core);
-		varia_count(dev->state, VARIA_COUNT_OPEN_FAILED);
-	} else {
+	if (!ret) {
 		vfio_pci_core_finish_enable(&dev->core);
+		return 0;
 	}
+	vfio_pci_core_disable(&dev->core);
+	varia_count(dev->state, VARIA_COUNT_OPEN_FAILED);
 	return ret;
 }
 
@@ -51,36 +48,24 @@ static void adaptor_close(struct vfio_device *vdev)
 
 static long adaptor_ioctl(struct vfio_device *vdev, unsigned int cmd, unsigned long arg)
 {
-	struct adaptor_device *dev = adaptor_of(vdev);
-	int ret = 0;
-
-	if (cmd == VFIO_DEVICE_IOEVENTFD)
-		ret = varia_ioeventfd(dev->state);
-	else if (cmd == VFIO_DEVICE_RESET)
-		varia_reset_requested(dev->state);
-	return ret ?: vfio_pci_core_ioctl(vdev, cmd, arg);
+	return varia_ioctl(adaptor_of(vdev)->state, cmd) ?: vfio_pci_core_ioctl(vdev, cmd, arg);
 }
 
 static int adaptor_region_info(struct vfio_device *vdev, struct vfio_region_info *info,
 			       struct vfio_info_cap *caps)
 {
-	DEFINE_RAW_FLEX(struct vfio_region_info_cap_sparse_mmap, sparse, areas, 1);
 	struct varia_region region;
 
-	if (adaptor_region(adaptor_of(vdev), info->index, &region) == VARIA_REGION_BASE)
+	if (!varia_region(adaptor_of(vdev)->state, info->index, &region))
 		return vfio_pci_ioctl_get_region_info(vdev, info, caps);
 
 	info->offset = VFIO_PCI_INDEX_TO_OFFSET(info->index);
 	info->size = region.size;
 	info->flags = region.flags;
-	sparse->header.id = VFIO_REGION_INFO_CAP_SPARSE_MMAP;
-	sparse->header.version = 1;
-	sparse->nr_areas = 1;
-	sparse->areas[0].offset = region.mappable_offset;
-	sparse->areas[0].size = region.mappable_length;
-	return vfio_info_add_capability(caps, &sparse->header, struct_size(sparse, areas, 1));
+	return vfio_info_add_capability(caps, (void *)&region.sparse, sizeof(region.sparse));
 }
 
+#ifdef ADAPTOR_HAS_GET_DMABUF_PHYS
 /*
  * What a dma-buf of a region exports. There are providers for BARs only; memory outside them is
  * reached through the same function, so the provider of BAR0 stands for it.
@@ -92,7 +77,7 @@ static int adaptor_dmabuf_phys(struct vfio_pci_core_device *core,
 {
 	struct varia_region region;
 
-	if (adaptor_region(adaptor_of(&core->vdev), index, &region) == VARIA_REGION_BASE)
+	if (!varia_region(adaptor_of(&core->vdev)->state, index, &region))
 		return vfio_pci_core_get_dmabuf_phys(core, provider, index, phys_vec, ranges,
 						     count);
 	*provider = pcim_p2pdma_provider(core->pdev, 0);
@@ -104,6 +89,7 @@ static int adaptor_dmabuf_phys(struct vfio_pci_core_device *core,
 const struct vfio_pci_device_ops adaptor_pci_ops = {
 	.get_dmabuf_phys = adaptor_dmabuf_phys,
 };
+#endif
 
 /* A variant that declines a device is transparent, so the tables differ in their name alone. */
 #define ADAPTOR_OPS							\
@@ -125,10 +111,7 @@ const struct vfio_pci_device_ops adaptor_pci_ops = {
 	.attach_ioas = vfio_iommufd_physical_attach_ioas,		\
 	.detach_ioas = vfio_iommufd_physical_detach_ioas
 
-const struct vfio_device_ops adaptor_served_ops = {
-	.name = ADAPTOR_SERVED_NAME, ADAPTOR_OPS
-};
-
-const struct vfio_device_ops adaptor_declined_ops = {
-	.name = ADAPTOR_DECLINED_NAME, ADAPTOR_OPS
+const struct vfio_device_ops adaptor_ops[] = {
+	[VARIA_OUTCOME_SERVE] = { .name = ADAPTOR_NAME, ADAPTOR_OPS },
+	[VARIA_OUTCOME_DECLINE] = { .name = ADAPTOR_NAME "-core", ADAPTOR_OPS },
 };

@@ -6,17 +6,10 @@
 
 #include "adaptor.h"
 
-#define ADAPTOR_INDEX_SHIFT (VFIO_PCI_OFFSET_SHIFT - PAGE_SHIFT)
-
-static u32 adaptor_vma_index(const struct vm_area_struct *vma)
+/* The position in the device's file that the mapping starts with. */
+static u64 adaptor_position(const struct vm_area_struct *vma)
 {
-	return vma->vm_pgoff >> ADAPTOR_INDEX_SHIFT;
-}
-
-/* Offset in the region, in bytes, that the mapping starts with. */
-static u64 adaptor_vma_offset(const struct vm_area_struct *vma)
-{
-	return ((u64)vma->vm_pgoff << PAGE_SHIFT) & VFIO_PCI_OFFSET_MASK;
+	return (u64)vma->vm_pgoff << PAGE_SHIFT;
 }
 
 static vm_fault_t adaptor_huge_fault(struct vm_fault *vmf, unsigned int order)
@@ -27,7 +20,7 @@ static vm_fault_t adaptor_huge_fault(struct vm_fault *vmf, unsigned int order)
 		.address = vmf->address,
 		.start = vma->vm_start,
 		.end = vma->vm_end,
-		.offset = adaptor_vma_offset(vma),
+		.position = adaptor_position(vma),
 		.order = order,
 	};
 	struct varia_wait wait = {};
@@ -35,11 +28,9 @@ static vm_fault_t adaptor_huge_fault(struct vm_fault *vmf, unsigned int order)
 	u64 frame;
 	int found;
 
-	found = varia_fault(dev->state, adaptor_vma_index(vma), &fault, &frame);
-	if (found == VARIA_FAULT_FALLBACK)
-		return VM_FAULT_FALLBACK;
+	found = varia_fault(dev->state, &fault, &frame);
 	if (found != VARIA_FAULT_INSERT)
-		return VM_FAULT_SIGBUS;
+		return found == VARIA_FAULT_FALLBACK ? VM_FAULT_FALLBACK : VM_FAULT_SIGBUS;
 	if (adaptor_lock_ready(dev, &wait, true)) {
 		varia_count(dev->state, VARIA_COUNT_FAULT_NOT_READY);
 		return VM_FAULT_SIGBUS;
@@ -66,22 +57,18 @@ static const struct vm_operations_struct adaptor_vm_ops = {
 int adaptor_mmap(struct vfio_device *vdev, struct vm_area_struct *vma)
 {
 	struct adaptor_device *dev = adaptor_of(vdev);
-	u32 index = adaptor_vma_index(vma);
 	struct varia_mapping mapping;
-	struct varia_region region;
 	int ret;
 
-	if (adaptor_region(dev, index, &region) == VARIA_REGION_BASE)
+	ret = varia_mmap(dev->state, adaptor_position(vma), vma->vm_end - vma->vm_start,
+			 is_cow_mapping(vma->vm_flags), &mapping);
+	if (ret == VARIA_REGION_BASE)
 		return vfio_pci_core_mmap(vdev, vma);
-
-	ret = varia_mmap(dev->state, index, adaptor_vma_offset(vma),
-			 vma->vm_end - vma->vm_start, is_cow_mapping(vma->vm_flags), &mapping);
-	if (ret)
+	if (ret < 0)
 		return ret;
 
-	vm_flags_set(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP);
-	if (mapping.allow_uncached)
-		vm_flags_set(vma, VM_ALLOW_ANY_UNCACHED);
+	vm_flags_set(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP |
+			  (mapping.allow_uncached ? VM_ALLOW_ANY_UNCACHED : 0));
 	if (mapping.memory == VARIA_MEMORY_WRITE_COMBINING)
 		vma->vm_page_prot = pgprot_writecombine(vma->vm_page_prot);
 	vma->vm_private_data = dev;
@@ -99,38 +86,11 @@ static int adaptor_locate(struct vm_area_struct *vma, unsigned long pfn, pgoff_t
 	if (vma->vm_ops != &adaptor_vm_ops)
 		return -ENOENT;
 	dev = vma->vm_private_data;
-	ret = varia_locate(dev->state, adaptor_vma_index(vma), pfn, adaptor_vma_offset(vma),
-			   vma->vm_end - vma->vm_start, &bytes);
+	ret = varia_locate(dev->state, pfn, adaptor_position(vma), vma->vm_end - vma->vm_start,
+			   &bytes);
 	if (ret)
 		return ret;
 	*pgoff = vma->vm_pgoff + (bytes >> PAGE_SHIFT);
-	return 0;
-}
-
-/* Makes the kernel's handling of memory failure, if it has it, know the pages of each region. */
-int adaptor_register_pages(struct adaptor_device *dev)
-{
-	struct varia_region region;
-	int ret, i;
-
-	for (i = 0; i < PCI_STD_NUM_BARS; i++) {
-		struct pfn_address_space *space = &dev->memory[i].space;
-
-		if (adaptor_region(dev, i, &region) == VARIA_REGION_BASE || !region.frames)
-			continue;
-		space->node.start = region.first_frame;
-		space->node.last = region.first_frame + region.frames - 1;
-		space->mapping = dev->core.vdev.inode->i_mapping;
-		space->pfn_to_vma_pgoff = adaptor_locate;
-		ret = register_pfn_address_space(space);
-		if (ret && ret != -EOPNOTSUPP) {
-			adaptor_unregister_pages(dev);
-			return ret;
-		}
-		dev->memory[i].registered = !ret;
-		if (!ret)
-			varia_count(dev->state, VARIA_COUNT_PAGES_REGISTERED);
-	}
 	return 0;
 }
 
@@ -138,10 +98,36 @@ void adaptor_unregister_pages(struct adaptor_device *dev)
 {
 	int i;
 
-	for (i = 0; i < PCI_STD_NUM_BARS; i++)
-		if (dev->memory[i].registered) {
+	for (i = 0; i < VARIA_REGIONS; i++)
+		if (dev->memory[i].space.mapping) {
 			unregister_pfn_address_space(&dev->memory[i].space);
-			dev->memory[i].registered = false;
+			dev->memory[i].space.mapping = NULL;
 			varia_count(dev->state, VARIA_COUNT_PAGES_UNREGISTERED);
 		}
+}
+
+/* Makes the kernel's handling of memory failure, if it has it, know the pages of each region. */
+int adaptor_register_pages(struct adaptor_device *dev)
+{
+	struct varia_region region;
+	int ret = 0, i;
+
+	for (i = 0; i < VARIA_REGIONS && !ret; i++) {
+		struct pfn_address_space *space = &dev->memory[i].space;
+
+		if (!varia_region(dev->state, i, &region) || !region.frames)
+			continue;
+		space->node.start = region.first_frame;
+		space->node.last = region.first_frame + region.frames - 1;
+		space->mapping = dev->core.vdev.inode->i_mapping;
+		space->pfn_to_vma_pgoff = adaptor_locate;
+		ret = register_pfn_address_space(space);
+		if (ret)
+			space->mapping = NULL;
+		else
+			varia_count(dev->state, VARIA_COUNT_PAGES_REGISTERED);
+	}
+	if (ret)
+		adaptor_unregister_pages(dev);
+	return ret == -EOPNOTSUPP ? 0 : ret;
 }

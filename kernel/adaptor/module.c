@@ -3,7 +3,6 @@
  * The module: from a PCI function to a registered VFIO device.
  */
 #include <linux/debugfs.h>
-#include <linux/ioport.h>
 #include <linux/module.h>
 #include <linux/property.h>
 #include <linux/slab.h>
@@ -13,8 +12,7 @@
 
 static bool honour_memory_enable;
 module_param(honour_memory_enable, bool, 0444);
-MODULE_PARM_DESC(honour_memory_enable,
-		 "Fail reads and writes of the device's memory with EIO while memory is disabled in the command register (default: N)");
+MODULE_PARM_DESC(honour_memory_enable, "Fail accesses with EIO while memory is disabled (default: N)");
 
 static struct dentry *adaptor_debugfs;
 
@@ -22,7 +20,7 @@ static int adaptor_answer(struct pci_dev *pdev, const struct varia_question *que
 			  u64 *value)
 {
 	u16 word, dvsec;
-	int ret;
+	int ret = 0;
 
 	if (question->kind == VARIA_QUESTION_PROPERTY)
 		return device_property_read_u64(&pdev->dev, question->name, value);
@@ -37,13 +35,11 @@ static int adaptor_answer(struct pci_dev *pdev, const struct varia_question *que
 	dvsec = pci_find_dvsec_capability(pdev, question->vendor, question->id);
 	if (!dvsec)
 		return -ENOENT;
-	*value = dvsec;
-	if (question->kind == VARIA_QUESTION_DVSEC_WORD) {
+	word = dvsec;
+	if (question->kind == VARIA_QUESTION_DVSEC_WORD)
 		ret = pci_read_config_word(pdev, dvsec + question->offset, &word);
-		*value = word;
-		return pcibios_err_to_errno(ret);
-	}
-	return 0;
+	*value = word;
+	return pcibios_err_to_errno(ret);
 }
 
 /* The state of a variant, built from what it wants to know of the function. */
@@ -72,8 +68,8 @@ static u32 adaptor_ram(const struct varia_state *state)
 	u32 ram = 0;
 	int i;
 
-	for (i = 0; i < PCI_STD_NUM_BARS; i++)
-		if (varia_region(state, i, &region) == VARIA_REGION_MEMORY &&
+	for (i = 0; i < VARIA_REGIONS; i++)
+		if (varia_region(state, i, &region) &&
 		    region_intersects(region.base, region.length, IORESOURCE_SYSTEM_RAM,
 				      IORES_DESC_NONE) != REGION_DISJOINT)
 			ram |= BIT(i);
@@ -88,10 +84,8 @@ static int adaptor_outcome(struct pci_dev *pdev, const struct varia_state *state
 
 	ret = varia_outcome(state, adaptor_wait_unbound(pdev, state), adaptor_ram(state), text,
 			    sizeof(text));
-	if (ret < 0)
-		dev_err(&pdev->dev, "not served: %s\n", text);
-	else if (ret == VARIA_OUTCOME_DECLINE)
-		dev_warn(&pdev->dev, "%s\n", text);
+	if (ret != VARIA_OUTCOME_SERVE)
+		dev_printk(ret < 0 ? KERN_ERR : KERN_WARNING, &pdev->dev, "%s\n", text);
 	return ret;
 }
 
@@ -103,21 +97,17 @@ static int adaptor_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 
 	if (!state)
 		return -ENOMEM;
-	ret = adaptor_build(pdev, state);
-	if (ret)
-		return ret;
-	ret = adaptor_outcome(pdev, state);
+	ret = adaptor_build(pdev, state) ?: adaptor_outcome(pdev, state);
 	if (ret < 0)
 		return ret;
 
-	dev = vfio_alloc_device(adaptor_device, core.vdev, &pdev->dev,
-				ret == VARIA_OUTCOME_SERVE ? &adaptor_served_ops :
-							     &adaptor_declined_ops);
+	dev = vfio_alloc_device(adaptor_device, core.vdev, &pdev->dev, &adaptor_ops[ret]);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
 	dev->state = no_free_ptr(state);
+#ifdef ADAPTOR_HAS_GET_DMABUF_PHYS
 	dev->core.pci_ops = &adaptor_pci_ops;
-	mutex_init(&dev->map_lock);
+#endif
 	dev_set_drvdata(&pdev->dev, &dev->core);
 
 	ret = vfio_pci_core_register_device(&dev->core);
@@ -133,7 +123,7 @@ static void adaptor_remove(struct pci_dev *pdev)
 	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
 
 	vfio_pci_core_unregister_device(core);
-	debugfs_remove_recursive(adaptor_of(&core->vdev)->debugfs);
+	debugfs_lookup_and_remove(pci_name(pdev), adaptor_debugfs);
 	vfio_put_device(&core->vdev);
 }
 

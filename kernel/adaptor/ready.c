@@ -74,14 +74,13 @@ int adaptor_wait_unbound(struct pci_dev *pdev, const struct varia_state *state)
 	if (ret)
 		return ret;
 	ret = pci_request_selected_regions(pdev, BIT(0), KBUILD_MODNAME);
-	if (ret)
-		goto disable;
-	bar0 = pci_iomap(pdev, 0, 0);
-	ret = bar0 ? adaptor_wait_mapped(pdev, state, bar0) : -ENOMEM;
-	if (bar0)
-		pci_iounmap(pdev, bar0);
-	pci_release_selected_regions(pdev, BIT(0));
-disable:
+	if (!ret) {
+		bar0 = pci_iomap(pdev, 0, 0);
+		ret = bar0 ? adaptor_wait_mapped(pdev, state, bar0) : -ENOMEM;
+		if (bar0)
+			pci_iounmap(pdev, bar0);
+		pci_release_selected_regions(pdev, BIT(0));
+	}
 	pci_disable_device(pdev);
 	return ret;
 }

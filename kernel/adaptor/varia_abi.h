@@ -15,6 +15,10 @@
 #define VARIA_NAME_LEN 48
 /* Bytes for a reason, NUL included. */
 #define VARIA_TEXT_LEN 256
+/* Regions that can be memory: the first ones. */
+#define VARIA_REGIONS 6
+/* Where the region index is in a file position. */
+#define VARIA_OFFSET_SHIFT 40
 /* The most bytes of memory in a piece of an access. */
 #define VARIA_COPY_CHUNK 4096
 /* The most bytes in a piece of configuration space that the variant keeps. */
@@ -55,8 +59,8 @@
 #define VARIA_SEGMENT_MEMORY 0
 /* Nothing is there: a read gives 0xFF. */
 #define VARIA_SEGMENT_ONES 1
-/* Nothing is there: a write is counted and dropped. */
-#define VARIA_SEGMENT_DROP 2
+/* No bytes, but the device has to be ready. */
+#define VARIA_SEGMENT_CHECK 2
 /* vfio-pci-core serves the piece. */
 #define VARIA_OWNER_BASE 0
 /* The variant serves the piece. */
@@ -89,22 +93,20 @@
 #define VARIA_COUNT_CHECKED 2
 /* Bytes were copied in a lock hold. */
 #define VARIA_COUNT_COPIED 3
-/* A read or write of memory has ended. */
-#define VARIA_COUNT_ACCESS_ENDED 4
 /* The device did not get ready for a fault. */
-#define VARIA_COUNT_FAULT_NOT_READY 5
+#define VARIA_COUNT_FAULT_NOT_READY 4
 /* A fault's pages were inserted in a lock hold. */
-#define VARIA_COUNT_FAULT_SERVED 6
+#define VARIA_COUNT_FAULT_SERVED 5
 /* They were not. */
-#define VARIA_COUNT_FAULT_NOT_INSERTED 7
+#define VARIA_COUNT_FAULT_NOT_INSERTED 6
 /* A region was mapped for the kernel. */
-#define VARIA_COUNT_MEMORY_MAPPED 8
+#define VARIA_COUNT_MEMORY_MAPPED 7
 /* It was unmapped. */
-#define VARIA_COUNT_MEMORY_UNMAPPED 9
+#define VARIA_COUNT_MEMORY_UNMAPPED 8
 /* Page frames were registered for memory failure. */
-#define VARIA_COUNT_PAGES_REGISTERED 10
+#define VARIA_COUNT_PAGES_REGISTERED 9
 /* They were unregistered. */
-#define VARIA_COUNT_PAGES_UNREGISTERED 11
+#define VARIA_COUNT_PAGES_UNREGISTERED 10
 
 /* A variant's state, in storage that C provides. Rust alone looks inside. */
 struct varia_state {
@@ -148,6 +150,25 @@ struct varia_environment {
 };
 static_assert(sizeof(struct varia_environment) == 8);
 
+/* `struct vfio_region_info_cap_sparse_mmap` with one area. */
+struct varia_sparse {
+	/* VFIO_REGION_INFO_CAP_SPARSE_MMAP. */
+	u16 id;
+	/* The capability's version. */
+	u16 version;
+	/* Where the next one is; VFIO fills it in. */
+	u32 next;
+	/* Areas: one. */
+	u32 nr_areas;
+	/* Zero. */
+	u32 reserved;
+	/* Bytes from the start of the region. */
+	u64 offset;
+	/* Bytes in the area. */
+	u64 size;
+};
+static_assert(sizeof(struct varia_sparse) == 32);
+
 /* Memory outside every physical BAR, presented as one. */
 struct varia_region {
 	/* Host-physical address. */
@@ -156,10 +177,8 @@ struct varia_region {
 	u64 length;
 	/* Bytes of the BAR. */
 	u64 size;
-	/* The area that can be mapped: offset in bytes. */
-	u64 mappable_offset;
-	/* The area that can be mapped: length in bytes. */
-	u64 mappable_length;
+	/* The area that can be mapped. */
+	struct varia_sparse sparse;
 	/* The first page frame. */
 	u64 first_frame;
 	/* Whole pages, from the first frame on. */
@@ -169,34 +188,47 @@ struct varia_region {
 	/* VARIA_MEMORY_*. */
 	u32 memory;
 };
-static_assert(sizeof(struct varia_region) == 64);
+static_assert(sizeof(struct varia_region) == 80);
 
-/* An access that is served. */
-struct varia_begin {
-	/* The count clipped to the region, in bytes. */
+/* A read or write of a region of memory, on the stack of who carries it out. */
+struct varia_access {
+	/* The position in the device's file. */
+	u64 position;
+	/* Bytes that are asked for, and once it has begun, those that are served. */
 	u64 count;
-	/* Whether the device must be ready first, even for 0 bytes: 0 or 1. */
-	u32 needs_ready;
-	/* Zero. */
-	u32 reserved;
+	/* Bytes of the pieces that are done: where the next one is in the user's buffer. */
+	u64 done;
+	/* Bytes of the present piece. */
+	u64 piece;
+	/* VARIA_READ or VARIA_WRITE. */
+	u32 way;
+	/* Whether it has begun: 0 or 1. */
+	u32 begun;
+	/* How the present piece ended: 0 or a negative errno. */
+	int result;
+	/* Whether the process is being killed: 0 or 1. */
+	u32 killed;
 };
-static_assert(sizeof(struct varia_begin) == 16);
+static_assert(sizeof(struct varia_access) == 48);
 
-/* The first piece of an access. */
+/* The next piece of an access. */
 struct varia_segment {
-	/*
-	 * Bytes in the piece, at most VARIA_COPY_CHUNK if they are to be copied; 0 only when
-	 * none was asked for.
-	 */
+	/* Bytes in the piece, at most VARIA_COPY_CHUNK. */
 	u64 len;
 	/* Host-physical address, for VARIA_SEGMENT_MEMORY. */
 	u64 at;
+	/* The same, from the start of the region. */
+	u64 offset;
+	/* The index of the region. */
+	u32 index;
 	/* VARIA_SEGMENT_*. */
 	u32 kind;
 	/* VARIA_MEMORY_*, for VARIA_SEGMENT_MEMORY. */
 	u32 memory;
+	/* Zero. */
+	u32 reserved;
 };
-static_assert(sizeof(struct varia_segment) == 24);
+static_assert(sizeof(struct varia_segment) == 40);
 
 /* The first piece of an access to configuration space. */
 struct varia_piece {
@@ -282,8 +314,8 @@ struct varia_fault {
 	u64 start;
 	/* The first address beyond it. */
 	u64 end;
-	/* Offset in the region, in bytes, that start maps. */
-	u64 offset;
+	/* The position in the device's file that start maps. */
+	u64 position;
 	/* Log2 of the pages to map at once. */
 	u64 order;
 };
@@ -306,14 +338,11 @@ int varia_outcome(const struct varia_state *state, int waited, u32 ram, u8 *text
 /* Whether open fails unless BAR0 can be mapped: 0 or 1. */
 int varia_needs_bar0(const struct varia_state *state);
 
-/* Whether vfio-pci-core may serve VFIO_DEVICE_IOEVENTFD: 0, or the error that it gets. */
-int varia_ioeventfd(const struct varia_state *state);
+/* An ioctl of the device: 0 if vfio-pci-core shall carry it out, or a negative errno. */
+int varia_ioctl(const struct varia_state *state, u32 request);
 
 /* The device was opened. */
 void varia_opened(const struct varia_state *state);
-
-/* VFIO_DEVICE_RESET is about to be carried out, and may still fail. */
-void varia_reset_requested(const struct varia_state *state);
 
 /* The device has been reset, by whatever means. */
 void varia_reset_done(const struct varia_state *state);
@@ -321,29 +350,36 @@ void varia_reset_done(const struct varia_state *state);
 /* What stands behind a region index: VARIA_REGION_*, and the region if it is memory. */
 int varia_region(const struct varia_state *state, u32 index, struct varia_region *out);
 
-/* Starts a read or write of `count` bytes at `offset` of a region of memory. */
-int varia_begin(const struct varia_state *state, u32 index, u32 way, u64 offset, u64 count, struct varia_begin *out);
+/* Whether a position in the device's file is in a region of memory: 0 or 1. */
+int varia_is_memory(const struct varia_state *state, u64 at);
 
-/* The first piece of what varia_begin() has clipped. */
-int varia_segment(const struct varia_state *state, u32 index, u32 way, u64 offset, u64 count, struct varia_segment *out);
+/*
+ * The next piece of an access to a region of memory: 1 and the piece, 0 when all is done, or
+ * a negative errno with which the access ends. The piece before it has ended with
+ * `access->result`.
+ */
+int varia_next(const struct varia_state *state, struct varia_access *access, struct varia_segment *out);
 
 /* Bytes in the first naturally aligned piece of `len` bytes at `at`: 8, 4, 2 or 1. */
 u64 varia_width(u64 at, u64 len);
 
-/* The first piece of an access to `len` (at least 1) bytes at `offset`, and its owner. */
-int varia_config_piece(const struct varia_state *state, u32 way, u64 offset, u64 len, struct varia_piece *out);
+/*
+ * The first piece of an access to `len` (at least 1) bytes at a position in a region that
+ * vfio-pci-core serves, and its owner.
+ */
+int varia_config_piece(const struct varia_state *state, u32 way, u64 at, u64 len, struct varia_piece *out);
 
 /*
- * Counts a write of `len` bytes of configuration space that ends after `done`, or with a
- * negative errno, in `pieces` pieces.
+ * Counts a write of `len` bytes that ends after `done`, or with a negative errno, in `pieces`
+ * pieces, if it is of configuration space.
  */
-void varia_config_written(const struct varia_state *state, u64 len, s64 done, u32 pieces);
+void varia_config_written(const struct varia_state *state, u64 at, u64 len, s64 done, u32 pieces);
 
-/* Fills in those of the `len` bytes at `offset` that the variant owns. */
-int varia_config_load(const struct varia_state *state, u64 offset, u8 *out, u32 len);
+/* Fills in those of the `len` bytes at a position that the variant owns. */
+int varia_config_load(const struct varia_state *state, u64 at, u8 *out, u32 len);
 
-/* Keeps those of the `len` bytes at `offset` that the variant owns. */
-int varia_config_store(const struct varia_state *state, u64 offset, const u8 *data, u32 len);
+/* Keeps those of the `len` bytes at a position that the variant owns. */
+int varia_config_store(const struct varia_state *state, u64 at, const u8 *data, u32 len);
 
 /* Whether the next look at readiness reads BAR0: 0 or 1. */
 int varia_looks_at_bar0(const struct varia_state *state);
@@ -354,17 +390,20 @@ int varia_ready_before(const struct varia_state *state, struct varia_wait *wait,
 /* After a look, with the values in its registers: VARIA_READY or VARIA_READY_SLEEP. */
 int varia_ready_after(const struct varia_state *state, struct varia_wait *wait, const struct varia_sample *sample, const struct varia_look *look);
 
-/* Whether `len` bytes at `offset` of a region of memory may be mapped, and how. */
-int varia_mmap(const struct varia_state *state, u32 index, u64 offset, u64 len, u32 copy_on_write, struct varia_mapping *out);
+/*
+ * Whether `len` bytes at a position in the device's file may be mapped, and how:
+ * VARIA_REGION_*.
+ */
+int varia_mmap(const struct varia_state *state, u64 at, u64 len, u32 copy_on_write, struct varia_mapping *out);
 
 /* What backs a fault: VARIA_FAULT_*, and the first page frame to insert. */
-int varia_fault(const struct varia_state *state, u32 index, const struct varia_fault *request, u64 *frame);
+int varia_fault(const struct varia_state *state, const struct varia_fault *request, u64 *frame);
 
 /*
- * How many bytes from the start of a mapping of `len` bytes at `offset` of a region a page
- * frame that has failed is mapped. It is remembered. Atomic context.
+ * How many bytes from the start of a mapping of `len` bytes at a position in the device's
+ * file a page frame that has failed is mapped. It is remembered. Atomic context.
  */
-int varia_locate(const struct varia_state *state, u32 index, u64 frame, u64 offset, u64 len, u64 *out);
+int varia_locate(const struct varia_state *state, u64 frame, u64 at, u64 len, u64 *out);
 
 /* Counts something that C has done: VARIA_COUNT_*. */
 void varia_count(const struct varia_state *state, u32 counter);

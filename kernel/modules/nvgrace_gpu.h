@@ -5,8 +5,7 @@
  * The names are those of the kernel's own driver for these devices, which tools know.
  */
 #define ADAPTOR_VARIANT VARIA_NVGRACE_GPU
-#define ADAPTOR_SERVED_NAME "nvgrace-gpu-vfio-pci"
-#define ADAPTOR_DECLINED_NAME "nvgrace-gpu-vfio-pci-core"
+#define ADAPTOR_NAME "nvgrace-gpu-vfio-pci"
 #define ADAPTOR_DESCRIPTION "VFIO PCI driver for NVIDIA GPUs with CPU-coherent memory (Varia)"
 
 /* GH200 120GB, GH200 480GB, GH200, GB200, GB300 */

@@ -36,28 +36,12 @@ fi
 common="-Copt-level=2 -Cpanic=abort -Coverflow-checks=no -Cdebug-assertions=no -Cdebuginfo=0
 	-Crelocation-model=static -Cforce-frame-pointers=yes -Cjump-tables=no
 	-Zfunction-sections=no"
-case $arch in
-arm64)
-	# Pointer authentication as Debian's kernels have it; x18 stays free for a shadow call stack.
-	target="aarch64-unknown-none-softfloat"
-	flags="-Zbranch-protection=pac-ret -Zfixed-x18"
-	prefix=aarch64-linux-gnu-
-	allowed="memcpy memset memmove memcmp"
-	;;
-amd64)
-	# Returns through the kernel's thunk, ENDBR, and padding in front of functions for call depth
-	# tracking; calls that need no global offset table.
-	target="x86_64-unknown-none"
-	flags="-Zfunction-return=thunk-extern -Zcf-protection=branch -Zpatchable-function-entry=16,16
-		-Zplt=yes"
-	prefix=x86_64-linux-gnu-
-	allowed="memcpy memset memmove memcmp __x86_return_thunk"
-	;;
-*)
+# shellcheck source=flags.sh
+. "$here/flags.sh"
+flags "$arch" || {
 	echo "$0: unknown architecture $arch: arm64 or amd64" >&2
 	exit 2
-	;;
-esac
+}
 BINUTILS=${BINUTILS:-$prefix}
 
 # Compiling core takes most of the time and is needed once for each compiler.

@@ -12,6 +12,7 @@ mod demo;
 mod fuzz;
 mod lab;
 mod modules;
+mod stats;
 mod test;
 
 /// What an xtask command ends with: an error is printed as it is.

@@ -7,7 +7,7 @@ use clap::{Subcommand, ValueEnum};
 use varia_lab::progress::{Progress, Unit};
 use varia_lab::{Arch, Flavour, Kernel, Set, kernel_modules, kernel_package, packages};
 
-use crate::Outcome;
+use crate::{Outcome, stats};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -28,6 +28,8 @@ pub(crate) enum Command {
     },
     /// Build a kernel of the lab that is not Debian's, and keep it in the cache.
     Lab,
+    /// Print how much C, Rust and unsafe the module is made of, as in docs/kernel.md.
+    Stats,
 }
 
 /// A kernel of the lab, as the command line names it.
@@ -59,10 +61,13 @@ impl Choice {
 }
 
 pub(crate) fn run(command: Command) -> Outcome {
-    packages::ensure(Set::Tools)?;
+    if !matches!(command, Command::Stats) {
+        packages::ensure(Set::Tools)?;
+    }
     match command {
         Command::Build { kernel, original } => build(kernel, original),
         Command::Deb { out } => deb(out),
+        Command::Stats => stats::run(),
         Command::Lab => {
             let kernel = Kernel::of(Flavour::Debug64k)?;
             println!("{}", kernel.image.display());

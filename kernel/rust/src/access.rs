@@ -2,17 +2,97 @@
 //! Reads and writes of a region.
 
 use varia_spec::Errno;
-use varia_variant::{HostPhys, SegmentKind, memory::natural_width};
+use varia_variant::{Begin, HostPhys, SegmentKind, memory::natural_width};
 
 use crate::{
     abi::c_functions,
     counters::Counter,
-    state::{self, direction, memory, memory_type, result, write},
+    state::{self, Instance, direction, memory, memory_type, position, read, value, write},
     types::{
-        Begin, COPY_CHUNK, REGION_BASE, REGION_MEMORY, Region, SEGMENT_DROP, SEGMENT_MEMORY,
+        Access, COPY_CHUNK, REGION_BASE, REGION_MEMORY, Region, SEGMENT_CHECK, SEGMENT_MEMORY,
         SEGMENT_ONES, Segment, State,
     },
 };
+
+/// Moves an access on, and counts it when it begins and ends.
+fn next(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Errno> {
+    let counters = &instance.counters;
+    if asked.begun == 0 {
+        let check = begin(instance, asked).inspect_err(|_| {
+            counters.add(Counter::AccessesRefused);
+        })?;
+        counters.add(Counter::Accesses);
+        asked.begun = 1;
+        if check.is_some() {
+            return Ok(check);
+        }
+    } else {
+        asked.done = asked.done.saturating_add(asked.piece);
+    }
+    let next = piece(instance, asked);
+    if !matches!(next, Ok(Some(_))) {
+        counters.add(Counter::AccessesEnded);
+    }
+    next
+}
+
+/// Clips an access; a piece without bytes if the device must be ready even for none.
+fn begin(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Errno> {
+    let (index, offset) = position(asked.position);
+    let region = memory(&instance.variant, index).ok_or(Errno::ENXIO)?;
+    match region.begin(direction(asked.way)?, offset, asked.count) {
+        Begin::Refuse(errno) => Err(errno),
+        Begin::Serve { count, needs_ready } => {
+            asked.count = count;
+            Ok(needs_ready.then_some(Segment {
+                len: 0,
+                at: 0,
+                offset,
+                index,
+                kind: SEGMENT_CHECK,
+                memory: 0,
+                reserved: 0,
+            }))
+        }
+    }
+}
+
+/// The piece at the place that an access has reached; `None` at its end.
+fn piece(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Errno> {
+    if let Some(errno) = asked.result.checked_neg().and_then(Errno::new) {
+        return Err(errno);
+    }
+    if asked.killed != 0 {
+        return Err(Errno::EINTR);
+    }
+    let left = asked.count.saturating_sub(asked.done);
+    if left == 0 {
+        return Ok(None);
+    }
+    let (index, offset) = position(asked.position.saturating_add(asked.done));
+    let region = memory(&instance.variant, index).ok_or(Errno::ENXIO)?;
+    let piece = region.segment(direction(asked.way)?, offset, left);
+    let (kind, at, memory) = match piece.kind {
+        SegmentKind::Memory(at, memory) => (SEGMENT_MEMORY, at.0, memory_type(memory)),
+        SegmentKind::Ones => (SEGMENT_ONES, 0, 0),
+        // It goes to the end of the access, and there is nothing to do for it.
+        SegmentKind::Drop => {
+            asked.done = asked.count;
+            return Ok(None);
+        }
+    };
+    let len = piece.len.min(COPY_CHUNK as u64);
+    asked.piece = len;
+    Ok(Some(Segment {
+        len,
+        at,
+        offset,
+        index,
+        kind,
+        memory,
+        reserved: 0,
+    }))
+}
 
 c_functions! {
     /// What stands behind a region index: VARIA_REGION_*, and the region if it is memory.
@@ -31,64 +111,31 @@ c_functions! {
         }
     }
 
-    /// Starts a read or write of `count` bytes at `offset` of a region of memory.
-    fn varia_begin(
-        state: *const State,
-        index: u32,
-        way: u32,
-        offset: u64,
-        count: u64,
-        out: *mut Begin,
-    ) -> i32 {
-        result((|| {
-            // SAFETY: by the contract of all functions.
-            let instance = unsafe { state::instance(state) }?;
-            let region = memory(&instance.variant, index).ok_or(Errno::ENXIO)?;
-            match region.begin(direction(way)?, offset, count) {
-                varia_variant::Begin::Refuse(errno) => {
-                    instance.counters.add(Counter::AccessesRefused);
-                    Err(errno)
-                }
-                varia_variant::Begin::Serve { count, needs_ready } => {
-                    instance.counters.add(Counter::Accesses);
-                    let begin = Begin {
-                        count,
-                        needs_ready: u32::from(needs_ready),
-                        reserved: 0,
-                    };
-                    // SAFETY: `out` by the contract of all functions.
-                    unsafe { write(out, begin) }
-                }
-            }
-        })())
+    /// Whether a position in the device's file is in a region of memory: 0 or 1.
+    fn varia_is_memory(state: *const State, at: u64) -> i32 {
+        // SAFETY: by the contract of all functions.
+        let variant = unsafe { state::variant(state) };
+        i32::from(variant.is_ok_and(|variant| memory(variant, position(at).0).is_some()))
     }
 
-    /// The first piece of what varia_begin() has clipped.
-    fn varia_segment(
-        state: *const State,
-        index: u32,
-        way: u32,
-        offset: u64,
-        count: u64,
-        out: *mut Segment,
-    ) -> i32 {
-        result((|| {
+    /// The next piece of an access to a region of memory: 1 and the piece, 0 when all is done, or
+    /// a negative errno with which the access ends. The piece before it has ended with
+    /// `access->result`.
+    fn varia_next(state: *const State, access: *mut Access, out: *mut Segment) -> i32 {
+        value((|| {
             // SAFETY: by the contract of all functions.
-            let variant = unsafe { state::variant(state) }?;
-            let region = memory(variant, index).ok_or(Errno::ENXIO)?;
-            let piece = region.segment(direction(way)?, offset, count);
-            let (kind, at, memory) = match piece.kind {
-                SegmentKind::Memory(at, memory) => (SEGMENT_MEMORY, at.0, memory_type(memory)),
-                SegmentKind::Ones => (SEGMENT_ONES, 0, 0),
-                SegmentKind::Drop => (SEGMENT_DROP, 0, 0),
+            let instance = unsafe { state::instance(state) }?;
+            // SAFETY: by the contract of all functions.
+            let mut asked = unsafe { read(access) }?;
+            let next = next(instance, &mut asked);
+            // SAFETY: by the contract of all functions.
+            unsafe { write(access, asked) }?;
+            let Some(piece) = next? else {
+                return Ok(0);
             };
-            let len = match piece.kind {
-                SegmentKind::Drop => piece.len,
-                _ => piece.len.min(COPY_CHUNK as u64),
-            };
-            let segment = Segment { len, at, kind, memory };
-            // SAFETY: `out` by the contract of all functions.
-            unsafe { write(out, segment) }
+            // SAFETY: by the contract of all functions.
+            unsafe { write(out, piece) }?;
+            Ok(1)
         })())
     }
 

@@ -3,29 +3,35 @@
 
 use core::slice;
 
-use varia_spec::Errno;
-use varia_variant::{ConfigOwner, Variant};
+use varia_spec::{Errno, vfio::RegionIndex};
+use varia_variant::{ConfigOwner, ConfigPiece, Variant};
 
 use crate::{
     abi::c_functions,
     counters::Counter,
-    state::{self, direction, result, write},
+    state::{self, direction, position, result, write},
     types::{CONFIG_CHUNK, OWNER_BASE, OWNER_BOTH, OWNER_KEEP, Piece, State},
 };
 
+const CONFIG: u32 = RegionIndex::CONFIG.0;
+
 c_functions! {
-    /// The first piece of an access to `len` (at least 1) bytes at `offset`, and its owner.
+    /// The first piece of an access to `len` (at least 1) bytes at a position in a region that
+    /// vfio-pci-core serves, and its owner.
     fn varia_config_piece(
         state: *const State,
         way: u32,
-        offset: u64,
+        at: u64,
         len: u64,
         out: *mut Piece,
     ) -> i32 {
         result((|| {
             // SAFETY: by the contract of all functions.
             let variant = unsafe { state::variant(state) }?;
-            let piece = variant.config_piece(direction(way)?, offset, len);
+            let piece = match position(at) {
+                (CONFIG, offset) => variant.config_piece(direction(way)?, offset, len),
+                _ => ConfigPiece { len, owner: ConfigOwner::Base },
+            };
             let most = u64::try_from(CONFIG_CHUNK).unwrap_or(u64::MAX);
             let (owner, len) = match piece.owner {
                 ConfigOwner::Base => (OWNER_BASE, piece.len),
@@ -38,9 +44,12 @@ c_functions! {
         })())
     }
 
-    /// Counts a write of `len` bytes of configuration space that ends after `done`, or with a
-    /// negative errno, in `pieces` pieces.
-    fn varia_config_written(state: *const State, len: u64, done: i64, pieces: u32) {
+    /// Counts a write of `len` bytes that ends after `done`, or with a negative errno, in `pieces`
+    /// pieces, if it is of configuration space.
+    fn varia_config_written(state: *const State, at: u64, len: u64, done: i64, pieces: u32) {
+        if position(at).0 != CONFIG {
+            return;
+        }
         // SAFETY: by the contract of all functions.
         let Ok(instance) = (unsafe { state::instance(state) }) else {
             return;
@@ -54,8 +63,8 @@ c_functions! {
         }
     }
 
-    /// Fills in those of the `len` bytes at `offset` that the variant owns.
-    fn varia_config_load(state: *const State, offset: u64, out: *mut u8, len: u32) -> i32 {
+    /// Fills in those of the `len` bytes at a position that the variant owns.
+    fn varia_config_load(state: *const State, at: u64, out: *mut u8, len: u32) -> i32 {
         result((|| {
             // SAFETY: by the contract of all functions.
             let variant = unsafe { state::variant(state) }?;
@@ -64,13 +73,13 @@ c_functions! {
             }
             let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
             // SAFETY: not null; `len` bytes of the caller's own, by the contract of all functions.
-            variant.config_load(offset, unsafe { slice::from_raw_parts_mut(out, len) });
+            variant.config_load(position(at).1, unsafe { slice::from_raw_parts_mut(out, len) });
             Ok(())
         })())
     }
 
-    /// Keeps those of the `len` bytes at `offset` that the variant owns.
-    fn varia_config_store(state: *const State, offset: u64, data: *const u8, len: u32) -> i32 {
+    /// Keeps those of the `len` bytes at a position that the variant owns.
+    fn varia_config_store(state: *const State, at: u64, data: *const u8, len: u32) -> i32 {
         result((|| {
             // SAFETY: by the contract of all functions.
             let variant = unsafe { state::variant(state) }?;
@@ -79,7 +88,7 @@ c_functions! {
             }
             let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
             // SAFETY: not null; `len` bytes of the caller's own, by the contract of all functions.
-            variant.config_store(offset, unsafe { slice::from_raw_parts(data, len) });
+            variant.config_store(position(at).1, unsafe { slice::from_raw_parts(data, len) });
             Ok(())
         })())
     }

@@ -8,11 +8,15 @@ use crate::{
     abi::c_functions,
     counters::{self, Counter},
     poison::{Page, Reported},
-    state::{self, Instance, memory, memory_type, read, result, value, write},
-    types::{FAULT_FALLBACK, FAULT_INSERT, FAULT_SIGBUS, Fault, Mapping, State},
+    state::{self, Instance, memory, memory_type, position, read, result, value, write},
+    types::{
+        FAULT_FALLBACK, FAULT_INSERT, FAULT_SIGBUS, Fault, Mapping, REGION_BASE, REGION_MEMORY,
+        State,
+    },
 };
 
-fn fault(instance: &Instance, index: u32, request: Fault) -> varia_variant::Fault {
+fn fault(instance: &Instance, request: Fault) -> varia_variant::Fault {
+    let (index, offset) = position(request.position);
     let Some(region) = memory(&instance.variant, index) else {
         return varia_variant::Fault::Sigbus;
     };
@@ -25,18 +29,13 @@ fn fault(instance: &Instance, index: u32, request: Fault) -> varia_variant::Faul
         address: request.address,
         start: request.start,
         end: request.end,
-        offset: request.offset,
+        offset,
     })
 }
 
-/// Where a mapping of `len` bytes from `offset` on shows a failed page, which is remembered.
-fn locate(
-    instance: &Instance,
-    index: u32,
-    frame: PageFrame,
-    offset: u64,
-    len: u64,
-) -> Result<u64, Errno> {
+/// Where a mapping of `len` bytes from the position `at` on shows a failed page, which is remembered.
+fn locate(instance: &Instance, frame: PageFrame, at: u64, len: u64) -> Result<u64, Errno> {
+    let (index, offset) = position(at);
     let counters = &instance.counters;
     counters.add(Counter::PoisonQuestions);
     let region = memory(&instance.variant, index).ok_or(Errno::EINVAL)?;
@@ -54,19 +53,22 @@ fn locate(
 }
 
 c_functions! {
-    /// Whether `len` bytes at `offset` of a region of memory may be mapped, and how.
+    /// Whether `len` bytes at a position in the device's file may be mapped, and how:
+    /// VARIA_REGION_*.
     fn varia_mmap(
         state: *const State,
-        index: u32,
-        offset: u64,
+        at: u64,
         len: u64,
         copy_on_write: u32,
         out: *mut Mapping,
     ) -> i32 {
-        result((|| {
+        value((|| {
             // SAFETY: by the contract of all functions.
             let instance = unsafe { state::instance(state) }?;
-            let region = memory(&instance.variant, index).ok_or(Errno::ENXIO)?;
+            let (index, offset) = position(at);
+            let Some(region) = memory(&instance.variant, index) else {
+                return Ok(REGION_BASE);
+            };
             let mapping = region.mmap(MmapRequest {
                 offset,
                 len,
@@ -82,14 +84,14 @@ c_functions! {
                 allow_uncached: u32::from(mapping.allow_uncached),
             };
             // SAFETY: `out` by the contract of all functions.
-            unsafe { write(out, mapping) }
+            unsafe { write(out, mapping) }?;
+            Ok(REGION_MEMORY)
         })())
     }
 
     /// What backs a fault: VARIA_FAULT_*, and the first page frame to insert.
     fn varia_fault(
         state: *const State,
-        index: u32,
         request: *const Fault,
         frame: *mut u64,
     ) -> i32 {
@@ -99,7 +101,7 @@ c_functions! {
             // SAFETY: by the contract of all functions.
             let request = unsafe { read(request) }?;
             instance.counters.add(Counter::Faults);
-            let answer = match fault(instance, index, request) {
+            let answer = match fault(instance, request) {
                 varia_variant::Fault::Insert(first) => {
                     // SAFETY: `frame` by the contract of all functions.
                     unsafe { write(frame, first.0) }?;
@@ -115,20 +117,19 @@ c_functions! {
         })())
     }
 
-    /// How many bytes from the start of a mapping of `len` bytes at `offset` of a region a page
-    /// frame that has failed is mapped. It is remembered. Atomic context.
+    /// How many bytes from the start of a mapping of `len` bytes at a position in the device's
+    /// file a page frame that has failed is mapped. It is remembered. Atomic context.
     fn varia_locate(
         state: *const State,
-        index: u32,
         frame: u64,
-        offset: u64,
+        at: u64,
         len: u64,
         out: *mut u64,
     ) -> i32 {
         result((|| {
             // SAFETY: by the contract of all functions.
             let instance = unsafe { state::instance(state) }?;
-            let bytes = locate(instance, index, PageFrame(frame), offset, len)?;
+            let bytes = locate(instance, PageFrame(frame), at, len)?;
             // SAFETY: `out` by the contract of all functions.
             unsafe { write(out, bytes) }
         })())

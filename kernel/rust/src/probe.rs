@@ -20,6 +20,11 @@ use crate::{
     },
 };
 
+/// `VFIO_DEVICE_RESET` and `VFIO_DEVICE_IOEVENTFD`: `_IO(';', 100 + n)`. Source: Linux 7.2
+/// `include/uapi/linux/vfio.h`.
+const DEVICE_RESET: u32 = (b';' as u32) << 8 | (100 + 11);
+const DEVICE_IOEVENTFD: u32 = (b';' as u32) << 8 | (100 + 16);
+
 fn question(question: &variant::Question) -> Question {
     let mut name = [0; NAME_LEN];
     let (kind, vendor, id, offset) = match *question {
@@ -67,6 +72,8 @@ fn in_ram(variant: &AnyVariant, ram: u32) -> Option<variant::Refusal> {
     })
 }
 
+const NOT_SERVED: &str = "not served: ";
+
 /// `OUTCOME_*` or the errno, and the reason.
 fn outcome(variant: &AnyVariant, ram: u32) -> (Result<i32, Errno>, Text) {
     let outcome = match variant.outcome() {
@@ -78,7 +85,10 @@ fn outcome(variant: &AnyVariant, ram: u32) -> (Result<i32, Errno>, Text) {
     match outcome {
         variant::Outcome::Serve => (Ok(OUTCOME_SERVE), Text::new()),
         variant::Outcome::Decline(reason) => (Ok(OUTCOME_DECLINE), Text::new().decline(&reason)),
-        variant::Outcome::Fail(refusal) => (Err(refusal.errno()), Text::new().refusal(&refusal)),
+        variant::Outcome::Fail(refusal) => {
+            let text = Text::new().str(NOT_SERVED);
+            (Err(refusal.errno()), text.refusal(&refusal))
+        }
     }
 }
 
@@ -142,7 +152,7 @@ c_functions! {
             // SAFETY: by the contract of all functions.
             let variant = unsafe { state::variant(state) }?;
             let (verdict, reason) = match waited.checked_neg().and_then(Errno::new) {
-                Some(errno) => (Err(errno), Text::new().not_ready(errno)),
+                Some(errno) => (Err(errno), Text::new().str(NOT_SERVED).not_ready(errno)),
                 None => outcome(variant, ram),
             };
             // SAFETY: `text` by the contract of all functions.
@@ -157,10 +167,21 @@ c_functions! {
         i32::from(unsafe { state::variant(state) }.is_ok_and(|variant| variant.needs_bar(Bar::BAR0)))
     }
 
-    /// Whether vfio-pci-core may serve VFIO_DEVICE_IOEVENTFD: 0, or the error that it gets.
-    fn varia_ioeventfd(state: *const State) -> i32 {
-        // SAFETY: by the contract of all functions.
-        result(unsafe { state::variant(state) }.and_then(state::ioeventfd))
+    /// An ioctl of the device: 0 if vfio-pci-core shall carry it out, or a negative errno.
+    fn varia_ioctl(state: *const State, request: u32) -> i32 {
+        result((|| {
+            // SAFETY: by the contract of all functions.
+            let instance = unsafe { state::instance(state) }?;
+            match request {
+                DEVICE_IOEVENTFD => state::ioeventfd(&instance.variant),
+                DEVICE_RESET => {
+                    instance.counters.add(Counter::ResetsRequested);
+                    instance.variant.event(Event::ResetRequested);
+                    Ok(())
+                }
+                _ => Ok(()),
+            }
+        })())
     }
 
     /// The device was opened.
@@ -169,15 +190,6 @@ c_functions! {
         if let Ok(instance) = unsafe { state::instance(state) } {
             instance.counters.add(Counter::Opens);
             instance.variant.event(Event::Opened);
-        }
-    }
-
-    /// VFIO_DEVICE_RESET is about to be carried out, and may still fail.
-    fn varia_reset_requested(state: *const State) {
-        // SAFETY: by the contract of all functions.
-        if let Ok(instance) = unsafe { state::instance(state) } {
-            instance.counters.add(Counter::ResetsRequested);
-            instance.variant.event(Event::ResetRequested);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{
     poison::Page,
     state::{self, Instance, read, result, value, write},
     text::Text,
-    types::State,
+    types::{REGIONS, State},
 };
 
 /// The files, by number.
@@ -29,9 +29,6 @@ enum Show {
     Readiness,
     Poison,
 }
-
-/// Region indices that can have memory.
-const REGIONS: u64 = 6;
 
 impl Show {
     /// The line at a cursor, which begins at 0, and the cursor of the next; `None` at the end.
@@ -65,7 +62,9 @@ fn layout(instance: &Instance, cursor: u64) -> Option<Text> {
             });
         }
         1 => return Some(text.str("page_size ").hex(instance.page.size())),
-        other => other.checked_sub(2).filter(|index| *index < REGIONS)?,
+        other => other
+            .checked_sub(2)
+            .filter(|index| *index < REGIONS as u64)?,
     };
     let index = RegionIndex(u32::try_from(index).ok()?);
     let Region::Memory(region) = instance.variant.region(index) else {

@@ -6,14 +6,20 @@ use core::{
     ptr,
 };
 
-use varia_spec::{Errno, vfio::RegionIndex};
+use varia_spec::{
+    Errno,
+    vfio::{RegionIndex, region_cap},
+};
 use varia_variant::{Direction, MemoryType, PageShift, Probe, Region, Variant};
 use varia_variants::{AnyVariant, NvgraceGpu};
 
 use crate::{
     counters::Counters,
     poison::PoisonList,
-    types::{self, MEMORY_CACHED, MEMORY_WRITE_COMBINING, NVGRACE_GPU, READ, State, WRITE},
+    types::{
+        self, MEMORY_CACHED, MEMORY_WRITE_COMBINING, NVGRACE_GPU, OFFSET_SHIFT, READ, REGIONS,
+        State, WRITE,
+    },
 };
 
 const _: () = assert!(size_of::<Instance>() <= size_of::<State>());
@@ -98,8 +104,17 @@ pub(crate) unsafe fn variant<'a>(storage: *const State) -> Result<&'a AnyVariant
     unsafe { instance(storage) }.map(|instance| &instance.variant)
 }
 
+/// The region index and the offset in a position in the device's file.
+pub(crate) fn position(position: u64) -> (u32, u64) {
+    let index = u32::try_from(position >> OFFSET_SHIFT).unwrap_or(u32::MAX);
+    (index, position & ((1 << OFFSET_SHIFT) - 1))
+}
+
 /// The memory behind a region index; `None` where the base serves it.
 pub(crate) fn memory(variant: &AnyVariant, index: u32) -> Option<varia_variant::MemoryRegion> {
+    if !usize::try_from(index).is_ok_and(|index| index < REGIONS) {
+        return None;
+    }
     match variant.region(RegionIndex(index)) {
         Region::Memory(region) => Some(region),
         Region::Base | Region::Registers(_) => None,
@@ -183,8 +198,15 @@ pub(crate) fn describe(region: varia_variant::MemoryRegion, page: PageShift) -> 
         base: region.base().0,
         length: region.length(),
         size: info.size,
-        mappable_offset: info.mappable.0,
-        mappable_length: info.mappable.1,
+        sparse: types::Sparse {
+            id: region_cap::SPARSE_MMAP,
+            version: region_cap::SPARSE_MMAP_VERSION,
+            next: 0,
+            nr_areas: 1,
+            reserved: 0,
+            offset: info.mappable.0,
+            size: info.mappable.1,
+        },
         first_frame: page.frame(region.base()).0,
         frames: region.length() >> page.get(),
         flags: info.flags,

@@ -9,7 +9,7 @@ use std::{mem::zeroed, ptr};
 
 use varia_spec::Errno;
 
-use crate::{access::*, config::*, mapping::*, probe::*, ready::*, types::*};
+use crate::{access::*, config::*, counters::*, mapping::*, probe::*, ready::*, show::*, types::*};
 
 const GIB: u64 = 1 << 30;
 const BASE: u64 = 0x42_0000_0000;
@@ -121,8 +121,15 @@ fn regions_are_described_in_bytes_and_pages() {
         base: BASE + 95 * GIB,
         length: GIB + 4096,
         size: 2 * GIB,
-        mappable_offset: 0,
-        mappable_length: GIB + 4096,
+        sparse: Sparse {
+            id: 1,
+            version: 1,
+            next: 0,
+            nr_areas: 1,
+            reserved: 0,
+            offset: 0,
+            size: GIB + 4096,
+        },
         first_frame: (BASE + 95 * GIB) >> 12,
         frames: (GIB >> 12) + 1,
         flags: 7,
@@ -132,31 +139,112 @@ fn regions_are_described_in_bytes_and_pages() {
     assert_eq!(unsafe { varia_region(&state, 0, &mut region) }, REGION_BASE);
 }
 
-#[test]
-fn an_access_is_clipped_and_cut_into_segments() {
-    let state = probed(BASE, 96 * GIB);
-    let (mut begin, mut segment): (Begin, Segment) = (zero(), zero());
-    let result = unsafe { varia_begin(&state, 4, READ, 95 * GIB - 8, 40 * GIB, &mut begin) };
-    assert_eq!(
-        (result, begin.count, begin.needs_ready),
-        (0, 33 * GIB + 8, 1)
-    );
-    unsafe { varia_segment(&state, 4, READ, 95 * GIB - 8, begin.count, &mut segment) };
-    let memory = Segment {
-        len: 8,
-        at: BASE + 95 * GIB - 8,
-        kind: SEGMENT_MEMORY,
-        memory: MEMORY_CACHED,
+/// The position of an offset in a region.
+const fn at(index: u64, offset: u64) -> u64 {
+    index << OFFSET_SHIFT | offset
+}
+
+/// The pieces of an access that goes well: (kind, length, place in the region), and how it ends.
+fn pieces(state: &State, way: u32, position: u64, count: u64) -> (Vec<(u32, u64, u64)>, i32, u64) {
+    let mut access = Access {
+        position,
+        count,
+        way,
+        ..zero()
     };
-    assert_eq!(segment, memory);
-    for (way, kind) in [(READ, SEGMENT_ONES), (WRITE, SEGMENT_DROP)] {
-        unsafe { varia_segment(&state, 4, way, 95 * GIB, 9, &mut segment) };
-        assert_eq!((segment.kind, segment.len), (kind, 9));
+    let (mut pieces, mut piece): (_, Segment) = (Vec::new(), zero());
+    loop {
+        let more = unsafe { varia_next(state, &mut access, &mut piece) };
+        if more != 1 {
+            return (pieces, more, access.done);
+        }
+        pieces.push((piece.kind, piece.len, piece.offset));
     }
-    let beyond = unsafe { varia_begin(&state, 4, READ, 128 * GIB, 1, &mut begin) };
-    assert_eq!(beyond, negative(Errno::EINVAL));
-    let base = unsafe { varia_begin(&state, 0, READ, 0, 1, &mut begin) };
-    assert_eq!(base, negative(Errno::ENXIO));
+}
+
+/// A count of a device.
+fn count(state: &State, name: &str) -> u64 {
+    let (file, mut cursor, mut text) = (0, 0, [0; TEXT_LEN]);
+    while unsafe { varia_line(state, file, &mut cursor, text.as_mut_ptr(), TEXT_LEN as u32) } == 1 {
+        let line = std::ffi::CStr::from_bytes_until_nul(&text).expect("a NUL");
+        let (found, value) = line
+            .to_str()
+            .expect("text")
+            .split_once(' ')
+            .expect("a pair");
+        if found == name {
+            return value.parse().expect("a number");
+        }
+    }
+    panic!("there is no count {name}")
+}
+
+#[test]
+fn an_access_is_clipped_and_cut_into_pieces() {
+    let state = probed(BASE, 96 * GIB);
+    let end = 95 * GIB;
+    let check = (SEGMENT_CHECK, 0, end - 8);
+    let chunk = COPY_CHUNK as u64;
+    assert_eq!(
+        pieces(&state, READ, at(4, end - 8), chunk + 10),
+        (
+            vec![
+                check,
+                (SEGMENT_MEMORY, 8, end - 8),
+                (SEGMENT_ONES, chunk, end),
+                (SEGMENT_ONES, 2, end + chunk),
+            ],
+            0,
+            chunk + 10
+        )
+    );
+    assert_eq!(
+        pieces(&state, WRITE, at(4, end - 8), 40 * GIB),
+        (vec![check, (SEGMENT_MEMORY, 8, end - 8)], 0, 33 * GIB + 8),
+        "what is dropped is counted"
+    );
+    assert_eq!(pieces(&state, WRITE, at(4, end), 5), (vec![], 0, 5));
+    let memory = |index| unsafe { varia_is_memory(&state, at(index, 0)) };
+    assert_eq!((memory(0), memory(2), memory(4), memory(7)), (0, 1, 1, 0));
+    let none = (vec![(SEGMENT_CHECK, 0, 0)], 0, 0);
+    assert_eq!(pieces(&state, READ, at(2, 0), 0), none);
+    assert_eq!(
+        (count(&state, "accesses"), count(&state, "accesses_ended")),
+        (4, 4)
+    );
+
+    let beyond = pieces(&state, READ, at(4, 128 * GIB), 1);
+    assert_eq!(beyond, (vec![], negative(Errno::EINVAL), 0));
+    let base = pieces(&state, READ, at(0, 0), 1);
+    assert_eq!(base, (vec![], negative(Errno::ENXIO), 0));
+    assert_eq!(
+        (count(&state, "accesses"), count(&state, "accesses_refused")),
+        (4, 2)
+    );
+}
+
+#[test]
+fn an_access_ends_with_the_piece_that_fails_and_with_a_kill() {
+    let state = probed(BASE, 96 * GIB);
+    for (result, killed, errno) in [
+        (negative(Errno::EFAULT), 0, Errno::EFAULT),
+        (0, 1, Errno::EINTR),
+    ] {
+        let mut access = Access {
+            position: at(4, 0),
+            count: 8192,
+            ..zero()
+        };
+        let mut piece: Segment = zero();
+        let mut next = |access: &mut Access| unsafe { varia_next(&state, access, &mut piece) };
+        assert_eq!((next(&mut access), next(&mut access)), (1, 1));
+        (access.result, access.killed) = (result, killed);
+        assert_eq!(next(&mut access), negative(errno));
+    }
+    assert_eq!(
+        (count(&state, "accesses"), count(&state, "accesses_ended")),
+        (2, 2)
+    );
 }
 
 #[test]
@@ -166,7 +254,7 @@ fn configuration_space_is_kept_in_the_two_windows() {
     let mut pieces = Vec::new();
     let mut offset = 0x10;
     while offset < 0x30 {
-        unsafe { varia_config_piece(&state, WRITE, offset, 0x30 - offset, &mut piece) };
+        unsafe { varia_config_piece(&state, WRITE, at(7, offset), 0x30 - offset, &mut piece) };
         pieces.push((offset, piece.len, piece.owner));
         offset += piece.len;
     }
@@ -181,12 +269,12 @@ fn configuration_space_is_kept_in_the_two_windows() {
         ]
     );
 
-    unsafe { varia_config_store(&state, 0x20, [0xff; 8].as_ptr(), 8) };
+    unsafe { varia_config_store(&state, at(7, 0x20), [0xff; 8].as_ptr(), 8) };
     let mut shown = [0; 8];
-    unsafe { varia_config_load(&state, 0x20, shown.as_mut_ptr(), 8) };
+    unsafe { varia_config_load(&state, at(7, 0x20), shown.as_mut_ptr(), 8) };
     assert_eq!(u64::from_le_bytes(shown), !(128 * GIB - 1) | 0xc);
-    unsafe { varia_reset_requested(&state) };
-    unsafe { varia_config_load(&state, 0x20, shown.as_mut_ptr(), 8) };
+    assert_eq!(unsafe { varia_ioctl(&state, 0x3b6f) }, 0);
+    unsafe { varia_config_load(&state, at(7, 0x20), shown.as_mut_ptr(), 8) };
     assert_eq!(u64::from_le_bytes(shown), 0xc);
 }
 
@@ -252,27 +340,27 @@ fn a_reset_asks_for_a_new_look_and_a_look_in_between_does_not_hide_it() {
 fn mappings_and_faults_follow_the_region() {
     let state = probed(BASE, 96 * GIB);
     let mut mapping: Mapping = zero();
-    assert_eq!(unsafe { varia_mmap(&state, 2, 0, GIB, 0, &mut mapping) }, 0);
+    assert_eq!(
+        unsafe { varia_mmap(&state, at(2, 0), GIB, 0, &mut mapping) },
+        REGION_MEMORY
+    );
     assert_eq!(
         (mapping.memory, mapping.allow_uncached),
         (MEMORY_WRITE_COMBINING, 1)
     );
-    let private = unsafe { varia_mmap(&state, 2, 0, GIB, 1, &mut mapping) };
+    let private = unsafe { varia_mmap(&state, at(2, 0), GIB, 1, &mut mapping) };
     assert_eq!(private, negative(Errno::EINVAL));
 
     let request = |order, address| Fault {
         address,
         start: 8 * GIB,
         end: 9 * GIB,
-        offset: GIB,
+        position: at(4, GIB),
         order,
     };
     let fault = |request: Fault| {
         let mut frame = 0;
-        (
-            unsafe { varia_fault(&state, 4, &request, &mut frame) },
-            frame,
-        )
+        (unsafe { varia_fault(&state, &request, &mut frame) }, frame)
     };
     let first = (BASE + GIB) >> 12;
     assert_eq!(
@@ -283,24 +371,21 @@ fn mappings_and_faults_follow_the_region() {
     assert_eq!(fault(request(0, 9 * GIB)), (FAULT_SIGBUS, 0));
 
     let mut bytes = 0;
-    let located = unsafe { varia_locate(&state, 4, first + 3, GIB, GIB, &mut bytes) };
+    let located = unsafe { varia_locate(&state, first + 3, at(4, GIB), GIB, &mut bytes) };
     assert_eq!((located, bytes), (0, 3 << 12));
-    let elsewhere = unsafe { varia_locate(&state, 0, first, 0, GIB, &mut bytes) };
+    let elsewhere = unsafe { varia_locate(&state, first, at(0, 0), GIB, &mut bytes) };
     assert_eq!(elsewhere, negative(Errno::EINVAL));
 }
 
 #[test]
 fn numbers_that_mean_nothing_are_refused() {
     let state = probed(BASE, 96 * GIB);
-    let (mut begin, mut piece, mut question): (Begin, Piece, Question) = (zero(), zero(), zero());
+    let (mut piece, mut question): (Piece, Question) = (zero(), zero());
     let invalid = negative(Errno::EINVAL);
     assert_eq!(unsafe { varia_question(99, 0, &mut question) }, invalid);
+    assert_eq!(pieces(&state, 2, at(4, 0), 1).1, invalid);
     assert_eq!(
-        unsafe { varia_begin(&state, 4, 2, 0, 1, &mut begin) },
-        invalid
-    );
-    assert_eq!(
-        unsafe { varia_config_piece(&state, 2, 0, 1, &mut piece) },
+        unsafe { varia_config_piece(&state, 2, at(7, 0), 1, &mut piece) },
         invalid
     );
     let environment = Environment {
@@ -320,36 +405,42 @@ fn null_is_refused_and_not_followed() {
     let state = probed(BASE, 96 * GIB);
     let invalid = negative(Errno::EINVAL);
     let null = ptr::null::<State>();
-    let mut begin: Begin = zero();
+    let mut access: Access = zero();
     unsafe {
         assert_eq!(varia_question(NVGRACE_GPU, 0, ptr::null_mut()), invalid);
         assert_eq!(varia_outcome(null, 0, 0, ptr::null_mut(), 0), invalid);
         assert_eq!(varia_outcome(&state, 0, 0, ptr::null_mut(), 8), invalid);
         assert_eq!(varia_region(null, 4, ptr::null_mut()), REGION_BASE);
         assert_eq!(varia_region(&state, 4, ptr::null_mut()), REGION_BASE);
-        assert_eq!(varia_begin(null, 4, READ, 0, 1, &mut begin), invalid);
+        assert_eq!(varia_next(null, &mut access, ptr::null_mut()), invalid);
         assert_eq!(
-            varia_segment(&state, 4, READ, 0, 1, ptr::null_mut()),
+            varia_next(&state, ptr::null_mut(), ptr::null_mut()),
             invalid
         );
+        access.position = at(4, 0);
+        assert_eq!(varia_next(&state, &mut access, ptr::null_mut()), invalid);
         assert_eq!(
-            varia_config_piece(&state, READ, 0, 1, ptr::null_mut()),
+            varia_config_piece(&state, READ, at(7, 0), 1, ptr::null_mut()),
             invalid
         );
         assert_eq!(varia_config_load(&state, 0, ptr::null_mut(), 8), invalid);
         assert_eq!(varia_config_store(&state, 0, ptr::null(), 8), invalid);
         let ready = varia_ready_before(&state, ptr::null_mut(), ptr::null(), ptr::null_mut());
         assert_eq!(ready, invalid);
-        assert_eq!(varia_mmap(&state, 4, 0, 4096, 0, ptr::null_mut()), invalid);
         assert_eq!(
-            varia_fault(&state, 4, ptr::null(), ptr::null_mut()),
+            varia_mmap(&state, at(4, 0), 4096, 0, ptr::null_mut()),
             invalid
         );
-        assert_eq!(varia_locate(null, 4, 0, 0, 0, ptr::null_mut()), invalid);
+        assert_eq!(varia_fault(&state, ptr::null(), ptr::null_mut()), invalid);
+        assert_eq!(varia_locate(null, 0, 0, 0, ptr::null_mut()), invalid);
         assert_eq!((varia_needs_bar0(null), varia_looks_at_bar0(null)), (0, 0));
-        assert_eq!(varia_ioeventfd(null), invalid);
+        assert_eq!(varia_ioctl(null, 0), invalid);
+        assert_eq!(varia_file(0, ptr::null_mut(), 8), invalid);
+        let line = varia_line(&state, 0, ptr::null_mut(), ptr::null_mut(), 8);
+        assert_eq!(line, invalid);
+        varia_count(null, 0);
+        varia_config_written(null, at(7, 0), 1, 1, 1);
         varia_opened(null);
-        varia_reset_requested(null);
         varia_reset_done(null);
     }
 }

@@ -13,6 +13,10 @@ c_constants! {
     NAME_LEN: usize = 48;
     /// Bytes for a reason, NUL included.
     TEXT_LEN: usize = 256;
+    /// Regions that can be memory: the first ones.
+    REGIONS: usize = 6;
+    /// Where the region index is in a file position.
+    OFFSET_SHIFT: u32 = varia_spec::vfio::OFFSET_SHIFT;
     /// The most bytes of memory in a piece of an access.
     COPY_CHUNK: usize = 4096;
     /// The most bytes in a piece of configuration space that the variant keeps.
@@ -60,8 +64,8 @@ c_constants! {
     SEGMENT_MEMORY: u32 = 0;
     /// Nothing is there: a read gives 0xFF.
     SEGMENT_ONES: u32 = 1;
-    /// Nothing is there: a write is counted and dropped.
-    SEGMENT_DROP: u32 = 2;
+    /// No bytes, but the device has to be ready.
+    SEGMENT_CHECK: u32 = 2;
 
     /// vfio-pci-core serves the piece.
     OWNER_BASE: u32 = 0;
@@ -99,22 +103,20 @@ c_constants! {
     COUNT_CHECKED: u32 = 2;
     /// Bytes were copied in a lock hold.
     COUNT_COPIED: u32 = 3;
-    /// A read or write of memory has ended.
-    COUNT_ACCESS_ENDED: u32 = 4;
     /// The device did not get ready for a fault.
-    COUNT_FAULT_NOT_READY: u32 = 5;
+    COUNT_FAULT_NOT_READY: u32 = 4;
     /// A fault's pages were inserted in a lock hold.
-    COUNT_FAULT_SERVED: u32 = 6;
+    COUNT_FAULT_SERVED: u32 = 5;
     /// They were not.
-    COUNT_FAULT_NOT_INSERTED: u32 = 7;
+    COUNT_FAULT_NOT_INSERTED: u32 = 6;
     /// A region was mapped for the kernel.
-    COUNT_MEMORY_MAPPED: u32 = 8;
+    COUNT_MEMORY_MAPPED: u32 = 7;
     /// It was unmapped.
-    COUNT_MEMORY_UNMAPPED: u32 = 9;
+    COUNT_MEMORY_UNMAPPED: u32 = 8;
     /// Page frames were registered for memory failure.
-    COUNT_PAGES_REGISTERED: u32 = 10;
+    COUNT_PAGES_REGISTERED: u32 = 9;
     /// They were unregistered.
-    COUNT_PAGES_UNREGISTERED: u32 = 11;
+    COUNT_PAGES_UNREGISTERED: u32 = 10;
 }
 
 c_structs! {
@@ -156,6 +158,24 @@ c_structs! {
         honour_memory_enable: u32,
     }
 
+    /// `struct vfio_region_info_cap_sparse_mmap` with one area.
+    varia_sparse Sparse {
+        /// VFIO_REGION_INFO_CAP_SPARSE_MMAP.
+        id: u16,
+        /// The capability's version.
+        version: u16,
+        /// Where the next one is; VFIO fills it in.
+        next: u32,
+        /// Areas: one.
+        nr_areas: u32,
+        /// Zero.
+        reserved: u32,
+        /// Bytes from the start of the region.
+        offset: u64,
+        /// Bytes in the area.
+        size: u64,
+    }
+
     /// Memory outside every physical BAR, presented as one.
     varia_region Region {
         /// Host-physical address.
@@ -164,10 +184,8 @@ c_structs! {
         length: u64,
         /// Bytes of the BAR.
         size: u64,
-        /// The area that can be mapped: offset in bytes.
-        mappable_offset: u64,
-        /// The area that can be mapped: length in bytes.
-        mappable_length: u64,
+        /// The area that can be mapped.
+        sparse: Sparse,
         /// The first page frame.
         first_frame: u64,
         /// Whole pages, from the first frame on.
@@ -178,27 +196,42 @@ c_structs! {
         memory: u32,
     }
 
-    /// An access that is served.
-    varia_begin Begin {
-        /// The count clipped to the region, in bytes.
+    /// A read or write of a region of memory, on the stack of who carries it out.
+    varia_access Access {
+        /// The position in the device's file.
+        position: u64,
+        /// Bytes that are asked for, and once it has begun, those that are served.
         count: u64,
-        /// Whether the device must be ready first, even for 0 bytes: 0 or 1.
-        needs_ready: u32,
-        /// Zero.
-        reserved: u32,
+        /// Bytes of the pieces that are done: where the next one is in the user's buffer.
+        done: u64,
+        /// Bytes of the present piece.
+        piece: u64,
+        /// VARIA_READ or VARIA_WRITE.
+        way: u32,
+        /// Whether it has begun: 0 or 1.
+        begun: u32,
+        /// How the present piece ended: 0 or a negative errno.
+        result: i32,
+        /// Whether the process is being killed: 0 or 1.
+        killed: u32,
     }
 
-    /// The first piece of an access.
+    /// The next piece of an access.
     varia_segment Segment {
-        /// Bytes in the piece, at most VARIA_COPY_CHUNK if they are to be copied; 0 only when
-        /// none was asked for.
+        /// Bytes in the piece, at most VARIA_COPY_CHUNK.
         len: u64,
         /// Host-physical address, for VARIA_SEGMENT_MEMORY.
         at: u64,
+        /// The same, from the start of the region.
+        offset: u64,
+        /// The index of the region.
+        index: u32,
         /// VARIA_SEGMENT_*.
         kind: u32,
         /// VARIA_MEMORY_*, for VARIA_SEGMENT_MEMORY.
         memory: u32,
+        /// Zero.
+        reserved: u32,
     }
 
     /// The first piece of an access to configuration space.
@@ -279,8 +312,8 @@ c_structs! {
         start: u64,
         /// The first address beyond it.
         end: u64,
-        /// Offset in the region, in bytes, that start maps.
-        offset: u64,
+        /// The position in the device's file that start maps.
+        position: u64,
         /// Log2 of the pages to map at once.
         order: u64,
     }

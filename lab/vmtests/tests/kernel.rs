@@ -7,7 +7,7 @@ use std::fs;
 use varia_lab::agent_build::{target_folder, workspace};
 use varia_lab::chroot::Chroot;
 use varia_lab::elf::Elf;
-use varia_lab::{Arch, Set, kernel_modules, packages};
+use varia_lab::{Arch, LabError, Set, kernel_modules, packages};
 
 fn described(path: &std::path::Path, key: &str) -> Result<Vec<String>, Box<dyn Error>> {
     let bytes = fs::read(path)?;
@@ -47,6 +47,131 @@ fn a_planted_panic_is_refused_by_the_link() -> Result<(), Box<dyn Error>> {
         assert!(
             said.contains("the planted panic was refused"),
             "{arch}: {said}"
+        );
+    }
+    Ok(())
+}
+
+/// Runs a script of `kernel/` with a folder that it may write to, and gives what it says and
+/// whether it succeeds.
+fn script(
+    name: &str,
+    folder: &std::path::Path,
+    arguments: &[&str],
+) -> Result<(bool, String), Box<dyn Error>> {
+    let tools = packages::ensure(Set::Tools)?;
+    let script = workspace().join("kernel").join(name);
+    let chroot = Chroot::new(&tools)
+        .bind(workspace())
+        .bind(folder)
+        .cwd(folder);
+    let argv =
+        std::iter::once(script.as_os_str()).chain(arguments.iter().map(|text| text.as_ref()));
+    match chroot.run(argv) {
+        Ok(output) => Ok((true, String::from_utf8_lossy(&output.stdout).into_owned())),
+        Err(LabError::Command { output, .. }) => Ok((false, output)),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// A fresh folder in the build's.
+fn folder(name: &str) -> Result<std::path::PathBuf, Box<dyn Error>> {
+    let folder = target_folder().join("kernel").join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder)?;
+    Ok(folder.canonicalize()?)
+}
+
+#[test]
+fn an_unknown_hardening_option_stops_the_build_with_its_name() -> Result<(), Box<dyn Error>> {
+    let folder = folder("hardening")?;
+    let config = folder.join("include/config");
+    fs::create_dir_all(&config)?;
+    let path = folder.to_string_lossy();
+    let known = "CONFIG_X86_KERNEL_IBT=y\nCONFIG_MITIGATION_RETHUNK=y\n\
+                 CONFIG_FUNCTION_PADDING_BYTES=16\nCONFIG_CALL_PADDING=y\nCONFIG_SCSI=m\n";
+    for (added, said) in [
+        ("", None),
+        ("CONFIG_MTD_CFI_I1=y\nCONFIG_CC_HAS_SLS=y\n", None),
+        (
+            "CONFIG_MITIGATION_TOMORROW=y\n",
+            Some("CONFIG_MITIGATION_TOMORROW"),
+        ),
+        (
+            "CONFIG_NEW_SHADOW_STACK=y\n",
+            Some("CONFIG_NEW_SHADOW_STACK"),
+        ),
+        ("CONFIG_FUNCTION_PADDING_BYTES=64\n", Some("padding-64")),
+    ] {
+        fs::write(config.join("auto.conf"), format!("{known}{added}"))?;
+        let (fits, text) = script("hardening.sh", &folder, &["amd64", &path])?;
+        assert_eq!(fits, said.is_none(), "{added:?}: {text}");
+        assert!(text.contains(said.unwrap_or("")), "{added:?}: {text}");
+    }
+    fs::write(config.join("auto.conf"), "CONFIG_SHADOW_CALL_STACK=y\n")?;
+    assert!(script("hardening.sh", &folder, &["arm64", &path])?.0);
+    assert!(
+        !script("hardening.sh", &folder, &["amd64", &path])?.0,
+        "amd64 has no x18"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_probe_that_fails_is_told_from_a_broken_tree() -> Result<(), Box<dyn Error>> {
+    let tools = packages::ensure(Set::Tools)?;
+    let headers = kernel_modules::headers(&tools, Arch::X86_64.debian());
+    let folder = folder("probes")?;
+    let probes = folder.join("planted");
+    let path = probes.to_string_lossy().into_owned();
+    let out = folder.join("out");
+    let probe = |files: &[(&str, &str)]| -> Result<(bool, String), Box<dyn Error>> {
+        let _ = fs::remove_dir_all(&probes);
+        fs::create_dir_all(&probes)?;
+        fs::write(probes.join("probe.h"), "#include <linux/pci.h>\n")?;
+        fs::write(probes.join("tree.c"), "#include \"probe.h\"\n")?;
+        for (name, text) in files {
+            fs::write(probes.join(name), text)?;
+        }
+        let headers = headers.to_string_lossy();
+        let arguments = ["x86", &headers, &out.to_string_lossy(), &path];
+        script("probe.sh", &folder, &arguments)
+    };
+    let there = "#include \"probe.h\"\nvoid *probe = pci_enable_device;\n";
+    let absent = "#include \"probe.h\"\nvoid *probe = pci_brew_coffee;\n";
+
+    let (done, text) = probe(&[
+        ("optional-pci_enable_device.c", there),
+        ("optional-pci_brew_coffee.c", absent),
+    ])?;
+    assert!(done, "{text}");
+    let found = fs::read_to_string(out.join("varia_probes.h"))?;
+    assert!(
+        found.contains("#define ADAPTOR_HAS_PCI_ENABLE_DEVICE\n"),
+        "{found}"
+    );
+    assert!(!found.contains("COFFEE"), "{found}");
+
+    for (files, said) in [
+        (
+            ("required-pci_brew_coffee.c", absent),
+            "lacks what the module needs: pci_brew_coffee",
+        ),
+        (
+            ("optional-pci_brew_coffee.c", "#error no\n"),
+            "fails for another reason",
+        ),
+        (
+            ("tree.c", "#include <linux/nothing.h>\n"),
+            "only includes the kernel's headers",
+        ),
+    ] {
+        let (done, text) = probe(&[files])?;
+        assert!(!done, "{said}");
+        assert!(text.contains(said), "{text}");
+        assert!(
+            !out.join("varia_probes.h").exists(),
+            "{said}: an answer is left behind"
         );
     }
     Ok(())
@@ -116,12 +241,39 @@ fn the_rust_object_uses_no_floating_point_or_vector_register() -> Result<(), Box
         let (found, count) = forbidden(arch, &text);
         assert!(count > 500, "{arch}: only {count} instructions:\n{text}");
         assert!(found.is_empty(), "{arch}: {found:#?}");
+        let indirect = indirect(arch, &text);
+        assert!(indirect.is_empty(), "{arch}: {indirect:#?}");
     }
     Ok(())
 }
 
+/// The instructions of a disassembly that branch to an address in a register or in memory, a
+/// return aside: what a kernel with retpolines or control-flow integrity would have to know of.
+fn indirect(arch: Arch, text: &str) -> Vec<&str> {
+    let branches = |line: &&str| {
+        let instruction = line.splitn(3, '\t').nth(2).unwrap_or_default();
+        let mut words = instruction.split_whitespace();
+        let (mnemonic, operand) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        match arch {
+            Arch::Aarch64 => {
+                mnemonic.starts_with("br") && mnemonic != "brk" || mnemonic.starts_with("blr")
+            }
+            Arch::X86_64 => {
+                (mnemonic.starts_with("call") || mnemonic.starts_with("jmp"))
+                    && operand.starts_with('*')
+            }
+        }
+    };
+    text.lines().filter(branches).collect()
+}
+
 #[test]
 fn the_disassembly_is_read_rightly() {
+    let arm = "  0:\td61f0200\tbr\tx16\n  4:\td63f0100\tblr\tx8\n  8:\td65f03c0\tret\n  c:\t14000001\tb\t10 <f>\n";
+    assert_eq!(indirect(Arch::Aarch64, arm).len(), 2);
+    let x86 =
+        "  0:\tff d0 \tcall   *%rax\n  2:\tff e0 \tjmp    *%rax\n  4:\te8 00 \tcall   9 <f>\n";
+    assert_eq!(indirect(Arch::X86_64, x86).len(), 2);
     let arm = "  0:\t4e201c00\tand\tv0.16b, v0.16b, v0.16b\n  4:\tfd400000\tldr\td0, [x0]\n\
                8:\tb50000ab\tcbnz\tx11, d0 <varia_probe+0xd0>\n  c:\taa0003e0\tmov\tx0, x0\n";
     assert_eq!(forbidden(Arch::Aarch64, arm).0.len(), 2);

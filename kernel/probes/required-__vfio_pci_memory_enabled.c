@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* vfio-pci-core tells whether memory is enabled. */
+#include "probe.h"
+
+bool probe(struct vfio_pci_core_device *core);
+bool probe(struct vfio_pci_core_device *core)
+{
+	return __vfio_pci_memory_enabled(core);
+}
