@@ -60,6 +60,23 @@ impl ConfigPiece {
             })
         }
     }
+
+    /// The first piece of `offset..offset + len` where `owner` owns several windows, which do not
+    /// overlap, and the base all else. The piece ends where a window begins or ends.
+    pub fn split_all(
+        offset: u64,
+        len: u64,
+        windows: impl Iterator<Item = (u64, u64)>,
+        owner: ConfigOwner,
+    ) -> Self {
+        windows
+            .filter_map(|window| Self::split(offset, len, window, owner))
+            .min_by_key(|piece| (piece.len, matches!(piece.owner, ConfigOwner::Base)))
+            .unwrap_or(Self {
+                len,
+                owner: ConfigOwner::Base,
+            })
+    }
 }
 
 /// A base address register, or a pair of them, that no hardware stands behind.

@@ -14,6 +14,7 @@
 extern crate std;
 
 pub mod config;
+pub mod extension;
 pub mod memory;
 pub mod mmap;
 pub mod probe;
@@ -22,9 +23,10 @@ pub mod registers;
 pub mod units;
 
 pub use config::{ConfigOwner, ConfigPiece, Direction};
+pub use extension::{Extended, Extension};
 pub use memory::{Begin, MemoryRegion, MemoryType, RegionInfo, Segment, SegmentKind};
 pub use mmap::{Fault, FaultRequest, Mapping, MmapRequest};
-pub use probe::{Answer, Decline, Environment, Outcome, Question, Refusal};
+pub use probe::{Answer, Decline, Environment, Outcome, Plan, Question, Refusal};
 pub use ready::{After, Before, Generation, Register, Sample, Wait};
 pub use registers::{Command, RegisterAccess, Registers, Target};
 pub use units::{Bar, BarSize, HostPhys, Millis, Monotonic, PageFrame, PageShift};

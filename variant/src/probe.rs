@@ -67,6 +67,36 @@ pub enum Outcome {
     Fail(Refusal),
 }
 
+/// What probing came to: a variant's state if it serves the device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Plan<T> {
+    /// The variant serves it, with this state.
+    Serve(T),
+    /// The base serves it alone.
+    Decline(Decline),
+    /// The probe fails.
+    Fail(Refusal),
+}
+
+impl<T> Plan<T> {
+    /// Whether the device is served.
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Serve(_) => Outcome::Serve,
+            Self::Decline(reason) => Outcome::Decline(*reason),
+            Self::Fail(refusal) => Outcome::Fail(*refusal),
+        }
+    }
+
+    /// The state, if the device is served.
+    pub const fn served(&self) -> Option<&T> {
+        match self {
+            Self::Serve(state) => Some(state),
+            Self::Decline(_) | Self::Fail(_) => None,
+        }
+    }
+}
+
 /// Why the base serves a device alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decline {

@@ -16,7 +16,7 @@ use varia_spec::{
 };
 use varia_variant::{
     After, Answer, Bar, Before, ConfigOwner, ConfigPiece, Decline, Direction, Environment, Event,
-    Generation, HostPhys, Outcome, Probe, Question, Refusal, Region, Sample, Variant, Wait,
+    Generation, HostPhys, Outcome, Plan, Probe, Question, Refusal, Region, Sample, Variant, Wait,
     config::FakeBar, ready as vocabulary,
 };
 
@@ -33,16 +33,9 @@ pub const USEMEM_REGION_INDEX: RegionIndex = RegionIndex::BAR4;
 /// The variant's state: what probing decided, and what changes afterwards in atomics.
 #[derive(Debug)]
 pub struct NvgraceGpu {
-    plan: Plan,
+    plan: Plan<Served>,
     readiness: Readiness,
     honour_memory_enable: bool,
-}
-
-#[derive(Debug)]
-enum Plan {
-    Serve(Served),
-    Decline(Decline),
-    Fail(Refusal),
 }
 
 #[derive(Debug)]
@@ -78,19 +71,12 @@ impl Served {
 impl NvgraceGpu {
     /// The layout, if the device is served.
     pub fn layout(&self) -> Option<&Layout> {
-        self.served().map(|served| &served.layout)
+        self.plan.served().map(|served| &served.layout)
     }
 
     /// How readiness is found out.
     pub fn method(&self) -> Method {
         self.readiness.method()
-    }
-
-    fn served(&self) -> Option<&Served> {
-        match &self.plan {
-            Plan::Serve(served) => Some(served),
-            _ => None,
-        }
     }
 }
 
@@ -152,11 +138,7 @@ impl Probe for NvgraceGpu {
 
 impl Variant for NvgraceGpu {
     fn outcome(&self) -> Outcome {
-        match &self.plan {
-            Plan::Serve(_) => Outcome::Serve,
-            Plan::Decline(reason) => Outcome::Decline(*reason),
-            Plan::Fail(refusal) => Outcome::Fail(*refusal),
-        }
+        self.plan.outcome()
     }
 
     fn region(&self, index: RegionIndex) -> Region<'_> {
@@ -171,26 +153,18 @@ impl Variant for NvgraceGpu {
     }
 
     fn config_piece(&self, _: Direction, offset: u64, len: u64) -> ConfigPiece {
-        self.served()
-            .and_then(|served| {
-                served.bars().find_map(|bar| {
-                    ConfigPiece::split(offset, len, bar.window(), ConfigOwner::Keep)
-                })
-            })
-            .unwrap_or(ConfigPiece {
-                len,
-                owner: ConfigOwner::Base,
-            })
+        let bars = self.plan.served().into_iter().flat_map(Served::bars);
+        ConfigPiece::split_all(offset, len, bars.map(FakeBar::window), ConfigOwner::Keep)
     }
 
     fn config_load(&self, offset: u64, out: &mut [u8]) {
-        for bar in self.served().iter().flat_map(|served| served.bars()) {
+        for bar in self.plan.served().iter().flat_map(|served| served.bars()) {
             bar.load(offset, out);
         }
     }
 
     fn config_store(&self, offset: u64, data: &[u8]) {
-        for bar in self.served().iter().flat_map(|served| served.bars()) {
+        for bar in self.plan.served().iter().flat_map(|served| served.bars()) {
             bar.store(offset, data);
         }
     }
@@ -223,7 +197,7 @@ impl Variant for NvgraceGpu {
     fn event(&self, event: Event) {
         match event {
             Event::Opened | Event::ResetRequested => {
-                for bar in self.served().iter().flat_map(|served| served.bars()) {
+                for bar in self.plan.served().iter().flat_map(|served| served.bars()) {
                     bar.clear();
                 }
             }

@@ -15,8 +15,8 @@ use varia_spec::{
     virtio::{self, admin, device_id},
 };
 use varia_variant::{
-    Answer, Bar, ConfigOwner, ConfigPiece, Decline, Direction, Environment, Event, Outcome, Probe,
-    Question, Region, Variant,
+    Answer, Bar, ConfigOwner, ConfigPiece, Decline, Direction, Environment, Event, Outcome, Plan,
+    Probe, Question, Region, Variant,
     config::{FakeBar, FixedRegister, StickyBits},
 };
 
@@ -34,7 +34,7 @@ const IDENTITY: [FixedRegister; 4] = [
 /// The variant's state: what probing decided, and what changes afterwards in atomics.
 #[derive(Debug)]
 pub struct Virtio {
-    plan: Result<Served, Decline>,
+    plan: Plan<Served>,
 }
 
 #[derive(Debug)]
@@ -110,9 +110,9 @@ impl Probe for Virtio {
         };
         let commands = commands.unwrap_or(0) & admin::LEGACY_BITMAP;
         let plan = match notify(places) {
-            _ if bar0.is_ok() => Err(Decline::BarTaken(Bar::BAR0)),
-            Some(notify) if commands == admin::LEGACY_BITMAP => Ok(Served::new(notify)),
-            _ => Err(Decline::NoCommands),
+            _ if bar0.is_ok() => Plan::Decline(Decline::BarTaken(Bar::BAR0)),
+            Some(notify) if commands == admin::LEGACY_BITMAP => Plan::Serve(Served::new(notify)),
+            _ => Plan::Decline(Decline::NoCommands),
         };
         Self { plan }
     }
@@ -120,32 +120,23 @@ impl Probe for Virtio {
 
 impl Variant for Virtio {
     fn outcome(&self) -> Outcome {
-        match self.plan {
-            Ok(_) => Outcome::Serve,
-            Err(reason) => Outcome::Decline(reason),
-        }
+        self.plan.outcome()
     }
 
     fn region(&self, index: RegionIndex) -> Region<'_> {
         match (&self.plan, index) {
-            (Ok(served), RegionIndex::BAR0) => Region::Registers(&served.interface),
+            (Plan::Serve(served), RegionIndex::BAR0) => Region::Registers(&served.interface),
             _ => Region::Base,
         }
     }
 
     fn config_piece(&self, _: Direction, offset: u64, len: u64) -> ConfigPiece {
-        let windows = self.plan.iter().flat_map(Served::windows);
-        windows
-            .filter_map(|window| ConfigPiece::split(offset, len, window, ConfigOwner::Both))
-            .min_by_key(|piece| (piece.len, piece.owner == ConfigOwner::Base))
-            .unwrap_or(ConfigPiece {
-                len,
-                owner: ConfigOwner::Base,
-            })
+        let windows = self.plan.served().into_iter().flat_map(Served::windows);
+        ConfigPiece::split_all(offset, len, windows, ConfigOwner::Both)
     }
 
     fn config_load(&self, offset: u64, out: &mut [u8]) {
-        if let Ok(served) = &self.plan {
+        if let Plan::Serve(served) = &self.plan {
             for register in &IDENTITY {
                 register.load(offset, out);
             }
@@ -155,7 +146,7 @@ impl Variant for Virtio {
     }
 
     fn config_store(&self, offset: u64, data: &[u8]) {
-        if let Ok(served) = &self.plan {
+        if let Plan::Serve(served) = &self.plan {
             served.interface.io.store(offset, data);
             served.bar0.store(offset, data);
         }
@@ -163,7 +154,9 @@ impl Variant for Virtio {
 
     /// A reset takes I/O enable and leaves the address in BAR0.
     fn event(&self, event: Event) {
-        let Ok(served) = &self.plan else { return };
+        let Plan::Serve(served) = &self.plan else {
+            return;
+        };
         match event {
             Event::Opened => {
                 served.interface.io.clear();
@@ -176,7 +169,7 @@ impl Variant for Virtio {
 
     /// Queues are notified there.
     fn needs_bar(&self, bar: Bar) -> bool {
-        matches!(&self.plan, Ok(served) if served.interface.notify.bar == bar)
+        matches!(&self.plan, Plan::Serve(served) if served.interface.notify.bar == bar)
     }
 }
 

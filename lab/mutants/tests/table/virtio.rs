@@ -1,4 +1,4 @@
-//! Faults in the virtio variant and in what it alone uses.
+//! Faults in the virtio variant and what it brought, and in the layer that extends any variant.
 
 use varia_mutants::Mutant;
 
@@ -7,6 +7,7 @@ use super::{CONFIG, mutant};
 const VIRTIO: &str = "variants/src/virtio.rs";
 const REGISTERS: &str = "variants/src/virtio/registers.rs";
 const COMMAND: &str = "variant/src/registers.rs";
+const EXTENSION: &str = "variant/src/extension.rs";
 const TABLE: &str = "variants/src/table.rs";
 
 /// Ordered by file, so that little is built anew from one to the next.
@@ -56,17 +57,17 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         VIRTIO,
         "writes of the registers don't reach the base",
-        "ConfigPiece::split(offset, len, window, ConfigOwner::Both)",
-        "ConfigPiece::split(offset, len, window, ConfigOwner::Keep)",
+        "ConfigPiece::split_all(offset, len, windows, ConfigOwner::Both)",
+        "ConfigPiece::split_all(offset, len, windows, ConfigOwner::Keep)",
     ),
     mutant(
-        VIRTIO,
-        "a register that another ends before is the base's",
-        "(piece.len, piece.owner == ConfigOwner::Base)",
-        "(piece.len, piece.owner != ConfigOwner::Base)",
+        CONFIG,
+        "a register that another begins behind is the base's",
+        "(piece.len, matches!(piece.owner, ConfigOwner::Base))",
+        "(piece.len, !matches!(piece.owner, ConfigOwner::Base))",
     ),
     mutant(
-        VIRTIO,
+        CONFIG,
         "an access is the first register's as far as it reaches",
         ".min_by_key(",
         ".max_by_key(",
@@ -214,6 +215,42 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "bits that are not sticky stick",
         "first.load(Ordering::Relaxed) & low,",
         "first.load(Ordering::Relaxed) | low & 0,",
+    ),
+    mutant(
+        EXTENSION,
+        "a variant below gets what the extension keeps",
+        "if piece.owner != ConfigOwner::Keep {",
+        "if true {",
+    ),
+    mutant(
+        EXTENSION,
+        "an extension gets what it does not own",
+        "if piece.owner != ConfigOwner::Base {",
+        "if true {",
+    ),
+    mutant(
+        EXTENSION,
+        "the base gets what the variant keeps",
+        "(ConfigOwner::Keep, _) | (_, ConfigOwner::Keep) => ConfigOwner::Keep,",
+        "(ConfigOwner::Keep, _) => ConfigOwner::Keep,",
+    ),
+    mutant(
+        EXTENSION,
+        "the variant's bytes cover the extension's",
+        "        self.variant.config_load(offset, out);\n        self.extension.config_load(offset, out);",
+        "        self.extension.config_load(offset, out);\n        self.variant.config_load(offset, out);",
+    ),
+    mutant(
+        EXTENSION,
+        "the variant is asked beyond the extension's piece",
+        "self.variant.config_piece(direction, offset, above.len)",
+        "self.variant.config_piece(direction, offset, len)",
+    ),
+    mutant(
+        EXTENSION,
+        "an extension hears of nothing",
+        "self.extension.event(event);",
+        "",
     ),
     mutant(
         TABLE,

@@ -1,0 +1,145 @@
+//! A layer over a variant, whichever it is.
+//!
+//! An extension adds something that does not depend on the device: a capability in configuration
+//! space, a region. It sees what the layers below it say and changes what it must; what it leaves
+//! alone stays theirs. [`Extended`] is a variant again, so that extensions can be piled up.
+
+use varia_spec::vfio::RegionIndex;
+
+use crate::{
+    After, Bar, Before, ConfigOwner, ConfigPiece, Direction, Event, Generation, Outcome, Region,
+    Sample, Variant, Wait,
+    ready::{MAX_REGISTERS, Status},
+};
+
+/// What an extension decides; by default nothing.
+pub trait Extension {
+    /// What stands behind a region index, where `below` is what the layers below say.
+    fn region<'a>(&'a self, index: RegionIndex, below: Region<'a>) -> Region<'a> {
+        let _ = index;
+        below
+    }
+
+    /// Who owns the first bytes of a configuration access: [`ConfigOwner::Base`] for the layers
+    /// below. As [`Variant::config_piece`].
+    fn config_piece(&self, direction: Direction, offset: u64, len: u64) -> ConfigPiece {
+        let _ = (direction, offset);
+        ConfigPiece {
+            len,
+            owner: ConfigOwner::Base,
+        }
+    }
+
+    /// Replaces the bytes at `offset` that the extension owns; `out` holds what the layers below
+    /// answered.
+    fn config_load(&self, offset: u64, out: &mut [u8]) {
+        let _ = (offset, out);
+    }
+
+    /// Keeps the bytes at `offset` that the extension owns.
+    fn config_store(&self, offset: u64, data: &[u8]) {
+        let _ = (offset, data);
+    }
+
+    /// Something has happened to the device.
+    fn event(&self, event: Event) {
+        let _ = event;
+    }
+}
+
+/// A variant with an extension over it.
+#[derive(Clone, Copy, Debug)]
+pub struct Extended<V, E> {
+    variant: V,
+    extension: E,
+}
+
+impl<V, E> Extended<V, E> {
+    /// `extension` over `variant`.
+    pub const fn new(variant: V, extension: E) -> Self {
+        Self { variant, extension }
+    }
+
+    /// The variant below.
+    pub const fn variant(&self) -> &V {
+        &self.variant
+    }
+}
+
+impl<V: Variant, E: Extension> Variant for Extended<V, E> {
+    fn outcome(&self) -> Outcome {
+        self.variant.outcome()
+    }
+
+    fn region(&self, index: RegionIndex) -> Region<'_> {
+        self.extension.region(index, self.variant.region(index))
+    }
+
+    /// The piece ends where either layer's does. What the extension keeps, nobody below gets; of
+    /// the rest, the base gets what the variant does not keep.
+    fn config_piece(&self, direction: Direction, offset: u64, len: u64) -> ConfigPiece {
+        let above = self.extension.config_piece(direction, offset, len);
+        let below = self.variant.config_piece(direction, offset, above.len);
+        let owner = match (above.owner, below.owner) {
+            (ConfigOwner::Keep, _) | (_, ConfigOwner::Keep) => ConfigOwner::Keep,
+            (ConfigOwner::Base, ConfigOwner::Base) => ConfigOwner::Base,
+            _ => ConfigOwner::Both,
+        };
+        ConfigPiece {
+            len: below.len,
+            owner,
+        }
+    }
+
+    fn config_load(&self, offset: u64, out: &mut [u8]) {
+        self.variant.config_load(offset, out);
+        self.extension.config_load(offset, out);
+    }
+
+    fn config_store(&self, offset: u64, data: &[u8]) {
+        let (mut at, mut rest) = (offset, data);
+        while !rest.is_empty() {
+            let len = rest.len() as u64;
+            let piece = self.extension.config_piece(Direction::Write, at, len);
+            let count = usize::try_from(piece.len).unwrap_or(rest.len()).max(1);
+            let Some((now, later)) = rest.split_at_checked(count) else {
+                return;
+            };
+            if piece.owner != ConfigOwner::Base {
+                self.extension.config_store(at, now);
+            }
+            if piece.owner != ConfigOwner::Keep {
+                self.variant.config_store(at, now);
+            }
+            at = at.saturating_add(piece.len);
+            rest = later;
+        }
+    }
+
+    fn ready_before(&self, wait: &mut Wait, sample: Sample) -> Before {
+        self.variant.ready_before(wait, sample)
+    }
+
+    fn ready_after(
+        &self,
+        wait: &mut Wait,
+        generation: Generation,
+        values: [u32; MAX_REGISTERS],
+        sample: Sample,
+    ) -> After {
+        self.variant.ready_after(wait, generation, values, sample)
+    }
+
+    fn readiness(&self) -> Option<Status> {
+        self.variant.readiness()
+    }
+
+    fn event(&self, event: Event) {
+        self.variant.event(event);
+        self.extension.event(event);
+    }
+
+    fn needs_bar(&self, bar: Bar) -> bool {
+        self.variant.needs_bar(bar)
+    }
+}

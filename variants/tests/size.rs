@@ -1,0 +1,47 @@
+//! A variant's own code is small: what another variant could need belongs in `variant`.
+
+use std::fs;
+use std::path::Path;
+
+const MOST: usize = 400;
+
+/// Lines that are neither empty nor a comment, up to the tests.
+fn lines(text: &str) -> usize {
+    text.lines()
+        .take_while(|line| !line.starts_with("#[cfg(test)]"))
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with("//"))
+        .count()
+}
+
+fn folder(path: &Path) -> usize {
+    let mut sum = 0;
+    for entry in fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sum += folder(&path);
+        } else if path.file_name().is_some_and(|name| name != "tests.rs") {
+            sum += lines(&fs::read_to_string(&path).unwrap());
+        }
+    }
+    sum
+}
+
+#[test]
+fn every_variant_is_below_400_lines_of_code() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut variants = Vec::new();
+    for entry in fs::read_dir(&source).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            let own = lines(&fs::read_to_string(path.with_extension("rs")).unwrap());
+            let sum = own + folder(&path);
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            println!("{name}: {sum} lines");
+            assert!(sum < MOST, "{name} has {sum} lines of code");
+            variants.push(name);
+        }
+    }
+    variants.sort();
+    assert_eq!(variants, ["nvgrace_gpu", "virtio"]);
+}
