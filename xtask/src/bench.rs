@@ -14,22 +14,34 @@ pub(crate) enum Command {
     /// The kernel module against the kernel's own driver: docs/performance.md. Takes minutes, and an
     /// idle machine.
     Kernel,
+    /// What each layer of the user-space runtime adds to an access: docs/layers.md. Takes seconds,
+    /// and an idle machine.
+    Layers,
 }
 
 pub(crate) fn run(command: Command) -> Outcome {
-    let Command::Kernel = command;
-    test::prepare()?;
+    let (arguments, page): (&[&str], _) = match command {
+        Command::Kernel => {
+            test::prepare()?;
+            let program = &["run", "-p", "varia-vmtests", "--bin", "bench-kernel"];
+            (program, "docs/performance.md")
+        }
+        Command::Layers => {
+            let program = &["bench", "-p", "varia-serve", "--bench", "layers"];
+            (program, "docs/layers.md")
+        }
+    };
     let output = Process::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(workspace())
-        .args(["run", "--quiet", "-p", "varia-vmtests"])
-        .args(["--bin", "bench-kernel"])
+        .args(arguments)
+        .arg("--quiet")
         .env("CARGO_TARGET_DIR", agent_build::target_folder())
         .stderr(std::process::Stdio::inherit())
         .output()?;
     if !output.status.success() {
         return Err("the bench failed (see above)".into());
     }
-    let page = workspace().join("docs/performance.md");
+    let page = workspace().join(page);
     fs::write(&page, output.stdout)?;
     println!("{} is written", page.display());
     Ok(())

@@ -204,9 +204,9 @@ fn extensions_pile_up_and_hear_of_events() {
 }
 
 /// An extension that shares a register with the variant below.
-struct Watcher(AtomicU8);
+struct Watcher<'a>(&'a AtomicU8);
 
-impl Extension for Watcher {
+impl Extension for Watcher<'_> {
     fn config_piece(&self, _: Direction, offset: u64, len: u64) -> ConfigPiece {
         ConfigPiece::split(offset, len, (4, 5), ConfigOwner::Both).unwrap_or(ConfigPiece {
             len,
@@ -221,11 +221,18 @@ impl Extension for Watcher {
 
 #[test]
 fn what_both_own_reaches_both_and_the_base() {
-    let extended = Extended::new(served(1), Watcher(AtomicU8::new(0)));
+    let seen = AtomicU8::new(0);
+    let extended = Extended::new(served(1), Watcher(&seen));
     assert_eq!(write(&extended, 4, &[1, 0]), [4, 5]);
     assert_eq!(shown(&extended, 0)[4], 1, "virtio keeps I/O enable");
     assert_eq!(write(&extended, 0x10, &[0xff; 4]), [0x10, 0x11, 0x12, 0x13]);
-    let gpu = Extended::new(served(0), Watcher(AtomicU8::new(0)));
+    let gpu = Extended::new(served(0), Watcher(&seen));
     assert_eq!(write(&gpu, 4, &[7, 0]), [4, 5]);
     assert_eq!(write(&gpu, 0x20, &[0xff; 4]), [0; 0], "a fake BAR is kept");
+    gpu.config_store(3, &[0, 9, 0]);
+    assert_eq!(
+        seen.load(Ordering::Relaxed),
+        9,
+        "it gets its own bytes alone"
+    );
 }
