@@ -9,4 +9,5 @@ mod machine;
 mod mapping;
 mod readiness;
 mod regions;
+mod registers;
 mod views;
