@@ -48,7 +48,6 @@ impl Set {
         for arch in Arch::ALL {
             sets.extend([Self::Guest(arch), Self::Userland(arch)]);
         }
-        sets.push(Self::Dkms(Arch::X86_64));
         sets
     }
 

@@ -35,7 +35,9 @@ pub(crate) fn soak(count: u64, fuzz_seconds: u64) -> Outcome {
     prepare()?;
     // Minutes of compiling belong to no test.
     Kernel::of(Flavour::Debug64k)?;
-    packages::ensure(Set::Dkms(Arch::Aarch64))?;
+    for arch in Arch::ALL {
+        packages::ensure(Set::Dkms(arch))?;
+    }
     kernel_crate(&[])?;
     // What the tests counted belongs to the result.
     let all = ["--", "--include-ignored", "--show-output"].map(str::to_owned);
