@@ -165,9 +165,9 @@ pub fn source_archive(tools: &Tree) -> Result<PathBuf> {
 }
 
 /// What modules are built for, and with.
-struct Target {
+pub(crate) struct Target {
     flavour: Flavour,
-    tools: Tree,
+    pub(crate) tools: Tree,
     /// The headers, as the tools' root sees them.
     headers: PathBuf,
     /// What the headers belong to: a change of it changes what is built.
@@ -179,7 +179,7 @@ struct Target {
 }
 
 impl Target {
-    fn find(flavour: Flavour) -> Result<Self> {
+    pub(crate) fn find(flavour: Flavour) -> Result<Self> {
         let tools = packages::ensure(Set::Tools)?;
         if flavour == Flavour::Debug64k {
             let headers = kernel_build::ensure(flavour.name())?.headers();
@@ -208,7 +208,7 @@ impl Target {
 
     /// Runs a build script in the tools' root unless its result is there and up to date.
     /// `call` gives the command line and variables for a folder to build in.
-    fn build(
+    pub(crate) fn build(
         &self,
         name: &str,
         file: &str,

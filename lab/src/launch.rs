@@ -224,19 +224,6 @@ fn channel(launch: &Launch, arguments: &mut Arguments) {
 }
 
 fn devices(vm: &Vm, arguments: &mut Arguments) {
-    for (index, (folder, tag)) in vm.shares.iter().enumerate() {
-        arguments.pair(
-            "-fsdev",
-            format!(
-                "local,id=share{index},path={},security_model=none,readonly=on,multidevs=remap",
-                comma(folder)
-            ),
-        );
-        arguments.pair(
-            "-device",
-            format!("virtio-9p-pci,fsdev=share{index},mount_tag={tag}"),
-        );
-    }
     for (device, slot) in vm.devices.iter().zip(1_u32..) {
         let id = &device.id;
         let mut port = format!("pcie-root-port,id=rp-{id},chassis={slot},addr={slot:#x}");
@@ -256,6 +243,20 @@ fn devices(vm: &Vm, arguments: &mut Arguments) {
                 u32::try_from(limit.as_millis()).unwrap_or(u32::MAX).into();
         }
         arguments.pair("-device", properties.to_string());
+    }
+    // After the ports, which have slots of their own: QEMU gives these the first free ones.
+    for (index, (folder, tag)) in vm.shares.iter().enumerate() {
+        arguments.pair(
+            "-fsdev",
+            format!(
+                "local,id=share{index},path={},security_model=none,readonly=on,multidevs=remap",
+                comma(folder)
+            ),
+        );
+        arguments.pair(
+            "-device",
+            format!("virtio-9p-pci,fsdev=share{index},mount_tag={tag}"),
+        );
     }
 }
 

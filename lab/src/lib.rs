@@ -27,6 +27,7 @@ pub mod packages;
 pub mod progress;
 pub mod qemu;
 pub mod running;
+pub mod selftests;
 pub mod slots;
 pub mod vm;
 

@@ -59,14 +59,14 @@ fn touch(arguments: &[String]) -> Result<Touched, String> {
     let page = page_size();
 
     let fitting = Window::open(device, region, length, huge, 0)?;
-    let block = fitting.block(huge)?;
-    let pages: Vec<_> = block.step_by(page).collect();
+    let block = usize::try_from(huge).map_err(|e| format!("{huge:#x}: {e}"))?;
+    let pages: Vec<_> = (0..block).step_by(page).collect();
     let faults = fitting.faults(&pages)?;
     let wrong = fitting.words(device, region, &pages)?;
     let fitting = (pages.len() as u64, faults);
 
     let misaligned = Window::open(device, region, length, huge, page as u64)?;
-    let pages: Vec<_> = (0..SMALL_PAGES).map(|index| index * page).collect();
+    let pages: Vec<_> = pages.into_iter().take(SMALL_PAGES).collect();
     let misaligned = (pages.len() as u64, misaligned.faults(&pages)?);
     Ok(Touched {
         page: page as u64,
@@ -76,17 +76,16 @@ fn touch(arguments: &[String]) -> Result<Touched, String> {
     })
 }
 
-/// A mapping of the end of a region.
+/// A mapping of a whole region.
 struct Window {
     mapping: Mapping,
-    /// Where in the region it begins.
-    start: u64,
+    /// What moved it; never touched.
+    _spacer: Option<Mapping>,
 }
 
 impl Window {
-    /// Maps the region from some offset on, so that address and offset differ by `shift` modulo
-    /// `huge`. The kernel chooses the address; it chooses the same again for the same length, so
-    /// the offset is made to fit.
+    /// Maps the region at an address that is `shift` modulo `huge`. The kernel chooses addresses
+    /// downwards, one mapping below the other, so another mapping moves this one.
     fn open(
         device: &Device,
         region: u32,
@@ -94,34 +93,30 @@ impl Window {
         huge: u64,
         shift: u64,
     ) -> Result<Self, String> {
-        let mut start = 0;
+        let map = |length| {
+            device
+                .map(position(region, 0), length, Access::ReadWrite)
+                .map_err(|errno| format!("map {length:#x} bytes of region {region}: {errno}"))
+        };
+        let (mut spacer, mut distance) = (None, 0);
         let mut chosen = Vec::new();
         for _ in 0..ATTEMPTS {
-            let mapping = device
-                .map(position(region, start), length - huge, Access::ReadWrite)
-                .map_err(|errno| format!("map region {region} from {start:#x}: {errno}"))?;
-            let wanted = (mapping.address() + shift) % huge;
-            if wanted == start {
-                return Ok(Self { mapping, start });
+            let mapping = map(length)?;
+            let excess = (mapping.address() + huge - shift) % huge;
+            if excess == 0 {
+                return Ok(Self {
+                    mapping,
+                    _spacer: spacer,
+                });
             }
             chosen.push(mapping.address());
-            start = wanted;
+            drop((mapping, spacer.take()));
+            distance = (distance + excess) % huge;
+            spacer = Some(map(distance)?);
         }
-        Err(format!("no mapping fits huge pages: {chosen:#x?}"))
-    }
-
-    /// The offsets in the mapping of the first whole huge page.
-    fn block(&self, huge: u64) -> Result<std::ops::Range<usize>, String> {
-        let first = self.start.next_multiple_of(huge) - self.start;
-        let end = first + huge;
-        if end > self.mapping.len() as u64 {
-            return Err(format!(
-                "the region has no whole huge page after {:#x}",
-                self.start
-            ));
-        }
-        let narrow = |value| usize::try_from(value).map_err(|e| format!("{value:#x}: {e}"));
-        Ok(narrow(first)?..narrow(end)?)
+        Err(format!(
+            "no mapping is at {shift:#x} modulo {huge:#x}: {chosen:#x?}"
+        ))
     }
 
     /// Touches pages at these offsets: how many faults that took.
@@ -144,7 +139,7 @@ impl Window {
         let step = offsets.len().div_ceil(SMALL_PAGES);
         for (number, offset) in offsets.iter().step_by(step).enumerate() {
             let word = (*offset as u64 ^ 0x5661_7269_6100_0001).to_le_bytes();
-            let place = position(region, self.start + *offset as u64);
+            let place = position(region, *offset as u64);
             let mut read = [0; 8];
             let through_mapping = number % 2 == 0;
             let result = if through_mapping {
