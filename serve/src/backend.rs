@@ -139,6 +139,8 @@ impl backend::Backend for Backend {
             size: info.size,
             offset,
             sparse,
+            region_type: info.region_type,
+            msix_mappable: info.msix_mappable,
             fd,
         })
     }
@@ -240,5 +242,31 @@ impl backend::Backend for Backend {
 
     fn disconnected(&self) {
         self.endpoint.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn an_eventfd_calls_each_time_until_its_watch_is_dropped() {
+        let event = EventFd::new().unwrap();
+        let source = Box::new(Unmask(event.try_clone().unwrap()));
+        let (sender, receiver) = mpsc::channel();
+        let watch = source
+            .watch(Box::new(move || sender.send(()).unwrap()))
+            .unwrap();
+        for _ in 0..2 {
+            event.trigger().unwrap();
+            let called = receiver.recv_timeout(Duration::from_secs(10));
+            assert_eq!(called, Ok(()));
+        }
+        drop(watch);
+        // the thread ends, and with it what it would call
+        let ended = receiver.recv_timeout(Duration::from_secs(10));
+        assert_eq!(ended, Err(mpsc::RecvTimeoutError::Disconnected));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 
-use varia_core::{Core, Device, DeviceInfo, Dma, Refused, View};
+use varia_core::{Core, Device, DeviceInfo, Dma, Refused, RegionCap, View};
 use varia_spec::{
     Errno,
     vfio::{RegionIndex, region_flags},
@@ -90,6 +90,10 @@ pub struct Info<'a> {
     pub flags: u32,
     /// The areas that can be mapped, offset and length in bytes; none means the whole region.
     pub areas: Vec<(u64, u64)>,
+    /// Type and subtype of a device's own region, `VFIO_REGION_INFO_CAP_TYPE`.
+    pub region_type: Option<(u32, u32)>,
+    /// The pages of the MSI-X table can be mapped too.
+    pub msix_mappable: bool,
     /// A descriptor that can be mapped and the offset in it of the region's first byte.
     pub file: Option<(BorrowedFd<'a>, u64)>,
 }
@@ -255,6 +259,8 @@ impl Endpoint {
                         info.flags & !region_flags::MMAP
                     },
                     areas: vec![info.mappable],
+                    region_type: None,
+                    msix_mappable: false,
                     file: file.map(|file| (file.fd, file.offset)),
                 })
             }
@@ -264,16 +270,30 @@ impl Endpoint {
                     size: info.size,
                     flags: info.flags,
                     areas: Vec::new(),
+                    region_type: None,
+                    msix_mappable: false,
                     file: None,
                 })
             }
             Region::Base => {
                 let info = self.core.region_info(index)?;
                 let file = index.bar().and_then(|bar| device.bar_fd(bar));
+                let mut areas = Vec::new();
+                let mut region_type = None;
+                let mut msix_mappable = false;
+                for cap in info.caps {
+                    match cap {
+                        RegionCap::SparseMmap(list) => areas = list,
+                        RegionCap::Type { kind, subtype } => region_type = Some((kind, subtype)),
+                        RegionCap::MsixMappable => msix_mappable = true,
+                    }
+                }
                 Ok(Info {
                     size: info.size,
                     flags: info.flags,
-                    areas: Vec::new(),
+                    areas,
+                    region_type,
+                    msix_mappable,
                     file: file.map(|file| (file.fd, file.offset)),
                 })
             }

@@ -85,8 +85,8 @@ pub mod region_cap {
     pub const MSIX_MAPPABLE: u16 = 3;
     /// Bytes in a capability header.
     pub const HEADER_LEN: usize = 8;
-    /// The version that Linux gives a sparse-mmap capability.
-    pub const SPARSE_MMAP_VERSION: u16 = 1;
+    /// The version that Linux gives each of them.
+    pub const VERSION: u16 = 1;
 }
 
 /// Bytes in `struct vfio_region_info` {argsz, flags, index, cap_offset u32; size, offset u64}.

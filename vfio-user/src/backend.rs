@@ -19,6 +19,10 @@ pub struct RegionInfo {
     pub offset: u64,
     /// The parts that can be mapped; empty when the whole region can.
     pub sparse: Vec<SparseArea>,
+    /// Type and subtype of a device's own region, `VFIO_REGION_INFO_CAP_TYPE`.
+    pub region_type: Option<(u32, u32)>,
+    /// The pages of the MSI-X table can be mapped too.
+    pub msix_mappable: bool,
     /// What a client maps. `VFIO_REGION_INFO_FLAG_MMAP` without it is taken
     /// back.
     pub fd: Option<OwnedFd>,

@@ -203,6 +203,8 @@ impl Client {
                 size,
                 offset,
                 sparse,
+                region_type,
+                msix_mappable,
             } = info;
             return Ok(Region {
                 flags,
@@ -210,6 +212,8 @@ impl Client {
                 size,
                 offset,
                 sparse,
+                region_type,
+                msix_mappable,
                 fd: reply.fds.pop(),
             });
         }

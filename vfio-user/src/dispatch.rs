@@ -164,10 +164,13 @@ impl<'a, B: Backend> Session<'a, B> {
             size: info.size,
             offset: info.offset,
             sparse: info.sparse,
+            region_type: info.region_type,
+            msix_mappable: info.msix_mappable,
         };
         if fd.is_none() {
             reply.flags &= !region_flags::MMAP;
             reply.sparse.clear();
+            reply.msix_mappable = false;
         }
         let mut answer = Answer {
             payload: Vec::new(),

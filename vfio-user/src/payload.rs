@@ -150,16 +150,44 @@ pub struct RegionInfo {
     pub offset: u64,
     /// The sparse-mmap capability's areas; none when there is no capability.
     pub sparse: Vec<SparseArea>,
+    /// Type and subtype of a device's own region, `VFIO_REGION_INFO_CAP_TYPE`.
+    pub region_type: Option<(u32, u32)>,
+    /// The pages of the MSI-X table can be mapped too.
+    pub msix_mappable: bool,
 }
 
 impl RegionInfo {
     /// Bytes of the whole structure with its capabilities: its `argsz`.
     #[must_use]
     pub fn full_len(&self) -> usize {
-        match self.sparse.len() {
-            0 => REGION_INFO_LEN,
-            n => REGION_INFO_LEN + region_cap::HEADER_LEN + 8 + 16 * n,
+        let caps = self.caps();
+        let lens = caps
+            .iter()
+            .map(|(_, body)| region_cap::HEADER_LEN + body.len());
+        REGION_INFO_LEN + lens.sum::<usize>()
+    }
+
+    /// Id and body of each capability.
+    fn caps(&self) -> Vec<(u16, Vec<u8>)> {
+        let mut caps = Vec::new();
+        if let Some((kind, subtype)) = self.region_type {
+            let mut body = Vec::new();
+            put32(&mut body, &[kind, subtype]);
+            caps.push((region_cap::TYPE, body));
         }
+        if !self.sparse.is_empty() {
+            let mut body = Vec::new();
+            // the number of areas; a reserved word
+            put32(&mut body, &[self.sparse.len() as u32, 0]);
+            for area in &self.sparse {
+                put64(&mut body, &[area.offset, area.size]);
+            }
+            caps.push((region_cap::SPARSE_MMAP, body));
+        }
+        if self.msix_mappable {
+            caps.push((region_cap::MSIX_MAPPABLE, Vec::new()));
+        }
+        caps
     }
 
     /// Append the bytes, with the capabilities only when all of them fit into
@@ -170,25 +198,26 @@ impl RegionInfo {
     /// looks at `argsz` and asks again with more room.
     pub fn encode(&self, argsz: u32, out: &mut Vec<u8>) {
         let need = self.full_len();
-        let (caps, cap_offset) = match self.sparse.len() {
+        let caps = self.caps();
+        let (flag, cap_offset) = match caps.len() {
             0 => (0, 0),
             _ => (region_flags::CAPS, REGION_INFO_LEN as u32),
         };
-        let flags = self.flags & !region_flags::CAPS | caps;
+        let flags = self.flags & !region_flags::CAPS | flag;
         put32(out, &[need as u32, flags, self.index, cap_offset]);
         put64(out, &[self.size, self.offset]);
-        if self.sparse.is_empty() || (argsz as usize) < need {
+        if (argsz as usize) < need {
             return;
         }
-        let id = u32::from(region_cap::SPARSE_MMAP);
-        let version = u32::from(region_cap::SPARSE_MMAP_VERSION);
-        for half in [id as u16, version as u16] {
-            out.extend_from_slice(&half.to_ne_bytes());
-        }
-        // no next capability; the number of areas; a reserved word
-        put32(out, &[0, self.sparse.len() as u32, 0]);
-        for area in &self.sparse {
-            put64(out, &[area.offset, area.size]);
+        let mut at = REGION_INFO_LEN;
+        for (id, body) in caps {
+            at += region_cap::HEADER_LEN + body.len();
+            for half in [id, region_cap::VERSION] {
+                out.extend_from_slice(&half.to_ne_bytes());
+            }
+            let next = if at < need { at as u32 } else { 0 };
+            put32(out, &[next]);
+            out.extend(body);
         }
     }
 
@@ -205,56 +234,59 @@ impl RegionInfo {
             index,
             size: f.u64()?,
             offset: f.u64()?,
-            sparse: Vec::new(),
+            ..Self::default()
         };
         if flags & region_flags::CAPS != 0 && f.rest().len() >= region_cap::HEADER_LEN {
-            value.sparse = sparse_areas(bytes, cap_offset)?;
+            value.decode_caps(bytes, cap_offset)?;
         }
         Ok((argsz, value))
     }
+
+    /// The chain of capabilities that begins at `first`; those that are not known are left out.
+    fn decode_caps(&mut self, bytes: &[u8], first: u32) -> Result<(), WireError> {
+        let what = "the capability chain of a region";
+        let mut at = first as usize;
+        // a capability has 8 bytes, so a chain with more of them than fit is a loop
+        for _ in 0..bytes.len() / region_cap::HEADER_LEN {
+            let Some(here) = bytes.get(at..) else {
+                break;
+            };
+            let mut f = Fields::new(what, here);
+            let id = f.u16()?;
+            let _version = f.u16()?;
+            let next = f.u32()?;
+            match id {
+                region_cap::TYPE => self.region_type = Some((f.u32()?, f.u32()?)),
+                region_cap::SPARSE_MMAP => self.sparse = sparse_areas(what, f)?,
+                region_cap::MSIX_MAPPABLE => self.msix_mappable = true,
+                _ => {}
+            }
+            if next == 0 {
+                return Ok(());
+            }
+            at = next as usize;
+        }
+        Err(WireError::TooShort {
+            what,
+            len: bytes.len(),
+            need: at,
+        })
+    }
 }
 
-/// The areas of the sparse-mmap capability in the chain that begins at `first`.
-fn sparse_areas(bytes: &[u8], first: u32) -> Result<Vec<SparseArea>, WireError> {
-    let what = "the capability chain of a region";
-    let mut at = first as usize;
-    // a capability has 8 bytes, so a chain with more of them than fit is a loop
-    for _ in 0..bytes.len() / region_cap::HEADER_LEN {
-        let Some(here) = bytes.get(at..) else {
-            return Err(WireError::TooShort {
-                what,
-                len: bytes.len(),
-                need: at,
-            });
-        };
-        let mut f = Fields::new(what, here);
-        let id = f.u16()?;
-        let _version = f.u16()?;
-        let next = f.u32()?;
-        if id == region_cap::SPARSE_MMAP {
-            let count = f.u32()?;
-            let _reserved = f.u32()?;
-            let (areas, _) = f.rest().as_chunks::<16>();
-            if areas.len() < count as usize {
-                let count = u64::from(count);
-                return Err(WireError::CountMismatch {
-                    what,
-                    count,
-                    len: areas.len() * 16,
-                });
-            }
-            return areas.iter().take(count as usize).map(sparse_area).collect();
-        }
-        if next == 0 {
-            return Ok(Vec::new());
-        }
-        at = next as usize;
+/// The areas of a sparse-mmap capability, behind its header.
+fn sparse_areas(what: &'static str, mut f: Fields<'_>) -> Result<Vec<SparseArea>, WireError> {
+    let count = f.u32()?;
+    let _reserved = f.u32()?;
+    let (areas, _) = f.rest().as_chunks::<16>();
+    if areas.len() < count as usize {
+        return Err(WireError::CountMismatch {
+            what,
+            count: u64::from(count),
+            len: areas.len() * 16,
+        });
     }
-    Err(WireError::TooShort {
-        what,
-        len: bytes.len(),
-        need: at,
-    })
+    areas.iter().take(count as usize).map(sparse_area).collect()
 }
 
 fn sparse_area(bytes: &[u8; 16]) -> Result<SparseArea, WireError> {

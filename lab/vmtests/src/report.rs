@@ -40,7 +40,7 @@ fn region(endpoint: &Endpoint, index: RegionIndex) -> std::result::Result<Region
     let mut caps = Vec::new();
     if !info.areas.is_empty() {
         caps.extend(region_cap::SPARSE_MMAP.to_le_bytes());
-        caps.extend(region_cap::SPARSE_MMAP_VERSION.to_le_bytes());
+        caps.extend(region_cap::VERSION.to_le_bytes());
         for number in [0, info.areas.len() as u32, 0] {
             caps.extend(number.to_le_bytes());
         }

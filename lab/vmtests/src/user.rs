@@ -77,7 +77,7 @@ fn pack(info: &Region, argsz: u32) -> Answer {
     let mut caps = Vec::new();
     if !info.sparse.is_empty() {
         caps.extend(region_cap::SPARSE_MMAP.to_le_bytes());
-        caps.extend(region_cap::SPARSE_MMAP_VERSION.to_le_bytes());
+        caps.extend(region_cap::VERSION.to_le_bytes());
         caps.extend(0u32.to_le_bytes());
         caps.extend((info.sparse.len() as u32).to_le_bytes());
         caps.extend(0u32.to_le_bytes());

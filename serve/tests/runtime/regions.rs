@@ -1,6 +1,9 @@
 //! Region information around every rounding edge of both profiles.
 
-use varia_spec::{Errno, vfio::region_flags};
+use varia_spec::{
+    Errno,
+    vfio::{RegionIndex, region_flags},
+};
 use varia_vfio_user::client::SparseArea;
 
 use crate::machine::{BAR0, BAR2, BAR4, CONFIG, GIB, MIB, READ_WRITE, Wanted};
@@ -8,6 +11,7 @@ use crate::machine::{BAR0, BAR2, BAR4, CONFIG, GIB, MIB, READ_WRITE, Wanted};
 /// Length and BAR size of a memory region.
 type Sizes = (u64, u64);
 
+const ROM: u32 = RegionIndex::ROM.0;
 const MAPPABLE: u32 = READ_WRITE | region_flags::MMAP | region_flags::CAPS;
 
 /// With the MIG bug: memory, usemem, resmem.
@@ -128,4 +132,24 @@ fn the_other_regions_are_the_cores() {
         let errno = client.region_info(none).unwrap_err().errno();
         assert_eq!(errno, Some(Errno::EINVAL), "region {none}");
     }
+}
+
+/// The network card has its MSI-X table in a BAR that can be mapped, and a ROM.
+#[test]
+fn a_card_shows_a_rom_and_a_table_that_can_be_mapped() {
+    let machine = Wanted {
+        profile: "nic",
+        ..Wanted::default()
+    };
+    let machine = machine.serve();
+    let mut client = machine.attach();
+    let table = client.region_info(3).unwrap();
+    assert!(table.msix_mappable && table.fd.is_some());
+    let other = client.region_info(1).unwrap();
+    assert!(!other.msix_mappable && other.fd.is_some());
+    let rom = client.region_info(ROM).unwrap();
+    assert_eq!((rom.size, rom.flags), (64 << 10, region_flags::READ));
+    let mut data = [0; 2];
+    assert_eq!(client.region_read(rom.index, 0, &mut data).unwrap(), 2);
+    assert_eq!(data, [0x55, 0xaa]);
 }

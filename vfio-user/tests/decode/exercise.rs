@@ -76,5 +76,9 @@ fn check_replies(payload: &[u8]) {
             (same.size, same.offset, same.sparse),
             (info.size, info.offset, info.sparse)
         );
+        assert_eq!(
+            (same.region_type, same.msix_mappable),
+            (info.region_type, info.msix_mappable)
+        );
     }
 }

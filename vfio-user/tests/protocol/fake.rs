@@ -155,6 +155,8 @@ impl Backend for Fake {
                     offset: 4096,
                     size: 4096,
                 }],
+                region_type: Some((5, 6)),
+                msix_mappable: true,
                 fd: fd(&self.bar1),
                 ..RegionInfo::default()
             },

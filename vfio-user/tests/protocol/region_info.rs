@@ -35,6 +35,8 @@ fn only_the_sparse_areas_can_be_mapped() {
             size: 4096
         }]
     );
+    assert_eq!(region.region_type, Some((5, 6)));
+    assert!(region.msix_mappable);
     region.map(4096, 4096, Access::ReadWrite).unwrap();
     for (offset, size) in [
         (0, 4096),
@@ -97,16 +99,16 @@ fn a_reply_without_room_for_capabilities_says_how_much_they_need() {
         client.request(Command::DEVICE_GET_REGION_INFO, &payload, &[])
     };
     let word = |bytes: &[u8], at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
-    for argsz in [32, 63] {
+    for argsz in [32, 87] {
         let reply = ask(argsz).unwrap();
         assert_eq!(reply.payload.len(), 32);
         assert_eq!(
             (word(&reply.payload, 0), word(&reply.payload, 12)),
-            (64, 32)
+            (88, 32)
         );
         assert_ne!(word(&reply.payload, 4) & CAPS, 0);
     }
-    let reply = ask(64).unwrap();
-    assert_eq!((reply.payload.len(), reply.fds.len()), (64, 1));
+    let reply = ask(88).unwrap();
+    assert_eq!((reply.payload.len(), reply.fds.len()), (88, 1));
     assert_eq!(ask(31).unwrap_err().errno(), Some(Errno::EINVAL));
 }
