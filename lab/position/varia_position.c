@@ -5,7 +5,8 @@
  * A VFIO device file can't seek, and pread hides the position that it was given back. This
  * device passes reads and writes on to a target file, each with the position that it was called
  * with, and keeps what the target made of it. At the position CONTROL, a write of an int selects
- * the target by descriptor, and a read of a u64 tells by how much the last position moved.
+ * the target by descriptor, -1 for none, and a read of a u64 tells once by how much the last
+ * position moved, and then 0.
  */
 #include <linux/file.h>
 #include <linux/fs.h>
@@ -44,10 +45,10 @@ static ssize_t select_target(struct state *state, const char __user *buf, size_t
 
 	if (count != sizeof(fd) || copy_from_user(&fd, buf, sizeof(fd)))
 		return -EINVAL;
-	target = fget(fd);
-	if (!target)
+	target = fd == -1 ? NULL : fget(fd);
+	if (!target && fd != -1)
 		return -EBADF;
-	if (!target->f_op->read || !target->f_op->write) {
+	if (target && (!target->f_op->read || !target->f_op->write)) {
 		fput(target);
 		return -EINVAL;
 	}
@@ -67,6 +68,7 @@ static ssize_t position_read(struct file *file, char __user *buf, size_t count, 
 		if (count != sizeof(state->moved) ||
 		    copy_to_user(buf, &state->moved, sizeof(state->moved)))
 			return -EINVAL;
+		state->moved = 0;
 		return count;
 	}
 	if (!state->target)

@@ -21,6 +21,8 @@ pub struct CoherentMemory {
     pub bytes: SharedMemory,
     /// What firmware says of it.
     pub(crate) firmware: Coherent,
+    /// Bytes at its end that firmware does not count.
+    pub(crate) uncounted: u64,
 }
 
 /// The memory of a chip that has any.
@@ -54,11 +56,13 @@ pub(crate) fn make_memory(
     let bytes = match &options.backing {
         Backing::Anonymous => SharedMemory::anonymous(profile.name, size)?,
         Backing::File(path) => SharedMemory::create_file(path, size)?,
+        Backing::PartOfFile(path, offset) => SharedMemory::part_of_file(path, *offset, size)?,
     };
     Ok(Some(CoherentMemory {
         base,
         bytes,
         firmware,
+        uncounted: options.uncounted,
     }))
 }
 

@@ -29,6 +29,8 @@ pub enum Backing {
     Anonymous,
     /// In a file, made if it is absent, that stays.
     File(PathBuf),
+    /// In a file that is there, from this byte on.
+    PartOfFile(PathBuf, u64),
 }
 
 /// What is asked of a device beyond its profile.
@@ -37,6 +39,8 @@ pub struct Options {
     /// Bytes of coherent memory; `None` for what the chip has. Nothing else can be asked of a chip
     /// without any.
     pub memory: Option<u64>,
+    /// Bytes at its end that firmware does not count, so that its size need not be whole pages.
+    pub uncounted: u64,
     /// Where the memory begins; `None` for what the profile assumes.
     pub base: Option<HostPhys>,
     /// Where its bytes are.
@@ -53,6 +57,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             memory: None,
+            uncounted: 0,
             base: None,
             backing: Backing::Anonymous,
             readiness: Readiness::Immediate,

@@ -109,6 +109,18 @@ impl Silicon {
         self.memory.as_ref()
     }
 
+    /// Loses what all of its memory holds, as when it is switched off.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn forget(&self) -> Result<(), SiliconError> {
+        let coherent = self.memory.iter().map(|memory| &memory.bytes);
+        for memory in coherent.chain(self.bars.iter().map(|(_, memory)| memory)) {
+            memory.discard(0, memory.len())?;
+        }
+        self.clear_registers()
+    }
+
     /// The coherent memory can be used now.
     pub fn is_ready(&self) -> bool {
         self.ready(&lock(&self.state))
@@ -428,7 +440,11 @@ impl Device for Silicon {
         let no_size = self.faults.c2c_down || self.faults.size_zero;
         match name {
             property::MEM_BASE_PA => Some(memory.base.0),
-            property::MEM_SIZE => Some(if no_size { 0 } else { memory.bytes.len() }),
+            property::MEM_SIZE => Some(if no_size {
+                0
+            } else {
+                memory.bytes.len().saturating_sub(memory.uncounted)
+            }),
             property::MEM_PXM_START => Some(memory.firmware.pxm_start.value),
             property::MEM_PXM_COUNT => Some(memory.firmware.pxm_count.value),
             _ => None,

@@ -10,8 +10,10 @@
 //! small enums that name the value that was wrong; [`std::io::Error`] or
 //! [`varia_spec::errno::Errno`] inside them is what the kernel said.
 
+pub mod child;
 pub mod errno;
 pub mod event;
+pub mod guarded;
 pub mod kvm;
 pub mod limits;
 pub mod mapping;

@@ -19,7 +19,7 @@ use std::ffi::c_void;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect, munmap};
 use rustix::pipe::{PipeFlags, pipe_with};
 use varia_spec::errno::Errno;
 
@@ -35,6 +35,27 @@ pub enum Access {
     ReadOnly,
     /// Reads and writes.
     ReadWrite,
+}
+
+/// What the pages of a mapping are asked to allow, as for `mmap`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Protection {
+    /// `PROT_READ`.
+    pub read: bool,
+    /// `PROT_WRITE`.
+    pub write: bool,
+    /// `PROT_EXEC`.
+    pub execute: bool,
+}
+
+impl From<Access> for Protection {
+    fn from(access: Access) -> Self {
+        Self {
+            read: true,
+            write: access == Access::ReadWrite,
+            execute: false,
+        }
+    }
 }
 
 /// The page size of this machine in bytes, a power of two.
@@ -81,17 +102,38 @@ impl Mapping {
         access: Access,
         share: Share,
     ) -> Result<Self, Errno> {
+        Self::with(fd, offset, len, access.into(), share, false)
+    }
+
+    /// As [`new`](Self::new), with any protection, and with the pages faulted in at once if
+    /// `populate` (`MAP_POPULATE`; that they can't be is no error).
+    ///
+    /// An access that the protection does not allow, other than by [`peek`](Self::peek) and
+    /// [`poke`](Self::poke), is a SIGSEGV that ends the process.
+    pub fn with(
+        fd: impl AsFd,
+        offset: u64,
+        len: u64,
+        protection: Protection,
+        share: Share,
+        populate: bool,
+    ) -> Result<Self, Errno> {
         let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
         if len == 0 || isize::try_from(len).is_err() {
             return Err(Errno::EINVAL);
         }
-        let prot = match access {
-            Access::ReadOnly => ProtFlags::READ,
-            Access::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
-        };
-        let flags = match share {
+        let mut prot = ProtFlags::empty();
+        prot.set(ProtFlags::READ, protection.read);
+        prot.set(ProtFlags::WRITE, protection.write);
+        prot.set(ProtFlags::EXEC, protection.execute);
+        let mut flags = match share {
             Share::Shared => MapFlags::SHARED,
             Share::Private => MapFlags::PRIVATE,
+        };
+        flags.set(MapFlags::POPULATE, populate);
+        let access = match protection.write {
+            true => Access::ReadWrite,
+            false => Access::ReadOnly,
         };
         // SAFETY: the address is null, so the kernel chooses an unused range and
         // no existing object is affected.
@@ -99,6 +141,22 @@ impl Mapping {
             .map_err(errno::of_rustix)?;
         let start = NonNull::new(start.cast()).ok_or(Errno::EFAULT)?;
         Ok(Self { start, len, access })
+    }
+
+    /// Gives all pages another protection (`mprotect`).
+    pub fn protect(&mut self, protection: Protection) -> Result<(), Errno> {
+        let mut flags = MprotectFlags::empty();
+        flags.set(MprotectFlags::READ, protection.read);
+        flags.set(MprotectFlags::WRITE, protection.write);
+        flags.set(MprotectFlags::EXEC, protection.execute);
+        // SAFETY: the range is our own mapping, and no reference into it exists.
+        unsafe { mprotect(self.start.as_ptr().cast(), self.len, flags) }
+            .map_err(errno::of_rustix)?;
+        self.access = match protection.write {
+            true => Access::ReadWrite,
+            false => Access::ReadOnly,
+        };
+        Ok(())
     }
 
     /// Length in bytes.

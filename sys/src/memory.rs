@@ -147,6 +147,20 @@ impl SharedMemory {
         Self::of_file(path, file, len)
     }
 
+    /// `len` bytes from `offset` of the existing file at `path`, which must be
+    /// writable and long enough.
+    pub fn part_of_file(path: &Path, offset: u64, len: u64) -> Result<Self, MemoryError> {
+        let need = offset
+            .checked_add(len)
+            .ok_or(MemoryError::BadLength { len })?;
+        let whole = Self::open_file(path, need)?;
+        Ok(Self {
+            base: offset,
+            len,
+            ..whole
+        })
+    }
+
     /// As [`open_file`](Self::open_file), but a file that is absent is made,
     /// sparse and all zero. A file that exists keeps its bytes and its length.
     pub fn create_file(path: &Path, len: u64) -> Result<Self, MemoryError> {

@@ -23,7 +23,7 @@ pub const TYPE1V2_IOMMU: u32 = 3;
 pub const MAX_ARGSZ: usize = 1 << 20;
 
 /// `VFIO_TYPE` and `VFIO_BASE`: all of VFIO's ioctls are `_IO(';', 100 + n)`.
-const fn request(n: c_ulong) -> c_ulong {
+pub(crate) const fn request(n: c_ulong) -> c_ulong {
     ((b';' as c_ulong) << 8) | (100 + n)
 }
 
@@ -38,6 +38,10 @@ const DEVICE_RESET: c_ulong = request(11);
 const DEVICE_GET_PCI_HOT_RESET_INFO: c_ulong = request(12);
 const DEVICE_PCI_HOT_RESET: c_ulong = request(13);
 const DEVICE_FEATURE: c_ulong = request(17);
+const IOMMU_MAP_DMA: c_ulong = request(13);
+const IOMMU_UNMAP_DMA: c_ulong = request(14);
+/// `VFIO_DMA_MAP_FLAG_READ` and `_WRITE`.
+const DMA_READ_WRITE: u32 = 3;
 /// Bytes in `struct vfio_device_feature` without data.
 const FEATURE_LEN: usize = 8;
 
@@ -54,6 +58,30 @@ impl Container {
     /// `VFIO_SET_IOMMU`; needs a group in the container.
     pub fn set_iommu(&self, iommu: u32) -> Result<(), Errno> {
         call(&self.0, SET_IOMMU, iommu).map(drop)
+    }
+
+    /// `VFIO_IOMMU_MAP_DMA`: lets devices of this container reach a mapping, all of it, from
+    /// `iova` on. The pages stay reachable when the mapping is gone.
+    pub fn map_dma(&self, iova: u64, mapping: &Mapping) -> Result<(), Errno> {
+        // {argsz, flags u32; vaddr, iova, size u64}
+        let mut arg = Arg(vec![0; 32]);
+        arg.set32(0, 32);
+        arg.set32(4, DMA_READ_WRITE);
+        arg.set64(8, mapping.address());
+        arg.set64(16, iova);
+        arg.set64(24, mapping.len() as u64);
+        arg.ioctl(&self.0, IOMMU_MAP_DMA).map(drop)
+    }
+
+    /// `VFIO_IOMMU_UNMAP_DMA` of `size` bytes: how many had been mapped.
+    pub fn unmap_dma(&self, iova: u64, size: u64) -> Result<u64, Errno> {
+        // {argsz, flags u32; iova, size u64}
+        let mut arg = Arg(vec![0; 24]);
+        arg.set32(0, 24);
+        arg.set64(8, iova);
+        arg.set64(16, size);
+        arg.ioctl(&self.0, IOMMU_UNMAP_DMA)?;
+        Ok(arg.get64(16))
     }
 }
 
@@ -132,6 +160,12 @@ impl RegionInfo {
             at = caps.get32(start + 4) as usize;
         }
         None
+    }
+}
+
+impl AsFd for Group {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -307,6 +341,12 @@ struct Arg(Vec<u8>);
 
 impl Arg {
     fn set32(&mut self, at: usize, value: u32) {
+        if let Some(field) = self.0.get_mut(at..).and_then(|f| f.first_chunk_mut()) {
+            *field = value.to_ne_bytes();
+        }
+    }
+
+    fn set64(&mut self, at: usize, value: u64) {
         if let Some(field) = self.0.get_mut(at..).and_then(|f| f.first_chunk_mut()) {
             *field = value.to_ne_bytes();
         }

@@ -27,6 +27,8 @@ pub struct Report {
     pub compared: usize,
     /// How often each predicate explained a difference.
     pub fired: BTreeMap<&'static str, usize>,
+    /// Predicates that explained more than their share of all operations.
+    pub too_broad: Vec<&'static str>,
     /// Differences that nothing explains.
     pub unexplained: Vec<Difference>,
     /// Whether the runs had different lengths.
@@ -34,13 +36,81 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether every difference is explained and every predicate has fired.
+    /// Nothing compared yet.
+    pub fn new(predicates: &[Predicate]) -> Self {
+        Self {
+            compared: 0,
+            fired: predicates
+                .iter()
+                .map(|predicate| (predicate.name, 0))
+                .collect(),
+            too_broad: Vec::new(),
+            unexplained: Vec::new(),
+            truncated: false,
+        }
+    }
+
+    /// Whether every difference is explained.
+    pub fn is_explained(&self) -> bool {
+        !self.truncated && self.unexplained.is_empty()
+    }
+
+    /// Whether every difference is explained, and every predicate has fired and none too often.
     pub fn is_clean(&self) -> bool {
-        !self.truncated
-            && self.unexplained.is_empty()
+        self.is_explained()
+            && self.too_broad.is_empty()
             && self.fired.values().all(|count| *count > 0)
     }
+
+    /// Compares the answers to `ops`, in order, and adds what it finds.
+    pub fn add(
+        &mut self,
+        shape: &Shape,
+        ops: &[Op],
+        reference: &[Answer],
+        ours: &[Answer],
+        predicates: &[Predicate],
+    ) {
+        self.truncated |= reference.len() != ops.len() || ours.len() != ops.len();
+        for (index, ((op, reference), ours)) in ops.iter().zip(reference).zip(ours).enumerate() {
+            self.compared += 1;
+            if reference == ours {
+                continue;
+            }
+            let case = Case {
+                shape,
+                op: op.deed(),
+                reference,
+                ours,
+            };
+            match predicates
+                .iter()
+                .find(|predicate| (predicate.explains)(&case))
+            {
+                Some(predicate) => *self.fired.entry(predicate.name).or_default() += 1,
+                None => self.unexplained.push(Difference {
+                    index,
+                    op: op.clone(),
+                    reference: reference.clone(),
+                    ours: ours.clone(),
+                }),
+            }
+        }
+        let is_broad = |predicate: &&Predicate| {
+            let fired = self.fired.get(predicate.name).copied().unwrap_or(0);
+            // A few in a short run say nothing.
+            fired > FEW && fired.saturating_mul(1000) > self.compared * predicate.per_mille
+        };
+        self.too_broad = predicates
+            .iter()
+            .filter(is_broad)
+            .map(|predicate| predicate.name)
+            .collect();
+    }
 }
+
+/// How often a predicate may fire however few operations there are.
+const FEW: usize = 20;
 
 /// Compares the answers to `ops`, in order.
 pub fn compare(
@@ -50,39 +120,8 @@ pub fn compare(
     ours: &[Answer],
     predicates: &[Predicate],
 ) -> Report {
-    let mut report = Report {
-        compared: 0,
-        fired: predicates
-            .iter()
-            .map(|predicate| (predicate.name, 0))
-            .collect(),
-        unexplained: Vec::new(),
-        truncated: reference.len() != ops.len() || ours.len() != ops.len(),
-    };
-    for (index, ((op, reference), ours)) in ops.iter().zip(reference).zip(ours).enumerate() {
-        report.compared += 1;
-        if reference == ours {
-            continue;
-        }
-        let case = Case {
-            shape,
-            op,
-            reference,
-            ours,
-        };
-        match predicates
-            .iter()
-            .find(|predicate| (predicate.explains)(&case))
-        {
-            Some(predicate) => *report.fired.entry(predicate.name).or_default() += 1,
-            None => report.unexplained.push(Difference {
-                index,
-                op: op.clone(),
-                reference: reference.clone(),
-                ours: ours.clone(),
-            }),
-        }
-    }
+    let mut report = Report::new(predicates);
+    report.add(shape, ops, reference, ours, predicates);
     report
 }
 
@@ -94,6 +133,9 @@ impl fmt::Display for Report {
         }
         for (name, count) in &self.fired {
             writeln!(f, "  {name}: {count} differences")?;
+        }
+        for name in &self.too_broad {
+            writeln!(f, "  {name} explains more than its share")?;
         }
         writeln!(f, "{} unexplained", self.unexplained.len())?;
         for difference in self.unexplained.iter().take(10) {
@@ -120,32 +162,25 @@ struct Brief<'a>(&'a Op);
 
 impl fmt::Debug for Brief<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Op::Write {
-                region,
-                offset,
-                data,
-            } => {
-                write!(
-                    f,
-                    "Write {{ region: {region}, offset: {offset:#x}, {} bytes }}",
-                    data.len()
-                )
+        let mut op = self.0.clone();
+        let more = match &mut op {
+            Op::Write { data, .. } | Op::BadWrite { data, .. } if data.len() > SHOWN => {
+                let more = data.len() - SHOWN;
+                data.truncate(SHOWN);
+                more
             }
-            Op::Read {
-                region,
-                offset,
-                len,
-            } => {
-                write!(
-                    f,
-                    "Read {{ region: {region}, offset: {offset:#x}, len: {len} }}"
-                )
-            }
-            op => write!(f, "{op:?}"),
+            _ => 0,
+        };
+        write!(f, "{op:x?}")?;
+        match more {
+            0 => Ok(()),
+            more => write!(f, " and {more} bytes more"),
         }
     }
 }
+
+/// How much of an operation's data is shown, in bytes.
+const SHOWN: usize = 32;
 
 struct BriefAnswer<'a>(&'a Answer);
 
@@ -156,7 +191,7 @@ impl fmt::Debug for BriefAnswer<'_> {
             data,
             advance,
         } = self.0;
-        let head = data.get(..data.len().min(32)).unwrap_or_default();
+        let head = data.get(..data.len().min(SHOWN)).unwrap_or_default();
         write!(
             f,
             "{result:?}, position +{advance}, {} bytes {head:02x?}",
@@ -168,17 +203,19 @@ impl fmt::Debug for BriefAnswer<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{op::MemoryShape, predicate::AGAINST_ORIGINAL};
+    use crate::op::{MemoryShape, Pointer, Protection};
+    use crate::predicate::{AGAINST_ORIGINAL, SHARED_ONLY};
 
     const SHAPE: Shape = Shape {
-        usemem: MemoryShape {
+        usemem: Some(MemoryShape {
             length: 0x1000,
             size: 0x2000,
-        },
+        }),
         resmem: Some(MemoryShape {
             length: 0x1000,
             size: 0x2000,
         }),
+        bars: [0x1000, 0, 0x1_0000, 0, 0x1_0000, 0],
         page: 4096,
     };
 
@@ -228,6 +265,20 @@ mod tests {
     }
 
     #[test]
+    fn resmem_count_explains_padding_without_room_and_no_other_fault() {
+        let read = |room| Op::BadRead {
+            region: 2,
+            offset: 0xffe,
+            len: 4,
+            pointer: Pointer::Cut(room),
+        };
+        let (short, fault) = (answer(2, &[1, 2], 0), Answer::failed(14));
+        let without_room = judge(read(3), short.clone(), fault.clone());
+        assert_eq!(name(&without_room), Some("resmem-count"));
+        assert_eq!(judge(read(4), short, fault).unexplained.len(), 1);
+    }
+
+    #[test]
     fn whole_config_access_explains_a_kept_overlap_and_nothing_else() {
         let write = |offset, len| Op::Write {
             region: 7,
@@ -243,13 +294,71 @@ mod tests {
                 .len(),
             1
         );
-        assert_eq!(judge(write(0x30, 4), kept, whole).unexplained.len(), 1);
+        assert_eq!(
+            judge(write(0x30, 4), kept.clone(), whole).unexplained.len(),
+            1
+        );
+        let less = judge(write(0x16, 4), kept, answer(3, &[], 3));
+        assert_eq!(less.unexplained.len(), 1);
+    }
+
+    #[test]
+    fn whole_config_access_foretells_where_a_bad_address_ends_a_write() {
+        let write = |room| Op::BadWrite {
+            region: 7,
+            offset: 0x17,
+            data: vec![0; 16],
+            pointer: Pointer::Cut(room),
+        };
+        let fault = Answer::failed(14);
+        for (room, reference, ours) in [
+            (16, answer(8, &[], 8), answer(16, &[], 16)),
+            (15, answer(8, &[], 8), answer(9, &[], 9)),
+            (8, fault.clone(), answer(1, &[], 1)),
+        ] {
+            let report = judge(write(room), reference.clone(), ours.clone());
+            assert_eq!(name(&report), Some("whole-config-access"), "{room}");
+            let report = judge(write(room), ours, reference);
+            assert_eq!(report.unexplained.len(), 1, "{room}, the other way round");
+        }
     }
 
     #[test]
     fn a_predicate_that_never_fires_is_not_clean() {
         let report = judge(Op::Reset, Answer::done(0), Answer::done(0));
         assert!(report.unexplained.is_empty());
+        assert!(!report.is_clean());
+    }
+
+    #[test]
+    fn what_a_child_does_is_judged_as_what_its_parent_does() {
+        let read = Op::Read {
+            region: 2,
+            offset: 0xffe,
+            len: 4,
+        };
+        let short = answer(2, &[1, 2], 0);
+        let whole = answer(4, &[1, 2, 0xff, 0xff], 4);
+        let report = judge(Op::Child(Box::new(read)), short, whole);
+        assert_eq!(name(&report), Some("resmem-count"));
+    }
+
+    #[test]
+    fn a_predicate_that_explains_too_much_is_not_clean() {
+        let op = Op::MapPrivate {
+            region: 4,
+            offset: 0,
+            protection: Protection {
+                read: true,
+                write: false,
+                execute: false,
+            },
+        };
+        let ops = vec![op; 1000];
+        let (reference, ours) = (vec![Answer::done(0); 1000], vec![Answer::failed(22); 1000]);
+        let report = compare(&SHAPE, &ops, &reference, &ours, &[SHARED_ONLY]);
+        assert!(report.is_explained());
+        assert_eq!(report.too_broad, ["shared-only"]);
         assert!(!report.is_clean());
     }
 

@@ -12,6 +12,6 @@ pub mod pci;
 pub mod predicate;
 
 pub use compare::{Difference, Report, compare};
-pub use generate::operations;
+pub use generate::{Surface, operations};
 pub use op::{Answer, MemoryShape, Op, Shape, Target};
 pub use predicate::{Case, Predicate};

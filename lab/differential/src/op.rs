@@ -15,10 +15,12 @@ pub struct MemoryShape {
 /// What the generator and the predicates know of the device under test.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Shape {
-    /// Region 4.
-    pub usemem: MemoryShape,
+    /// Region 4, unless the variant declines the device.
+    pub usemem: Option<MemoryShape>,
     /// Region 2, if the variant makes one.
     pub resmem: Option<MemoryShape>,
+    /// Bytes of the device's own BARs; 0 where there is none.
+    pub bars: [u64; 6],
     /// The page size of whoever maps, in bytes.
     pub page: u64,
 }
@@ -27,15 +29,72 @@ impl Shape {
     /// The fake BAR at a region index.
     pub fn memory(&self, region: u32) -> Option<MemoryShape> {
         match RegionIndex(region) {
-            RegionIndex::BAR4 => Some(self.usemem),
+            RegionIndex::BAR4 => self.usemem,
             RegionIndex::BAR2 => self.resmem,
             _ => None,
         }
     }
+
+    /// What can be accessed of a region, fake or not; a BAR of the device's own has no padding.
+    pub fn region(&self, region: u32) -> Option<MemoryShape> {
+        let own = usize::try_from(region).ok().and_then(|i| self.bars.get(i));
+        let own = own.filter(|size| **size > 0).map(|size| MemoryShape {
+            length: *size,
+            size: *size,
+        });
+        self.memory(region).or(own)
+    }
+
+    /// The variant has declined the device, and is transparent.
+    pub fn is_declined(&self) -> bool {
+        self.usemem.is_none()
+    }
 }
 
+/// What the pages of a mapping are asked to allow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Protection {
+    /// `PROT_READ`.
+    pub read: bool,
+    /// `PROT_WRITE`.
+    pub write: bool,
+    /// `PROT_EXEC`.
+    pub execute: bool,
+}
+
+/// Which address a system call gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pointer {
+    /// One with room for all.
+    Good,
+    /// One behind which this many bytes can be accessed, and no more.
+    Cut(u16),
+    /// One that can be read and not written.
+    ReadOnly,
+    /// Null.
+    Null,
+}
+
+/// A descriptor that an ioctl's argument names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Descriptor {
+    /// One of the user's event counters.
+    Event(u8),
+    /// The device's group.
+    Group,
+    /// The device itself, which is no event and no group.
+    Device,
+}
+
+/// How many event counters a user has.
+pub const EVENTS: u8 = 3;
+/// How many mappings a user keeps.
+pub const SLOTS: u8 = 4;
+
 /// What a VFIO user does.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+///
+/// The first six are also done by a vfio-user client; the rest is the kernel's alone.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Op {
     /// `VFIO_DEVICE_GET_REGION_INFO` with this `argsz`.
     RegionInfo {
@@ -75,24 +134,200 @@ pub enum Op {
         /// Written at `touch` after the read, if not empty.
         data: Vec<u8>,
         /// The operations before have disabled memory or put the device to sleep; then nothing
-        /// is written.
+        /// is written where a client's mapping would take it.
         asleep: bool,
     },
-    /// A private writable mapping of a page, not touched.
+    /// A private mapping of a page, not touched.
     MapPrivate {
         /// Region index.
         region: u32,
         /// Offset in the region, a multiple of the page size.
         offset: u64,
+        /// What it is to allow.
+        protection: Protection,
     },
     /// `VFIO_DEVICE_RESET`.
     Reset,
+    /// A read into an address that is not good for all of it.
+    BadRead {
+        /// Region index.
+        region: u32,
+        /// Offset in the region.
+        offset: u64,
+        /// Bytes.
+        len: u32,
+        /// The address.
+        pointer: Pointer,
+    },
+    /// A write from an address that is not good for all of it.
+    BadWrite {
+        /// Region index.
+        region: u32,
+        /// Offset in the region.
+        offset: u64,
+        /// Bytes to write.
+        data: Vec<u8>,
+        /// The address.
+        pointer: Pointer,
+    },
+    /// An ioctl of the device.
+    Ioctl {
+        /// `VFIO_BASE` + this.
+        number: u8,
+        /// The argument.
+        argument: Vec<u8>,
+        /// Where in the argument descriptors are named: offsets of s32 fields.
+        descriptors: Vec<(u16, Descriptor)>,
+        /// The address of the argument.
+        pointer: Pointer,
+    },
+    /// A shared mapping that is kept, in the place of the slot's last one.
+    Keep {
+        /// Below [`SLOTS`].
+        slot: u8,
+        /// Region index.
+        region: u32,
+        /// Offset in the region.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// What it is to allow.
+        protection: Protection,
+        /// `MAP_POPULATE`.
+        populate: bool,
+    },
+    /// A read of 8 bytes through a mapping that is kept, and perhaps a write.
+    Touch {
+        /// The mapping.
+        slot: u8,
+        /// Where, from its start.
+        at: u64,
+        /// Written there after the read, if not empty.
+        data: Vec<u8>,
+        /// By the processor, in a child that a signal may end; else by the kernel.
+        directly: bool,
+    },
+    /// `mprotect` of a mapping that is kept.
+    Protect {
+        /// The mapping.
+        slot: u8,
+        /// What it is to allow.
+        protection: Protection,
+    },
+    /// The end of a mapping that is kept.
+    Unmap {
+        /// The mapping.
+        slot: u8,
+    },
+    /// `VFIO_IOMMU_MAP_DMA` or `_UNMAP_DMA` of a mapping that is kept.
+    Dma {
+        /// The mapping.
+        slot: u8,
+        /// Whether to map it.
+        map: bool,
+    },
+    /// Adds one to an event counter.
+    Signal {
+        /// Below [`EVENTS`].
+        event: u8,
+    },
+    /// Takes an event counter's value.
+    Drain {
+        /// Below [`EVENTS`].
+        event: u8,
+    },
+    /// Waits until the device's runtime power management has suspended it, for a second at most;
+    /// returns whether it has.
+    AwaitSuspend,
+    /// The operation, by a child.
+    Child(Box<Op>),
+    /// Closes the device and opens it again.
+    Reopen {
+        /// Without mappings, so that the device is really closed in between.
+        unmap: bool,
+    },
 }
+
+impl Op {
+    /// What is done, by whoever does it.
+    pub fn deed(&self) -> &Self {
+        match self {
+            Self::Child(op) => op.deed(),
+            op => op,
+        }
+    }
+
+    /// What it is called in tables of what was done.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::RegionInfo { .. } => "region info",
+            Self::Read { region: 7, .. } => "configuration read",
+            Self::Read { .. } => "region read",
+            Self::Write {
+                region: 7,
+                offset: 0x44,
+                ..
+            } => "power state",
+            Self::Write {
+                region: 7,
+                offset: 0x68,
+                ..
+            } => "function-level reset",
+            Self::Write { region: 7, .. } => "configuration write",
+            Self::Write { .. } => "region write",
+            Self::Map { .. } => "map and touch",
+            Self::MapPrivate { .. } => "map privately",
+            Self::Reset => "reset",
+            Self::BadRead { .. } => "read to a bad address",
+            Self::BadWrite { .. } => "write from a bad address",
+            Self::Ioctl {
+                number, argument, ..
+            } => match *number {
+                GET_INFO => "device info",
+                GET_REGION_INFO => "region info, raw",
+                GET_IRQ_INFO => "interrupt info",
+                SET_IRQS => "set interrupts",
+                GET_HOT_RESET_INFO => "hot reset info",
+                HOT_RESET => "hot reset",
+                IOEVENTFD => "ioeventfd",
+                FEATURE => match argument.get(4).copied() {
+                    Some(3 | 4) => "low power entry",
+                    Some(5) => "low power exit",
+                    Some(11) => "dma-buf",
+                    _ => "other feature",
+                },
+                _ => "unknown ioctl",
+            },
+            Self::Keep { .. } => "map",
+            Self::Touch { directly: true, .. } => "touch by the processor",
+            Self::Touch { .. } => "touch",
+            Self::Protect { .. } => "protect",
+            Self::Unmap { .. } => "unmap",
+            Self::Dma { map: true, .. } => "map for DMA",
+            Self::Dma { .. } => "unmap for DMA",
+            Self::Signal { .. } => "signal an event",
+            Self::Drain { .. } => "drain an event",
+            Self::AwaitSuspend => "await suspend",
+            Self::Child(_) => "by a child",
+            Self::Reopen { .. } => "reopen",
+        }
+    }
+}
+
+/// The ioctls of a device, as numbers behind `VFIO_BASE`; Linux 7.2 `include/uapi/linux/vfio.h`.
+pub(crate) const GET_INFO: u8 = 7;
+pub(crate) const GET_REGION_INFO: u8 = 8;
+pub(crate) const GET_IRQ_INFO: u8 = 9;
+pub(crate) const SET_IRQS: u8 = 10;
+pub(crate) const GET_HOT_RESET_INFO: u8 = 12;
+pub(crate) const HOT_RESET: u8 = 13;
+pub(crate) const IOEVENTFD: u8 = 16;
+pub(crate) const FEATURE: u8 = 17;
 
 /// All that a user can see of an operation.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Answer {
-    /// The value returned, or the errno.
+    /// The value returned, or the errno; a signal that ended a child is a negative number.
     pub result: Result<u64, i32>,
     /// The bytes returned: what was read, or the region info as the kernel packs it.
     pub data: Vec<u8>,

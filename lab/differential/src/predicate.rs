@@ -5,7 +5,7 @@ use varia_spec::{
     vfio::{RegionIndex, region_flags},
 };
 
-use crate::op::{Answer, Op, Shape};
+use crate::op::{Answer, Op, Pointer, Shape};
 
 /// One operation and its two answers.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +27,9 @@ pub struct Predicate {
     pub name: &'static str,
     /// Whether this case is exactly that difference.
     pub explains: fn(&Case<'_>) -> bool,
+    /// Of a thousand operations, how many it may explain at most: one that explains more hides
+    /// something.
+    pub per_mille: usize,
 }
 
 /// resmem behaves as usemem does: the original returns only the bytes that reached memory and
@@ -34,28 +37,45 @@ pub struct Predicate {
 pub const RESMEM_COUNT: Predicate = Predicate {
     name: "resmem-count",
     explains: resmem_count,
+    per_mille: 120,
 };
 
 /// Each byte of a configuration access goes where it belongs, and the whole count is returned.
 pub const WHOLE_CONFIG_ACCESS: Predicate = Predicate {
     name: "whole-config-access",
     explains: whole_config_access,
+    per_mille: 100,
 };
 
 /// A private writable mapping is refused: in the original, touching it is a kernel BUG.
 pub const SHARED_ONLY: Predicate = Predicate {
     name: "shared-only",
     explains: shared_only,
+    per_mille: 20,
 };
 
-/// Ours against the original driver.
-pub const AGAINST_ORIGINAL: &[Predicate] = &[RESMEM_COUNT, WHOLE_CONFIG_ACCESS, SHARED_ONLY];
+/// A device that has been declined can be opened again. The original registers an empty page range
+/// as everything, never takes it back, and meets it when it registers again.
+pub const NO_EMPTY_RANGE: Predicate = Predicate {
+    name: "no-empty-range",
+    explains: no_empty_range,
+    per_mille: 1,
+};
+
+/// Ours against the original driver, with everything that a user of the kernel does.
+pub const AGAINST_ORIGINAL: &[Predicate] = &[
+    RESMEM_COUNT,
+    WHOLE_CONFIG_ACCESS,
+    SHARED_ONLY,
+    NO_EMPTY_RANGE,
+];
 
 /// A vfio-user client maps the memory's file itself: clearing memory enable, or sleep, does not
 /// take the mapping away, so a touch succeeds where the kernel's mapping faults.
 pub const MAPPING_STAYS: Predicate = Predicate {
     name: "mapping-stays",
     explains: mapping_stays,
+    per_mille: 30,
 };
 
 /// The user-space runtime, on the silicon itself, against the original in a VM.
@@ -72,12 +92,14 @@ pub const USER_SPACE: &[Predicate] = &[
 pub const ERROR_REPORTING: Predicate = Predicate {
     name: "error-reporting",
     explains: error_reporting,
+    per_mille: 50,
 };
 
 /// BAR0 holds registers that the silicon model has to see, so that a client can't map it.
 pub const TRAPPED_BAR0: Predicate = Predicate {
     name: "trapped-bar0",
     explains: trapped_bar0,
+    per_mille: 20,
 };
 
 fn trapped_bar0(case: &Case<'_>) -> bool {
@@ -108,42 +130,93 @@ fn mapping_stays(case: &Case<'_>) -> bool {
 }
 
 fn resmem_count(case: &Case<'_>) -> bool {
-    let (offset, len) = match case.op {
-        Op::Read {
-            region,
-            offset,
-            len,
-        } if RegionIndex(*region) == RegionIndex::BAR2 => (*offset, u64::from(*len)),
-        Op::Write {
-            region,
-            offset,
-            data,
-        } if RegionIndex(*region) == RegionIndex::BAR2 => (*offset, data.len() as u64),
-        _ => return false,
+    let Some(access) = Access::of(case.op) else {
+        return false;
     };
     let Some(memory) = case.shape.resmem else {
         return false;
     };
-    if offset >= memory.length || len == 0 {
+    let Access { offset, len, .. } = access;
+    let is_resmem = RegionIndex(access.region) == RegionIndex::BAR2;
+    if !is_resmem || offset >= memory.length || len == 0 {
         return false;
     }
     let whole = len.min(memory.size - offset);
     let reached = whole.min(memory.length - offset);
-    let (common, padding) = match case.op {
-        Op::Read { .. } => {
+    if case.reference.result != Ok(reached) || case.reference.advance != 0 {
+        return false;
+    }
+    // The original has not come to the bytes for which there is no room.
+    let padding_faults = !access.is_write && (reached..whole).contains(&access.room);
+    if padding_faults {
+        return case.ours.result == Err(varia_spec::Errno::EFAULT.get()) && case.ours.advance == 0;
+    }
+    let (common, padding) = match access.is_write {
+        false => {
             let Some(split) = case.ours.data.split_at_checked(reached as usize) else {
                 return false;
             };
             split
         }
-        _ => (case.ours.data.as_slice(), [].as_slice()),
+        true => (case.ours.data.as_slice(), [].as_slice()),
     };
-    case.reference.result == Ok(reached)
-        && case.reference.advance == 0
-        && case.ours.result == Ok(whole)
+    case.ours.result == Ok(whole)
         && case.ours.advance == whole
         && case.reference.data == common
         && padding.iter().all(|byte| *byte == 0xff)
+}
+
+/// A read or a write, with a good address or a bad one.
+struct Access {
+    region: u32,
+    offset: u64,
+    len: u64,
+    is_write: bool,
+    /// Bytes that can be accessed from the address on.
+    room: u64,
+}
+
+impl Access {
+    fn of(op: &Op) -> Option<Self> {
+        let (region, offset, len, is_write, pointer) = match op {
+            Op::Read {
+                region,
+                offset,
+                len,
+            } => (region, offset, u64::from(*len), false, Pointer::Good),
+            Op::BadRead {
+                region,
+                offset,
+                len,
+                pointer,
+            } => (region, offset, u64::from(*len), false, *pointer),
+            Op::Write {
+                region,
+                offset,
+                data,
+            } => (region, offset, data.len() as u64, true, Pointer::Good),
+            Op::BadWrite {
+                region,
+                offset,
+                data,
+                pointer,
+            } => (region, offset, data.len() as u64, true, *pointer),
+            _ => return None,
+        };
+        let room = match pointer {
+            Pointer::Good => u64::MAX,
+            Pointer::Cut(room) => room.into(),
+            Pointer::ReadOnly if is_write => u64::MAX,
+            Pointer::ReadOnly | Pointer::Null => 0,
+        };
+        Some(Self {
+            region: *region,
+            offset: *offset,
+            len,
+            is_write,
+            room,
+        })
+    }
 }
 
 /// The windows of the fake BARs in configuration space, first to first beyond.
@@ -156,22 +229,11 @@ fn overlap(offset: u64, len: u64, window: (u64, u64)) -> Option<(u64, u64)> {
 }
 
 fn whole_config_access(case: &Case<'_>) -> bool {
-    match case.op {
-        Op::Read {
-            region,
-            offset,
-            len,
-        } if RegionIndex(*region) == RegionIndex::CONFIG => {
-            config_read(case, *offset, u64::from(*len))
-        }
-        Op::Write {
-            region,
-            offset,
-            data,
-        } if RegionIndex(*region) == RegionIndex::CONFIG => {
-            config_write(case, *offset, data.len() as u64)
-        }
-        _ => false,
+    match Access::of(case.op) {
+        Some(access) if RegionIndex(access.region) != RegionIndex::CONFIG => false,
+        Some(access) if access.is_write => config_write(case, &access),
+        Some(access) => config_read(case, access.offset, access.len),
+        None => false,
     }
 }
 
@@ -188,7 +250,10 @@ fn touches_both(offset: u64, len: u64) -> bool {
 /// size there are the flags and nothing else.
 fn fake_bar4(case: &Case<'_>, at: u64, ours: u8) -> bool {
     let flags = u64::from(bar::MEM_TYPE_64 | bar::MEM_PREFETCH).to_le_bytes();
-    let below = (case.shape.usemem.size - 1).to_le_bytes();
+    let Some(usemem) = case.shape.usemem else {
+        return false;
+    };
+    let below = (usemem.size - 1).to_le_bytes();
     let place = usize::try_from(at.wrapping_sub(USEMEM_WINDOW.0)).unwrap_or(usize::MAX);
     match (below.get(place), flags.get(place)) {
         (Some(below), Some(flags)) => ours & below == *flags,
@@ -228,29 +293,52 @@ fn error_reporting(case: &Case<'_>) -> bool {
         })
 }
 
-/// A write that is not inside one window keeps only the overlap and returns its count.
-fn config_write(case: &Case<'_>, offset: u64, len: u64) -> bool {
-    let window = if overlap(offset, len, RESMEM_WINDOW).is_some() {
-        if case.shape.resmem.is_none() {
-            return false;
-        }
-        RESMEM_WINDOW
-    } else {
-        USEMEM_WINDOW
+/// A write of the original handles the first window alone: it keeps the overlap and returns its
+/// count; the base gets the whole write where that window is none of the variant's. Ours does piece
+/// by piece, and an address that is not good for a piece ends it there. Both answers are foretold.
+fn config_write(case: &Case<'_>, access: &Access) -> bool {
+    if case.shape.is_declined() {
+        return false;
+    }
+    let Access {
+        offset, len, room, ..
+    } = *access;
+    let windows = [
+        (RESMEM_WINDOW, case.shape.resmem.is_some()),
+        (USEMEM_WINDOW, true),
+    ];
+    let touched = |(window, owned): ((u64, u64), bool)| {
+        overlap(offset, len, window).map(|overlap| (overlap, owned))
     };
-    let Some((start, end)) = overlap(offset, len, window) else {
+    let Some(((start, end), owned)) = windows.into_iter().find_map(touched) else {
         return false;
     };
-    let kept = end - start;
-    kept < len
-        && case.reference.result == Ok(kept)
-        && case.reference.advance == kept
-        && case.ours.result == Ok(len)
-        && case.ours.advance == len
+    let original = match owned {
+        true if room >= end - offset => Some(end - start),
+        false if room >= len => Some(len),
+        _ => None,
+    };
+    let mut ours = 0;
+    let edges = windows.into_iter().filter(|(_, owned)| *owned);
+    let edges = edges.flat_map(|((start, end), _)| [start, end]);
+    for edge in edges.chain([offset + len]) {
+        let done = edge.clamp(offset, offset + len) - offset;
+        if done <= room {
+            ours = ours.max(done);
+        } else {
+            break;
+        }
+    }
+    let ours = (ours > 0).then_some(ours);
+    let is = |answer: &Answer, count: Option<u64>| {
+        let result = count.ok_or(varia_spec::Errno::EFAULT.get());
+        answer.result == result && answer.advance == count.unwrap_or(0)
+    };
+    is(case.reference, original) && is(case.ours, ours)
 }
 
 fn shared_only(case: &Case<'_>) -> bool {
-    let Op::MapPrivate { region, offset } = case.op else {
+    let Op::MapPrivate { region, offset, .. } = case.op else {
         return false;
     };
     let inside = case
@@ -260,4 +348,11 @@ fn shared_only(case: &Case<'_>) -> bool {
     inside
         && case.reference.result.is_ok()
         && case.ours.result == Err(varia_spec::Errno::EINVAL.get())
+}
+
+fn no_empty_range(case: &Case<'_>) -> bool {
+    matches!(case.op, Op::Reopen { .. })
+        && case.shape.is_declined()
+        && case.reference.result == Err(varia_spec::Errno::EBUSY.get())
+        && case.ours.result == Ok(0)
 }

@@ -52,6 +52,13 @@ pub enum Memory {
     Absent,
     /// The memory is in BARs: the virtual GPU, as a VM gets it, without firmware's properties.
     Bars,
+    /// RAM that is real for an earlier GPU too. The two can't be open at the same time.
+    Within {
+        /// The earlier GPU's number, from 0.
+        gpu: usize,
+        /// How far behind the beginning of that GPU's memory this one's begins, in bytes.
+        shift: u64,
+    },
 }
 
 /// A driver for a GPU.
@@ -183,7 +190,7 @@ impl HostPlan {
             file: None,
         }];
         let mut free = start + self.kernel_mib * MIB;
-        let mut gpus = Vec::new();
+        let mut gpus: Vec<(View, Gpu)> = Vec::new();
         for (wish, number) in self.wishes.into_iter().zip(0_u64..) {
             let mut options = wish.options;
             match wish.memory {
@@ -209,10 +216,23 @@ impl HostPlan {
                     free += node.mib * MIB;
                     nodes.push(node);
                 }
+                Memory::Within { gpu, shift } => {
+                    let Some((_, earlier)) = gpus.get(gpu) else {
+                        let why = format!("GPU {number} shares memory with {gpu}, a later one");
+                        return Err(Error::Unexpected(why));
+                    };
+                    let start = earlier
+                        .silicon()
+                        .coherent_memory()
+                        .map(|memory| memory.base);
+                    options.base = start.map(|start| HostPhys(start.0 + shift));
+                    let file = memory.path().join(gpu.to_string());
+                    options.backing = Backing::PartOfFile(file, shift);
+                }
             }
             let view = match wish.memory {
                 Memory::Bars => View::Virtual,
-                Memory::Real | Memory::Absent => View::Physical,
+                Memory::Real | Memory::Absent | Memory::Within { .. } => View::Physical,
             };
             let mut profile = wish.profile;
             if flavour == Flavour::Debug64k {

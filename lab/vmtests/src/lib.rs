@@ -8,6 +8,7 @@ pub mod error;
 pub mod faulty;
 pub mod gpu;
 pub mod host;
+pub mod layouts;
 pub mod log;
 pub mod nested;
 pub mod qmp;

@@ -8,7 +8,7 @@ use varia_sys::vfio::{Container, Device, Group, TYPE1V2_IOMMU};
 pub(super) struct OpenDevice {
     pub(super) device: Device,
     pub(super) group: Group,
-    _container: Container,
+    pub(super) container: Container,
 }
 
 impl OpenDevice {
@@ -36,7 +36,7 @@ impl OpenDevice {
         Ok(Self {
             device,
             group,
-            _container: container,
+            container,
         })
     }
 }
