@@ -19,8 +19,9 @@ use varia_sys::{event::EventFd, socket::Listener};
 use varia_variant::{ConfigOwner, ConfigPiece, Direction, Extended, Extension, Region, Variant};
 use varia_vfio_user::{client::Client, server::Server};
 
-const ROUNDS: u32 = 15;
-const ROUND: Duration = Duration::from_millis(20);
+const ROUNDS: u32 = 2000;
+/// Short, so that on a machine with other work some rounds are not interrupted.
+const ROUND: Duration = Duration::from_micros(100);
 /// The command and status registers.
 const COMMAND: u16 = 4;
 const BAR4: RegionIndex = RegionIndex::BAR4;
@@ -220,8 +221,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let model = model.and_then(|line| line.split(": ").nth(1));
     println!(
         "# Layers\nWritten by `./x bench layers`: nanoseconds for an access, and how many more than \
-         one layer below. The fastest of {ROUNDS} rounds of {} ms each, on {}.",
-        ROUND.as_millis(),
+         one layer below. The fastest of {ROUNDS} rounds of {} us each, on {}.",
+        ROUND.as_micros(),
         model.unwrap_or("a processor without a name")
     );
     config("gh200")?;
