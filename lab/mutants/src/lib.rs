@@ -1,8 +1,9 @@
 //! Mutation testing of the decisions: a copy of the crates that decide, with one deliberate fault
 //! at a time, in which a test has to fail.
 //!
-//! This is the machinery; `tests/decisions.rs` has the table of faults. Only `spec`, `variant` and
-//! `variants` are copied: they depend on nothing, so that a copy builds in a second or two.
+//! This is the machinery; `tests/decisions.rs` has the table of faults. Only `spec`, `variant`,
+//! `variants` and `core` are copied: they depend on little, so that a copy builds in a second or
+//! two.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,17 +17,18 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// The crates that are copied, and what their tests read besides.
-const COPIED: [&str; 4] = [
+const COPIED: [&str; 5] = [
     "spec",
     "variant",
     "variants",
+    "core",
     "fuzz/corpus/variant_decisions",
 ];
 
 /// The copy's workspace: what its members inherit.
 const WORKSPACE: &str = r#"[workspace]
 resolver = "3"
-members = ["spec", "variant", "variants"]
+members = ["spec", "variant", "variants", "core"]
 
 [workspace.package]
 version = "0.0.0"
@@ -39,6 +41,8 @@ rust-version = "1.95"
 varia-spec = { path = "spec" }
 varia-variant = { path = "variant" }
 varia-variants = { path = "variants" }
+varia-core = { path = "core" }
+# others
 
 [workspace.lints.rust]
 unsafe_code = "forbid"
@@ -47,15 +51,41 @@ unsafe_code = "forbid"
 debug = false
 "#;
 
-/// The suites: the folder whose unit tests they are, and what cargo is told.
-const SUITES: [(&str, &[&str]); 3] = [
-    ("variant/", &["-p", "varia-variant", "--lib"]),
-    ("variants/", &["-p", "varia-variants", "--lib"]),
-    ("variants/", &["-p", "varia-variants", "--tests"]),
+/// What the copied crates depend on besides.
+const FOREIGN: [&str; 4] = ["thiserror", "libc", "vm-memory", "tempfile"];
+
+/// The suites: the folders whose faults they are to catch, and what cargo is told.
+const SUITES: [(&[&str], &[&str]); 4] = [
+    (&["variant/"], &["-p", "varia-variant", "--lib"]),
+    (
+        &["variant/", "variants/"],
+        &["-p", "varia-variants", "--lib"],
+    ),
+    (
+        &["variant/", "variants/"],
+        &["-p", "varia-variants", "--tests"],
+    ),
+    (
+        &["core/"],
+        &[
+            "-p",
+            "varia-core",
+            "--test",
+            "config",
+            "--test",
+            "irq",
+            "--test",
+            "masks",
+            "--test",
+            "regions",
+            "--test",
+            "reset",
+        ],
+    ),
 ];
 
-/// How long the tests of a copy may take. A fault that makes one run for ever is not caught by it.
-const TIME_LIMIT: Duration = Duration::from_secs(120);
+/// How long the tests of a copy may take, with building them on a busy machine. A fault that makes one run for ever is not caught by it.
+const TIME_LIMIT: Duration = Duration::from_secs(600);
 
 /// A deliberate fault.
 #[derive(Clone, Copy, Debug)]
@@ -135,7 +165,17 @@ impl Copy {
         for name in COPIED {
             copy_folder(&original.join(name), &folder.join(name))?;
         }
-        write_if_different(&folder.join("Cargo.toml"), WORKSPACE.as_bytes())?;
+        let manifest = read(&original.join("Cargo.toml"))?;
+        let others = manifest.lines().filter(|line| is_foreign(line));
+        let others: String = others.flat_map(|line| [line, "\n"]).collect();
+        let workspace = WORKSPACE.replace("# others\n", &others);
+        write_if_different(&folder.join("Cargo.toml"), workspace.as_bytes())?;
+        let lock = fs::read(original.join("Cargo.lock"));
+        let lock = lock.map_err(file(original))?;
+        let present = folder.join("Cargo.lock");
+        if !present.exists() {
+            fs::write(&present, lock).map_err(file(&present))?;
+        }
         Ok(Self {
             folder: folder.to_owned(),
             original: original.to_owned(),
@@ -171,11 +211,12 @@ impl Copy {
         verdict
     }
 
-    /// Runs the tests that a change of `file` can reach, the closest first, until some fail.
+    /// Runs the tests that a change of `file` is to be caught by, the closest first, until some
+    /// fail; all of them if no file is named.
     fn judge(&self, what: &str, file: &str) -> Result<Verdict, Error> {
-        for (folder, selection) in SUITES {
-            let is_below = folder == "variant/" && file.starts_with("variants/");
-            if is_below {
+        for (folders, selection) in SUITES {
+            let reached = folders.iter().any(|folder| file.starts_with(folder));
+            if !reached && !file.is_empty() {
                 continue;
             }
             let ran = self.cargo(what, selection)?;
@@ -226,6 +267,14 @@ impl Copy {
                 what: what.to_owned(),
             })
     }
+}
+
+/// A line of the workspace's manifest that declares a dependency from outside.
+fn is_foreign(line: &str) -> bool {
+    FOREIGN.iter().any(|name| {
+        line.strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with(" = "))
+    })
 }
 
 /// What a child prints until it ends; `None` if it was ended at the limit.

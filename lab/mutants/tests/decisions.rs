@@ -1,4 +1,4 @@
-//! Each deliberate fault in the decisions is caught by a test of `variant` or `variants`.
+//! Each deliberate fault in the decisions is caught by a test of `variant`, `variants` or `core`.
 
 mod table;
 

@@ -1,5 +1,6 @@
 //! The faults. Texts are exact; when the code changes, write them anew.
 
+mod core;
 mod virtio;
 
 use varia_mutants::Mutant;
@@ -29,7 +30,7 @@ const fn mutant(
 
 /// All faults, by variant.
 pub(crate) fn all() -> Vec<Mutant> {
-    [MUTANTS, virtio::MUTANTS].concat()
+    [MUTANTS, virtio::MUTANTS, core::MUTANTS].concat()
 }
 
 /// Ordered by file, so that little is built anew from one to the next.
