@@ -176,4 +176,25 @@ mod tests {
             "docs/kernel.md is out of date: put there what `./x kernel stats` prints:\n{stats}"
         );
     }
+
+    /// The names in the first column of the rows of a table, which begins after `header`.
+    fn names(page: &str, header: &str) -> Vec<String> {
+        let rows = page.lines().skip_while(|line| *line != header).skip(2);
+        let name = |line: &str| Some(line.strip_prefix('|')?.split('`').nth(1)?.to_owned());
+        rows.map_while(name).collect()
+    }
+
+    #[test]
+    fn docs_list_every_named_difference_of_the_module() {
+        let page = |name: &str| {
+            let path = workspace().join("docs").join(name);
+            fs::read_to_string(path).expect("the page")
+        };
+        let named = names(
+            &page("nvgrace-gpu.md"),
+            "| name | the original | Varia | tests |",
+        );
+        assert!(named.len() > 9, "not all were found: {named:?}");
+        assert_eq!(names(&page("kernel.md"), "| name | tests |"), named);
+    }
 }
