@@ -200,7 +200,7 @@ pub(crate) fn describe(region: varia_variant::MemoryRegion, page: PageShift) -> 
         size: info.size,
         sparse: types::Sparse {
             id: region_cap::SPARSE_MMAP,
-            version: region_cap::SPARSE_MMAP_VERSION,
+            version: region_cap::VERSION,
             next: 0,
             nr_areas: 1,
             reserved: 0,
