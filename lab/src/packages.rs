@@ -38,6 +38,9 @@ pub enum Set {
     /// A system for a machine of this architecture on which dkms can build modules, with a
     /// package database that says so.
     Dkms(Arch),
+    /// libvirt's daemon and schema, and the QEMU for arm64 that it asks, as programs for an
+    /// x86-64 machine.
+    Libvirt,
 }
 
 impl Set {
@@ -48,6 +51,7 @@ impl Set {
         for arch in Arch::ALL {
             sets.extend([Self::Guest(arch), Self::Userland(arch)]);
         }
+        sets.push(Self::Libvirt);
         sets
     }
 
@@ -60,6 +64,7 @@ impl Set {
             Self::Tools => "tools".to_owned(),
             Self::Userland(arch) => format!("userland-{arch}"),
             Self::Dkms(arch) => format!("dkms-{arch}"),
+            Self::Libvirt => "libvirt".to_owned(),
         }
     }
 
@@ -410,6 +415,16 @@ fn recipe(set: Set, generation: &Generation) -> Result<Wanted> {
                  grep gzip hostname init-system-helpers libc-bin login ncurses-bin perl-base sed \
                  sysvinit-utils tar util-linux mawk dkms gcc make linux-headers-{kernel}-{debian}"
             );
+            let names = names
+                .split_whitespace()
+                .map(|name| format!("{name}:{debian}"));
+            whole.extend(names);
+        }
+        Set::Libvirt => {
+            let names = "libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libvirt-common \
+                         libxml2-utils qemu-system-arm qemu-efi-aarch64 bash coreutils dash grep \
+                         sed base-passwd busybox-static";
+            let debian = Arch::X86_64.debian();
             let names = names
                 .split_whitespace()
                 .map(|name| format!("{name}:{debian}"));

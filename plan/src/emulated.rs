@@ -9,7 +9,7 @@ use crate::distances::distances;
 use crate::error::Error;
 use crate::gpu::{Bar, GuestNode, Source, VirtualFunction};
 use crate::make::{attach, note_nodes};
-use crate::plan::{Accelerator, Arch, Backing, Iommu, Plan, SCHEMA, Socket};
+use crate::plan::{Accelerator, Arch, Backing, Firmware, Iommu, Plan, SCHEMA, Socket};
 
 /// What software emulation gives a guest on every host.
 const ADDRESS_BITS: u32 = 48;
@@ -65,7 +65,7 @@ impl Emulated {
             sockets,
             gpus,
             iommu: Iommu::None,
-            firmware: None,
+            firmware: Firmware::Own,
             disks: Vec::new(),
             notes: Vec::new(),
         };

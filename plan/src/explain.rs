@@ -1,7 +1,7 @@
 //! The parts of a plan, and why each is there.
 
 use crate::gpu::{Gpu, Source};
-use crate::plan::{Iommu, Plan, Socket};
+use crate::plan::{Firmware, Iommu, Plan, Socket};
 
 /// A part of a VM's configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,10 +73,12 @@ pub fn explain(plan: &Plan) -> Vec<(Part, String)> {
          comes up without memory, and says only that there is none."
             .to_owned(),
     ));
-    if let Some(firmware) = &plan.firmware {
+    if plan.firmware != Firmware::Own {
         parts.push((
             Part::Firmware,
-            format!("{firmware} starts the guest and assigns the BARs; arm64 needs UEFI for ACPI."),
+            "UEFI starts the guest and assigns the BARs; arm64 has ACPI, and with it the nodes, \
+             only from UEFI."
+                .to_owned(),
         ));
     }
     if !plan.disks.is_empty() {

@@ -4,7 +4,7 @@
 //! spelled `ssidsize`.
 
 use crate::gpu::{Gpu, Source};
-use crate::plan::{Accelerator, Arch, Backing, Iommu, Plan, Socket};
+use crate::plan::{Accelerator, Arch, Backing, Firmware, Iommu, Plan, Socket};
 use crate::qemu::disk_format;
 use crate::xml::Element;
 
@@ -116,19 +116,27 @@ fn os(plan: &Plan) -> Element {
         Arch::Aarch64 => "virt",
         Arch::X86_64 => "q35",
     };
-    Element::new("os")
-        .child(
-            Element::new("type")
-                .with("arch", plan.arch)
-                .with("machine", machine)
-                .content("hvm"),
-        )
-        .maybe(plan.firmware.as_ref().map(|file| {
+    let os = Element::new("os");
+    let os = match &plan.firmware {
+        // libvirt knows where it is
+        Firmware::Uefi => os.with("firmware", "efi"),
+        Firmware::Own | Firmware::File(_) => os,
+    };
+    let os = os.child(
+        Element::new("type")
+            .with("arch", plan.arch)
+            .with("machine", machine)
+            .content("hvm"),
+    );
+    match &plan.firmware {
+        Firmware::File(file) => os.child(
             Element::new("loader")
                 .with("readonly", "yes")
-                .with("type", "rom")
-                .content(file)
-        }))
+                .with("type", "pflash")
+                .content(file),
+        ),
+        Firmware::Own | Firmware::Uefi => os,
+    }
 }
 
 fn features(plan: &Plan) -> Element {
@@ -204,6 +212,8 @@ fn controllers(index: usize, gpu: &Gpu) -> (Option<usize>, usize) {
     }
 }
 
+/// The ports reserve nothing: libvirt's `memReserve` is for memory below 4 GiB, and there is no
+/// attribute for prefetchable memory above. Firmware makes room for a GPU that is there at boot.
 fn devices(plan: &Plan, hostdevs: Vec<Element>) -> Element {
     let mut devices = Element::new("devices");
     let root = Element::new("controller")
@@ -237,8 +247,7 @@ fn devices(plan: &Plan, hostdevs: Vec<Element>) -> Element {
                 .child(
                     Element::new("target")
                         .with("chassis", index + 1)
-                        .with("port", format!("{:#x}", 8 * index))
-                        .with("memReserve", gpu.window.0 >> 10),
+                        .with("port", format!("{:#x}", 8 * index)),
                 )
                 .maybe(bus.map(|bus| address(bus, 0))),
         );

@@ -8,7 +8,7 @@ use crate::aperture::{aperture, window};
 use crate::distances::distances;
 use crate::error::{Error, MAX_NODES};
 use crate::gpu::{Bar, CoherentMemory, Gpu, GuestNode, Source, VirtualFunction};
-use crate::plan::{Accelerator, Arch, Backing, Iommu, Plan, SCHEMA, Socket};
+use crate::plan::{Accelerator, Arch, Backing, Firmware, Iommu, Plan, SCHEMA, Socket};
 use crate::request::{IommuChoice, Request, What};
 
 const MIB: u64 = 1 << 20;
@@ -69,7 +69,11 @@ pub fn make(facts: &Facts, request: &Request) -> Result<Plan, Error> {
         gpus,
         aperture,
         iommu,
-        firmware: request.firmware.clone().or_else(|| usual_firmware(arch)),
+        firmware: match (&request.firmware, arch) {
+            (Some(file), _) => Firmware::File(file.clone()),
+            (None, Arch::Aarch64) => Firmware::Uefi,
+            (None, Arch::X86_64) => Firmware::Own,
+        },
         disks: request.disks.clone(),
         notes,
     };
@@ -86,14 +90,6 @@ pub(crate) fn check_name(name: &str) -> Result<(), Error> {
         });
     }
     Ok(())
-}
-
-/// Where Debian's packages have it.
-fn usual_firmware(arch: Arch) -> Option<String> {
-    match arch {
-        Arch::Aarch64 => Some("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd".to_owned()),
-        Arch::X86_64 => None,
-    }
 }
 
 /// The functions that are asked for, in the order of the request.

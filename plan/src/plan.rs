@@ -114,6 +114,18 @@ pub struct Socket {
     pub pins: Vec<u32>,
 }
 
+/// What starts the guest.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Firmware {
+    /// What the VMM has for the machine, or what somebody adds.
+    Own,
+    /// UEFI where distributions have it.
+    Uefi,
+    /// This file.
+    File(String),
+}
+
 /// A virtual machine with GPUs.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Plan {
@@ -135,8 +147,8 @@ pub struct Plan {
     pub aperture: Bytes,
     /// How devices reach its memory.
     pub iommu: Iommu,
-    /// The firmware's file; none where the VMM has its own.
-    pub firmware: Option<String>,
+    /// What starts the guest.
+    pub firmware: Firmware,
     /// Files of disks.
     pub disks: Vec<String>,
     /// What was assumed, and what to look out for.

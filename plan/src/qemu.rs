@@ -7,7 +7,10 @@ use std::path::Path;
 
 use crate::explain::Part;
 use crate::gpu::{CoherentMemory, Gpu, Source};
-use crate::plan::{Accelerator, Arch, Backing, Iommu, Plan, Socket};
+use crate::plan::{Accelerator, Arch, Backing, Firmware, Iommu, Plan, Socket};
+
+/// Where Debian's package `qemu-efi-aarch64` has UEFI for arm64.
+const UEFI: &str = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
 
 /// One option with its value, and the part of the plan that it belongs to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,8 +41,10 @@ pub fn arguments(plan: &Plan) -> Vec<Argument> {
     for (index, gpu) in plan.gpus.iter().enumerate() {
         attach(plan, index, gpu, &mut out);
     }
-    if let Some(firmware) = &plan.firmware {
-        out.add(Part::Firmware, "-bios", firmware.clone());
+    match &plan.firmware {
+        Firmware::Own => {}
+        Firmware::Uefi => out.add(Part::Firmware, "-bios", UEFI),
+        Firmware::File(file) => out.add(Part::Firmware, "-bios", file.clone()),
     }
     for (index, disk) in plan.disks.iter().enumerate() {
         let file = serde_json::json!({

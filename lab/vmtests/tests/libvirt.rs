@@ -1,0 +1,295 @@
+//! Plans as libvirt takes them: its schema accepts the XML, and what its daemon would start is
+//! what our own arguments start, but for the differences that are named here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use varia_facts::{Bdf, Facts};
+use varia_lab::{Arch, GuestCommand, Set, packages};
+use varia_linux::Tree;
+use varia_linux::inventory::{Extent, Inventory};
+use varia_plan::{Accelerator, Plan, Request, What, arguments, domain, make};
+use varia_silicon::machine::{GB200_NVL4, GH200, GH200_X4, Machine};
+use varia_silicon::{Options, profile};
+use varia_vmtests::Result;
+use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A system that has nothing but packages gets users, and a daemon that needs no other one.
+const PREPARE: &str = r#"
+rm -rf /var/run
+ln -s /run /var/run
+printf 'root:x:0:0:root:/root:/bin/sh\nlibvirt-qemu:x:64055:104::/:/bin/false\n' > /etc/passwd
+printf 'root:x:0:\nkvm:x:104:\nlibvirt-qemu:x:64055:\n' > /etc/group
+cat > /etc/libvirt/qemu.conf <<END
+user = "root"
+group = "root"
+security_driver = "none"
+stdio_handler = "file"
+END
+libvirtd >/tmp/daemon.log 2>&1 &
+while ! [ -e /run/libvirt/libvirt-sock ]; do sleep 0.1; done
+"#;
+const TRANSLATE: &str = r#"
+for file in /tmp/*.xml; do
+    xmllint --noout --relaxng /usr/share/libvirt/schemas/domain.rng $file 2>$file.schema
+    echo $? >> $file.schema
+    virsh -c qemu:///system domxml-to-native qemu-argv $file >$file.argv 2>$file.error
+    echo $? >> $file.error
+done
+"#;
+
+#[test]
+fn libvirt_starts_what_we_start() -> Result<()> {
+    let tree = packages::ensure(Set::Libvirt)?;
+    let gh200 = profile::find("gh200").expect("a profile");
+    let mut plan = HostPlan::new(Arch::X86_64, "libvirt").kernel_memory(2048);
+    for _ in 0..4 {
+        plan = plan.gpu(gh200, Options::default(), Memory::Absent);
+    }
+    let host = plan
+        .with(|vm| vm.share(tree.root(), "libvirt").module_later("overlay"))
+        .boot()?;
+    host.load(Driver::VfioPci)?;
+    for gpu in 0..4 {
+        host.bind(gpu, Driver::VfioPci)?
+            .expect("vfio-pci takes any device");
+    }
+    let root = host.vm.userland("libvirt")?;
+    let plans = plans(&host);
+    for (name, plan) in &plans {
+        let xml = domain(plan).expect("every GPU is a function of the host");
+        host.vm.write(&format!("{root}/tmp/{name}.xml"), xml)?;
+    }
+    // one command: a daemon ends with the command that started it
+    let script = format!("set -e\n{PREPARE}\nset +e\n{TRANSLATE}");
+    let command = GuestCommand::new(["/bin/sh", "-c", &script])
+        .in_root(&root)
+        .limit(PATIENCE);
+    host.vm.run(&command)?.checked()?;
+    for (name, plan) in &plans {
+        let read = |what: &str| host.vm.read_text(&format!("{root}/tmp/{name}.xml.{what}"));
+        let schema = read("schema")?;
+        assert!(
+            schema.contains("validates") && schema.ends_with('0'),
+            "{name}: {schema}"
+        );
+        let error = read("error")?;
+        assert_eq!(
+            error,
+            "0",
+            "{name}: {}",
+            host.vm.read_text(&format!("{root}/tmp/daemon.log"))?
+        );
+        let ours = arguments(plan)
+            .into_iter()
+            .map(|one| (one.option.to_owned(), one.value));
+        let argv = shell_words::split(&read("argv")?).expect("a command line");
+        let theirs = options(&argv);
+        assert_eq!(
+            said(ours),
+            said(theirs),
+            "{name}: ours left, libvirt's right"
+        );
+    }
+    Ok(host.vm.power_off()?)
+}
+
+/// The options of a command line with their values, without the environment and the program.
+fn options(argv: &[String]) -> Vec<(String, String)> {
+    let mut options: Vec<(String, String)> = Vec::new();
+    for word in argv.iter().skip_while(|word| !word.starts_with('-')) {
+        match options.last_mut() {
+            Some((_, value)) if !word.starts_with('-') => value.clone_from(word),
+            _ => options.push((word.clone(), String::new())),
+        }
+    }
+    options
+}
+
+/// What libvirt says beside the plan, and why that is no difference.
+const LIBVIRTS_OWN: &[(&str, &str, &str)] = &[
+    ("-name", "", "a process's title"),
+    ("-S", "", "libvirt starts the CPUs itself"),
+    ("-object", "secret", "a key for its own secrets"),
+    (
+        "-object",
+        "thread-context",
+        "which CPUs fill memory at the start",
+    ),
+    ("-object", "monitor-qmp", "its connection to QEMU"),
+    ("-chardev", "", "its connection to QEMU"),
+    (
+        "-blockdev",
+        "",
+        "UEFI in two pieces of flash; the plan's -bios has both in one file",
+    ),
+    ("-bios", "", "the same"),
+    ("-overcommit", "mem-lock=off", "QEMU's default"),
+    ("-uuid", "", "made up for each VM"),
+    (
+        "-display",
+        "none",
+        "QEMU's arguments leave that to their user",
+    ),
+    ("-no-user-config", "", "the same"),
+    ("-nodefaults", "", "the same"),
+    ("-rtc", "base=utc", "QEMU's default"),
+    ("-no-shutdown", "", "libvirt ends QEMU itself"),
+    ("-boot", "strict=on", "only what is marked boots"),
+    ("-audiodev", "", "no audio"),
+    ("-sandbox", "", "system calls that QEMU does not need"),
+    ("-msg", "", "how messages look"),
+];
+
+/// What options say of the VM, each in a form that does not depend on who says it.
+fn said(options: impl IntoIterator<Item = (String, String)>) -> BTreeSet<String> {
+    let mut said = BTreeSet::new();
+    for (option, value) in options {
+        let fields = fields(&value);
+        let get = |name: &str| fields.get(name).map_or("", String::as_str);
+        let kind = ["driver", "qom-type", ""].map(get);
+        let kind = kind.into_iter().find(|kind| !kind.is_empty()).unwrap_or("");
+        let id = get("id").trim_start_matches("ua-");
+        let what = match (option.as_str(), kind) {
+            ("-machine", kind) => format!(
+                "machine {} gic {} aperture {}",
+                kind.split('-').next().unwrap_or_default(),
+                get("gic-version"),
+                bytes(get("highmem-mmio-size"))
+            ),
+            ("-accel" | "-cpu", kind) => {
+                // which pointer authentication software emulates is a matter of speed alone
+                format!("{option} {kind}")
+            }
+            ("-smp", kind) => format!("{kind} CPUs in {} sockets", get("sockets")),
+            ("-m", kind) => {
+                let size = if kind.is_empty() { get("size") } else { kind };
+                format!("RAM {}", bytes(size))
+            }
+            ("-object", "memory-backend-memfd") => format!(
+                "memory {} shared {}",
+                bytes(get("size")),
+                ["on", "true"].contains(&get("share"))
+            ),
+            ("-numa", "node") => format!("node {} CPUs {}", get("nodeid"), get("cpus")),
+            ("-numa", "dist") if get("src") == get("dst") => continue,
+            ("-numa", "dist") => {
+                let mut ends = [get("src"), get("dst")].map(|end| end.parse::<u32>().expect(end));
+                ends.sort_unstable();
+                format!("{ends:?} are {} apart", get("val"))
+            }
+            ("-object", "acpi-generic-initiator") => {
+                let function = get("pci-dev").trim_start_matches("ua-");
+                format!("{function} initiates for node {}", get("node"))
+            }
+            ("-device", "pxb-pcie") => {
+                format!("root bus {} of node {}", get("bus_nr"), get("numa_node"))
+            }
+            // the plan's also reserves a window, which libvirt can't say
+            ("-device", "pcie-root-port") => format!("port with chassis {}", get("chassis")),
+            ("-device", "vfio-pci") => {
+                let rom = ["0", "off"].contains(&get("rombar"));
+                format!("{id} is {} without a ROM: {rom}", get("host"))
+            }
+            _ => {
+                let known = LIBVIRTS_OWN.iter().any(|(name, start, _)| {
+                    *name == option && kind_or(kind, &value).starts_with(start)
+                });
+                assert!(known, "{option} {value} has no counterpart and no reason");
+                continue;
+            }
+        };
+        said.insert(what);
+    }
+    said
+}
+
+fn kind_or<'a>(kind: &'a str, value: &'a str) -> &'a str {
+    if kind.is_empty() { value } else { kind }
+}
+
+/// The fields of a value, JSON or QEMU's own form, in which the first may have no name.
+fn fields(value: &str) -> BTreeMap<String, String> {
+    if let Ok(serde_json::Value::Object(object)) = serde_json::from_str(value) {
+        let text = |value: serde_json::Value| match value {
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        return object
+            .into_iter()
+            .map(|(name, value)| (name, text(value)))
+            .collect();
+    }
+    let pair = |field: &str| match field.split_once('=') {
+        Some((name, value)) => (name.to_owned(), value.to_owned()),
+        None => (String::new(), field.to_owned()),
+    };
+    value.split(',').map(pair).collect()
+}
+
+/// A size in bytes; a number without a unit is one of bytes.
+fn bytes(size: &str) -> u64 {
+    let digits = size.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().expect(size);
+    match &size[digits.len()..] {
+        "" => number,
+        "k" | "K" => number << 10,
+        "M" => number << 20,
+        "G" => number << 30,
+        other => panic!("{size}: {other}"),
+    }
+}
+
+/// The topologies that the documentation shows, with the functions of `host`.
+fn plans(host: &Host) -> Vec<(&'static str, Plan)> {
+    let all = functions(host);
+    [
+        ("gh200", GH200, all[..1].to_vec()),
+        ("gh200-x4", GH200_X4, all.clone()),
+        ("gb200", GB200_NVL4, all[..1].to_vec()),
+        ("gb200-x2", GB200_NVL4, all[..2].to_vec()),
+    ]
+    .map(|(name, machine, gpus)| {
+        let request = Request {
+            cpus: 8,
+            ..Request::new(gpus)
+        };
+        let mut plan = make(&facts(&machine, host), &request).expect("a plan");
+        // this host can run arm64 in software alone
+        plan.accelerator = Accelerator::Tcg;
+        // and has one node, where the plan's has up to four
+        for socket in &mut plan.sockets {
+            socket.host_node = None;
+            socket.pins.clear();
+        }
+        (name, plan)
+    })
+    .into()
+}
+
+fn functions(host: &Host) -> Vec<What> {
+    (0..4)
+        .map(|gpu| What::Function(host.address(gpu).parse().expect("an address")))
+        .collect()
+}
+
+/// What is known of a machine, whose GPUs are where those of `host` are.
+fn facts(machine: &Machine, host: &Host) -> Facts {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    machine.write(folder.path()).expect("its files");
+    let tree = Tree::open(folder.path()).expect("a host");
+    let mut facts = Inventory::of(&tree, Extent::Served)
+        .expect("an inventory")
+        .facts;
+    for (index, function) in machine.gpus().iter().enumerate() {
+        let bdf: Bdf = function.parse().expect("an address");
+        for function in &mut facts.functions {
+            if function.bdf == bdf {
+                function.bdf = host.address(index).parse().expect("an address");
+            }
+        }
+    }
+    facts
+}
