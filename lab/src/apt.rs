@@ -84,6 +84,8 @@ pub struct Wanted {
 pub struct Apt {
     folder: PathBuf,
     suite: Suite,
+    /// The machine that packages are resolved for, where it is not this one.
+    machine: Option<Arch>,
 }
 
 impl Apt {
@@ -100,7 +102,11 @@ impl Apt {
             let path = folder.join(name);
             fs::create_dir_all(&path).map_err(LabError::file("create", &path))?;
         }
-        let apt = Self { folder, suite };
+        let apt = Self {
+            folder,
+            suite,
+            machine: None,
+        };
         apt.write("status", "")?;
         let signed_by = match &mirror.keys {
             Keys::Default => String::new(),
@@ -119,6 +125,13 @@ impl Apt {
         apt.write("sources.list", &lines.collect::<String>())?;
         apt.write("apt.conf", &apt.configuration(host))?;
         Ok(apt)
+    }
+
+    /// Resolves dependencies as on a machine of this architecture: its tools are of it too.
+    #[must_use]
+    pub fn on(mut self, arch: Arch) -> Self {
+        self.machine = Some(arch);
+        self
     }
 
     /// The suite that packages come from.
@@ -343,6 +356,11 @@ impl Apt {
     fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.arg("-c").arg(self.folder.join("apt.conf"));
+        if let Some(arch) = self.machine {
+            command
+                .arg("-o")
+                .arg(format!("APT::Architecture={}", arch.debian()));
+        }
         command
             .env("LC_ALL", "C.UTF-8")
             .env("DEBIAN_FRONTEND", "noninteractive");

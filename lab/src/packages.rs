@@ -223,6 +223,10 @@ fn fetch(cache: &Cache, lock: &CacheLock, set: Set, force: bool) -> Result<Tree>
     }
     let wanted = recipe(set, &generation)?;
     let name = set.name();
+    let apt = match set {
+        Set::Dkms(arch) => apt.on(arch),
+        _ => apt,
+    };
     let folder = cache.fill(lock, &folder_of(set, &generation)?, |folder| {
         let debs = apt.resolve(&wanted)?;
         apt.download(&name, &wanted, &debs)?;
