@@ -3,7 +3,7 @@
 //! Anything that makes and unpacks tar archives can be used on it. Links are followed within
 //! the archive; one that leads out of it leads nowhere.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Cursor};
 use std::ops::Range;
@@ -16,16 +16,20 @@ use crate::error::Error;
 /// How many links are followed before a path is given up, as many as Linux does.
 const LINKS: usize = 40;
 
+/// The longest path, in bytes, as Linux has it.
+const PATH_MAX: usize = 4096;
+
 /// A captured host's files.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Archive {
     bytes: Vec<u8>,
-    entries: BTreeMap<String, Entry>,
+    entries: HashMap<String, Entry>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Entry {
-    Folder,
+    /// The names in it, as they came.
+    Folder(Vec<String>),
     File(Range<usize>),
     Link(String),
 }
@@ -52,7 +56,7 @@ impl Archive {
                 .bytes
                 .get(range.clone())
                 .ok_or_else(|| io::ErrorKind::UnexpectedEof.into()),
-            Some((_, Entry::Folder)) => Err(io::ErrorKind::IsADirectory.into()),
+            Some((_, Entry::Folder(_))) => Err(io::ErrorKind::IsADirectory.into()),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -72,64 +76,45 @@ impl Archive {
     }
 
     pub(crate) fn list(&self, path: &str) -> io::Result<Vec<String>> {
-        let folder = match self.resolve(path) {
-            Some((folder, Entry::Folder)) => folder,
-            Some(_) => return Err(io::ErrorKind::NotADirectory.into()),
-            None => return Err(io::ErrorKind::NotFound.into()),
-        };
-        let prefix = if folder.is_empty() {
-            folder
-        } else {
-            folder + "/"
-        };
-        let mut names = Vec::new();
-        let mut from = prefix.clone();
-        while let Some((path, _)) = self.entries.range(from..).next() {
-            let Some(rest) = path.strip_prefix(&prefix) else {
-                break;
-            };
-            from = match rest.split_once('/') {
-                None => {
-                    names.push(rest.to_owned());
-                    format!("{path}\0")
-                }
-                // to what is behind everything in that folder: `0` follows `/`
-                Some((name, _)) => format!("{prefix}{name}0"),
-            };
+        match self.resolve(path) {
+            Some((_, Entry::Folder(names))) => {
+                let mut names = names.clone();
+                names.sort_unstable();
+                Ok(names)
+            }
+            Some(_) => Err(io::ErrorKind::NotADirectory.into()),
+            None => Err(io::ErrorKind::NotFound.into()),
         }
-        Ok(names)
     }
 
     /// The entry that a path comes to once links are followed, and its own path.
     fn resolve(&self, path: &str) -> Option<(String, &Entry)> {
-        let mut wanted: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
-        let mut at = String::new();
+        // what is still to be walked, the next part at the end
+        let mut wanted: Vec<&str> = path.rsplit('/').collect();
+        let mut at = String::with_capacity(2 * path.len());
         let mut links = 0;
         while let Some(name) = wanted.pop() {
-            match name.as_str() {
+            let end = at.len();
+            match name {
                 "" | "." => continue,
                 ".." => {
                     at.truncate(at.rfind('/').unwrap_or(0));
                     continue;
                 }
-                _ => {}
+                _ if at.is_empty() => at.push_str(name),
+                _ => {
+                    at.push('/');
+                    at.push_str(name);
+                }
             }
-            let next = join(&at, &name);
-            if let Some(Entry::Link(target)) = self.entries.get(&next) {
+            if let Some(Entry::Link(target)) = self.entries.get(&at) {
                 links += 1;
                 if links > LINKS {
                     return None;
                 }
-                if target.starts_with('/') {
-                    at.clear();
-                }
-                wanted.extend(target.split('/').rev().map(str::to_owned));
-            } else {
-                at = next;
+                at.truncate(if target.starts_with('/') { 0 } else { end });
+                wanted.extend(target.rsplit('/'));
             }
-        }
-        if at.is_empty() {
-            return Some((at, &Entry::Folder));
         }
         let entry = self.entries.get(&at)?;
         Some((at, entry))
@@ -145,10 +130,11 @@ fn join(folder: &str, name: &str) -> String {
 }
 
 /// What is in a tar archive; the folders on the way to each entry are added.
-fn contents(bytes: &[u8]) -> io::Result<BTreeMap<String, Entry>> {
-    let mut entries = BTreeMap::new();
+fn contents(bytes: &[u8]) -> io::Result<HashMap<String, Entry>> {
+    let mut entries = HashMap::with_capacity(bytes.len() / 1024);
+    entries.insert(String::new(), Entry::Folder(Vec::new()));
     let mut archive = tar::Archive::new(Cursor::new(bytes));
-    for found in archive.entries()? {
+    for found in archive.entries_with_seek()? {
         let found = found?;
         let path = String::from_utf8_lossy(&found.path_bytes()).into_owned();
         let parts: Vec<_> = path
@@ -158,13 +144,14 @@ fn contents(bytes: &[u8]) -> io::Result<BTreeMap<String, Entry>> {
         if parts.is_empty() {
             continue;
         }
-        if parts.contains(&"..") {
-            let message = format!("{path:?} leads out of the archive");
+        if parts.contains(&"..") || path.len() > PATH_MAX {
+            let path: String = path.chars().take(100).collect();
+            let message = format!("{path:?} is no path of a host");
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         let path = parts.join("/");
         let entry = match found.header().entry_type() {
-            EntryType::Directory => Entry::Folder,
+            EntryType::Directory => Entry::Folder(Vec::new()),
             EntryType::Symlink => {
                 let target = found.link_name_bytes().unwrap_or_default();
                 Entry::Link(String::from_utf8_lossy(&target).into_owned())
@@ -182,15 +169,29 @@ fn contents(bytes: &[u8]) -> io::Result<BTreeMap<String, Entry>> {
             // a captured host has no devices
             _ => continue,
         };
-        for (end, _) in path.match_indices('/') {
-            let folder = path.get(..end).unwrap_or_default();
-            if !entries.contains_key(folder) {
-                entries.insert(folder.to_owned(), Entry::Folder);
-            }
-        }
-        entries.insert(path, entry);
+        insert(&mut entries, path, entry);
     }
     Ok(entries)
+}
+
+/// Adds an entry, and the folders on the way to it. What is there under the same name goes, but
+/// a folder keeps what is in it.
+fn insert(entries: &mut HashMap<String, Entry>, path: String, entry: Entry) {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
+    if !matches!(entries.get(folder), Some(Entry::Folder(_))) {
+        insert(entries, folder.to_owned(), Entry::Folder(Vec::new()));
+    }
+    let (known, keep) = match entries.get(&path) {
+        None => (false, false),
+        Some(Entry::Folder(_)) => (true, matches!(entry, Entry::Folder(_))),
+        Some(_) => (true, false),
+    };
+    if !known && let Some(Entry::Folder(names)) = entries.get_mut(folder) {
+        names.push(name.to_owned());
+    }
+    if !keep {
+        entries.insert(path, entry);
+    }
 }
 
 /// Writes such an archive. Owners and times are left out: the same host gives the same bytes.

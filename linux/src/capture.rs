@@ -21,20 +21,14 @@ use crate::matching::module_name;
 use crate::pci_ids::{self, PciIds};
 use crate::tree::Tree;
 
-/// A function's files.
-const FUNCTION_FILES: [&str; 12] = [
-    "class",
-    "device",
+/// A function's files; `modalias` has its ids and its class.
+const FUNCTION_FILES: [&str; 6] = [
     "driver_override",
     "firmware_node/path",
     "modalias",
     "numa_node",
-    "power_state",
     "resource",
     "revision",
-    "subsystem_device",
-    "subsystem_vendor",
-    "vendor",
 ];
 const FUNCTION_LINKS: [&str; 2] = ["driver", "iommu_group"];
 /// Files of the whole host.

@@ -4,15 +4,14 @@ mod played;
 
 use std::fs;
 
-use played::{Killed, Played};
+use played::{Killed, MACHINE, Played};
 use varia_facts::Bdf;
 use varia_linux::bind::{self, BindError, Recovery, Request, State};
-use varia_silicon::machine;
 
 const VARIANT: &str = "nvgrace_gpu_vfio_pci";
 
 fn gpus(count: usize) -> Vec<Bdf> {
-    let names = machine::GH200_X4.gpus();
+    let names = MACHINE.gpus();
     names
         .iter()
         .take(count)

@@ -97,9 +97,13 @@ impl Host for Live {
     }
 
     fn load(&mut self, module: &str) -> Result<(), String> {
-        let output = Command::new("modprobe")
-            .args(["--", module])
-            .output()
+        let run = |program: &&str| Command::new(program).args(["--", module]).output();
+        // where it is installed, for a root without it in $PATH
+        let output = ["modprobe", "/usr/sbin/modprobe", "/sbin/modprobe"]
+            .iter()
+            .map(run)
+            .find(|output| !matches!(output, Err(e) if e.kind() == io::ErrorKind::NotFound))
+            .ok_or("modprobe is not installed: install kmod")?
             .map_err(|error| format!("modprobe can't be started: {error}"))?;
         if output.status.success() {
             return Ok(());

@@ -13,8 +13,15 @@ use tempfile::TempDir;
 use varia_facts::Bdf;
 use varia_linux::Tree;
 use varia_linux::bind::{Host, State};
-use varia_silicon::machine;
+use varia_silicon::Machine;
+use varia_silicon::machine::GH200_X4;
 
+/// The machine that is played.
+pub(crate) const MACHINE: Machine = Machine {
+    sockets: 2,
+    drives: 1,
+    ..GH200_X4
+};
 const ETIMEDOUT: i32 = 110;
 const EBUSY: i32 = 16;
 const ENODEV: i32 = 19;
@@ -47,10 +54,12 @@ pub(crate) struct Played {
 }
 
 impl Played {
-    /// Four GH200, bound to `nvidia`.
+    /// Two GH200 and a drive, bound to `nvidia` and `nvme`.
     pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        machine::GH200_X4.write(folder.path()).unwrap();
+        // in memory where that can be: many small files, many times
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let folder = folder.unwrap();
+        MACHINE.write(folder.path()).unwrap();
         fs::create_dir(folder.path().join("saved")).unwrap();
         let tree = Tree::open(folder.path()).unwrap();
         let played = Self {
@@ -176,7 +185,7 @@ impl Played {
 
     pub(crate) fn reboot(&mut self) {
         self.put("proc/sys/kernel/random/boot_id", "second\n");
-        for bdf in machine::GH200_X4.gpus() {
+        for bdf in MACHINE.gpus() {
             self.set(bdf.parse().unwrap(), Some("nvidia"), None);
         }
     }

@@ -1,0 +1,347 @@
+//! `varia list`, `bind` and `unbind` on a real sysfs: the original driver, Varia's, vfio-pci and
+//! a device's native one, with a real modules.alias, and killed at random moments.
+//!
+//! One machine for all of it, x86-64 so that this machine's own build of the command runs in it.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use varia_lab::agent_build::{target_folder, workspace};
+use varia_lab::{Arch, GuestCommand, Set, packages};
+use varia_silicon::{Options, Profile, profile};
+use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
+
+const MIB: u64 = 1 << 20;
+/// Rounds of bind and unbind, each killed; `./x soak` asks for more.
+const ROUNDS: usize = 50;
+const SOAK_ROUNDS: usize = 500;
+/// How long one command may take.
+const LIMIT: Duration = Duration::from_secs(60);
+/// A device with a driver of its own, on the root bus.
+const NATIVE: &str = "0000:00:10.0";
+const VARIANT: &str = "nvgrace_gpu_vfio_pci";
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// `varia`, built for this machine and without debugging information.
+fn varia() -> Result<PathBuf> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .current_dir(workspace())
+        .args(["build", "--quiet", "--package", "varia"]);
+    cargo.env("CARGO_TARGET_DIR", target_folder());
+    if !cargo.status()?.success() {
+        return Err("varia does not build".into());
+    }
+    let built = target_folder().join("debug/varia");
+    let small = target_folder().join("debug/varia-for-guest");
+    let strip = Command::new("strip")
+        .arg("-o")
+        .args([&small, &built])
+        .status();
+    if !strip
+        .map_err(|error| format!("strip: {error}; install binutils"))?
+        .success()
+    {
+        return Err("strip fails".into());
+    }
+    Ok(small)
+}
+
+/// A chip whose second BAR has an address in a small machine, too.
+fn small(name: &str) -> Result<Profile> {
+    let mut profile = profile::find(name)?.clone();
+    for bar in profile.bars.iter_mut().filter(|bar| bar.value.index == 2) {
+        bar.value.spec.size = 64 * MIB;
+    }
+    Ok(profile)
+}
+
+/// The shared libraries of this machine's programs.
+fn libraries(program: &PathBuf) -> Result<Vec<PathBuf>> {
+    let told = Command::new("ldd").arg(program).output()?;
+    let told = String::from_utf8(told.stdout)?;
+    let paths = told.split_whitespace().filter(|word| word.starts_with('/'));
+    let paths: Vec<_> = paths.map(PathBuf::from).collect();
+    if paths.is_empty() {
+        return Err(format!("ldd names no library: {told}").into());
+    }
+    Ok(paths)
+}
+
+struct Lab {
+    host: Host,
+}
+
+impl Lab {
+    fn boot() -> Result<Self> {
+        let program = varia()?;
+        let of_size = |size| Options {
+            memory: Some(size),
+            ..Options::default()
+        };
+        let userland = packages::ensure(Set::Userland(Arch::X86_64))?;
+        let mut plan = HostPlan::new(Arch::X86_64, "bind")
+            .gpu(&small("gb200")?, of_size(512 * MIB), Memory::Real)
+            // less than what has to be reserved: a probe that fails
+            .gpu(&small("gh200")?, of_size(512 * MIB), Memory::Real)
+            .with(|vm| {
+                vm.module("virtio_rng")
+                    .host_file("/usr/bin/varia", &program)
+                    .host_file(
+                        "/usr/share/misc/pci.ids",
+                        userland.path("/usr/share/misc/pci.ids"),
+                    )
+                    .qemu_args(["-device", "virtio-rng-pci,addr=0x10"])
+            });
+        for library in libraries(&program)? {
+            plan = plan.with(|vm| vm.host_file(library.to_string_lossy(), library.clone()));
+        }
+        let lab = Self { host: plan.boot()? };
+        lab.sh("mkdir -p /sbin && ln -sf /bin/busybox /sbin/modprobe && mkdir -p /lib/modules/$(uname -r)/extra && cp /lab/modules/*.ko /lib/modules/$(uname -r)/")?;
+        Ok(lab)
+    }
+
+    fn sh(&self, script: &str) -> Result<String> {
+        Ok(self.host.vm.sh(script)?)
+    }
+
+    /// Installs a driver's module where depmod and modprobe find it.
+    fn install(&self, driver: Driver) -> Result<()> {
+        let file = match driver {
+            Driver::Original => "original",
+            Driver::Ours => "ours",
+            Driver::VfioPci => return Err("it is there".into()),
+        };
+        self.sh(&format!(
+            "rmmod {VARIANT} 2>/dev/null; \
+             cp /lab/drivers/{file}.ko /lib/modules/$(uname -r)/extra/nvgrace-gpu-vfio-pci.ko && \
+             depmod && grep -q 'alias vfio_pci:v000010DEd00002941sv.* {VARIANT}' \
+             /lib/modules/$(uname -r)/modules.alias"
+        ))?;
+        Ok(())
+    }
+
+    /// Runs `varia`: what it printed, or what it complained of.
+    fn varia(&self, args: &str) -> Result<std::result::Result<String, String>> {
+        let words = shell_words(args);
+        let argv = std::iter::once("/usr/bin/varia".to_owned()).chain(words);
+        let output = self.host.vm.run(&GuestCommand::new(argv).limit(LIMIT))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(match output.success() {
+            true => Ok(text(&output.stdout)),
+            false => Err(text(&output.stderr)),
+        })
+    }
+
+    /// Driver and driver_override of a device.
+    fn state(&self, bdf: &str) -> Result<(Option<String>, String)> {
+        let folder = format!("/sys/bus/pci/devices/{bdf}");
+        let driver = self.host.vm.link_name(&format!("{folder}/driver")).ok();
+        let wanted = self
+            .host
+            .vm
+            .read_text(&format!("{folder}/driver_override"))?;
+        Ok((driver, wanted))
+    }
+
+    fn gpu(&self) -> &str {
+        self.host.address(0)
+    }
+
+    fn refused(&self) -> &str {
+        self.host.address(1)
+    }
+}
+
+fn shell_words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+fn bound(driver: &str) -> (Option<String>, String) {
+    (Some(driver.to_owned()), driver.to_owned())
+}
+
+fn free() -> (Option<String>, String) {
+    (None, "(null)".to_owned())
+}
+
+fn native() -> (Option<String>, String) {
+    (Some("virtio-pci".to_owned()), "(null)".to_owned())
+}
+
+#[test]
+fn devices_are_listed_bound_and_given_back_on_a_real_sysfs() -> Result<()> {
+    let lab = Lab::boot()?;
+    let (gpu, refused) = (lab.gpu().to_owned(), lab.refused().to_owned());
+    for driver in [Driver::Ours, Driver::Original] {
+        lab.install(driver)?;
+        list(&lab)?;
+        bind_and_unbind(&lab, &gpu)?;
+        refusal(&lab, &gpu, &refused)?;
+    }
+    in_use(&lab, &gpu)?;
+    capture(&lab)?;
+    random_kills(&lab, &gpu)?;
+    lab.host.power_off()?;
+    Ok(())
+}
+
+fn list(lab: &Lab) -> Result<()> {
+    let listing: Value = serde_json::from_str(&lab.varia("list --json")??)?;
+    let devices = listing["devices"].as_array().ok_or("no devices")?;
+    let found = devices.iter().find(|device| device["bdf"] == lab.gpu());
+    let found = found.ok_or_else(|| format!("no GPU in {listing:#}"))?;
+    assert_eq!(found["best_driver"]["module"], VARIANT, "{found:#}");
+    let memory = &found["coherent_memory"];
+    // what the silicon was given, read from the machine's own ACPI tables
+    let told = lab.host.silicon(0).coherent_memory();
+    let told = told.ok_or("silicon without memory")?;
+    assert_eq!(memory["size"], 512 * MIB, "{found:#}");
+    assert_eq!(memory["base"], told.base.0, "{found:#}");
+    assert!(
+        found["name"]
+            .as_str()
+            .is_some_and(|name| name.contains("NVIDIA"))
+    );
+    let bars = small("gb200")?.bars;
+    let bars: Vec<_> = bars.iter().map(|bar| bar.value.spec.size).collect();
+    let shown = found["bars"].as_array().ok_or("no BARs")?.iter();
+    let shown: Vec<_> = shown.filter_map(|bar| bar["size"].as_u64()).collect();
+    assert_eq!(shown, bars, "{found:#}");
+    Ok(())
+}
+
+fn bind_and_unbind(lab: &Lab, gpu: &str) -> Result<()> {
+    assert_eq!(lab.state(gpu)?, free());
+    assert_eq!(lab.state(NATIVE)?, native());
+    let told = lab.varia(&format!("bind {gpu} --dry-run"))??;
+    assert!(told.contains(VARIANT), "{told}");
+    assert_eq!(lab.state(gpu)?, free());
+    let told = lab.varia(&format!("bind {gpu}"))??;
+    assert!(told.contains("vfio_pci:v000010DEd00002941"), "{told}");
+    assert_eq!(lab.state(gpu)?, bound(VARIANT));
+    // to vfio-pci by its other name, and a device with a driver of its own beside it
+    lab.varia(&format!("bind {gpu} {NATIVE} --driver vfio_pci"))??;
+    assert_eq!(lab.state(gpu)?, bound("vfio-pci"));
+    assert_eq!(lab.state(NATIVE)?, bound("vfio-pci"));
+    lab.varia(&format!("unbind {gpu} {NATIVE}"))??;
+    assert_eq!(lab.state(gpu)?, free());
+    assert_eq!(lab.state(NATIVE)?, native());
+    Ok(())
+}
+
+/// The probe of the second GPU fails: nothing of the first is left either.
+fn refusal(lab: &Lab, gpu: &str, refused: &str) -> Result<()> {
+    let told = lab.varia(&format!("bind {gpu} {refused}"))?.unwrap_err();
+    for part in [refused, VARIANT, "os error 75", "--fallback vfio-pci"] {
+        assert!(told.contains(part), "{part:?} is not in {told}");
+    }
+    assert_eq!(lab.state(gpu)?, free());
+    assert_eq!(lab.state(refused)?, free());
+    let told = lab.varia(&format!("bind {gpu} {refused} --fallback vfio-pci"))??;
+    assert!(told.contains("INSTEAD OF"), "{told}");
+    assert_eq!(lab.state(gpu)?, bound(VARIANT));
+    assert_eq!(lab.state(refused)?, bound("vfio-pci"));
+    lab.varia(&format!("unbind {gpu} {refused}"))??;
+    assert_eq!(lab.state(gpu)?, free());
+    assert_eq!(lab.state(refused)?, free());
+    Ok(())
+}
+
+fn in_use(lab: &Lab, gpu: &str) -> Result<()> {
+    lab.varia(&format!("bind {gpu}"))??;
+    let group = format!("/sys/bus/pci/devices/{gpu}/iommu_group");
+    let group = lab.host.vm.link_name(&group)?;
+    let holder = GuestCommand::sh(&format!("exec sleep 1000 < /dev/vfio/{group}"));
+    let holder = lab.host.vm.spawn(&holder.limit(LIMIT))?;
+    // until it has the file open
+    lab.sh("for i in 1 2 3 4 5 6 7 8 9; do pidof sleep && exit 0; sleep 0.2; done; exit 1")?;
+    for command in ["unbind", "list --probe"] {
+        let device = if command == "unbind" { gpu } else { "" };
+        let told = lab.varia(&format!("{command} {device}"))?.unwrap_err();
+        let file = format!("/dev/vfio/{group}");
+        for part in [gpu, "process", "sleep", &file] {
+            assert!(told.contains(part), "{part:?} is not in {told}");
+        }
+    }
+    assert_eq!(lab.state(gpu)?, bound(VARIANT));
+    lab.sh("kill $(pidof sleep)")?;
+    lab.host.vm.wait(&holder, LIMIT)?;
+    lab.varia(&format!("unbind {gpu}"))??;
+    // now nobody has it open, and no driver decodes its memory
+    lab.varia("list --probe")??;
+    Ok(())
+}
+
+/// A capture of this machine lists as the machine does.
+fn capture(lab: &Lab) -> Result<()> {
+    lab.varia("capture /tmp/host.tar")??;
+    let here = lab.varia("list --json --all")??;
+    let there = lab.varia("list --json --all --sysfs /tmp/host.tar")??;
+    assert!(here == there, "{here}\n{there}");
+    Ok(())
+}
+
+/// Commands that are killed at random moments: the next one finds the old state or the new.
+fn random_kills(lab: &Lab, gpu: &str) -> Result<()> {
+    let rounds = match std::env::var("VARIA_COUNT") {
+        Ok(_) => SOAK_ROUNDS,
+        Err(_) => ROUNDS,
+    };
+    lab.varia(&format!("bind {gpu}"))??;
+    let begin = Instant::now();
+    lab.varia(&format!("unbind {gpu}"))??;
+    let length = begin.elapsed().as_millis().clamp(20, 2000);
+    let mut random = 0x9e37_79b9_u64;
+    let (mut in_the_middle, mut half) = (0, 0);
+    for round in 0..rounds {
+        for (verb, other, old, new) in [
+            ("bind", "unbind", free(), bound(VARIANT)),
+            ("unbind", "bind", bound(VARIANT), free()),
+        ] {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let delay = u128::from(random >> 33) % length;
+            let seconds = format!("{}.{:03}", delay / 1000, delay % 1000);
+            let seen = lab.sh(&format!(
+                "/usr/bin/varia {verb} {gpu} >/dev/null 2>&1 & sleep {seconds}; kill -9 $! 2>/dev/null; \
+                 wait; ls /run/varia"
+            ))?;
+            let now = lab.state(gpu)?;
+            in_the_middle += usize::from(seen.contains("journal.json"));
+            half += usize::from(now != old && now != new);
+            // the next command ends what was begun, and then there is nothing in between
+            let again = lab.varia(&format!("{other} {gpu}"))?;
+            let now = lab.state(gpu)?;
+            match again {
+                Ok(_) => assert_eq!(now, old, "round {round}, {verb} after {delay} ms"),
+                // it had not been bound
+                Err(told) => {
+                    assert!(other == "unbind", "round {round}: {told}");
+                    assert!(told.contains("was not bound by"), "round {round}: {told}");
+                    assert_eq!(now, old, "round {round}: {told}");
+                }
+            }
+            // and for the next turn the new one
+            lab.varia(&format!("{verb} {gpu}"))??;
+            assert_eq!(
+                lab.state(gpu)?,
+                new,
+                "round {round}, {verb} after {delay} ms"
+            );
+        }
+    }
+    println!("{rounds} rounds: {in_the_middle} kills in the middle, {half} of them half way");
+    assert!(
+        in_the_middle > 0,
+        "no kill hit a change: they take {length} ms"
+    );
+    let left = lab.host.vm.list("/run/varia")?;
+    assert!(!left.contains(&"journal.json".to_owned()), "{left:?}");
+    Ok(())
+}
