@@ -1,6 +1,7 @@
 //! The `varia` binary as a person and a VMM meet it: results, refusals, sockets, clients.
 
 mod backing;
+mod cards;
 mod clients;
 mod faults;
 mod help;
