@@ -11,7 +11,7 @@ use crate::xml::Element;
 const MARGIN: u32 = 30;
 /// Where the sockets begin, below the title.
 const TOP: u32 = 84;
-const WIDTH: u32 = 300;
+const WIDTH: u32 = 330;
 const GAP: u32 = 40;
 const SOCKET: u32 = 92;
 const GPU: u32 = 150;
