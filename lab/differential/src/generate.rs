@@ -115,7 +115,10 @@ impl Generator<'_> {
             882..912 => self.information(),
             912..935 => self.feature(),
             935..960 => self.interrupts(),
-            960..967 => self.ioeventfd(),
+            // Only a device that is declined has any, so there is more to do.
+            960..967 => {
+                (0..if self.shape.is_declined() { 6 } else { 1 }).for_each(|_| self.ioeventfd())
+            }
             967..975 => {
                 let event = self.rng.u8(0..EVENTS);
                 let signal = self.rng.bool();

@@ -37,6 +37,38 @@ pub fn troubles(log: &str) -> Vec<&str> {
         .collect()
 }
 
+/// A log without the reports, from the line to cut at to the end of the trace, whose warning names
+/// `known`.
+#[must_use]
+pub fn without(log: &str, known: &str) -> String {
+    let mut kept = String::new();
+    let mut report = String::new();
+    for line in log.lines() {
+        let begins = line.contains("[ cut here ]");
+        if begins {
+            kept.push_str(&std::mem::take(&mut report));
+        }
+        let to = if begins || !report.is_empty() {
+            &mut report
+        } else {
+            &mut kept
+        };
+        to.push_str(line);
+        to.push('\n');
+        if line.contains("[ end trace ") {
+            let is_known = report
+                .lines()
+                .any(|line| line.contains("WARNING:") && line.contains(known));
+            let ended = std::mem::take(&mut report);
+            if !is_known {
+                kept.push_str(&ended);
+            }
+        }
+    }
+    kept.push_str(&report);
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,5 +82,23 @@ mod tests {
         let found = troubles(log);
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].contains("vfio_main") && found[1].contains("stress:99"));
+    }
+
+    #[test]
+    fn a_known_warning_is_left_out_with_its_trace_and_no_other() {
+        let report = |function: &str| {
+            format!(
+                "[ 1.0] ------------[ cut here ]------------\n\
+                 [ 1.0] WARNING: a.c:1 at {function}+0x1/0x2, CPU#0: init/1\n\
+                 [ 1.0] Call trace:\n\
+                 [ 1.0] ---[ end trace 0000000000000000 ]---\n"
+            )
+        };
+        let log = format!("before\n{}between\n{}after\n", report("f"), report("g"));
+        assert_eq!(troubles(&log).len(), 6);
+        let rest = without(&log, "at f+");
+        assert_eq!(rest, format!("before\nbetween\n{}after\n", report("g")));
+        let unfinished = format!("{}BUG: worse\n", &report("f")[..80]);
+        assert_eq!(without(&unfinished, "at f+"), unfinished);
     }
 }
