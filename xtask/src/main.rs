@@ -45,7 +45,7 @@ enum Command {
     /// Run the tests with larger counts than `test` has time for, then the fuzzers.
     Soak {
         /// How many operations each counted test does.
-        #[arg(long, default_value_t = 100_000)]
+        #[arg(long, default_value_t = 1_000_000)]
         count: u64,
         /// How long each fuzzer runs.
         #[arg(long, value_name = "MINUTES", default_value_t = 10)]
