@@ -80,7 +80,13 @@ const LAYERS: &[Layer] = &[
     // runs in a guest
     layer(
         "varia-agent",
-        &["varia-spec", "varia-sys", "varia-differential"],
+        // `core`, which it runs in a machine beside the kernel's
+        &[
+            "varia-spec",
+            "varia-core",
+            "varia-sys",
+            "varia-differential",
+        ],
     ),
     // boots machines, and knows no GPU
     layer("varia-lab", &["varia-agent"]),
