@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use varia_agent::applets::stress::{Memory as Place, Plan, Report};
 use varia_core::Device;
-use varia_lab::{Arch, GuestCommand};
+use varia_lab::{Arch, Flavour, GuestCommand};
 use varia_silicon::{Options, Readiness, profile};
 use varia_spec::nvidia::device_id;
 use varia_vmtests::Result;
@@ -55,7 +55,7 @@ fn plan_of(seconds: u64, removal: bool) -> Plan {
     }
 }
 
-fn machine(name: &str) -> HostPlan {
+fn machine(flavour: impl Into<Flavour>, name: &str) -> HostPlan {
     // The kernel resets no GH200 by its bus (Linux 7.2 drivers/pci/quirks.c:quirk_nvidia_no_bus_reset):
     // so this has the MIG bug, hence two regions, and another chip's id.
     let mut chip = profile::find("gh200")
@@ -67,7 +67,7 @@ fn machine(name: &str) -> HostPlan {
         readiness: Readiness::After(READY),
         ..Options::default()
     };
-    HostPlan::new(Arch::Aarch64, name).gpu(&chip, options, Memory::Real)
+    HostPlan::new(flavour, name).gpu(&chip, options, Memory::Real)
 }
 
 fn stress(host: &Host, plan: &Plan) -> Result<Report> {
@@ -105,7 +105,19 @@ fn assert_busy(report: &Report, seconds: u64) {
 
 #[test]
 fn everything_at_once_breaks_no_rule_of_concurrency() -> Result<()> {
-    let host = machine("everything at once").boot()?;
+    everything_at_once(Flavour::Debian(Arch::Aarch64), 1)
+}
+
+/// With lockdep, KASAN and pages of 64 KiB.
+#[test]
+#[ignore = "for ./x soak: it builds a kernel"]
+fn everything_at_once_breaks_no_rule_on_a_kernel_that_looks_for_faults() -> Result<()> {
+    everything_at_once(Flavour::Debug64k, 10)
+}
+
+/// On a kernel that is so many times slower than Debian's.
+fn everything_at_once(flavour: Flavour, slower: u64) -> Result<()> {
+    let host = machine(flavour, &format!("everything at once on {flavour}")).boot()?;
     host.load(Driver::Ours)?;
     assert_eq!(host.bind(0, Driver::Ours)?, Ok(()));
     let seconds = seconds();
@@ -113,7 +125,7 @@ fn everything_at_once_breaks_no_rule_of_concurrency() -> Result<()> {
     let report = stress(&host, &plan_of(seconds, false))?;
     println!("{report:#?}");
     assert!(report.violations.is_empty(), "{report:#?}");
-    assert_busy(&report, seconds);
+    assert_busy(&report, seconds / slower);
     let counters = Counters::read(&host, 0)?;
     println!("{counters:#?}");
     assert_eq!(counters.broken_rules(), Vec::<String>::new());
@@ -165,7 +177,7 @@ fn planted_faults_and_a_planted_warning_are_found() -> Result<()> {
         ),
     ];
     let path = |fault: &Fault| format!("/lab/drivers/{}.ko", fault.name);
-    let mut plan = machine("faulty modules");
+    let mut plan = machine(Arch::Aarch64, "faulty modules");
     for (fault, _) in &faults {
         let module = faulty::build(Arch::Aarch64, fault)?;
         plan = plan.with(|vm| vm.host_file(path(fault), module));
