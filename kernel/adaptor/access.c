@@ -2,8 +2,9 @@
 /*
  * Reads and writes of a region: the pieces that Rust names, each of bounded size.
  *
- * A piece goes through a bounce buffer, so that the user's memory is never touched under
- * memory_lock: it could be a mapping of the same region, whose fault takes that lock.
+ * The user's memory could be a mapping of the same region, whose fault takes memory_lock. So under
+ * that lock it is touched with page faults disabled; where that does not do, a piece goes through
+ * a bounce buffer.
  */
 #include <linux/io.h>
 #include <linux/pm_runtime.h>
@@ -84,10 +85,25 @@ static void adaptor_copy_uncached(void __iomem *io, u64 at, u8 *data, u64 len, b
 	}
 }
 
-/* Between the bounce buffer and memory, in a lock hold in which the device is ready. */
-static int adaptor_copy_memory(struct adaptor_access *access, bool read)
+/* As much as there is without a page fault; returns how many bytes. */
+static u64 adaptor_copy_direct(void *at, char __user *buf, u64 len, bool read)
+{
+	u64 left;
+
+	if (!access_ok(buf, len))
+		return 0;
+	pagefault_disable();
+	left = read ? __copy_to_user_inatomic(buf, at, len) :
+		      __copy_from_user_inatomic(at, (const char __user *)buf, len);
+	pagefault_enable();
+	return len - left;
+}
+
+/* In a lock hold in which the device is ready; returns how many bytes, or a negative errno. */
+static int adaptor_copy_memory(struct adaptor_access *access, char __user *buf, bool read)
 {
 	const struct varia_segment *piece = &access->piece;
+	u64 moved = piece->len;
 	void *at = NULL;
 	int ret;
 
@@ -100,29 +116,37 @@ static int adaptor_copy_memory(struct adaptor_access *access, bool read)
 	ret = adaptor_lock_ready(access->dev, &access->wait, false);
 	if (ret)
 		return ret;
-	if (at && piece->memory == VARIA_MEMORY_CACHED)
+	if (piece->direct)
+		moved = adaptor_copy_direct(at, buf, piece->len, read);
+	else if (at && piece->memory == VARIA_MEMORY_CACHED)
 		memcpy(read ? access->bounce : at, read ? at : access->bounce, piece->len);
 	else if (at)
 		adaptor_copy_uncached((void __force __iomem *)at, piece->at, access->bounce,
 				      piece->len, read);
 	varia_count(access->dev->state, at ? VARIA_COUNT_COPIED : VARIA_COUNT_CHECKED);
 	up_read(&access->dev->core.memory_lock);
-	return 0;
+	return moved;
 }
 
 static int adaptor_piece(struct adaptor_access *access, char __user *buf)
 {
 	const struct varia_segment *piece = &access->piece;
 	bool read = access->asked.way == VARIA_READ;
-	int ret = 0;
+	int ret = piece->len;
 
+	if (piece->direct || !piece->len)
+		return adaptor_copy_memory(access, buf, read);
+	if (!access->bounce)
+		access->bounce = kmalloc(VARIA_COPY_CHUNK, GFP_KERNEL);
+	if (!access->bounce)
+		return -ENOMEM;
 	if (piece->kind == VARIA_SEGMENT_ONES)
 		memset(access->bounce, 0xff, piece->len);
 	else if (!read && copy_from_user(access->bounce, buf, piece->len))
 		return -EFAULT;
 	if (piece->kind != VARIA_SEGMENT_ONES)
-		ret = adaptor_copy_memory(access, read);
-	if (!ret && read && copy_to_user(buf, access->bounce, piece->len))
+		ret = adaptor_copy_memory(access, buf, read);
+	if (ret > 0 && read && copy_to_user(buf, access->bounce, piece->len))
 		return -EFAULT;
 	return ret;
 }
@@ -131,17 +155,13 @@ static int adaptor_piece(struct adaptor_access *access, char __user *buf)
 static ssize_t adaptor_memory_rw(struct adaptor_device *dev, char __user *buf, size_t count,
 				 loff_t *ppos, u32 way)
 {
-	u8 *bounce __free(kfree) = kmalloc(min_t(u64, count, VARIA_COPY_CHUNK), GFP_KERNEL);
 	struct adaptor_access access = {
 		.dev = dev,
 		.asked = { .position = *ppos, .count = count, .way = way },
-		.bounce = bounce,
 	};
 	struct device *parent = &dev->core.pdev->dev;
 	int ret;
 
-	if (!bounce)
-		return -ENOMEM;
 	if (pm_runtime_resume_and_get(parent))
 		return -EIO;
 	while ((ret = varia_next(dev->state, &access.asked, &access.piece)) > 0) {
@@ -150,6 +170,7 @@ static ssize_t adaptor_memory_rw(struct adaptor_device *dev, char __user *buf, s
 		cond_resched();
 	}
 	pm_runtime_put(parent);
+	kfree(access.bounce);
 	if (ret)
 		return ret;
 	*ppos += access.asked.done;

@@ -3,6 +3,7 @@
  * The regions that vfio-pci-core serves, with the pieces of configuration space that the variant
  * owns over them.
  */
+#include <linux/pm_runtime.h>
 #include <linux/uaccess.h>
 
 #include "adaptor.h"
@@ -10,13 +11,23 @@
 ssize_t adaptor_base_read(struct vfio_device *vdev, char __user *buf, size_t count, loff_t *ppos)
 {
 	const struct varia_state *state = adaptor_of(vdev)->state;
+	struct device *parent = &adaptor_of(vdev)->core.pdev->dev;
 	u8 bytes[VARIA_CONFIG_CHUNK] = {};
 	struct varia_piece piece = {};
 	loff_t pos = *ppos;
 	ssize_t done, at;
 	int ret;
 
-	done = vfio_pci_core_read(vdev, buf, count, &pos);
+	/* vfio-pci-core has no part in what the variant keeps, but that an access wakes a device. */
+	if (!varia_config_kept(state, pos, count)) {
+		done = vfio_pci_core_read(vdev, buf, count, &pos);
+	} else {
+		if (pm_runtime_resume_and_get(parent))
+			return -EIO;
+		pm_runtime_put(parent);
+		done = count;
+		pos += count;
+	}
 	for (at = 0; at < done; at += piece.len) {
 		ret = varia_config_piece(state, VARIA_READ, *ppos + at, done - at, &piece);
 		if (ret)

@@ -19,8 +19,10 @@
 #define VARIA_REGIONS 6
 /* Where the region index is in a file position. */
 #define VARIA_OFFSET_SHIFT 40
-/* The most bytes of memory in a piece of an access. */
+/* The most bytes of memory in a piece of an access that goes through the bounce buffer. */
 #define VARIA_COPY_CHUNK 4096
+/* The most bytes of memory in a piece that is copied directly: so long is the lock held. */
+#define VARIA_DIRECT_CHUNK 262144
 /* The most bytes in a piece of configuration space that the variant keeps. */
 #define VARIA_CONFIG_CHUNK 64
 /* The most questions that a variant asks. */
@@ -204,7 +206,10 @@ struct varia_access {
 	u32 way;
 	/* Whether it has begun: 0 or 1. */
 	u32 begun;
-	/* How the present piece ended: 0 or a negative errno. */
+	/*
+	 * How the present piece ended: bytes that were moved, or a negative errno. Fewer bytes than
+	 * the piece has are no error of a direct one.
+	 */
 	int result;
 	/* Whether the process is being killed: 0 or 1. */
 	u32 killed;
@@ -213,7 +218,7 @@ static_assert(sizeof(struct varia_access) == 48);
 
 /* The next piece of an access. */
 struct varia_segment {
-	/* Bytes in the piece, at most VARIA_COPY_CHUNK. */
+	/* Bytes in the piece, at most VARIA_COPY_CHUNK, or VARIA_DIRECT_CHUNK of a direct one. */
 	u64 len;
 	/* Host-physical address, for VARIA_SEGMENT_MEMORY. */
 	u64 at;
@@ -225,8 +230,11 @@ struct varia_segment {
 	u32 kind;
 	/* VARIA_MEMORY_*, for VARIA_SEGMENT_MEMORY. */
 	u32 memory;
-	/* Zero. */
-	u32 reserved;
+	/*
+	 * Whether it is copied without a bounce buffer, as far as the user's pages are there: 0
+	 * or 1.
+	 */
+	u32 direct;
 };
 static_assert(sizeof(struct varia_segment) == 40);
 
@@ -368,6 +376,9 @@ u64 varia_width(u64 at, u64 len);
  * vfio-pci-core serves, and its owner.
  */
 int varia_config_piece(const struct varia_state *state, u32 way, u64 at, u64 len, struct varia_piece *out);
+
+/* Whether the variant alone keeps all of the `len` bytes at a position: 0 or 1. */
+int varia_config_kept(const struct varia_state *state, u64 at, u64 len);
 
 /*
  * Counts a write of `len` bytes that ends after `done`, or with a negative errno, in `pieces`

@@ -9,8 +9,8 @@ use crate::{
     counters::Counter,
     state::{self, Instance, direction, memory, memory_type, position, read, value, write},
     types::{
-        Access, COPY_CHUNK, REGION_BASE, REGION_MEMORY, Region, SEGMENT_CHECK, SEGMENT_MEMORY,
-        SEGMENT_ONES, Segment, State,
+        Access, COPY_CHUNK, DIRECT_CHUNK, MEMORY_CACHED, REGION_BASE, REGION_MEMORY, Region,
+        SEGMENT_CHECK, SEGMENT_MEMORY, SEGMENT_ONES, Segment, State,
     },
 };
 
@@ -27,13 +27,18 @@ fn next(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Errn
             return Ok(check);
         }
     } else {
-        asked.done = asked.done.saturating_add(asked.piece);
+        asked.done = asked.done.saturating_add(moved(asked));
     }
     let next = piece(instance, asked);
     if !matches!(next, Ok(Some(_))) {
         counters.add(Counter::AccessesEnded);
     }
     next
+}
+
+/// Bytes of the present piece that have been moved.
+fn moved(asked: &Access) -> u64 {
+    u64::try_from(asked.result).map_or(0, |moved| moved.min(asked.piece))
 }
 
 /// Clips an access; a piece without bytes if the device must be ready even for none.
@@ -51,7 +56,7 @@ fn begin(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Err
                 index,
                 kind: SEGMENT_CHECK,
                 memory: 0,
-                reserved: 0,
+                direct: 0,
             }))
         }
     }
@@ -81,7 +86,11 @@ fn piece(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Err
             return Ok(None);
         }
     };
-    let len = piece.len.min(COPY_CHUNK as u64);
+    // A page of the user's is missing where a direct piece ended; the bounce buffer brings it in.
+    let missing = moved(asked) < asked.piece;
+    let direct = kind == SEGMENT_MEMORY && memory == MEMORY_CACHED && !missing;
+    let most = if direct { DIRECT_CHUNK } else { COPY_CHUNK };
+    let len = piece.len.min(most as u64);
     asked.piece = len;
     Ok(Some(Segment {
         len,
@@ -90,7 +99,7 @@ fn piece(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Err
         index,
         kind,
         memory,
-        reserved: 0,
+        direct: u32::from(direct),
     }))
 }
 

@@ -4,7 +4,7 @@
 use core::slice;
 
 use varia_spec::{Errno, vfio::RegionIndex};
-use varia_variant::{ConfigOwner, ConfigPiece, Variant};
+use varia_variant::{ConfigOwner, ConfigPiece, Direction, Variant};
 
 use crate::{
     abi::c_functions,
@@ -42,6 +42,27 @@ c_functions! {
             // SAFETY: `out` by the contract of all functions.
             unsafe { write(out, piece) }
         })())
+    }
+
+    /// Whether the variant alone keeps all of the `len` bytes at a position: 0 or 1.
+    fn varia_config_kept(state: *const State, at: u64, len: u64) -> i32 {
+        // SAFETY: by the contract of all functions.
+        let Ok(variant) = (unsafe { state::variant(state) }) else {
+            return 0;
+        };
+        let (CONFIG, mut offset) = position(at) else {
+            return 0;
+        };
+        let mut left = len;
+        while left > 0 {
+            let piece = variant.config_piece(Direction::Read, offset, left);
+            if piece.owner != ConfigOwner::Keep || piece.len == 0 {
+                return 0;
+            }
+            offset = offset.saturating_add(piece.len);
+            left = left.saturating_sub(piece.len);
+        }
+        i32::from(len > 0)
     }
 
     /// Counts a write of `len` bytes that ends after `done`, or with a negative errno, in `pieces`

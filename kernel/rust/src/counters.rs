@@ -48,7 +48,8 @@ counters! {
     Holds = "holds",
     /// Holds that ended without an act, after a check alone.
     Checks = "checks",
-    /// Holds in which bytes were copied between a bounce buffer and the device's memory.
+    /// Holds in which bytes were copied between the user's or a bounce buffer and the device's
+    /// memory.
     Copies = "copies",
     /// Waits that have slept at least once.
     Waits = "waits",

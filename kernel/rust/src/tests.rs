@@ -159,6 +159,7 @@ fn pieces(state: &State, way: u32, position: u64, count: u64) -> (Vec<(u32, u64,
             return (pieces, more, access.done);
         }
         pieces.push((piece.kind, piece.len, piece.offset));
+        access.result = piece.len as i32;
     }
 }
 
@@ -224,6 +225,41 @@ fn an_access_is_clipped_and_cut_into_pieces() {
 }
 
 #[test]
+fn where_a_page_of_the_users_is_missing_the_bounce_buffer_brings_it_in() {
+    let state = probed(BASE, 96 * GIB);
+    let mut access = Access {
+        position: at(4, 0),
+        count: 1 << 20,
+        ..zero()
+    };
+    let mut piece: Segment = zero();
+    let mut seen = Vec::new();
+    // {how many bytes of a piece are moved}
+    for moved in [0, 8192, 0, 4096, 262_144] {
+        assert_eq!(unsafe { varia_next(&state, &mut access, &mut piece) }, 1);
+        seen.push((piece.offset, piece.len, piece.direct));
+        access.result = moved;
+    }
+    assert_eq!(
+        seen,
+        [
+            (0, 0, 0),
+            (0, 262_144, 1),
+            (8192, 4096, 0),
+            (8192, 4096, 0),
+            (12_288, 262_144, 1),
+        ]
+    );
+    // What is not cached always goes through the bounce buffer.
+    (access, piece) = (zero(), zero());
+    (access.position, access.count) = (at(2, 0), 8192);
+    for _ in 0..2 {
+        assert_eq!(unsafe { varia_next(&state, &mut access, &mut piece) }, 1);
+    }
+    assert_eq!((piece.len, piece.direct), (4096, 0));
+}
+
+#[test]
 fn an_access_ends_with_the_piece_that_fails_and_with_a_kill() {
     let state = probed(BASE, 96 * GIB);
     for (result, killed, errno) in [
@@ -268,6 +304,11 @@ fn configuration_space_is_kept_in_the_two_windows() {
             (0x28, 8, base)
         ]
     );
+
+    let kept = |offset, len| unsafe { varia_config_kept(&state, at(7, offset), len) };
+    assert_eq!((kept(0x18, 16), kept(0x1b, 2), kept(0x20, 8)), (1, 1, 1));
+    assert_eq!((kept(0x17, 2), kept(0x20, 9), kept(0x18, 0)), (0, 0, 0));
+    assert_eq!(unsafe { varia_config_kept(&state, at(4, 0x18), 4) }, 0);
 
     unsafe { varia_config_store(&state, at(7, 0x20), [0xff; 8].as_ptr(), 8) };
     let mut shown = [0; 8];

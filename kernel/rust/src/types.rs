@@ -17,8 +17,10 @@ c_constants! {
     REGIONS: usize = 6;
     /// Where the region index is in a file position.
     OFFSET_SHIFT: u32 = varia_spec::vfio::OFFSET_SHIFT;
-    /// The most bytes of memory in a piece of an access.
+    /// The most bytes of memory in a piece of an access that goes through the bounce buffer.
     COPY_CHUNK: usize = 4096;
+    /// The most bytes of memory in a piece that is copied directly: so long is the lock held.
+    DIRECT_CHUNK: usize = 256 << 10;
     /// The most bytes in a piece of configuration space that the variant keeps.
     CONFIG_CHUNK: usize = 64;
     /// The most questions that a variant asks.
@@ -210,7 +212,8 @@ c_structs! {
         way: u32,
         /// Whether it has begun: 0 or 1.
         begun: u32,
-        /// How the present piece ended: 0 or a negative errno.
+        /// How the present piece ended: bytes that were moved, or a negative errno. Fewer bytes than
+        /// the piece has are no error of a direct one.
         result: i32,
         /// Whether the process is being killed: 0 or 1.
         killed: u32,
@@ -218,7 +221,7 @@ c_structs! {
 
     /// The next piece of an access.
     varia_segment Segment {
-        /// Bytes in the piece, at most VARIA_COPY_CHUNK.
+        /// Bytes in the piece, at most VARIA_COPY_CHUNK, or VARIA_DIRECT_CHUNK of a direct one.
         len: u64,
         /// Host-physical address, for VARIA_SEGMENT_MEMORY.
         at: u64,
@@ -230,8 +233,9 @@ c_structs! {
         kind: u32,
         /// VARIA_MEMORY_*, for VARIA_SEGMENT_MEMORY.
         memory: u32,
-        /// Zero.
-        reserved: u32,
+        /// Whether it is copied without a bounce buffer, as far as the user's pages are there: 0
+        /// or 1.
+        direct: u32,
     }
 
     /// The first piece of an access to configuration space.
