@@ -2,15 +2,15 @@
 //! Reads and writes of a region.
 
 use varia_spec::Errno;
-use varia_variant::{Begin, HostPhys, SegmentKind, memory::natural_width};
+use varia_variant::{Begin, HostPhys, MemoryType, SegmentKind, memory::natural_width};
 
 use crate::{
     abi::c_functions,
     counters::Counter,
     state::{self, Instance, direction, memory, memory_type, position, read, value, write},
     types::{
-        Access, COPY_CHUNK, DIRECT_CHUNK, MEMORY_CACHED, REGION_BASE, REGION_MEMORY, Region,
-        SEGMENT_CHECK, SEGMENT_MEMORY, SEGMENT_ONES, Segment, State,
+        Access, COPY_CHUNK, DIRECT_CHUNK, REGION_BASE, REGION_MEMORY, Region, SEGMENT_CHECK,
+        SEGMENT_MEMORY, SEGMENT_ONES, Segment, State,
     },
 };
 
@@ -41,6 +41,11 @@ fn moved(asked: &Access) -> u64 {
     u64::try_from(asked.result).map_or(0, |moved| moved.min(asked.piece))
 }
 
+/// Whether memory can be copied straight to and from the user, in any width.
+fn is_direct(memory: MemoryType) -> bool {
+    memory == MemoryType::Cached
+}
+
 /// Clips an access; a piece without bytes if the device must be ready even for none.
 fn begin(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Errno> {
     let (index, offset) = position(asked.position);
@@ -49,7 +54,11 @@ fn begin(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Err
         Begin::Refuse(errno) => Err(errno),
         Begin::Serve { count, needs_ready } => {
             asked.count = count;
-            Ok(needs_ready.then_some(Segment {
+            // A direct piece checks before anything else happens, in the hold that it copies in.
+            let first = region.segment(direction(asked.way)?, offset, count);
+            let checks = count > 0
+                && matches!(first.kind, SegmentKind::Memory(_, memory) if is_direct(memory));
+            Ok((needs_ready && !checks).then_some(Segment {
                 len: 0,
                 at: 0,
                 offset,
@@ -77,9 +86,11 @@ fn piece(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Err
     let (index, offset) = position(asked.position.saturating_add(asked.done));
     let region = memory(&instance.variant, index).ok_or(Errno::ENXIO)?;
     let piece = region.segment(direction(asked.way)?, offset, left);
-    let (kind, at, memory) = match piece.kind {
-        SegmentKind::Memory(at, memory) => (SEGMENT_MEMORY, at.0, memory_type(memory)),
-        SegmentKind::Ones => (SEGMENT_ONES, 0, 0),
+    let (kind, at, memory, direct) = match piece.kind {
+        SegmentKind::Memory(at, memory) => {
+            (SEGMENT_MEMORY, at.0, memory_type(memory), is_direct(memory))
+        }
+        SegmentKind::Ones => (SEGMENT_ONES, 0, 0, false),
         // It goes to the end of the access, and there is nothing to do for it.
         SegmentKind::Drop => {
             asked.done = asked.count;
@@ -88,7 +99,7 @@ fn piece(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Err
     };
     // A page of the user's is missing where a direct piece ended; the bounce buffer brings it in.
     let missing = moved(asked) < asked.piece;
-    let direct = kind == SEGMENT_MEMORY && memory == MEMORY_CACHED && !missing;
+    let direct = direct && !missing;
     let most = if direct { DIRECT_CHUNK } else { COPY_CHUNK };
     let len = piece.len.min(most as u64);
     asked.piece = len;

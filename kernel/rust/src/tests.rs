@@ -184,13 +184,11 @@ fn count(state: &State, name: &str) -> u64 {
 fn an_access_is_clipped_and_cut_into_pieces() {
     let state = probed(BASE, 96 * GIB);
     let end = 95 * GIB;
-    let check = (SEGMENT_CHECK, 0, end - 8);
     let chunk = COPY_CHUNK as u64;
     assert_eq!(
         pieces(&state, READ, at(4, end - 8), chunk + 10),
         (
             vec![
-                check,
                 (SEGMENT_MEMORY, 8, end - 8),
                 (SEGMENT_ONES, chunk, end),
                 (SEGMENT_ONES, 2, end + chunk),
@@ -201,17 +199,27 @@ fn an_access_is_clipped_and_cut_into_pieces() {
     );
     assert_eq!(
         pieces(&state, WRITE, at(4, end - 8), 40 * GIB),
-        (vec![check, (SEGMENT_MEMORY, 8, end - 8)], 0, 33 * GIB + 8),
+        (vec![(SEGMENT_MEMORY, 8, end - 8)], 0, 33 * GIB + 8),
         "what is dropped is counted"
     );
     assert_eq!(pieces(&state, WRITE, at(4, end), 5), (vec![], 0, 5));
+    // What is not copied in the hold of the check is checked on its own.
+    let padding = (SEGMENT_ONES, 5, end);
+    assert_eq!(
+        pieces(&state, READ, at(4, end), 5).0,
+        [(SEGMENT_CHECK, 0, end), padding]
+    );
+    assert_eq!(
+        pieces(&state, READ, at(2, 8), 8).0,
+        [(SEGMENT_CHECK, 0, 8), (SEGMENT_MEMORY, 8, 8)]
+    );
     let memory = |index| unsafe { varia_is_memory(&state, at(index, 0)) };
     assert_eq!((memory(0), memory(2), memory(4), memory(7)), (0, 1, 1, 0));
     let none = (vec![(SEGMENT_CHECK, 0, 0)], 0, 0);
     assert_eq!(pieces(&state, READ, at(2, 0), 0), none);
     assert_eq!(
         (count(&state, "accesses"), count(&state, "accesses_ended")),
-        (4, 4)
+        (6, 6)
     );
 
     let beyond = pieces(&state, READ, at(4, 128 * GIB), 1);
@@ -220,7 +228,7 @@ fn an_access_is_clipped_and_cut_into_pieces() {
     assert_eq!(base, (vec![], negative(Errno::ENXIO), 0));
     assert_eq!(
         (count(&state, "accesses"), count(&state, "accesses_refused")),
-        (4, 2)
+        (6, 2)
     );
 }
 
@@ -235,7 +243,7 @@ fn where_a_page_of_the_users_is_missing_the_bounce_buffer_brings_it_in() {
     let mut piece: Segment = zero();
     let mut seen = Vec::new();
     // {how many bytes of a piece are moved}
-    for moved in [0, 8192, 0, 4096, 262_144] {
+    for moved in [8192, 0, 4096, 262_144] {
         assert_eq!(unsafe { varia_next(&state, &mut access, &mut piece) }, 1);
         seen.push((piece.offset, piece.len, piece.direct));
         access.result = moved;
@@ -243,7 +251,6 @@ fn where_a_page_of_the_users_is_missing_the_bounce_buffer_brings_it_in() {
     assert_eq!(
         seen,
         [
-            (0, 0, 0),
             (0, 262_144, 1),
             (8192, 4096, 0),
             (8192, 4096, 0),
