@@ -178,6 +178,20 @@ fn triggers_can_be_signalled_by_hand() {
 }
 
 #[test]
+fn vectors_beyond_the_last_are_refused_with_all_that_they_need() {
+    let (_, core) = open(Traits::default());
+    let (_, data) = counters(4);
+    core.set_irqs(IrqIndex::MSIX, IrqAction::Trigger, 0, 4, data)
+        .unwrap();
+    let (counts, data) = counters(2);
+    let refused = core.set_irqs(IrqIndex::MSIX, IrqAction::Trigger, 3, 2, data);
+    assert_eq!(refused, Err(Errno::EINVAL));
+    core.set_irqs(IrqIndex::MSIX, IrqAction::Trigger, 3, 1, IrqData::None)
+        .unwrap();
+    assert_eq!(counts[0].get(), 0, "the third vector is who it was");
+}
+
+#[test]
 fn vectors_that_are_not_there_and_actions_that_are_not_there_are_refused() {
     let (_, core) = open(Traits::default());
     let set =

@@ -88,6 +88,9 @@ pub enum Descriptor {
 
 /// How many event counters a user has.
 pub const EVENTS: u8 = 3;
+/// How many more it has behind those, for ioeventfds alone. Nothing signals them: what the kernel
+/// then writes comes at a time of its own, and a read beside it sees it or not.
+pub const DOORBELLS: u8 = 3;
 /// How many mappings a user keeps.
 pub const SLOTS: u8 = 4;
 

@@ -56,9 +56,10 @@ pub fn without(log: &str, known: &str) -> String {
         to.push_str(line);
         to.push('\n');
         if line.contains("[ end trace ") {
-            let is_known = report
-                .lines()
-                .any(|line| line.contains("WARNING:") && line.contains(known));
+            let is_known = report.lines().any(|line| {
+                let names = line.contains("WARNING:") || line.contains("UBSAN:");
+                names && line.contains(known)
+            });
             let ended = std::mem::take(&mut report);
             if !is_known {
                 kept.push_str(&ended);

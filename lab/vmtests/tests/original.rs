@@ -171,7 +171,8 @@ fn sizes_that_leave_nothing_are_refused_alike_and_ours_refuses_what_would_alias(
     }
     let log = host.vm.sh("dmesg")?;
     assert!(log.contains("needs a BAR above 1 TiB"), "{log}");
-    host.power_off()?;
+    // the original rounds up a length of zero, which the kernel's sanitizer reports
+    host.power_off_but_for("shift-out-of-bounds")?;
     let too_large = (TOO_LARGE, Errno::EOVERFLOW);
     for (size, errno) in GH200_REFUSED.into_iter().chain([too_large]) {
         let refused = runtime(gh200, size).expect_err("it is refused").errno();

@@ -7,8 +7,8 @@ use varia_spec::vfio::{RegionIndex, irq_set};
 
 use super::Generator;
 use crate::op::{
-    Descriptor, EVENTS, FEATURE, GET_HOT_RESET_INFO, GET_INFO, GET_IRQ_INFO, GET_REGION_INFO,
-    HOT_RESET, IOEVENTFD, Op, Pointer, SET_IRQS,
+    DOORBELLS, Descriptor, EVENTS, FEATURE, GET_HOT_RESET_INFO, GET_INFO, GET_IRQ_INFO,
+    GET_REGION_INFO, HOT_RESET, IOEVENTFD, Op, Pointer, SET_IRQS,
 };
 
 /// `argsz` values around the header and the capability of region info, and of the others.
@@ -270,7 +270,7 @@ impl Generator<'_> {
         argument.extend(self.rng.u64(0..2).to_le_bytes());
         argument.extend((-1i32).to_le_bytes());
         argument.extend([0; 4]);
-        let event = self.rng.u8(0..EVENTS);
+        let event = EVENTS + self.rng.u8(0..DOORBELLS);
         let descriptors = match self.rng.u32(0..8) {
             0..3 => Vec::new(),
             3 => vec![(24, Descriptor::Device)],

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use varia_differential::op::{self, Descriptor, EVENTS, SLOTS};
+use varia_differential::op::{self, DOORBELLS, Descriptor, EVENTS, SLOTS};
 use varia_differential::{Answer, Op, Target};
 use varia_spec::Errno;
 use varia_sys::child::{self, Outcome};
@@ -51,7 +51,7 @@ impl User {
             .write(true)
             .open("/dev/varia_position")
             .map_err(|e| format!("/dev/varia_position: {e}: load varia_position.ko first"))?;
-        let events = (0..EVENTS).map(|_| EventFd::new());
+        let events = (0..EVENTS + DOORBELLS).map(|_| EventFd::new());
         let user = Self {
             bdf: bdf.to_owned(),
             device: Some(opened.device),
