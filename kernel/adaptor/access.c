@@ -45,17 +45,9 @@ static void *adaptor_map_memory(struct adaptor_device *dev, u32 index)
 	return known;
 }
 
-void adaptor_unmap_memory(struct adaptor_device *dev)
-{
-	int i;
-
-	for (i = 0; i < VARIA_REGIONS; i++)
-		if (dev->memory[i].address) {
-			memunmap(dev->memory[i].address);
-			dev->memory[i].address = NULL;
-			varia_count(dev->state, VARIA_COUNT_MEMORY_UNMAPPED);
-		}
-}
+/* The kernel has them for more bytes than one. */
+#define put_unaligned_le8(value, at) (*(at) = (value))
+#define get_unaligned_le8(at) (*(at))
 
 #define ADAPTOR_MOVE(bits, get, put)					\
 	case bits / 8:							\
@@ -76,11 +68,7 @@ static void adaptor_copy_uncached(void __iomem *io, u64 at, u8 *data, u64 len, b
 		ADAPTOR_MOVE(64, readq, writeq);
 		ADAPTOR_MOVE(32, readl, writel);
 		ADAPTOR_MOVE(16, readw, writew);
-		default:
-			if (read)
-				*data = readb(io);
-			else
-				writeb(*data, io);
+		ADAPTOR_MOVE(8, readb, writeb);
 		}
 	}
 }
@@ -156,8 +144,7 @@ static ssize_t adaptor_memory_rw(struct adaptor_device *dev, char __user *buf, s
 				 loff_t *ppos, u32 way)
 {
 	struct adaptor_access access = {
-		.dev = dev,
-		.asked = { .position = *ppos, .count = count, .way = way },
+		.dev = dev, .asked = { .position = *ppos, .count = count, .way = way },
 	};
 	struct device *parent = &dev->core.pdev->dev;
 	int ret;
@@ -179,19 +166,16 @@ static ssize_t adaptor_memory_rw(struct adaptor_device *dev, char __user *buf, s
 
 ssize_t adaptor_read(struct vfio_device *vdev, char __user *buf, size_t count, loff_t *ppos)
 {
-	struct adaptor_device *dev = adaptor_of(vdev);
-
-	if (varia_is_memory(dev->state, *ppos))
-		return adaptor_memory_rw(dev, buf, count, ppos, VARIA_READ);
+	if (varia_is_memory(adaptor_of(vdev)->state, *ppos))
+		return adaptor_memory_rw(adaptor_of(vdev), buf, count, ppos, VARIA_READ);
 	return adaptor_base_read(vdev, buf, count, ppos);
 }
 
-ssize_t adaptor_write(struct vfio_device *vdev, const char __user *buf, size_t count,
-		      loff_t *ppos)
+ssize_t adaptor_write(struct vfio_device *vdev, const char __user *buf, size_t count, loff_t *ppos)
 {
-	struct adaptor_device *dev = adaptor_of(vdev);
+	char __user *from = (char __user *)buf;
 
-	if (varia_is_memory(dev->state, *ppos))
-		return adaptor_memory_rw(dev, (char __user *)buf, count, ppos, VARIA_WRITE);
+	if (varia_is_memory(adaptor_of(vdev)->state, *ppos))
+		return adaptor_memory_rw(adaptor_of(vdev), from, count, ppos, VARIA_WRITE);
 	return adaptor_base_write(vdev, buf, count, ppos);
 }

@@ -57,9 +57,7 @@ int adaptor_lock_ready(struct adaptor_device *dev, struct varia_wait *wait, bool
 
 /* access.c */
 ssize_t adaptor_read(struct vfio_device *vdev, char __user *buf, size_t count, loff_t *ppos);
-ssize_t adaptor_write(struct vfio_device *vdev, const char __user *buf, size_t count,
-		      loff_t *ppos);
-void adaptor_unmap_memory(struct adaptor_device *dev);
+ssize_t adaptor_write(struct vfio_device *vdev, const char __user *buf, size_t count, loff_t *ppos);
 
 /* config.c */
 ssize_t adaptor_base_read(struct vfio_device *vdev, char __user *buf, size_t count, loff_t *ppos);
@@ -72,6 +70,6 @@ void adaptor_show_device(struct adaptor_device *dev, struct dentry *root);
 /* mapping.c */
 int adaptor_mmap(struct vfio_device *vdev, struct vm_area_struct *vma);
 int adaptor_register_pages(struct adaptor_device *dev);
-void adaptor_unregister_pages(struct adaptor_device *dev);
+void adaptor_drop_memory(struct adaptor_device *dev);
 
 #endif /* VARIA_ADAPTOR_H */

@@ -14,20 +14,17 @@ ssize_t adaptor_base_read(struct vfio_device *vdev, char __user *buf, size_t cou
 	struct device *parent = &adaptor_of(vdev)->core.pdev->dev;
 	u8 bytes[VARIA_CONFIG_CHUNK] = {};
 	struct varia_piece piece = {};
+	ssize_t done = count, at;
 	loff_t pos = *ppos;
-	ssize_t done, at;
 	int ret;
 
 	/* vfio-pci-core has no part in what the variant keeps, but that an access wakes a device. */
-	if (!varia_config_kept(state, pos, count)) {
+	if (!varia_config_kept(state, pos, count))
 		done = vfio_pci_core_read(vdev, buf, count, &pos);
-	} else {
-		if (pm_runtime_resume_and_get(parent))
-			return -EIO;
+	else if (pm_runtime_resume_and_get(parent))
+		return -EIO;
+	else
 		pm_runtime_put(parent);
-		done = count;
-		pos += count;
-	}
 	for (at = 0; at < done; at += piece.len) {
 		ret = varia_config_piece(state, VARIA_READ, *ppos + at, done - at, &piece);
 		if (ret)
@@ -39,7 +36,7 @@ ssize_t adaptor_base_read(struct vfio_device *vdev, char __user *buf, size_t cou
 			return -EFAULT;
 	}
 	if (done > 0)
-		*ppos = pos;
+		*ppos += done;
 	return done;
 }
 

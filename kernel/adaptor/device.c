@@ -25,8 +25,7 @@ static int adaptor_open(struct vfio_device *vdev)
 	varia_opened(dev->state);
 	if (varia_needs_bar0(dev->state))
 		ret = PTR_ERR_OR_ZERO(vfio_pci_core_get_iomap(&dev->core, 0));
-	if (!ret)
-		ret = adaptor_register_pages(dev);
+	ret = ret ?: adaptor_register_pages(dev);
 	if (!ret) {
 		vfio_pci_core_finish_enable(&dev->core);
 		return 0;
@@ -40,8 +39,7 @@ static void adaptor_close(struct vfio_device *vdev)
 {
 	struct adaptor_device *dev = adaptor_of(vdev);
 
-	adaptor_unregister_pages(dev);
-	adaptor_unmap_memory(dev);
+	adaptor_drop_memory(dev);
 	vfio_pci_core_close_device(vdev);
 	varia_count(dev->state, VARIA_COUNT_CLOSED);
 }

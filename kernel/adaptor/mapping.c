@@ -2,6 +2,7 @@
 /*
  * Mappings of a region, their page faults, and failed pages.
  */
+#include <linux/io.h>
 #include <linux/mm.h>
 
 #include "adaptor.h"
@@ -17,11 +18,8 @@ static vm_fault_t adaptor_huge_fault(struct vm_fault *vmf, unsigned int order)
 	struct vm_area_struct *vma = vmf->vma;
 	struct adaptor_device *dev = vma->vm_private_data;
 	struct varia_fault fault = {
-		.address = vmf->address,
-		.start = vma->vm_start,
-		.end = vma->vm_end,
-		.position = adaptor_position(vma),
-		.order = order,
+		.address = vmf->address, .order = order,
+		.start = vma->vm_start, .end = vma->vm_end, .position = adaptor_position(vma),
 	};
 	struct varia_wait wait = {};
 	vm_fault_t ret;
@@ -79,13 +77,12 @@ int adaptor_mmap(struct vfio_device *vdev, struct vm_area_struct *vma)
 /* Where a mapping shows a page frame that has failed. Atomic context. */
 static int adaptor_locate(struct vm_area_struct *vma, unsigned long pfn, pgoff_t *pgoff)
 {
-	struct adaptor_device *dev;
+	struct adaptor_device *dev = vma->vm_private_data;
 	u64 bytes;
 	int ret;
 
 	if (vma->vm_ops != &adaptor_vm_ops)
 		return -ENOENT;
-	dev = vma->vm_private_data;
 	ret = varia_locate(dev->state, pfn, adaptor_position(vma), vma->vm_end - vma->vm_start,
 			   &bytes);
 	if (ret)
@@ -94,16 +91,23 @@ static int adaptor_locate(struct vm_area_struct *vma, unsigned long pfn, pgoff_t
 	return 0;
 }
 
-void adaptor_unregister_pages(struct adaptor_device *dev)
+/* What open and the accesses after it have taken of each region. */
+void adaptor_drop_memory(struct adaptor_device *dev)
 {
-	int i;
+	struct adaptor_memory *memory;
 
-	for (i = 0; i < VARIA_REGIONS; i++)
-		if (dev->memory[i].space.mapping) {
-			unregister_pfn_address_space(&dev->memory[i].space);
-			dev->memory[i].space.mapping = NULL;
+	for (memory = dev->memory; memory < dev->memory + VARIA_REGIONS; memory++) {
+		if (memory->space.mapping) {
+			unregister_pfn_address_space(&memory->space);
+			memory->space.mapping = NULL;
 			varia_count(dev->state, VARIA_COUNT_PAGES_UNREGISTERED);
 		}
+		if (memory->address) {
+			memunmap(memory->address);
+			memory->address = NULL;
+			varia_count(dev->state, VARIA_COUNT_MEMORY_UNMAPPED);
+		}
+	}
 }
 
 /* Makes the kernel's handling of memory failure, if it has it, know the pages of each region. */
@@ -128,6 +132,6 @@ int adaptor_register_pages(struct adaptor_device *dev)
 			varia_count(dev->state, VARIA_COUNT_PAGES_REGISTERED);
 	}
 	if (ret)
-		adaptor_unregister_pages(dev);
+		adaptor_drop_memory(dev);
 	return ret == -EOPNOTSUPP ? 0 : ret;
 }

@@ -16,8 +16,7 @@ MODULE_PARM_DESC(honour_memory_enable, "Fail accesses with EIO while memory is d
 
 static struct dentry *adaptor_debugfs;
 
-static int adaptor_answer(struct pci_dev *pdev, const struct varia_question *question,
-			  u64 *value)
+static int adaptor_answer(struct pci_dev *pdev, const struct varia_question *question, u64 *value)
 {
 	u16 word, dvsec;
 	int ret = 0;
@@ -28,10 +27,6 @@ static int adaptor_answer(struct pci_dev *pdev, const struct varia_question *que
 		*value = pci_resource_len(pdev, question->offset);
 		return *value ? 0 : -ENOENT;
 	}
-	/* no variant with commands for its owner is built into a module */
-	if (question->kind == VARIA_QUESTION_COMMAND_WORD)
-		return -EOPNOTSUPP;
-
 	dvsec = pci_find_dvsec_capability(pdev, question->vendor, question->id);
 	if (!dvsec)
 		return -ENOENT;
@@ -46,8 +41,7 @@ static int adaptor_answer(struct pci_dev *pdev, const struct varia_question *que
 static int adaptor_build(struct pci_dev *pdev, struct varia_state *state)
 {
 	struct varia_environment environment = {
-		.page_shift = PAGE_SHIFT,
-		.honour_memory_enable = honour_memory_enable,
+		.page_shift = PAGE_SHIFT, .honour_memory_enable = honour_memory_enable,
 	};
 	struct varia_answer answers[VARIA_MAX_QUESTIONS] = {};
 	struct varia_question question;

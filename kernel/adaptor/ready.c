@@ -24,8 +24,7 @@ static u32 adaptor_read_register(struct pci_dev *pdev, void __iomem *bar0,
 
 /* One look: VARIA_READY, VARIA_READY_SLEEP, or a negative errno. */
 static int adaptor_look(const struct varia_state *state, struct pci_dev *pdev,
-			void __iomem *bar0, struct varia_sample *sample,
-			struct varia_wait *wait)
+			void __iomem *bar0, struct varia_sample *sample, struct varia_wait *wait)
 {
 	struct varia_look look = {};
 	int ret, i;
@@ -92,15 +91,13 @@ int adaptor_wait_unbound(struct pci_dev *pdev, const struct varia_state *state)
 int adaptor_lock_ready(struct adaptor_device *dev, struct varia_wait *wait, bool fault)
 {
 	struct vfio_pci_core_device *core = &dev->core;
-	bool locked;
 	int ret;
 
 	do {
-		struct varia_sample sample = { .in_use = true };
+		bool locked = !down_read_killable(&core->memory_lock);
+		struct varia_sample sample = { .in_use = true, .killed = !locked };
 
-		locked = !down_read_killable(&core->memory_lock);
 		sample.locked = rwsem_is_locked(&core->memory_lock);
-		sample.killed = !locked;
 		sample.suspended = fault && core->pm_runtime_engaged;
 		sample.memory_enabled = locked && __vfio_pci_memory_enabled(core);
 		ret = adaptor_look(dev->state, core->pdev, core->barmap[0], &sample, wait);
