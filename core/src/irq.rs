@@ -15,7 +15,7 @@ use varia_spec::pci::cap::{msi, msix};
 use varia_spec::vfio::{IrqIndex, irq_flags};
 
 use crate::config::{Kind, Layout, MessageState};
-use crate::core::{Core, lock};
+use crate::core::{Core, PowerState, lock};
 use crate::device::{ConfigRegister, Device, Interrupts};
 
 /// Somebody who is told of an interrupt: an eventfd, or a test.
@@ -180,6 +180,8 @@ impl<D: Device + ?Sized> Core<D> {
         if given != count as usize {
             return Err(Errno::EINVAL);
         }
+        // held, so that the device does not go to sleep meanwhile
+        let lines = self.lines();
         let mut state = lock(&self.irqs().0);
         match (index, action) {
             (IrqIndex::INTX, IrqAction::Trigger) => state.set_intx(start, count, data),
@@ -189,7 +191,8 @@ impl<D: Device + ?Sized> Core<D> {
             }
             (IrqIndex::MSI | IrqIndex::MSIX, IrqAction::Trigger) => {
                 let place = (self.layout(), &**self.device());
-                state.set_messages(place, index, start, count, data)
+                let awake = lines.power == PowerState::D0;
+                state.set_messages(place, awake, index, start, count, data)
             }
             (IrqIndex::ERR, IrqAction::Trigger) => set_single(&mut state.error, count, data),
             (IrqIndex::REQ, IrqAction::Trigger) => set_single(&mut state.request, count, data),
@@ -398,6 +401,7 @@ impl State {
     fn set_messages<D: Device + ?Sized>(
         &mut self,
         place: (&Layout, &D),
+        awake: bool,
         index: IrqIndex,
         start: u32,
         count: u32,
@@ -422,6 +426,10 @@ impl State {
                     let vectors = start + count;
                     if vectors == 0 {
                         return Err(Errno::ERANGE);
+                    }
+                    // Linux 7.2 `drivers/pci/msi/msi.c:__pci_enable_msix_range`
+                    if !awake {
+                        return Err(Errno::EINVAL);
                     }
                     enable_messages(place, index, Some(vectors))?;
                     self.mode = Some(index);

@@ -5,7 +5,7 @@ mod common;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::{MSI, MSIX, Traits, open, read, write};
+use common::{MSI, MSIX, PM, Traits, open, read, write};
 use varia_core::{Errno, IrqAction, IrqData, Source, Trigger};
 use varia_spec::vfio::{IrqIndex, irq_flags};
 
@@ -175,6 +175,27 @@ fn triggers_can_be_signalled_by_hand() {
         counts.iter().map(|c| c.get()).collect::<Vec<_>>(),
         [1, 1, 1]
     );
+}
+
+#[test]
+fn messages_are_enabled_in_d0_alone() {
+    let (_, core) = open(Traits::default());
+    for index in [IrqIndex::MSI, IrqIndex::MSIX] {
+        let enable = || {
+            let (_, data) = counters(1);
+            core.set_irqs(index, IrqAction::Trigger, 0, 1, data)
+        };
+        write(&core, u64::from(PM) + 4, 2, 3);
+        assert_eq!(enable(), Err(Errno::EINVAL), "{index:?} in D3hot");
+        write(&core, u64::from(PM) + 4, 2, 0);
+        assert_eq!(enable(), Ok(()), "{index:?} in D0");
+        // what is enabled already may get another trigger
+        write(&core, u64::from(PM) + 4, 2, 3);
+        assert_eq!(enable(), Ok(()), "{index:?} in D3hot");
+        write(&core, u64::from(PM) + 4, 2, 0);
+        core.set_irqs(index, IrqAction::Trigger, 0, 0, IrqData::None)
+            .unwrap();
+    }
 }
 
 #[test]

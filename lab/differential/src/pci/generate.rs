@@ -9,7 +9,7 @@ use varia_spec::vfio::{IrqIndex, RegionIndex};
 use super::op::{Data, Op};
 use super::places::Place;
 
-/// One access in so many is no access to configuration space.
+/// After one access in so many comes an operation of another kind.
 const OTHERS: u32 = 25;
 /// One write that resets the device, or sends it to sleep, in so many is kept: each takes the
 /// time that the specification gives a device.
@@ -30,8 +30,8 @@ fn preamble() -> Vec<Op> {
     ops
 }
 
-/// `count` operations on a device with these capabilities, after those that make it comparable.
-/// `sizes` are the sizes of its regions, by index.
+/// `count` accesses to the configuration space of a device with these capabilities, other
+/// operations among them, after those that make it comparable. `sizes` are the sizes of its regions, by index.
 #[must_use]
 pub fn operations(seed: u64, count: usize, places: &[Place], sizes: &[u64]) -> Vec<Op> {
     let mut rng = Rng::with_seed(seed);
@@ -44,12 +44,10 @@ pub fn operations(seed: u64, count: usize, places: &[Place], sizes: &[u64]) -> V
     }
     ops.extend([Op::Info, Op::HotResetInfo]);
     for _ in 0..count {
-        let op = if rng.u32(0..OTHERS) == 0 {
-            other(&mut rng, sizes)
-        } else {
-            access(&mut rng, places)
-        };
-        ops.push(op);
+        ops.push(access(&mut rng, places));
+        if rng.u32(0..OTHERS) == 0 {
+            ops.push(other(&mut rng, sizes));
+        }
     }
     ops.extend([
         Op::Reset,
