@@ -45,11 +45,28 @@ pub(crate) fn ready() -> Outcome {
     Ok(())
 }
 
-/// Runs `targets`, or all of them, for `seconds` each.
+/// Runs `targets`, or all of them, for `seconds` each, and prints what became of them.
 ///
 /// # Errors
-/// What is missing, and what a target found.
-pub(crate) fn run(targets: &[String], seconds: u64) -> Outcome {
+/// What is missing, and that a target found something.
+pub(crate) fn report(targets: &[String], seconds: u64) -> Outcome {
+    let (passed, lines) = run(targets, seconds)?;
+    lines.iter().for_each(|line| println!("{line}"));
+    if passed {
+        Ok(())
+    } else {
+        Err("fuzz targets found something (see above)".into())
+    }
+}
+
+/// Runs `targets`, or all of them, for `seconds` each: whether all passed, and a line for each.
+///
+/// # Errors
+/// What is missing.
+pub(crate) fn run(
+    targets: &[String],
+    seconds: u64,
+) -> Result<(bool, Vec<String>), Box<dyn std::error::Error>> {
     ready()?;
     let known = list()?;
     if let Some(unknown) = targets.iter().find(|target| !known.contains(target)) {
@@ -100,12 +117,8 @@ pub(crate) fn run(targets: &[String], seconds: u64) -> Outcome {
         progress.set(over + now.sum::<u64>());
     }
     progress.finish();
-    let failed = results.iter().filter(|(passed, _)| !passed).count();
-    results.iter().for_each(|(_, text)| println!("{text}"));
-    match failed {
-        0 => Ok(()),
-        failed => Err(format!("{failed} fuzz targets found something (see above)").into()),
-    }
+    let passed = results.iter().all(|(passed, _)| *passed);
+    Ok((passed, results.into_iter().map(|(_, line)| line).collect()))
 }
 
 fn cargo_fuzz(arguments: &[&str]) -> Command {

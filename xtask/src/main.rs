@@ -12,6 +12,7 @@ mod demo;
 mod fuzz;
 mod lab;
 mod modules;
+mod soak;
 mod stats;
 mod test;
 
@@ -42,8 +43,11 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
-    /// Run the tests with larger counts than `test` has time for, then the fuzzers.
+    /// Run the tests with larger counts than `test` has time for, then the fuzzers, and keep the
+    /// results in docs/soak.md. Takes hours, and an idle machine.
     Soak {
+        /// Which: a test program of lab/vmtests/tests, units, fuzz; all of them if none is named.
+        parts: Vec<String>,
         /// How many operations each counted test does.
         #[arg(long, default_value_t = 1_000_000)]
         count: u64,
@@ -76,8 +80,15 @@ fn main() -> ExitCode {
         Command::Demo { arch } => demo::run(arch),
         Command::Test { no_vm: true, rest } => test::without_machines(&rest),
         Command::Test { no_vm: false, rest } => test::all(&rest),
-        Command::Soak { count, fuzz } => test::soak(count, 60 * fuzz),
-        Command::Fuzz { targets, seconds } => fuzz::run(&targets, seconds),
+        Command::Soak { parts, count, fuzz } => {
+            let (operations, fuzz_seconds) = (count, 60 * fuzz);
+            let counts = soak::Counts {
+                operations,
+                fuzz_seconds,
+            };
+            soak::run(&parts, counts)
+        }
+        Command::Fuzz { targets, seconds } => fuzz::report(&targets, seconds),
         Command::Bench(command) => bench::run(command),
         Command::Lab(command) => lab::run(command),
         Command::Kernel(command) => modules::run(command),

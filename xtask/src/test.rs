@@ -1,48 +1,28 @@
-//! `./x test` and `./x soak`.
+//! `./x test`.
 
 use std::env;
 use std::process::Command;
 
 use varia_lab::agent_build::{self, workspace};
-use varia_lab::{Arch, Flavour, Kernel, Set, packages};
+use varia_lab::{Arch, Set, packages};
 
-use crate::{Outcome, fuzz, lab};
-
-/// How long a soak lets everything happen at once, in seconds.
-const SOAK_SECONDS: u64 = 30 * 60;
+use crate::{Outcome, lab};
 
 /// The package whose tests boot machines.
-const MACHINE_TESTS: &str = "varia-vmtests";
+pub(crate) const MACHINE_TESTS: &str = "varia-vmtests";
 
 /// Every test. What machines are made of is fetched and built first, where it can be
 /// seen; a test that misses something fails.
 pub(crate) fn all(rest: &[String]) -> Outcome {
     prepare()?;
     kernel_crate(rest)?;
-    cargo_test(&["--workspace"], rest, None)
+    cargo_test(&["--workspace"], rest)
 }
 
 /// The tests that need no machine.
 pub(crate) fn without_machines(rest: &[String]) -> Outcome {
     kernel_crate(rest)?;
-    cargo_test(&["--workspace", "--exclude", MACHINE_TESTS], rest, None)
-}
-
-/// Every test, those that are ignored elsewhere included, with `count` operations in those that
-/// count; then the fuzzers, for so many seconds each. What they need is looked for first.
-pub(crate) fn soak(count: u64, fuzz_seconds: u64) -> Outcome {
-    fuzz::ready()?;
-    prepare()?;
-    // Minutes of compiling belong to no test.
-    Kernel::of(Flavour::Debug64k)?;
-    for arch in Arch::ALL {
-        packages::ensure(Set::Dkms(arch))?;
-    }
-    kernel_crate(&[])?;
-    // What the tests counted belongs to the result.
-    let all = ["--", "--include-ignored", "--show-output"].map(str::to_owned);
-    cargo_test(&["--workspace"], &all, Some(count))?;
-    fuzz::run(&[], fuzz_seconds)
+    cargo_test(&["--workspace", "--exclude", MACHINE_TESTS], rest)
 }
 
 pub(crate) fn prepare() -> Outcome {
@@ -61,27 +41,26 @@ fn kernel_crate(rest: &[String]) -> Outcome {
     if !rest.is_empty() {
         return Ok(());
     }
-    cargo_test(&["--manifest-path", "kernel/rust/Cargo.toml"], &[], None)
+    cargo_test(&["--manifest-path", "kernel/rust/Cargo.toml"], &[])
 }
 
-fn cargo_test(selection: &[&str], rest: &[String], count: Option<u64>) -> Outcome {
+fn cargo_test(selection: &[&str], rest: &[String]) -> Outcome {
+    if cargo(selection).args(rest).status()?.success() {
+        Ok(())
+    } else {
+        Err("there are failing tests (see above)".into())
+    }
+}
+
+/// cargo test of `selection`, to its end.
+pub(crate) fn cargo(selection: &[&str]) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(workspace())
         .arg("test")
         .args(selection)
-        .arg("--no-fail-fast")
-        .args(rest);
+        .arg("--no-fail-fast");
     // The lab's builds and cargo's go to the same place wherever the tests are run from.
     cargo.env("CARGO_TARGET_DIR", agent_build::target_folder());
-    if let Some(count) = count {
-        cargo.env("VARIA_COUNT", count.to_string());
-        cargo.env("VARIA_SECONDS", SOAK_SECONDS.to_string());
-    }
-    let status = cargo.status()?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err("there are failing tests (see above)".into())
-    }
+    cargo
 }

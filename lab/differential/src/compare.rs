@@ -62,6 +62,17 @@ impl Report {
             && self.fired.values().all(|count| *count > 0)
     }
 
+    /// The numbers in one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let (compared, unexplained) = (self.compared, self.unexplained.len());
+        let mut line = format!("{compared} operations, {unexplained} unexplained");
+        for (name, count) in &self.fired {
+            line += &format!(", {name} {count}");
+        }
+        line
+    }
+
     /// Compares the answers to `ops`, in order, and adds what it finds.
     pub fn add(
         &mut self,

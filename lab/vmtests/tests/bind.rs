@@ -336,7 +336,9 @@ fn random_kills(lab: &Lab, gpu: &str) -> Result<()> {
             );
         }
     }
-    println!("{rounds} rounds: {in_the_middle} kills in the middle, {half} of them half way");
+    println!(
+        "result: {rounds} rounds: {in_the_middle} kills in the middle, {half} of them half way"
+    );
     assert!(
         in_the_middle > 0,
         "no kill hit a change: they take {length} ms"

@@ -124,6 +124,7 @@ fn everything_at_once(flavour: Flavour, slower: u64) -> Result<()> {
     let resets = host.silicon(0).reset_count();
     let report = stress(&host, &plan_of(seconds, false))?;
     println!("{report:#?}");
+    println!("result: {flavour}, {seconds} s: {}", report.summary());
     assert!(report.violations.is_empty(), "{report:#?}");
     assert_busy(&report, seconds / slower);
     let counters = Counters::read(&host, 0)?;

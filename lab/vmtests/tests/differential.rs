@@ -224,6 +224,7 @@ fn judge(
         println!("{what} against the original, {}: {alone}", layout.name);
     }
     println!("{what} against the original, all layouts: {total}");
+    println!("result: {what}: {}", total.summary());
     println!("what the original was asked for:\n{tally}");
     let mut vain = tally.vain();
     vain.retain(|kind| !MAY_FAIL.contains(kind));
@@ -295,6 +296,7 @@ fn user_space(layouts: &[Layout], runs: &[Run], mut original: Vec<Vec<Answer>>) 
         );
     }
     println!("the user-space runtime against the original: {total}");
+    println!("result: the user-space runtime: {}", total.summary());
     assert!(total.is_clean(), "the user-space runtime: {total}");
     Ok(())
 }

@@ -213,7 +213,7 @@ fn bound_again_and_again(host: &Host) -> Result<()> {
     let after = unreclaimable(host)?;
     let took = started.elapsed();
     println!(
-        "{} rebinds in {took:.1?}: {before} KiB, {after} KiB",
+        "result: {} rebinds in {took:.1?}: {before} KiB, {after} KiB",
         rebinds()
     );
     // A device takes more than 2 KiB, so that one leaked at each bind would be more.

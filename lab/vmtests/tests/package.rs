@@ -221,7 +221,7 @@ fn a_machine_installs_uses_and_removes_it(arch: Arch) -> Outcome {
     let started = std::time::Instant::now();
     let said = inside("dpkg -i /tmp/package.deb 2>&1")?;
     println!(
-        "{arch}: dpkg -i took {:.1} s\n{said}",
+        "{said}\nresult: {arch}: dpkg -i took {:.1} s",
         started.elapsed().as_secs_f32()
     );
     let status = inside("dkms status")?;

@@ -89,7 +89,7 @@ fn the_core_answers_as_the_kernels_but_for_named_differences() -> Result<(), Box
         let ops = operations(SEED, count(), &places, &outcome.sizes);
         let report = compare(&ops, &outcome.kernel, &outcome.ours, ALLOWED);
         let coverage = Coverage::of(&places, &ops);
-        println!("{name}, seed {SEED}: {report}\n{coverage}");
+        println!("result: {name}, seed {SEED}: {report}\n{coverage}");
         if !report.is_clean() {
             failures.push(format!("{name}, seed {SEED}: {report}"));
         }

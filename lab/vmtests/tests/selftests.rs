@@ -173,7 +173,7 @@ fn our_module_passes(flavour: Flavour) -> Result<()> {
         "{ours:#?}, not {original:#?}"
     );
     let passed = ours.values().filter(|end| **end == End::Passed).count();
-    println!("{flavour}: {passed} of {} passed", ours.len());
+    println!("result: {flavour}: {passed} of {} passed", ours.len());
     assert!(passed >= 15, "{ours:#?}\n{log}");
     host.power_off()
 }

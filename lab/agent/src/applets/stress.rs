@@ -70,6 +70,18 @@ pub struct Report {
     pub removal_ms: Option<u64>,
 }
 
+impl Report {
+    /// What was done, and how often what must not happen did, in one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut line = format!("{} violations", self.violations.len());
+        for (name, tally) in &self.actors {
+            line += &format!(", {name} {}", tally.done);
+        }
+        line
+    }
+}
+
 /// What one thread, or several of one name, did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
