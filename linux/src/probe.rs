@@ -10,7 +10,7 @@ use varia_facts::PciFunction;
 use varia_spec::Errno;
 use varia_spec::pci::header;
 use varia_sys::mapping::{Access, Mapping, Share, page_size};
-use varia_variant::{After, Before, Monotonic, Register, Sample, Variant, Wait};
+use varia_variant::{After, Before, Monotonic, Ready, Register, Sample, Wait};
 
 use crate::error::Error;
 use crate::inventory::{Inventory, functions_folder};

@@ -10,9 +10,9 @@
 use varia_core::{ConfigRegister, Core, MemoryGuard, Width};
 use varia_spec::Errno;
 use varia_variant::{
-    After, Before, Begin, Direction, MemoryRegion, Millis, Monotonic, Register, Sample,
-    SegmentKind, Variant, Wait,
-    ready::{MAX_REGISTERS, StatusRegisters},
+    After, Before, Begin, Direction, MemoryRegion, Millis, Monotonic, Ready, Register, Sample,
+    SegmentKind, Wait,
+    ready::{MAX_REGISTERS, StatusRegisters, Values},
 };
 
 use crate::{
@@ -30,7 +30,7 @@ enum Look {
 fn look(
     core: &Core,
     guard: &MemoryGuard<'_>,
-    variant: &dyn Variant,
+    variant: &dyn Ready,
     wait: &mut Wait,
     clock: &dyn Clock,
 ) -> Result<Look, Errno> {
@@ -58,7 +58,7 @@ fn read_registers(
     core: &Core,
     guard: &MemoryGuard<'_>,
     registers: StatusRegisters,
-) -> Result<[u32; MAX_REGISTERS], Errno> {
+) -> Result<Values, Errno> {
     let mut values = [0; MAX_REGISTERS];
     for (value, register) in values.iter_mut().zip(registers) {
         *value = match register {
@@ -88,7 +88,7 @@ pub(crate) enum Attempt<'a> {
 /// One look, and the hold in which the device is ready if it is.
 pub(crate) fn attempt<'a>(
     core: &'a Core,
-    variant: &dyn Variant,
+    variant: &dyn Ready,
     wait: &mut Wait,
     clock: &dyn Clock,
 ) -> Result<Attempt<'a>, Errno> {

@@ -7,9 +7,9 @@
 use varia_spec::vfio::RegionIndex;
 
 use crate::{
-    After, Bar, Before, ConfigOwner, ConfigPiece, Direction, Event, Generation, Outcome, Region,
-    Sample, Variant, Wait,
-    ready::{MAX_REGISTERS, Status},
+    After, Bar, Before, ConfigOwner, ConfigPiece, Direction, Event, Generation, Outcome, Ready,
+    Region, Sample, Variant, Wait,
+    ready::{Status, Values},
 };
 
 /// What an extension decides; by default nothing.
@@ -116,6 +116,17 @@ impl<V: Variant, E: Extension> Variant for Extended<V, E> {
         }
     }
 
+    fn event(&self, event: Event) {
+        self.variant.event(event);
+        self.extension.event(event);
+    }
+
+    fn needs_bar(&self, bar: Bar) -> bool {
+        self.variant.needs_bar(bar)
+    }
+}
+
+impl<V: Ready, E> Ready for Extended<V, E> {
     fn ready_before(&self, wait: &mut Wait, sample: Sample) -> Before {
         self.variant.ready_before(wait, sample)
     }
@@ -124,7 +135,7 @@ impl<V: Variant, E: Extension> Variant for Extended<V, E> {
         &self,
         wait: &mut Wait,
         generation: Generation,
-        values: [u32; MAX_REGISTERS],
+        values: Values,
         sample: Sample,
     ) -> After {
         self.variant.ready_after(wait, generation, values, sample)
@@ -132,14 +143,5 @@ impl<V: Variant, E: Extension> Variant for Extended<V, E> {
 
     fn readiness(&self) -> Option<Status> {
         self.variant.readiness()
-    }
-
-    fn event(&self, event: Event) {
-        self.variant.event(event);
-        self.extension.event(event);
-    }
-
-    fn needs_bar(&self, bar: Bar) -> bool {
-        self.variant.needs_bar(bar)
     }
 }

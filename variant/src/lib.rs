@@ -27,7 +27,7 @@ pub use extension::{Extended, Extension};
 pub use memory::{Begin, MemoryRegion, MemoryType, RegionInfo, Segment, SegmentKind};
 pub use mmap::{Fault, FaultRequest, Mapping, MmapRequest};
 pub use probe::{Answer, Decline, Environment, Outcome, Plan, Question, Refusal};
-pub use ready::{After, Before, Generation, Register, Sample, Wait};
+pub use ready::{After, Before, Generation, Ready, Register, Sample, Wait};
 pub use registers::{Command, RegisterAccess, Registers, Target};
 pub use units::{Bar, BarSize, HostPhys, Millis, Monotonic, PageFrame, PageShift};
 
@@ -85,7 +85,8 @@ pub trait Probe: Variant + Sized {
 /// A layer over a base: it sees what the base answers and changes what it must.
 ///
 /// In user space the base is Varia's own PCI core, in the kernel it is Linux's vfio-pci-core.
-/// A runtime calls these methods from any thread, at any time.
+/// A runtime calls these methods from any thread, at any time. None has a default: what is here,
+/// every variant decides. What some do without is a trait of its own, as [`Ready`] is.
 pub trait Variant {
     /// Serve, decline (the base serves the device alone) or fail. A declined variant answers
     /// every other question as a transparent layer.
@@ -105,32 +106,6 @@ pub trait Variant {
 
     /// Keeps the bytes at `offset` that the variant owns; others are ignored.
     fn config_store(&self, offset: u64, data: &[u8]);
-
-    /// The first half of a readiness check: nothing to do, registers to read, or an error.
-    ///
-    /// Call it inside the lock hold that sampled `sample`. `wait` belongs to one operation.
-    fn ready_before(&self, wait: &mut Wait, sample: Sample) -> Before {
-        let _ = (wait, sample);
-        Before::Ready
-    }
-
-    /// The second half: judges the registers that [`Before::Look`] named, read in the same lock
-    /// hold. `values` are in the order of the registers, unused ones ignored.
-    fn ready_after(
-        &self,
-        wait: &mut Wait,
-        generation: Generation,
-        values: [u32; ready::MAX_REGISTERS],
-        sample: Sample,
-    ) -> After {
-        let _ = (wait, generation, values, sample);
-        After::Ready
-    }
-
-    /// What is known of the device's readiness; `None` where it is always ready.
-    fn readiness(&self) -> Option<ready::Status> {
-        None
-    }
 
     /// Something has happened to the device.
     fn event(&self, event: Event);

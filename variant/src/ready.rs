@@ -27,6 +27,9 @@ pub enum Register {
 /// The registers of one look, in the order in which they are read.
 pub type StatusRegisters = [Option<Register>; MAX_REGISTERS];
 
+/// What a look read, in the same order; 0 where there was nothing to read.
+pub type Values = [u32; MAX_REGISTERS];
+
 /// What the runtime sampled in the present lock hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sample {
@@ -88,6 +91,38 @@ pub struct Status {
     pub reset: Generation,
     /// The newest of them after which the device was found ready; 0 is none.
     pub ready: Generation,
+}
+
+/// Whether a device can be used: what a variant whose device has to be waited for decides beside
+/// [`Variant`](crate::Variant). By default a device is always ready.
+///
+/// A runtime asks inside the lock hold in which it acts, for each operation that touches memory.
+pub trait Ready {
+    /// The first half of a check: nothing to do, registers to read, or an error.
+    ///
+    /// Call it inside the lock hold that sampled `sample`. `wait` belongs to one operation.
+    fn ready_before(&self, wait: &mut Wait, sample: Sample) -> Before {
+        let _ = (wait, sample);
+        Before::Ready
+    }
+
+    /// The second half: judges the registers that [`Before::Look`] named, read in the same lock
+    /// hold.
+    fn ready_after(
+        &self,
+        wait: &mut Wait,
+        generation: Generation,
+        values: Values,
+        sample: Sample,
+    ) -> After {
+        let _ = (wait, generation, values, sample);
+        After::Ready
+    }
+
+    /// What is known, to be shown; `None` where the device is always ready.
+    fn readiness(&self) -> Option<Status> {
+        None
+    }
 }
 
 /// How often the device was reset, and which reset it is known to be ready after.

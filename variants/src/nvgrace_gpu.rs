@@ -16,8 +16,10 @@ use varia_spec::{
 };
 use varia_variant::{
     After, Answer, Bar, Before, ConfigOwner, ConfigPiece, Decline, Direction, Environment, Event,
-    Generation, HostPhys, Outcome, Plan, Probe, Question, Refusal, Region, Sample, Variant, Wait,
-    config::FakeBar, ready as vocabulary,
+    Generation, HostPhys, Outcome, Plan, Probe, Question, Ready, Refusal, Region, Sample, Variant,
+    Wait,
+    config::FakeBar,
+    ready::{Status, Values},
 };
 
 use layout::Layout;
@@ -169,6 +171,24 @@ impl Variant for NvgraceGpu {
         }
     }
 
+    fn event(&self, event: Event) {
+        match event {
+            Event::Opened | Event::ResetRequested => {
+                for bar in self.plan.served().iter().flat_map(|served| served.bars()) {
+                    bar.clear();
+                }
+            }
+            Event::ResetDone => self.readiness.reset_done(),
+        }
+    }
+
+    /// The readiness registers are in BAR0; the original asks for it with CXL too.
+    fn needs_bar(&self, bar: Bar) -> bool {
+        bar == Bar::BAR0
+    }
+}
+
+impl Ready for NvgraceGpu {
     fn ready_before(&self, wait: &mut Wait, sample: Sample) -> Before {
         // Nobody waits for a device that is refused anyway.
         if matches!(self.plan, Plan::Fail(_)) {
@@ -184,30 +204,14 @@ impl Variant for NvgraceGpu {
         &self,
         wait: &mut Wait,
         generation: Generation,
-        values: [u32; vocabulary::MAX_REGISTERS],
+        values: Values,
         sample: Sample,
     ) -> After {
         self.readiness.after(wait, generation, values, sample)
     }
 
-    fn readiness(&self) -> Option<vocabulary::Status> {
+    fn readiness(&self) -> Option<Status> {
         Some(self.readiness.status())
-    }
-
-    fn event(&self, event: Event) {
-        match event {
-            Event::Opened | Event::ResetRequested => {
-                for bar in self.plan.served().iter().flat_map(|served| served.bars()) {
-                    bar.clear();
-                }
-            }
-            Event::ResetDone => self.readiness.reset_done(),
-        }
-    }
-
-    /// The readiness registers are in BAR0; the original asks for it with CXL too.
-    fn needs_bar(&self, bar: Bar) -> bool {
-        bar == Bar::BAR0
     }
 }
 

@@ -5,8 +5,8 @@ use core::fmt;
 use varia_spec::{nvidia, vfio::RegionIndex, virtio};
 use varia_variant::{
     After, Answer, Bar, Before, ConfigPiece, Direction, Environment, Event, Generation, Outcome,
-    Probe, Question, Region, Sample, Variant, Wait,
-    ready::{MAX_REGISTERS, Status},
+    Probe, Question, Ready, Region, Sample, Variant, Wait,
+    ready::{Status, Values},
 };
 
 use crate::{NvgraceGpu, Virtio};
@@ -104,6 +104,16 @@ impl Variant for AnyVariant {
         dispatch!(self, v => v.config_store(offset, data));
     }
 
+    fn event(&self, event: Event) {
+        dispatch!(self, v => v.event(event));
+    }
+
+    fn needs_bar(&self, bar: Bar) -> bool {
+        dispatch!(self, v => v.needs_bar(bar))
+    }
+}
+
+impl Ready for AnyVariant {
     fn ready_before(&self, wait: &mut Wait, sample: Sample) -> Before {
         dispatch!(self, v => v.ready_before(wait, sample))
     }
@@ -112,7 +122,7 @@ impl Variant for AnyVariant {
         &self,
         wait: &mut Wait,
         generation: Generation,
-        values: [u32; MAX_REGISTERS],
+        values: Values,
         sample: Sample,
     ) -> After {
         dispatch!(self, v => v.ready_after(wait, generation, values, sample))
@@ -120,14 +130,6 @@ impl Variant for AnyVariant {
 
     fn readiness(&self) -> Option<Status> {
         dispatch!(self, v => v.readiness())
-    }
-
-    fn event(&self, event: Event) {
-        dispatch!(self, v => v.event(event));
-    }
-
-    fn needs_bar(&self, bar: Bar) -> bool {
-        dispatch!(self, v => v.needs_bar(bar))
     }
 }
 

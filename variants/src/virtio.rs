@@ -16,7 +16,7 @@ use varia_spec::{
 };
 use varia_variant::{
     Answer, Bar, ConfigOwner, ConfigPiece, Decline, Direction, Environment, Event, Outcome, Plan,
-    Probe, Question, Region, Variant,
+    Probe, Question, Ready, Region, Variant,
     config::{FakeBar, FixedRegister, StickyBits},
 };
 
@@ -172,6 +172,9 @@ impl Variant for Virtio {
         matches!(&self.plan, Plan::Serve(served) if served.interface.notify.bar == bar)
     }
 }
+
+/// A card that answers commands can be used.
+impl Ready for Virtio {}
 
 #[cfg(test)]
 mod tests;

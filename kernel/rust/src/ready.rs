@@ -2,7 +2,7 @@
 //! Readiness: a look at registers, in one lock hold, and what to do then.
 
 use varia_spec::Errno;
-use varia_variant::{self as variant, After, Before, Generation, Millis, Monotonic, Variant};
+use varia_variant::{self as variant, After, Before, Generation, Millis, Monotonic, Ready};
 
 use crate::{
     abi::c_functions,

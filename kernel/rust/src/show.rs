@@ -4,7 +4,7 @@
 use core::slice;
 
 use varia_spec::{Errno, vfio::RegionIndex};
-use varia_variant::{MemoryType, Outcome, Region, Variant};
+use varia_variant::{MemoryType, Outcome, Ready, Region, Variant};
 
 use crate::{
     abi::c_functions,

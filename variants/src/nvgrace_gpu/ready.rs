@@ -14,7 +14,7 @@ use core::fmt;
 use varia_spec::{Errno, nvidia::bar0, pci::ext_cap::cxl};
 use varia_variant::{
     After, Before, Generation, Millis, Monotonic, Sample, Wait,
-    ready::{Generations, MAX_REGISTERS, Register, Status},
+    ready::{Generations, MAX_REGISTERS, Register, Status, StatusRegisters, Values},
 };
 
 /// Between two looks.
@@ -51,7 +51,7 @@ impl Method {
     }
 
     /// What a look reads.
-    const fn registers(self) -> [Option<Register>; MAX_REGISTERS] {
+    const fn registers(self) -> StatusRegisters {
         match self {
             Self::Bar0 => [
                 Some(Register::Bar0(bar0::C2C_LINK)),
@@ -154,7 +154,7 @@ impl Readiness {
         &self,
         wait: &mut Wait,
         generation: Generation,
-        values: [u32; MAX_REGISTERS],
+        values: Values,
         sample: Sample,
     ) -> After {
         let ready = match self.method {
@@ -204,12 +204,7 @@ fn extend(wait: &mut Wait, status: u32, now: Monotonic) {
 }
 
 /// 1, 4, 16, 64 or 256 s; reserved encodings count as the largest.
-const fn active_timeout(status: u32) -> Millis {
+fn active_timeout(status: u32) -> Millis {
     let encoded = (status >> cxl::MEM_ACTIVE_TIMEOUT_SHIFT) & cxl::MEM_ACTIVE_TIMEOUT_MASK;
-    let encoded = if encoded < MAX_ACTIVE_ENCODING {
-        encoded
-    } else {
-        MAX_ACTIVE_ENCODING
-    };
-    Millis(1000 << (2 * encoded))
+    Millis(1000 << (2 * encoded.min(MAX_ACTIVE_ENCODING)))
 }

@@ -320,14 +320,14 @@ const MUTANTS: &[Mutant] = &[
     mutant(
         READINESS,
         "the CXL timeout doubles instead of fourfolding",
-        "1000 << (2 * encoded)",
-        "1000 << encoded",
+        "1000 << (2 * encoded.min(MAX_ACTIVE_ENCODING))",
+        "1000 << encoded.min(MAX_ACTIVE_ENCODING)",
     ),
     mutant(
         READINESS,
         "a reserved CXL timeout is taken at its word",
-        "if encoded < MAX_ACTIVE_ENCODING",
-        "if encoded < 8",
+        "encoded.min(MAX_ACTIVE_ENCODING)",
+        "encoded",
     ),
     mutant(
         READINESS,
