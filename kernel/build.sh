@@ -1,13 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Builds the modules for one kernel: OUT/NAME.ko. Nothing is written outside OUT.
+# Builds a module for one kernel: OUT/NAME.ko. Nothing is written outside OUT.
 #
 # usage: build.sh ARCH KDIR OUT
 #   ARCH  arm64 or amd64
 #   KDIR  a kernel's headers, such as /usr/src/linux-headers-VERSION
 #   OUT   a directory; made if it is missing
 # environment:
+#   MODULE         the module's directory; its name is the module's. By default
+#                  modules/nvgrace-gpu-vfio-pci
 #   RUST_OBJECT    rust.o_shipped for ARCH, built earlier by rust/build.sh; else it is built here
 #   CROSS_COMPILE  prefix of the compiler for ARCH; by default none is needed, or Debian's
 #   CC             the compiler, where the headers don't name it
@@ -43,35 +45,32 @@ if [ "$(uname -m)" = $machine ]; then
 	prefix=
 fi
 CROSS_COMPILE=${CROSS_COMPILE-$prefix}
+module=$(cd "${MODULE:-$here/modules/nvgrace-gpu-vfio-pci}" && pwd)
+unset MODULE
 
 "$here/hardening.sh" "$arch" "$kdir"
 CROSS_COMPILE=$CROSS_COMPILE "$here/probe.sh" $kernel_arch "$kdir" "$out"
 if [ -z "${RUST_OBJECT:-}" ]; then
-	"$here/rust/build.sh" "$arch" "$out"
+	MODULE=$module "$here/rust/build.sh" "$arch" "$out"
 	RUST_OBJECT=$out/rust.o_shipped
 fi
 
-# module NAME DESCRIPTOR: a directory of its own, because kbuild gives an object to one module.
-module() {
-	source=$out/$1
-	mkdir -p "$source"
-	cp "$here"/adaptor/*.c "$here"/adaptor/*.h "$here/adaptor/Kbuild" "$source/"
-	cp "$here/modules/$2.h" "$source/descriptor.h"
-	cp "$RUST_OBJECT" "$source/rust.o_shipped"
-	cp "$out/varia_probes.h" "$source/"
-	# A warning of the compiler, objtool or modpost is an error, unless it is to be shown only.
-	status=0
-	make -s -C "$kdir" M="$source" ARCH=$kernel_arch CROSS_COMPILE="$CROSS_COMPILE" \
-		-j"${JOBS:-2}" ${CC:+"CC=$CC"} VARIA_MODULE="$1" modules >"$out/$1.log" 2>&1 || status=$?
-	cat "$out/$1.log" >&2
-	if [ "${WARNINGS:-}" != shown ] && grep -qi warning "$out/$1.log"; then
-		status=1
-	fi
-	if [ $status -ne 0 ]; then
-		echo "$0: $1 for $kdir was not built, or with warnings" >&2
-		exit 1
-	fi
-	cp "$source/$1.ko" "$out/$1.ko"
-}
-
-module nvgrace-gpu-vfio-pci nvgrace_gpu
+name=$(basename "$module")
+source=$out/$name
+mkdir -p "$source"
+cp "$here"/adaptor/*.c "$here"/adaptor/*.h "$here/adaptor/Kbuild" "$module/descriptor.h" "$source/"
+cp "$RUST_OBJECT" "$source/rust.o_shipped"
+cp "$out/varia_probes.h" "$source/"
+# A warning of the compiler, objtool or modpost is an error, unless it is to be shown only.
+status=0
+make -s -C "$kdir" M="$source" ARCH=$kernel_arch CROSS_COMPILE="$CROSS_COMPILE" \
+	-j"${JOBS:-2}" ${CC:+"CC=$CC"} VARIA_MODULE="$name" modules >"$out/$name.log" 2>&1 || status=$?
+cat "$out/$name.log" >&2
+if [ "${WARNINGS:-}" != shown ] && grep -qi warning "$out/$name.log"; then
+	status=1
+fi
+if [ $status -ne 0 ]; then
+	echo "$0: $name for $kdir was not built, or with warnings" >&2
+	exit 1
+fi
+cp "$source/$name.ko" "$out/$name.ko"

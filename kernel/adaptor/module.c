@@ -37,7 +37,7 @@ static int adaptor_answer(struct pci_dev *pdev, const struct varia_question *que
 	return pcibios_err_to_errno(ret);
 }
 
-/* The state of a variant, built from what it wants to know of the function. */
+/* The state of the variant, built from what it wants to know of the function. */
 static int adaptor_build(struct pci_dev *pdev, struct varia_state *state)
 {
 	struct varia_environment environment = {
@@ -48,11 +48,11 @@ static int adaptor_build(struct pci_dev *pdev, struct varia_state *state)
 	u32 count;
 
 	for (count = 0; count < VARIA_MAX_QUESTIONS; count++) {
-		if (varia_question(ADAPTOR_VARIANT, count, &question))
+		if (varia_question(count, &question))
 			break;
 		answers[count].errno = -adaptor_answer(pdev, &question, &answers[count].value);
 	}
-	return varia_probe(ADAPTOR_VARIANT, answers, count, &environment, state);
+	return varia_probe(answers, count, &environment, state);
 }
 
 /* A bit for each region whose memory the kernel uses as RAM. */

@@ -29,8 +29,6 @@
 #define VARIA_MAX_QUESTIONS 12
 /* The most registers that a look at readiness reads. */
 #define VARIA_MAX_REGISTERS 2
-/* The number of a variant: nvgrace_gpu. */
-#define VARIA_NVGRACE_GPU 0
 /* A firmware property: an unsigned 64-bit integer. */
 #define VARIA_QUESTION_PROPERTY 0
 /* The configuration offset of a DVSEC. */
@@ -329,11 +327,11 @@ struct varia_fault {
 };
 static_assert(sizeof(struct varia_fault) == 40);
 
-/* Question number `number` of a variant, or -ENOENT when there are no more. */
-int varia_question(u32 variant, u32 number, struct varia_question *out);
+/* Question number `number` of the variant, or -ENOENT when there are no more. */
+int varia_question(u32 number, struct varia_question *out);
 
-/* Builds the state of a variant from the answers to its questions, in order. */
-int varia_probe(u32 variant, const struct varia_answer *answers, u32 count, const struct varia_environment *environment, struct varia_state *out);
+/* Builds the variant's state from the answers to its questions, in order. */
+int varia_probe(const struct varia_answer *answers, u32 count, const struct varia_environment *environment, struct varia_state *out);
 
 /*
  * Whether the device is served: VARIA_OUTCOME_*, or a negative errno with which the probe

@@ -15,6 +15,7 @@
 #   RUST_SRC  the directory `library` of the sources of the same rustc
 #   BINUTILS  prefix of ld, nm and objcopy for ARCH, such as aarch64-linux-gnu-
 #   FEATURES  cargo features of kernel/rust, separated by spaces
+#   MODULE    the module's directory, whose variant.rs is linked; by default the one in modules/
 set -eu
 
 if [ $# -ne 2 ]; then
@@ -64,6 +65,7 @@ compile() {
 		$common $flags "$@" "$file"
 }
 
+MODULE=${MODULE:-$here/../modules/nvgrace-gpu-vfio-pci}
 features=
 for feature in ${FEATURES:-}; do
 	features="$features --cfg feature=\"$feature\""
@@ -78,9 +80,11 @@ compile compiler_builtins 2024 "$here/stub.rs" rlib --extern core
 compile varia_spec 2024 "$top/spec/src/lib.rs" rlib
 compile varia_variant 2024 "$top/variant/src/lib.rs" rlib --extern varia_spec
 compile varia_variants 2024 "$top/variants/src/lib.rs" rlib --extern varia_spec --extern varia_variant
+compile varia_module 2024 "$MODULE/variant.rs" rlib \
+	--extern varia_spec --extern varia_variant --extern varia_variants
 # shellcheck disable=SC2086 # a list
 compile varia_kernel 2024 "$here/src/lib.rs" staticlib -Clto=fat -Ccodegen-units=1 \
-	--extern varia_spec --extern varia_variant --extern varia_variants $features
+	--extern varia_spec --extern varia_variant --extern varia_module $features
 
 "${BINUTILS}ld" -r --whole-archive "$work/libvaria_kernel.a" -o "$work/whole.o"
 "${BINUTILS}objcopy" --remove-section=.llvmbc --remove-section=.llvmcmd --remove-section=.comment \

@@ -16,8 +16,11 @@ use crate::flavour::Flavour;
 use crate::kernel_build;
 use crate::packages::{self, Set, Tree};
 
-/// The file name of either driver.
-const MODULE: &str = "nvgrace-gpu-vfio-pci.ko";
+/// The name of either driver's module.
+const MODULE: &str = "nvgrace-gpu-vfio-pci";
+
+/// The module of `lab/second`, and its folder.
+const SECOND: &str = "varia-overlay-vfio-pci";
 
 /// What Varia's modules are made of, in the workspace.
 const SOURCES: [&str; 4] = ["kernel", "spec/src", "variant/src", "variants/src"];
@@ -30,7 +33,19 @@ pub fn ours(flavour: impl Into<Flavour>) -> Result<PathBuf> {
     ours_with(flavour, &[])
 }
 
-/// The same with features of the crate in `kernel/rust`, in a folder of their own.
+/// `varia-overlay-vfio-pci.ko`: the same adaptor with a trivial variant, from `lab/second`.
+///
+/// # Errors
+/// As for [`ours`].
+pub fn second(flavour: impl Into<Flavour>) -> Result<PathBuf> {
+    let folder = format!("lab/second/{SECOND}");
+    let module = workspace().join(&folder).display().to_string();
+    let sources: Vec<_> = SOURCES.iter().copied().chain([folder.as_str()]).collect();
+    let target = Target::find(flavour.into())?;
+    target.build_module("second", SECOND, &sources, vec![("MODULE", module)])
+}
+
+/// [`ours`] with features of the crate in `kernel/rust`, in a folder of their own.
 ///
 /// # Errors
 /// As for [`ours`].
@@ -49,16 +64,7 @@ pub fn ours_with(flavour: impl Into<Flavour>, features: &[&str]) -> Result<PathB
         name.push('-');
         name.push_str(feature);
     }
-    let script = workspace().join("kernel/build.sh");
-    target.build(&name, MODULE, &SOURCES, |out| {
-        let argv = [
-            script.into_os_string(),
-            target.arch().debian().into(),
-            target.headers.clone().into(),
-            out.into(),
-        ];
-        (argv.to_vec(), variables)
-    })
+    target.build_module(&name, MODULE, &SOURCES, variables)
 }
 
 /// The Rust object that [`ours_with`] links, for every kernel of the architecture.
@@ -81,16 +87,21 @@ pub fn original(flavour: impl Into<Flavour>) -> Result<PathBuf> {
     let target = Target::find(flavour.into())?;
     let source = source_archive(&target.tools)?;
     let script = workspace().join("kernel/original.sh");
-    target.build("original", MODULE, &["kernel/original.sh"], |out| {
-        let argv = [
-            script.into_os_string(),
-            target.arch().debian().into(),
-            target.headers.clone().into(),
-            source.into(),
-            out.into(),
-        ];
-        (argv.to_vec(), Vec::new())
-    })
+    target.build(
+        "original",
+        &format!("{MODULE}.ko"),
+        &["kernel/original.sh"],
+        |out| {
+            let argv = [
+                script.into_os_string(),
+                target.arch().debian().into(),
+                target.headers.clone().into(),
+                source.into(),
+                out.into(),
+            ];
+            (argv.to_vec(), Vec::new())
+        },
+    )
 }
 
 /// `varia_position.ko`, which shows a test the file positions that a driver leaves behind.
@@ -204,6 +215,26 @@ impl Target {
 
     fn arch(&self) -> Arch {
         self.flavour.arch()
+    }
+
+    /// Builds a module of Varia's with `kernel/build.sh`.
+    fn build_module(
+        &self,
+        folder: &str,
+        module: &str,
+        sources: &[&str],
+        variables: Vec<(&'static str, String)>,
+    ) -> Result<PathBuf> {
+        let script = workspace().join("kernel/build.sh");
+        self.build(folder, &format!("{module}.ko"), sources, |out| {
+            let argv = [
+                script.into_os_string(),
+                self.arch().debian().into(),
+                self.headers.clone().into(),
+                out.into(),
+            ];
+            (argv.to_vec(), variables)
+        })
     }
 
     /// Runs a build script in the tools' root unless its result is there and up to date.

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The kernel runtime's Rust half: the decisions of `varia-variants` behind a C ABI.
+//! The kernel runtime's Rust half: the decisions of one variant behind a C ABI.
+//!
+//! Which variant, says the crate `varia_module`: each module has its own in `../modules`, and
+//! nothing here names one.
 //!
 //! It decides and never acts. It calls no kernel function, takes no kernel type, allocates
 //! nothing, takes no lock and never sleeps; so the object depends on the architecture alone, not
@@ -7,7 +10,7 @@
 //!
 //! - [`abi`]: how structs and functions are declared once, for Rust and for C.
 //! - [`types`]: what crosses the border: integers, and structs of integers without padding.
-//! - [`state`]: the variant's state in storage that C provides, and which variant a number names.
+//! - [`state`]: the variant's state in storage that C provides, and what is asked of it.
 //! - [`probe`], [`access`], [`config`], [`ready`], [`mapping`]: the functions.
 //! - [`counters`], `poison`, [`show`]: what has happened, and how debugfs shows it.
 //! - [`text`]: why a probe was declined or failed, without `core::fmt`, which could panic.

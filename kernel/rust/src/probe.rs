@@ -3,9 +3,9 @@
 
 use core::{array, slice};
 
+use varia_module::Served;
 use varia_spec::Errno;
-use varia_variant::{self as variant, Bar, Event, Variant};
-use varia_variants::AnyVariant;
+use varia_variant::{self as variant, Bar, Event, Probe, Variant};
 
 use crate::{
     abi::c_functions,
@@ -63,7 +63,7 @@ fn answer(answer: &Answer) -> variant::Answer {
 }
 
 /// The first region whose memory the kernel uses as RAM, by a bit for each index.
-fn in_ram(variant: &AnyVariant, ram: u32) -> Option<variant::Refusal> {
+fn in_ram(variant: &Served, ram: u32) -> Option<variant::Refusal> {
     let index = (ram != 0).then(|| ram.trailing_zeros())?;
     let region = state::memory(variant, index)?;
     Some(variant::Refusal::SystemRam {
@@ -75,7 +75,7 @@ fn in_ram(variant: &AnyVariant, ram: u32) -> Option<variant::Refusal> {
 const NOT_SERVED: &str = "not served: ";
 
 /// `OUTCOME_*` or the errno, and the reason.
-fn outcome(variant: &AnyVariant, ram: u32) -> (Result<i32, Errno>, Text) {
+fn outcome(variant: &Served, ram: u32) -> (Result<i32, Errno>, Text) {
     let outcome = match variant.outcome() {
         variant::Outcome::Serve => {
             in_ram(variant, ram).map_or(variant::Outcome::Serve, variant::Outcome::Fail)
@@ -93,23 +93,20 @@ fn outcome(variant: &AnyVariant, ram: u32) -> (Result<i32, Errno>, Text) {
 }
 
 c_functions! {
-    /// Question number `number` of a variant, or -ENOENT when there are no more.
-    fn varia_question(variant: u32, number: u32, out: *mut Question) -> i32 {
-        let asked = state::questions(variant).and_then(|questions| {
-            let number = usize::try_from(number).map_err(|_| Errno::ENOENT)?;
-            if cfg!(feature = "plant-panic") {
-                Ok(&questions[number])
-            } else {
-                questions.get(number).ok_or(Errno::ENOENT)
-            }
-        });
+    /// Question number `number` of the variant, or -ENOENT when there are no more.
+    fn varia_question(number: u32, out: *mut Question) -> i32 {
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        let asked = if cfg!(feature = "plant-panic") {
+            Ok(&Served::QUESTIONS[number])
+        } else {
+            Served::QUESTIONS.get(number).ok_or(Errno::ENOENT)
+        };
         // SAFETY: `out` by the contract of all functions.
         result(asked.and_then(|asked| unsafe { write(out, question(asked)) }))
     }
 
-    /// Builds the state of a variant from the answers to its questions, in order.
+    /// Builds the variant's state from the answers to its questions, in order.
     fn varia_probe(
-        variant: u32,
         answers: *const Answer,
         count: u32,
         environment: *const Environment,
@@ -128,10 +125,10 @@ c_functions! {
             // SAFETY: `environment` by the contract of all functions.
             let environment = unsafe { read(environment) }?;
             let page = page_shift(environment.page_shift)?;
-            let built = state::build(variant, all.get(..count).unwrap_or(&all), variant::Environment {
+            let built = Served::probe(all.get(..count).unwrap_or(&all), variant::Environment {
                 page,
                 honour_memory_enable: environment.honour_memory_enable != 0,
-            })?;
+            });
             // SAFETY: `out` by the contract of all functions; nobody knows the state yet.
             unsafe { state::store(out, built, page) }
         })())

@@ -1,24 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A variant's state in storage that C provides, and which variant a number names.
+//! The state of the module's variant in storage that C provides.
 
 use core::{
     mem::{align_of, needs_drop, size_of},
     ptr,
 };
 
+use varia_module::Served;
 use varia_spec::{
     Errno,
     vfio::{RegionIndex, region_cap},
 };
-use varia_variant::{Direction, MemoryType, PageShift, Probe, Region, Variant};
-use varia_variants::{AnyVariant, NvgraceGpu};
+use varia_variant::{Direction, MemoryType, PageShift, Region, Variant};
 
 use crate::{
     counters::Counters,
     poison::PoisonList,
     types::{
-        self, MEMORY_CACHED, MEMORY_WRITE_COMBINING, NVGRACE_GPU, OFFSET_SHIFT, READ, REGIONS,
-        State, WRITE,
+        self, MEMORY_CACHED, MEMORY_WRITE_COMBINING, OFFSET_SHIFT, READ, REGIONS, State, WRITE,
     },
 };
 
@@ -30,7 +29,7 @@ const _: () = assert!(!needs_drop::<Instance>(), "C only frees the storage");
 #[derive(Debug)]
 pub(crate) struct Instance {
     /// What decides.
-    pub(crate) variant: AnyVariant,
+    pub(crate) variant: Served,
     /// The kernel's base page size.
     pub(crate) page: PageShift,
     /// What has happened.
@@ -39,36 +38,13 @@ pub(crate) struct Instance {
     pub(crate) poison: PoisonList,
 }
 
-/// What the variant with this number asks.
-pub(crate) fn questions(variant: u32) -> Result<&'static [varia_variant::Question], Errno> {
-    match variant {
-        NVGRACE_GPU => Ok(NvgraceGpu::QUESTIONS),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-/// Builds the variant with this number.
-pub(crate) fn build(
-    variant: u32,
-    answers: &[varia_variant::Answer],
-    environment: varia_variant::Environment,
-) -> Result<AnyVariant, Errno> {
-    match variant {
-        NVGRACE_GPU => Ok(AnyVariant::NvgraceGpu(NvgraceGpu::probe(
-            answers,
-            environment,
-        ))),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
 /// Fills in the storage. It is too large to be built on a kernel's stack.
 ///
 /// # Safety
 /// `storage` is null or names a `State` that nobody else looks at yet.
 pub(crate) unsafe fn store(
     storage: *mut State,
-    variant: AnyVariant,
+    variant: Served,
     page: PageShift,
 ) -> Result<(), Errno> {
     if storage.is_null() {
@@ -99,7 +75,7 @@ pub(crate) unsafe fn instance<'a>(storage: *const State) -> Result<&'a Instance,
 ///
 /// # Safety
 /// As for [`instance`].
-pub(crate) unsafe fn variant<'a>(storage: *const State) -> Result<&'a AnyVariant, Errno> {
+pub(crate) unsafe fn variant<'a>(storage: *const State) -> Result<&'a Served, Errno> {
     // SAFETY: by the same contract.
     unsafe { instance(storage) }.map(|instance| &instance.variant)
 }
@@ -111,7 +87,7 @@ pub(crate) fn position(position: u64) -> (u32, u64) {
 }
 
 /// The memory behind a region index; `None` where the base serves it.
-pub(crate) fn memory(variant: &AnyVariant, index: u32) -> Option<varia_variant::MemoryRegion> {
+pub(crate) fn memory(variant: &Served, index: u32) -> Option<varia_variant::MemoryRegion> {
     if !usize::try_from(index).is_ok_and(|index| index < REGIONS) {
         return None;
     }
@@ -123,7 +99,7 @@ pub(crate) fn memory(variant: &AnyVariant, index: u32) -> Option<varia_variant::
 
 /// Whether vfio-pci-core may serve `VFIO_DEVICE_IOEVENTFD`: an eventfd can't write to memory
 /// outside the BARs (Linux 7.2 `nvgrace-gpu/main.c:nvgrace_gpu_ioctl`).
-pub(crate) fn ioeventfd(variant: &AnyVariant) -> Result<(), Errno> {
+pub(crate) fn ioeventfd(variant: &Served) -> Result<(), Errno> {
     if (0..RegionIndex::COUNT).any(|index| memory(variant, index).is_some()) {
         Err(Errno::ENOTTY)
     } else {

@@ -41,7 +41,7 @@ fn probed(base: u64, size: u64) -> State {
         honour_memory_enable: 0,
     };
     let mut state = zero();
-    let result = unsafe { varia_probe(NVGRACE_GPU, answers.as_ptr(), 5, &environment, &mut state) };
+    let result = unsafe { varia_probe(answers.as_ptr(), 5, &environment, &mut state) };
     assert_eq!(result, 0);
     state
 }
@@ -64,7 +64,7 @@ fn negative(errno: Errno) -> i32 {
 fn questions_come_in_order_and_end() {
     let mut names = Vec::new();
     let mut question: Question = zero();
-    while unsafe { varia_question(NVGRACE_GPU, names.len() as u32, &mut question) } == 0 {
+    while unsafe { varia_question(names.len() as u32, &mut question) } == 0 {
         let end = question
             .name
             .iter()
@@ -428,9 +428,9 @@ fn mappings_and_faults_follow_the_region() {
 #[test]
 fn numbers_that_mean_nothing_are_refused() {
     let state = probed(BASE, 96 * GIB);
-    let (mut piece, mut question): (Piece, Question) = (zero(), zero());
+    let mut piece: Piece = zero();
     let invalid = negative(Errno::EINVAL);
-    assert_eq!(unsafe { varia_question(99, 0, &mut question) }, invalid);
+    assert_eq!(unsafe { varia_question(0, ptr::null_mut()) }, invalid);
     assert_eq!(pieces(&state, 2, at(4, 0), 1).1, invalid);
     assert_eq!(
         unsafe { varia_config_piece(&state, 2, at(7, 0), 1, &mut piece) },
@@ -442,7 +442,7 @@ fn numbers_that_mean_nothing_are_refused() {
     };
     let (answers, mut out): ([Answer; 4], State) = (zero(), zero());
     let mut probe = |count, environment: &Environment| unsafe {
-        varia_probe(NVGRACE_GPU, answers.as_ptr(), count, environment, &mut out)
+        varia_probe(answers.as_ptr(), count, environment, &mut out)
     };
     assert_eq!(probe(4, &environment), invalid);
     assert_eq!(probe(u32::MAX, &environment), invalid);
@@ -455,7 +455,7 @@ fn null_is_refused_and_not_followed() {
     let null = ptr::null::<State>();
     let mut access: Access = zero();
     unsafe {
-        assert_eq!(varia_question(NVGRACE_GPU, 0, ptr::null_mut()), invalid);
+        assert_eq!(varia_question(0, ptr::null_mut()), invalid);
         assert_eq!(varia_outcome(null, 0, 0, ptr::null_mut(), 0), invalid);
         assert_eq!(varia_outcome(&state, 0, 0, ptr::null_mut(), 8), invalid);
         assert_eq!(varia_region(null, 4, ptr::null_mut()), REGION_BASE);

@@ -28,9 +28,6 @@ c_constants! {
     /// The most registers that a look at readiness reads.
     MAX_REGISTERS: usize = varia_variant::ready::MAX_REGISTERS;
 
-    /// The number of a variant: nvgrace_gpu.
-    NVGRACE_GPU: u32 = 0;
-
     /// A firmware property: an unsigned 64-bit integer.
     QUESTION_PROPERTY: u32 = 0;
     /// The configuration offset of a DVSEC.

@@ -195,7 +195,8 @@ impl HostPlan {
             let mut options = wish.options;
             match wish.memory {
                 Memory::Absent | Memory::Bars => {
-                    options.base = Some(HostPhys(ABSENT_START + number * ABSENT_STRIDE));
+                    let base = HostPhys(ABSENT_START + number * ABSENT_STRIDE);
+                    options.base = wish.profile.coherent.as_ref().map(|_| base);
                 }
                 Memory::Real => {
                     let size = options

@@ -4,7 +4,6 @@
  *
  * The names are those of the kernel's own driver for these devices, which tools know.
  */
-#define ADAPTOR_VARIANT VARIA_NVGRACE_GPU
 #define ADAPTOR_NAME "nvgrace-gpu-vfio-pci"
 #define ADAPTOR_DESCRIPTION "VFIO PCI driver for NVIDIA GPUs with CPU-coherent memory (Varia)"
 
