@@ -111,8 +111,11 @@ fn other(rng: &mut Rng, sizes: &[u64]) -> Op {
         0..=5 => region(rng, sizes),
         6..=9 => interrupts(rng),
         10 => Op::RegionInfo(RegionIndex::ROM.0),
-        _ if rng.u8(0..12) == 0 => Op::Reset,
-        _ => Op::IrqInfo(rng.u32(0..=IrqIndex::COUNT)),
+        _ => match rng.u8(0..12) {
+            0 => Op::Reset,
+            1 => Op::HotReset { owned: true },
+            _ => Op::IrqInfo(rng.u32(0..=IrqIndex::COUNT)),
+        },
     }
 }
 
