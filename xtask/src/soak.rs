@@ -21,7 +21,7 @@ const UNITS: &str = "units";
 /// The fuzzers.
 const FUZZ: &str = "fuzz";
 /// Parts that run what is ignored elsewhere because it needs a kernel or packages of its own.
-const WITH_DEBUG_KERNEL: &[&str] = &["concurrency", "pages", "selftests"];
+const WITH_DEBUG_KERNEL: &[&str] = &["concurrency", "nested", "pages", "selftests"];
 const WITH_DKMS: &str = "package";
 
 /// A line of a test's output that belongs to the result begins so.

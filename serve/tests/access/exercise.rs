@@ -98,6 +98,9 @@ struct User<'a> {
     constants: Vec<u32>,
     /// What was written through a variant's regions, by address.
     written: BTreeMap<u64, u8>,
+    /// Memory enable as it was written last, if that was in D3hot. A function that loses its
+    /// registers shows those of before its sleep when it wakes, yet what was written counts.
+    enabled_asleep: Option<bool>,
     seen: &'a mut Seen,
 }
 
@@ -169,6 +172,7 @@ impl<'a> User<'a> {
             physical,
             constants: Vec::new(),
             written: BTreeMap::new(),
+            enabled_asleep: None,
             seen,
         };
         user.constants = user.constants();
@@ -245,7 +249,13 @@ impl<'a> User<'a> {
     }
 
     fn config_write(&mut self, at: u64, data: &[u8]) {
+        let asleep = self.asleep();
         let answer = self.endpoint.write(RegionIndex::CONFIG, at, data);
+        let written = u64::from(header::COMMAND).checked_sub(at);
+        if let Some(byte) = written.and_then(|at| data.get(at as usize)) {
+            let enabled = u16::from(*byte) & command::MEMORY != 0;
+            self.enabled_asleep = asleep.then_some(enabled);
+        }
         self.count(answer.is_ok());
         let fits = at + data.len() as u64 <= u64::from(CFG_SPACE_EXP_SIZE);
         if fits || data.is_empty() {
@@ -277,6 +287,7 @@ impl<'a> User<'a> {
     fn reopen(&mut self) {
         self.endpoint.close();
         self.endpoint.open().expect("it opens again");
+        self.enabled_asleep = None;
         assert_eq!(self.endpoint.open(), Err(Errno::EBUSY));
         self.check_registers();
     }
@@ -502,10 +513,15 @@ impl<'a> User<'a> {
     /// Memory space is enabled in the command register that the user sees, and the device is not
     /// in D3hot.
     fn memory_enabled(&self) -> bool {
+        let shown = self.virtual_dword(header::COMMAND) & u32::from(command::MEMORY) != 0;
+        self.enabled_asleep.unwrap_or(shown) && !self.asleep()
+    }
+
+    /// The device is in D3hot.
+    fn asleep(&self) -> bool {
         let power = self.capability(|body| matches!(body, Body::Power { .. }));
         let state = power.map_or(0, |at| self.raw(at + pm::CTRL));
-        let enabled = self.virtual_dword(header::COMMAND) & u32::from(command::MEMORY) != 0;
-        enabled && state & u32::from(pm::CTRL_STATE_MASK) != 3
+        state & u32::from(pm::CTRL_STATE_MASK) == 3
     }
 
     /// What no user can change: identity and lists of capabilities.
@@ -537,9 +553,7 @@ impl<'a> User<'a> {
     /// What has to hold after every write and reset.
     fn check_registers(&self) {
         assert_eq!(self.constants(), self.constants, "identity and lists stay");
-        let power = self.capability(|body| matches!(body, Body::Power { .. }));
-        let asleep = power.is_some_and(|at| self.raw(at + pm::CTRL) & 3 == 3);
-        if !asleep {
+        if !self.asleep() {
             let raw = |register: ConfigRegister| self.raw(register.offset());
             let physical = address_registers().map(raw);
             assert_eq!(
