@@ -142,7 +142,7 @@ fn check(vm: &Vm) -> Result<()> {
 }
 
 fn machine(vm: &Vm, guest: &packages::Tree, arguments: &mut Arguments) {
-    arguments.pair("-name", &*vm.name);
+    arguments.pair("-name", vm.name.replace(',', ",,"));
     arguments.pair("-machine", vm.machine_options.join(","));
     // An x86 kernel patches its own code at boot while other processors run it. With a thread for
     // each processor one was seen to die in a half-patched instruction.

@@ -87,7 +87,7 @@ fn a_guest_sees_the_same(flavour: Flavour) -> Result<()> {
         memory: Some(USEMEM + RESMEM),
         ..Options::default()
     };
-    let plan = HostPlan::new(flavour, &format!("host of a guest, {flavour}"))
+    let plan = HostPlan::new(flavour, &format!("host of a guest on {flavour}"))
         .kernel_memory(2048)
         .gpu(gh200, options, Memory::Real)
         .try_with(|vm| {
