@@ -26,6 +26,13 @@ pub struct Host {
     /// CPUs that are online.
     #[serde(default)]
     pub cpus: CpuList,
+    /// What kind of CPU it is (`MIDR_EL1` of the first one); none on another architecture than
+    /// arm64.
+    #[serde(default)]
+    pub midr: Option<u64>,
+    /// Bits of a physical address, where `/proc/cpuinfo` says so (x86-64).
+    #[serde(default)]
+    pub address_bits: Option<u32>,
     /// RAM, `MemTotal`.
     #[serde(default)]
     pub memory: Option<Bytes>,

@@ -22,6 +22,9 @@ pub struct Kernel {
     /// absent. Only those that matter here; none if no configuration was found.
     #[serde(default)]
     pub config: Option<BTreeMap<String, String>>,
+    /// The file that has them.
+    #[serde(default)]
+    pub config_source: Option<String>,
     /// Modules that matter here, by their names with underscores.
     #[serde(default)]
     pub modules: BTreeMap<String, Module>,
@@ -64,6 +67,23 @@ pub struct Module {
     /// `/sys/module/NAME/taint`: `O` for one from outside the kernel's tree.
     #[serde(default)]
     pub taint: Option<String>,
+    /// Its parameters that matter here.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+    /// The file that would be loaded, as `modinfo` says.
+    #[serde(default)]
+    pub file: Option<String>,
+    /// Who wrote it, as `modinfo` says: tells drivers of one name apart.
+    #[serde(default)]
+    pub author: Option<String>,
+}
+
+impl Module {
+    /// It is there, or can be loaded.
+    #[must_use]
+    pub fn usable(&self) -> bool {
+        self.installed || self.builtin || self.loaded
+    }
 }
 
 /// What KVM can do. Each is none where nobody could ask.

@@ -13,18 +13,21 @@
 //! | `host` | CPUs, NUMA nodes, hugepages, IOMMU groups |
 //! | `kernel` | release, options, modules, KVM |
 //! | `vmm` | QEMU, libvirt |
+//! | `finding` | what a check makes of them |
 
+mod finding;
 mod host;
 mod kernel;
 mod pci;
 mod units;
 mod vmm;
 
+pub use finding::{Finding, Remedy, Severity};
 pub use host::{Arch, Host, HugePages, Iommu, IommuGroup, Limit, NumaNode};
 pub use kernel::{Kernel, Kvm, Module};
 pub use pci::{Bar, BarKind, CoherentMemory, CoherentSource, PciFunction, VirtualBar};
 pub use units::{Bdf, BdfError, Bytes, CpuList, CpuListError, GroupId, HostPhys, NodeId};
-pub use vmm::{Libvirt, Qemu, Vmm};
+pub use vmm::{Feature, Libvirt, Qemu, Vmm};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
@@ -47,6 +50,18 @@ pub struct Facts {
     /// Its PCI functions, by address.
     #[serde(default)]
     pub functions: Vec<PciFunction>,
+    /// Files that should have told something and did not.
+    #[serde(default)]
+    pub unread: Vec<Unread>,
+}
+
+/// A file that could not be read, or that has not what belongs into it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unread {
+    /// Its path, from the root.
+    pub path: String,
+    /// What is wrong with it.
+    pub why: String,
 }
 
 impl Facts {
@@ -59,6 +74,7 @@ impl Facts {
             kernel,
             vmm,
             functions: Vec::new(),
+            unread: Vec::new(),
         }
     }
 

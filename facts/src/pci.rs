@@ -29,6 +29,9 @@ pub struct PciFunction {
     /// The driver that is bound to it.
     #[serde(default)]
     pub driver: Option<String>,
+    /// The VFIO driver that is best for it, by the aliases of the installed modules.
+    #[serde(default)]
+    pub best_driver: Option<String>,
     /// What its `driver_override` says.
     #[serde(default)]
     pub driver_override: Option<String>,

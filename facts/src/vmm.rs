@@ -1,5 +1,7 @@
 //! What could run virtual machines: QEMU, libvirt.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// The VMMs that were found.
@@ -11,6 +13,9 @@ pub struct Vmm {
     /// libvirt's daemon.
     #[serde(default)]
     pub libvirt: Option<Libvirt>,
+    /// Why what is not known is not: by `qemu`, `qemu-features` or `libvirt`.
+    #[serde(default)]
+    pub unknown: BTreeMap<String, String>,
 }
 
 /// A QEMU.
@@ -20,10 +25,25 @@ pub struct Qemu {
     pub path: String,
     /// Its version, such as 11.1.0.
     pub version: String,
-    /// Of the devices and objects that GPUs in a VM need, those that it has, such as
-    /// `acpi-generic-initiator`, `iommufd`, `arm-smmuv3`.
+    /// The command or the request that told the version.
     #[serde(default)]
-    pub features: Vec<String>,
+    pub source: String,
+    /// Of what GPUs in a VM need, what it has and what not; empty if it could not be asked.
+    #[serde(default)]
+    pub features: Vec<Feature>,
+}
+
+/// Something that a QEMU has or lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Feature {
+    /// A device or an object, `acpi-generic-initiator`, or a property of one,
+    /// `arm-smmuv3.accel`.
+    pub name: String,
+    /// Whether it is there.
+    pub present: bool,
+    /// The request that told it.
+    #[serde(default)]
+    pub source: String,
 }
 
 impl Qemu {
@@ -32,6 +52,14 @@ impl Qemu {
     pub fn number(&self) -> Option<(u32, u32)> {
         number(&self.version)
     }
+
+    /// Whether it has a feature; none if nobody asked it.
+    #[must_use]
+    pub fn has(&self, name: &str) -> Option<bool> {
+        let mut features = self.features.iter();
+        let feature = features.find(|feature| feature.name == name)?;
+        Some(feature.present)
+    }
 }
 
 /// A libvirt.
@@ -39,6 +67,9 @@ impl Qemu {
 pub struct Libvirt {
     /// Its version, such as 12.8.0.
     pub version: String,
+    /// The command that told it.
+    #[serde(default)]
+    pub source: String,
 }
 
 impl Libvirt {
@@ -53,4 +84,27 @@ fn number(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.split('.');
     let major = numbers.next()?.parse().ok()?;
     Some((major, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_asked_is_not_absent() {
+        let feature = |name: &str, present| Feature {
+            name: name.to_owned(),
+            present,
+            ..Feature::default()
+        };
+        let qemu = Qemu {
+            version: "11.1.2".to_owned(),
+            features: vec![feature("iommufd", true), feature("vfio-pci", false)],
+            ..Qemu::default()
+        };
+        assert_eq!(qemu.number(), Some((11, 1)));
+        assert_eq!(qemu.has("iommufd"), Some(true));
+        assert_eq!(qemu.has("vfio-pci"), Some(false));
+        assert_eq!(qemu.has("arm-smmuv3"), None);
+    }
 }

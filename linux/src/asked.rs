@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use varia_facts::{Arch, Bytes, Kvm, Limit};
 
-use crate::inventory::arch_here;
+use crate::inventory::{Reading, arch_here};
 use crate::tree::Tree;
 
 /// Where a capture keeps the answers.
@@ -24,10 +24,16 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    pub(crate) fn of(tree: &Tree) -> Self {
+    pub(crate) fn of(reading: &Reading<'_>) -> Self {
+        let tree = reading.tree;
         if !tree.is_live() {
-            let bytes = tree.read(PATH).unwrap_or_default();
-            return serde_json::from_slice(&bytes).unwrap_or_default();
+            let Some(text) = reading.text(PATH) else {
+                return Self::default();
+            };
+            return serde_json::from_str(&text).unwrap_or_else(|error| {
+                reading.note(PATH, error.to_string());
+                Self::default()
+            });
         }
         Self {
             arch: arch_here(),

@@ -16,9 +16,13 @@ use varia_spec::pci::{cap, ext_cap, header};
 use crate::archive::Writer;
 use crate::asked::{self, Asked};
 use crate::error::Error;
-use crate::inventory::{self, CONFIG, Extent, Inventory, MODULES};
+use crate::inventory::{
+    self, ADDRESS_SIZES, CONFIG_CAPTURED, CPUINFO, Extent, Inventory, MIDR, MODULES, PARAMETERS,
+    Reading,
+};
 use crate::matching::module_name;
 use crate::pci_ids::{self, PciIds};
+use crate::programs::{self, Programs};
 use crate::tree::Tree;
 
 /// A function's files; `modalias` has its ids and its class.
@@ -32,11 +36,12 @@ const FUNCTION_FILES: [&str; 6] = [
 ];
 const FUNCTION_LINKS: [&str; 2] = ["driver", "iommu_group"];
 /// Files of the whole host.
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "proc/meminfo",
     "proc/sys/kernel/osrelease",
     "sys/class/dmi/id/product_name",
     "sys/class/dmi/id/sys_vendor",
+    MIDR,
     "sys/devices/system/cpu/online",
     "sys/devices/system/node/has_generic_initiator",
 ];
@@ -152,8 +157,23 @@ impl<W: io::Write> Capture<'_, W> {
                 self.link(&format!("{folder}/devices/{bdf}"))?;
             }
         }
-        let asked = serde_json::to_vec(&Asked::of(self.tree)).map_err(io::Error::other)?;
+        if let Some(cpuinfo) = self.tree.text(CPUINFO) {
+            // the same for each CPU
+            let mut lines = cpuinfo.lines();
+            let line = lines.find(|line| line.starts_with(ADDRESS_SIZES));
+            self.out
+                .file(CPUINFO, line.unwrap_or_default().as_bytes())?;
+        }
+        let reading = Reading::of(self.tree);
+        let asked = serde_json::to_vec(&Asked::of(&reading)).map_err(io::Error::other)?;
         self.out.file(asked::PATH, &asked)?;
+        let programs = if self.tree.is_live() {
+            Programs::ask(inventory.facts.host.arch, None)
+        } else {
+            Programs::captured(&reading)
+        };
+        let programs = serde_json::to_vec(&programs).map_err(io::Error::other)?;
+        self.out.file(programs::PATH, &programs)?;
         let ids = inventory.facts.functions.iter();
         let ids = ids.map(|function| (function.vendor, function.device));
         let ids = PciIds::of(self.tree, &ids.collect());
@@ -184,12 +204,7 @@ impl<W: io::Write> Capture<'_, W> {
         let Ok(bytes) = self.tree.read(path) else {
             return Ok(());
         };
-        let text = String::from_utf8_lossy(&bytes);
-        let lines: String = text
-            .lines()
-            .filter(|line| matters(line))
-            .flat_map(|line| [line, "\n"])
-            .collect();
+        let lines = matching(&String::from_utf8_lossy(&bytes), matters);
         self.out.file(path, lines.as_bytes())
     }
 
@@ -204,17 +219,21 @@ impl<W: io::Write> Capture<'_, W> {
                 self.out.folder(&folder)?;
                 self.file(&format!("{folder}/version"))?;
                 self.file(&format!("{folder}/taint"))?;
+                for (_, name) in PARAMETERS.iter().filter(|(of, _)| *of == module) {
+                    self.file(&format!("{folder}/parameters/{name}"))?;
+                }
             }
+        }
+        self.lines(CONFIG_CAPTURED, inventory::is_option)?;
+        if let Ok(text) = inventory::compressed_config(self.tree) {
+            let text = matching(&text, inventory::is_option);
+            self.out.file(CONFIG_CAPTURED, text.as_bytes())?;
         }
         let Some(release) = release else {
             return Ok(());
         };
         for place in inventory::config_places(release) {
-            self.lines(&place, |line| {
-                let option = line.strip_prefix("CONFIG_");
-                let name = option.and_then(|option| option.split('=').next());
-                name.is_some_and(|name| CONFIG.contains(&name))
-            })?;
+            self.lines(&place, inventory::is_option)?;
         }
         let folder = format!("lib/modules/{release}");
         self.lines(&format!("{folder}/modules.alias"), |line| {
@@ -290,6 +309,12 @@ impl<W: io::Write> Capture<'_, W> {
         }
         Ok(())
     }
+}
+
+/// The lines that matter.
+fn matching(text: &str, matters: impl Fn(&str) -> bool) -> String {
+    let lines = text.lines().filter(|line| matters(line));
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// Blanks the Device Serial Number and the VPD data in a configuration space.

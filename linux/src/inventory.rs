@@ -6,16 +6,23 @@
 mod host;
 mod kernel;
 mod pci;
+mod reading;
 
-use varia_facts::{Bdf, Facts, PciFunction, Vmm};
+use std::path::Path;
+
+use varia_facts::{Bdf, Facts, PciFunction};
 
 use crate::error::Error;
 use crate::matching::{Aliases, Choice, Modalias, Why};
+use crate::programs::Programs;
 use crate::tree::Tree;
 
-pub(crate) use host::arch_here;
-pub(crate) use kernel::{CONFIG, MODULES, cmdline, config_places};
+pub(crate) use host::{ADDRESS_SIZES, CPUINFO, MIDR, arch_here};
+pub(crate) use kernel::{
+    CONFIG_CAPTURED, MODULES, PARAMETERS, cmdline, compressed_config, config_places, is_option,
+};
 pub use pci::functions_folder;
+pub(crate) use reading::Reading;
 
 /// Which PCI functions are looked at in full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,11 +52,15 @@ impl Inventory {
     /// [`Error::NoPci`] if the host has no PCI bus.
     pub fn of(tree: &Tree, extent: Extent) -> Result<Self, Error> {
         let mut notes = Vec::new();
-        let kernel = kernel::kernel(tree);
+        let reading = Reading::of(tree);
+        let mut kernel = kernel::kernel(&reading);
+        let programs = Programs::captured(&reading);
+        programs.apply(&mut kernel);
         let aliases = Aliases::of(tree, kernel.release.as_deref().unwrap_or_default());
-        let host = host::host(tree);
-        let mut facts = Facts::new(host, kernel, Vmm::default());
-        pci::functions(tree, extent, &aliases, &mut facts, &mut notes)?;
+        let host = host::host(&reading);
+        let mut facts = Facts::new(host, kernel, programs.vmm);
+        pci::functions(&reading, extent, &aliases, &mut facts, &mut notes)?;
+        facts.unread = reading.unread();
         if aliases.malformed() > 0 {
             notes.push(format!(
                 "{} lines of modules.alias are malformed: run depmod",
@@ -61,6 +72,16 @@ impl Inventory {
             aliases,
             notes,
         })
+    }
+
+    /// Asks this machine's QEMU, libvirt and modinfo, too. `qemu` is asked instead of the one in
+    /// PATH. A captured host's have been asked when it was captured.
+    pub fn ask_programs(&mut self, tree: &Tree, qemu: Option<&Path>) {
+        if tree.is_live() {
+            let programs = Programs::ask(self.facts.host.arch, qemu);
+            programs.apply(&mut self.facts.kernel);
+            self.facts.vmm = programs.vmm;
+        }
     }
 
     /// The functions that a variant driver serves, one of ours or one that is installed.

@@ -8,6 +8,7 @@
 //! | `bind` | binding and giving back |
 //! | `inventory` | files, made into facts |
 //! | `aml` | firmware's properties |
+//! | `programs`, `qemu` | what QEMU, libvirt and modinfo say |
 //! | `layout` | what a variant makes of a device |
 //! | `matching` | the best driver |
 //! | `pci_ids` | names |
@@ -27,6 +28,8 @@ mod layout;
 pub mod matching;
 pub mod pci_ids;
 pub mod probe;
+mod programs;
+mod qemu;
 pub mod tree;
 pub mod users;
 

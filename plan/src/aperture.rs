@@ -15,7 +15,10 @@ const VIRT_RAM: u64 = 1 << 30;
 
 /// What the root port of a function with these BARs reserves: all of them, rounded up to a power
 /// of two, as UEFI does with what a port asks for.
-pub(crate) fn window(bars: &[Bar]) -> Result<Bytes, Error> {
+///
+/// # Errors
+/// [`Error::Aperture`] if that has more than 64 bits.
+pub fn window(bars: &[Bar]) -> Result<Bytes, Error> {
     let sum = bars.iter().map(|bar| u128::from(bar.size.0)).sum::<u128>();
     let window = if sum == 0 { 0 } else { sum.next_power_of_two() };
     u64::try_from(window)
@@ -28,21 +31,32 @@ pub(crate) fn window(bars: &[Bar]) -> Result<Bytes, Error> {
 ///
 /// On the virt machine it lies above RAM, at a multiple of its size.
 pub(crate) fn aperture(arch: Arch, ram: Bytes, gpus: &[Gpu], bits: u32) -> Result<Bytes, Error> {
-    // Powers of two at their own alignment, largest first, leave no gaps.
-    let sum: u128 = gpus.iter().map(|gpu| u128::from(gpu.window.0)).sum();
-    let size = (sum + u128::from(OTHERS)).next_power_of_two();
-    let size = match arch {
-        Arch::Aarch64 => size.max(VIRT_DEFAULT.into()),
-        Arch::X86_64 => size,
-    };
-    let below = u128::from(VIRT_RAM) + u128::from(ram.0);
-    let end = below.next_multiple_of(size) + size;
+    let size = aperture_for(arch, gpus.iter().map(|gpu| gpu.window));
+    let end = aperture_end(ram, size);
     if end > 1 << bits.min(64) {
         let sizes = gpus.iter().flat_map(|gpu| &gpu.memory.device.bars);
         return Err(too_large(sizes.map(|bar| bar.size), size, end, bits));
     }
     // it ends below 2^64
     Ok(Bytes(u64::try_from(size).unwrap_or(u64::MAX)))
+}
+
+/// The smallest aperture, a power of two, that holds these windows and other devices' BARs.
+pub fn aperture_for(arch: Arch, windows: impl Iterator<Item = Bytes>) -> u128 {
+    // Powers of two at their own alignment, largest first, leave no gaps.
+    let sum: u128 = windows.map(|window| u128::from(window.0)).sum();
+    let size = (sum + u128::from(OTHERS)).next_power_of_two();
+    match arch {
+        Arch::Aarch64 => size.max(VIRT_DEFAULT.into()),
+        Arch::X86_64 => size,
+    }
+}
+
+/// Where an aperture of a size, a power of two, ends in a guest with so much RAM.
+#[must_use]
+pub fn aperture_end(ram: Bytes, size: u128) -> u128 {
+    let below = u128::from(VIRT_RAM) + u128::from(ram.0);
+    below.next_multiple_of(size.max(1)) + size
 }
 
 fn too_large(sizes: impl Iterator<Item = Bytes>, aperture: u128, end: u128, bits: u32) -> Error {

@@ -56,7 +56,7 @@ impl Emulated {
             .collect();
         let gpus = attach(devices, 1, self.arch, self.nodes_per_gpu)?;
         let mut plan = Plan {
-            schema: SCHEMA,
+            schema: SCHEMA.to_owned(),
             name: "emulated".to_owned(),
             arch: self.arch,
             accelerator: Accelerator::Tcg,

@@ -4,11 +4,11 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use varia_facts::{Bdf, Bytes};
 
 /// A NUMA node of the VM: QEMU's node, libvirt's cell, the guest's proximity domain.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct GuestNode(pub u32);
 
@@ -19,7 +19,7 @@ impl fmt::Display for GuestNode {
 }
 
 /// A BAR of the virtual function.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Bar {
     /// 0 to 5.
     pub index: u8,
@@ -28,7 +28,7 @@ pub struct Bar {
 }
 
 /// The PCI function that the VM sees.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct VirtualFunction {
     /// Its name in the VMM's configuration, unique in the VM.
     pub id: String,
@@ -37,7 +37,7 @@ pub struct VirtualFunction {
 }
 
 /// Who has the memory.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// A function of the host, bound to its variant driver.
@@ -49,7 +49,7 @@ pub enum Source {
 /// Coherent memory in a VM: the function whose BARs show it, who has it, and the memory-less
 /// nodes that the guest's driver adds it to. Whatever ties these together in a rendered
 /// configuration or table comes from here.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CoherentMemory {
     /// The function in the VM.
     pub device: VirtualFunction,
@@ -67,7 +67,7 @@ impl CoherentMemory {
 }
 
 /// A GPU and its place in the VM.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Gpu {
     /// What ties its memory to nodes.
     pub memory: CoherentMemory,

@@ -21,6 +21,7 @@ mod substitute;
 mod tables;
 mod xml;
 
+pub use aperture::{aperture_end, aperture_for, window};
 pub use drawing::svg;
 pub use emulated::Emulated;
 pub use error::Error;

@@ -60,7 +60,7 @@ pub fn make(facts: &Facts, request: &Request) -> Result<Plan, Error> {
         })
         .collect();
     let mut plan = Plan {
-        schema: SCHEMA,
+        schema: SCHEMA.to_owned(),
         name: request.name.clone(),
         arch,
         accelerator: Accelerator::Kvm,
@@ -355,7 +355,7 @@ pub(crate) fn attach(
 fn iommu(facts: &Facts, choice: IommuChoice) -> Result<Iommu, Error> {
     let kernel = &facts.kernel;
     let feature = |name: &str| match &facts.vmm.qemu {
-        Some(qemu) => qemu.features.iter().any(|feature| feature == name),
+        Some(qemu) => qemu.has(name) == Some(true),
         None => false,
     };
     let option = |name: &str| match &kernel.config {
@@ -374,7 +374,7 @@ fn iommu(facts: &Facts, choice: IommuChoice) -> Result<Iommu, Error> {
         None
     };
     let iommufd = Iommu::Iommufd {
-        smmu: feature("arm-smmuv3"),
+        smmu: feature("arm-smmuv3.accel"),
     };
     match (choice, missing) {
         (IommuChoice::Iommufd, Some(why)) => Err(Error::Iommufd { why }),

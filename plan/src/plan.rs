@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, de};
 use varia_facts::{Bytes, NodeId};
 
 use crate::gpu::{Gpu, GuestNode};
@@ -13,7 +13,7 @@ use crate::gpu::{Gpu, GuestNode};
 pub const SCHEMA: &str = "varia-plan/1";
 
 /// A guest architecture.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Arch {
     /// arm64: what a Grace host runs.
@@ -63,7 +63,7 @@ impl FromStr for Arch {
 }
 
 /// What runs the VM's instructions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Accelerator {
     /// The host's CPUs.
@@ -73,7 +73,7 @@ pub enum Accelerator {
 }
 
 /// What a node's RAM is made of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backing {
     /// Ordinary pages of a file without a name, shared where a vfio-user server needs it.
@@ -83,7 +83,7 @@ pub enum Backing {
 }
 
 /// How devices reach the VM's memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Iommu {
     /// The VMM does it: no device of the host is in the VM.
@@ -98,7 +98,7 @@ pub enum Iommu {
 }
 
 /// A node of the VM with CPUs and RAM.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Socket {
     /// Its number.
     pub node: GuestNode,
@@ -115,7 +115,7 @@ pub struct Socket {
 }
 
 /// What starts the guest.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Firmware {
     /// What the VMM has for the machine, or what somebody adds.
@@ -127,10 +127,11 @@ pub enum Firmware {
 }
 
 /// A virtual machine with GPUs.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// [`SCHEMA`].
-    pub schema: &'static str,
+    #[serde(deserialize_with = "schema")]
+    pub schema: String,
     /// The VM's name.
     pub name: String,
     /// The guest's architecture.
@@ -173,5 +174,40 @@ impl Plan {
     pub fn nodes(&self) -> u32 {
         let own = self.sockets.len() as u32;
         self.gpus.last().map_or(own, |gpu| gpu.memory.nodes.end)
+    }
+}
+
+fn schema<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let found = String::deserialize(from)?;
+    if found == SCHEMA {
+        return Ok(found);
+    }
+    Err(de::Error::custom(format!(
+        "this plan is of schema {found:?} and this program reads {SCHEMA:?}: write it again with \
+         this program's `varia plan --json`"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emulated::Emulated;
+
+    #[test]
+    fn a_plan_comes_back_from_its_json() {
+        let plan = Emulated {
+            arch: Arch::Aarch64,
+            cpus: 4,
+            memory: Bytes(4 << 30),
+            gpus: vec![("/run/gpu0".into(), Vec::new())],
+            nodes_per_gpu: 8,
+        };
+        let plan = plan.plan().expect("a plan");
+        let mut json = serde_json::to_value(&plan).expect("JSON");
+        let back: Plan = serde_json::from_value(json.clone()).expect("a plan");
+        assert_eq!(back, plan);
+        json["schema"] = "varia-plan/2".into();
+        let error = serde_json::from_value::<Plan>(json).expect_err("another schema");
+        assert!(error.to_string().contains("varia-plan/2"), "{error}");
     }
 }

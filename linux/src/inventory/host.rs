@@ -1,23 +1,40 @@
 //! CPUs, NUMA nodes, hugepages, IOMMU: `sys/devices/system`, `sys/kernel`, `proc/meminfo`.
 
-use varia_facts::{Arch, Bytes, Host, HugePages, Iommu, IommuGroup, NodeId, NumaNode};
+use varia_facts::{Arch, Bytes, CpuList, Host, HugePages, Iommu, IommuGroup, NodeId, NumaNode};
 
+use super::reading::Reading;
 use crate::asked::Asked;
 use crate::tree::Tree;
 
 const NODES: &str = "sys/devices/system/node";
 
-pub(super) fn host(tree: &Tree) -> Host {
-    let asked = Asked::of(tree);
-    let meminfo = tree.text("proc/meminfo").unwrap_or_default();
+const MEMINFO: &str = "proc/meminfo";
+pub(crate) const CPUINFO: &str = "proc/cpuinfo";
+/// The line of it that tells the width of addresses.
+pub(crate) const ADDRESS_SIZES: &str = "address sizes";
+pub(crate) const MIDR: &str = "sys/devices/system/cpu/cpu0/regs/identification/midr_el1";
+
+pub(super) fn host(reading: &Reading<'_>) -> Host {
+    let tree = reading.tree;
+    let asked = Asked::of(reading);
+    let meminfo = reading.text(MEMINFO);
+    let memory = meminfo
+        .as_deref()
+        .and_then(|text| amount(text, "MemTotal:"));
+    if let (Some(text), None) = (&meminfo, memory) {
+        reading.garbage(MEMINFO, text, "list that has MemTotal");
+    }
+    let meminfo = meminfo.unwrap_or_default();
     Host {
         arch: asked.arch,
         product: product(tree),
-        cpus: list(tree, "sys/devices/system/cpu/online"),
-        memory: amount(&meminfo, "MemTotal:"),
+        cpus: list(reading, "sys/devices/system/cpu/online"),
+        midr: midr(reading),
+        address_bits: address_bits(&tree.text(CPUINFO).unwrap_or_default()),
+        memory,
         memory_available: amount(&meminfo, "MemAvailable:"),
         memlock: asked.memlock,
-        nodes: nodes(tree),
+        nodes: nodes(reading),
         iommu: Iommu {
             instances: tree.list("sys/class/iommu").unwrap_or_default(),
             groups: Vec::new(),
@@ -33,9 +50,28 @@ fn product(tree: &Tree) -> Option<String> {
     (!words.is_empty()).then(|| words.join(" "))
 }
 
-fn list<T: std::str::FromStr + Default>(tree: &Tree, path: &str) -> T {
-    let text = tree.text(path);
-    text.and_then(|text| text.parse().ok()).unwrap_or_default()
+/// A list of numbers; empty if it can't be read.
+fn list(reading: &Reading<'_>, path: &str) -> CpuList {
+    reading.value(path, "list of numbers").unwrap_or_default()
+}
+
+/// The first CPU's `MIDR_EL1`, which arm64 shows.
+fn midr(reading: &Reading<'_>) -> Option<u64> {
+    let text = reading.text(MIDR)?;
+    let digits = text.strip_prefix("0x");
+    let value = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    if value.is_none() {
+        reading.garbage(MIDR, &text, "number in hexadecimal");
+    }
+    value
+}
+
+/// The width in `address sizes : 46 bits physical, 48 bits virtual`, which x86 has.
+fn address_bits(cpuinfo: &str) -> Option<u32> {
+    let mut lines = cpuinfo.lines();
+    let line = lines.find(|line| line.starts_with(ADDRESS_SIZES))?;
+    let (_, sizes) = line.split_once(':')?;
+    sizes.split_whitespace().next()?.parse().ok()
 }
 
 /// `MemTotal:  1024 kB` in a file of such lines.
@@ -45,7 +81,8 @@ fn amount(text: &str, key: &str) -> Option<Bytes> {
     Some(Bytes(number.checked_mul(1024)?))
 }
 
-fn nodes(tree: &Tree) -> Vec<NumaNode> {
+fn nodes(reading: &Reading<'_>) -> Vec<NumaNode> {
+    let tree = reading.tree;
     let mut ids: Vec<u32> = tree
         .list(NODES)
         .unwrap_or_default()
@@ -53,14 +90,14 @@ fn nodes(tree: &Tree) -> Vec<NumaNode> {
         .filter_map(|name| name.strip_prefix("node")?.parse().ok())
         .collect();
     ids.sort_unstable();
-    let initiators: varia_facts::CpuList = list(tree, &format!("{NODES}/has_generic_initiator"));
+    let initiators = list(reading, &format!("{NODES}/has_generic_initiator"));
     let node = |id: u32| {
         let folder = format!("{NODES}/node{id}");
         let meminfo = tree.text(&format!("{folder}/meminfo")).unwrap_or_default();
         let distances = tree.text(&format!("{folder}/distance")).unwrap_or_default();
         NumaNode {
             id: NodeId(id),
-            cpus: list(tree, &format!("{folder}/cpulist")),
+            cpus: list(reading, &format!("{folder}/cpulist")),
             memory: amount(&meminfo, "MemTotal:").unwrap_or_default(),
             memory_free: amount(&meminfo, "MemFree:").unwrap_or_default(),
             distances: distances
@@ -68,13 +105,13 @@ fn nodes(tree: &Tree) -> Vec<NumaNode> {
                 .filter_map(|far| far.parse().ok())
                 .collect(),
             generic_initiator: initiators.iter().any(|node| node == id),
-            hugepages: hugepages(tree, &folder),
+            hugepages: hugepages(reading, &folder),
         }
     };
     ids.into_iter().map(node).collect()
 }
 
-fn hugepages(tree: &Tree, node: &str) -> Vec<HugePages> {
+fn hugepages(reading: &Reading<'_>, node: &str) -> Vec<HugePages> {
     let folder = format!("{node}/hugepages");
     let pool = |name: &String| {
         let kib: u64 = name
@@ -82,14 +119,18 @@ fn hugepages(tree: &Tree, node: &str) -> Vec<HugePages> {
             .strip_suffix("kB")?
             .parse()
             .ok()?;
-        let count = |file| list(tree, &format!("{folder}/{name}/{file}"));
+        let count = |file| {
+            let path = format!("{folder}/{name}/{file}");
+            reading.value(&path, "number of pages").unwrap_or_default()
+        };
         Some(HugePages {
             size: Bytes(kib.checked_mul(1024)?),
             total: count("nr_hugepages"),
             free: count("free_hugepages"),
         })
     };
-    let mut pools: Vec<_> = tree
+    let mut pools: Vec<_> = reading
+        .tree
         .list(&folder)
         .unwrap_or_default()
         .iter()

@@ -1,30 +1,40 @@
 //! The kernel's release, options and modules.
 
 use std::collections::BTreeMap;
+use std::io::{self, Read};
 
 use varia_facts::{Kernel, Module};
 
+use super::reading::Reading;
 use crate::asked::Asked;
 use crate::matching::module_name;
 use crate::tree::Tree;
 
+const RELEASE: &str = "proc/sys/kernel/osrelease";
 /// Build options that matter to giving devices to VMs.
-pub(crate) const CONFIG: [&str; 16] = [
+const CONFIG: [&str; 23] = [
     "ARM64_4K_PAGES",
     "ARM64_16K_PAGES",
     "ARM64_64K_PAGES",
     "ARM_SMMU_V3",
     "ARM_SMMU_V3_IOMMUFD",
+    "HUGETLBFS",
     "INTEL_IOMMU",
     "AMD_IOMMU",
     "IOMMUFD",
     "IOMMUFD_VFIO_CONTAINER",
     "KVM",
     "MEMORY_HOTPLUG",
+    "NODES_SHIFT",
+    "NUMA",
     "VFIO",
+    "VFIO_CONTAINER",
     "VFIO_PCI",
+    "VFIO_PCI_CORE",
+    "VFIO_PCI_DMABUF",
     "VFIO_IOMMU_TYPE1",
     "VFIO_DEVICE_CDEV",
+    "VFIO_NOIOMMU",
     "NVGRACE_GPU_VFIO_PCI",
 ];
 /// Modules that matter.
@@ -39,6 +49,17 @@ pub(crate) const MODULES: [&str; 9] = [
     "kvm",
     "nvidia",
 ];
+/// Parameters that matter, by module.
+pub(crate) const PARAMETERS: [(&str, &str); 2] = [
+    ("vfio", "enable_unsafe_noiommu_mode"),
+    ("vfio_iommu_type1", "allow_unsafe_interrupts"),
+];
+/// The kernel's own copy of its options.
+const CONFIG_COMPRESSED: &str = "proc/config.gz";
+/// Where a capture keeps what is in it.
+pub(crate) const CONFIG_CAPTURED: &str = "varia/config";
+/// The longest options that are unpacked, in bytes.
+const LONGEST_CONFIG: u64 = 16 << 20;
 /// What a word of the kernel's command line that matters has in it.
 const CMDLINE: [&str; 10] = [
     "iommu", "vfio", "smmu", "hugepage", "numa", "kvm", "mem=", "movable", "pci=", "isolcpus",
@@ -51,17 +72,22 @@ pub(crate) fn cmdline(text: &str) -> Vec<String> {
     words.filter(matters).map(str::to_owned).collect()
 }
 
-pub(super) fn kernel(tree: &Tree) -> Kernel {
-    let asked = Asked::of(tree);
-    let release = tree
-        .text("proc/sys/kernel/osrelease")
-        .filter(|release| !release.is_empty() && !release.contains('/'));
-    let config = release.as_deref().and_then(|release| config(tree, release));
+pub(super) fn kernel(reading: &Reading<'_>) -> Kernel {
+    let asked = Asked::of(reading);
+    let release = reading.text(RELEASE).filter(|release| {
+        let is = !release.is_empty() && !release.contains('/');
+        if !is {
+            reading.garbage(RELEASE, release, "release of a kernel");
+        }
+        is
+    });
+    let (config, config_source) = config(reading, release.as_deref()).unzip();
     Kernel {
         page_size: asked.page_size,
-        cmdline: cmdline(&tree.text("proc/cmdline").unwrap_or_default()),
+        cmdline: cmdline(&reading.text("proc/cmdline").unwrap_or_default()),
         config,
-        modules: modules(tree, release.as_deref()),
+        config_source,
+        modules: modules(reading.tree, release.as_deref()),
         vfio_container: asked.vfio_container,
         iommufd: asked.iommufd,
         kvm: asked.kvm,
@@ -77,17 +103,62 @@ pub(crate) fn config_places(release: &str) -> [String; 2] {
     ]
 }
 
-fn config(tree: &Tree, release: &str) -> Option<BTreeMap<String, String>> {
-    let places = config_places(release);
-    let text = places.iter().find_map(|place| tree.text(place))?;
-    let lines = text.lines();
-    let option = |line: &str| {
-        let (name, value) = line.strip_prefix("CONFIG_")?.split_once('=')?;
-        CONFIG
-            .contains(&name)
-            .then(|| (name.to_owned(), value.trim_matches('"').to_owned()))
-    };
-    Some(lines.filter_map(option).collect())
+/// The options that the kernel itself shows.
+pub(crate) fn compressed_config(tree: &Tree) -> io::Result<String> {
+    let bytes = tree.read(CONFIG_COMPRESSED)?;
+    let mut text = String::new();
+    let unpacked = flate2::read::GzDecoder::new(&*bytes);
+    unpacked.take(LONGEST_CONFIG).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The options that matter, and the file that has them.
+fn config(
+    reading: &Reading<'_>,
+    release: Option<&str>,
+) -> Option<(BTreeMap<String, String>, String)> {
+    let places = release.map(config_places).into_iter().flatten();
+    for place in places.chain([CONFIG_CAPTURED.to_owned()]) {
+        let Some(text) = reading.text(&place) else {
+            continue;
+        };
+        match options(&text) {
+            Some(options) => return Some((options, place)),
+            None => reading.garbage(&place, &text, "kernel configuration"),
+        }
+    }
+    match compressed_config(reading.tree) {
+        Ok(text) => options(&text).map(|options| (options, CONFIG_COMPRESSED.to_owned())),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                reading.note(CONFIG_COMPRESSED, error.to_string());
+            }
+            None
+        }
+    }
+}
+
+/// The options that matter; none if the text has no option at all.
+fn options(text: &str) -> Option<BTreeMap<String, String>> {
+    let mut all = text.lines().filter_map(option).peekable();
+    all.peek()?;
+    let matter = all.filter(|(name, _)| CONFIG.contains(name));
+    Some(
+        matter
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+    )
+}
+
+/// An option's name, without `CONFIG_`, and its value.
+fn option(line: &str) -> Option<(&str, &str)> {
+    let (name, value) = line.strip_prefix("CONFIG_")?.split_once('=')?;
+    Some((name, value.trim_matches('"')))
+}
+
+/// A line of an option that matters.
+pub(crate) fn is_option(line: &str) -> bool {
+    option(line).is_some_and(|(name, _)| CONFIG.contains(&name))
 }
 
 fn modules(tree: &Tree, release: Option<&str>) -> BTreeMap<String, Module> {
@@ -109,10 +180,22 @@ fn modules(tree: &Tree, release: Option<&str>) -> BTreeMap<String, Module> {
             taint: tree
                 .text(&format!("{folder}/taint"))
                 .filter(|taint| !taint.is_empty()),
+            parameters: parameters(tree, name),
+            file: None,
+            author: None,
         };
         (name.to_owned(), module)
     };
     MODULES.into_iter().map(module).collect()
+}
+
+fn parameters(tree: &Tree, module: &str) -> BTreeMap<String, String> {
+    let own = PARAMETERS.iter().filter(|(name, _)| *name == module);
+    let value = |(_, name): &(&str, &str)| {
+        let text = tree.text(&format!("sys/module/{module}/parameters/{name}"))?;
+        Some(((*name).to_owned(), text))
+    };
+    own.filter_map(value).collect()
 }
 
 /// The modules that the lines of `modules.dep` or `modules.builtin` begin with, of those that

@@ -12,6 +12,7 @@ use varia_facts::{
 use varia_spec::nvidia::property;
 use varia_variants::table;
 
+use super::reading::Reading;
 use crate::aml;
 use crate::error::Error;
 use crate::layout;
@@ -37,12 +38,13 @@ pub fn functions_folder(bdf: Bdf) -> String {
 
 /// Adds the functions and their groups.
 pub(super) fn functions(
-    tree: &Tree,
+    reading: &Reading<'_>,
     extent: super::Extent,
     aliases: &Aliases,
     facts: &mut Facts,
     notes: &mut Vec<String>,
 ) -> Result<(), Error> {
+    let tree = reading.tree;
     let names = tree
         .list(DEVICES)
         .map_err(|_| Error::NoPci(DEVICES.to_owned()))?;
@@ -98,12 +100,15 @@ pub(super) fn functions(
                 .to_owned(),
         );
     }
-    let properties = Firmware::of(tree, &served, notes);
+    let properties = Firmware::of(reading, &served, notes);
     for bdf in wanted {
         let Some(modalias) = all.get(&bdf) else {
             continue;
         };
-        let mut function = function(tree, bdf, modalias);
+        let mut function = function(reading, bdf, modalias);
+        if served.contains(&bdf) {
+            function.best_driver = Some(aliases.best(modalias).module);
+        }
         function.name = ids.name(function.vendor, function.device);
         function.cpu_node = function
             .numa_node
@@ -133,7 +138,8 @@ fn upstream(tree: &Tree, bdf: Bdf) -> Option<Bdf> {
     target.rsplit('/').nth(1)?.parse().ok()
 }
 
-fn function(tree: &Tree, bdf: Bdf, modalias: &Modalias) -> PciFunction {
+fn function(reading: &Reading<'_>, bdf: Bdf, modalias: &Modalias) -> PciFunction {
+    let tree = reading.tree;
     let folder = functions_folder(bdf);
     let text = |name: &str| tree.text(&format!("{folder}/{name}"));
     let (vendor, device) = modalias.id();
@@ -151,12 +157,15 @@ fn function(tree: &Tree, bdf: Bdf, modalias: &Modalias) -> PciFunction {
         }),
         name: None,
         driver: tree.link_name(&format!("{folder}/driver")),
+        best_driver: None,
         driver_override: text("driver_override")
             .filter(|name| name != "(null)" && !name.is_empty()),
         variant: None,
         iommu_group: group(tree, bdf),
         // -1 where firmware says nothing
-        numa_node: text("numa_node").and_then(|node| node.parse().ok().map(NodeId)),
+        numa_node: reading
+            .value::<i64>(&format!("{folder}/numa_node"), "number of a node")
+            .and_then(|node| u32::try_from(node).ok().map(NodeId)),
         cpu_node: None,
         upstream: upstream(tree, bdf),
         acpi_path: text("firmware_node/path"),
@@ -206,7 +215,8 @@ struct Firmware {
 }
 
 impl Firmware {
-    fn of(tree: &Tree, served: &BTreeSet<Bdf>, notes: &mut Vec<String>) -> Self {
+    fn of(reading: &Reading<'_>, served: &BTreeSet<Bdf>, notes: &mut Vec<String>) -> Self {
+        let tree = reading.tree;
         let mut acpi = Vec::new();
         // AML is large: it is read only where it can have an answer
         let asked = served
@@ -219,6 +229,7 @@ impl Firmware {
         let dsdt = match tree.read(&format!("{TABLES}/DSDT")) {
             Ok(dsdt) => dsdt,
             Err(error) => {
+                reading.note(&format!("{TABLES}/DSDT"), error.to_string());
                 notes.push(format!(
                     "/{TABLES}/DSDT can't be read ({error}), so coherent memory is not known: \
                      run it as root"

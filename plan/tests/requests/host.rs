@@ -1,8 +1,8 @@
 //! A host as facts: two sockets, two GPUs on each.
 
 use varia_facts::{
-    Arch, Bytes, Facts, Host, HugePages, Kernel, NodeId, NumaNode, PciFunction, Qemu, VirtualBar,
-    Vmm,
+    Arch, Bytes, Facts, Feature, Host, HugePages, Kernel, NodeId, NumaNode, PciFunction, Qemu,
+    VirtualBar, Vmm,
 };
 use varia_plan::{Request, What};
 
@@ -87,7 +87,13 @@ pub(crate) fn facts_with_iommufd() -> Facts {
             .into(),
     );
     facts.vmm.qemu = Some(Qemu {
-        features: ["iommufd", "arm-smmuv3"].map(str::to_owned).into(),
+        features: ["iommufd", "arm-smmuv3.accel"]
+            .map(|name| Feature {
+                name: name.to_owned(),
+                present: true,
+                ..Feature::default()
+            })
+            .into(),
         ..Qemu::default()
     });
     facts

@@ -119,6 +119,11 @@ impl Builder {
             "proc/cmdline",
             "BOOT_IMAGE=/vmlinuz root=UUID=0 iommu.passthrough=0 default_hugepagesz=512M",
         );
+        // Neoverse V2
+        self.text(
+            "sys/devices/system/cpu/cpu0/regs/identification/midr_el1",
+            "0x00000000410fd4f0",
+        );
         let total = u64::from(machine.sockets) * machine.memory / 1024;
         let available = total / 10 * 9;
         self.text(
@@ -164,7 +169,9 @@ impl Builder {
         self.text(
             &format!("boot/config-{RELEASE}"),
             "CONFIG_VFIO=m\nCONFIG_VFIO_PCI=m\nCONFIG_IOMMUFD=m\nCONFIG_ARM64_64K_PAGES=y\n\
-             CONFIG_ARM_SMMU_V3=y\nCONFIG_KVM=y\nCONFIG_NVGRACE_GPU_VFIO_PCI=m",
+             CONFIG_ARM_SMMU_V3=y\nCONFIG_KVM=y\nCONFIG_NVGRACE_GPU_VFIO_PCI=m\n\
+             CONFIG_VFIO_IOMMU_TYPE1=m\nCONFIG_VFIO_DEVICE_CDEV=y\nCONFIG_HUGETLBFS=y\n\
+             CONFIG_NUMA=y\nCONFIG_NODES_SHIFT=6",
         );
         self.text(
             "usr/share/misc/pci.ids",
@@ -179,6 +186,27 @@ impl Builder {
             machine.page
         );
         self.text("varia/asked.json", asked);
+        self.programs();
+    }
+
+    /// What QEMU and libvirt would say of themselves.
+    fn programs(&mut self) {
+        let has = |name: &str| format!("{{\"name\":\"{name}\",\"present\":true}}");
+        let features = [
+            "acpi-generic-initiator",
+            "arm-smmuv3.accel",
+            "iommufd",
+            "vfio-pci",
+            "vfio-user-pci",
+            "virt.highmem-mmio-size",
+        ];
+        let features: Vec<_> = features.map(has).into();
+        let programs = format!(
+            "{{\"vmm\":{{\"qemu\":{{\"path\":\"qemu-system-aarch64\",\"version\":\"11.1.2\",\
+             \"features\":[{}]}},\"libvirt\":{{\"version\":\"12.8.0\"}}}}}}",
+            features.join(",")
+        );
+        self.text("varia/programs.json", programs);
     }
 
     /// A node for each socket, then those of each GPU, without memory and without CPUs.
