@@ -43,6 +43,12 @@ pub(crate) enum Command {
     /// Write the ACPI tables that tie GPUs to NUMA nodes, for VMMs that make none.
     #[command(after_help = "Example:\n  varia tables --gpu gh200 --out /tmp/tables")]
     Tables(TablesArgs),
+    /// Check what a VM with GPUs needs: of this host, of a device, of a plan. Changes nothing;
+    /// fails if a check does.
+    #[command(
+        after_help = "Example:\n  varia doctor --sysfs host.tar\n  varia doctor 0009:01:00.0 --sysfs host.tar --json"
+    )]
+    Doctor(DoctorArgs),
     /// Keep what `list` reads of a host in a file, without serial numbers.
     #[command(after_help = "Example:\n  varia capture host.tar")]
     Capture(CaptureArgs),
@@ -170,6 +176,28 @@ pub(crate) struct PlanArgs {
     /// Draw the topology into this file, too.
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// A PCI address, or a file with a plan (`varia plan --json`), `-` for standard input
+    /// [default: the host and all devices that variant drivers serve]
+    #[arg(value_name = "BDF|PLAN")]
+    pub(crate) what: Option<String>,
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+    /// What is known of the host, as `varia list --facts` prints it.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sysfs", "probe"])]
+    pub(crate) facts: Option<PathBuf>,
+    /// Look at the devices' registers, unless one of them is open.
+    #[arg(long)]
+    pub(crate) probe: bool,
+    /// This QEMU instead of the one in PATH.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sysfs", "facts"])]
+    pub(crate) qemu: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -71,6 +71,7 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
         probe::probe(&tree, &mut inventory)?;
     }
     if args.facts {
+        inventory.ask_programs(&tree, None);
         return print(&(serde_json::to_string_pretty(&inventory.facts)? + "\n"));
     }
     let listing = Listing::new(&inventory, args.all);

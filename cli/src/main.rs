@@ -10,11 +10,13 @@
 //! | `list` | `varia list`, `varia capture` |
 //! | `bind` | `varia bind`, `varia unbind` |
 //! | `plan` | `varia plan`, `varia tables` |
+//! | `doctor` | `varia doctor` |
 //! | `output` | what goes to the terminal |
 
 mod args;
 mod bind;
 mod device;
+mod doctor;
 mod drawing;
 mod inspect;
 mod list;
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Unbind(args) => bind::unbind(&args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::plan(&args).map(|()| ExitCode::SUCCESS),
         Command::Tables(args) => plan::tables(&args).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Capture(args) => list::capture(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -16,6 +16,11 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 
 /// Says why a command ends, in one line whatever is in the text.
 pub(crate) fn complain(text: &str) {
+    eprintln!("varia: {}", printable(text));
+}
+
+/// A text in one line, without what a terminal would obey.
+pub(crate) fn printable(text: &str) -> String {
     let mut line = String::new();
     for c in text.chars() {
         if c.is_control() {
@@ -24,7 +29,7 @@ pub(crate) fn complain(text: &str) {
             line.push(c);
         }
     }
-    eprintln!("varia: {line}");
+    line
 }
 
 /// What clap says in several lines, in one.

@@ -155,7 +155,7 @@ fn facts(args: &VmArgs) -> Result<(Facts, Vec<What>), Failure> {
     made_up(&asked)
 }
 
-fn read_facts(file: &Path) -> Result<Facts, Failure> {
+pub(crate) fn read_facts(file: &Path) -> Result<Facts, Failure> {
     let text = fs::read_to_string(file)
         .map_err(|error| format!("can't read the facts in {}: {error}", file.display()))?;
     serde_json::from_str(&text)
@@ -215,7 +215,10 @@ fn made_up(asked: &[Asked]) -> Result<(Facts, Vec<What>), Failure> {
 }
 
 fn read_live() -> Result<Facts, Failure> {
-    Ok(Inventory::of(&Tree::live(), Extent::Served)?.facts)
+    let tree = Tree::live();
+    let mut inventory = Inventory::of(&tree, Extent::Served)?;
+    inventory.ask_programs(&tree, None);
+    Ok(inventory.facts)
 }
 
 /// QEMU's name, or where it was found.

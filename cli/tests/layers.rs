@@ -59,6 +59,7 @@ const LAYERS: &[Layer] = &[
     ),
     // pure
     layer("varia-plan", &["varia-facts", "varia-firmware"]),
+    layer("varia-doctor", &["varia-facts", "varia-plan"]),
     layer(
         "varia",
         &[
@@ -73,6 +74,7 @@ const LAYERS: &[Layer] = &[
             "varia-linux",
             "varia-firmware",
             "varia-plan",
+            "varia-doctor",
         ],
     ),
     // operations and their answers: a runtime is behind a trait of its own

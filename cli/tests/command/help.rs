@@ -5,8 +5,8 @@ use varia_silicon::machine;
 
 use crate::process::{Folder, Serving, ended, varia};
 
-const COMMANDS: [&str; 9] = [
-    "serve", "inspect", "run", "list", "capture", "bind", "unbind", "plan", "tables",
+const COMMANDS: [&str; 10] = [
+    "serve", "inspect", "run", "list", "capture", "bind", "unbind", "plan", "tables", "doctor",
 ];
 
 /// The examples in a command's help, as words.

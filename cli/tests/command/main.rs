@@ -3,6 +3,7 @@
 mod backing;
 mod cards;
 mod clients;
+mod doctor;
 mod faults;
 mod help;
 mod hosts;

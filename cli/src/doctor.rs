@@ -1,0 +1,292 @@
+//! `varia doctor`: what a VM with GPUs needs, looked for on a host.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde::Serialize;
+use varia_doctor::{Scene, examine, worst};
+use varia_facts::{Bdf, Facts, Finding, PciFunction, Remedy, Severity};
+use varia_linux::inventory::{Extent, Inventory};
+use varia_linux::{Error, Tree, probe, users};
+use varia_plan::Plan;
+
+use crate::{Failure, args::DoctorArgs, list::host, output, plan::read_facts};
+
+/// The version of the JSON's schema. A field may be added within a version.
+const SCHEMA: &str = "varia-doctor/1";
+/// Columns of a finding's text: its severity, the check's name.
+const SEVERITY: usize = 15;
+const NAME: usize = 19;
+
+/// What is asked about.
+enum What {
+    Host,
+    Device(Bdf),
+    Plan(Box<Plan>),
+}
+
+impl What {
+    fn read(text: Option<&str>) -> Result<Self, Failure> {
+        let Some(text) = text else {
+            return Ok(Self::Host);
+        };
+        if let Ok(bdf) = text.parse() {
+            return Ok(Self::Device(bdf));
+        }
+        let json = if text == "-" {
+            let mut json = String::new();
+            std::io::stdin().read_to_string(&mut json)?;
+            json
+        } else {
+            fs::read_to_string(text).map_err(|error| {
+                format!(
+                    "{text:?} is neither a PCI address (0009:01:00.0) nor a file with a plan that \
+                     can be read: {error}"
+                )
+            })?
+        };
+        let plan = serde_json::from_str(&json)
+            .map_err(|error| format!("{text} is no plan of `varia plan --json`: {error}"))?;
+        Ok(Self::Plan(plan))
+    }
+}
+
+/// All that was gathered.
+struct Gathered {
+    facts: Facts,
+    notes: Vec<String>,
+    /// It is this machine, whose files can be looked for.
+    live: bool,
+    unprobed: Option<String>,
+    /// Who has devices open.
+    users: BTreeMap<Bdf, String>,
+}
+
+/// What is printed; the JSON's schema.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    schema: &'static str,
+    product: Option<&'a str>,
+    kernel: Option<&'a str>,
+    /// Devices that are asked about.
+    devices: &'a [Bdf],
+    /// The worst severity.
+    worst: Severity,
+    findings: &'a [Finding],
+    /// What could not be found out, and why.
+    notes: &'a [String],
+}
+
+/// Prints the findings; fails if one of them is a failure.
+pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
+    let what = What::read(args.what.as_deref())?;
+    let gathered = match &args.facts {
+        Some(file) => of_facts(file)?,
+        None => gather(args, &what)?,
+    };
+    let facts = &gathered.facts;
+    let devices = match &what {
+        What::Host => served(facts),
+        What::Plan(plan) => Scene::devices_of(plan),
+        What::Device(bdf) if facts.function(*bdf).is_some() => vec![*bdf],
+        What::Device(bdf) => {
+            return Err(Error::NoFunction {
+                bdf: *bdf,
+                nearest: served(facts),
+            }
+            .into());
+        }
+    };
+    let plan = match &what {
+        What::Plan(plan) => Some(&**plan),
+        What::Host | What::Device(_) => None,
+    };
+    let named = plan.map(Scene::files_of).unwrap_or_default();
+    let named = named.into_iter().filter(|_| gathered.live);
+    let files = named.map(|file| {
+        let there = Path::new(&file).exists();
+        (file, there)
+    });
+    let findings = examine(&Scene {
+        facts,
+        devices: &devices,
+        plan,
+        files: &files.collect(),
+        unprobed: gathered.unprobed.as_deref(),
+        users: &gathered.users,
+    });
+    let report = Report {
+        schema: SCHEMA,
+        product: facts.host.product.as_deref(),
+        kernel: facts.kernel.release.as_deref(),
+        devices: &devices,
+        worst: worst(&findings),
+        findings: &findings,
+        notes: &gathered.notes,
+    };
+    output::print(&if args.json {
+        serde_json::to_string_pretty(&report)? + "\n"
+    } else {
+        report.text(is_coloured())
+    })?;
+    Ok(match report.worst {
+        Severity::Failure => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+fn of_facts(file: &Path) -> Result<Gathered, Failure> {
+    Ok(Gathered {
+        facts: read_facts(file)?,
+        notes: Vec::new(),
+        live: false,
+        unprobed: None,
+        users: BTreeMap::new(),
+    })
+}
+
+fn gather(args: &DoctorArgs, what: &What) -> Result<Gathered, Failure> {
+    let tree = host(&args.host)?;
+    let extent = match what {
+        What::Device(_) => Extent::All,
+        What::Host | What::Plan(_) => Extent::Served,
+    };
+    let mut inventory = Inventory::of(&tree, extent)?;
+    inventory.ask_programs(&tree, args.qemu.as_deref());
+    let mut unprobed = None;
+    if args.probe {
+        match probe::probe(&tree, &mut inventory) {
+            Err(error @ Error::InUse { .. }) => unprobed = Some(error.to_string()),
+            other => other?,
+        }
+    }
+    let users = match what {
+        What::Plan(plan) => open_devices(&tree, &mut inventory.facts, plan),
+        What::Host | What::Device(_) => BTreeMap::new(),
+    };
+    Ok(Gathered {
+        live: tree.is_live(),
+        facts: inventory.facts,
+        notes: inventory.notes,
+        unprobed,
+        users,
+    })
+}
+
+/// Who has a plan's devices open.
+fn open_devices(tree: &Tree, facts: &mut Facts, plan: &Plan) -> BTreeMap<Bdf, String> {
+    let mut open = BTreeMap::new();
+    let devices = Scene::devices_of(plan);
+    let own = |function: &&mut PciFunction| devices.contains(&function.bdf);
+    for function in facts.functions.iter_mut().filter(own) {
+        if !tree.is_live() {
+            continue;
+        }
+        let users = users::users(tree, function.bdf, function.iommu_group);
+        function.open = Some(!users.is_empty());
+        if let Some(user) = users.first() {
+            open.insert(function.bdf, user.to_string());
+        }
+    }
+    open
+}
+
+/// The functions that variant drivers serve.
+fn served(facts: &Facts) -> Vec<Bdf> {
+    let served = |one: &&PciFunction| one.variant.is_some() || one.best_driver.is_some();
+    let functions = facts.functions.iter().filter(served);
+    functions.map(|function| function.bdf).collect()
+}
+
+/// Somebody looks at a terminal, and wants colours there (no-color.org).
+fn is_coloured() -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    std::io::stdout().is_terminal() && !set("NO_COLOR")
+}
+
+impl Report<'_> {
+    fn text(&self, coloured: bool) -> String {
+        let product = self.product.unwrap_or("this host");
+        let kernel = self.kernel.unwrap_or("of an unknown release");
+        let devices: Vec<_> = self.devices.iter().map(Bdf::to_string).collect();
+        let about = match devices.as_slice() {
+            [] => "no device".to_owned(),
+            devices => devices.join(", "),
+        };
+        let mut out = format!("{product}, Linux {kernel}: {about}\n");
+        for finding in self.findings {
+            out += &line(finding, coloured);
+        }
+        for note in self.notes {
+            out += &format!("note: {}\n", output::printable(note));
+        }
+        let count = |severity| {
+            let same = self.findings.iter().filter(|one| one.severity == severity);
+            (same.count(), severity)
+        };
+        let counts = Severity::ALL.map(count).into_iter();
+        let counts = counts
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, severity)| {
+                let many = matches!(severity, Severity::Warning | Severity::Failure) && count > 1;
+                format!("{count} {severity}{}", if many { "s" } else { "" })
+            });
+        out + &counts.collect::<Vec<_>>().join(", ") + "\n"
+    }
+}
+
+/// A finding, and a line for each thing to do.
+fn line(finding: &Finding, coloured: bool) -> String {
+    let severity = format!("{:<SEVERITY$}", finding.severity);
+    let severity = if coloured {
+        format!("\x1b[{}m{severity}\x1b[0m", colour(finding.severity))
+    } else {
+        severity
+    };
+    let subject = finding.subject.iter().map(|subject| format!("{subject}: "));
+    let found = subject.collect::<String>() + &finding.found;
+    let mut out = format!(
+        "{severity}{:<NAME$}{}\n",
+        finding.check,
+        output::printable(&found)
+    );
+    for remedy in &finding.remedies {
+        let (verb, text) = match remedy {
+            Remedy::Command(text) => ("run", text),
+            Remedy::Advice(text) => ("do", text),
+        };
+        out += &format!("{:SEVERITY$}  {verb:<5}{}\n", "", output::printable(text));
+    }
+    out
+}
+
+/// The number of a terminal's colour.
+fn colour(severity: Severity) -> u8 {
+    match severity {
+        Severity::Ok => 32,
+        Severity::NotApplicable => 2,
+        Severity::Unknown => 36,
+        Severity::Warning => 33,
+        Severity::Failure => 31,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_is_a_line_and_what_to_do_another() {
+        let finding = Finding::new("hugepages", Severity::Warning, "none\u{7}").run("echo 2");
+        assert_eq!(
+            line(&finding, false),
+            "warning        hugepages          none\\u{7}\n                 run  echo 2\n"
+        );
+        let coloured = line(&finding.about("node 0"), true);
+        assert!(coloured.starts_with("\u{1b}[33mwarning"), "{coloured}");
+        assert!(coloured.contains("node 0: none"), "{coloured}");
+    }
+}

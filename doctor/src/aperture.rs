@@ -1,0 +1,119 @@
+//! Room for the GPUs' BARs in a guest's address space.
+
+use varia_facts::{Bytes, Finding, PciFunction};
+use varia_plan::{Arch, Bar, Plan, aperture_end, aperture_for, window};
+
+use crate::scene::{Scene, size};
+use crate::{failure, not_applicable, ok, unknown, warning};
+
+/// The aperture that QEMU's virt machine has without an option.
+const VIRT_DEFAULT: Bytes = Bytes(512 << 30);
+const HIGHMEM: &str = "virt.highmem-mmio-size";
+
+pub(crate) fn fits(scene: &Scene<'_>) -> Vec<Finding> {
+    let host = &scene.facts.host;
+    // a guest of KVM has no more bits than its host's CPU
+    let bits = scene.facts.kernel.kvm.ipa_bits.or(host.address_bits);
+    vec![match scene.plan {
+        Some(plan) => of_plan(scene, plan, bits),
+        None => of_host(scene, bits),
+    }]
+}
+
+fn of_plan(scene: &Scene<'_>, plan: &Plan, bits: Option<u32>) -> Finding {
+    if plan.gpus.is_empty() {
+        return not_applicable("the plan has no GPU");
+    }
+    let needed = aperture_for(plan.arch, plan.gpus.iter().map(|gpu| gpu.window));
+    if needed > u128::from(plan.aperture.0) {
+        return failure(format!(
+            "the plan's aperture is {}, and its root ports' windows need {needed:#x} bytes",
+            size(plan.aperture)
+        ))
+        .advise("plan again: varia plan sums the windows");
+    }
+    let qemu = scene.facts.vmm.qemu.as_ref();
+    let large = plan.arch == Arch::Aarch64 && plan.aperture > VIRT_DEFAULT;
+    if large && qemu.and_then(|qemu| qemu.has(HIGHMEM)) == Some(false) {
+        return failure(format!(
+            "the plan's aperture is {}, and this QEMU's virt machine has {} and no \
+             highmem-mmio-size",
+            size(plan.aperture),
+            size(VIRT_DEFAULT)
+        ))
+        .advise("a QEMU whose virt machine has highmem-mmio-size");
+    }
+    let end = aperture_end(plan.ram(), plan.aperture.0.into());
+    let text = format!("{}, which ends at {end:#x}", size(plan.aperture));
+    match bits {
+        None => unknown(format!(
+            "{text}; the width of a guest's addresses is not known"
+        ))
+        .advise("run it where /dev/kvm can be opened"),
+        Some(bits) if end > 1 << bits.min(64) => {
+            failure(format!("{text}, and a guest's addresses have {bits} bits"))
+                .advise("plan with fewer GPUs, or less --memory")
+        }
+        Some(bits) => ok(format!("{text}; a guest's addresses have {bits} bits")),
+    }
+}
+
+/// How many of the GPUs fit into one guest.
+fn of_host(scene: &Scene<'_>, bits: Option<u32>) -> Finding {
+    let arch = if scene.is_x86() {
+        Arch::X86_64
+    } else {
+        Arch::Aarch64
+    };
+    let windows: Vec<_> = scene.gpus().filter_map(of_function).collect();
+    if !scene.has_gpus() {
+        return not_applicable("no GPU with coherent memory is asked about");
+    }
+    if windows.is_empty() {
+        return unknown("the GPUs' BARs in a VM are not known: see firmware");
+    }
+    let end = |count: usize| {
+        let size = aperture_for(arch, windows.iter().take(count).copied());
+        (size, aperture_end(Bytes(0), size))
+    };
+    let all = windows.len();
+    let whole = |size: u128| format!("{} GiB", size >> 30);
+    let Some(bits) = bits else {
+        return unknown(format!(
+            "{all} GPUs need {}; the width of a guest's addresses is not known",
+            whole(end(all).0)
+        ))
+        .advise("run it where /dev/kvm can be opened");
+    };
+    let fit = (1..=all)
+        .rev()
+        .find(|count| end(*count).1 <= 1 << bits.min(64));
+    match fit {
+        Some(count) if count == all => ok(format!(
+            "{} for {all} of them; a guest's addresses have {bits} bits",
+            whole(end(all).0)
+        )),
+        Some(count) => warning(format!(
+            "{all} GPUs in one VM need {}, which ends beyond the {bits} bits of a guest's \
+             addresses: {count} fit",
+            whole(end(all).0)
+        ))
+        .advise(format!("give a VM at most {count} of them")),
+        None => failure(format!(
+            "one GPU needs {}, which ends beyond the {bits} bits of a guest's addresses",
+            whole(end(1).0)
+        ))
+        .advise("a host whose CPU has wider addresses"),
+    }
+}
+
+fn of_function(function: &PciFunction) -> Option<Bytes> {
+    let bars = function.virtual_bars.iter().filter(|bar| bar.prefetchable);
+    let bars: Vec<_> = bars
+        .map(|bar| Bar {
+            index: bar.index,
+            size: bar.size,
+        })
+        .collect();
+    window(&bars).ok().filter(|window| window.0 > 0)
+}

@@ -1,0 +1,175 @@
+//! One device: its IOMMU group, its driver, what firmware says of it, whether it is ready.
+
+use varia_facts::{Bdf, CoherentSource, Finding, PciFunction};
+
+use crate::iommu::GRUB;
+use crate::scene::{NVGRACE, Scene, size};
+use crate::{failure, not_applicable, ok, unknown, warning};
+
+/// Drivers that leave a group to a VM: they do no DMA of their own.
+const HARMLESS: [&str; 4] = ["vfio-pci", "pci-stub", "pcieport", "xen-pciback"];
+const BRIDGE: u32 = 0x06_04;
+
+pub(crate) fn group(scene: &Scene<'_>) -> Vec<Finding> {
+    scene.each(|function| {
+        let Some(id) = function.iommu_group else {
+            return failure("is in no IOMMU group: no IOMMU translates for it")
+                .advise("switch the IOMMU on in the firmware's setup")
+                .advise(format!("where the CPU is Intel's, intel_iommu=on {GRUB}"));
+        };
+        let groups = &scene.facts.host.iommu.groups;
+        let Some(group) = groups.iter().find(|group| group.id == id) else {
+            return unknown(format!("the members of its group {id} are not known"));
+        };
+        let others = group.members.iter().filter(|bdf| **bdf != function.bdf);
+        let foreign: Vec<Bdf> = others
+            .copied()
+            .filter(|bdf| !scene.devices.contains(bdf) && !is_harmless(scene, *bdf))
+            .collect();
+        if foreign.is_empty() {
+            let text = match group.members.len() {
+                0 | 1 => "alone".to_owned(),
+                count => format!("with {} that leave it to a VM", count - 1),
+            };
+            return ok(format!("group {id}, {text}"));
+        }
+        let named: Vec<_> = foreign
+            .iter()
+            .map(|bdf| {
+                let driver = scene
+                    .facts
+                    .function(*bdf)
+                    .and_then(|one| one.driver.as_deref());
+                format!("{bdf} ({})", driver.unwrap_or("no driver"))
+            })
+            .collect();
+        let all = std::iter::once(function.bdf)
+            .chain(foreign)
+            .map(|bdf| bdf.to_string());
+        failure(format!(
+            "shares group {id} with {}, which the host uses: a group goes to a VM as a whole",
+            named.join(", ")
+        ))
+        .run(format!("varia bind {}", all.collect::<Vec<_>>().join(" ")))
+        .advise("or put the device into a slot with ACS, which has a group of its own")
+    })
+}
+
+fn is_harmless(scene: &Scene<'_>, bdf: Bdf) -> bool {
+    let Some(function) = scene.facts.function(bdf) else {
+        return false;
+    };
+    match &function.driver {
+        None => true,
+        Some(driver) => {
+            function.class >> 8 == BRIDGE
+                || HARMLESS.iter().any(|harmless| same_name(harmless, driver))
+                || is_best(function)
+        }
+    }
+}
+
+/// The kernel takes both spellings for one.
+fn same_name(one: &str, other: &str) -> bool {
+    one.replace('-', "_") == other.replace('-', "_")
+}
+
+/// It is bound to its best driver.
+fn is_best(function: &PciFunction) -> bool {
+    let best = function.best_driver.as_deref();
+    let driver = function.driver.as_deref();
+    matches!((best, driver), (Some(best), Some(driver)) if same_name(best, driver))
+}
+
+pub(crate) fn driver(scene: &Scene<'_>) -> Vec<Finding> {
+    scene.each(|function| {
+        let best = function.best_driver.as_deref().unwrap_or("vfio-pci");
+        let bind = format!("varia bind {}", function.bdf);
+        let needed = scene.plan.is_some();
+        let Some(driver) = &function.driver else {
+            return crate::bad(needed, format!("is bound to none; the best is {best}")).run(bind);
+        };
+        if same_name(driver, best) {
+            return ok(format!("{driver}, its best"));
+        }
+        let is_gpu = function.variant.as_deref() == Some(NVGRACE);
+        if !is_gpu && !needed {
+            return not_applicable(format!(
+                "{driver}; the host may keep it; for a VM {best} is best"
+            ))
+            .run(bind);
+        }
+        if is_gpu && same_name(driver, "vfio-pci") {
+            return failure(format!(
+                "vfio-pci, which gives a VM no coherent memory; the best is {best}"
+            ))
+            .run(bind);
+        }
+        crate::bad(needed, format!("{driver}; the best for a VM is {best}")).run(bind)
+    })
+}
+
+pub(crate) fn firmware(scene: &Scene<'_>) -> Vec<Finding> {
+    scene.each_gpu(|function| {
+        let Some(memory) = &function.coherent_memory else {
+            let tables = "sys/firmware/acpi/tables";
+            let hidden = function.acpi_path.is_none()
+                || scene
+                    .facts
+                    .unread
+                    .iter()
+                    .any(|unread| unread.path.starts_with(tables));
+            return if hidden {
+                unknown(
+                    "its properties can't be seen from user space here: they are in ACPI tables \
+                     that only root reads, or the function has no place in ACPI",
+                )
+                .advise("run it as root; once the variant driver is bound, its debugfs shows them")
+            } else {
+                failure(
+                    "firmware has no nvidia,gpu-mem-base-pa and nvidia,gpu-mem-size for it: the \
+                     variant driver falls back, and a VM gets no coherent memory",
+                )
+                .advise("firmware that has the properties; in a VM the function never has them")
+            };
+        };
+        let source = match &memory.source {
+            CoherentSource::AcpiDsd(table) => format!("_DSD in {table}"),
+            CoherentSource::DeviceTree => "device tree".to_owned(),
+        };
+        if memory.size.0 == 0 {
+            return failure(format!(
+                "its size is 0 ({source}): the link to the CPU is down"
+            ))
+            .advise("power the machine off and on; if that does not help, it is the board");
+        }
+        if function.virtual_bars.is_empty()
+            && let Some(note) = &function.layout_note
+        {
+            return failure(note.clone())
+                .advise("firmware whose properties are those of this chip");
+        }
+        let place = format!("{} at {:#x} ({source})", size(memory.size), memory.base.0);
+        match (memory.pxm_start, memory.pxm_count) {
+            (Some(start), Some(count)) => {
+                ok(format!("{place}, {count} proximity domains from {start}"))
+            }
+            _ => warning(format!(
+                "{place}, without nvidia,gpu-mem-pxm-start and -count: the host's own driver \
+                 finds no nodes for it; a VM has its own"
+            ))
+            .advise("newer firmware, if the host's own driver is to use the memory"),
+        }
+    })
+}
+
+pub(crate) fn readiness(scene: &Scene<'_>) -> Vec<Finding> {
+    scene.each_gpu(|function| match (function.ready, scene.unprobed) {
+        (Some(true), _) => ok("its memory is ready"),
+        (Some(false), _) => failure("its memory is not ready: a VM that opens it waits, and fails")
+            .advise("wait up to 30 seconds and look again; then power the machine off and on"),
+        (None, Some(why)) => unknown(why.to_owned()),
+        (None, None) => not_applicable("no register was looked at: --probe does")
+            .run(format!("varia doctor --probe {}", function.bdf)),
+    })
+}

@@ -1,0 +1,161 @@
+//! IOMMU and SMMU: there, switched on, not weakened.
+
+use varia_facts::{Arch, Finding};
+
+use crate::scene::Scene;
+use crate::{bad, failure, not_applicable, ok, unknown, warning};
+
+/// Where a word of the kernel's command line goes.
+pub(crate) const GRUB: &str =
+    "in GRUB_CMDLINE_LINUX of /etc/default/grub, then update-grub and a reboot";
+/// As many instances are named.
+const NAMED: usize = 4;
+
+pub(crate) fn present(scene: &Scene<'_>) -> Vec<Finding> {
+    let instances = &scene.facts.host.iommu.instances;
+    if !instances.is_empty() {
+        let mut names = instances
+            .iter()
+            .take(NAMED)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", ");
+        if instances.len() > NAMED {
+            names += &format!(" and {} more", instances.len() - NAMED);
+        }
+        return vec![ok(names)];
+    }
+    let finding = failure("/sys/class/iommu has no IOMMU: no device can be given to a VM");
+    vec![match scene.facts.host.arch {
+        Some(Arch::X86_64) => finding
+            .advise("switch VT-d or AMD-Vi on in the firmware's setup")
+            .advise(format!("where the CPU is Intel's, intel_iommu=on {GRUB}")),
+        Some(Arch::Aarch64) => finding.advise(
+            "switch the SMMU on in the firmware's setup; the kernel needs CONFIG_ARM_SMMU_V3",
+        ),
+        None => finding.advise("switch the IOMMU on in the firmware's setup"),
+    }]
+}
+
+pub(crate) fn is_smmuv3(scene: &Scene<'_>) -> Vec<Finding> {
+    let instances = &scene.facts.host.iommu.instances;
+    vec![if scene.is_x86() {
+        not_applicable("SMMUs are arm64's, and this is an x86_64 host")
+    } else if instances.is_empty() {
+        not_applicable("there is no IOMMU")
+    } else if instances.iter().all(|name| name.starts_with("smmu3.")) {
+        ok(format!("{} SMMUv3", instances.len()))
+    } else {
+        let others: Vec<_> = instances
+            .iter()
+            .filter(|name| !name.starts_with("smmu3."))
+            .map(String::as_str)
+            .take(NAMED)
+            .collect();
+        warning(format!(
+            "{} is no SMMUv3: devices can be given to VMs, but no VM gets an SMMU of its own",
+            others.join(", ")
+        ))
+        .advise("on Grace, switch the SMMU on in the firmware's setup")
+    }]
+}
+
+pub(crate) fn nested(scene: &Scene<'_>) -> Vec<Finding> {
+    if scene.is_x86() {
+        return vec![not_applicable(
+            "SMMUs are arm64's, and this is an x86_64 host",
+        )];
+    }
+    let kernel = &scene.facts.kernel;
+    let option = "ARM_SMMU_V3_IOMMUFD";
+    let feature = "arm-smmuv3.accel";
+    let has_option = kernel
+        .config
+        .as_ref()
+        .map(|config| config.contains_key(option));
+    let has_feature = scene
+        .facts
+        .vmm
+        .qemu
+        .as_ref()
+        .and_then(|qemu| qemu.has(feature));
+    let parts = [
+        ("/dev/iommu", kernel.iommufd),
+        ("CONFIG_ARM_SMMU_V3_IOMMUFD", has_option),
+        ("QEMU's arm-smmuv3 with accel", has_feature),
+    ];
+    let of = |state: Option<bool>| {
+        let some = parts.iter().filter(|(_, has)| *has == state);
+        some.map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    };
+    let (missing, open) = (of(Some(false)), of(None));
+    let needed = scene.plans_smmu();
+    vec![if !missing.is_empty() {
+        let what = if needed {
+            "and the plan's SMMUs need it"
+        } else {
+            "so a VM gets no SMMU of its own; GPUs without one work"
+        };
+        bad(needed, format!("missing: {missing}, {what}")).advise(
+            "a kernel with CONFIG_IOMMUFD and CONFIG_ARM_SMMU_V3_IOMMUFD, and QEMU 11.0 or newer; \
+             or plan with --iommu type1",
+        )
+    } else if !open.is_empty() {
+        unknown(format!("not known: {open}"))
+    } else {
+        ok(of(Some(true)))
+    }]
+}
+
+pub(crate) fn command_line(scene: &Scene<'_>) -> Vec<Finding> {
+    const OFF: [&str; 3] = ["iommu=off", "intel_iommu=off", "amd_iommu=off"];
+    const PASSTHROUGH: [&str; 3] = ["iommu.passthrough=1", "iommu=pt", "iommu.passthrough=on"];
+    let words = &scene.facts.kernel.cmdline;
+    let find = |list: &[&str]| {
+        let found = words.iter().filter(|word| list.contains(&word.as_str()));
+        found.cloned().collect::<Vec<_>>().join(" ")
+    };
+    let (off, passthrough) = (find(&OFF), find(&PASSTHROUGH));
+    vec![if !off.is_empty() {
+        failure(format!("{off} switches the IOMMU off")).advise(format!("take {off} away {GRUB}"))
+    } else if !passthrough.is_empty() {
+        ok(format!(
+            "{passthrough}: the host's own devices are not translated; those of VMs are all the same"
+        ))
+    } else if words.is_empty() {
+        ok("says nothing of the IOMMU")
+    } else {
+        ok(words.join(" "))
+    }]
+}
+
+pub(crate) fn parameters(scene: &Scene<'_>) -> Vec<Finding> {
+    let dangers = [
+        (
+            "vfio",
+            "enable_unsafe_noiommu_mode",
+            "a device can be opened without an IOMMU and reach all memory",
+        ),
+        (
+            "vfio_iommu_type1",
+            "allow_unsafe_interrupts",
+            "a VM can send interrupts to the host",
+        ),
+    ];
+    let modules = &scene.facts.kernel.modules;
+    let mut findings = Vec::new();
+    for (module, name, what) in dangers {
+        let value = modules
+            .get(module)
+            .and_then(|module| module.parameters.get(name));
+        let Some(value) = value.filter(|value| value.starts_with('Y')) else {
+            continue;
+        };
+        let finding = warning(format!("{value}: {what}")).about(format!("{module}.{name}"));
+        findings.push(finding.run(format!("echo N > /sys/module/{module}/parameters/{name}")));
+    }
+    if findings.is_empty() {
+        findings.push(ok("none is set"));
+    }
+    findings
+}

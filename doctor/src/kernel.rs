@@ -1,0 +1,92 @@
+//! The kernel's build options and its page size.
+
+use varia_facts::{Arch, Bytes, Finding};
+
+use crate::scene::{Scene, size};
+use crate::{bad, failure, not_applicable, ok, unknown, warning};
+
+const PAGE_64K: Bytes = Bytes(64 << 10);
+
+/// A build option: its name, whether nothing works without it, and what it is for.
+type Wanted = (&'static str, bool, &'static str);
+
+const EVERYWHERE: [Wanted; 7] = [
+    ("VFIO", true, "gives devices to user space"),
+    ("VFIO_PCI", true, "gives PCI devices to user space"),
+    ("KVM", true, "runs VMs at the CPU's speed"),
+    (
+        "VFIO_IOMMU_TYPE1",
+        false,
+        "maps a VM's memory for devices in the way that every kernel has",
+    ),
+    ("IOMMUFD", false, "maps a VM's memory by /dev/iommu"),
+    ("VFIO_DEVICE_CDEV", false, "opens devices for /dev/iommu"),
+    ("HUGETLBFS", false, "gives hugepages to VMs"),
+];
+const ON_ARM: [Wanted; 1] = [("ARM_SMMU_V3", true, "drives Grace's IOMMU")];
+
+pub(crate) fn options(scene: &Scene<'_>) -> Vec<Finding> {
+    let kernel = &scene.facts.kernel;
+    let Some(config) = &kernel.config else {
+        let release = kernel.release.as_deref().unwrap_or("RELEASE");
+        return vec![unknown(format!(
+            "there is neither /boot/config-{release}, /lib/modules/{release}/config nor \
+             /proc/config.gz"
+        ))];
+    };
+    let arm = ON_ARM.iter().filter(|_| scene.is_arm());
+    let x86 = config.contains_key("INTEL_IOMMU") || config.contains_key("AMD_IOMMU");
+    let mut findings = Vec::new();
+    for (name, needed, purpose) in EVERYWHERE.iter().chain(arm) {
+        if !config.contains_key(*name) {
+            let needed = *needed || scene.plans_iommufd() && name.contains("IOMMUFD");
+            findings.push(
+                bad(needed, format!("is off: it {purpose}"))
+                    .about(format!("CONFIG_{name}"))
+                    .advise(format!("a kernel with CONFIG_{name}=y or =m")),
+            );
+        }
+    }
+    if scene.facts.host.arch == Some(Arch::X86_64) && !x86 {
+        findings.push(
+            failure("neither is on: they drive the IOMMU")
+                .about("CONFIG_INTEL_IOMMU, CONFIG_AMD_IOMMU")
+                .advise("a kernel with the one for this CPU"),
+        );
+    }
+    // one way to map memory is enough
+    let ways = ["VFIO_IOMMU_TYPE1", "IOMMUFD"];
+    if ways.iter().all(|name| !config.contains_key(*name)) {
+        findings.push(
+            failure("neither is on: nothing maps a VM's memory for devices")
+                .about("CONFIG_VFIO_IOMMU_TYPE1, CONFIG_IOMMUFD")
+                .advise("a kernel with one of them"),
+        );
+    }
+    if findings.is_empty() {
+        let source = kernel
+            .config_source
+            .as_deref()
+            .unwrap_or("the configuration");
+        findings.push(ok(format!("all that matter are on, says /{source}")));
+    }
+    findings
+}
+
+pub(crate) fn page_size(scene: &Scene<'_>) -> Vec<Finding> {
+    if scene.is_x86() {
+        return vec![not_applicable("x86_64 has pages of 4 KiB and no others")];
+    }
+    vec![match scene.facts.kernel.page_size {
+        None => unknown("nobody asked the running kernel"),
+        Some(PAGE_64K) => ok("64 KiB"),
+        Some(other) => warning(format!(
+            "{}: works, but on Grace it maps a GPU's memory in more and smaller pieces than 64 KiB \
+             pages do, and NVIDIA recommends those",
+            size(other)
+        ))
+        .advise(
+            "a kernel built with CONFIG_ARM64_64K_PAGES=y, such as a distribution's -64k flavour",
+        ),
+    }]
+}

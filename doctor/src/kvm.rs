@@ -1,0 +1,139 @@
+//! KVM, and whether a guest can have device memory as what it is: cacheable.
+
+use varia_facts::{Arch, Finding};
+
+use crate::scene::Scene;
+use crate::{bad, failure, not_applicable, ok, unknown, warning};
+
+/// The first kernel that knows the capability.
+const CACHEABLE_SINCE: (u32, u32) = (6, 17);
+
+/// Arm's own CPUs by part number (`MIDR_EL1` bits 15:4), and whether they have FEAT_S2FWB, which
+/// Armv8.4 brings. Source: Arm's technical reference manuals of the CPUs.
+const ARM_PARTS: [(u64, &str, bool); 8] = [
+    (0xd4f, "Neoverse V2", true),
+    (0xd40, "Neoverse V1", true),
+    (0xd84, "Neoverse V3", true),
+    (0xd49, "Neoverse N2", true),
+    (0xd8e, "Neoverse N3", true),
+    (0xd0c, "Neoverse N1", false),
+    (0xd0b, "Cortex-A76", false),
+    (0xd08, "Cortex-A72", false),
+];
+/// `MIDR_EL1` bits 31:24 of Arm's.
+const IMPLEMENTER_ARM: u64 = 0x41;
+
+pub(crate) fn present(scene: &Scene<'_>) -> Vec<Finding> {
+    let kvm = &scene.facts.kernel.kvm;
+    vec![match (kvm.present, &kvm.error) {
+        (None, _) => unknown("nobody looked for /dev/kvm"),
+        (Some(false), _) => {
+            let finding = failure("there is no /dev/kvm: VMs would run in software");
+            match scene.facts.host.arch {
+                Some(Arch::X86_64) => finding
+                    .advise("switch virtualisation on in the firmware's setup (VT-x, SVM)")
+                    .run("modprobe kvm_intel || modprobe kvm_amd"),
+                _ => finding.advise(
+                    "a kernel with CONFIG_KVM that is entered at EL2; a VM needs nested \
+                     virtualisation for it",
+                ),
+            }
+        }
+        (Some(true), Some(error)) => failure(format!("/dev/kvm can't be opened: {error}"))
+            .advise("run it as root, or as a member of the group kvm"),
+        (Some(true), None) => {
+            let vcpus = kvm.max_vcpus.map(|most| format!(", at most {most} CPUs"));
+            let bits = kvm
+                .ipa_bits
+                .map(|bits| format!(", {bits} bits of guest addresses"));
+            ok(format!(
+                "/dev/kvm{}{}",
+                vcpus.unwrap_or_default(),
+                bits.unwrap_or_default()
+            ))
+        }
+    }]
+}
+
+pub(crate) fn cacheable(scene: &Scene<'_>) -> Vec<Finding> {
+    let kernel = &scene.facts.kernel;
+    if scene.is_x86() {
+        return vec![not_applicable(
+            "a capability of arm64's KVM: on x86_64 the guest's own choice of memory type holds",
+        )];
+    }
+    if kernel.kvm.present == Some(false) {
+        return vec![not_applicable("no KVM on this CPU or in this kernel")];
+    }
+    let version = kernel.version();
+    vec![match kernel.kvm.cacheable_pfnmap {
+        Some(true) => ok("KVM has it"),
+        Some(false) => {
+            let finding = bad(
+                scene.has_gpus(),
+                "KVM does not have it: a guest gets the GPU's memory as device memory, and a GPU \
+                 that looks right and does not work",
+            );
+            match version {
+                Some(version) if version < CACHEABLE_SINCE => finding.advise(format!(
+                    "Linux {}.{} or newer; this is {}",
+                    CACHEABLE_SINCE.0,
+                    CACHEABLE_SINCE.1,
+                    kernel.release.as_deref().unwrap_or_default()
+                )),
+                _ => finding.advise(
+                    "this kernel is new enough, so its CPU lacks stage-2 forced write-back: use a \
+                     host whose CPU has it (Grace does)",
+                ),
+            }
+        }
+        None => {
+            let why = match &kernel.kvm.error {
+                Some(error) => format!("/dev/kvm could not be asked: {error}"),
+                None => "nobody asked /dev/kvm".to_owned(),
+            };
+            match version {
+                Some(version) if version < CACHEABLE_SINCE => warning(format!(
+                    "{why}; Linux {} does not know it",
+                    kernel.release.as_deref().unwrap_or_default()
+                ))
+                .advise(format!(
+                    "Linux {}.{} or newer",
+                    CACHEABLE_SINCE.0, CACHEABLE_SINCE.1
+                )),
+                _ => unknown(why).advise("run it as root"),
+            }
+        }
+    }]
+}
+
+/// Linux shows no register that tells it. KVM's capability implies it; else the kind of CPU does.
+pub(crate) fn write_back(scene: &Scene<'_>) -> Vec<Finding> {
+    if scene.is_x86() {
+        return vec![not_applicable(
+            "FEAT_S2FWB is arm64's, and this is an x86_64 host",
+        )];
+    }
+    if scene.facts.kernel.kvm.cacheable_pfnmap == Some(true) {
+        return vec![ok("KVM would not offer cacheable device memory without it")];
+    }
+    let midr = scene.facts.host.midr;
+    let part = midr.filter(|midr| midr >> 24 & 0xff == IMPLEMENTER_ARM);
+    let part = part.map(|midr| midr >> 4 & 0xfff);
+    let known = ARM_PARTS.iter().find(|(number, ..)| Some(*number) == part);
+    vec![match (known, midr) {
+        (Some((_, name, true)), _) => ok(format!("{name} has it")),
+        (Some((_, name, false)), _) => bad(
+            scene.has_gpus(),
+            format!("{name} does not have it: QEMU ends when a GPU's memory is mapped"),
+        )
+        .advise("a host with Armv8.4 or newer CPUs, such as Grace"),
+        (None, Some(midr)) => unknown(format!(
+            "nothing is known of the CPU with MIDR_EL1 {midr:#x}, and Linux shows no register \
+             that tells it"
+        ))
+        .run("dmesg | grep 'Stage-2 Force Write-Back'"),
+        (None, None) => unknown("neither KVM nor MIDR_EL1 could be asked")
+            .run("dmesg | grep 'Stage-2 Force Write-Back'"),
+    }]
+}

@@ -1,0 +1,298 @@
+//! Checks of what a VM with GPUs needs: of a host, of a device, of a plan.
+//!
+//! Facts, and a plan if there is one, become findings. Pure: what is looked at has been gathered
+//! before (crate `linux`), and nothing is changed. A check always says something: what does not
+//! apply and what could not be found out is a finding, too.
+//!
+//! | module | what is checked |
+//! |---|---|
+//! | `scene` | what all checks look at |
+//! | `iommu` | IOMMU, SMMU, the kernel's command line |
+//! | `kernel` | build options, page size |
+//! | `kvm` | KVM, cacheable device memory, stage-2 write-back |
+//! | `modules` | VFIO, the variant driver |
+//! | `device` | IOMMU group, driver, firmware's properties, readiness |
+//! | `memory` | RAM, hugepages, limits |
+//! | `numa` | nodes and CPUs |
+//! | `aperture` | room for BARs |
+//! | `vmm` | QEMU, libvirt |
+//! | `plan` | what only a plan asks for |
+
+mod aperture;
+mod device;
+mod iommu;
+mod kernel;
+mod kvm;
+mod memory;
+mod modules;
+mod numa;
+mod plan;
+mod scene;
+#[cfg(test)]
+mod tests;
+mod vmm;
+
+use varia_facts::Severity::{Failure, NotApplicable, Ok, Unknown, Warning};
+use varia_facts::{Finding, Severity};
+
+pub use scene::Scene;
+
+/// A check.
+#[derive(Clone, Copy, Debug)]
+pub struct Check {
+    /// Its name, which its findings carry.
+    pub name: &'static str,
+    /// What it looks at, as the documentation says it.
+    pub about: &'static str,
+    /// How bad its findings can be.
+    pub states: &'static [Severity],
+    /// Findings, at least one; their `check` is filled in by [`examine`].
+    look: fn(&Scene<'_>) -> Vec<Finding>,
+}
+
+const fn check(
+    name: &'static str,
+    about: &'static str,
+    states: &'static [Severity],
+    look: fn(&Scene<'_>) -> Vec<Finding>,
+) -> Check {
+    Check {
+        name,
+        about,
+        states,
+        look,
+    }
+}
+
+/// All checks, in the order of their findings.
+pub const CHECKS: &[Check] = &[
+    check(
+        "files",
+        "files of the host that can't be read or make no sense",
+        &[Ok, Unknown],
+        scene::files,
+    ),
+    check(
+        "iommu",
+        "an IOMMU is there and switched on",
+        &[Ok, Failure],
+        iommu::present,
+    ),
+    check(
+        "smmu",
+        "on arm64 the IOMMU is an SMMUv3",
+        &[Ok, NotApplicable, Warning],
+        iommu::is_smmuv3,
+    ),
+    check(
+        "nested-smmu",
+        "a VM can have an SMMU of its own: iommufd, the kernel's option, QEMU's arm-smmuv3 with accel",
+        &[Ok, NotApplicable, Unknown, Warning, Failure],
+        iommu::nested,
+    ),
+    check(
+        "command-line",
+        "no word of the kernel's command line switches the IOMMU off; iommu.passthrough is told",
+        &[Ok, Failure],
+        iommu::command_line,
+    ),
+    check(
+        "unsafe-parameters",
+        "modules' parameters that take protection away are off",
+        &[Ok, Warning],
+        iommu::parameters,
+    ),
+    check(
+        "kernel-options",
+        "the kernel is built with VFIO, the IOMMU's driver, KVM",
+        &[Ok, Unknown, Warning, Failure],
+        kernel::options,
+    ),
+    check(
+        "page-size",
+        "a Grace host runs 64 KiB pages",
+        &[Ok, NotApplicable, Unknown, Warning],
+        kernel::page_size,
+    ),
+    check(
+        "kvm",
+        "/dev/kvm is there and can be used",
+        &[Ok, Unknown, Failure],
+        kvm::present,
+    ),
+    check(
+        "cacheable-pfnmap",
+        "KVM gives cacheable device memory to guests (KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED, 243)",
+        &[Ok, NotApplicable, Unknown, Warning, Failure],
+        kvm::cacheable,
+    ),
+    check(
+        "stage-2-write-back",
+        "the CPU can force write-back in stage 2 (FEAT_S2FWB)",
+        &[Ok, NotApplicable, Unknown, Warning, Failure],
+        kvm::write_back,
+    ),
+    check(
+        "vfio-modules",
+        "VFIO's modules are loaded or can be",
+        &[Ok, Unknown, Warning, Failure],
+        modules::vfio,
+    ),
+    check(
+        "backend",
+        "/dev/vfio/vfio or /dev/iommu, whichever the plan uses",
+        &[Ok, NotApplicable, Unknown, Warning, Failure],
+        modules::backend,
+    ),
+    check(
+        "variant-driver",
+        "nvgrace-gpu-vfio-pci is loaded; whose it is and its version",
+        &[Ok, NotApplicable, Unknown, Warning, Failure],
+        modules::variant_driver,
+    ),
+    check(
+        "group",
+        "the host uses nothing else in a device's IOMMU group",
+        &[Ok, NotApplicable, Unknown, Failure],
+        device::group,
+    ),
+    check(
+        "driver",
+        "a device is bound to its best VFIO driver",
+        &[Ok, NotApplicable, Warning, Failure],
+        device::driver,
+    ),
+    check(
+        "firmware",
+        "firmware tells a GPU's memory: nvidia,gpu-mem-base-pa, -size, -pxm-start, -pxm-count",
+        &[Ok, NotApplicable, Unknown, Warning, Failure],
+        device::firmware,
+    ),
+    check(
+        "readiness",
+        "a GPU's memory is ready (looked at with --probe)",
+        &[Ok, NotApplicable, Unknown, Failure],
+        device::readiness,
+    ),
+    check(
+        "memory",
+        "RAM is free for the VM",
+        &[Ok, NotApplicable, Unknown, Warning, Failure],
+        memory::ram,
+    ),
+    check(
+        "hugepages",
+        "hugepages are reserved and free",
+        &[Ok, NotApplicable, Unknown, Warning, Failure],
+        memory::hugepages,
+    ),
+    check(
+        "memlock",
+        "the VM's memory may be locked (RLIMIT_MEMLOCK)",
+        &[Ok, Unknown, Warning, Failure],
+        memory::memlock,
+    ),
+    check(
+        "numa",
+        "a GPU's node is known, and the nearest one with CPUs",
+        &[Ok, NotApplicable, Warning],
+        numa::nodes,
+    ),
+    check(
+        "node-ids",
+        "the kernel has room for all nodes (CONFIG_NODES_SHIFT), and the GPUs' own are there",
+        &[Ok, NotApplicable, Unknown, Warning],
+        numa::ids,
+    ),
+    check(
+        "aperture",
+        "the GPUs' BARs fit into a guest's address space",
+        &[Ok, NotApplicable, Unknown, Warning, Failure],
+        aperture::fits,
+    ),
+    check(
+        "qemu",
+        "QEMU is there and new enough",
+        &[Ok, Unknown, Warning, Failure],
+        vmm::qemu,
+    ),
+    check(
+        "qemu-features",
+        "QEMU has the devices, objects and properties that a plan uses",
+        &[Ok, Unknown, Warning, Failure],
+        vmm::features,
+    ),
+    check(
+        "libvirt",
+        "libvirt is there and new enough",
+        &[Ok, NotApplicable, Unknown, Warning],
+        vmm::libvirt,
+    ),
+    check(
+        "plan-devices",
+        "the plan's devices are there, as the plan has them",
+        &[Ok, NotApplicable, Unknown, Failure],
+        plan::devices,
+    ),
+    check(
+        "plan-cpus",
+        "the CPUs that the plan pins to are online, and KVM takes as many",
+        &[Ok, NotApplicable, Unknown, Failure],
+        plan::cpus,
+    ),
+    check(
+        "plan-files",
+        "the plan's firmware and disks are there",
+        &[Ok, NotApplicable, Unknown, Failure],
+        plan::files,
+    ),
+];
+
+/// Runs all checks.
+#[must_use]
+pub fn examine(scene: &Scene<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for check in CHECKS {
+        for mut finding in (check.look)(scene) {
+            finding.check = check.name.to_owned();
+            findings.push(finding);
+        }
+    }
+    findings
+}
+
+/// The worst of the findings.
+#[must_use]
+pub fn worst(findings: &[Finding]) -> Severity {
+    let severities = findings.iter().map(|finding| finding.severity);
+    severities.max().unwrap_or(Severity::Ok)
+}
+
+fn ok(found: impl Into<String>) -> Finding {
+    Finding::new("", Severity::Ok, found)
+}
+
+fn not_applicable(why: impl Into<String>) -> Finding {
+    Finding::new("", Severity::NotApplicable, why)
+}
+
+fn unknown(why: impl Into<String>) -> Finding {
+    Finding::new("", Severity::Unknown, why)
+}
+
+fn warning(found: impl Into<String>) -> Finding {
+    Finding::new("", Severity::Warning, found)
+}
+
+fn failure(found: impl Into<String>) -> Finding {
+    Finding::new("", Severity::Failure, found)
+}
+
+/// A failure where it is needed, else a warning.
+fn bad(needed: bool, found: impl Into<String>) -> Finding {
+    if needed {
+        failure(found)
+    } else {
+        warning(found)
+    }
+}

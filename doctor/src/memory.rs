@@ -1,0 +1,216 @@
+//! The VM's RAM: there, of the right pages, and allowed to be locked.
+
+use varia_facts::{Bytes, Finding, HugePages, Limit, NodeId, NumaNode};
+use varia_plan::{Backing, Socket};
+
+use crate::scene::{Scene, size};
+use crate::{failure, not_applicable, ok, unknown, warning};
+
+/// How much a remedy without a plan sets aside.
+const EXAMPLE: Bytes = Bytes(1 << 30);
+
+pub(crate) fn ram(scene: &Scene<'_>) -> Vec<Finding> {
+    let host = &scene.facts.host;
+    let Some(plan) = scene.plan else {
+        return vec![match (host.memory_available, host.memory) {
+            (Some(free), Some(all)) => ok(format!("{} of {} can be used", size(free), size(all))),
+            (None, Some(all)) => ok(size(all)),
+            (_, None) => unknown("/proc/meminfo does not tell"),
+        }];
+    };
+    let sockets = plan.sockets.iter();
+    let ordinary: Vec<_> = sockets
+        .filter(|one| one.backing == Backing::Pages)
+        .collect();
+    if ordinary.is_empty() {
+        return vec![not_applicable("the plan's RAM comes from hugepages")];
+    }
+    let look = |socket: &&Socket| {
+        let wanted = socket.memory;
+        let (whose, free, all) = match socket.host_node {
+            None => ("the host".to_owned(), host.memory_available, host.memory),
+            Some(id) => {
+                let node = host.node(id);
+                let free = node.map(|node| node.memory_free);
+                (format!("node {id}"), free, node.map(|node| node.memory))
+            }
+        };
+        let finding = match (free, all) {
+            (_, Some(all)) if all < wanted => failure(format!(
+                "{whose} has {}, and the plan wants {}",
+                size(all),
+                size(wanted)
+            ))
+            .advise("plan with less --memory"),
+            (Some(free), _) if free < wanted => warning(format!(
+                "{whose} has {} free now, and the plan wants {}",
+                size(free),
+                size(wanted)
+            ))
+            .run("echo 3 > /proc/sys/vm/drop_caches")
+            .advise("end what uses the memory, or plan with less --memory"),
+            (Some(free), _) => ok(format!(
+                "{whose} has {} free, of which {} go to the VM",
+                size(free),
+                size(wanted)
+            )),
+            (None, _) => unknown(format!("nobody knows how much memory {whose} has")),
+        };
+        finding.about(format!("RAM of the VM's node {}", socket.node))
+    };
+    ordinary.iter().map(look).collect()
+}
+
+pub(crate) fn hugepages(scene: &Scene<'_>) -> Vec<Finding> {
+    let nodes = &scene.facts.host.nodes;
+    let Some(plan) = scene.plan else {
+        return vec![without_plan(scene, nodes)];
+    };
+    let mut findings = Vec::new();
+    for socket in &plan.sockets {
+        if let Backing::HugePages(page) = socket.backing {
+            let finding = enough(nodes, socket, page);
+            findings.push(finding.about(format!("RAM of the VM's node {}", socket.node)));
+        }
+    }
+    if findings.is_empty() {
+        findings.push(not_applicable(
+            "the plan uses none; --hugepages asks for them",
+        ));
+    }
+    findings
+}
+
+fn enough(nodes: &[NumaNode], socket: &Socket, page: Bytes) -> Finding {
+    let kib = page.0 >> 10;
+    let wanted = socket.memory.0 / page.0.max(1);
+    let on = |id: Option<NodeId>| {
+        nodes
+            .iter()
+            .filter(move |node| id.is_none_or(|id| node.id == id))
+    };
+    let pools: Vec<&HugePages> = on(socket.host_node)
+        .flat_map(|node| &node.hugepages)
+        .filter(|pool| pool.size == page)
+        .collect();
+    let (folder, place) = match socket.host_node {
+        Some(id) => (
+            format!("/sys/devices/system/node/node{id}/hugepages"),
+            format!("node {id}"),
+        ),
+        None => ("/sys/kernel/mm/hugepages".to_owned(), "the host".to_owned()),
+    };
+    if pools.is_empty() {
+        return failure(format!("{place} has no hugepages of {}", size(page)))
+            .advise(
+                "plan with --hugepages of a size that the kernel has: ls /sys/kernel/mm/hugepages",
+            )
+            .advise("or boot it with hugepagesz= of this size on its command line");
+    }
+    let free: u64 = pools.iter().map(|pool| pool.free).sum();
+    let total: u64 = pools.iter().map(|pool| pool.total).sum();
+    if free >= wanted {
+        return ok(format!(
+            "{free} of {} are free on {place}, of which {wanted} go to the VM",
+            size(page)
+        ));
+    }
+    let set = total.saturating_add(wanted - free);
+    failure(format!(
+        "{free} of {} are free on {place}, and the plan wants {wanted}",
+        size(page)
+    ))
+    .run(format!(
+        "echo {set} > {folder}/hugepages-{kib}kB/nr_hugepages"
+    ))
+    .advise(format!(
+        "for every boot hugepagesz={kib}K hugepages={set} on the kernel's command line: later, \
+         memory may be in too small pieces"
+    ))
+}
+
+fn without_plan(scene: &Scene<'_>, nodes: &[NumaNode]) -> Finding {
+    let pools = || {
+        nodes
+            .iter()
+            .flat_map(|node| node.hugepages.iter().map(move |pool| (node.id, pool)))
+    };
+    if nodes.is_empty() {
+        return unknown("/sys/devices/system/node does not tell");
+    }
+    let reserved: Vec<_> = pools().filter(|(_, pool)| pool.total > 0).collect();
+    if !reserved.is_empty() {
+        let texts = reserved.iter().map(|(node, pool)| {
+            format!(
+                "node {node}: {} of {}, {} free",
+                pool.total,
+                size(pool.size),
+                pool.free
+            )
+        });
+        return ok(texts.collect::<Vec<_>>().join("; "));
+    }
+    // the size that a level of the page tables maps at once
+    let usual = match scene.facts.kernel.page_size {
+        Some(Bytes(0x1_0000)) => 512 << 20,
+        Some(Bytes(0x4000)) => 32 << 20,
+        _ => 2 << 20,
+    };
+    let sizes = || pools().map(|(_, pool)| pool.size);
+    let Some(page) = sizes()
+        .find(|size| size.0 == usual)
+        .or_else(|| sizes().next())
+    else {
+        return warning("this kernel has no hugepages").advise("a kernel with CONFIG_HUGETLBFS=y");
+    };
+    let kib = page.0 >> 10;
+    let count = EXAMPLE.0.div_ceil(page.0.max(1));
+    warning(
+        "none are reserved: a VM runs on ordinary pages, with more misses in both levels of \
+         translation",
+    )
+    .run(format!(
+        "echo {count} > /sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages"
+    ))
+    .advise(format!(
+        "that is {}: as many as the VM has RAM, which `varia doctor PLAN` counts; for every boot \
+         hugepagesz={kib}K hugepages=N on the kernel's command line",
+        size(Bytes(count.saturating_mul(page.0)))
+    ))
+}
+
+pub(crate) fn memlock(scene: &Scene<'_>) -> Vec<Finding> {
+    let host = &scene.facts.host;
+    let limit = match host.memlock {
+        None => return vec![unknown("nobody asked for this user's limit")],
+        Some(Limit::Unlimited) => return vec![ok("no limit")],
+        Some(Limit::Bytes(limit)) => limit,
+    };
+    let (wanted, what) = match (scene.plan, host.memory) {
+        (Some(plan), _) => (plan.ram(), "the plan's RAM"),
+        (None, Some(memory)) => (memory, "the host's RAM"),
+        (None, None) => {
+            return vec![unknown(format!(
+                "{}, of an unknown amount of RAM",
+                size(limit)
+            ))];
+        }
+    };
+    if limit >= wanted {
+        return vec![ok(format!("{}, enough for {what}", size(limit)))];
+    }
+    let text = format!(
+        "{}, and {what} is {}: a VMM of this user can't map its memory for a device, unless it has \
+         CAP_IPC_LOCK",
+        size(limit),
+        size(wanted)
+    );
+    vec![
+        crate::bad(scene.plan.is_some(), text)
+            .run("ulimit -l unlimited")
+            .advise(
+                "for good: `USER - memlock unlimited` in /etc/security/limits.conf, or \
+                 LimitMEMLOCK=infinity in the service's unit; libvirt raises it by itself",
+            ),
+    ]
+}

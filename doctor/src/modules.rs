@@ -1,0 +1,132 @@
+//! Kernel modules: VFIO's and the variant driver's.
+
+use varia_facts::{Finding, Module};
+use varia_plan::Iommu;
+
+use crate::scene::Scene;
+use crate::{bad, failure, not_applicable, ok, unknown, warning};
+
+const VARIANT: &str = "nvgrace_gpu_vfio_pci";
+/// What our module says of its author.
+const OURS: &str = "The Varia developers";
+
+fn module<'a>(scene: &Scene<'a>, name: &str) -> Option<&'a Module> {
+    scene.facts.kernel.modules.get(name)
+}
+
+pub(crate) fn vfio(scene: &Scene<'_>) -> Vec<Finding> {
+    if scene.facts.kernel.modules.is_empty() {
+        return vec![unknown("nothing is known of the kernel's modules")];
+    }
+    let mut findings = Vec::new();
+    for name in ["vfio", "vfio_pci"] {
+        let module = module(scene, name);
+        let state = module.map_or((false, false), |module| {
+            (module.usable(), is_running(module))
+        });
+        match state {
+            (_, true) => {}
+            (true, false) => findings.push(
+                warning("is not loaded; varia bind loads it")
+                    .about(name)
+                    .run(format!("modprobe {name}")),
+            ),
+            (false, false) => {
+                findings.push(failure("is not there").about(name).advise(
+                    "the kernel's package of extra modules, or a kernel with CONFIG_VFIO_PCI",
+                ))
+            }
+        }
+    }
+    if findings.is_empty() {
+        findings.push(ok("vfio and vfio_pci are loaded or built in"));
+    }
+    findings
+}
+
+fn is_running(module: &Module) -> bool {
+    module.loaded || module.builtin
+}
+
+pub(crate) fn backend(scene: &Scene<'_>) -> Vec<Finding> {
+    let kernel = &scene.facts.kernel;
+    let wanted = scene.plan.map(|plan| plan.iommu);
+    if wanted == Some(Iommu::None) {
+        return vec![not_applicable("the plan takes no device from the host")];
+    }
+    let type1 = kernel.vfio_container;
+    let iommufd = kernel.iommufd;
+    let load = "modprobe -a vfio vfio_iommu_type1";
+    vec![match (wanted, type1, iommufd) {
+        (Some(Iommu::Type1), Some(false), _) => {
+            failure("the plan uses /dev/vfio/vfio, which is not there").run(load)
+        }
+        (Some(Iommu::Iommufd { .. }), _, Some(false)) => {
+            failure("the plan uses /dev/iommu, which is not there")
+                .run("modprobe iommufd")
+                .advise("or plan with --iommu type1")
+        }
+        (Some(Iommu::Type1), Some(true), _) => ok("/dev/vfio/vfio, which the plan uses"),
+        (Some(Iommu::Iommufd { .. }), _, Some(true)) => ok("/dev/iommu, which the plan uses"),
+        (Some(_), ..) | (None, None, _) | (None, _, None) => {
+            unknown("nobody looked for /dev/vfio/vfio and /dev/iommu")
+        }
+        (None, Some(false), Some(false)) => {
+            failure("there is neither /dev/vfio/vfio nor /dev/iommu").run(load)
+        }
+        (None, Some(true), Some(true)) => ok("/dev/vfio/vfio and /dev/iommu"),
+        (None, Some(true), Some(false)) => ok("/dev/vfio/vfio (no /dev/iommu)"),
+        (None, Some(false), Some(true)) => warning(
+            "/dev/iommu alone: it maps GPUs' memory only where the kernel has CONFIG_VFIO_PCI_DMABUF",
+        )
+        .run(load),
+    }]
+}
+
+pub(crate) fn variant_driver(scene: &Scene<'_>) -> Vec<Finding> {
+    let needed = scene.has_gpus();
+    let Some(module) = module(scene, VARIANT) else {
+        return vec![unknown("nothing is known of the kernel's modules")];
+    };
+    if !module.usable() {
+        if !needed {
+            return vec![not_applicable(
+                "it is not installed, and no GPU with coherent memory is asked about",
+            )];
+        }
+        return vec![
+            failure("it is not installed: vfio-pci alone gives no GPU memory to a VM")
+                .advise("Varia's: ./x kernel deb makes a DKMS package (docs/kernel.md)")
+                .advise("or a kernel with CONFIG_NVGRACE_GPU_VFIO_PCI"),
+        ];
+    }
+    let mut about = match &module.author {
+        Some(author) if author == OURS => "Varia's".to_owned(),
+        Some(author) => format!("the original, by {author}"),
+        // the kernel marks what is not of its own tree
+        None if module
+            .taint
+            .as_deref()
+            .is_some_and(|taint| taint.contains('O')) =>
+        {
+            "from outside the kernel's tree, so likely Varia's".to_owned()
+        }
+        None if module.loaded || module.builtin => "the kernel's own".to_owned(),
+        None => "of an unknown author: modinfo could not be asked".to_owned(),
+    };
+    if let Some(version) = &module.version {
+        about += &format!(", version {version}");
+    }
+    if let Some(file) = &module.file {
+        about += &format!(", {file}");
+    }
+    vec![if is_running(module) {
+        ok(format!("is loaded: {about}"))
+    } else {
+        bad(
+            false,
+            format!("is not loaded; varia bind loads it ({about})"),
+        )
+        .run("modprobe nvgrace-gpu-vfio-pci")
+    }]
+}

@@ -1,0 +1,348 @@
+//! Each check in each of its states, from made-up facts: a host where all is well, and one change.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use varia_facts::{
+    Arch, Bdf, Bytes, CoherentMemory, CoherentSource, Facts, Feature, Finding, GroupId, Host,
+    HostPhys, HugePages, IommuGroup, Kernel, Kvm, Libvirt, Limit, Module, NodeId, NumaNode,
+    PciFunction, Qemu, Remedy, Severity, VirtualBar, Vmm,
+};
+use varia_plan::{Iommu, Plan, Request, What, make};
+
+mod rows;
+
+use rows::ROWS;
+
+use crate::{CHECKS, Scene, examine, worst};
+
+const GIB: u64 = 1 << 30;
+const MIB: u64 = 1 << 20;
+const GPU: &str = "0009:01:00.0";
+const NEIGHBOUR: &str = "0009:01:00.1";
+const VARIANT: &str = "nvgrace_gpu_vfio_pci";
+
+fn bdf(text: &str) -> Bdf {
+    text.parse().expect(text)
+}
+
+/// A Grace host with one GPU that is ready to be given to a VM.
+fn good() -> Facts {
+    let node = |id: u32, cpus: &str, memory: u64| NumaNode {
+        id: NodeId(id),
+        cpus: cpus.parse().expect("CPUs"),
+        memory: Bytes(memory),
+        memory_free: Bytes(memory),
+        generic_initiator: id > 0,
+        distances: (0..9)
+            .map(|other| if other == id { 10 } else { 80 })
+            .collect(),
+        hugepages: if id == 0 {
+            vec![HugePages {
+                size: Bytes(512 * MIB),
+                total: 64,
+                free: 64,
+            }]
+        } else {
+            Vec::new()
+        },
+    };
+    let mut nodes = vec![node(0, "0-71", 480 * GIB)];
+    nodes.extend((1..9).map(|id| node(id, "", 0)));
+    let mut host = Host {
+        arch: Some(Arch::Aarch64),
+        cpus: "0-71".parse().expect("CPUs"),
+        midr: Some(0x410f_d4f0),
+        memory: Some(Bytes(480 * GIB)),
+        memory_available: Some(Bytes(400 * GIB)),
+        memlock: Some(Limit::Unlimited),
+        nodes,
+        ..Host::default()
+    };
+    host.iommu.instances = vec!["smmu3.0x0000000011000000".to_owned()];
+    host.iommu.groups = vec![IommuGroup {
+        id: GroupId(1),
+        members: vec![bdf(GPU)],
+        kind: None,
+    }];
+    let options = [
+        "VFIO",
+        "VFIO_PCI",
+        "KVM",
+        "VFIO_IOMMU_TYPE1",
+        "IOMMUFD",
+        "VFIO_DEVICE_CDEV",
+        "HUGETLBFS",
+        "ARM_SMMU_V3",
+        "ARM_SMMU_V3_IOMMUFD",
+    ];
+    let mut config: BTreeMap<_, _> = options.map(|name| (name.to_owned(), "y".to_owned())).into();
+    config.insert("NODES_SHIFT".to_owned(), "6".to_owned());
+    let module = Module {
+        installed: true,
+        loaded: true,
+        ..Module::default()
+    };
+    let kernel = Kernel {
+        release: Some("6.17.9-64k".to_owned()),
+        page_size: Some(Bytes(64 << 10)),
+        config: Some(config),
+        config_source: Some("boot/config-6.17.9-64k".to_owned()),
+        modules: ["vfio", "vfio_pci", VARIANT]
+            .map(|name| (name.to_owned(), module.clone()))
+            .into(),
+        vfio_container: Some(true),
+        iommufd: Some(true),
+        kvm: Kvm {
+            present: Some(true),
+            cacheable_pfnmap: Some(true),
+            ipa_bits: Some(48),
+            max_vcpus: Some(512),
+            ..Kvm::default()
+        },
+        ..Kernel::default()
+    };
+    let features = [
+        "vfio-pci",
+        "vfio-user-pci",
+        "acpi-generic-initiator",
+        "iommufd",
+        "arm-smmuv3.accel",
+        "virt.highmem-mmio-size",
+    ];
+    let vmm = Vmm {
+        qemu: Some(Qemu {
+            path: "/usr/bin/qemu-system-aarch64".to_owned(),
+            version: "11.1.2".to_owned(),
+            features: features
+                .map(|name| Feature {
+                    name: name.to_owned(),
+                    present: true,
+                    ..Feature::default()
+                })
+                .into(),
+            ..Qemu::default()
+        }),
+        libvirt: Some(Libvirt {
+            version: "12.8.0".to_owned(),
+            source: "libvirtd --version".to_owned(),
+        }),
+        ..Vmm::default()
+    };
+    let mut facts = Facts::new(host, kernel, vmm);
+    facts.functions = vec![gpu()];
+    facts
+}
+
+fn function(at: &str) -> PciFunction {
+    serde_json::from_value(serde_json::json!({
+        "bdf": at, "vendor": 0x10de, "device": 0x2342,
+        "subsystem_vendor": 0, "subsystem_device": 0, "class": 0x30200,
+    }))
+    .expect("a function")
+}
+
+fn gpu() -> PciFunction {
+    let bar = |index, size, memory: Option<&str>| VirtualBar {
+        index,
+        size: Bytes(size),
+        length: Bytes(size),
+        prefetchable: true,
+        memory: memory.map(str::to_owned),
+    };
+    PciFunction {
+        driver: Some(VARIANT.to_owned()),
+        best_driver: Some(VARIANT.to_owned()),
+        variant: Some("nvgrace-gpu".to_owned()),
+        iommu_group: Some(GroupId(1)),
+        numa_node: Some(NodeId(0)),
+        cpu_node: Some(NodeId(0)),
+        acpi_path: Some("\\_SB_.PC00.RP00.GPU0".to_owned()),
+        coherent_memory: Some(CoherentMemory {
+            base: HostPhys(0x4_0000_0000),
+            size: Bytes(96 * GIB),
+            pxm_start: Some(1),
+            pxm_count: Some(8),
+            source: CoherentSource::AcpiDsd("SSDT1".to_owned()),
+        }),
+        virtual_bars: vec![
+            bar(0, 16 * MIB, None),
+            bar(2, GIB, Some("resmem")),
+            bar(4, 128 * GIB, Some("usemem")),
+        ],
+        ready: Some(true),
+        ..function(GPU)
+    }
+}
+
+/// A plan for that host's GPU, on hugepages.
+pub(crate) fn plan() -> Plan {
+    let request = Request {
+        hugepages: Some(Bytes(512 * MIB)),
+        firmware: Some("/firmware.fd".to_owned()),
+        disks: vec!["/disk.qcow2".to_owned()],
+        ..Request::new([What::Function(bdf(GPU))])
+    };
+    let mut plan = make(&good(), &request).expect("a plan");
+    plan.iommu = Iommu::Type1;
+    plan
+}
+
+/// What is looked at, to be changed.
+struct Case {
+    facts: Facts,
+    plan: Option<Plan>,
+    files: BTreeMap<String, bool>,
+    unprobed: Option<&'static str>,
+}
+
+impl Case {
+    fn new(plan: Option<Plan>) -> Self {
+        Self {
+            facts: good(),
+            plan,
+            files: [("/firmware.fd", true), ("/disk.qcow2", true)]
+                .map(|(name, there)| (name.to_owned(), there))
+                .into(),
+            unprobed: None,
+        }
+    }
+
+    fn gpu(&mut self) -> &mut PciFunction {
+        &mut self.facts.functions[0]
+    }
+
+    fn config(&mut self) -> &mut BTreeMap<String, String> {
+        self.facts.kernel.config.as_mut().expect("a configuration")
+    }
+
+    fn qemu(&mut self) -> &mut Qemu {
+        self.facts.vmm.qemu.as_mut().expect("a QEMU")
+    }
+
+    fn without_feature(&mut self, name: &str) {
+        for feature in self
+            .qemu()
+            .features
+            .iter_mut()
+            .filter(|feature| feature.name == name)
+        {
+            feature.present = false;
+        }
+    }
+
+    fn plan(&mut self) -> &mut Plan {
+        self.plan.as_mut().expect("a plan")
+    }
+
+    /// The host of another architecture, without the GPU.
+    fn x86(&mut self) {
+        self.facts.host.arch = Some(Arch::X86_64);
+        self.facts.functions.clear();
+    }
+
+    fn examine(&self) -> Vec<Finding> {
+        let devices: Vec<_> = self
+            .facts
+            .functions
+            .iter()
+            .filter(|function| function.variant.is_some())
+            .map(|one| one.bdf)
+            .collect();
+        examine(&Scene {
+            facts: &self.facts,
+            devices: &devices,
+            plan: self.plan.as_ref(),
+            files: &self.files,
+            unprobed: self.unprobed,
+            users: &[(bdf(GPU), "process 7 (qemu)".to_owned())].into(),
+        })
+    }
+}
+
+use Severity::{NotApplicable, Warning};
+
+fn text(finding: &Finding) -> String {
+    let subject = finding.subject.iter().map(String::as_str);
+    let remedies = finding.remedies.iter().map(Remedy::text);
+    let parts = subject.chain([finding.found.as_str()]).chain(remedies);
+    parts.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn each_state_of_each_check_is_found_and_says_why() {
+    for (row, (name, has_plan, change, severity, part)) in ROWS.iter().enumerate() {
+        let mut case = Case::new(has_plan.then(plan));
+        change(&mut case);
+        let findings = case.examine();
+        let own = || findings.iter().filter(|finding| finding.check == *name);
+        let worst = own().map(|finding| finding.severity).max();
+        assert_eq!(
+            worst,
+            Some(*severity),
+            "row {row}, {name}: {:#?}",
+            own().collect::<Vec<_>>()
+        );
+        let mut said = own().filter(|finding| finding.severity == *severity);
+        assert!(
+            said.any(|finding| text(finding).contains(part)),
+            "row {row}, {name}: {part:?} is not in {:#?}",
+            own().collect::<Vec<_>>()
+        );
+    }
+}
+
+#[test]
+fn the_states_that_a_check_names_are_those_that_it_has() {
+    for check in CHECKS {
+        let rows = ROWS.iter().filter(|row| row.0 == check.name);
+        let seen: BTreeSet<_> = rows.map(|row| row.3).collect();
+        assert_eq!(
+            seen,
+            check.states.iter().copied().collect(),
+            "{}",
+            check.name
+        );
+    }
+    for (name, ..) in ROWS {
+        assert!(
+            CHECKS.iter().any(|check| check.name == *name),
+            "{name} is no check"
+        );
+    }
+}
+
+#[test]
+fn a_good_host_and_a_good_plan_have_neither_warnings_nor_failures() {
+    for case in [Case::new(None), Case::new(Some(plan()))] {
+        let findings = case.examine();
+        let worst = worst(&findings);
+        assert!(worst <= NotApplicable, "{findings:#?}");
+    }
+}
+
+#[test]
+fn every_check_speaks_whatever_is_known_and_every_failure_says_what_to_do() {
+    let cases = ROWS.iter().map(|(_, has_plan, change, ..)| {
+        let mut case = Case::new(has_plan.then(plan));
+        change(&mut case);
+        case
+    });
+    let nothing = Case {
+        facts: Facts::new(Host::default(), Kernel::default(), Vmm::default()),
+        ..Case::new(None)
+    };
+    for case in cases.chain([nothing]) {
+        let findings = case.examine();
+        for check in CHECKS {
+            let own = findings
+                .iter()
+                .filter(|finding| finding.check == check.name);
+            assert!(own.count() > 0, "{} says nothing", check.name);
+        }
+        for finding in findings {
+            let helps = finding.severity < Warning || !finding.remedies.is_empty();
+            assert!(helps, "{finding:#?}");
+            assert!(!finding.found.is_empty(), "{finding:#?}");
+        }
+    }
+}

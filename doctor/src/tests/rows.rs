@@ -1,0 +1,350 @@
+//! Each state of each check: one change of a host, or of a plan, where all is well.
+
+use varia_facts::Severity::{Failure, NotApplicable, Ok, Unknown, Warning};
+use varia_facts::{Bytes, GroupId, Kvm, Limit, Module, NodeId, PciFunction, Severity, Unread};
+use varia_plan::{Backing, Firmware, Iommu};
+
+use super::{Case, GIB, NEIGHBOUR, VARIANT, bdf, function, gpu};
+
+/// The check, whether there is a plan, what is changed, the severity that comes of it, and a part
+/// of what is said or of what is to be done.
+pub(super) type Row = (&'static str, bool, fn(&mut Case), Severity, &'static str);
+
+// a row stays a row
+#[rustfmt::skip]
+pub(super) const ROWS: &[Row] = &[
+    ("files", false, |_| {}, Ok, "make sense"),
+    ("files", false, |case| {
+        case.facts.unread.push(Unread { path: "proc/meminfo".into(), why: "\"x\" is no list".into(), }) },
+        Unknown, "is no list"),
+    ("iommu", false, |_| {}, Ok, "smmu3.0x"),
+    ("iommu", false, |case| case.facts.host.iommu.instances.clear(), Failure, "SMMU on"),
+    ("iommu", false, |case| { case.x86(); case.facts.host.iommu.instances.clear(); },
+        Failure, "intel_iommu=on"),
+    ("smmu", false, |_| {}, Ok, "1 SMMUv3"),
+    ("smmu", false, |case| case.facts.host.iommu.instances.clear(), NotApplicable, "no IOMMU"),
+    ("smmu", false, Case::x86, NotApplicable, "x86_64"),
+    ("smmu", false, |case| case.facts.host.iommu.instances.push("virtio".into()), Warning, "virtio"),
+    ("nested-smmu", false, |_| {}, Ok, "/dev/iommu"),
+    ("nested-smmu", false, Case::x86, NotApplicable, "x86_64"),
+    ("nested-smmu", false, |case| case.facts.kernel.iommufd = None, Unknown, "/dev/iommu"),
+    ("nested-smmu", false, |case| case.without_feature("arm-smmuv3.accel"), Warning, "accel"),
+    ("nested-smmu", true, |case| {
+        case.plan().iommu = Iommu::Iommufd { smmu: true };
+        case.config().remove("ARM_SMMU_V3_IOMMUFD");
+    },
+        Failure, "CONFIG_ARM_SMMU_V3_IOMMUFD"),
+    ("command-line", false, |_| {}, Ok, "nothing"),
+    ("command-line", false, |case| { case.facts.kernel.cmdline = vec!["iommu.passthrough=1".into()]; },
+        Ok, "iommu.passthrough=1"),
+    ("command-line", false, |case| {
+        case.facts.kernel.cmdline = vec!["iommu=pt".into(), "intel_iommu=off".into()];
+    },
+        Failure, "take intel_iommu=off away"),
+    ("unsafe-parameters", false, |_| {}, Ok, "none"),
+    ("unsafe-parameters", false, |case| {
+        let vfio = case.facts.kernel.modules.get_mut("vfio").expect("vfio");
+        vfio.parameters.insert("enable_unsafe_noiommu_mode".into(), "Y".into());
+    },
+        Warning, "echo N > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode"),
+    ("kernel-options", false, |_| {}, Ok, "/boot/config-6.17.9-64k"),
+    ("kernel-options", false, |case| case.facts.kernel.config = None, Unknown, "/proc/config.gz"),
+    ("kernel-options", false, |case| { case.config().remove("VFIO_DEVICE_CDEV"); },
+        Warning, "CONFIG_VFIO_DEVICE_CDEV"),
+    ("kernel-options", false, |case| { case.config().remove("ARM_SMMU_V3"); },
+        Failure, "CONFIG_ARM_SMMU_V3"),
+    ("kernel-options", false, |case| {
+        case.config().remove("IOMMUFD");
+        case.config().remove("VFIO_IOMMU_TYPE1");
+    },
+        Failure, "nothing maps"),
+    ("kernel-options", false, Case::x86, Failure, "CONFIG_INTEL_IOMMU"),
+    ("page-size", false, |_| {}, Ok, "64 KiB"),
+    ("page-size", false, Case::x86, NotApplicable, "x86_64"),
+    ("page-size", false, |case| case.facts.kernel.page_size = None, Unknown, "nobody"),
+    ("page-size", false, |case| case.facts.kernel.page_size = Some(Bytes(4096)), Warning, "4 KiB"),
+    ("kvm", false, |_| {}, Ok, "512 CPUs"),
+    ("kvm", false, |case| case.facts.kernel.kvm = Kvm::default(), Unknown, "nobody"),
+    ("kvm", false, |case| case.facts.kernel.kvm.present = Some(false), Failure, "EL2"),
+    ("kvm", false, |case| case.facts.kernel.kvm.error = Some("EACCES".into()), Failure, "EACCES"),
+    ("cacheable-pfnmap", false, |_| {}, Ok, "KVM has it"),
+    ("cacheable-pfnmap", false, Case::x86, NotApplicable, "x86_64"),
+    ("cacheable-pfnmap", false, |case| { case.facts.kernel.kvm.present = Some(false); },
+        NotApplicable, "no KVM on this CPU"),
+    ("cacheable-pfnmap", false, |case| {
+        case.facts.kernel.kvm.cacheable_pfnmap = None;
+        case.facts.kernel.kvm.error = Some("EACCES".into());
+    },
+        Unknown, "EACCES"),
+    ("cacheable-pfnmap", false, |case| {
+        case.facts.kernel.kvm.cacheable_pfnmap = None;
+        case.facts.kernel.release = Some("6.8.0-nvidia-64k".into());
+    },
+        Warning, "6.8.0-nvidia-64k"),
+    ("cacheable-pfnmap", false, |case| {
+        case.facts.kernel.kvm.cacheable_pfnmap = Some(false);
+        case.facts.kernel.release = Some("6.16.3".into());
+    },
+        Failure, "Linux 6.17 or newer; this is 6.16.3"),
+    ("cacheable-pfnmap", false, |case| { case.facts.kernel.kvm.cacheable_pfnmap = Some(false); },
+        Failure, "CPU lacks"),
+    ("stage-2-write-back", false, |_| {}, Ok, "KVM would not"),
+    ("stage-2-write-back", false, |case| { case.facts.kernel.kvm.cacheable_pfnmap = Some(false); },
+        Ok, "Neoverse V2"),
+    ("stage-2-write-back", false, Case::x86, NotApplicable, "x86_64"),
+    ("stage-2-write-back", false, |case| {
+        case.facts.kernel.kvm.cacheable_pfnmap = None;
+        case.facts.host.midr = Some(0x610f_d4f0);
+    },
+        Unknown, "0x610fd4f0"),
+    ("stage-2-write-back", false, |case| {
+        case.facts.kernel.kvm.cacheable_pfnmap = None;
+        case.facts.host.midr = None;
+    },
+        Unknown, "dmesg"),
+    ("stage-2-write-back", false, |case| {
+        case.facts.kernel.kvm.cacheable_pfnmap = Some(false);
+        case.facts.host.midr = Some(0x413f_d0c1);
+    },
+        Failure, "Neoverse N1"),
+    ("stage-2-write-back", false, |case| {
+        case.facts.kernel.kvm.cacheable_pfnmap = Some(false);
+        case.facts.host.midr = Some(0x413f_d0c1);
+        case.facts.functions.clear();
+    },
+        Warning, "Neoverse N1"),
+    ("vfio-modules", false, |_| {}, Ok, "loaded or built in"),
+    ("vfio-modules", false, |case| case.facts.kernel.modules.clear(), Unknown, "nothing is known"),
+    ("vfio-modules", false, |case| {
+        case.facts.kernel.modules.get_mut("vfio_pci").expect("it") .loaded = false;
+    },
+        Warning, "modprobe vfio_pci"),
+    ("vfio-modules", false, |case| { case.facts.kernel.modules.remove("vfio_pci"); },
+        Failure, "is not there"),
+    ("backend", false, |_| {}, Ok, "/dev/vfio/vfio and /dev/iommu"),
+    ("backend", true, |_| {}, Ok, "/dev/vfio/vfio, which the plan uses"),
+    ("backend", true, |case| case.plan().iommu = Iommu::None, NotApplicable, "no device"),
+    ("backend", false, |case| case.facts.kernel.vfio_container = None, Unknown, "nobody looked"),
+    ("backend", false, |case| { case.facts.kernel.vfio_container = Some(false); },
+        Warning, "CONFIG_VFIO_PCI_DMABUF"),
+    ("backend", true, |case| { case.facts.kernel.vfio_container = Some(false); },
+        Failure, "modprobe -a vfio vfio_iommu_type1"),
+    ("backend", true, |case| {
+        case.plan().iommu = Iommu::Iommufd { smmu: false };
+        case.facts.kernel.iommufd = Some(false);
+    },
+        Failure, "modprobe iommufd"),
+    ("backend", false, |case| {
+        case.facts.kernel.vfio_container = Some(false);
+        case.facts.kernel.iommufd = Some(false);
+    },
+        Failure, "neither"),
+    ("variant-driver", false, |_| {}, Ok, "the kernel's own"),
+    ("variant-driver", false, |case| {
+        let module = case.facts.kernel.modules.get_mut(VARIANT).expect("it");
+        module.author = Some("The Varia developers".into());
+        module.version = Some("0.1.0".into());
+    },
+        Ok, "Varia's, version 0.1.0"),
+    ("variant-driver", false, |case| {
+        let module = case.facts.kernel.modules.get_mut(VARIANT).expect("it");
+        module.author = Some("Ankit Agrawal".into());
+    },
+        Ok, "the original, by Ankit Agrawal"),
+    ("variant-driver", false, |case| case.facts.kernel.modules.clear(), Unknown, "nothing is known"),
+    ("variant-driver", false, |case| {
+        case.facts.kernel.modules.get_mut(VARIANT).expect("it") .loaded = false;
+    },
+        Warning, "modprobe nvgrace-gpu-vfio-pci"),
+    ("variant-driver", false, |case| {
+        *case.facts.kernel.modules.get_mut(VARIANT).expect("it") = Module::default();
+    },
+        Failure, "./x kernel deb"),
+    ("variant-driver", false, |case| {
+        *case.facts.kernel.modules.get_mut(VARIANT).expect("it") = Module::default();
+        case.facts.functions.clear();
+    },
+        NotApplicable, "not installed"),
+    ("group", false, |_| {}, Ok, "group 1, alone"),
+    ("group", false, |case| case.facts.functions.clear(), NotApplicable, "no device"),
+    ("group", false, |case| case.facts.host.iommu.groups.clear(), Unknown, "group 1"),
+    ("group", false, |case| case.gpu().iommu_group = None, Failure, "no IOMMU group"),
+    ("group", false, |case| share(case, "snd_hda_intel"), Failure, "varia bind 0009:01:00.0 0009:01:00.1"),
+    ("group", false, |case| share(case, "vfio-pci"), Ok, "with 1 that leave it"),
+    ("driver", false, |_| {}, Ok, "its best"),
+    ("driver", false, |case| case.facts.functions.clear(), NotApplicable, "no device"),
+    ("driver", false, |case| case.gpu().driver = Some("nvidia".into()), Warning, "varia bind 0009:01:00.0"),
+    ("driver", false, |case| case.gpu().driver = None, Warning, "bound to none"),
+    ("driver", true, |case| case.gpu().driver = Some("nvidia".into()), Failure, "nvidia; the best"),
+    ("driver", false, |case| case.gpu().driver = Some("vfio-pci".into()), Failure, "no coherent memory"),
+    ("firmware", false, |_| {}, Ok, "96 GiB at 0x400000000 (_DSD in SSDT1), 8 proximity domains"),
+    ("firmware", false, |case| case.facts.functions.clear(), NotApplicable, "no GPU"),
+    ("firmware", false, |case| { case.gpu().coherent_memory = None; case.gpu().acpi_path = None; },
+        Unknown, "can't be seen from user space"),
+    ("firmware", false, |case| {
+        case.gpu().coherent_memory = None;
+        let path = "sys/firmware/acpi/tables/DSDT".into();
+        case.facts.unread.push(Unread { path, why: "Permission denied".into(), });
+    },
+        Unknown, "as root"),
+    ("firmware", false, |case| case.gpu().coherent_memory = None, Failure, "nvidia,gpu-mem-base-pa"),
+    ("firmware", false, |case| { case.gpu().coherent_memory.as_mut().expect("memory").size = Bytes(0); },
+        Failure, "link to the CPU is down"),
+    ("firmware", false, |case| {
+        case.gpu().virtual_bars.clear();
+        case.gpu().layout_note = Some("nothing usable".into());
+    },
+        Failure, "nothing usable"),
+    ("firmware", false, |case| {
+        case.gpu() .coherent_memory .as_mut().expect("memory") .pxm_start = None;
+    },
+        Warning, "pxm-start"),
+    ("readiness", false, |_| {}, Ok, "is ready"),
+    ("readiness", false, |case| case.gpu().ready = Some(false), Failure, "not ready"),
+    ("readiness", false, |case| case.gpu().ready = None, NotApplicable, "varia doctor --probe 0009"),
+    ("readiness", false, |case| {
+        case.gpu().ready = None;
+        case.unprobed = Some("it is in use by process 7");
+    },
+        Unknown, "process 7"),
+    ("memory", false, |_| {}, Ok, "400 GiB of 480 GiB"),
+    ("memory", false, |case| { case.facts.host.memory = None; case.facts.host.memory_available = None; },
+        Unknown, "/proc/meminfo"),
+    ("memory", true, |_| {}, NotApplicable, "hugepages"),
+    ("memory", true, |case| on_pages(case, 400), Ok, "400 GiB free, of which 8 GiB"),
+    ("memory", true, |case| on_pages(case, 7), Warning, "7 GiB free now"),
+    ("memory", true, |case| { on_pages(case, 0); case.facts.host.nodes[0].memory = Bytes(4 * GIB); },
+        Failure, "has 4 GiB"),
+    ("hugepages", false, |_| {}, Ok, "64 of 512 MiB, 64 free"),
+    ("hugepages", false, |case| case.facts.host.nodes.clear(), Unknown, "/sys/devices/system/node"),
+    ("hugepages", false, |case| case.facts.host.nodes[0].hugepages[0].total = 0,
+        Warning, "echo 2 > /sys/kernel/mm/hugepages/hugepages-524288kB/nr_hugepages"),
+    ("hugepages", false, |case| case.facts.host.nodes[0].hugepages.clear(), Warning, "CONFIG_HUGETLBFS"),
+    ("hugepages", true, |_| {}, Ok, "of which 16 go to the VM"),
+    ("hugepages", true, |case| case.plan().sockets[0].backing = Backing::Pages,
+        NotApplicable, "--hugepages"),
+    ("hugepages", true, |case| case.facts.host.nodes[0].hugepages[0].free = 15,
+        Failure, "echo 65 > /sys/devices/system/node/node0/hugepages/hugepages-524288kB/nr_hugepages"),
+    ("hugepages", true, |case| {
+        case.facts.host.nodes[0].hugepages[0].free = 0;
+        case.plan().sockets[0].host_node = None;
+    },
+        Failure, "echo 80 > /sys/kernel/mm/hugepages/hugepages-524288kB/nr_hugepages"),
+    ("hugepages", true, |case| case.facts.host.nodes[0].hugepages.clear(),
+        Failure, "no hugepages of 512 MiB"),
+    ("memlock", false, |_| {}, Ok, "no limit"),
+    ("memlock", true, |case| limit(case, 8 * GIB), Ok, "8 GiB, enough"),
+    ("memlock", false, |case| case.facts.host.memlock = None, Unknown, "nobody"),
+    ("memlock", false, |case| limit(case, 64 << 10), Warning, "ulimit -l unlimited"),
+    ("memlock", true, |case| limit(case, 8 * GIB - 1), Failure, "the plan's RAM is 8 GiB"),
+    ("numa", false, |_| {}, Ok, "node 0, CPUs 0-71"),
+    ("numa", false, |case| case.gpu().numa_node = Some(NodeId(3)),
+        Ok, "node 3, without CPUs; the nearest with some is 0"),
+    ("numa", false, |case| case.facts.functions.clear(), NotApplicable, "no device"),
+    ("numa", false, |case| case.gpu().numa_node = None, Warning, "names no node"),
+    ("numa", false, |case| case.gpu().numa_node = Some(NodeId(99)), Warning, "node 99"),
+    ("numa", false, |case| { case.gpu().numa_node = Some(NodeId(3)); case.gpu().cpu_node = None; },
+        Warning, "no CPUs"),
+    ("node-ids", false, |_| {}, Ok, "8 nodes with Generic Initiators"),
+    ("node-ids", true, |_| {}, Ok, "9 nodes, and this kernel has room for 64"),
+    ("node-ids", true, |case| { case.config().insert("NODES_SHIFT".into(), "3".into()); },
+        Warning, "CONFIG_NODES_SHIFT=4"),
+    ("node-ids", false, |case| case.facts.host.nodes.truncate(4),
+        Warning, "sets 8 nodes aside for GPUs, and the kernel shows 3"),
+    ("node-ids", false, |case| case.facts.host.nodes.clear(), Unknown, "/sys/devices/system/node"),
+    ("node-ids", false, |case| case.facts.functions.clear(), NotApplicable, "no node"),
+    ("aperture", false, |_| {}, Ok, "512 GiB for 1 of them"),
+    ("aperture", false, |case| case.facts.functions.clear(), NotApplicable, "no GPU"),
+    ("aperture", false, |case| case.gpu().virtual_bars.clear(), Unknown, "not known"),
+    ("aperture", false, |case| case.facts.kernel.kvm.ipa_bits = None, Unknown, "width"),
+    ("aperture", false, |case| case.facts.kernel.kvm.ipa_bits = Some(39), Failure, "39 bits"),
+    ("aperture", true, |_| {}, Ok, "ends at 0x10000000000"),
+    ("aperture", true, |case| case.plan().gpus.clear(), NotApplicable, "no GPU"),
+    ("aperture", true, |case| case.facts.kernel.kvm.ipa_bits = None, Unknown, "width"),
+    ("aperture", true, |case| case.facts.kernel.kvm.ipa_bits = Some(39), Failure, "39 bits"),
+    ("aperture", true, |case| case.plan().aperture = Bytes(128 * GIB), Failure, "plan again"),
+    ("aperture", true, |case| {
+        case.plan().aperture = Bytes(1024 * GIB);
+        case.without_feature("virt.highmem-mmio-size");
+    },
+        Failure, "no highmem-mmio-size"),
+    ("qemu", false, |_| {}, Ok, "11.1.2 (/usr/bin/qemu-system-aarch64)"),
+    ("qemu", false, |case| case.facts.vmm.qemu = None, Unknown, "nobody"),
+    ("qemu", false, |case| without_qemu(case, "qemu"), Failure, "10.1 or newer"),
+    ("qemu", false, |case| case.qemu().version = "8.2.2".into(), Failure, "8.2.2"),
+    ("qemu", false, |case| case.qemu().version = "9.2.0".into(), Warning, "vfio-user-pci"),
+    ("qemu", false, |case| case.qemu().version = "of today".into(), Unknown, "of today"),
+    ("qemu-features", false, |_| {}, Ok, "acpi-generic-initiator"),
+    ("qemu-features", true, |_| {}, Ok, "acpi-generic-initiator"),
+    ("qemu-features", false, |case| case.facts.vmm.qemu = None, Unknown, "see qemu"),
+    ("qemu-features", false, |case| {
+        case.qemu().features.clear();
+        case.facts .vmm .unknown.insert("qemu-features".into(), "no answer".into());
+    },
+        Unknown, "no answer"),
+    ("qemu-features", false, |case| case.without_feature("iommufd"), Warning, "/dev/iommu"),
+    ("qemu-features", false, |case| case.without_feature("acpi-generic-initiator"),
+        Failure, "memory-less nodes"),
+    ("qemu-features", true, |case| case.without_feature("vfio-pci"), Failure, "the plan uses it"),
+    ("libvirt", false, |_| {}, Ok, "12.8.0"),
+    ("libvirt", false, |case| case.facts.vmm.libvirt = None, Unknown, "nobody"),
+    ("libvirt", false, |case| without_qemu(case, "libvirt"), NotApplicable, "--vmm libvirt"),
+    ("libvirt", false, |case| { case.facts.vmm.libvirt.as_mut().expect("it").version = "9.0.0".into(); },
+        Warning, "older than 12.8"),
+    ("libvirt", false, |case| { case.facts.vmm.libvirt.as_mut().expect("it").version = "new".into(); },
+        Unknown, "new"),
+    ("plan-devices", false, |_| {}, NotApplicable, "no plan"),
+    ("plan-devices", true, |_| {}, Ok, "BARs of the plan"),
+    ("plan-devices", true, |case| case.facts.functions.clear(), Failure, "no such function"),
+    ("plan-devices", true, |case| case.gpu().open = Some(true), Failure, "process 7"),
+    ("plan-devices", true, |case| case.gpu().virtual_bars.clear(), Unknown, "not known"),
+    ("plan-devices", true, |case| case.gpu().virtual_bars[1].size = Bytes(2 * GIB), Failure, "BAR2 2 GiB"),
+    ("plan-cpus", false, |_| {}, NotApplicable, "no plan"),
+    ("plan-cpus", true, |_| {}, Ok, "4 CPUs"),
+    ("plan-cpus", true, |case| case.plan().sockets[0].pins.clear(), NotApplicable, "no CPU"),
+    ("plan-cpus", true, |case| case.facts.host.cpus = "".parse().expect("none"), Unknown, "online"),
+    ("plan-cpus", true, |case| case.facts.host.cpus = "0-2".parse().expect("three"),
+        Failure, "for cpu in 3; do"),
+    ("plan-cpus", true, |case| case.facts.kernel.kvm.max_vcpus = Some(3), Failure, "KVM takes 3"),
+    ("plan-files", false, |_| {}, NotApplicable, "no plan"),
+    ("plan-files", true, |_| {}, Ok, "is there"),
+    ("plan-files", true, |case| case.files.clear(), Unknown, "nobody looked"),
+    ("plan-files", true, |case| { case.files.insert("/disk.qcow2".into(), false); },
+        Failure, "qemu-efi-aarch64"),
+    ("plan-files", true, |case| { case.plan().firmware = Firmware::Own; case.plan().disks.clear(); },
+        NotApplicable, "names none"),
+    ("aperture", false, |case| {
+        let second = PciFunction { bdf: bdf("0019:01:00.0"), ..gpu() };
+        case.facts.functions.push(second);
+        case.facts.kernel.kvm.ipa_bits = Some(40);
+    }, Warning, "at most 1 of them"),
+];
+
+/// Gives the GPU's group another member.
+fn share(case: &mut Case, driver: &str) {
+    case.facts.functions.push(PciFunction {
+        driver: Some(driver.to_owned()),
+        iommu_group: Some(GroupId(1)),
+        ..function(NEIGHBOUR)
+    });
+    case.facts.host.iommu.groups[0].members.push(bdf(NEIGHBOUR));
+}
+
+/// The plan's RAM in ordinary pages, with so many GiB free.
+fn on_pages(case: &mut Case, free: u64) {
+    case.plan().sockets[0].backing = Backing::Pages;
+    case.facts.host.nodes[0].memory_free = Bytes(free * GIB);
+}
+
+fn limit(case: &mut Case, bytes: u64) {
+    case.facts.host.memlock = Some(Limit::Bytes(Bytes(bytes)));
+}
+
+fn without_qemu(case: &mut Case, what: &str) {
+    case.facts.vmm.qemu = None;
+    case.facts.vmm.libvirt = None;
+    case.facts
+        .vmm
+        .unknown
+        .insert(what.to_owned(), format!("{what} is not in PATH"));
+}
