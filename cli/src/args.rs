@@ -40,6 +40,11 @@ pub(crate) enum Command {
         after_help = "Example:\n  varia plan --gpu gh200 --cpus 16 --memory 64G\n  varia plan --gpu gh200 --gpu gh200 --vmm libvirt\n  varia plan --gpu gb200:2-of-one-superchip --explain"
     )]
     Plan(PlanArgs),
+    /// Say what is missing or wrong for the GPUs in a definition of a VM that there is already.
+    #[command(
+        after_help = "Exits with 0 if nothing is, 1 if something is, 2 if the definition can't be judged.\n\nExample:\n  varia explain vm.xml --gpu 0009:01:00.0=gh200\n  varia explain vm.sh --gpu 0009:01:00.0=gh200 --json"
+    )]
+    Explain(ExplainArgs),
     /// Write the ACPI tables that tie GPUs to NUMA nodes, for VMMs that make none.
     #[command(after_help = "Example:\n  varia tables --gpu gh200 --out /tmp/tables")]
     Tables(TablesArgs),
@@ -198,6 +203,55 @@ pub(crate) struct DoctorArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// libvirt's domain XML, a script with a QEMU command line, or /proc/PID/cmdline; - reads
+    /// standard input.
+    #[arg(value_name = "FILE|-")]
+    pub(crate) file: PathBuf,
+    /// The chip (gh200, gb200, gb300) of a function in it, by its address on the host or its id
+    /// in the VM, where the host is another one. May be given again.
+    #[arg(long, value_name = "BDF|ID=CHIP")]
+    pub(crate) gpu: Vec<GpuName>,
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+    /// What is known of the host, as `varia list --facts` prints it.
+    #[arg(long, value_name = "FILE", conflicts_with = "sysfs")]
+    pub(crate) facts: Option<PathBuf>,
+    /// Memory-less NUMA nodes for each GPU [default: what firmware sets aside, or 8]
+    #[arg(long, value_name = "N")]
+    pub(crate) nodes_per_gpu: Option<u32>,
+    /// Write the corrected definition into this file, too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A function and its chip.
+#[derive(Clone, Debug)]
+pub(crate) struct GpuName {
+    pub(crate) name: String,
+    pub(crate) chip: String,
+}
+
+impl std::str::FromStr for GpuName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, chip)) if !name.is_empty() && !chip.is_empty() => Ok(Self {
+                name: name.to_owned(),
+                chip: chip.to_owned(),
+            }),
+            _ => Err(format!(
+                "{text:?} names no GPU and its chip: write 0009:01:00.0=gh200"
+            )),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Args)]

@@ -11,6 +11,7 @@
 //! | `bind` | `varia bind`, `varia unbind` |
 //! | `plan` | `varia plan`, `varia tables` |
 //! | `doctor` | `varia doctor` |
+//! | `explain` | `varia explain` |
 //! | `output` | what goes to the terminal |
 
 mod args;
@@ -18,6 +19,7 @@ mod bind;
 mod device;
 mod doctor;
 mod drawing;
+mod explain;
 mod inspect;
 mod list;
 mod output;
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Bind(args) => bind::bind(&args).map(|()| ExitCode::SUCCESS),
         Command::Unbind(args) => bind::unbind(&args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::plan(&args).map(|()| ExitCode::SUCCESS),
+        Command::Explain(args) => Ok(explain::explain(&args)),
         Command::Tables(args) => plan::tables(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Capture(args) => list::capture(&args).map(|()| ExitCode::SUCCESS),

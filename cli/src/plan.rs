@@ -162,6 +162,25 @@ pub(crate) fn read_facts(file: &Path) -> Result<Facts, Failure> {
         .map_err(|error| format!("{} has no facts: {error}", file.display()).into())
 }
 
+/// A GPU of this chip, as a host that has it shows it.
+pub(crate) fn function_of(chip: &str) -> Result<PciFunction, Failure> {
+    let asked = Asked::read(chip)?;
+    if matches!(asked, Asked::Host(_)) {
+        return Err(format!("{chip:?} is no chip: use gh200, gb200 or gb300").into());
+    }
+    let (facts, gpus) = made_up(&[asked])?;
+    let first = gpus.iter().find_map(|what| match what {
+        What::Function(bdf) => facts.function(*bdf),
+        What::OneSuperchip(_) => facts
+            .functions
+            .iter()
+            .find(|one| one.coherent_memory.is_some()),
+    });
+    first
+        .cloned()
+        .ok_or_else(|| format!("no host is known to have a {chip:?}").into())
+}
+
 /// A host with the chips that were asked for, one kind of them.
 fn made_up(asked: &[Asked]) -> Result<(Facts, Vec<What>), Failure> {
     let (mut chip, mut alone, mut together) = (None, 0, 0);
@@ -258,7 +277,7 @@ fn explained(plan: &Plan, vmm: Vmm) -> String {
 }
 
 /// Text in lines of at most 88 characters.
-fn wrapped(text: &str) -> String {
+pub(crate) fn wrapped(text: &str) -> String {
     let mut out = String::new();
     let mut column = 0;
     for word in text.split(' ') {

@@ -7,7 +7,7 @@ use crate::gpu::{Bar, Gpu};
 use crate::plan::Arch;
 
 /// The aperture that QEMU's virt machine has by itself, and the least that it takes.
-const VIRT_DEFAULT: u64 = 512 << 30;
+pub(crate) const VIRT_DEFAULT: u64 = 512 << 30;
 /// Room for what else has 64-bit BARs: disks, network, consoles.
 const OTHERS: u64 = 1 << 30;
 /// Where RAM begins on the virt machine.
@@ -28,8 +28,6 @@ pub fn window(bars: &[Bar]) -> Result<Bytes, Error> {
 
 /// The smallest aperture, a power of two, that holds the windows of all GPUs and other devices'
 /// BARs, in a guest whose physical addresses have `bits` bits.
-///
-/// On the virt machine it lies above RAM, at a multiple of its size.
 pub(crate) fn aperture(arch: Arch, ram: Bytes, gpus: &[Gpu], bits: u32) -> Result<Bytes, Error> {
     let size = aperture_for(arch, gpus.iter().map(|gpu| gpu.window));
     let end = aperture_end(ram, size);

@@ -5,7 +5,8 @@ use varia_facts::{Host, NodeId};
 use crate::gpu::Gpu;
 use crate::plan::Socket;
 
-const LOCAL: u8 = 10;
+/// From a node to itself.
+pub(crate) const LOCAL: u8 = 10;
 /// What Linux takes where nothing is said; here: between the nodes of one GPU.
 const SAME_GPU: u8 = 20;
 /// Between CPU sockets, from a CPU to its own GPU, to another's, and between GPUs, where the host
@@ -16,8 +17,8 @@ const OTHER_GPU: u8 = 120;
 const GPUS: u8 = 160;
 
 /// What a node of the VM stands for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Place {
     /// The socket with this index.
     Socket(usize),
     /// A node of the GPU with this index.
@@ -53,18 +54,9 @@ pub(crate) fn distances(
         // two nodes of the VM are never one, whatever the host has
         u8::try_from(distance).ok().filter(|far| *far > LOCAL)
     };
-    let assumed = |from, to| match (from, to) {
-        (Place::Socket(_), Place::Socket(_)) => SOCKETS,
-        (Place::Gpu(one), Place::Gpu(other)) if one == other => SAME_GPU,
-        (Place::Gpu(_), Place::Gpu(_)) => GPUS,
-        (Place::Socket(socket), Place::Gpu(gpu)) | (Place::Gpu(gpu), Place::Socket(socket)) => {
-            let own = gpus.get(gpu).map(|gpu| gpu.socket);
-            if own == sockets.get(socket).map(|socket| socket.node) {
-                OWN_GPU
-            } else {
-                OTHER_GPU
-            }
-        }
+    let own = |gpu: usize| {
+        let own = gpus.get(gpu)?.socket;
+        sockets.iter().position(|socket| socket.node == own)
     };
     places
         .iter()
@@ -79,10 +71,27 @@ pub(crate) fn distances(
                     } else if from == to {
                         SAME_GPU
                     } else {
-                        known(*from, *to).unwrap_or_else(|| assumed(*from, *to))
+                        known(*from, *to).unwrap_or_else(|| assumed(*from, *to, own))
                     }
                 })
                 .collect()
         })
         .collect()
+}
+
+/// What is taken for a distance where the host does not say; `own` has the socket that a GPU is
+/// attached to.
+pub(crate) fn assumed(from: Place, to: Place, own: impl Fn(usize) -> Option<usize>) -> u8 {
+    match (from, to) {
+        (Place::Socket(_), Place::Socket(_)) => SOCKETS,
+        (Place::Gpu(one), Place::Gpu(other)) if one == other => SAME_GPU,
+        (Place::Gpu(_), Place::Gpu(_)) => GPUS,
+        (Place::Socket(socket), Place::Gpu(gpu)) | (Place::Gpu(gpu), Place::Socket(socket)) => {
+            if own(gpu) == Some(socket) {
+                OWN_GPU
+            } else {
+                OTHER_GPU
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use varia_facts::{Bdf, Bytes};
+use varia_facts::{Bdf, Bytes, PciFunction};
 
 /// A NUMA node of the VM: QEMU's node, libvirt's cell, the guest's proximity domain.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -25,6 +25,19 @@ pub struct Bar {
     pub index: u8,
     /// Bytes, a power of two.
     pub size: Bytes,
+}
+
+impl Bar {
+    /// Those that the VM sees of a function of the host, as far as they need 64-bit
+    /// prefetchable addresses.
+    pub(crate) fn of(function: &PciFunction) -> Vec<Self> {
+        let bars = function.virtual_bars.iter().filter(|bar| bar.prefetchable);
+        bars.map(|bar| Self {
+            index: bar.index,
+            size: bar.size,
+        })
+        .collect()
+    }
 }
 
 /// The PCI function that the VM sees.

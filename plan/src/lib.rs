@@ -6,6 +6,7 @@
 //! decide nothing. Pure: no I/O, so that every plan can be tested as text.
 
 mod aperture;
+pub mod definition;
 mod distances;
 mod drawing;
 mod emulated;

@@ -13,11 +13,11 @@ use crate::request::{IommuChoice, Request, What};
 
 const MIB: u64 = 1 << 20;
 /// Address bits of a guest where KVM could not be asked: what Grace's CPUs have.
-const ADDRESS_BITS: u32 = 48;
+pub(crate) const ADDRESS_BITS: u32 = 48;
 /// Bus numbers for each root bus of a GPU: its own, its port's, and some for what may be behind.
-const BUSES: u8 = 8;
+pub(crate) const BUSES: u8 = 8;
 /// Nodes that Linux has room for where it is built with `CONFIG_NODES_SHIFT=4`, Debian's arm64.
-const SMALL_LINUX_NODES: u32 = 16;
+pub(crate) const SMALL_LINUX_NODES: u32 = 16;
 
 /// Plans a VM for functions of the host that `facts` describes.
 ///
@@ -266,7 +266,7 @@ fn check_ram(host: &facts::NumaNode, hugepages: Option<Bytes>, wanted: Bytes) ->
     Ok(())
 }
 
-fn pins(host: &facts::NumaNode, vcpus: u32) -> Result<Vec<u32>, Error> {
+pub(crate) fn pins(host: &facts::NumaNode, vcpus: u32) -> Result<Vec<u32>, Error> {
     let there = host.cpus.count();
     if u64::from(vcpus) > there {
         return Err(Error::Pins {
@@ -286,18 +286,9 @@ fn gpus(
 ) -> Result<Vec<Gpu>, Error> {
     let mut devices = Vec::new();
     for (index, function) in functions.iter().enumerate() {
-        let bars = function
-            .virtual_bars
-            .iter()
-            .filter(|bar| bar.prefetchable)
-            .map(|bar| Bar {
-                index: bar.index,
-                size: bar.size,
-            })
-            .collect();
         let device = VirtualFunction {
             id: format!("gpu{index}"),
-            bars,
+            bars: Bar::of(function),
         };
         let socket = sockets.iter().position(|node| *node == function.cpu_node);
         let socket = GuestNode(socket.unwrap_or(0) as u32);

@@ -10,7 +10,7 @@ use crate::gpu::{CoherentMemory, Gpu, Source};
 use crate::plan::{Accelerator, Arch, Backing, Firmware, Iommu, Plan, Socket};
 
 /// Where Debian's package `qemu-efi-aarch64` has UEFI for arm64.
-const UEFI: &str = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
+pub(crate) const UEFI: &str = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
 
 /// One option with its value, and the part of the plan that it belongs to.
 #[derive(Clone, PartialEq, Eq, Debug)]

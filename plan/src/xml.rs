@@ -23,6 +23,10 @@ impl Element {
         }
     }
 
+    pub(crate) const fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// With an attribute.
     pub(crate) fn with(mut self, name: &'static str, value: impl fmt::Display) -> Self {
         self.attributes.push((name, value.to_string()));
@@ -50,6 +54,12 @@ impl Element {
     /// With an element in it that holds text.
     pub(crate) fn text(self, name: &'static str, text: impl fmt::Display) -> Self {
         self.child(Self::new(name).content(text))
+    }
+
+    /// As text of several lines, each but the first behind `indent`, without the last newline.
+    pub(crate) fn indented(&self, indent: &str) -> String {
+        let text = self.to_string();
+        text.trim_end().replace('\n', &format!("\n{indent}"))
     }
 
     fn write(&self, depth: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,8 +5,9 @@ use varia_silicon::machine;
 
 use crate::process::{Folder, Serving, ended, varia};
 
-const COMMANDS: [&str; 10] = [
-    "serve", "inspect", "run", "list", "capture", "bind", "unbind", "plan", "tables", "doctor",
+const COMMANDS: [&str; 11] = [
+    "serve", "inspect", "run", "list", "capture", "bind", "unbind", "plan", "explain", "tables",
+    "doctor",
 ];
 
 /// The examples in a command's help, as words.
@@ -38,6 +39,13 @@ fn every_command_has_an_example_that_runs() {
                 let mut capture = varia(["capture", "--sysfs", "host", "host.tar"]);
                 capture.current_dir(folder.root());
                 ended(capture).success();
+            }
+            if name == "explain" {
+                // the definitions that the examples are about
+                for (file, vmm) in [("vm.xml", "libvirt"), ("vm.sh", "qemu")] {
+                    let planned = ended(varia(["plan", "--gpu", "gh200", "--vmm", vmm]));
+                    std::fs::write(folder.root().join(file), planned.success().stdout).unwrap();
+                }
             }
             if name == "serve" {
                 let socket = words.iter().skip_while(|word| *word != "--socket").nth(1);

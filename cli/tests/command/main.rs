@@ -4,6 +4,7 @@ mod backing;
 mod cards;
 mod clients;
 mod doctor;
+mod explain;
 mod faults;
 mod help;
 mod hosts;

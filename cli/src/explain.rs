@@ -1,0 +1,200 @@
+//! `varia explain`: what is missing or wrong in a definition of a VM, and the diff that puts it
+//! right.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::json;
+use varia_facts::Facts;
+use varia_linux::inventory::{Extent, Inventory};
+use varia_plan::definition::{Examination, Knowledge, Language, MOST_BYTES, Weight, examine};
+
+use crate::{
+    Failure,
+    args::ExplainArgs,
+    list::host,
+    output::{complain, print},
+    plan::{function_of, read_facts, wrapped},
+};
+
+/// The version of the JSON.
+const SCHEMA: &str = "varia-explain/1";
+/// What ends with this could not be judged; 1 says that something was found.
+const NOT_JUDGED: u8 = 2;
+
+/// Prints what is to be said of a definition.
+pub(crate) fn explain(args: &ExplainArgs) -> ExitCode {
+    match explained(args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(NOT_JUDGED)
+        }
+    }
+}
+
+/// Whether nothing is missing or wrong.
+fn explained(args: &ExplainArgs) -> Result<bool, Failure> {
+    let is_input = args.file.as_os_str() == "-";
+    let name = match is_input {
+        true => "definition".to_owned(),
+        false => args.file.to_string_lossy().into_owned(),
+    };
+    let bytes = read(&args.file, is_input)?;
+    let facts = facts(args)?;
+    let named = args
+        .gpu
+        .iter()
+        .map(|gpu| Ok((gpu.name.clone(), function_of(&gpu.chip)?)));
+    let knowledge = Knowledge {
+        facts: facts.as_ref(),
+        named: named.collect::<Result<_, Failure>>()?,
+        nodes_per_gpu: args.nodes_per_gpu,
+    };
+    let found = examine(&bytes, &knowledge).map_err(|error| format!("{name}: {error}"))?;
+    for gpu in &args.gpu {
+        let is_there = found.functions.contains(&gpu.name);
+        if !is_there {
+            return Err(format!(
+                "{name}: --gpu {} names no function in it: {}",
+                gpu.name,
+                match found.functions.is_empty() {
+                    true => "it has none of a host".to_owned(),
+                    false => format!("it has {}", found.functions.join(", ")),
+                }
+            )
+            .into());
+        }
+    }
+    if let (true, Some(first)) = (found.gpus.is_empty(), found.unknown.first()) {
+        return Err(format!(
+            "{name}: whether {} has coherent memory can't be known here, it is no function of this \
+             host: give that host's facts (varia list --facts there, --facts FILE here), or the \
+             chip (--gpu {first}=gh200)",
+            found.unknown.join(", ")
+        )
+        .into());
+    }
+    if let Some(file) = &args.output {
+        fs::write(file, &found.corrected)
+            .map_err(|error| format!("can't write {}: {error}", file.display()))?;
+    }
+    print(&match args.json {
+        true => serde_json::to_string_pretty(&as_json(&found, &name))? + "\n",
+        false => as_text(&found, &name),
+    })?;
+    Ok(found.findings.is_empty())
+}
+
+/// The file, or as much of it as says that it is none.
+fn read(file: &Path, is_input: bool) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let most = MOST_BYTES as u64 + 1;
+    let read = match is_input {
+        true => io::stdin().lock().take(most).read_to_end(&mut bytes),
+        false => File::open(file).and_then(|file| file.take(most).read_to_end(&mut bytes)),
+    };
+    read.map_err(|error| format!("can't read {}: {error}", file.display()))?;
+    Ok(bytes)
+}
+
+/// What is known of the host: what was given, or this one's unless chips were named.
+fn facts(args: &ExplainArgs) -> Result<Option<Facts>, Failure> {
+    if let Some(file) = &args.facts {
+        return read_facts(file).map(Some);
+    }
+    if args.host.sysfs.is_none() && !args.gpu.is_empty() {
+        return Ok(None);
+    }
+    let facts = Inventory::of(&host(&args.host)?, Extent::All)?.facts;
+    Ok(Some(facts))
+}
+
+fn language(found: &Examination) -> &'static str {
+    match found.language {
+        Language::Qemu => "a QEMU command line",
+        Language::Libvirt => "a libvirt domain",
+    }
+}
+
+fn as_json(found: &Examination, name: &str) -> serde_json::Value {
+    let findings: Vec<_> = found
+        .findings
+        .iter()
+        .map(|(finding, is_corrected)| {
+            json!({
+                "code": finding.code.name(),
+                "weight": finding.code.weight(),
+                "line": finding.line,
+                "what": finding.what,
+                "why": finding.code.meaning(),
+                "remedy": finding.remedy,
+                "corrected": is_corrected,
+            })
+        })
+        .collect();
+    json!({
+        "schema": SCHEMA,
+        "file": name,
+        "language": found.language,
+        "gpus": found.gpus,
+        "unknown": found.unknown,
+        "findings": findings,
+        "notes": found.notes,
+        "diff": found.diff(name),
+    })
+}
+
+fn as_text(found: &Examination, name: &str) -> String {
+    let mut text = match found.gpus.as_slice() {
+        [] => format!(
+            "{name} is {} without a GPU that has coherent memory.\n",
+            language(found)
+        ),
+        gpus => format!("{name} is {} with {}.\n", language(found), gpus.join(", ")),
+    };
+    for (finding, is_corrected) in &found.findings {
+        let weight = match finding.code.weight() {
+            Weight::Fault => "fault",
+            Weight::Advice => "advice",
+        };
+        text += &format!(
+            "\nline {}: {} ({weight})\n",
+            finding.line,
+            finding.code.name()
+        );
+        text += &wrapped(&format!(
+            "{}. In general: {}.",
+            finding.what,
+            finding.code.meaning()
+        ));
+        let own = match is_corrected {
+            true => "",
+            false => " The correction leaves that to you.",
+        };
+        text += &wrapped(&format!("Remedy: {}.{own}", finding.remedy));
+    }
+    if found.findings.is_empty() && !found.gpus.is_empty() {
+        text += "Nothing is missing or wrong for it.\n";
+    }
+    for note in &found.notes {
+        text += &format!("\n{}", wrapped(&format!("Note: {note}.")));
+    }
+    if !found.unknown.is_empty() {
+        text += &format!(
+            "\n{}",
+            wrapped(&format!(
+                "Note: nothing is known of {}: what that needs was not judged.",
+                found.unknown.join(", ")
+            ))
+        );
+    }
+    let diff = found.diff(name);
+    if !diff.is_empty() {
+        text += &format!("\n{diff}");
+    }
+    text
+}

@@ -1,0 +1,374 @@
+//! A QEMU command in a text, and the same text with options changed, added and taken away.
+
+use std::ops::Range;
+
+use super::error::{ReadError, line_of};
+use super::properties::Properties;
+use super::words::{Word, commands};
+
+/// Options whose value is a list of properties.
+const WITH_PROPERTIES: [&str; 10] = [
+    "machine", "device", "object", "numa", "cpu", "accel", "m", "smp", "drive", "iommu",
+];
+/// 128 nodes, all their distances there and back, and some more.
+const MOST_OPTIONS: usize = 20_000;
+/// Options that say that a text without a program's name is a QEMU command line.
+const TELLING: [&str; 5] = ["machine", "M", "device", "object", "numa"];
+
+/// A command, and the text that it is in.
+#[derive(Clone, Debug)]
+pub(crate) struct Command {
+    text: String,
+    /// The program, if it is named.
+    pub(crate) program: Option<String>,
+    pub(crate) options: Vec<Opt>,
+}
+
+/// An option with its value.
+#[derive(Clone, Debug)]
+pub(crate) struct Opt {
+    /// Without dashes; `machine` for `M`.
+    pub(crate) name: String,
+    /// What it says.
+    pub(crate) properties: Properties,
+    /// The same as text; empty if there is no value.
+    pub(crate) text: String,
+    pub(crate) line: usize,
+    /// From the end of what is before it to its own end.
+    range: Range<usize>,
+    name_at: usize,
+    value: Option<Word>,
+    is_changed: bool,
+    is_removed: bool,
+    added: Vec<(&'static str, String)>,
+}
+
+impl Command {
+    /// Finds the one QEMU command in a text.
+    ///
+    /// # Errors
+    /// [`ReadError`]: none, several, or one that can't be read.
+    pub(crate) fn read(text: String) -> Result<Self, ReadError> {
+        let text = if text.contains('\0') {
+            from_process(&text)
+        } else {
+            text
+        };
+        let all = commands(&text)?;
+        let mut found: Option<(&[Word], &Word)> = None;
+        for words in &all {
+            let Some((at, program)) = words
+                .iter()
+                .enumerate()
+                .find(|(_, word)| is_qemu(&word.text))
+            else {
+                continue;
+            };
+            let rest = words.get(at + 1..).unwrap_or_default();
+            if !rest.iter().any(|word| word.text.starts_with('-')) {
+                continue;
+            }
+            if let Some((_, first)) = found {
+                return Err(ReadError::Commands {
+                    first: line_of(&text, first.range.start),
+                    second: line_of(&text, program.range.start),
+                });
+            }
+            found = Some((rest, program));
+        }
+        let (program, begin, words) = match found {
+            Some((words, program)) => (
+                Some(program.text.clone()),
+                program.range.end,
+                words.to_vec(),
+            ),
+            // the arguments alone, or in an array of a shell
+            None => (None, 0, all.concat()),
+        };
+        let named = words.iter().any(|word| {
+            let name = word.text.trim_start_matches('-');
+            word.text.starts_with('-') && TELLING.contains(&name)
+        });
+        if program.is_none() && !named {
+            let line = words
+                .first()
+                .map_or(1, |word| line_of(&text, word.range.start));
+            return Err(ReadError::Neither { line });
+        }
+        let options = options(&text, begin, words)?;
+        Ok(Self {
+            text,
+            program,
+            options,
+        })
+    }
+
+    /// The text, with nothing changed.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Gives an option's property a value.
+    pub(crate) fn set(&mut self, index: usize, key: &str, value: &str) {
+        if let Some(option) = self.options.get_mut(index) {
+            option.properties.set(key, value);
+            option.is_changed = true;
+        }
+    }
+
+    /// Changes what an option names first: a model, an accelerator.
+    pub(crate) fn set_kind(&mut self, index: usize, key: &str, kind: &str) {
+        if let Some(option) = self.options.get_mut(index) {
+            option.properties.set_kind(key, kind);
+            option.is_changed = true;
+        }
+    }
+
+    /// Takes an option's property away.
+    pub(crate) fn unset(&mut self, index: usize, key: &str) {
+        if let Some(option) = self.options.get_mut(index) {
+            option.properties.remove(key);
+            option.is_changed = true;
+        }
+    }
+
+    /// Takes an option away.
+    pub(crate) fn remove(&mut self, index: usize) {
+        if let Some(option) = self.options.get_mut(index) {
+            option.is_removed = true;
+        }
+    }
+
+    /// Adds an option behind another.
+    pub(crate) fn add_behind(&mut self, index: usize, name: &'static str, value: String) {
+        if let Some(option) = self.options.get_mut(index) {
+            option.added.push((name, value));
+        }
+    }
+
+    /// Adds an option behind the last one of these that there is, or at the end.
+    pub(crate) fn add(
+        &mut self,
+        is_near: impl Fn(&Opt) -> bool,
+        name: &'static str,
+        value: String,
+    ) {
+        let near = self.options.iter().rposition(is_near);
+        let index = near.unwrap_or(self.options.len().saturating_sub(1));
+        self.add_behind(index, name, value);
+    }
+
+    /// The text with all that was changed.
+    pub(crate) fn changed(&self) -> String {
+        let mut out = String::new();
+        let mut at = 0;
+        for option in &self.options {
+            let Range { start, end } = option.range;
+            out += self.text.get(at..start).unwrap_or_default();
+            at = end;
+            let before = self.text.get(start..option.name_at).unwrap_or_default();
+            if !option.is_removed {
+                match &option.value {
+                    Some(value) if option.is_changed => {
+                        let name = start..value.range.start;
+                        out += self.text.get(name).unwrap_or_default();
+                        out += &self.written(&option.properties.to_string(), value);
+                    }
+                    _ => out += self.text.get(start..end).unwrap_or_default(),
+                }
+            }
+            for (name, value) in &option.added {
+                let value = match &option.value {
+                    Some(like) => self.written(value, like),
+                    None => shell_words::quote(value).into_owned(),
+                };
+                out += &format!("{}-{name} {value}", separator(before));
+            }
+        }
+        out + self.text.get(at..).unwrap_or_default()
+    }
+
+    /// A value, quoted as another one is.
+    fn written(&self, value: &str, like: &Word) -> String {
+        let raw = self.text.get(like.range.clone()).unwrap_or_default();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=,.:/+%@^".contains(c);
+        if like.is_expanded && value.contains('$') {
+            return match raw.starts_with('"') {
+                true => format!("\"{value}\""),
+                false => value.to_owned(),
+            };
+        }
+        if raw == like.text && !value.is_empty() && value.chars().all(plain) {
+            return value.to_owned();
+        }
+        shell_words::quote(value).into_owned()
+    }
+}
+
+/// What stands between an option and the one before, for one more: a line of its own if the
+/// option has one.
+fn separator(before: &str) -> String {
+    match before.rsplit_once('\n') {
+        Some((line, indent)) if line.trim_end_matches('\r').ends_with('\\') => {
+            format!(" \\\n{indent}")
+        }
+        Some((_, indent)) if indent.trim().is_empty() => format!("\n{indent}"),
+        Some(_) | None => " ".to_owned(),
+    }
+}
+
+fn is_qemu(word: &str) -> bool {
+    let name = word.rsplit('/').next().unwrap_or(word);
+    name.starts_with("qemu-system-") || matches!(name, "qemu-kvm" | "kvm" | "qemu")
+}
+
+/// `/proc/PID/cmdline`, as a person would write it.
+fn from_process(text: &str) -> String {
+    let mut out = String::new();
+    for word in text.trim_end_matches('\0').split('\0') {
+        if out.is_empty() {
+        } else if word.starts_with('-') && word.len() > 1 {
+            out += " \\\n  ";
+        } else {
+            out.push(' ');
+        }
+        out += &shell_words::quote(word);
+    }
+    out + "\n"
+}
+
+fn options(text: &str, begin: usize, words: Vec<Word>) -> Result<Vec<Opt>, ReadError> {
+    let mut options = Vec::new();
+    let mut end = begin;
+    let (mut line, mut counted) = (1, 0);
+    let mut rest = words.into_iter().peekable();
+    while let Some(word) = rest.next() {
+        let start = std::mem::replace(&mut end, word.range.end);
+        let Some(name) = word.text.strip_prefix('-') else {
+            continue;
+        };
+        let name = match name.strip_prefix('-').unwrap_or(name) {
+            "M" => "machine",
+            name => name,
+        };
+        let is_list = WITH_PROPERTIES.contains(&name);
+        let value = rest.next_if(|next| is_list || !next.text.starts_with('-'));
+        if let Some(value) = &value {
+            end = value.range.end;
+        }
+        if options.len() >= MOST_OPTIONS {
+            return Err(ReadError::Options { most: MOST_OPTIONS });
+        }
+        line += text
+            .get(counted..word.range.start)
+            .map_or(0, |text| text.matches('\n').count());
+        counted = word.range.start;
+        let content = value
+            .as_ref()
+            .map(|word| word.text.clone())
+            .unwrap_or_default();
+        let properties = Properties::read(if is_list { &content } else { "" });
+        options.push(Opt {
+            name: name.to_owned(),
+            properties: properties.map_err(|error| ReadError::Json {
+                line,
+                option: name.to_owned(),
+                why: error.to_string(),
+            })?,
+            text: content,
+            line,
+            range: start..end,
+            name_at: word.range.start,
+            value,
+            is_changed: false,
+            is_removed: false,
+            added: Vec::new(),
+        });
+    }
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "#!/bin/sh\n# a VM\nsudo qemu-system-aarch64 -M virt \\\n  -nodefaults \\\n  \
+        -device vfio-pci,host=0009:01:00.0 -m 8G \\\n  -bios \"$BIOS\"\necho done\n";
+
+    fn read(text: &str) -> Command {
+        Command::read(text.to_owned()).expect(text)
+    }
+
+    #[test]
+    fn options_are_found_in_a_script() {
+        let command = read(TEXT);
+        assert_eq!(command.program.as_deref(), Some("qemu-system-aarch64"));
+        let options: Vec<_> = command
+            .options
+            .iter()
+            .map(|option| (option.name.as_str(), option.text.as_str(), option.line))
+            .collect();
+        assert_eq!(
+            options,
+            [
+                ("machine", "virt", 3),
+                ("nodefaults", "", 4),
+                ("device", "vfio-pci,host=0009:01:00.0", 5),
+                ("m", "8G", 5),
+                ("bios", "$BIOS", 6),
+            ]
+        );
+        assert_eq!(command.changed(), TEXT);
+    }
+
+    #[test]
+    fn what_is_changed_keeps_the_texts_style() {
+        let mut command = read(TEXT);
+        command.set(2, "id", "gpu0");
+        command.add_behind(1, "object", "a,id=b".to_owned());
+        command.add_behind(3, "smp", "8".to_owned());
+        command.remove(0);
+        let changed = command.changed();
+        assert_eq!(
+            changed,
+            "#!/bin/sh\n# a VM\nsudo qemu-system-aarch64 \\\n  -nodefaults \\\n  -object 'a,id=b' \
+             \\\n  -device vfio-pci,host=0009:01:00.0,id=gpu0 -m 8G -smp 8 \\\n  -bios \"$BIOS\"\n\
+             echo done\n"
+        );
+    }
+
+    #[test]
+    fn arguments_of_a_process_become_lines() {
+        let command = read("/usr/bin/qemu-system-aarch64\0-name\0a b\0-m\08G\0");
+        assert_eq!(
+            command.text(),
+            "/usr/bin/qemu-system-aarch64 \\\n  -name 'a b' \\\n  -m 8G\n"
+        );
+    }
+
+    #[test]
+    fn an_array_of_a_shell_is_a_command_line() {
+        let command = read(
+            "args=(\n  -machine virt\n  # RAM\n  -m 8G\n)\nqemu-system-aarch64 \"${args[@]}\"\n",
+        );
+        assert_eq!(command.options.len(), 2);
+    }
+
+    #[test]
+    fn what_is_no_command_or_several_is_refused() {
+        let refused = |text: &str| Command::read(text.to_owned()).expect_err(text);
+        assert_eq!(refused("hello\n"), ReadError::Neither { line: 1 });
+        let two = "qemu-system-aarch64 -m 1\nqemu-system-x86_64 -m 1\n";
+        assert_eq!(
+            refused(two),
+            ReadError::Commands {
+                first: 1,
+                second: 2
+            }
+        );
+        assert!(matches!(
+            refused("qemu-system-aarch64 \\\n -device '{\"a\"'"),
+            ReadError::Json { line: 2, .. }
+        ));
+    }
+}

@@ -1,0 +1,95 @@
+//! What would put a finding right, in no language yet.
+
+use varia_facts::{Bytes, NodeId};
+
+/// A change of a definition. Numbers of functions, buses and SMMUs are places in the
+/// definition's lists.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Fix {
+    /// Node 0 with all CPUs and all RAM.
+    FirstNode,
+    /// Nodes in which nothing is.
+    AddNodes(Vec<u32>),
+    /// No such nodes, and nothing that refers to them.
+    RemoveNodes(Vec<u32>),
+    /// Other numbers for nodes: from, to.
+    Renumber(Vec<(u32, u32)>),
+    /// No memory in a node, the one at this place of the list.
+    EmptyNode(usize),
+    /// Another number for a node, the one at this place of the list.
+    NodeId { node: usize, id: u32 },
+    /// One definition of a node less: the one at this place of the list.
+    RemoveNode(usize),
+    /// A device's nodes, all of them.
+    Initiators { device: String, nodes: Vec<u32> },
+    /// Distances to have: from, to, value; and such as nobody needs, by their place in the list.
+    Distances {
+        set: Vec<(u32, u32, u32)>,
+        remove: Vec<usize>,
+    },
+    /// An aperture of this size.
+    Aperture(Bytes),
+    /// So many address bits.
+    AddressBits(u32),
+    /// The third version of the interrupt controller.
+    Gic,
+    /// KVM.
+    Kvm,
+    /// The host's CPU.
+    HostCpu,
+    /// ACPI.
+    Acpi,
+    /// UEFI.
+    Firmware,
+    /// No SMMU for the whole machine.
+    NoMachineSmmu,
+    /// A root port for a function.
+    RootPort {
+        function: usize,
+        name: String,
+        bus: String,
+        chassis: u32,
+        window: Option<Bytes>,
+    },
+    /// A root bus for a port, or one for what is on a bus that is not there.
+    RootBus {
+        port: usize,
+        name: String,
+        number: u32,
+        node: u32,
+    },
+    /// A root bus's node.
+    BusNode { bus: usize, node: u32 },
+    /// A root bus's number.
+    BusNumber { bus: usize, number: u32 },
+    /// What a root port reserves.
+    Window { bus: usize, window: Bytes },
+    /// A root port's chassis.
+    Chassis { bus: usize, chassis: u32 },
+    /// A function's name.
+    Id { function: usize, id: String },
+    /// The name of what is at this place of the list of names.
+    Rename { name: usize, id: String },
+    /// An iommufd of this name.
+    AddIommufd(String),
+    /// The iommufd that a function uses.
+    UseIommufd { function: usize, id: String },
+    /// An SMMU that the host's carries out.
+    Accelerate(usize),
+    /// Another root bus for an SMMU.
+    SmmuBus { smmu: usize, bus: usize },
+    /// Such an SMMU for a root bus.
+    AddSmmu { bus: usize },
+    /// BARs that are mapped.
+    Mapped(usize),
+    /// No expansion ROM.
+    NoRom(usize),
+    /// The driver that the function has.
+    BestDriver(usize),
+    /// RAM of a node, at this place of the list, on a node of the host.
+    HostNode { node: usize, host: NodeId },
+    /// RAM of a node that others may map.
+    Shared(usize),
+    /// A host's CPU for each of these virtual ones.
+    Pins(Vec<(u32, u32)>),
+}

@@ -1,0 +1,10 @@
+//! Definitions that there are already: good ones are not faulted, and of a broken one exactly the
+//! fault is named, and the diff puts it right.
+
+mod broken;
+mod good;
+#[path = "../requests/host.rs"]
+#[allow(dead_code, reason = "the other tests use the rest of it")]
+mod host;
+mod text;
+mod unreadable;
