@@ -136,20 +136,11 @@ fn contents(bytes: &[u8]) -> io::Result<HashMap<String, Entry>> {
     let mut archive = tar::Archive::new(Cursor::new(bytes));
     for found in archive.entries_with_seek()? {
         let found = found?;
-        let path = String::from_utf8_lossy(&found.path_bytes()).into_owned();
-        let parts: Vec<_> = path
-            .split('/')
-            .filter(|part| !matches!(*part, "" | "."))
-            .collect();
-        if parts.is_empty() {
+        let raw = found.path_bytes();
+        let path = plain(&String::from_utf8_lossy(&raw))?;
+        if path.is_empty() {
             continue;
         }
-        if parts.contains(&"..") || path.len() > PATH_MAX {
-            let path: String = path.chars().take(100).collect();
-            let message = format!("{path:?} is no path of a host");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-        }
-        let path = parts.join("/");
         let entry = match found.header().entry_type() {
             EntryType::Directory => Entry::Folder(Vec::new()),
             EntryType::Symlink => {
@@ -172,6 +163,25 @@ fn contents(bytes: &[u8]) -> io::Result<HashMap<String, Entry>> {
         insert(&mut entries, path, entry);
     }
     Ok(entries)
+}
+
+/// A path without what says nothing: `./`, `//` and a slash at either end.
+fn plain(path: &str) -> io::Result<String> {
+    if path.len() > PATH_MAX || path.split('/').any(|part| part == "..") {
+        let path: String = path.chars().take(100).collect();
+        let message = format!("{path:?} is no path of a host");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    let mut plain = String::with_capacity(path.len());
+    for part in path.split('/') {
+        if !matches!(part, "" | ".") {
+            if !plain.is_empty() {
+                plain.push('/');
+            }
+            plain.push_str(part);
+        }
+    }
+    Ok(plain)
 }
 
 /// Adds an entry, and the folders on the way to it. What is there under the same name goes, but
