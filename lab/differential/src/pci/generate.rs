@@ -49,18 +49,30 @@ pub fn operations(seed: u64, count: usize, places: &[Place], sizes: &[u64]) -> V
             ops.push(other(&mut rng, sizes));
         }
     }
-    ops.extend([
-        Op::Reset,
-        Op::HotReset { owned: false },
-        Op::HotReset { owned: true },
-    ]);
-    // everything once more, after all that was done
-    ops.extend(
-        (0..CFG_SPACE_EXP_SIZE)
-            .step_by(8)
-            .map(|at| Op::Read { at, len: 8 }),
-    );
+    ops.extend([Op::HotReset { owned: false }, Op::HotReset { owned: true }]);
+    ops.extend(everything());
+    for reset in [Op::Reset, Op::HotReset { owned: true }] {
+        ops.extend(asleep(places));
+        ops.push(reset);
+        ops.extend(everything());
+    }
     ops
+}
+
+/// All of configuration space.
+fn everything() -> impl Iterator<Item = Op> {
+    let places = (0..CFG_SPACE_EXP_SIZE).step_by(8);
+    places.map(|at| Op::Read { at, len: 8 })
+}
+
+/// Puts a device that can sleep into D3hot, where it may lose its registers.
+fn asleep(places: &[Place]) -> Option<Op> {
+    let power = places.iter().find(|place| place.id == id::PM)?;
+    Some(Op::Write {
+        at: power.start + pm::CTRL,
+        // all ones is D3hot
+        data: pm::CTRL_STATE_MASK.to_le_bytes().to_vec(),
+    })
 }
 
 /// An access to configuration space: most in or around a capability, some anywhere.
