@@ -227,24 +227,36 @@ pub trait Device: Send + Sync {
     /// has counted a reset before anything after it can be seen.
     fn reset_count(&self) -> u64;
 
-    /// Reads memory of the device that lies outside every BAR.
+    /// Reads memory of the device that lies outside every BAR; by default there is none.
     ///
     /// # Errors
     /// `EFAULT` when the range is not the device's.
-    fn memory_read(&self, address: HostPhys, data: &mut [u8]) -> Result<(), Errno>;
+    fn memory_read(&self, address: HostPhys, data: &mut [u8]) -> Result<(), Errno> {
+        let _ = (address, data);
+        Err(Errno::EFAULT)
+    }
 
     /// Writes memory of the device that lies outside every BAR.
     ///
     /// # Errors
     /// `EFAULT` when the range is not the device's.
-    fn memory_write(&self, address: HostPhys, data: &[u8]) -> Result<(), Errno>;
+    fn memory_write(&self, address: HostPhys, data: &[u8]) -> Result<(), Errno> {
+        let _ = (address, data);
+        Err(Errno::EFAULT)
+    }
 
     /// The file behind `len` bytes of memory from `address`; `None` when they are not the
     /// device's, or can't be mapped.
-    fn memory_fd(&self, address: HostPhys, len: u64) -> Option<SharedFd<'_>>;
+    fn memory_fd(&self, address: HostPhys, len: u64) -> Option<SharedFd<'_>> {
+        let _ = (address, len);
+        None
+    }
 
     /// A firmware property of the function that is an unsigned integer (ACPI `_DSD`).
-    fn property(&self, name: &str) -> Option<u64>;
+    fn property(&self, name: &str) -> Option<u64> {
+        let _ = name;
+        None
+    }
 
     /// Has the function's owner carry out an administration command about this function: a
     /// physical function does so for its virtual functions. `result` is filled to its end, with

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use common::{AER, DVSEC, EXP, Fake, MSI, MSIX, MSIX_TABLE, PM, SECPCI, Traits, UNKNOWN, VNDR};
 use varia_core::{
-    BarSpace, BarSpec, ConfigRegister, Core, Device, Errno, HostPhys, Interrupts, Refused,
-    SharedFd, View,
+    BarSpace, BarSpec, ConfigRegister, Core, Device, Errno, Interrupts, Refused, SharedFd, View,
 };
 
 /// A fake with BARs of its own.
@@ -44,18 +43,6 @@ impl Device for Odd {
     }
     fn reset_count(&self) -> u64 {
         self.fake.reset_count()
-    }
-    fn memory_read(&self, _address: HostPhys, _data: &mut [u8]) -> Result<(), Errno> {
-        Err(Errno::EFAULT)
-    }
-    fn memory_write(&self, _address: HostPhys, _data: &[u8]) -> Result<(), Errno> {
-        Err(Errno::EFAULT)
-    }
-    fn memory_fd(&self, _address: HostPhys, _len: u64) -> Option<SharedFd<'_>> {
-        None
-    }
-    fn property(&self, _name: &str) -> Option<u64> {
-        None
     }
     fn connect(&self, _sink: Option<Arc<dyn Interrupts>>) {}
 }

@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use varia_core::{
-    BarSpace, BarSpec, BusFunction, ConfigRegister, Core, Device, Errno, HostPhys, Interrupts,
-    SharedFd, View,
+    BarSpace, BarSpec, BusFunction, ConfigRegister, Core, Device, Errno, Interrupts, SharedFd, View,
 };
 
 pub const PM: u16 = 0x40;
@@ -330,22 +329,6 @@ impl Device for Fake {
 
     fn reset_count(&self) -> u64 {
         self.resets.load(Ordering::SeqCst)
-    }
-
-    fn memory_read(&self, _address: HostPhys, _data: &mut [u8]) -> Result<(), Errno> {
-        Err(Errno::EFAULT)
-    }
-
-    fn memory_write(&self, _address: HostPhys, _data: &[u8]) -> Result<(), Errno> {
-        Err(Errno::EFAULT)
-    }
-
-    fn memory_fd(&self, _address: HostPhys, _len: u64) -> Option<SharedFd<'_>> {
-        None
-    }
-
-    fn property(&self, _name: &str) -> Option<u64> {
-        None
     }
 
     fn connect(&self, sink: Option<Arc<dyn Interrupts>>) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use varia_core::{
-    BarSpace, BarSpec, BusFunction, ConfigRegister, Device, Errno, HostPhys, Interrupts, SharedFd,
+    BarSpace, BarSpec, BusFunction, ConfigRegister, Device, Errno, Interrupts, SharedFd,
 };
 use varia_spec::pci::header::{self, command};
 use varia_sys::mapping::{Access, Mapping, Share, page_size};
@@ -270,22 +270,6 @@ impl Device for SysfsDevice {
 
     fn reset_count(&self) -> u64 {
         self.resets.load(Ordering::SeqCst)
-    }
-
-    fn memory_read(&self, _address: HostPhys, _data: &mut [u8]) -> Result<(), Errno> {
-        Err(Errno::EFAULT)
-    }
-
-    fn memory_write(&self, _address: HostPhys, _data: &[u8]) -> Result<(), Errno> {
-        Err(Errno::EFAULT)
-    }
-
-    fn memory_fd(&self, _address: HostPhys, _len: u64) -> Option<SharedFd<'_>> {
-        None
-    }
-
-    fn property(&self, _name: &str) -> Option<u64> {
-        None
     }
 
     fn connect(&self, _sink: Option<Arc<dyn Interrupts>>) {}

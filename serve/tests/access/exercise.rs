@@ -3,6 +3,9 @@
 //! Shared by the fuzz targets `config_access` and `region_access` and by the tests that replay
 //! their corpora. Every profile of the catalogue takes part, each with the variant that serves it.
 
+#[path = "../../../fuzz/input.rs"]
+mod input;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +21,8 @@ use varia_spec::pci::header::{self, command, status};
 use varia_spec::pci::{CFG_SPACE_EXP_SIZE, ext_cap};
 use varia_spec::vfio::{RegionIndex, region_flags};
 use varia_variant::{Millis, Monotonic, Region};
+
+use input::Input;
 
 /// Where the host put the BARs and the ROM, as far as their size permits.
 const ADDRESS: u32 = 0xa000_0000;
@@ -61,24 +66,7 @@ impl varia_silicon::Clock for Time {
     }
 }
 
-/// The bytes that decide; `None` when they are used up.
-struct Input<'a>(&'a [u8]);
-
 impl Input<'_> {
-    fn byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    fn word(&mut self) -> Option<u16> {
-        Some(u16::from_le_bytes([self.byte()?, self.byte()?]))
-    }
-
-    fn bytes(&mut self, count: usize) -> Option<Vec<u8>> {
-        (0..count).map(|_| self.byte()).collect()
-    }
-
     /// Mostly what one instruction moves, sometimes more, sometimes nothing.
     fn length(&mut self) -> Option<usize> {
         Some(match self.byte()? {

@@ -91,6 +91,8 @@ fn ipv4(packet: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use etherparse::checksum::Sum16BitWords;
+
     use super::*;
 
     const GUEST: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
@@ -101,16 +103,8 @@ mod tests {
 
     /// The Internet checksum of bytes that contain theirs is 0.
     fn sum(bytes: &[u8]) -> u16 {
-        let words = bytes.chunks(2).map(|word| match *word {
-            [high, low] => u32::from(u16::from_be_bytes([high, low])),
-            [high] => u32::from(high) << 8,
-            _ => 0,
-        });
-        let mut sum: u32 = words.sum();
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        !(sum as u16)
+        let sum = Sum16BitWords::new().add_slice(bytes);
+        sum.ones_complement().to_be()
     }
 
     fn ping(data: &[u8], flags: u16) -> Vec<u8> {

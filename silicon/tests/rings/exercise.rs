@@ -5,6 +5,9 @@
 //! the card changes no byte of the guest's memory but those of its used rings and of buffers that
 //! the driver made writable for it, and none that it may not write or that is not mapped.
 
+#[path = "../../../fuzz/input.rs"]
+mod input;
+
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,6 +19,8 @@ use varia_spec::pci::cap::msix;
 use varia_spec::pci::header::{self, command};
 use varia_spec::virtio::{F_VERSION_1, STATUS_DRIVER_OK, admin, common, legacy};
 use varia_sys::memory::SharedMemory;
+
+use input::Input;
 
 /// The guest's memory: what the card may write, a page that it may read, a page that it can't reach.
 const BASE: u64 = 0x4000_0000;
@@ -68,24 +73,7 @@ impl Interrupts for Line {
     }
 }
 
-/// The bytes that decide; `None` when they are used up.
-struct Input<'a>(&'a [u8]);
-
 impl Input<'_> {
-    fn byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    fn word(&mut self) -> Option<u16> {
-        Some(u16::from_le_bytes([self.byte()?, self.byte()?]))
-    }
-
-    fn bytes(&mut self, count: usize) -> Option<Vec<u8>> {
-        (0..count).map(|_| self.byte()).collect()
-    }
-
     /// An address: most in the buffers, some at the edges of what is mapped, some anywhere.
     fn address(&mut self) -> Option<u64> {
         let (kind, near) = (self.byte()?, u64::from(self.word()?));

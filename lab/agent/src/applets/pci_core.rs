@@ -142,10 +142,7 @@ impl KernelCore<'_> {
             1 => irq_set::ACTION_UNMASK,
             _ => irq_set::ACTION_TRIGGER,
         };
-        let fresh: Vec<_> = match data {
-            Data::Events => (0..count).map(|_| event()).collect::<Result<_, _>>()?,
-            _ => Vec::new(),
-        };
+        let fresh = fresh(data, count)?;
         let (kind, bytes) = match data {
             Data::None => (irq_set::DATA_NONE, Vec::new()),
             Data::Bools => {
@@ -167,8 +164,7 @@ impl KernelCore<'_> {
         let device = &self.opened.device;
         let result = device.set_irqs(kind | action, index, start, count, &bytes)?;
         if action == irq_set::ACTION_TRIGGER {
-            let vectors = start..;
-            self.events.extend(vectors.map(|v| (index, v)).zip(fresh));
+            self.events.extend(named(index, start, fresh));
         }
         Ok(result as u64)
     }
@@ -267,10 +263,7 @@ impl OurCore<'_> {
             1 => IrqAction::Unmask,
             _ => IrqAction::Trigger,
         };
-        let fresh: Vec<_> = match data {
-            Data::Events => (0..count).map(|_| event()).collect::<Result<_, _>>()?,
-            _ => Vec::new(),
-        };
+        let fresh = fresh(data, count)?;
         let unmask = action == IrqAction::Unmask;
         let data = match data {
             Data::None => IrqData::None,
@@ -291,8 +284,7 @@ impl OurCore<'_> {
         self.core
             .set_irqs(IrqIndex(index), action, start, count, data)?;
         if action == IrqAction::Trigger {
-            let vectors = start..;
-            self.events.extend(vectors.map(|v| (index, v)).zip(fresh));
+            self.events.extend(named(index, start, fresh));
         }
         Ok(0)
     }
@@ -368,6 +360,20 @@ impl Target for OurCore<'_> {
     }
 }
 
-fn event() -> Result<Arc<EventFd>, Errno> {
-    EventFd::new().map(Arc::new).map_err(|_| Errno::ENOMEM)
+/// An eventfd for each vector, if that is what goes with them.
+fn fresh(data: Data, count: u32) -> Result<Vec<Arc<EventFd>>, Errno> {
+    let event = || EventFd::new().map(Arc::new).map_err(|_| Errno::ENOMEM);
+    match data {
+        Data::Events => (0..count).map(|_| event()).collect(),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The eventfds by index and vector, from a vector on.
+fn named(
+    index: u32,
+    start: u32,
+    events: Vec<Arc<EventFd>>,
+) -> impl Iterator<Item = ((u32, u32), Arc<EventFd>)> {
+    (start..).map(move |vector| (index, vector)).zip(events)
 }
