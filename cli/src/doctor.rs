@@ -60,7 +60,6 @@ struct Gathered {
     notes: Vec<String>,
     /// It is this machine, whose files can be looked for.
     live: bool,
-    unprobed: Option<String>,
     /// Who has devices open.
     users: BTreeMap<Bdf, String>,
 }
@@ -115,7 +114,6 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
         devices: &devices,
         plan,
         files: &files.collect(),
-        unprobed: gathered.unprobed.as_deref(),
         users: &gathered.users,
     });
     let report = Report {
@@ -143,7 +141,6 @@ fn of_facts(file: &Path) -> Result<Gathered, Failure> {
         facts: read_facts(file)?,
         notes: Vec::new(),
         live: false,
-        unprobed: None,
         users: BTreeMap::new(),
     })
 }
@@ -156,10 +153,13 @@ fn gather(args: &DoctorArgs, what: &What) -> Result<Gathered, Failure> {
     };
     let mut inventory = Inventory::of(&tree, extent)?;
     inventory.ask_programs(&tree, args.qemu.as_deref());
-    let mut unprobed = None;
     if args.probe {
         match probe::probe(&tree, &mut inventory) {
-            Err(error @ Error::InUse { .. }) => unprobed = Some(error.to_string()),
+            Err(error @ Error::InUse { .. }) => {
+                for function in &mut inventory.facts.functions {
+                    function.unprobed = Some(error.to_string());
+                }
+            }
             other => other?,
         }
     }
@@ -171,7 +171,6 @@ fn gather(args: &DoctorArgs, what: &What) -> Result<Gathered, Failure> {
         live: tree.is_live(),
         facts: inventory.facts,
         notes: inventory.notes,
-        unprobed,
         users,
     })
 }

@@ -113,6 +113,7 @@ const LAYERS: &[Layer] = &[
             "varia-facts",
             "varia-linux",
             "varia-plan",
+            "varia-doctor",
             "varia-firmware",
             "varia-lab",
         ],

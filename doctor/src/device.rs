@@ -164,11 +164,11 @@ pub(crate) fn firmware(scene: &Scene<'_>) -> Vec<Finding> {
 }
 
 pub(crate) fn readiness(scene: &Scene<'_>) -> Vec<Finding> {
-    scene.each_gpu(|function| match (function.ready, scene.unprobed) {
+    scene.each_gpu(|function| match (function.ready, &function.unprobed) {
         (Some(true), _) => ok("its memory is ready"),
         (Some(false), _) => failure("its memory is not ready: a VM that opens it waits, and fails")
             .advise("wait up to 30 seconds and look again; then power the machine off and on"),
-        (None, Some(why)) => unknown(why.to_owned()),
+        (None, Some(why)) => unknown(why.clone()),
         (None, None) => not_applicable("no register was looked at: --probe does")
             .run(format!("varia doctor --probe {}", function.bdf)),
     })

@@ -6,8 +6,10 @@ use varia_plan::{Backing, Socket};
 use crate::scene::{Scene, size};
 use crate::{failure, not_applicable, ok, unknown, warning};
 
-/// How much a remedy without a plan sets aside.
-const EXAMPLE: Bytes = Bytes(1 << 30);
+/// How much a remedy without a plan sets aside, and at most which part of the memory that can be
+/// used.
+const EXAMPLE: u64 = 1 << 30;
+const SHARE: u64 = 8;
 
 pub(crate) fn ram(scene: &Scene<'_>) -> Vec<Finding> {
     let host = &scene.facts.host;
@@ -164,7 +166,9 @@ fn without_plan(scene: &Scene<'_>, nodes: &[NumaNode]) -> Finding {
         return warning("this kernel has no hugepages").advise("a kernel with CONFIG_HUGETLBFS=y");
     };
     let kib = page.0 >> 10;
-    let count = EXAMPLE.0.div_ceil(page.0.max(1));
+    let available = scene.facts.host.memory_available;
+    let most = available.map_or(EXAMPLE, |free| EXAMPLE.min(free.0 / SHARE));
+    let count = (most / page.0.max(1)).max(1);
     warning(
         "none are reserved: a VM runs on ordinary pages, with more misses in both levels of \
          translation",

@@ -22,8 +22,6 @@ pub struct Scene<'a> {
     /// Of the files that the plan names, whether they are there; those that are absent from this
     /// were not looked for.
     pub files: &'a BTreeMap<String, bool>,
-    /// Why the devices' registers could not be looked at, if that was asked for.
-    pub unprobed: Option<&'a str>,
     /// Who has devices open, of those that [`varia_facts::PciFunction::open`] says somebody has.
     pub users: &'a BTreeMap<Bdf, String>,
 }
@@ -131,7 +129,7 @@ pub(crate) fn size(bytes: Bytes) -> String {
         return format!("{} bytes", bytes.0);
     };
     let whole = bytes.0 >> shift;
-    let tenths = (u128::from(bytes.0) * 10 >> shift) % 10;
+    let tenths = ((u128::from(bytes.0) * 10) >> shift) % 10;
     if bytes.0.is_multiple_of(1 << shift) {
         format!("{whole} {unit}")
     } else {

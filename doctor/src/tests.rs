@@ -192,7 +192,6 @@ struct Case {
     facts: Facts,
     plan: Option<Plan>,
     files: BTreeMap<String, bool>,
-    unprobed: Option<&'static str>,
 }
 
 impl Case {
@@ -203,7 +202,6 @@ impl Case {
             files: [("/firmware.fd", true), ("/disk.qcow2", true)]
                 .map(|(name, there)| (name.to_owned(), there))
                 .into(),
-            unprobed: None,
         }
     }
 
@@ -253,7 +251,6 @@ impl Case {
             devices: &devices,
             plan: self.plan.as_ref(),
             files: &self.files,
-            unprobed: self.unprobed,
             users: &[(bdf(GPU), "process 7 (qemu)".to_owned())].into(),
         })
     }

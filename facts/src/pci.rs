@@ -68,6 +68,9 @@ pub struct PciFunction {
     /// Whether the device's memory was ready when it was probed; none if nobody looked.
     #[serde(default)]
     pub ready: Option<bool>,
+    /// Why it was not looked at when it should have been.
+    #[serde(default)]
+    pub unprobed: Option<String>,
     /// Whether somebody had the device open.
     #[serde(default)]
     pub open: Option<bool>,

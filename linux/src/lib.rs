@@ -28,7 +28,7 @@ mod layout;
 pub mod matching;
 pub mod pci_ids;
 pub mod probe;
-mod programs;
+pub mod programs;
 mod qemu;
 pub mod tree;
 pub mod users;

@@ -43,27 +43,9 @@ pub fn probe(tree: &Tree, inventory: &mut Inventory) -> Result<(), Error> {
     }
     let page = inventory.facts.kernel.page_size;
     for function in functions.iter_mut().filter(ours) {
-        let folder = functions_folder(function.bdf);
-        let config = match tree.read(&format!("{folder}/config")) {
-            Ok(config) if config.len() > 256 => config,
-            Ok(_) => {
-                inventory.notes.push(format!(
-                    "{}: only root may read more than 64 bytes of configuration space: run it as \
-                     root",
-                    function.bdf
-                ));
-                continue;
-            }
-            Err(error) => {
-                inventory.notes.push(format!(
-                    "{}: configuration space can't be read: {error}",
-                    function.bdf
-                ));
-                continue;
-            }
-        };
-        if let Err(note) = look(tree, function, &config, page) {
-            inventory.notes.push(format!("{}: {note}", function.bdf));
+        if let Err(why) = look(tree, function, page) {
+            inventory.notes.push(format!("{}: {why}", function.bdf));
+            function.unprobed = Some(why);
         }
     }
     Ok(())
@@ -73,10 +55,19 @@ pub fn probe(tree: &Tree, inventory: &mut Inventory) -> Result<(), Error> {
 fn look(
     tree: &Tree,
     function: &mut PciFunction,
-    config: &[u8],
     page: Option<varia_facts::Bytes>,
 ) -> Result<(), String> {
-    let Some((_, variant, assumed)) = layout::variant(function, Some(config), page) else {
+    let folder = functions_folder(function.bdf);
+    let config = tree
+        .read(&format!("{folder}/config"))
+        .map_err(|error| format!("configuration space can't be read: {error}"))?;
+    if config.len() <= 256 {
+        return Err(
+            "only root may read more than 64 bytes of configuration space: run it as root"
+                .to_owned(),
+        );
+    }
+    let Some((_, variant, assumed)) = layout::variant(function, Some(&config), page) else {
         return Ok(());
     };
     layout::apply(function, &variant, assumed);
@@ -104,6 +95,15 @@ fn look(
                 .to_owned(),
         );
     };
+    // what sleeps answers nothing, and vfio-pci sends to sleep what nobody has open
+    let state = tree.text(&format!("{folder}/power_state"));
+    if let Some(state) = state.filter(|state| state.starts_with("D3")) {
+        return Err(format!(
+            "it sleeps ({state}), so its registers can't be seen: echo on > \
+             /sys/bus/pci/devices/{}/power/control wakes it until auto is written there",
+            function.bdf
+        ));
+    }
     let mut values = [0; varia_variant::ready::MAX_REGISTERS];
     for (value, register) in values.iter_mut().zip(registers) {
         *value = match register {

@@ -66,18 +66,10 @@ impl Programs {
 
     /// Asks this machine's. `qemu` is used instead of the one in PATH.
     pub(crate) fn ask(arch: Option<Arch>, qemu: Option<&Path>) -> Self {
-        let mut vmm = Vmm::default();
-        qemu::ask(arch, qemu, &mut vmm);
-        match libvirt() {
-            Ok(libvirt) => vmm.libvirt = Some(libvirt),
-            Err(why) => {
-                vmm.unknown.insert("libvirt".to_owned(), why);
-            }
-        }
         let asked = ASKED_MODULES.into_iter();
         let modules = asked.filter_map(|name| Some((name.to_owned(), modinfo(name)?)));
         Self {
-            vmm,
+            vmm: vmm(arch, qemu),
             modules: modules.collect(),
         }
     }
@@ -91,6 +83,21 @@ impl Programs {
             module.version = module.version.take().or_else(|| told.version.clone());
         }
     }
+}
+
+/// Asks this machine's QEMU for an architecture, and its libvirt. `qemu` is asked instead of the
+/// QEMU in PATH. What is not known is told with the reason.
+#[must_use]
+pub fn vmm(arch: Option<Arch>, qemu: Option<&Path>) -> Vmm {
+    let mut vmm = Vmm::default();
+    qemu::ask(arch, qemu, &mut vmm);
+    match libvirt() {
+        Ok(libvirt) => vmm.libvirt = Some(libvirt),
+        Err(why) => {
+            vmm.unknown.insert("libvirt".to_owned(), why);
+        }
+    }
+    vmm
 }
 
 fn libvirt() -> Result<Libvirt, String> {

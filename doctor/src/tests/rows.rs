@@ -204,7 +204,7 @@ pub(super) const ROWS: &[Row] = &[
     ("readiness", false, |case| case.gpu().ready = None, NotApplicable, "varia doctor --probe 0009"),
     ("readiness", false, |case| {
         case.gpu().ready = None;
-        case.unprobed = Some("it is in use by process 7");
+        case.gpu().unprobed = Some("it is in use by process 7".into());
     },
         Unknown, "process 7"),
     ("memory", false, |_| {}, Ok, "400 GiB of 480 GiB"),

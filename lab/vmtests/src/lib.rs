@@ -3,6 +3,7 @@
 
 pub mod acpi;
 pub mod clock;
+pub mod command;
 pub mod counters;
 pub mod error;
 pub mod faulty;

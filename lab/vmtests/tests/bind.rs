@@ -9,9 +9,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use varia_lab::agent_build::{target_folder, workspace};
 use varia_lab::{Arch, GuestCommand, Set, packages};
 use varia_silicon::{Options, Profile, profile};
+use varia_vmtests::command::small_varia;
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
 
 const MIB: u64 = 1 << 20;
@@ -25,31 +25,6 @@ const NATIVE: &str = "0000:00:10.0";
 const VARIANT: &str = "nvgrace_gpu_vfio_pci";
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
-
-/// `varia`, built for this machine and without debugging information.
-fn varia() -> Result<PathBuf> {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .current_dir(workspace())
-        .args(["build", "--quiet", "--package", "varia"]);
-    cargo.env("CARGO_TARGET_DIR", target_folder());
-    if !cargo.status()?.success() {
-        return Err("varia does not build".into());
-    }
-    let built = target_folder().join("debug/varia");
-    let small = target_folder().join("debug/varia-for-guest");
-    let strip = Command::new("strip")
-        .arg("-o")
-        .args([&small, &built])
-        .status();
-    if !strip
-        .map_err(|error| format!("strip: {error}; install binutils"))?
-        .success()
-    {
-        return Err("strip fails".into());
-    }
-    Ok(small)
-}
 
 /// A chip whose second BAR has an address in a small machine, too.
 fn small(name: &str) -> Result<Profile> {
@@ -78,7 +53,7 @@ struct Lab {
 
 impl Lab {
     fn boot() -> Result<Self> {
-        let program = varia()?;
+        let program = small_varia()?;
         let of_size = |size| Options {
             memory: Some(size),
             ..Options::default()
@@ -185,6 +160,9 @@ fn devices_are_listed_bound_and_given_back_on_a_real_sysfs() -> Result<()> {
     }
     in_use(&lab, &gpu)?;
     capture(&lab)?;
+    let begin = Instant::now();
+    doctor(&lab, &gpu)?;
+    println!("result: varia doctor's part takes {:?}", begin.elapsed());
     random_kills(&lab, &gpu)?;
     lab.host.power_off()?;
     Ok(())
@@ -283,6 +261,145 @@ fn capture(lab: &Lab) -> Result<()> {
     let here = lab.varia("list --json --all")??;
     let there = lab.varia("list --json --all --sysfs /tmp/host.tar")??;
     assert!(here == there, "{here}\n{there}");
+    Ok(())
+}
+
+/// What `varia doctor` says of this machine: {check, subject, severity, found, remedies} of each.
+fn findings(lab: &Lab, limits: &str, args: &str) -> Result<Vec<Value>> {
+    // it fails where a check does, and this machine has no KVM
+    let command = format!("{limits} /usr/bin/varia doctor --json {args} || true");
+    let report: Value = serde_json::from_str(&lab.sh(&command)?)?;
+    Ok(report["findings"].as_array().ok_or("no findings")?.clone())
+}
+
+/// The one finding of a check about a subject.
+fn finding(all: &[Value], check: &str, subject: Option<&str>) -> Result<Value> {
+    let is = |one: &&Value| {
+        one["check"] == check && (subject.is_none() || one["subject"].as_str() == subject)
+    };
+    let found: Vec<_> = all.iter().filter(is).cloned().collect();
+    match found.as_slice() {
+        [one] => Ok(one.clone()),
+        others => Err(format!("{check} {subject:?}: {others:#?}").into()),
+    }
+}
+
+/// The first command that a finding says to run.
+fn remedy(finding: &Value) -> Result<&str> {
+    let remedies = finding["remedies"].as_array().ok_or("no remedies")?.iter();
+    let mut commands = remedies.filter_map(|remedy| remedy["command"].as_str());
+    commands
+        .next()
+        .ok_or_else(|| format!("no command in {finding:#}").into())
+}
+
+/// Facts that are broken on purpose are found, and the commands that `varia doctor` prints mend
+/// them.
+fn doctor(lab: &Lab, gpu: &str) -> Result<()> {
+    lab.sh(&format!(
+        "rmmod {VARIANT}; echo 0 > /proc/sys/vm/nr_hugepages"
+    ))?;
+    let all = findings(lab, "", "")?;
+    // what the machine is
+    for (check, subject, severity, part) in [
+        ("files", None, "ok", ""),
+        ("iommu", None, "ok", "dmar0"),
+        ("smmu", None, "not-applicable", "x86_64"),
+        ("cacheable-pfnmap", None, "not-applicable", "x86_64"),
+        ("group", Some(gpu), "ok", "alone"),
+        ("firmware", Some(gpu), "ok", "512 MiB at 0x"),
+        ("readiness", Some(gpu), "not-applicable", "--probe"),
+        ("memlock", None, "warning", ""),
+        ("qemu", None, "failure", "qemu-system-x86_64 is not in PATH"),
+    ] {
+        let found = finding(&all, check, subject)?;
+        assert_eq!(found["severity"], severity, "{found:#}");
+        let text = found["found"].as_str().ok_or("no text")?;
+        assert!(text.contains(part), "{part:?} is not in {found:#}");
+    }
+    // what is broken, each by its own remedy
+    for (check, subject) in [
+        ("variant-driver", None),
+        ("hugepages", None),
+        ("driver", Some(gpu)),
+    ] {
+        let found = finding(&all, check, subject)?;
+        assert_eq!(found["severity"], "warning", "{found:#}");
+        lab.sh(&format!("export PATH=$PATH:/usr/bin; {}", remedy(&found)?))?;
+        let mended = finding(&findings(lab, "", "")?, check, subject)?;
+        assert_eq!(mended["severity"], "ok", "{found:#}, then {mended:#}");
+    }
+    let original = finding(&findings(lab, "", "")?, "variant-driver", None)?;
+    let text = original["found"].as_str().ok_or("no text")?;
+    assert!(text.contains("the original, by"), "{text}");
+    // limits are a process's own
+    let low = "ulimit -l 64;";
+    let found = finding(&findings(lab, low, "")?, "memlock", None)?;
+    assert_eq!(found["severity"], "warning", "{found:#}");
+    assert!(
+        found["found"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("64 KiB"))
+    );
+    let both = format!("{low} {};", remedy(&found)?);
+    let mended = finding(&findings(lab, &both, "")?, "memlock", None)?;
+    assert_eq!(mended["severity"], "ok", "{mended:#}");
+    of_plan(lab, gpu)?;
+    lab.sh("echo 0 > /proc/sys/vm/nr_hugepages")?;
+    lab.varia(&format!("unbind {gpu}"))??;
+    Ok(())
+}
+
+/// A plan is held against the machine: enough hugepages, the GPU free, and then neither.
+fn of_plan(lab: &Lab, gpu: &str) -> Result<()> {
+    let plan = format!("plan --gpu {gpu} --memory 32M --cpus 1 --hugepages 2M --json");
+    lab.sh(&format!(
+        "echo 16 > /proc/sys/vm/nr_hugepages; /usr/bin/varia {plan} > /tmp/plan.json"
+    ))?;
+    let all = findings(lab, "", "/tmp/plan.json")?;
+    for check in ["driver", "group", "plan-devices", "backend", "hugepages"] {
+        let found = finding(&all, check, None)?;
+        assert_eq!(found["severity"], "ok", "{found:#}");
+    }
+    lab.sh("echo 3 > /proc/sys/vm/nr_hugepages")?;
+    // as a VMM has it
+    let group = lab
+        .host
+        .vm
+        .link_name(&format!("/sys/bus/pci/devices/{gpu}/iommu_group"))?;
+    let held = format!("exec 9<>/dev/vfio/{group};");
+    let all = findings(lab, &held, "/tmp/plan.json")?;
+    let found = finding(&all, "plan-devices", None)?;
+    assert_eq!(found["severity"], "failure", "{found:#}");
+    let file = format!("/dev/vfio/{group} open");
+    assert!(
+        found["found"]
+            .as_str()
+            .is_some_and(|text| text.contains(&file)),
+        "{found:#}"
+    );
+    let found = finding(&all, "hugepages", None)?;
+    assert_eq!(found["severity"], "failure", "{found:#}");
+    lab.sh(remedy(&found)?)?;
+    let mended = finding(&findings(lab, "", "/tmp/plan.json")?, "hugepages", None)?;
+    assert_eq!(mended["severity"], "ok", "{mended:#}");
+    // registers are looked at where the device is awake, but for those of one that is open
+    let probe = format!("--probe {gpu}");
+    let control = format!("/sys/bus/pci/devices/{gpu}/power/control");
+    for (power, before, severity, part) in [
+        ("auto", "", "unknown", "it sleeps (D3hot)"),
+        ("on", "", "ok", "is ready"),
+        ("on", held.as_str(), "unknown", file.as_str()),
+    ] {
+        lab.sh(&format!("echo {power} > {control}"))?;
+        let found = finding(&findings(lab, before, &probe)?, "readiness", None)?;
+        let text = found["found"].as_str().ok_or("no text")?;
+        assert!(
+            found["severity"] == severity && text.contains(part),
+            "{power}: {found:#}"
+        );
+    }
+    lab.sh(&format!("echo auto > {control}"))?;
     Ok(())
 }
 

@@ -2,15 +2,12 @@
 
 use std::error::Error;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use varia_lab::agent_build::{target_folder, workspace};
 use varia_lab::initramfs::Archive;
-use varia_lab::qemu::Qemu;
 use varia_lab::slots::Slot;
 use varia_lab::{Arch, Kernel, Set, packages};
+use varia_vmtests::command::{qemu, varia};
 
 /// What the guest does: shows its functions, their sizes and the nodes, and switches off.
 const INIT: &str = "#!/bin/busybox sh
@@ -24,34 +21,6 @@ read nodes < /sys/devices/system/node/has_generic_initiator
 echo INITIATORS $nodes
 /bin/busybox poweroff -f
 ";
-
-/// `varia`, built.
-fn varia() -> Result<PathBuf, Box<dyn Error>> {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .current_dir(workspace())
-        .args(["build", "--quiet", "--package", "varia"]);
-    cargo.env("CARGO_TARGET_DIR", target_folder());
-    if !cargo.status()?.success() {
-        return Err("varia does not build".into());
-    }
-    Ok(workspace().join(target_folder()).join("debug/varia"))
-}
-
-/// The lab's QEMU as a program of its own.
-fn qemu(folder: &Path, arch: Arch) -> Result<PathBuf, Box<dyn Error>> {
-    let command = Qemu::find(arch)?.command();
-    let path = folder.join("qemu");
-    fs::write(
-        &path,
-        format!(
-            "#!/bin/sh\nexec {} \"$@\"\n",
-            varia_lab::command::line(&command)
-        ),
-    )?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    Ok(path)
-}
 
 /// `expected` has the sizes of the six BARs in bytes.
 fn guest_sees(

@@ -174,6 +174,7 @@ fn function(reading: &Reading<'_>, bdf: Bdf, modalias: &Modalias) -> PciFunction
         virtual_bars: Vec::new(),
         layout_note: None,
         ready: None,
+        unprobed: None,
         open: None,
     }
 }
