@@ -179,7 +179,7 @@ fn notes(case: &Case<'_>) -> Vec<String> {
             .initiators
             .iter()
             .filter(|one| one.device == gpu.id);
-        if its.count() == 1 && gpu.nodes > 1 {
+        if its.count() == 1 && gpu.nodes > 1 && !case.is_count_told {
             notes.push(format!(
                 "{} has one node, which is enough without MIG; with MIG it needs {}",
                 gpu.label(),

@@ -22,6 +22,8 @@ pub(crate) enum Fix {
     RemoveNode(usize),
     /// A device's nodes, all of them.
     Initiators { device: String, nodes: Vec<u32> },
+    /// Without these initiators, by their places in the list.
+    RemoveInitiators(Vec<usize>),
     /// Distances to have: from, to, value; and such as nobody needs, by their place in the list.
     Distances {
         set: Vec<(u32, u32, u32)>,

@@ -33,6 +33,14 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
         }
         Fix::RemoveNode(node) => command.remove(definition.nodes.get(*node)?.place.index),
         Fix::Initiators { device, nodes } => initiators(&mut command, definition, device, nodes),
+        Fix::RemoveInitiators(list) => {
+            for one in list
+                .iter()
+                .filter_map(|one| definition.initiators.get(*one))
+            {
+                command.remove(one.place.index);
+            }
+        }
         Fix::Distances { set, remove } => {
             for one in remove
                 .iter()

@@ -6,5 +6,6 @@ mod good;
 #[path = "../requests/host.rs"]
 #[allow(dead_code, reason = "the other tests use the rest of it")]
 mod host;
+mod several;
 mod text;
 mod unreadable;

@@ -154,13 +154,22 @@ impl Ties {
             } else {
                 "no device of the VM"
             };
-            let fix = target.map(|(gpu, subject)| Fix::Initiators {
-                device: subject.id.clone(),
-                nodes: self.with(gpu, &[], &nodes),
-            });
-            let remedy = match target {
-                Some((_, gpu)) => format!("name {}, which lacks {}", gpu.id, named(&nodes)),
-                None => "name the GPU that is meant".to_owned(),
+            let (remedy, fix) = match target {
+                Some((gpu, subject)) => (
+                    format!("name {}, which lacks {}", subject.id, named(&nodes)),
+                    Fix::Initiators {
+                        device: subject.id.clone(),
+                        nodes: self.with(gpu, &[], &nodes),
+                    },
+                ),
+                None => {
+                    let places = definition.initiators.iter().enumerate();
+                    let its = places.filter(|(_, one)| one.device == name);
+                    (
+                        "take it away: every GPU has its nodes".to_owned(),
+                        Fix::RemoveInitiators(its.map(|(place, _)| place).collect()),
+                    )
+                }
             };
             out.add(
                 Code::InitiatorDevice,
