@@ -48,9 +48,9 @@ impl What {
                 )
             })?
         };
-        let plan = serde_json::from_str(&json)
+        let plan = Plan::from_json(&json)
             .map_err(|error| format!("{text} is no plan of `varia plan --json`: {error}"))?;
-        Ok(Self::Plan(plan))
+        Ok(Self::Plan(Box::new(plan)))
     }
 }
 

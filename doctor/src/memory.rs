@@ -109,8 +109,12 @@ fn enough(nodes: &[NumaNode], socket: &Socket, page: Bytes) -> Finding {
             )
             .advise("or boot it with hugepagesz= of this size on its command line");
     }
-    let free: u64 = pools.iter().map(|pool| pool.free).sum();
-    let total: u64 = pools.iter().map(|pool| pool.total).sum();
+    let sum = |count: fn(&HugePages) -> u64| {
+        let counts = pools.iter().map(|pool| count(pool));
+        counts.fold(0, u64::saturating_add)
+    };
+    let free = sum(|pool| pool.free);
+    let total = sum(|pool| pool.total);
     if free >= wanted {
         return ok(format!(
             "{free} of {} are free on {place}, of which {wanted} go to the VM",

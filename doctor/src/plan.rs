@@ -96,10 +96,9 @@ pub(crate) fn cpus(scene: &Scene<'_>) -> Vec<Finding> {
         .iter()
         .flat_map(|socket| socket.pins.clone())
         .collect();
-    let online: Vec<u32> = host.cpus.iter().collect();
     let gone: Vec<_> = pins
         .iter()
-        .filter(|cpu| !online.contains(cpu))
+        .filter(|cpu| !host.cpus.contains(**cpu))
         .map(u32::to_string)
         .collect();
     findings.push(if pins.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
 use varia_facts::{
     Arch, Bdf, Bytes, CoherentMemory, CoherentSource, Facts, Feature, Finding, GroupId, Host,
     HostPhys, HugePages, IommuGroup, Kernel, Kvm, Libvirt, Limit, Module, NodeId, NumaNode,
@@ -342,4 +343,62 @@ fn every_check_speaks_whatever_is_known_and_every_failure_says_what_to_do() {
             assert!(!finding.found.is_empty(), "{finding:#?}");
         }
     }
+}
+
+/// Changes one value of a JSON document to one that is as far out as can be.
+fn spoil(json: &mut Value, random: &mut fastrand::Rng) {
+    let children = match json {
+        Value::Object(map) => map.len(),
+        Value::Array(list) => list.len(),
+        _ => 0,
+    };
+    if children > 0 && random.u8(..8) > 0 {
+        let nth = random.usize(..children);
+        let child = match json {
+            Value::Object(map) => map.values_mut().nth(nth),
+            Value::Array(list) => list.get_mut(nth),
+            _ => None,
+        };
+        return child.into_iter().for_each(|child| spoil(child, random));
+    }
+    const NUMBERS: [u64; 6] = [0, 1, 5, 63, 0xffff_ffff, u64::MAX];
+    const TEXTS: [&str; 3] = ["", "0-4294967295", "11.1"];
+    // mostly of its own kind: others are refused when it is read
+    *json = match json {
+        Value::Number(_) => NUMBERS[random.usize(..NUMBERS.len())].into(),
+        Value::Bool(is) => (!*is).into(),
+        Value::String(_) if random.bool() => TEXTS[random.usize(..TEXTS.len())].into(),
+        Value::Array(_) => Value::Array(Vec::new()),
+        _ => Value::Null,
+    };
+}
+
+#[test]
+fn whatever_facts_and_plans_say_no_check_panics() {
+    let mut random = fastrand::Rng::with_seed(243);
+    let mut examined = 0;
+    let whole = serde_json::to_value(good()).expect("JSON");
+    let planned = serde_json::to_value(plan()).expect("JSON");
+    let case = Case::new(None);
+    for _ in 0..3000 {
+        let (mut facts, mut spoilt) = (whole.clone(), planned.clone());
+        for _ in 0..random.u8(1..3) {
+            spoil(&mut facts, &mut random);
+            if random.bool() {
+                spoil(&mut spoilt, &mut random);
+            }
+        }
+        let plan = Plan::from_json(&spoilt.to_string());
+        let (Result::Ok(facts), Result::Ok(plan)) = (serde_json::from_value(facts), plan) else {
+            continue;
+        };
+        examined += 1;
+        let case = Case {
+            facts,
+            plan: Some(plan),
+            files: case.files.clone(),
+        };
+        assert!(case.examine().len() >= CHECKS.len());
+    }
+    assert!(examined > 500, "only {examined} could be read");
 }

@@ -178,6 +178,13 @@ impl CpuList {
         self.ranges.iter().map(count).sum()
     }
 
+    /// A CPU is in it.
+    #[must_use]
+    pub fn contains(&self, cpu: u32) -> bool {
+        let has = |(first, last): &(u32, u32)| (*first..=*last).contains(&cpu);
+        self.ranges.iter().any(has)
+    }
+
     /// The CPUs in rising order.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.ranges.iter().flat_map(|&(first, last)| first..=last)
@@ -275,6 +282,8 @@ mod tests {
         }
         let list: CpuList = "1-2,4\n".parse().unwrap();
         assert_eq!(list.iter().collect::<Vec<_>>(), [1, 2, 4]);
+        let inside = (0..6).filter(|cpu| list.contains(*cpu));
+        assert_eq!(inside.collect::<Vec<_>>(), [1, 2, 4]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Inventories of captured hosts: the models' machines, as folders and as archives.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -230,4 +231,116 @@ fn a_device_without_iommu_and_without_properties_has_none() {
     assert!(gpu.virtual_bars.is_empty());
     let note = gpu.layout_note.as_deref().unwrap();
     assert!(note.contains("nvidia,gpu-mem-base-pa"), "{note}");
+}
+
+/// Writes a file of a host.
+fn put(host: &TempDir, path: &str, bytes: &[u8]) {
+    let path = host.path().join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_kernels_own_copy_of_its_options_is_read_and_captured() {
+    let host = folder(&machine::GH200);
+    let place = host.path().join("boot/config-6.17.9-64k");
+    let options = fs::read(&place).unwrap();
+    fs::remove_file(&place).unwrap();
+    assert_eq!(
+        inventory(host.path(), Extent::All).facts.kernel.config,
+        None
+    );
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&options).unwrap();
+    packed
+        .write_all(b"\nCONFIG_LOCALVERSION=\"-secret\"\n")
+        .unwrap();
+    let packed = packed.finish().unwrap();
+    put(&host, "proc/config.gz", &packed);
+    let told = inventory(host.path(), Extent::All).facts.kernel;
+    assert_eq!(told.config_source.as_deref(), Some("proc/config.gz"));
+    let config = told.config.unwrap();
+    assert_eq!(config.get("ARM_SMMU_V3").map(String::as_str), Some("y"));
+    let archive = captured(&host, Options::default());
+    let copy = inventory(&archive, Extent::All).facts.kernel;
+    assert_eq!(copy.config, Some(config));
+    let bytes = fs::read(&archive).unwrap();
+    assert!(
+        !bytes.windows(7).any(|bytes| bytes == b"-secret"),
+        "none but those that matter"
+    );
+
+    put(&host, "proc/config.gz", &packed[..packed.len() / 2]);
+    let facts = inventory(host.path(), Extent::All).facts;
+    assert_eq!(facts.kernel.config, None);
+    assert_eq!(facts.unread[0].path, "proc/config.gz");
+}
+
+#[test]
+fn what_checks_need_is_captured_with_the_rest() {
+    let host = folder(&machine::GH200);
+    put(
+        &host,
+        "sys/module/vfio/parameters/enable_unsafe_noiommu_mode",
+        b"Y\n",
+    );
+    put(&host, "sys/module/vfio/parameters/other", b"1\n");
+    let cpu = "processor : 0\naddress sizes : 46 bits physical, 48 bits virtual\nserial : 77\n\n";
+    put(&host, "proc/cpuinfo", cpu.repeat(3).as_bytes());
+    let archive = captured(&host, Options { config: true });
+    let [told, copy] = [host.path(), &archive].map(|path| inventory(path, Extent::All).facts);
+    assert!(told == copy, "the copy differs");
+    assert_eq!(copy.host.address_bits, Some(46));
+    assert_eq!(copy.host.midr, Some(0x410f_d4f0));
+    let vfio = &copy.kernel.modules["vfio"];
+    let parameters: Vec<_> = vfio.parameters.iter().collect();
+    assert_eq!(
+        parameters,
+        [(&"enable_unsafe_noiommu_mode".to_owned(), &"Y".to_owned())]
+    );
+    let qemu = copy.vmm.qemu.unwrap();
+    assert_eq!(qemu.has("acpi-generic-initiator"), Some(true));
+    let tree = Tree::open(&archive).unwrap();
+    assert!(!tree.text("proc/cpuinfo").unwrap().contains("serial"));
+}
+
+#[test]
+fn files_that_make_no_sense_are_noted_by_their_paths() {
+    let host = folder(&machine::GH200);
+    let gpu = "sys/devices/pci0009:00/0009:00:00.0/0009:01:00.0";
+    let broken = [
+        "boot/config-6.17.9-64k",
+        "proc/meminfo",
+        "sys/devices/pci0009:00/0009:00:00.0/0009:01:00.0/numa_node",
+        "sys/devices/system/cpu/cpu0/regs/identification/midr_el1",
+        "sys/devices/system/cpu/online",
+        "sys/devices/system/node/has_generic_initiator",
+        "sys/devices/system/node/node0/cpulist",
+        "sys/devices/system/node/node0/hugepages/hugepages-524288kB/nr_hugepages",
+        "varia/asked.json",
+        "varia/programs.json",
+    ];
+    for path in broken {
+        put(&host, path, b"\xff\x00garbage");
+    }
+    let unread = inventory(host.path(), Extent::Served).facts.unread;
+    let found: Vec<_> = unread.iter().map(|one| one.path.as_str()).collect();
+    let expected = broken.map(|path| match path.strip_prefix(gpu) {
+        // by the name that a device has
+        Some(rest) => format!("sys/bus/pci/devices/0009:01:00.0{rest}"),
+        None => path.to_owned(),
+    });
+    let mut expected = expected.to_vec();
+    expected.sort();
+    assert_eq!(found, expected, "{unread:#?}");
+    // and a release that is no folder's name
+    put(&host, "proc/sys/kernel/osrelease", b"../../etc\n");
+    let facts = inventory(host.path(), Extent::Served).facts;
+    assert_eq!(facts.kernel.release, None);
+    assert!(
+        facts
+            .unread
+            .iter()
+            .any(|one| one.path.ends_with("osrelease"))
+    );
 }

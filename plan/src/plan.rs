@@ -187,27 +187,3 @@ fn schema<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
          this program's `varia plan --json`"
     )))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::emulated::Emulated;
-
-    #[test]
-    fn a_plan_comes_back_from_its_json() {
-        let plan = Emulated {
-            arch: Arch::Aarch64,
-            cpus: 4,
-            memory: Bytes(4 << 30),
-            gpus: vec![("/run/gpu0".into(), Vec::new())],
-            nodes_per_gpu: 8,
-        };
-        let plan = plan.plan().expect("a plan");
-        let mut json = serde_json::to_value(&plan).expect("JSON");
-        let back: Plan = serde_json::from_value(json.clone()).expect("a plan");
-        assert_eq!(back, plan);
-        json["schema"] = "varia-plan/2".into();
-        let error = serde_json::from_value::<Plan>(json).expect_err("another schema");
-        assert!(error.to_string().contains("varia-plan/2"), "{error}");
-    }
-}

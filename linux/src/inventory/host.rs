@@ -104,7 +104,7 @@ fn nodes(reading: &Reading<'_>) -> Vec<NumaNode> {
                 .split_whitespace()
                 .filter_map(|far| far.parse().ok())
                 .collect(),
-            generic_initiator: initiators.iter().any(|node| node == id),
+            generic_initiator: initiators.contains(id),
             hugepages: hugepages(reading, &folder),
         }
     };
