@@ -10,7 +10,7 @@ use crate::size::Size;
 
 /// VFIO PCI variant devices, emulated and real, for virtual machines.
 #[derive(Debug, Parser)]
-#[command(name = "varia", version, about, long_about = None)]
+#[command(name = "varia", version)]
 pub(crate) struct Varia {
     /// Log more.
     #[arg(long, short, global = true)]
@@ -63,6 +63,14 @@ pub(crate) enum Command {
     /// Give devices back to the drivers that they had before `bind`.
     #[command(after_help = "Example:\n  varia unbind 0009:01:00.0")]
     Unbind(UnbindArgs),
+    /// Print what makes a shell complete `varia`'s commands and options.
+    #[command(
+        after_help = "Example:\n  varia completions bash > ~/.local/share/bash-completion/completions/varia"
+    )]
+    Completions(CompletionsArgs),
+    /// Write manual pages, for packages: one for `varia` and one for each command.
+    #[command(after_help = "Example:\n  varia man --out man1")]
+    Man(ManArgs),
 }
 
 /// Which host.
@@ -160,6 +168,15 @@ pub(crate) struct VmArgs {
     /// Firmware for the VM [default for arm64: where Debian has it]
     #[arg(long, value_name = "FILE")]
     pub(crate) firmware: Option<PathBuf>,
+    /// A kernel for the VM, which then needs no disk to start from.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// An initramfs for the kernel.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// The kernel's command line, after the console's.
+    #[arg(long, value_name = "TEXT", requires = "kernel")]
+    pub(crate) append: Option<String>,
     /// A disk image; may be given again.
     #[arg(long, value_name = "FILE")]
     pub(crate) disk: Vec<PathBuf>,
@@ -172,6 +189,9 @@ pub(crate) struct PlanArgs {
     /// Whose language to print it in.
     #[arg(long, value_enum, default_value = "qemu")]
     pub(crate) vmm: Vmm,
+    /// One more argument for QEMU, such as -nographic; may be given again.
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub(crate) qemu_arg: Vec<String>,
     /// Say why each part is there.
     #[arg(long, conflicts_with = "json")]
     pub(crate) explain: bool,
@@ -309,6 +329,27 @@ pub(crate) struct CaptureArgs {
     /// Read the configuration spaces of devices that variant drivers serve, too.
     #[arg(long)]
     pub(crate) config: bool,
+}
+
+/// A shell.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Fish,
+    Zsh,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// Whose completions.
+    pub(crate) shell: Shell,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ManArgs {
+    /// The folder to write to; made if absent.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
 }
 
 /// Which device.

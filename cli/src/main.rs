@@ -12,6 +12,7 @@
 //! | `plan` | `varia plan`, `varia tables` |
 //! | `doctor` | `varia doctor` |
 //! | `explain` | `varia explain` |
+//! | `manual` | `varia man`, `varia completions` |
 //! | `output` | what goes to the terminal |
 
 mod args;
@@ -22,6 +23,7 @@ mod drawing;
 mod explain;
 mod inspect;
 mod list;
+mod manual;
 mod output;
 mod plan;
 mod qemu;
@@ -61,6 +63,8 @@ fn main() -> ExitCode {
         Command::Explain(args) => Ok(explain::explain(&args)),
         Command::Tables(args) => plan::tables(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::doctor(&args),
+        Command::Completions(args) => manual::completions(args).map(|()| ExitCode::SUCCESS),
+        Command::Man(args) => manual::man(&args).map(|()| ExitCode::SUCCESS),
         Command::Capture(args) => list::capture(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

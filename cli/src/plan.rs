@@ -9,7 +9,7 @@ use varia_firmware::{DeviceProperties, Oem, slit, srat, ssdt};
 use varia_linux::Tree;
 use varia_linux::inventory::{Extent, Inventory};
 use varia_plan::{
-    Argument, Plan, Request, Source, What, WhatError, arguments, domain, explain, make, svg,
+    Argument, Kernel, Plan, Request, Source, What, WhatError, arguments, domain, explain, make, svg,
 };
 use varia_silicon::machine::{GB200_NVL4, GH200, Machine};
 use varia_silicon::profile;
@@ -26,6 +26,9 @@ const BLACKWELL_PER_SUPERCHIP: u32 = 2;
 
 /// Prints a VM's configuration.
 pub(crate) fn plan(args: &PlanArgs) -> Result<(), Failure> {
+    if args.vmm == Vmm::Libvirt && !args.qemu_arg.is_empty() {
+        return Err("--qemu-arg is for QEMU's command line: leave out --vmm libvirt".into());
+    }
     let (facts, plan) = planned(&args.vm)?;
     if let Some(file) = &args.svg {
         fs::write(file, svg(&plan)).map_err(|error| unwritten(file, &error))?;
@@ -40,7 +43,7 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<(), Failure> {
         return print(&explained(&plan, args.vmm));
     }
     print(&match args.vmm {
-        Vmm::Qemu => command_line(&program(&facts, &plan), &arguments(&plan)),
+        Vmm::Qemu => command_line(&program(&facts, &plan), &arguments(&plan), &args.qemu_arg),
         Vmm::Libvirt => domain(&plan).ok_or("libvirt has no element for a vfio-user device")?,
     })
 }
@@ -57,19 +60,21 @@ pub(crate) fn planned(args: &VmArgs) -> Result<(Facts, Plan), Failure> {
         iommu: args.iommu.into(),
         pin: !args.no_pin,
         egm: args.egm,
-        firmware: args
-            .firmware
-            .as_ref()
-            .map(|file| file.to_string_lossy().into_owned()),
-        disks: args
-            .disk
-            .iter()
-            .map(|file| file.to_string_lossy().into_owned())
-            .collect(),
+        firmware: args.firmware.as_deref().map(text),
+        kernel: args.kernel.as_deref().map(|image| Kernel {
+            image: text(image),
+            initrd: args.initrd.as_deref().map(text),
+            append: args.append.clone().unwrap_or_default(),
+        }),
+        disks: args.disk.iter().map(|file| text(file)).collect(),
         ..Request::new(gpus)
     };
     let plan = make(&facts, &request)?;
     Ok((facts, plan))
+}
+
+fn text(file: &Path) -> String {
+    file.to_string_lossy().into_owned()
 }
 
 /// A GPU that was asked for: of the host, or of a chip.
@@ -249,10 +254,13 @@ fn program(facts: &Facts, plan: &Plan) -> String {
 }
 
 /// A command for a shell, an option on each line.
-fn command_line(program: &str, arguments: &[Argument]) -> String {
+fn command_line(program: &str, arguments: &[Argument], more: &[String]) -> String {
     let mut text = shell_words::quote(program).into_owned();
     for Argument { option, value, .. } in arguments {
         text += &format!(" \\\n  {option} {}", shell_words::quote(value));
+    }
+    for argument in more {
+        text += &format!(" \\\n  {}", shell_words::quote(argument));
     }
     text + "\n"
 }

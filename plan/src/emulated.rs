@@ -66,6 +66,7 @@ impl Emulated {
             gpus,
             iommu: Iommu::None,
             firmware: Firmware::Own,
+            kernel: None,
             disks: Vec::new(),
             notes: Vec::new(),
         };

@@ -30,6 +30,8 @@ pub enum Part {
     Initiators,
     /// Firmware.
     Firmware,
+    /// A kernel that is started without a disk.
+    Kernel,
     /// Disks.
     Disks,
 }
@@ -78,6 +80,14 @@ pub fn explain(plan: &Plan) -> Vec<(Part, String)> {
             Part::Firmware,
             "UEFI starts the guest and assigns the BARs; arm64 has ACPI, and with it the nodes, \
              only from UEFI."
+                .to_owned(),
+        ));
+    }
+    if plan.kernel.is_some() {
+        parts.push((
+            Part::Kernel,
+            "The kernel that was asked for; the guest needs no disk to start it. Its console is \
+             the first serial port."
                 .to_owned(),
         ));
     }

@@ -31,7 +31,7 @@ pub use explain::{Part, explain};
 pub use gpu::{Bar, CoherentMemory, Gpu, GuestNode, Source, VirtualFunction};
 pub use libvirt::domain;
 pub use make::make;
-pub use plan::{Accelerator, Arch, Backing, Firmware, Iommu, Plan, SCHEMA, Socket};
+pub use plan::{Accelerator, Arch, Backing, Firmware, Iommu, Kernel, Plan, SCHEMA, Socket};
 pub use qemu::{Argument, arguments, initiators};
 pub use read::ReadError;
 pub use request::{IommuChoice, NODES_PER_GPU, Request, What, WhatError};

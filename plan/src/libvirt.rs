@@ -128,7 +128,7 @@ fn os(plan: &Plan) -> Element {
             .with("machine", machine)
             .content("hvm"),
     );
-    match &plan.firmware {
+    let os = match &plan.firmware {
         Firmware::File(file) => os.child(
             Element::new("loader")
                 .with("readonly", "yes")
@@ -136,7 +136,16 @@ fn os(plan: &Plan) -> Element {
                 .content(file),
         ),
         Firmware::Own | Firmware::Uefi => os,
-    }
+    };
+    let Some(kernel) = &plan.kernel else {
+        return os;
+    };
+    let os = os.text("kernel", &kernel.image);
+    let os = match &kernel.initrd {
+        Some(initrd) => os.text("initrd", initrd),
+        None => os,
+    };
+    os.text("cmdline", plan.command_line(kernel))
 }
 
 fn features(plan: &Plan) -> Element {

@@ -74,6 +74,7 @@ pub fn make(facts: &Facts, request: &Request) -> Result<Plan, Error> {
             (None, Arch::Aarch64) => Firmware::Uefi,
             (None, Arch::X86_64) => Firmware::Own,
         },
+        kernel: request.kernel.clone(),
         disks: request.disks.clone(),
         notes,
     };

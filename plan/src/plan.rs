@@ -126,6 +126,17 @@ pub enum Firmware {
     File(String),
 }
 
+/// A kernel that is started without a disk to find it on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Kernel {
+    /// The kernel's file.
+    pub image: String,
+    /// The file of its initial RAM file system.
+    pub initrd: Option<String>,
+    /// What its command line has after the console; may be empty.
+    pub append: String,
+}
+
 /// A virtual machine with GPUs.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Plan {
@@ -150,6 +161,8 @@ pub struct Plan {
     pub iommu: Iommu,
     /// What starts the guest.
     pub firmware: Firmware,
+    /// The kernel that firmware starts; none where it finds one on a disk.
+    pub kernel: Option<Kernel>,
     /// Files of disks.
     pub disks: Vec<String>,
     /// What was assumed, and what to look out for.
@@ -157,6 +170,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The command line of `kernel`.
+    #[must_use]
+    pub fn command_line(&self, kernel: &Kernel) -> String {
+        let text = format!("console={} {}", self.arch.console(), kernel.append);
+        text.trim_end().to_owned()
+    }
+
     /// All virtual CPUs.
     #[must_use]
     pub fn cpus(&self) -> u32 {

@@ -46,6 +46,13 @@ pub fn arguments(plan: &Plan) -> Vec<Argument> {
         Firmware::Uefi => out.add(Part::Firmware, "-bios", UEFI),
         Firmware::File(file) => out.add(Part::Firmware, "-bios", file.clone()),
     }
+    if let Some(kernel) = &plan.kernel {
+        out.add(Part::Kernel, "-kernel", kernel.image.clone());
+        if let Some(initrd) = &kernel.initrd {
+            out.add(Part::Kernel, "-initrd", initrd.clone());
+        }
+        out.add(Part::Kernel, "-append", plan.command_line(kernel));
+    }
     for (index, disk) in plan.disks.iter().enumerate() {
         let file = serde_json::json!({
             "driver": "file", "filename": disk, "node-name": format!("file{index}"),

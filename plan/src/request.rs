@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::Serialize;
 use varia_facts::{Bdf, Bytes};
 
+use crate::plan::Kernel;
+
 /// Nodes for each GPU unless the operator says otherwise: what a guest's driver uses where MIG
 /// splits a GPU. An agreement between operator and driver, not a constant of the hardware.
 pub const NODES_PER_GPU: u32 = 8;
@@ -88,6 +90,8 @@ pub struct Request {
     pub egm: bool,
     /// The firmware's file; the usual place if none is given.
     pub firmware: Option<String>,
+    /// A kernel to start without a disk.
+    pub kernel: Option<Kernel>,
     /// Files of disks, in order.
     pub disks: Vec<String>,
 }
@@ -107,6 +111,7 @@ impl Request {
             pin: true,
             egm: false,
             firmware: None,
+            kernel: None,
             disks: Vec::new(),
         }
     }

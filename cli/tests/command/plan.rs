@@ -83,7 +83,14 @@ fn a_plan_for_a_captured_host_is_that_for_its_facts() {
 #[test]
 fn a_plan_goes_through_a_shell_as_it_is() {
     let disk = "/tmp/a b'c\"d$(e)`f`;g&h|i\\j,k.qcow2";
-    let text = plan(&["--gpu", "gh200", "--disk", disk]).success().stdout;
+    let kernel = [
+        "--kernel",
+        "/boot/vm linuz",
+        "--append",
+        "root=/dev/vda $(x)",
+    ];
+    let args = ["--gpu", "gh200", "--disk", disk, "--qemu-arg=-nographic"];
+    let text = plan(&[&args[..], &kernel].concat()).success().stdout;
     let printed = text.replacen("qemu-system-aarch64", "printf '%s\\0'", 1);
     let mut shell = Command::new("sh");
     shell.args(["-c", &printed]);
@@ -97,6 +104,12 @@ fn a_plan_goes_through_a_shell_as_it_is() {
         .filter_map(|word| serde_json::from_str::<serde_json::Value>(word).ok())
         .find_map(|json| Some(json.get("filename")?.as_str()?.to_owned()));
     assert_eq!(file.as_deref(), Some(disk));
+    let words: Vec<_> = words.split_terminator('\0').collect();
+    let append = ["-append", "console=ttyAMA0 root=/dev/vda $(x)"];
+    for words_of in [&["-kernel", "/boot/vm linuz"], &append] {
+        assert!(words.windows(2).any(|two| two == words_of), "{words:?}");
+    }
+    assert_eq!(words.last(), Some(&"-nographic"));
 }
 
 #[test]
@@ -135,6 +148,8 @@ fn what_can_not_be_planned() {
     plan(&["--gpu", "gh200", "--cpus", "100"]).refused(&["100", "72", "--no-pin"]);
     plan(&["--gpu", "gh200", "--iommu", "iommufd"]).refused(&["iommufd", "type1"]);
     plan(&["--gpu", "nic"]).refused(&["nic"]);
+    plan(&["--gpu", "gh200", "--append", "quiet"]).refused(&["--kernel"]);
+    plan(&["--gpu", "gh200", "--vmm", "libvirt", "--qemu-arg=-S"]).refused(&["--qemu-arg"]);
     let folder = Folder::new();
     let file = folder.root().join("facts.json");
     let path = file.to_str().unwrap();

@@ -8,7 +8,7 @@ use varia_facts::{Bdf, Facts};
 use varia_lab::{Arch, GuestCommand, Set, packages};
 use varia_linux::Tree;
 use varia_linux::inventory::{Extent, Inventory};
-use varia_plan::{Accelerator, Plan, Request, What, arguments, domain, make};
+use varia_plan::{Accelerator, Kernel, Plan, Request, What, arguments, domain, make};
 use varia_silicon::machine::{GB200_NVL4, GH200, GH200_X4, Machine};
 use varia_silicon::{Options, profile};
 use varia_vmtests::Result;
@@ -184,6 +184,7 @@ fn said(options: impl IntoIterator<Item = (String, String)>) -> BTreeSet<String>
                 let function = get("pci-dev").trim_start_matches("ua-");
                 format!("{function} initiates for node {}", get("node"))
             }
+            ("-kernel" | "-initrd" | "-append", _) => format!("{option} {value}"),
             ("-device", "pxb-pcie") => {
                 format!("root bus {} of node {}", get("bus_nr"), get("numa_node"))
             }
@@ -254,6 +255,11 @@ fn plans(host: &Host) -> Vec<(&'static str, Plan)> {
     .map(|(name, machine, gpus)| {
         let request = Request {
             cpus: 8,
+            kernel: Some(Kernel {
+                image: "/boot/vmlinuz".into(),
+                initrd: Some("/boot/initrd".into()),
+                append: "root=/dev/vda1".into(),
+            }),
             ..Request::new(gpus)
         };
         let mut plan = make(&facts(&machine, host), &request).expect("a plan");

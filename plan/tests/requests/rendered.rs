@@ -1,6 +1,6 @@
 //! Text that comes of plans.
 
-use varia_plan::{arguments, domain, explain, make};
+use varia_plan::{Kernel, arguments, domain, explain, make};
 
 use crate::host::{GPUS, facts, facts_with_iommufd, request};
 
@@ -59,6 +59,11 @@ fn every_argument_belongs_to_a_part_that_is_explained() {
     for facts in [facts(), facts_with_iommufd()] {
         let mut wanted = request(&GPUS);
         wanted.disks = vec!["/a.qcow2".to_owned()];
+        wanted.kernel = Some(Kernel {
+            image: "/vmlinuz".to_owned(),
+            initrd: Some("/initrd".to_owned()),
+            append: String::new(),
+        });
         let plan = make(&facts, &wanted).expect("a plan");
         let explained: Vec<_> = explain(&plan).into_iter().map(|(part, _)| part).collect();
         let mut used = Vec::new();

@@ -1,0 +1,82 @@
+//! `varia man` and `varia completions`: manual pages and shell completions, made of the same
+//! definitions as the command line.
+
+use std::fs;
+use std::io::{self, Write};
+
+use clap::CommandFactory;
+use clap_complete::{generate, shells};
+use clap_mangen::Man;
+
+use crate::{
+    Failure,
+    args::{CompletionsArgs, ManArgs, Shell, Varia},
+    output::print,
+};
+
+/// What a command's examples begin with in its help.
+const EXAMPLES: &str = "Example:\n";
+
+/// Prints a shell's completions.
+pub(crate) fn completions(args: CompletionsArgs) -> Result<(), Failure> {
+    let (mut varia, mut text) = (Varia::command(), Vec::new());
+    match args.shell {
+        Shell::Bash => generate(shells::Bash, &mut varia, "varia", &mut text),
+        Shell::Fish => generate(shells::Fish, &mut varia, "varia", &mut text),
+        Shell::Zsh => generate(shells::Zsh, &mut varia, "varia", &mut text),
+    }
+    print(&String::from_utf8(text)?)
+}
+
+/// Writes the manual's pages into a folder.
+pub(crate) fn man(args: &ManArgs) -> Result<(), Failure> {
+    let unwritten = |path: &std::path::Path, error: &io::Error| {
+        format!("can't write {}: {error}", path.display())
+    };
+    fs::create_dir_all(&args.out).map_err(|error| unwritten(&args.out, &error))?;
+    let mut varia = Varia::command().disable_help_subcommand(true);
+    varia.build();
+    let mut text = String::new();
+    let commands = varia.get_subcommands();
+    let pages = std::iter::once((&varia, "varia".to_owned()))
+        .chain(commands.map(|command| (command, format!("varia-{}", command.get_name()))));
+    for (command, name) in pages {
+        let path = args.out.join(format!("{name}.1"));
+        fs::write(&path, page(command, name)?).map_err(|error| unwritten(&path, &error))?;
+        text += &format!("{}\n", path.display());
+    }
+    print(&text)
+}
+
+/// A command's page.
+fn page(command: &clap::Command, name: String) -> io::Result<Vec<u8>> {
+    let examples = command
+        .get_after_help()
+        .map(|text| text.to_string().replacen(EXAMPLES, "", 1));
+    let command = command.clone().after_help("");
+    let man = Man::new(command.clone())
+        .title(name.to_uppercase())
+        .source(format!("varia {}", env!("CARGO_PKG_VERSION")))
+        .manual("Varia");
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    if let Some(examples) = examples {
+        writeln!(page, ".SH EXAMPLES\n.nf")?;
+        for line in examples.lines() {
+            writeln!(
+                page,
+                "{}",
+                line.trim_start().replace('\\', "\\e").replace('-', "\\-")
+            )?;
+        }
+        writeln!(page, ".fi")?;
+    }
+    Ok(page)
+}
