@@ -2,7 +2,7 @@
 //! definitions as the command line.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 
 use clap::CommandFactory;
 use clap_complete::{generate, shells};
@@ -42,24 +42,18 @@ pub(crate) fn man(args: &ManArgs) -> Result<(), Failure> {
         .chain(commands.map(|command| (command, format!("varia-{}", command.get_name()))));
     for (command, name) in pages {
         let path = args.out.join(format!("{name}.1"));
-        fs::write(&path, page(command, name)?).map_err(|error| unwritten(&path, &error))?;
+        fs::write(&path, page(command, &name)?).map_err(|error| unwritten(&path, &error))?;
         text += &format!("{}\n", path.display());
     }
     print(&text)
 }
 
 /// A command's page.
-fn page(command: &clap::Command, name: String) -> io::Result<Vec<u8>> {
-    let examples = command
-        .get_after_help()
-        .map(|text| text.to_string().replacen(EXAMPLES, "", 1));
+fn page(command: &clap::Command, name: &str) -> Result<String, Failure> {
+    let examples = command.get_after_help().map(ToString::to_string);
     let command = command.clone().after_help("");
-    let man = Man::new(command.clone())
-        .title(name.to_uppercase())
-        .source(format!("varia {}", env!("CARGO_PKG_VERSION")))
-        .manual("Varia");
+    let man = Man::new(command.clone());
     let mut page = Vec::new();
-    man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
@@ -67,16 +61,20 @@ fn page(command: &clap::Command, name: String) -> io::Result<Vec<u8>> {
     if command.has_subcommands() {
         man.render_subcommands_section(&mut page)?;
     }
+    // No date: the same version has the same pages. A blank line between two breaks is one space.
+    let version = env!("CARGO_PKG_VERSION");
+    let mut text = format!(
+        ".TH {} 1 \"\" \"varia {version}\" \"Varia\"\n",
+        name.to_uppercase()
+    );
+    text += &String::from_utf8(page)?.replace(".br\n\n.br\n", ".sp\n");
     if let Some(examples) = examples {
-        writeln!(page, ".SH EXAMPLES\n.nf")?;
-        for line in examples.lines() {
-            writeln!(
-                page,
-                "{}",
-                line.trim_start().replace('\\', "\\e").replace('-', "\\-")
-            )?;
+        text += ".SH EXAMPLES\n.nf\n";
+        for line in examples.replacen(EXAMPLES, "", 1).lines() {
+            text += &line.trim_start().replace('\\', "\\e").replace('-', "\\-");
+            text.push('\n');
         }
-        writeln!(page, ".fi")?;
+        text += ".fi\n";
     }
-    Ok(page)
+    Ok(text)
 }

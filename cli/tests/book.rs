@@ -1,0 +1,150 @@
+//! The documentation: every page is in the book, and every link leads somewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
+
+/// What is read beside the book's pages.
+const OTHERS: [&str; 6] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "kernel/README.md",
+    "lab/vmtests/performance.md",
+];
+/// The book's table of contents, which is no page of it.
+const SUMMARY: &str = "docs/SUMMARY.md";
+
+fn workspace() -> &'static Path {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().expect("the workspace")
+}
+
+/// A page's headings as anchors, and where its links and pictures lead.
+#[derive(Default)]
+struct Page {
+    anchors: BTreeSet<String>,
+    links: Vec<String>,
+}
+
+fn read(path: &str) -> Page {
+    let text = fs::read_to_string(workspace().join(path)).expect(path);
+    let mut page = Page::default();
+    let mut heading: Option<String> = None;
+    for event in Parser::new_ext(&text, Options::ENABLE_TABLES) {
+        match event {
+            Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
+                page.links.push(dest_url.into_string());
+            }
+            Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
+            Event::End(TagEnd::Heading(_)) => {
+                page.anchors
+                    .extend(heading.take().map(|text| anchor(&text)));
+            }
+            Event::Text(text) | Event::Code(text) => {
+                if let Some(heading) = &mut heading {
+                    heading.push_str(&text);
+                }
+            }
+            _ => {}
+        }
+    }
+    page
+}
+
+/// What renderers make of a heading.
+fn anchor(heading: &str) -> String {
+    let lower = heading.trim().to_lowercase();
+    let kept = lower.chars().filter_map(|c| match c {
+        ' ' => Some('-'),
+        c if c.is_alphanumeric() || "-_".contains(c) => Some(c),
+        _ => None,
+    });
+    kept.collect()
+}
+
+/// A path without `.` and `..`, from the workspace.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                assert!(plain.pop(), "{} leaves the project", path.display());
+            }
+            Component::CurDir => {}
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+/// Every page below a folder.
+fn below(folder: &str) -> Vec<String> {
+    let mut pages = Vec::new();
+    for entry in fs::read_dir(workspace().join(folder)).expect(folder) {
+        let entry = entry.expect(folder);
+        let path = format!("{folder}/{}", entry.file_name().to_str().expect("UTF-8"));
+        if entry.file_type().expect(&path).is_dir() {
+            pages.extend(below(&path));
+        } else if path.ends_with(".md") && path != SUMMARY {
+            pages.push(path);
+        }
+    }
+    pages
+}
+
+#[test]
+fn every_page_is_in_the_book_once() {
+    let listed: Vec<_> = read(SUMMARY)
+        .links
+        .into_iter()
+        .map(|link| format!("docs/{link}"))
+        .collect();
+    let set: BTreeSet<_> = listed.iter().cloned().collect();
+    assert_eq!(set.len(), listed.len(), "{listed:?}");
+    assert_eq!(set, below("docs").into_iter().collect());
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    let mut pages = BTreeMap::new();
+    for path in below("docs").into_iter().chain(OTHERS.map(str::to_owned)) {
+        pages.insert(PathBuf::from(&path), read(&path));
+    }
+    let mut broken = Vec::new();
+    let mut followed = 0;
+    for (path, page) in &pages {
+        for link in &page.links {
+            if link.contains("://") {
+                continue;
+            }
+            followed += 1;
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let folder = path.parent().unwrap_or(Path::new(""));
+            let target = if file.is_empty() {
+                path.clone()
+            } else {
+                plain(&folder.join(file))
+            };
+            let has = |page: &Page| page.anchors.contains(anchor);
+            let there = workspace().join(&target).exists()
+                && (anchor.is_empty() || pages.get(&target).is_some_and(has));
+            if !there {
+                broken.push(format!("{}: {link}", path.display()));
+            }
+        }
+    }
+    assert!(followed > 40, "{followed} links");
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn a_heading_becomes_an_anchor() {
+    assert_eq!(
+        anchor("What `./x soak` runs, and why"),
+        "what-x-soak-runs-and-why"
+    );
+}
