@@ -63,10 +63,11 @@ pub fn arguments(plan: &Plan) -> Vec<Argument> {
             "driver": format, "file": format!("file{index}"), "node-name": format!("disk{index}"),
         });
         out.add(Part::Disks, "-blockdev", format.to_string());
+        // Without a name of a bus QEMU would take a GPU's root bus, which has room for a port alone.
         out.add(
             Part::Disks,
             "-device",
-            format!("virtio-blk-pci,drive=disk{index}"),
+            format!("virtio-blk-pci,drive=disk{index},bus=pcie.0"),
         );
     }
     out.0
