@@ -16,7 +16,7 @@ use crate::initramfs::{self, Archive};
 use crate::kernel::{Kernel, Module};
 use crate::packages::{self, Set};
 use crate::qemu::Qemu;
-use crate::vm::{Contents, ModuleSource, Vm};
+use crate::vm::{Contents, ModuleSource, RootBus, Vm};
 
 /// The longest path of a Unix socket, without its terminating zero.
 const SOCKET_PATH_LIMIT: usize = 107;
@@ -119,8 +119,18 @@ fn check(vm: &Vm) -> Result<()> {
     if vm.memory.is_empty() || vm.memory.iter().any(|node| node.mib == 0) {
         return refuse("every memory node needs memory, and there has to be one".to_owned());
     }
-    if vm.cpus == 0 {
-        return refuse("it needs a processor".to_owned());
+    let nodes = vm.memory.len();
+    if vm.sockets == 0 || !vm.cpus.is_multiple_of(vm.sockets) || vm.cpus == 0 {
+        let (cpus, sockets) = (vm.cpus, vm.sockets);
+        return refuse(format!(
+            "{cpus} processors are not shared by {sockets} sockets"
+        ));
+    }
+    if vm.sockets as usize > nodes {
+        return refuse(format!(
+            "{} sockets on {nodes} nodes with memory",
+            vm.sockets
+        ));
     }
     if let Some(kernel) = vm.kernel.as_ref().filter(|kernel| kernel.arch != vm.arch) {
         return refuse(format!(
@@ -152,7 +162,7 @@ fn machine(vm: &Vm, guest: &packages::Tree, arguments: &mut Arguments) {
     };
     arguments.pair("-accel", format!("tcg,thread={threads}"));
     arguments.pair("-cpu", &*vm.cpu);
-    arguments.pair("-smp", vm.cpus.to_string());
+    arguments.pair("-smp", format!("{},sockets={}", vm.cpus, vm.sockets));
     if vm.arch == Arch::Aarch64 {
         let firmware = guest.path("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd");
         arguments.pair("-bios", firmware.display().to_string());
@@ -172,7 +182,8 @@ fn machine(vm: &Vm, guest: &packages::Tree, arguments: &mut Arguments) {
 fn memory(vm: &Vm, arguments: &mut Arguments) {
     let total: u64 = vm.memory.iter().map(|node| node.mib).sum();
     arguments.pair("-m", format!("{total}M"));
-    for (index, node) in vm.memory.iter().enumerate() {
+    let each = vm.cpus / vm.sockets;
+    for (index, node) in (0_u32..).zip(&vm.memory) {
         let size = format!("id=ram{index},size={}M,share=on", node.mib);
         arguments.pair(
             "-object",
@@ -181,8 +192,8 @@ fn memory(vm: &Vm, arguments: &mut Arguments) {
                 Some(file) => format!("memory-backend-file,{size},mem-path={}", comma(file)),
             },
         );
-        let cpus = if index == 0 {
-            format!(",cpus=0-{}", vm.cpus - 1)
+        let cpus = if index < vm.sockets {
+            format!(",cpus={}-{}", index * each, (index + 1) * each - 1)
         } else {
             String::new()
         };
@@ -231,7 +242,20 @@ fn channel(launch: &Launch, arguments: &mut Arguments) {
 fn devices(vm: &Vm, arguments: &mut Arguments) {
     for (device, slot) in vm.devices.iter().zip(1_u32..) {
         let id = &device.id;
-        let mut port = format!("pcie-root-port,id=rp-{id},chassis={slot},addr={slot:#x}");
+        let mut port = format!("pcie-root-port,id=rp-{id},chassis={slot}");
+        match device.root_bus {
+            None => port.push_str(&format!(",addr={slot:#x}")),
+            Some(RootBus { number, node }) => {
+                arguments.pair(
+                    "-device",
+                    format!(
+                        "pxb-pcie,id=root-{id},bus=pcie.0,addr={slot:#x},bus_nr={number},\
+                         numa_node={node}"
+                    ),
+                );
+                port.push_str(&format!(",bus=root-{id},addr=0"));
+            }
+        }
         for option in &device.port_options {
             port.push(',');
             port.push_str(option);

@@ -39,4 +39,4 @@ pub use kernel::Kernel;
 pub use packages::Set;
 pub use running::Running;
 pub use varia_agent::wire::Ending;
-pub use vm::{MemoryNode, VfioUser, Vm};
+pub use vm::{MemoryNode, RootBus, VfioUser, Vm};

@@ -41,6 +41,8 @@ pub enum Set {
     /// libvirt's daemon and schema, and the QEMU for arm64 that it asks, as programs for an
     /// x86-64 machine.
     Libvirt,
+    /// What documentation is for: mdbook, mandoc, and shells that take completions.
+    Documentation,
 }
 
 impl Set {
@@ -51,7 +53,7 @@ impl Set {
         for arch in Arch::ALL {
             sets.extend([Self::Guest(arch), Self::Userland(arch)]);
         }
-        sets.push(Self::Libvirt);
+        sets.extend([Self::Libvirt, Self::Documentation]);
         sets
     }
 
@@ -65,6 +67,7 @@ impl Set {
             Self::Userland(arch) => format!("userland-{arch}"),
             Self::Dkms(arch) => format!("dkms-{arch}"),
             Self::Libvirt => "libvirt".to_owned(),
+            Self::Documentation => "documentation".to_owned(),
         }
     }
 
@@ -423,6 +426,12 @@ fn recipe(set: Set, generation: &Generation) -> Result<Wanted> {
                 .split_whitespace()
                 .map(|name| format!("{name}:{debian}"));
             whole.extend(names);
+        }
+        Set::Documentation => {
+            let names = "mdbook mandoc zsh bash coreutils grep libpcre2-8-0 libpcre2-32-0";
+            whole.extend(names.split_whitespace().map(str::to_owned));
+            // without a manual's reader and Python, which it needs for other things
+            alone.extend(["fish", "fish-common"].map(str::to_owned));
         }
         Set::Libvirt => {
             let names = "libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libvirt-common \

@@ -32,6 +32,7 @@ pub struct Vm {
     pub(crate) cpu: String,
     pub(crate) cpus: u32,
     pub(crate) memory: Vec<MemoryNode>,
+    pub(crate) sockets: u32,
     pub(crate) memoryless_nodes: u32,
     pub(crate) cmdline: Vec<String>,
     pub(crate) modules: Vec<ModuleWish>,
@@ -57,7 +58,8 @@ pub struct MemoryNode {
 
 /// A vfio-user device, behind a PCI Express root port of its own: the n-th device's port
 /// is at slot n (from 1) of the root bus, so its ACPI path on x86-64 is
-/// `\_SB.PCI0.S08.S00`, `\_SB.PCI0.S10.S00` and so on.
+/// `\_SB.PCI0.S08.S00`, `\_SB.PCI0.S10.S00` and so on; or the port is alone on a root bus of
+/// its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VfioUser {
     /// QEMU's id of the device; the port's is `rp-` and this.
@@ -68,6 +70,17 @@ pub struct VfioUser {
     pub message_timeout: Option<Duration>,
     /// Further properties of the root port, such as `pref64-reserve=256G`.
     pub port_options: Vec<String>,
+    /// The root bus that the port is alone on, at slot 0; none for the machine's first one.
+    pub root_bus: Option<RootBus>,
+}
+
+/// A root bus on a NUMA node, as each socket of a machine with several has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RootBus {
+    /// Its number. That of the port's bus is the next one.
+    pub number: u8,
+    /// The node of the CPUs that it is near.
+    pub node: u32,
 }
 
 impl VfioUser {
@@ -79,6 +92,7 @@ impl VfioUser {
             socket: socket.into(),
             message_timeout: None,
             port_options: Vec::new(),
+            root_bus: None,
         }
     }
 }
@@ -138,6 +152,7 @@ impl Vm {
                 mib: MEMORY_MIB,
                 file: None,
             }],
+            sockets: 1,
             memoryless_nodes: 0,
             cmdline: Vec::new(),
             modules: Vec::new(),
@@ -205,10 +220,19 @@ impl Vm {
         self
     }
 
-    /// The memory node by node; the first node has the processors.
+    /// The memory node by node; the first node has the processors, unless there are more
+    /// [sockets](Self::sockets).
     #[must_use]
     pub fn memory_nodes(mut self, nodes: impl IntoIterator<Item = MemoryNode>) -> Self {
         self.memory = nodes.into_iter().collect();
+        self
+    }
+
+    /// So many sockets, which share out the processors evenly; each is a NUMA node, from the
+    /// first.
+    #[must_use]
+    pub fn sockets(mut self, count: u32) -> Self {
+        self.sockets = count;
         self
     }
 

@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use varia_core::Device;
+use varia_lab::RootBus;
 use varia_silicon::Silicon;
 use varia_spec::nvidia::property;
 
@@ -17,12 +18,46 @@ const NAMES: [&str; 4] = [
     property::MEM_PXM_COUNT,
 ];
 
-/// ASL source with the properties of `gpus`, the n-th of which (from 0) is the function behind
-/// the root port in slot n + 1 of the root bus; `None` is one that firmware does not describe.
+/// Where a GPU is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seat {
+    /// Behind the root port in a slot of the first root bus.
+    Slot(usize),
+    /// Behind the only root port of a root bus.
+    RootBus(RootBus),
+}
+
+impl Seat {
+    /// What opens the scope of its function, and how many braces close it.
+    fn scope(self) -> (String, usize) {
+        match self {
+            // QEMU names a function S and its slot and function number as two hexadecimal digits.
+            Self::Slot(slot) => {
+                let path = format!("\\_SB.PCI0.S{:02X}.S00", slot * 8);
+                (
+                    format!("External ({path}, DeviceObj)\nScope ({path}) {{"),
+                    1,
+                )
+            }
+            // QEMU describes nothing below such a bus.
+            Self::RootBus(RootBus { number, .. }) => {
+                let path = format!("\\_SB.PC{number:02X}");
+                let device = "Device (S00) { Name (_ADR, Zero)";
+                (
+                    format!("External ({path}, DeviceObj)\nScope ({path}) {{ {device}\n{device}"),
+                    3,
+                )
+            }
+        }
+    }
+}
+
+/// ASL source with the properties of `gpus`, each with its place; `None` is one that firmware does
+/// not describe.
 #[must_use]
-pub fn properties<'a>(gpus: impl IntoIterator<Item = Option<&'a Silicon>>) -> String {
+pub fn properties<'a>(gpus: impl IntoIterator<Item = (Seat, Option<&'a Silicon>)>) -> String {
     let mut asl = String::from("DefinitionBlock (\"\", \"SSDT\", 2, \"VARIA\", \"GPUS\", 1) {\n");
-    for (gpu, slot) in gpus.into_iter().zip(1..) {
+    for (seat, gpu) in gpus {
         let given: Vec<_> = NAMES
             .iter()
             .filter_map(|name| Some((*name, gpu?.property(name)?)))
@@ -30,10 +65,9 @@ pub fn properties<'a>(gpus: impl IntoIterator<Item = Option<&'a Silicon>>) -> St
         if given.is_empty() {
             continue;
         }
-        // QEMU names a function S and its slot and function number as two hexadecimal digits.
-        let path = format!("\\_SB.PCI0.S{:02X}.S00", slot * 8);
+        let (scope, depth) = seat.scope();
         // writing to a String can't fail
-        let _ = writeln!(asl, "External ({path}, DeviceObj)\nScope ({path}) {{");
+        let _ = writeln!(asl, "{scope}");
         let _ = writeln!(
             asl,
             "Name (_DSD, Package () {{ ToUUID (\"{PROPERTIES}\"), Package () {{"
@@ -41,7 +75,7 @@ pub fn properties<'a>(gpus: impl IntoIterator<Item = Option<&'a Silicon>>) -> St
         for (name, value) in given {
             let _ = writeln!(asl, "Package () {{ \"{name}\", {value:#x} }},");
         }
-        asl.push_str("} }) }\n");
+        let _ = writeln!(asl, "}} }}) {}", "}".repeat(depth));
     }
     asl.push_str("}\n");
     asl

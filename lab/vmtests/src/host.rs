@@ -1,7 +1,7 @@
 //! A machine that plays the one which owns the GPUs: bare silicon, an IOMMU, firmware's
 //! properties, and VFIO drivers to bind.
 //!
-//! Each GPU is behind a root port of its own. Its coherent memory is either [`Memory::Real`],
+//! Each GPU is behind a root port of its own, or on a root bus of its own near a socket. Its coherent memory is either [`Memory::Real`],
 //! a part of the machine's RAM that its kernel leaves alone and that the silicon shares, or
 //! [`Memory::Absent`]: addresses where nothing is, for a test that never touches them.
 
@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use varia_lab::chroot::compile_asl;
 use varia_lab::{
-    Arch, Flavour, GuestCommand, LabError, MemoryNode, Running, Task, Vm, kernel_modules,
+    Arch, Flavour, GuestCommand, LabError, MemoryNode, RootBus, Running, Task, VfioUser, Vm,
+    kernel_modules,
 };
 use varia_serve::View;
 use varia_silicon::profile::{Bar, Fact, Mark};
@@ -19,7 +20,7 @@ use varia_silicon::{Backing, Options, Profile, Silicon};
 use varia_sys::memory::SharedMemory;
 use varia_variant::HostPhys;
 
-use crate::acpi;
+use crate::acpi::{self, Seat};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::log;
@@ -38,6 +39,9 @@ const FIRMWARE_MIB: u64 = 512;
 const FIRMWARE_MIB_X86: u64 = 64;
 /// What QEMU places below 4 GiB on x86 without splitting it.
 const X86_LOW_RAM: u64 = 2816 * MIB;
+/// The number of the first GPU's own root bus, and how far that of the next GPU is away.
+const FIRST_ROOT_BUS: u8 = 32;
+const ROOT_BUS_STRIDE: u8 = 8;
 /// Bytes of BAR 2 where the chip's own is too large.
 const SMALL_BAR2: u64 = 64 * MIB;
 /// What an applet may take: a driver waits 30 s for a GPU that never gets ready.
@@ -82,7 +86,9 @@ impl Driver {
         }
     }
 
-    const fn file(self) -> &'static str {
+    /// Its module's file in the machine.
+    #[must_use]
+    pub const fn file(self) -> &'static str {
         match self {
             Self::Original => "/lab/drivers/original.ko",
             Self::Ours => "/lab/drivers/ours.ko",
@@ -96,6 +102,7 @@ impl Driver {
 pub struct HostPlan {
     vm: Vm,
     kernel_mib: u64,
+    sockets: u32,
     wishes: Vec<Wish>,
 }
 
@@ -104,6 +111,7 @@ struct Wish {
     profile: Profile,
     options: Options,
     memory: Memory,
+    root_bus: Option<RootBus>,
 }
 
 /// A machine that runs, with its GPUs.
@@ -132,8 +140,17 @@ impl HostPlan {
         Self {
             vm,
             kernel_mib,
+            sockets: 1,
             wishes: Vec::new(),
         }
+    }
+
+    /// So many sockets, each a node with its share of the processors and of the kernel's memory.
+    #[must_use]
+    pub fn sockets(mut self, count: u32) -> Self {
+        self.sockets = count;
+        self.vm = self.vm.sockets(count);
+        self
     }
 
     /// How much memory its kernel has, in MiB.
@@ -151,8 +168,20 @@ impl HostPlan {
             profile: profile.clone(),
             options,
             memory,
+            root_bus: None,
         });
         self
+    }
+
+    /// Adds a GPU on a root bus of its own, near the socket `node`.
+    #[must_use]
+    pub fn gpu_near(self, node: u32, profile: &Profile, options: Options, memory: Memory) -> Self {
+        let mut plan = self.gpu(profile, options, memory);
+        let number = FIRST_ROOT_BUS + ROOT_BUS_STRIDE * (plan.wishes.len() as u8 - 1);
+        if let Some(wish) = plan.wishes.last_mut() {
+            wish.root_bus = Some(RootBus { number, node });
+        }
+        plan
     }
 
     /// Changes the machine.
@@ -185,11 +214,13 @@ impl HostPlan {
             .iter()
             .find_map(|(known, start)| (*known == arch).then_some(*start))
             .unwrap_or_default();
-        let mut nodes = vec![MemoryNode {
-            mib: self.kernel_mib,
+        let node = MemoryNode {
+            mib: self.kernel_mib / u64::from(self.sockets),
             file: None,
-        }];
+        };
+        let mut nodes = vec![node; self.sockets as usize];
         let mut free = start + self.kernel_mib * MIB;
+        let root_buses: Vec<_> = self.wishes.iter().map(|wish| wish.root_bus).collect();
         let mut gpus: Vec<(View, Gpu)> = Vec::new();
         for (wish, number) in self.wishes.into_iter().zip(0_u64..) {
             let mut options = wish.options;
@@ -241,7 +272,7 @@ impl HostPlan {
             }
             gpus.push((view, Gpu::serve(&profile, view, options)?));
         }
-        if nodes.len() > 1 {
+        if nodes.len() > self.sockets as usize {
             let mib = match arch {
                 Arch::Aarch64 => FIRMWARE_MIB,
                 Arch::X86_64 => FIRMWARE_MIB_X86,
@@ -254,9 +285,13 @@ impl HostPlan {
             }
         }
 
-        let described = gpus
-            .iter()
-            .map(|(view, gpu)| (*view == View::Physical).then(|| gpu.silicon()));
+        let described = (1..)
+            .zip(&root_buses)
+            .zip(&gpus)
+            .map(|((slot, root_bus), (view, gpu))| {
+                let seat = root_bus.map_or(Seat::Slot(slot), Seat::RootBus);
+                (seat, (*view == View::Physical).then(|| gpu.silicon()))
+            });
         let table = compile_asl(&acpi::properties(described))?;
         let gpus: Vec<_> = gpus.into_iter().map(|(_, gpu)| gpu).collect();
         let mut vm = self
@@ -269,12 +304,23 @@ impl HostPlan {
             .module_later("vfio_pci")
             .host_file(Driver::Original.file(), kernel_modules::original(flavour)?)
             .host_file(Driver::Ours.file(), kernel_modules::ours(flavour)?);
-        for (index, gpu) in gpus.iter().enumerate() {
-            vm = vm.vfio_user(format!("gpu{index}"), &gpu.socket());
+        for (index, (gpu, root_bus)) in gpus.iter().zip(&root_buses).enumerate() {
+            let mut device = VfioUser::new(format!("gpu{index}"), gpu.socket());
+            device.root_bus = *root_bus;
+            vm = vm.device(device);
         }
         let vm = vm.boot()?;
-        let addresses = (1..=gpus.len())
-            .map(|slot| behind_port(&vm, slot))
+        let addresses = (1..)
+            .zip(&root_buses)
+            .map(|(slot, root_bus)| {
+                behind_port(
+                    &vm,
+                    &match root_bus {
+                        None => format!("0000:00:{slot:02x}.0"),
+                        Some(bus) => format!("0000:{:02x}:00.0", bus.number),
+                    },
+                )
+            })
             .collect::<Result<_>>()?;
         let host = Host {
             vm,
@@ -342,6 +388,36 @@ impl Host {
         }
         self.unload()?;
         self.vm.sh(&format!("insmod {}", driver.file()))?;
+        Ok(())
+    }
+
+    /// Puts the modules that the machine has where those of an installed kernel are, and the
+    /// `modprobe` that loads them where Linux looks for it.
+    ///
+    /// # Errors
+    /// What the machine says.
+    pub fn install_kernel(&self) -> Result<()> {
+        self.vm
+            .sh("set -e; mkdir -p /sbin /lib/modules/$(uname -r)/kernel
+             ln -sf /bin/busybox /sbin/modprobe
+             cp /lab/modules/*.ko /lib/modules/$(uname -r)/kernel/; depmod")?;
+        Ok(())
+    }
+
+    /// Installs a driver that is no part of the machine's kernel, in the place of another one of
+    /// the same name; [`Host::install_kernel`] comes first.
+    ///
+    /// # Errors
+    /// What the machine says.
+    pub fn install(&self, driver: Driver) -> Result<()> {
+        self.unload()?;
+        self.vm.sh(&format!(
+            "set -e; modules=/lib/modules/$(uname -r); mkdir -p $modules/extra
+             cp {} $modules/extra/nvgrace-gpu-vfio-pci.ko; depmod
+             grep -q 'vfio_pci:v000010DEd00002941sv.* {}' $modules/modules.alias",
+            driver.file(),
+            driver.name()
+        ))?;
         Ok(())
     }
 
@@ -501,9 +577,9 @@ fn range(line: &str) -> Option<(u64, u64)> {
     Some((number(first)?, number(last)?))
 }
 
-/// The address of the function behind the root port in `slot` of the root bus.
-fn behind_port(vm: &Running, slot: usize) -> Result<String> {
-    let port = format!("/sys/bus/pci/devices/0000:00:{slot:02x}.0");
+/// The address of the function behind a root port.
+fn behind_port(vm: &Running, port: &str) -> Result<String> {
+    let port = format!("/sys/bus/pci/devices/{port}");
     let is_function = |name: &String| name.starts_with("0000:") && name.ends_with(":00.0");
     vm.list(&port)?
         .into_iter()

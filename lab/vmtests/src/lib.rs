@@ -12,6 +12,7 @@ pub mod host;
 pub mod layouts;
 pub mod log;
 pub mod nested;
+pub mod page;
 pub mod qmp;
 pub mod qtest;
 pub mod report;

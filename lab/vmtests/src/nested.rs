@@ -1,8 +1,9 @@
 //! A guest inside a host machine: the host's own QEMU, with KVM, gives it a GPU.
 //!
 //! The guest (arm64 only, because software emulation of other machines has no KVM for it) has no
-//! agent: its first process is a shell script, which reports through a port of its own and
-//! switches the guest off. What it reports is text in sections.
+//! agent: its first process is a shell script, which reports through a port of its own, or else
+//! on its first disk or the console, and switches the guest off. What it reports is text in
+//! sections.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,16 +17,19 @@ use crate::host::Host;
 
 const QEMU: &str = "/usr/bin/qemu-system-aarch64";
 const LSPCI: &str = "/usr/bin/lspci";
-const FIRMWARE: &str = "/lab/nested/QEMU_EFI.fd";
-const KERNEL: &str = "/lab/nested/vmlinuz";
-const INITRAMFS: &str = "/lab/nested/initramfs";
+const PCI_IDS: &str = "/usr/share/misc/pci.ids";
+const FIRMWARE: &str = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
+/// Where the machine has the guest's kernel.
+pub const KERNEL: &str = "/root/guest/vmlinuz";
+/// Where it has the initramfs that goes with it.
+pub const INITRAMFS: &str = "/root/guest/initrd";
 const REPORT: &str = "/tmp/nested.report";
 const CONSOLE: &str = "/tmp/nested.console";
 const MEMORY_MIB: u32 = 512;
 /// What a guest may take to start, report and end.
 const LIMIT: Duration = Duration::from_secs(150);
 
-/// Finds the report's port and the GPU, then runs the test's script.
+/// Finds where to report to and the GPUs, then runs the test's script.
 const INIT: &str = r#"#!/bin/busybox sh
 export PATH=/bin:/usr/bin
 /bin/busybox --install -s /bin
@@ -33,21 +37,27 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 for port in /sys/class/virtio-ports/*; do
-    [ "$(cat $port/name)" = report ] && exec >/dev/${port##*/} 2>&1
+    [ "$(cat $port/name)" = report ] && report=/dev/${port##*/}
 done
+if [ -z "$report" ]; then
+    for module in /modules/*; do insmod $module; done
+    [ -b /dev/vda ] && report=/dev/vda
+fi
+[ -n "$report" ] && exec >$report 2>&1
 for function in /sys/bus/pci/devices/*; do
-    [ "$(cat $function/vendor)" = 0x10de ] && bdf=${function##*/}
+    [ "$(cat $function/vendor)" = 0x10de ] && bdf=${function##*/} && gpus="$gpus $bdf"
 done
 . /script
 echo "== end"
+sync
 poweroff -f
 "#;
 
 /// The sections of a guest's report, by name.
 pub type Report = BTreeMap<String, String>;
 
-/// Puts QEMU and a guest into the machine. In the guest, `script` is a shell script: `$bdf` is
-/// the GPU's address, `/agent` the lab's agent with its applets, `lspci` is there, a line
+/// Puts QEMU and a guest into the machine. In the guest, `script` is a shell script: `$gpus` are
+/// the addresses of the GPUs, `$bdf` is the last of them, `/agent` the lab's agent with its applets, `lspci` is there, a line
 /// `== NAME` begins a section of the report, and what [`run`] passes are variables.
 ///
 /// # Errors
@@ -57,12 +67,13 @@ pub fn equip(vm: Vm, script: &str) -> Result<Vm> {
     let userland = packages::ensure(Set::Userland(arch))?;
     let firmware = userland.path("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd");
     let read = |path: &std::path::Path| std::fs::read(path).map_err(LabError::file("read", path));
+    let kernel = Kernel::of(arch)?;
     let mut archive = Archive::new();
     archive
         .character_device("dev/console", 5, 1)
         .symlink("lib", "usr/lib")
         .symlink("lib64", "usr/lib64");
-    for folder in ["proc", "sys", "tmp"] {
+    for folder in ["proc", "sys", "tmp", "modules"] {
         archive.folder(folder);
     }
     archive.file("init", 0o755, INIT.as_bytes());
@@ -73,13 +84,21 @@ pub fn equip(vm: Vm, script: &str) -> Result<Vm> {
         0o755,
         &read(&userland.path("/usr/bin/busybox"))?,
     );
+    for (index, module) in kernel.module("virtio_blk")?.iter().enumerate() {
+        archive.file(&format!("modules/{index}.ko"), 0o644, &module.bytes);
+    }
+    archive.file(
+        PCI_IDS.trim_start_matches('/'),
+        0o644,
+        &read(&userland.path(PCI_IDS))?,
+    );
     for (path, host) in closure::of(&userland, arch, &[LSPCI])? {
         archive.file(path.trim_start_matches('/'), 0o755, &read(&host)?);
     }
     Ok(vm
         .programs(&userland, &[QEMU])?
         .host_file(FIRMWARE, firmware)
-        .host_file(KERNEL, Kernel::of(arch)?.image)
+        .host_file(KERNEL, &kernel.image)
         .file(INITRAMFS, archive.finish()))
 }
 
@@ -131,7 +150,9 @@ pub fn run(host: &Host, gpu: usize, initiators: u32, variables: &[(&str, &str)])
     Ok(sections(&report))
 }
 
-fn sections(text: &str) -> Report {
+/// The sections of a report.
+#[must_use]
+pub fn sections(text: &str) -> Report {
     let mut sections = Report::new();
     for part in text.replace('\r', "").split("== ").skip(1) {
         let (name, body) = part.split_once('\n').unwrap_or((part, ""));

@@ -76,28 +76,12 @@ impl Lab {
             plan = plan.with(|vm| vm.host_file(library.to_string_lossy(), library.clone()));
         }
         let lab = Self { host: plan.boot()? };
-        lab.sh("mkdir -p /sbin && ln -sf /bin/busybox /sbin/modprobe && mkdir -p /lib/modules/$(uname -r)/extra && cp /lab/modules/*.ko /lib/modules/$(uname -r)/")?;
+        lab.host.install_kernel()?;
         Ok(lab)
     }
 
     fn sh(&self, script: &str) -> Result<String> {
         Ok(self.host.vm.sh(script)?)
-    }
-
-    /// Installs a driver's module where depmod and modprobe find it.
-    fn install(&self, driver: Driver) -> Result<()> {
-        let file = match driver {
-            Driver::Original => "original",
-            Driver::Ours => "ours",
-            Driver::VfioPci => return Err("it is there".into()),
-        };
-        self.sh(&format!(
-            "rmmod {VARIANT} 2>/dev/null; \
-             cp /lab/drivers/{file}.ko /lib/modules/$(uname -r)/extra/nvgrace-gpu-vfio-pci.ko && \
-             depmod && grep -q 'alias vfio_pci:v000010DEd00002941sv.* {VARIANT}' \
-             /lib/modules/$(uname -r)/modules.alias"
-        ))?;
-        Ok(())
     }
 
     /// Runs `varia`: what it printed, or what it complained of.
@@ -153,7 +137,7 @@ fn devices_are_listed_bound_and_given_back_on_a_real_sysfs() -> Result<()> {
     let lab = Lab::boot()?;
     let (gpu, refused) = (lab.gpu().to_owned(), lab.refused().to_owned());
     for driver in [Driver::Ours, Driver::Original] {
-        lab.install(driver)?;
+        lab.host.install(driver)?;
         list(&lab)?;
         bind_and_unbind(&lab, &gpu)?;
         refusal(&lab, &gpu, &refused)?;

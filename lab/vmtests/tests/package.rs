@@ -15,6 +15,7 @@ use varia_lab::kernel_package::{self, VERSION};
 use varia_lab::{Arch, GuestCommand, Kernel, Set, command, packages};
 use varia_silicon::{Options, profile};
 use varia_vmtests::host::{Driver, HostPlan, Memory};
+use varia_vmtests::page::{self, Place};
 use varia_vmtests::report;
 
 const MIB: u64 = 1 << 20;
@@ -174,6 +175,28 @@ fn the_shipped_source_gives_the_shipped_objects_bit_for_bit() -> Outcome {
     Ok(())
 }
 
+/// The line that docs/operator.md installs the package with.
+fn install_line() -> Result<String, Box<dyn Error>> {
+    let blocks = page::blocks("docs/operator.md")?;
+    let lines = blocks
+        .into_iter()
+        .filter(|block| block.place == Place::Soak)
+        .flat_map(|block| block.lines);
+    let lines: Vec<_> = lines.collect();
+    Ok(lines.join("\n"))
+}
+
+fn file_name(package: &Path) -> Result<String, Box<dyn Error>> {
+    let name = package.file_name().ok_or("a package without a name")?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+#[test]
+fn the_operators_page_installs_this_package() -> Outcome {
+    assert_eq!(install_line()?, format!("dpkg -i {}", file_name(&deb()?)?));
+    Ok(())
+}
+
 /// The script that puts what a machine has of its kernel where an installed kernel has it: the
 /// modules that VFIO takes, not all 4,000.
 const KERNEL_FILES: &str = "set -e
@@ -181,13 +204,15 @@ folder=$1/usr/lib/modules/$(uname -r)
 mkdir -p $folder/kernel
 cp /lab/modules/*.ko $folder/kernel/
 cp /lab/kernel/* $folder/
-cp /lab/package.deb $1/tmp/
+mkdir -p $1/root
+cp /lab/package/*.deb $1/root/
 rm -f $1/usr/bin/awk; ln -s mawk $1/usr/bin/awk
 ";
 
 fn a_machine_installs_uses_and_removes_it(arch: Arch) -> Outcome {
     let tree = packages::ensure(Set::Dkms(arch))?;
     let package = deb()?;
+    let name = file_name(&package)?;
     let gh200 = profile::find("gh200")?;
     let options = Options {
         memory: Some(1536 * MIB),
@@ -199,7 +224,7 @@ fn a_machine_installs_uses_and_removes_it(arch: Arch) -> Outcome {
         .with(|vm| {
             vm.share(tree.root(), "root")
                 .module_later("overlay")
-                .host_file("/lab/package.deb", package)
+                .host_file(format!("/lab/package/{name}"), &package)
                 .host_file("/lab/kernel/modules.builtin", builtin)
                 .file("/lab/kernel/modules.order", "")
         })
@@ -219,9 +244,10 @@ fn a_machine_installs_uses_and_removes_it(arch: Arch) -> Outcome {
     inside("depmod")?;
 
     let started = std::time::Instant::now();
-    let said = inside("dpkg -i /tmp/package.deb 2>&1")?;
+    let line = install_line()?;
+    let said = inside(&format!("cd /root; {line} 2>&1"))?;
     println!(
-        "{said}\nresult: {arch}: dpkg -i took {:.1} s",
+        "{said}\nresult: {arch}: {line} took {:.1} s",
         started.elapsed().as_secs_f32()
     );
     let status = inside("dkms status")?;

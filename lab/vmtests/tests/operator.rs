@@ -1,0 +1,160 @@
+//! docs/operator.md, followed word for word: each of its lines is typed, in order, in a machine
+//! that owns a GPU, and prints what the page says, from the bare host to a guest with KVM and back.
+
+use std::time::{Duration, Instant};
+
+use varia_lab::{Arch, GuestCommand, Set, Task, agent_build, packages};
+use varia_silicon::{Options, profile};
+use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
+use varia_vmtests::page::{Block, Place, blocks, matches};
+use varia_vmtests::{Error, Result, nested};
+
+const MIB: u64 = 1 << 20;
+/// Where everything is typed.
+const HOME: &str = "/root";
+/// What a command may take, and a guest until it greets.
+const LIMIT: Duration = Duration::from_secs(180);
+/// Names for PCI ids, on the host and in the guest.
+const PCI_IDS: &str = "/usr/share/misc/pci.ids";
+/// The terminal that the guest's console is on: what is typed, and what is shown.
+const TYPED: &str = "/tmp/typed";
+const SHOWN: &str = "/tmp/shown";
+/// What the guest's shell says when it is ready.
+const PROMPT: &str = "guest# ";
+/// The guest's first process leaves the console to a shell.
+const SHELL: &str = "export PS1='guest# '; setsid cttyhack sh";
+
+fn host() -> Result<Host> {
+    let varia = agent_build::program(Arch::Aarch64, "varia", "varia")?;
+    let names = packages::ensure(Set::Userland(Arch::Aarch64))?.path(PCI_IDS);
+    let options = Options {
+        memory: Some(1536 * MIB),
+        ..Options::default()
+    };
+    let gh200 = profile::find("gh200").expect("a profile of the catalogue");
+    let host = HostPlan::new(Arch::Aarch64, "operator")
+        .kernel_memory(3072)
+        .gpu(gh200, options, Memory::Real)
+        .try_with(|vm| {
+            let vm = vm
+                .machine("virtualization=on")
+                .cpu("neoverse-v1")
+                .host_file("/usr/bin/varia", varia)
+                .host_file(PCI_IDS, names);
+            nested::equip(vm, SHELL)
+        })?
+        .boot()?;
+    host.install_kernel()?;
+    host.vm.sh(&format!(
+        "cp {} {HOME}/nvgrace-gpu-vfio-pci.ko; mkfifo {TYPED}; mkdir -p /var/lib/libvirt/images",
+        Driver::Ours.file()
+    ))?;
+    Ok(host)
+}
+
+/// Types a block on the host: what its lines print.
+fn on_host(host: &Host, block: &Block) -> Result<String> {
+    let mut printed = String::new();
+    for line in &block.lines {
+        let begin = Instant::now();
+        let command = GuestCommand::sh(line).cwd(HOME).limit(LIMIT);
+        let output = host.vm.run(&command)?.checked()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        println!("# {line}   ({:?})\n{text}", begin.elapsed());
+        printed.push_str(&text);
+    }
+    Ok(printed)
+}
+
+/// A guest's console, on the host's terminal.
+struct Console {
+    task: Task,
+    /// How much of what is shown has been read.
+    read: usize,
+}
+
+impl Console {
+    /// Types the line that starts the guest, and waits for its shell.
+    fn open(host: &Host, line: &str) -> Result<Self> {
+        let script = format!("exec 0<>{TYPED} >{SHOWN} 2>&1\n{line}");
+        let command = GuestCommand::sh(&script).cwd(HOME).limit(10 * LIMIT);
+        let task = host.vm.spawn(&command)?;
+        let mut console = Self { task, read: 0 };
+        console.until_prompt(host)?;
+        Ok(console)
+    }
+
+    /// What is shown until the shell is ready again.
+    fn until_prompt(&mut self, host: &Host) -> Result<String> {
+        let begin = Instant::now();
+        loop {
+            let shown = host.vm.read_text(SHOWN)?.replace('\r', "");
+            let new = shown.get(self.read..).unwrap_or_default();
+            if let Some((text, _)) = new.split_once(PROMPT) {
+                self.read += text.len() + PROMPT.len();
+                return Ok(text.to_owned());
+            }
+            if begin.elapsed() > LIMIT {
+                return Err(Error::Unexpected(format!(
+                    "the guest says no more:\n{shown}"
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Types a line and gives what it prints; none when it is the guest's last.
+    fn line(&mut self, host: &Host, line: &str) -> Result<String> {
+        host.vm.sh(&format!("cat >{TYPED} <<'END'\n{line}\nEND"))?;
+        if line == "poweroff -f" {
+            let output = host.vm.wait(&self.task, LIMIT)?;
+            assert!(output.success(), "{output:?}");
+            return Ok(String::new());
+        }
+        let shown = self.until_prompt(host)?;
+        let echoed = shown.strip_prefix(&format!("{line}\n"));
+        let printed = echoed.map(str::to_owned);
+        printed.ok_or_else(|| Error::Unexpected(format!("{line:?} is shown as {shown:?}")))
+    }
+}
+
+#[test]
+fn the_way_from_a_bare_host_to_a_vm_is_as_the_page_says() -> Result<()> {
+    let blocks = blocks("docs/operator.md")?;
+    let begin = Instant::now();
+    let host = host()?;
+    println!("the host is up after {:?}", begin.elapsed());
+    let mut console = None;
+    for block in &blocks {
+        let printed = match block.place {
+            Place::Host => on_host(&host, block)?,
+            Place::Console => {
+                console = Some(Console::open(&host, &block.lines.join("\n"))?);
+                println!("the guest's shell is there after {:?}", begin.elapsed());
+                continue;
+            }
+            Place::Guest => {
+                let console = console.as_mut().expect("a guest is started first");
+                let typed = block.lines.iter().map(|line| console.line(&host, line));
+                typed.collect::<Result<Vec<_>>>()?.concat()
+            }
+            // typed by package.rs; typed by nobody
+            Place::Soak | Place::Libvirt => continue,
+        };
+        if let Some(promise) = &block.output {
+            assert!(
+                matches(promise, &printed),
+                "{:?} promise\n{promise}\nand print\n{printed}",
+                block.lines
+            );
+        }
+    }
+    println!("followed after {:?}", begin.elapsed());
+    // the page says this of the memory: what has been done is undone
+    assert_eq!(
+        host.vm
+            .read_text("/sys/module/nvgrace_gpu_vfio_pci/refcnt")?,
+        "0"
+    );
+    host.power_off()
+}
