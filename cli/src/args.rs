@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use varia_facts::Bdf;
+use varia_firmware::{Access, ProximityDomain};
 use varia_plan::Arch;
 
 use crate::size::Size;
@@ -46,7 +47,9 @@ pub(crate) enum Command {
     )]
     Explain(ExplainArgs),
     /// Write the ACPI tables that tie GPUs to NUMA nodes, for VMMs that make none.
-    #[command(after_help = "Example:\n  varia tables --gpu gh200 --out /tmp/tables")]
+    #[command(
+        after_help = "Example:\n  varia tables --gpu gh200 --out /tmp/tables\n  varia tables --gpu gh200 --access 0,0=110,450000 --out /tmp/tables"
+    )]
     Tables(TablesArgs),
     /// Check what a VM with GPUs needs: of this host, of a device, of a plan. Changes nothing;
     /// fails if a check does.
@@ -281,6 +284,39 @@ pub(crate) struct TablesArgs {
     /// The folder to write to; made if absent.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+    /// How fast the VM's node FROM reaches the memory of node TO, for HMAT, as FROM,TO=NS,MB/S;
+    /// may be given again [default: what the host's firmware says of its own nodes]
+    #[arg(long, value_name = "ACCESS")]
+    pub(crate) access: Vec<AccessArg>,
+}
+
+/// How fast a node reaches another's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct AccessArg(pub(crate) Access);
+
+impl std::str::FromStr for AccessArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let pair = |text: &str| {
+            let (first, second) = text.split_once(',')?;
+            Some((first.parse().ok()?, second.parse().ok()?))
+        };
+        let parts = text.split_once('=');
+        let parts = parts.and_then(|(nodes, speed)| Some((pair(nodes)?, pair(speed)?)));
+        let ((initiator, target), (nanoseconds, megabytes_per_second)) = parts.ok_or_else(|| {
+            format!(
+                "{text:?} is not FROM,TO=NS,MB/S: give two nodes of the VM, nanoseconds and MB/s, \
+                 such as 0,0=110,450000"
+            )
+        })?;
+        Ok(Self(Access {
+            initiator: ProximityDomain(initiator),
+            target: ProximityDomain(target),
+            nanoseconds,
+            megabytes_per_second,
+        }))
+    }
 }
 
 #[derive(Clone, Debug, Args)]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use varia_facts::{Bytes, CoherentMemory, Facts, PciFunction};
-use varia_firmware::{DeviceProperties, Oem, slit, srat, ssdt};
+use varia_firmware::{DeviceProperties, Oem, hmat, slit, srat, ssdt};
 use varia_linux::Tree;
 use varia_linux::inventory::{Extent, Inventory};
 use varia_plan::{
@@ -310,6 +310,18 @@ pub(crate) fn tables(args: &TablesArgs) -> Result<(), Failure> {
     let oem = Oem::VARIA;
     let numa = plan.numa()?;
     let mut tables = vec![("SRAT", srat(&numa, oem)), ("SLIT", slit(&numa, oem))];
+    let mut accesses = plan.accesses(&facts.host);
+    if !args.access.is_empty() {
+        accesses = args.access.iter().map(|access| access.0).collect();
+    }
+    if accesses.is_empty() {
+        log::info!(
+            "no HMAT: this host's firmware does not say how fast memory is, and --access does not \
+             either"
+        );
+    } else {
+        tables.push(("HMAT", hmat(&numa, &accesses, oem)?));
+    }
     let properties = plan
         .gpus
         .iter()

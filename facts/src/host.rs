@@ -107,6 +107,21 @@ pub struct NumaNode {
     /// Its pools of hugepages.
     #[serde(default)]
     pub hugepages: Vec<HugePages>,
+    /// How fast CPUs reach its memory, as firmware says in HMAT.
+    #[serde(default)]
+    pub speed: Option<Speed>,
+}
+
+/// How fast memory is reached. Source: `Documentation/ABI/stable/sysfs-devices-node` of Linux 7.2,
+/// access class 1: the CPUs that reach it best.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Speed {
+    /// The nodes of these CPUs.
+    pub from: Vec<NodeId>,
+    /// The latency of a read or a write, whichever takes longer, in nanoseconds.
+    pub latency: u32,
+    /// The bandwidth of reads or writes, whichever is less, in MB/s.
+    pub bandwidth: u32,
 }
 
 /// A pool of hugepages of one size.

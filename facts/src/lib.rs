@@ -23,7 +23,7 @@ mod units;
 mod vmm;
 
 pub use finding::{Finding, Remedy, Severity};
-pub use host::{Arch, Host, HugePages, Iommu, IommuGroup, Limit, NumaNode};
+pub use host::{Arch, Host, HugePages, Iommu, IommuGroup, Limit, NumaNode, Speed};
 pub use kernel::{Kernel, Kvm, Module};
 pub use pci::{Bar, BarKind, CoherentMemory, CoherentSource, PciFunction, VirtualBar};
 pub use units::{Bdf, BdfError, Bytes, CpuList, CpuListError, GroupId, HostPhys, NodeId};

@@ -18,7 +18,7 @@ use crate::asked::{self, Asked};
 use crate::error::Error;
 use crate::inventory::{
     self, ADDRESS_SIZES, CONFIG_CAPTURED, CPUINFO, Extent, Inventory, MIDR, MODULES, PARAMETERS,
-    Reading,
+    Reading, SPEED, SPEED_BANDWIDTHS, SPEED_LATENCIES,
 };
 use crate::matching::module_name;
 use crate::pci_ids::{self, PciIds};
@@ -255,6 +255,16 @@ impl<W: io::Write> Capture<'_, W> {
             let folder = format!("{NODES}/{node}");
             for file in NODE_FILES {
                 self.file(&format!("{folder}/{file}"))?;
+            }
+            let speed = format!("{folder}/{SPEED}");
+            for file in SPEED_LATENCIES.iter().chain(&SPEED_BANDWIDTHS) {
+                self.file(&format!("{speed}/{file}"))?;
+            }
+            for name in self.tree.list(&speed).unwrap_or_default() {
+                let path = format!("{speed}/{name}");
+                if let Ok(place) = self.tree.link(&path) {
+                    self.out.link(&path, &place)?;
+                }
             }
             let pools = format!("{folder}/hugepages");
             for pool in self.tree.list(&pools).unwrap_or_default() {

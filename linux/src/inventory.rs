@@ -17,7 +17,9 @@ use crate::matching::{Aliases, Choice, Modalias, Why};
 use crate::programs::Programs;
 use crate::tree::Tree;
 
-pub(crate) use host::{ADDRESS_SIZES, CPUINFO, MIDR, arch_here};
+pub(crate) use host::{
+    ADDRESS_SIZES, CPUINFO, MIDR, SPEED, SPEED_BANDWIDTHS, SPEED_LATENCIES, arch_here,
+};
 pub(crate) use kernel::{
     CONFIG_CAPTURED, MODULES, PARAMETERS, cmdline, compressed_config, config_places, is_option,
 };

@@ -127,7 +127,7 @@ pub enum Firmware {
 }
 
 /// A kernel that is started without a disk to find it on.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Kernel {
     /// The kernel's file.
     pub image: String,
@@ -162,6 +162,7 @@ pub struct Plan {
     /// What starts the guest.
     pub firmware: Firmware,
     /// The kernel that firmware starts; none where it finds one on a disk.
+    #[serde(default)]
     pub kernel: Option<Kernel>,
     /// Files of disks.
     pub disks: Vec<String>,

@@ -1,7 +1,7 @@
 //! A plan as ACPI's view of the VM, for VMMs that make no Generic Initiators themselves.
 
-use varia_facts::Bdf;
-use varia_firmware::{Distances, Domain, MemoryRange, Numa, Processor, ProximityDomain};
+use varia_facts::{Bdf, Host};
+use varia_firmware::{Access, Distances, Domain, MemoryRange, Numa, Processor, ProximityDomain};
 
 use crate::gpu::Gpu;
 use crate::plan::{Arch, Plan};
@@ -58,6 +58,26 @@ impl Plan {
             }
         }
         Numa::new(domains, distances)
+    }
+
+    /// How fast the VM's processors reach its RAM, where the host says so of the node that it is on.
+    #[must_use]
+    pub fn accesses(&self, host: &Host) -> Vec<Access> {
+        let pairs = self
+            .sockets
+            .iter()
+            .flat_map(|from| self.sockets.iter().map(move |to| (from, to)));
+        pairs
+            .filter_map(|(from, to)| {
+                let speed = host.node(to.host_node?)?.speed.as_ref()?;
+                speed.from.contains(&from.host_node?).then(|| Access {
+                    initiator: ProximityDomain(from.node.0),
+                    target: ProximityDomain(to.node.0),
+                    nanoseconds: speed.latency,
+                    megabytes_per_second: speed.bandwidth,
+                })
+            })
+            .collect()
     }
 
     /// Where RAM is: first byte and length of each piece.

@@ -134,6 +134,98 @@ fn tables_are_written_with_their_names() {
 }
 
 #[test]
+fn hmat_says_what_the_host_does_or_what_is_asked_for() {
+    let folder = Folder::new();
+    let host = folder.root().join("host");
+    machine::GH200_X4.write(&host).unwrap();
+    // what Linux shows of a firmware's HMAT: of one node alone, and of another a part
+    let speed =
+        |node: &str| host.join(format!("sys/devices/system/node/{node}/access1/initiators"));
+    for (node, values) in [
+        ("node1", [110, 130, 450_000, 440_000]),
+        ("node2", [1, 0, 1, 0]),
+    ] {
+        std::fs::create_dir_all(speed(node)).unwrap();
+        std::os::unix::fs::symlink(format!("../../../{node}"), speed(node).join(node)).unwrap();
+        let files = [
+            "read_latency",
+            "write_latency",
+            "read_bandwidth",
+            "write_bandwidth",
+        ];
+        for (file, value) in files.iter().zip(values) {
+            std::fs::write(speed(node).join(file), format!("{value}\n")).unwrap();
+        }
+    }
+    let capture = folder.root().join("host.tar");
+    ended(varia([
+        "capture",
+        "--sysfs",
+        host.to_str().unwrap(),
+        capture.to_str().unwrap(),
+    ]))
+    .success();
+    let out = folder.root().join("tables");
+    let tables = |more: &[&str]| {
+        let mut args = vec!["tables", "--sysfs", capture.to_str().unwrap()];
+        let gpus = machine::GH200_X4.gpus();
+        for gpu in &gpus {
+            args.extend(["--gpu", gpu]);
+        }
+        args.extend(["--out", out.to_str().unwrap()]);
+        args.extend(more);
+        ended(varia(args))
+    };
+    let entries = |matrix: usize| {
+        let table = std::fs::read(out.join("hmat.aml")).unwrap();
+        let mut rest = &table[40..];
+        let mut found = Vec::new();
+        while !rest.is_empty() {
+            let length = u32::from_le_bytes(rest[4..8].try_into().unwrap()) as usize;
+            if rest[0] == 1 {
+                let unit = u64::from_le_bytes(rest[24..32].try_into().unwrap());
+                let count = |at: usize| u32::from_le_bytes(rest[at..at + 4].try_into().unwrap());
+                let (from, to) = (count(12) as usize, count(16) as usize);
+                let start = 32 + 4 * (from + to);
+                let words = rest[start..length].chunks(2);
+                let words = words.map(|two| u64::from(u16::from_le_bytes([two[0], two[1]])));
+                found.push((unit, to, words.collect::<Vec<_>>()));
+            }
+            rest = &rest[length..];
+        }
+        found.swap_remove(matrix)
+    };
+    assert!(tables(&[]).success().stdout.contains("HMAT"));
+    for (matrix, value) in [(0, 130_000), (1, 440_000)] {
+        let (unit, targets, words) = entries(matrix);
+        let known = words
+            .iter()
+            .enumerate()
+            .filter(|(_, word)| **word != 0xffff);
+        let known: Vec<_> = known.map(|(at, word)| (at, word * unit)).collect();
+        assert_eq!(
+            (targets, known),
+            (4, vec![(5, value)]),
+            "from node 1 to itself"
+        );
+    }
+    tables(&["--access", "2,3=200,50000"]).success();
+    let (unit, _, words) = entries(0);
+    assert_eq!(words[2 * 4 + 3] * unit, 200_000);
+    assert_eq!(words.iter().filter(|word| **word != 0xffff).count(), 1);
+    tables(&["--access", "0,9=1,1"]).refused(&["9"]);
+    tables(&["--access", "0=110"]).refused(&["0=110", "0,0=110,450000"]);
+    std::fs::remove_dir_all(&out).unwrap();
+    let args = ["tables", "--gpu", "gh200", "--out", out.to_str().unwrap()];
+    let said = ended(varia(args)).success();
+    assert!(
+        !out.join("hmat.aml").exists() && said.stderr.contains("no HMAT"),
+        "{}",
+        said.stderr
+    );
+}
+
+#[test]
 fn what_can_not_be_planned() {
     plan(&[]).refused(&["--gpu"]);
     plan(&["--gpu", "gh2000"]).refused(&["gh2000", "0009:01:00.0", "gh200"]);

@@ -1,6 +1,8 @@
 //! CPUs, NUMA nodes, hugepages, IOMMU: `sys/devices/system`, `sys/kernel`, `proc/meminfo`.
 
-use varia_facts::{Arch, Bytes, CpuList, Host, HugePages, Iommu, IommuGroup, NodeId, NumaNode};
+use varia_facts::{
+    Arch, Bytes, CpuList, Host, HugePages, Iommu, IommuGroup, NodeId, NumaNode, Speed,
+};
 
 use super::reading::Reading;
 use crate::asked::Asked;
@@ -8,6 +10,11 @@ use crate::tree::Tree;
 
 const NODES: &str = "sys/devices/system/node";
 
+/// Below a node's folder: what the CPUs that reach its memory best see of it.
+pub(crate) const SPEED: &str = "access1/initiators";
+/// Of reads and of writes.
+pub(crate) const SPEED_LATENCIES: [&str; 2] = ["read_latency", "write_latency"];
+pub(crate) const SPEED_BANDWIDTHS: [&str; 2] = ["read_bandwidth", "write_bandwidth"];
 const MEMINFO: &str = "proc/meminfo";
 pub(crate) const CPUINFO: &str = "proc/cpuinfo";
 /// The line of it that tells the width of addresses.
@@ -106,9 +113,31 @@ fn nodes(reading: &Reading<'_>) -> Vec<NumaNode> {
                 .collect(),
             generic_initiator: initiators.contains(id),
             hugepages: hugepages(reading, &folder),
+            speed: speed(reading, &folder),
         }
     };
     ids.into_iter().map(node).collect()
+}
+
+/// What firmware says of a node's memory; none where it leaves out a part of it.
+fn speed(reading: &Reading<'_>, node: &str) -> Option<Speed> {
+    let folder = format!("{node}/{SPEED}");
+    let from = reading.tree.list(&folder).ok()?;
+    let from = from.iter().filter_map(|name| {
+        let number = name.strip_prefix("node")?.parse().ok()?;
+        Some(NodeId(number))
+    });
+    let value = |file| reading.value::<u32>(&format!("{folder}/{file}"), "number");
+    let [read, write] = SPEED_LATENCIES.map(value);
+    let latency = read?.max(write?);
+    let [read, write] = SPEED_BANDWIDTHS.map(value);
+    let bandwidth = read?.min(write?);
+    // Linux says 0 where firmware says nothing
+    (latency > 0 && bandwidth > 0).then(|| Speed {
+        from: from.collect(),
+        latency,
+        bandwidth,
+    })
 }
 
 fn hugepages(reading: &Reading<'_>, node: &str) -> Vec<HugePages> {
