@@ -70,7 +70,7 @@ impl Plan {
         pairs
             .filter_map(|(from, to)| {
                 let speed = host.node(to.host_node?)?.speed.as_ref()?;
-                speed.from.contains(&from.host_node?).then(|| Access {
+                speed.from.contains(&from.host_node?).then_some(Access {
                     initiator: ProximityDomain(from.node.0),
                     target: ProximityDomain(to.node.0),
                     nanoseconds: speed.latency,

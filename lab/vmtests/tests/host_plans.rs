@@ -19,7 +19,7 @@ const USEMEM: u64 = 512 * MIB;
 /// What GH200 keeps uncached of its memory.
 const RESMEM: u64 = GIB;
 /// What a plan and a guest may take.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(420);
 /// Where the machine leaves a word for the guest, and where the guest leaves one.
 const FROM_HOST: u64 = 0x1000;
 const FROM_GUEST: u64 = 0x20_0000;
@@ -106,6 +106,16 @@ fn host() -> Result<Host> {
     Ok(host)
 }
 
+/// Where the guest's console goes.
+fn console(name: &str) -> String {
+    format!("/tmp/{name}.console")
+}
+
+/// What QEMU gets besides the plan: a place for the console, and no network.
+fn more(name: &str) -> String {
+    format!("-display none -serial file:{} -nic none", console(name))
+}
+
 fn run(host: &Host, command: &str) -> Result<String> {
     let command = GuestCommand::sh(command).limit(LIMIT);
     Ok(host.vm.run(&command)?.checked()?.text())
@@ -127,12 +137,10 @@ fn planned(
          --kernel {KERNEL} --initrd {INITRAMFS} --append 'quiet panic=-1' --disk /tmp/{name}.report"
     );
     let file = format!("/tmp/{name}.sh");
-    run(
-        host,
-        &format!(
-            "varia plan {options} --qemu-arg=-nographic --qemu-arg=-nic --qemu-arg=none > {file}"
-        ),
-    )?;
+    for word in more(name).split_whitespace() {
+        options += &format!(" --qemu-arg={word}");
+    }
+    run(host, &format!("varia plan {options} > {file}"))?;
     let gpus = gpus.iter().map(|gpu| host.address(*gpu).parse());
     let gpus = gpus.collect::<std::result::Result<Vec<What>, _>>();
     let request = varia_plan::Request {
@@ -181,7 +189,7 @@ fn start(host: &Host, name: &str, file: &str, plan: &Plan) -> Result<Report> {
     let planned = arguments(plan)
         .into_iter()
         .flat_map(|argument| [argument.option.to_owned(), argument.value]);
-    let more = ["-nographic", "-nic", "none"].map(str::to_owned);
+    let more = shell_words::split(&more(name)).expect("words");
     let expected: Vec<_> = planned.chain(more).collect();
     assert_eq!(argv[1..], expected, "{name}: what runs is what was planned");
     let output = host.vm.wait(&task, LIMIT)?;
@@ -190,9 +198,10 @@ fn start(host: &Host, name: &str, file: &str, plan: &Plan) -> Result<Report> {
     if !output.success() || !text.ends_with("== end") {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(Error::Unexpected(format!(
-            "{name}: the guest did not come to its end: {:?}, {}{said}\nits report:\n{text}",
+            "{name}: the guest did not come to its end: {:?}, {said}\nits report:\n{text}\n\
+             its console:\n{}",
             output.ending,
-            output.text()
+            host.vm.read_text(&console(name)).unwrap_or_default()
         )));
     }
     Ok(nested::sections(text))
@@ -295,6 +304,9 @@ fn every_topology_reaches_its_guest_as_it_is_planned() -> Result<()> {
     let facts: Facts = serde_json::from_str(&facts).expect("facts");
     println!("bound after {:?}", begin.elapsed());
     for topology in TOPOLOGIES {
+        if std::env::var("ONLY").is_ok_and(|only| only != topology.0) {
+            continue;
+        }
         let (name, gpus, ..) = topology;
         let begin = Instant::now();
         let (file, plan) = planned(&host, &facts, topology)?;
