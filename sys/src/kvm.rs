@@ -4,12 +4,16 @@
 
 use std::ffi::{c_int, c_ulong};
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use varia_spec::errno::Errno;
 
 use crate::errno;
 
+/// `KVM_CREATE_VM`, `_IO(0xae, 1)`.
+const CREATE_VM: c_ulong = 0xae01;
+/// The machine type that each architecture has.
+const DEFAULT_TYPE: c_ulong = 0;
 /// `KVM_CHECK_EXTENSION`, `_IO(0xae, 3)`.
 const CHECK_EXTENSION: c_ulong = 0xae03;
 const CAP_MAX_VCPUS: c_ulong = 66;
@@ -29,26 +33,47 @@ pub struct Capabilities {
     pub max_vcpus: u32,
 }
 
-/// Asks `/dev/kvm`.
+/// Asks `/dev/kvm`, on arm64 also an empty VM, which is gone afterwards: whether device memory can
+/// be cacheable is a question to a VM (`arch/arm64/kvm/arm.c`: `kvm_vm_ioctl_check_extension`
+/// answers `EINVAL` without one).
 ///
 /// # Errors
-/// What the kernel says to opening it: `ENOENT` without KVM, `EACCES` without permission.
+/// What the kernel says to opening it: `ENOENT` without KVM, `EACCES` without permission; what it
+/// says to making a VM.
 pub fn capabilities() -> Result<Capabilities, Errno> {
     let kvm = File::open("/dev/kvm").map_err(|error| errno::of_io(&error))?;
     let arm = cfg!(target_arch = "aarch64");
-    let ipa = check(&kvm, CAP_ARM_VM_IPA_SIZE)?;
-    let cacheable = check(&kvm, CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED)?;
+    let ipa = check(kvm.as_fd(), CAP_ARM_VM_IPA_SIZE)?;
+    let cacheable_pfnmap = if arm {
+        let vm = create_vm(&kvm)?;
+        Some(check(vm.as_fd(), CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED)? > 0)
+    } else {
+        None
+    };
     Ok(Capabilities {
-        cacheable_pfnmap: arm.then_some(cacheable > 0),
+        cacheable_pfnmap,
         ipa_bits: (ipa > 0).then_some(ipa),
-        max_vcpus: check(&kvm, CAP_MAX_VCPUS)?,
+        max_vcpus: check(kvm.as_fd(), CAP_MAX_VCPUS)?,
     })
 }
 
-/// A capability's value; 0 for one that the kernel does not know.
-fn check(kvm: &File, capability: c_ulong) -> Result<u32, Errno> {
+/// A VM with nothing in it.
+fn create_vm(kvm: &File) -> Result<OwnedFd, Errno> {
     // SAFETY: the descriptor is open during the call; the request takes a number and touches
     // no memory of ours.
-    let value: c_int = unsafe { libc::ioctl(kvm.as_raw_fd(), CHECK_EXTENSION as _, capability) };
+    let vm: c_int = unsafe { libc::ioctl(kvm.as_raw_fd(), CREATE_VM as _, DEFAULT_TYPE) };
+    if vm < 0 {
+        return Err(errno::last());
+    }
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(vm) })
+}
+
+/// A capability's value; 0 for one that the kernel does not know.
+fn check(kvm_or_vm: BorrowedFd<'_>, capability: c_ulong) -> Result<u32, Errno> {
+    // SAFETY: the descriptor is open during the call; the request takes a number and touches
+    // no memory of ours.
+    let value: c_int =
+        unsafe { libc::ioctl(kvm_or_vm.as_raw_fd(), CHECK_EXTENSION as _, capability) };
     u32::try_from(value).map_err(|_| errno::last())
 }
