@@ -41,10 +41,10 @@ const GPUS: [(&str, u32); 7] = [
 /// room for that knows 16 nodes.
 const TOPOLOGIES: [(&str, &[usize], u32, u32); 5] = [
     ("gh200", &[0], 1, 8),
-    ("gh200-x4", &[0, 1, 2, 3], 4, 3),
     ("gb200", &[4], 1, 8),
-    ("gb200-x2", &[4, 5], 1, 7),
     ("gb300", &[6], 1, 8),
+    ("gb200-x2", &[4, 5], 1, 7),
+    ("gh200-x4", &[0, 1, 2, 3], 4, 3),
 ];
 
 const SCRIPT: &str = "
@@ -289,6 +289,7 @@ fn word(letters: &[u8; 7], number: usize) -> [u8; 8] {
 }
 
 #[test]
+#[ignore = "for ./x soak: guests in a machine take minutes under software emulation"]
 fn every_topology_reaches_its_guest_as_it_is_planned() -> Result<()> {
     let begin = Instant::now();
     let host = host()?;
@@ -304,9 +305,6 @@ fn every_topology_reaches_its_guest_as_it_is_planned() -> Result<()> {
     let facts: Facts = serde_json::from_str(&facts).expect("facts");
     println!("bound after {:?}", begin.elapsed());
     for topology in TOPOLOGIES {
-        if std::env::var("ONLY").is_ok_and(|only| only != topology.0) {
-            continue;
-        }
         let (name, gpus, ..) = topology;
         let begin = Instant::now();
         let (file, plan) = planned(&host, &facts, topology)?;

@@ -88,7 +88,9 @@ impl Console {
     fn until_prompt(&mut self, host: &Host) -> Result<String> {
         let begin = Instant::now();
         loop {
-            let shown = host.vm.read_text(SHOWN)?.replace('\r', "");
+            // it is made a moment after the line has been typed
+            let shown = host.vm.read_text(SHOWN).unwrap_or_default();
+            let shown = shown.replace('\r', "");
             let new = shown.get(self.read..).unwrap_or_default();
             if let Some((text, _)) = new.split_once(PROMPT) {
                 self.read += text.len() + PROMPT.len();
@@ -119,12 +121,14 @@ impl Console {
 }
 
 #[test]
+#[ignore = "for ./x soak: guests in a machine take minutes under software emulation"]
 fn the_way_from_a_bare_host_to_a_vm_is_as_the_page_says() -> Result<()> {
     let blocks = blocks("docs/operator.md")?;
     let begin = Instant::now();
     let host = host()?;
     println!("the host is up after {:?}", begin.elapsed());
     let mut console = None;
+    let mut wrong = Vec::new();
     for block in &blocks {
         let printed = match block.place {
             Place::Host => on_host(&host, block)?,
@@ -141,16 +145,18 @@ fn the_way_from_a_bare_host_to_a_vm_is_as_the_page_says() -> Result<()> {
             // typed by package.rs; typed by nobody
             Place::Soak | Place::Libvirt => continue,
         };
-        if let Some(promise) = &block.output {
-            assert!(
-                matches(promise, &printed),
+        if let Some(promise) = &block.output
+            && !matches(promise, &printed)
+        {
+            wrong.push(format!(
                 "{:?} promise\n{promise}\nand print\n{printed}",
                 block.lines
-            );
+            ));
         }
     }
     println!("followed after {:?}", begin.elapsed());
-    // the page says this of the memory: what has been done is undone
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    // what has been done is undone
     assert_eq!(
         host.vm
             .read_text("/sys/module/nvgrace_gpu_vfio_pci/refcnt")?,
