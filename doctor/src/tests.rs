@@ -46,6 +46,7 @@ fn good() -> Facts {
         } else {
             Vec::new()
         },
+        speed: None,
     };
     let mut nodes = vec![node(0, "0-71", 480 * GIB)];
     nodes.extend((1..9).map(|id| node(id, "", 0)));
