@@ -45,32 +45,26 @@ static void *adaptor_map_memory(struct adaptor_device *dev, u32 index)
 	return known;
 }
 
-/* The kernel has them for more bytes than one. */
-#define put_unaligned_le8(value, at) (*(at) = (value))
-#define get_unaligned_le8(at) (*(at))
-
 #define ADAPTOR_MOVE(bits, get, put)					\
 	case bits / 8:							\
 		if (read)						\
-			put_unaligned_le##bits(get(io), data);		\
+			put_unaligned(get(io), (u##bits *)data);	\
 		else							\
-			put(get_unaligned_le##bits(data), io);		\
+			put(get_unaligned((u##bits *)data), io);	\
 		break
 
-/* Uncached memory is accessed in the widths that the variant names. */
-static void adaptor_copy_uncached(void __iomem *io, u64 at, u8 *data, u64 len, bool read)
+/* Nothing orders the accesses among themselves, only before and after them all. */
+static void adaptor_copy_uncached(void __iomem *io, u8 *data, u64 len, u32 width, bool read)
 {
-	u64 width;
-
-	for (; len; io += width, at += width, data += width, len -= width) {
-		width = varia_width(at, len);
+	dma_wmb();
+	for (; len; io += width, data += width, len -= width)
 		switch (width) {
-		ADAPTOR_MOVE(64, readq, writeq);
-		ADAPTOR_MOVE(32, readl, writel);
-		ADAPTOR_MOVE(16, readw, writew);
-		ADAPTOR_MOVE(8, readb, writeb);
+		ADAPTOR_MOVE(64, __raw_readq, __raw_writeq);
+		ADAPTOR_MOVE(32, __raw_readl, __raw_writel);
+		ADAPTOR_MOVE(16, __raw_readw, __raw_writew);
+		ADAPTOR_MOVE(8, __raw_readb, __raw_writeb);
 		}
-	}
+	dma_rmb();
 }
 
 /* As much as there is without a page fault; returns how many bytes. */
@@ -109,9 +103,9 @@ static int adaptor_copy_memory(struct adaptor_access *access, char __user *buf, 
 	else if (at && piece->memory == VARIA_MEMORY_CACHED)
 		memcpy(read ? access->bounce : at, read ? at : access->bounce, piece->len);
 	else if (at)
-		adaptor_copy_uncached((void __force __iomem *)at, piece->at, access->bounce,
-				      piece->len, read);
-	varia_count(access->dev->state, at ? VARIA_COUNT_COPIED : VARIA_COUNT_CHECKED);
+		adaptor_copy_uncached((void __force __iomem *)at, access->bounce, piece->len,
+				      piece->width, read);
+	access->asked.held = true;
 	up_read(&access->dev->core.memory_lock);
 	return moved;
 }
@@ -132,50 +126,82 @@ static int adaptor_piece(struct adaptor_access *access, char __user *buf)
 		memset(access->bounce, 0xff, piece->len);
 	else if (!read && copy_from_user(access->bounce, buf, piece->len))
 		return -EFAULT;
-	if (piece->kind != VARIA_SEGMENT_ONES)
+	else
 		ret = adaptor_copy_memory(access, buf, read);
 	if (ret > 0 && read && copy_to_user(buf, access->bounce, piece->len))
 		return -EFAULT;
 	return ret;
 }
 
-/* A read or write of memory. The file position moves only by a whole success. */
-static ssize_t adaptor_memory_rw(struct adaptor_device *dev, char __user *buf, size_t count,
-				 loff_t *ppos, u32 way)
+/* A read or write of memory, piece by piece. */
+static noinline ssize_t adaptor_memory_rw(struct adaptor_device *dev, char __user *buf,
+					  size_t count, loff_t pos, u32 way)
 {
 	struct adaptor_access access = {
-		.dev = dev, .asked = { .position = *ppos, .count = count, .way = way },
+		.dev = dev, .asked = { .position = pos, .count = count, .way = way },
 	};
-	struct device *parent = &dev->core.pdev->dev;
 	int ret;
 
-	if (pm_runtime_resume_and_get(parent))
-		return -EIO;
 	while ((ret = varia_next(dev->state, &access.asked, &access.piece)) > 0) {
 		access.asked.result = adaptor_piece(&access, buf + access.asked.done);
 		access.asked.killed = fatal_signal_pending(current);
-		cond_resched();
 	}
-	pm_runtime_put(parent);
 	kfree(access.bounce);
-	if (ret)
-		return ret;
-	*ppos += access.asked.done;
-	return access.asked.done;
+	return ret ?: access.asked.done;
+}
+
+/* All of an access in one lock hold. 0 is that it has to go piece by piece. */
+static ssize_t adaptor_direct_rw(struct adaptor_device *dev, const struct varia_segment *piece,
+				 char __user *buf, u32 way)
+{
+	void *at = READ_ONCE(dev->memory[piece->index].address);
+	u64 moved = 0;
+
+	if (!at || down_read_killable(&dev->core.memory_lock))
+		return 0;
+	if (varia_ready_now(dev->state, false)) {
+		moved = adaptor_copy_direct(at + piece->offset, buf, piece->len,
+					    way == VARIA_READ);
+		varia_direct(dev->state, moved == piece->len);
+	}
+	up_read(&dev->core.memory_lock);
+	return moved == piece->len ? moved : 0;
+}
+
+/* The file position moves only by a success. */
+static __always_inline ssize_t adaptor_rw(struct vfio_device *vdev, char __user *buf,
+					  size_t count, loff_t *ppos, u32 way)
+{
+	struct adaptor_device *dev = adaptor_of(vdev);
+	struct varia_segment piece;
+	int route = varia_route(dev->state, way, *ppos, count, &piece);
+	ssize_t ret = 0;
+
+	if (route == VARIA_ROUTE_BASE)
+		return adaptor_base_rw(vdev, buf, count, ppos, way);
+	if (route != VARIA_ROUTE_STORE && pm_runtime_resume_and_get(&dev->core.pdev->dev))
+		return -EIO;
+	if (route == VARIA_ROUTE_DIRECT)
+		ret = adaptor_direct_rw(dev, &piece, buf, way);
+	if (route == VARIA_ROUTE_LOAD || route == VARIA_ROUTE_STORE)
+		ret = adaptor_config_piece(vdev, buf, count, *ppos, way, VARIA_OWNER_KEEP);
+	else if (route == VARIA_ROUTE_SPLIT)
+		ret = adaptor_config_rw(vdev, buf, count, *ppos, way);
+	else if (!ret)
+		ret = adaptor_memory_rw(dev, buf, count, *ppos, way);
+	if (route != VARIA_ROUTE_STORE)
+		pm_runtime_put(&dev->core.pdev->dev);
+	if (ret > 0)
+		*ppos += ret;
+	return ret;
 }
 
 ssize_t adaptor_read(struct vfio_device *vdev, char __user *buf, size_t count, loff_t *ppos)
 {
-	if (varia_is_memory(adaptor_of(vdev)->state, *ppos))
-		return adaptor_memory_rw(adaptor_of(vdev), buf, count, ppos, VARIA_READ);
-	return adaptor_base_read(vdev, buf, count, ppos);
+	return adaptor_rw(vdev, buf, count, ppos, VARIA_READ);
 }
 
 ssize_t adaptor_write(struct vfio_device *vdev, const char __user *buf, size_t count, loff_t *ppos)
 {
-	char __user *from = (char __user *)buf;
-
-	if (varia_is_memory(adaptor_of(vdev)->state, *ppos))
-		return adaptor_memory_rw(adaptor_of(vdev), from, count, ppos, VARIA_WRITE);
-	return adaptor_base_write(vdev, buf, count, ppos);
+	return adaptor_rw(vdev, (char __user *)buf, count, ppos, VARIA_WRITE);
 }

@@ -24,9 +24,8 @@ static vm_fault_t adaptor_huge_fault(struct vm_fault *vmf, unsigned int order)
 	struct varia_wait wait = {};
 	vm_fault_t ret;
 	u64 frame;
-	int found;
+	int found = varia_fault(dev->state, &fault, &frame);
 
-	found = varia_fault(dev->state, &fault, &frame);
 	if (found != VARIA_FAULT_INSERT)
 		return found == VARIA_FAULT_FALLBACK ? VM_FAULT_FALLBACK : VM_FAULT_SIGBUS;
 	if (adaptor_lock_ready(dev, &wait, true)) {
@@ -56,10 +55,9 @@ int adaptor_mmap(struct vfio_device *vdev, struct vm_area_struct *vma)
 {
 	struct adaptor_device *dev = adaptor_of(vdev);
 	struct varia_mapping mapping;
-	int ret;
+	int ret = varia_mmap(dev->state, adaptor_position(vma), vma->vm_end - vma->vm_start,
+			     is_cow_mapping(vma->vm_flags), &mapping);
 
-	ret = varia_mmap(dev->state, adaptor_position(vma), vma->vm_end - vma->vm_start,
-			 is_cow_mapping(vma->vm_flags), &mapping);
 	if (ret == VARIA_REGION_BASE)
 		return vfio_pci_core_mmap(vdev, vma);
 	if (ret < 0)
@@ -79,12 +77,11 @@ static int adaptor_locate(struct vm_area_struct *vma, unsigned long pfn, pgoff_t
 {
 	struct adaptor_device *dev = vma->vm_private_data;
 	u64 bytes;
-	int ret;
+	int ret = -ENOENT;
 
-	if (vma->vm_ops != &adaptor_vm_ops)
-		return -ENOENT;
-	ret = varia_locate(dev->state, pfn, adaptor_position(vma), vma->vm_end - vma->vm_start,
-			   &bytes);
+	if (vma->vm_ops == &adaptor_vm_ops)
+		ret = varia_locate(dev->state, pfn, adaptor_position(vma),
+				   vma->vm_end - vma->vm_start, &bytes);
 	if (ret)
 		return ret;
 	*pgoff = vma->vm_pgoff + (bytes >> PAGE_SHIFT);

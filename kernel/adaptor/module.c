@@ -74,10 +74,9 @@ static u32 adaptor_ram(const struct varia_state *state)
 static int adaptor_outcome(struct pci_dev *pdev, const struct varia_state *state)
 {
 	u8 text[VARIA_TEXT_LEN] = "";
-	int ret;
+	int ret = varia_outcome(state, adaptor_wait_unbound(pdev, state), adaptor_ram(state),
+				text, sizeof(text));
 
-	ret = varia_outcome(state, adaptor_wait_unbound(pdev, state), adaptor_ram(state), text,
-			    sizeof(text));
 	if (ret != VARIA_OUTCOME_SERVE)
 		dev_printk(ret < 0 ? KERN_ERR : KERN_WARNING, &pdev->dev, "%s\n", text);
 	return ret;

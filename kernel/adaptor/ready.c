@@ -97,8 +97,10 @@ int adaptor_lock_ready(struct adaptor_device *dev, struct varia_wait *wait, bool
 		bool locked = !down_read_killable(&core->memory_lock);
 		struct varia_sample sample = { .in_use = true, .killed = !locked };
 
-		sample.locked = rwsem_is_locked(&core->memory_lock);
 		sample.suspended = fault && core->pm_runtime_engaged;
+		if (locked && !wait->slept && varia_ready_now(dev->state, sample.suspended))
+			return 0;
+		sample.locked = rwsem_is_locked(&core->memory_lock);
 		sample.memory_enabled = locked && __vfio_pci_memory_enabled(core);
 		ret = adaptor_look(dev->state, core->pdev, core->barmap[0], &sample, wait);
 		if (ret && locked)

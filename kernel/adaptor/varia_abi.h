@@ -22,9 +22,9 @@
 /* The most bytes of memory in a piece of an access that goes through the bounce buffer. */
 #define VARIA_COPY_CHUNK 4096
 /* The most bytes of memory in a piece that is copied directly: so long is the lock held. */
-#define VARIA_DIRECT_CHUNK 262144
+#define VARIA_DIRECT_CHUNK 2097152
 /* The most bytes in a piece of configuration space that the variant keeps. */
-#define VARIA_CONFIG_CHUNK 64
+#define VARIA_CONFIG_CHUNK 16
 /* The most questions that a variant asks. */
 #define VARIA_MAX_QUESTIONS 12
 /* The most registers that a look at readiness reads. */
@@ -61,6 +61,18 @@
 #define VARIA_SEGMENT_ONES 1
 /* No bytes, but the device has to be ready. */
 #define VARIA_SEGMENT_CHECK 2
+/* vfio-pci-core serves an access. */
+#define VARIA_ROUTE_BASE 0
+/* It is an access to a region of memory. */
+#define VARIA_ROUTE_MEMORY 1
+/* The same, and it is one piece that is copied directly. */
+#define VARIA_ROUTE_DIRECT 2
+/* A read of configuration space that the variant alone answers. */
+#define VARIA_ROUTE_LOAD 3
+/* A write of configuration space that the variant alone keeps; the device need not be awake. */
+#define VARIA_ROUTE_STORE 4
+/* An access to configuration space that goes piece by piece. */
+#define VARIA_ROUTE_SPLIT 5
 /* vfio-pci-core serves the piece. */
 #define VARIA_OWNER_BASE 0
 /* The variant serves the piece. */
@@ -89,24 +101,20 @@
 #define VARIA_COUNT_OPEN_FAILED 0
 /* The device was closed. */
 #define VARIA_COUNT_CLOSED 1
-/* A lock hold ends without an act. */
-#define VARIA_COUNT_CHECKED 2
-/* Bytes were copied in a lock hold. */
-#define VARIA_COUNT_COPIED 3
 /* The device did not get ready for a fault. */
-#define VARIA_COUNT_FAULT_NOT_READY 4
+#define VARIA_COUNT_FAULT_NOT_READY 2
 /* A fault's pages were inserted in a lock hold. */
-#define VARIA_COUNT_FAULT_SERVED 5
+#define VARIA_COUNT_FAULT_SERVED 3
 /* They were not. */
-#define VARIA_COUNT_FAULT_NOT_INSERTED 6
+#define VARIA_COUNT_FAULT_NOT_INSERTED 4
 /* A region was mapped for the kernel. */
-#define VARIA_COUNT_MEMORY_MAPPED 7
+#define VARIA_COUNT_MEMORY_MAPPED 5
 /* It was unmapped. */
-#define VARIA_COUNT_MEMORY_UNMAPPED 8
+#define VARIA_COUNT_MEMORY_UNMAPPED 6
 /* Page frames were registered for memory failure. */
-#define VARIA_COUNT_PAGES_REGISTERED 9
+#define VARIA_COUNT_PAGES_REGISTERED 7
 /* They were unregistered. */
-#define VARIA_COUNT_PAGES_UNREGISTERED 10
+#define VARIA_COUNT_PAGES_UNREGISTERED 8
 
 /* A variant's state, in storage that C provides. Rust alone looks inside. */
 struct varia_state {
@@ -211,16 +219,18 @@ struct varia_access {
 	int result;
 	/* Whether the process is being killed: 0 or 1. */
 	u32 killed;
+	/* Whether the present piece has had the lock, with the device ready: 0 or 1. */
+	u32 held;
+	/* Zero. */
+	u32 reserved;
 };
-static_assert(sizeof(struct varia_access) == 48);
+static_assert(sizeof(struct varia_access) == 56);
 
 /* The next piece of an access. */
 struct varia_segment {
 	/* Bytes in the piece, at most VARIA_COPY_CHUNK, or VARIA_DIRECT_CHUNK of a direct one. */
 	u64 len;
-	/* Host-physical address, for VARIA_SEGMENT_MEMORY. */
-	u64 at;
-	/* The same, from the start of the region. */
+	/* Where it is, from the start of the region. */
 	u64 offset;
 	/* The index of the region. */
 	u32 index;
@@ -228,11 +238,15 @@ struct varia_segment {
 	u32 kind;
 	/* VARIA_MEMORY_*, for VARIA_SEGMENT_MEMORY. */
 	u32 memory;
+	/* Bytes of each access, for VARIA_MEMORY_WRITE_COMBINING; the piece is a whole number of them. */
+	u32 width;
 	/*
 	 * Whether it is copied without a bounce buffer, as far as the user's pages are there: 0
 	 * or 1.
 	 */
 	u32 direct;
+	/* Zero. */
+	u32 reserved;
 };
 static_assert(sizeof(struct varia_segment) == 40);
 
@@ -356,9 +370,6 @@ void varia_reset_done(const struct varia_state *state);
 /* What stands behind a region index: VARIA_REGION_*, and the region if it is memory. */
 int varia_region(const struct varia_state *state, u32 index, struct varia_region *out);
 
-/* Whether a position in the device's file is in a region of memory: 0 or 1. */
-int varia_is_memory(const struct varia_state *state, u64 at);
-
 /*
  * The next piece of an access to a region of memory: 1 and the piece, 0 when all is done, or
  * a negative errno with which the access ends. The piece before it has ended with
@@ -366,23 +377,31 @@ int varia_is_memory(const struct varia_state *state, u64 at);
  */
 int varia_next(const struct varia_state *state, struct varia_access *access, struct varia_segment *out);
 
-/* Bytes in the first naturally aligned piece of `len` bytes at `at`: 8, 4, 2 or 1. */
-u64 varia_width(u64 at, u64 len);
+/*
+ * Counts an access that was copied directly in one lock hold, `whole` or not: 0 or 1. If not, it
+ * begins again with varia_next.
+ */
+void varia_direct(const struct varia_state *state, u32 whole);
 
 /*
- * The first piece of an access to `len` (at least 1) bytes at a position in a region that
- * vfio-pci-core serves, and its owner.
+ * Who serves an access to `len` bytes at a position in the device's file: VARIA_ROUTE_*, and the
+ * one piece of VARIA_ROUTE_DIRECT. A write of configuration space is counted.
+ */
+int varia_route(const struct varia_state *state, u32 way, u64 at, u64 len, struct varia_segment *out);
+
+/*
+ * The first piece of an access to `len` (at least 1) bytes at a position in configuration
+ * space, and its owner.
  */
 int varia_config_piece(const struct varia_state *state, u32 way, u64 at, u64 len, struct varia_piece *out);
 
-/* Whether the variant alone keeps all of the `len` bytes at a position: 0 or 1. */
-int varia_config_kept(const struct varia_state *state, u64 at, u64 len);
-
 /*
- * Counts a write of `len` bytes that ends after `done`, or with a negative errno, in `pieces`
- * pieces, if it is of configuration space.
+ * How an access of `len` bytes to configuration space ends of which `done` bytes are done in
+ * `pieces` pieces, and the last of which has ended with `last`, a negative errno if it failed:
+ * bytes, or a negative errno. A write is counted; what it has done can't be taken back, so it
+ * says how much.
  */
-void varia_config_written(const struct varia_state *state, u64 at, u64 len, s64 done, u32 pieces);
+s64 varia_config_done(const struct varia_state *state, u32 way, u64 len, s64 done, s64 last, u32 pieces);
 
 /* Fills in those of the `len` bytes at a position that the variant owns. */
 int varia_config_load(const struct varia_state *state, u64 at, u8 *out, u32 len);
@@ -392,6 +411,12 @@ int varia_config_store(const struct varia_state *state, u64 at, const u8 *data, 
 
 /* Whether the next look at readiness reads BAR0: 0 or 1. */
 int varia_looks_at_bar0(const struct varia_state *state);
+
+/*
+ * Whether the device is ready whatever a sample would show, and an operation may act in this
+ * lock hold, its first: 1, or 0 to take a sample. `suspended` as in a sample.
+ */
+int varia_ready_now(const struct varia_state *state, u32 suspended);
 
 /* Before a look: VARIA_READY, or VARIA_READY_LOOK and what to read in this lock hold. */
 int varia_ready_before(const struct varia_state *state, struct varia_wait *wait, const struct varia_sample *sample, struct varia_look *look);

@@ -157,10 +157,13 @@ fn machine(vm: &Vm, guest: &packages::Tree, arguments: &mut Arguments) {
     // An x86 kernel patches its own code at boot while other processors run it. With a thread for
     // each processor one was seen to die in a half-patched instruction.
     let threads = match vm.arch {
-        Arch::Aarch64 => "multi",
-        Arch::X86_64 => "single",
+        Arch::Aarch64 if !vm.counts => "multi",
+        Arch::Aarch64 | Arch::X86_64 => "single",
     };
     arguments.pair("-accel", format!("tcg,thread={threads}"));
+    if vm.counts {
+        arguments.pair("-icount", "shift=0");
+    }
     arguments.pair("-cpu", &*vm.cpu);
     arguments.pair("-smp", format!("{},sockets={}", vm.cpus, vm.sockets));
     if vm.arch == Arch::Aarch64 {

@@ -121,28 +121,49 @@ impl FakeBar {
     /// Replaces the bytes of `out`, which begins at configuration offset `offset`, that lie in
     /// the window.
     pub fn load(&self, offset: u64, out: &mut [u8]) {
+        if self.is_beyond(offset, out.len()) {
+            return;
+        }
         let mut raw = [0; 8];
         for (byte, kept) in raw.iter_mut().zip(&self.raw) {
             *byte = kept.load(Ordering::Relaxed);
         }
         let shown = (u64::from_le_bytes(raw) & self.size.address_mask()) | u64::from(self.flags);
-        let shown = shown.to_le_bytes().into_iter().take(usize::from(self.len));
-        for (position, byte) in (self.start..).zip(shown) {
-            if let Some(slot) = slot(offset, position).and_then(|index| out.get_mut(index)) {
-                *slot = byte;
-            }
+        let shown = shown.to_le_bytes();
+        let (inside, before) = self.skip(offset);
+        let shown = shown.iter().take(usize::from(self.len)).skip(inside);
+        for (slot, byte) in out.iter_mut().skip(before).zip(shown) {
+            *slot = *byte;
         }
     }
 
     /// Keeps the bytes of `data`, which begins at configuration offset `offset`, that lie in the
     /// window.
     pub fn store(&self, offset: u64, data: &[u8]) {
-        let raw = self.raw.iter().take(usize::from(self.len));
-        for (position, kept) in (self.start..).zip(raw) {
-            if let Some(byte) = slot(offset, position).and_then(|index| data.get(index)) {
-                kept.store(*byte, Ordering::Relaxed);
-            }
+        if self.is_beyond(offset, data.len()) {
+            return;
         }
+        let (inside, before) = self.skip(offset);
+        let raw = self.raw.iter().take(usize::from(self.len)).skip(inside);
+        for (kept, byte) in raw.zip(data.iter().skip(before)) {
+            kept.store(*byte, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether `len` bytes at configuration offset `offset` are all elsewhere, as most are.
+    fn is_beyond(&self, offset: u64, len: usize) -> bool {
+        let (start, end) = self.window();
+        offset >= end || offset.saturating_add(len as u64) <= start
+    }
+
+    /// How many bytes of the window, and of a buffer that begins at configuration offset `offset`, are
+    /// before the first that both have.
+    fn skip(&self, offset: u64) -> (usize, usize) {
+        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        (
+            bytes(offset.saturating_sub(self.start)),
+            bytes(self.start.saturating_sub(offset)),
+        )
     }
 
     /// Back to zero, as after a reset.

@@ -194,6 +194,15 @@ pub const fn natural_width(at: HostPhys, len: u64) -> u64 {
     width
 }
 
+/// The first naturally aligned pieces of one width in `len` bytes at `at`: their width and how many
+/// bytes they have together. There is one of less than 8 bytes, and as many of 8 as fit.
+pub const fn natural_run(at: HostPhys, len: u64) -> (u64, u64) {
+    match natural_width(at, len) {
+        8 => (8, len - len % 8),
+        width => (width, width),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,6 +280,29 @@ mod tests {
             kind: SegmentKind::Drop,
         };
         assert_eq!(region.segment(Direction::Write, 0x1fff, 5), dropped);
+    }
+
+    #[test]
+    fn runs_are_the_natural_pieces_with_the_widest_together() {
+        for at in 0..16 {
+            for len in 0..40 {
+                let (mut here, mut left) = (at, len);
+                let mut last = 0;
+                while left > 0 {
+                    let (width, run) = natural_run(HostPhys(here), left);
+                    for piece in (0..run).step_by(width as usize) {
+                        let at = HostPhys(here + piece);
+                        assert_eq!(natural_width(at, left - piece), width, "{here} {left}");
+                    }
+                    assert!(
+                        run > 0 && (width, last) != (8, 8),
+                        "all of 8 are in one run"
+                    );
+                    (here, left, last) = (here + run, left - run, width);
+                }
+                assert_eq!(here, at + len);
+            }
+        }
     }
 
     #[test]

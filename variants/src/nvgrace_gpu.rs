@@ -32,6 +32,12 @@ pub const RESMEM_REGION_INDEX: RegionIndex = RegionIndex::BAR2;
 /// `usemem` is region 4, so BAR4 and BAR5.
 pub const USEMEM_REGION_INDEX: RegionIndex = RegionIndex::BAR4;
 
+/// The configuration offsets of the registers of both: first, and first beyond.
+const BARS: (u64, u64) = (
+    header::BASE_ADDRESS_2 as u64,
+    header::BASE_ADDRESS_4 as u64 + 8,
+);
+
 /// The variant's state: what probing decided, and what changes afterwards in atomics.
 #[derive(Debug)]
 pub struct NvgraceGpu {
@@ -61,19 +67,20 @@ impl Served {
             layout,
         }
     }
-
-    /// The fake BARs in ascending order of their configuration offset.
-    fn bars(&self) -> impl Iterator<Item = &FakeBar> {
-        self.resmem_bar
-            .iter()
-            .chain(core::iter::once(&self.usemem_bar))
-    }
 }
 
 impl NvgraceGpu {
     /// The layout, if the device is served.
     pub fn layout(&self) -> Option<&Layout> {
         self.plan.served().map(|served| &served.layout)
+    }
+
+    /// The fake BARs in ascending order of their configuration offset.
+    fn bars(&self) -> impl Iterator<Item = &FakeBar> {
+        let served = self.plan.served();
+        let resmem = served.and_then(|served| served.resmem_bar.as_ref());
+        let usemem = served.map(|served| &served.usemem_bar);
+        [resmem, usemem].into_iter().flatten()
     }
 
     /// How readiness is found out.
@@ -155,28 +162,27 @@ impl Variant for NvgraceGpu {
     }
 
     fn config_piece(&self, _: Direction, offset: u64, len: u64) -> ConfigPiece {
-        let bars = self.plan.served().into_iter().flat_map(Served::bars);
-        ConfigPiece::split_all(offset, len, bars.map(FakeBar::window), ConfigOwner::Keep)
+        if offset >= BARS.1 || offset.saturating_add(len) <= BARS.0 {
+            // Most accesses.
+            let owner = ConfigOwner::Base;
+            return ConfigPiece { len, owner };
+        }
+        let windows = self.bars().map(FakeBar::window);
+        ConfigPiece::split_all(offset, len, windows, ConfigOwner::Keep)
     }
 
     fn config_load(&self, offset: u64, out: &mut [u8]) {
-        for bar in self.plan.served().iter().flat_map(|served| served.bars()) {
-            bar.load(offset, out);
-        }
+        self.bars().for_each(|bar| bar.load(offset, out));
     }
 
     fn config_store(&self, offset: u64, data: &[u8]) {
-        for bar in self.plan.served().iter().flat_map(|served| served.bars()) {
-            bar.store(offset, data);
-        }
+        self.bars().for_each(|bar| bar.store(offset, data));
     }
 
     fn event(&self, event: Event) {
         match event {
             Event::Opened | Event::ResetRequested => {
-                for bar in self.plan.served().iter().flat_map(|served| served.bars()) {
-                    bar.clear();
-                }
+                self.bars().for_each(FakeBar::clear);
             }
             Event::ResetDone => self.readiness.reset_done(),
         }

@@ -2,12 +2,12 @@
 //! Reads and writes of a region.
 
 use varia_spec::Errno;
-use varia_variant::{Begin, HostPhys, MemoryType, SegmentKind, memory::natural_width};
+use varia_variant::{Begin, Direction, MemoryRegion, MemoryType, SegmentKind, memory::natural_run};
 
 use crate::{
     abi::c_functions,
     counters::Counter,
-    state::{self, Instance, direction, memory, memory_type, position, read, value, write},
+    state::{self, Instance, direction, exclusive, memory, memory_type, position, value, write},
     types::{
         Access, COPY_CHUNK, DIRECT_CHUNK, REGION_BASE, REGION_MEMORY, Region, SEGMENT_CHECK,
         SEGMENT_MEMORY, SEGMENT_ONES, Segment, State,
@@ -17,19 +17,25 @@ use crate::{
 /// Moves an access on, and counts it when it begins and ends.
 fn next(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Errno> {
     let counters = &instance.counters;
-    if asked.begun == 0 {
-        let check = begin(instance, asked).inspect_err(|_| {
+    let next = if asked.begun == 0 {
+        let first = begin(instance, asked).inspect_err(|_| {
             counters.add(Counter::AccessesRefused);
         })?;
         counters.add(Counter::Accesses);
         asked.begun = 1;
-        if check.is_some() {
-            return Ok(check);
-        }
+        Ok(first)
     } else {
+        if asked.held != 0 {
+            counters.add(if asked.piece == 0 {
+                Counter::Checks
+            } else {
+                Counter::Copies
+            });
+        }
+        asked.held = 0;
         asked.done = asked.done.saturating_add(moved(asked));
-    }
-    let next = piece(instance, asked);
+        further(instance, asked)
+    };
     if !matches!(next, Ok(Some(_))) {
         counters.add(Counter::AccessesEnded);
     }
@@ -46,72 +52,125 @@ fn is_direct(memory: MemoryType) -> bool {
     memory == MemoryType::Cached
 }
 
-/// Clips an access; a piece without bytes if the device must be ready even for none.
+/// Clips an access. Its first piece: one without bytes if the device must be ready even for none.
 fn begin(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Errno> {
     let (index, offset) = position(asked.position);
     let region = memory(&instance.variant, index).ok_or(Errno::ENXIO)?;
-    match region.begin(direction(asked.way)?, offset, asked.count) {
+    let way = direction(asked.way)?;
+    match region.begin(way, offset, asked.count) {
         Begin::Refuse(errno) => Err(errno),
         Begin::Serve { count, needs_ready } => {
             asked.count = count;
+            let first = piece(&region, way, asked, index, offset, true);
             // A direct piece checks before anything else happens, in the hold that it copies in.
-            let first = region.segment(direction(asked.way)?, offset, count);
-            let checks = count > 0
-                && matches!(first.kind, SegmentKind::Memory(_, memory) if is_direct(memory));
-            Ok((needs_ready && !checks).then_some(Segment {
+            let checks = first.is_some_and(|first| first.direct != 0);
+            if !needs_ready || checks {
+                return Ok(first);
+            }
+            asked.piece = 0;
+            Ok(Some(Segment {
                 len: 0,
-                at: 0,
                 offset,
                 index,
                 kind: SEGMENT_CHECK,
                 memory: 0,
+                width: 0,
                 direct: 0,
+                reserved: 0,
             }))
         }
     }
 }
 
 /// The piece at the place that an access has reached; `None` at its end.
-fn piece(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Errno> {
+fn further(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Errno> {
     if let Some(errno) = asked.result.checked_neg().and_then(Errno::new) {
         return Err(errno);
+    }
+    if asked.done >= asked.count {
+        return Ok(None);
     }
     if asked.killed != 0 {
         return Err(Errno::EINTR);
     }
-    let left = asked.count.saturating_sub(asked.done);
-    if left == 0 {
-        return Ok(None);
-    }
     let (index, offset) = position(asked.position.saturating_add(asked.done));
     let region = memory(&instance.variant, index).ok_or(Errno::ENXIO)?;
-    let piece = region.segment(direction(asked.way)?, offset, left);
-    let (kind, at, memory, direct) = match piece.kind {
-        SegmentKind::Memory(at, memory) => {
-            (SEGMENT_MEMORY, at.0, memory_type(memory), is_direct(memory))
-        }
-        SegmentKind::Ones => (SEGMENT_ONES, 0, 0, false),
+    // A page of the user's is missing where a direct piece ended; the bounce buffer brings it in.
+    let missing = moved(asked) < asked.piece;
+    Ok(piece(
+        &region,
+        direction(asked.way)?,
+        asked,
+        index,
+        offset,
+        !missing,
+    ))
+}
+
+/// The piece at an offset of a region. `straight` if it may be a direct one.
+fn piece(
+    region: &MemoryRegion,
+    way: Direction,
+    asked: &mut Access,
+    index: u32,
+    offset: u64,
+    straight: bool,
+) -> Option<Segment> {
+    let left = asked.count.saturating_sub(asked.done);
+    if left == 0 {
+        return None;
+    }
+    let piece = region.segment(way, offset, left);
+    let (kind, memory, direct) = match piece.kind {
+        SegmentKind::Memory(_, memory) => (SEGMENT_MEMORY, memory, straight && is_direct(memory)),
+        SegmentKind::Ones => (SEGMENT_ONES, MemoryType::Cached, false),
         // It goes to the end of the access, and there is nothing to do for it.
         SegmentKind::Drop => {
             asked.done = asked.count;
-            return Ok(None);
+            return None;
         }
     };
-    // A page of the user's is missing where a direct piece ended; the bounce buffer brings it in.
-    let missing = moved(asked) < asked.piece;
-    let direct = direct && !missing;
     let most = if direct { DIRECT_CHUNK } else { COPY_CHUNK };
     let len = piece.len.min(most as u64);
+    let (width, len) = match piece.kind {
+        SegmentKind::Memory(at, MemoryType::WriteCombining) => natural_run(at, len),
+        _ => (0, len),
+    };
     asked.piece = len;
-    Ok(Some(Segment {
+    Some(Segment {
         len,
-        at,
         offset,
         index,
         kind,
-        memory,
+        memory: memory_type(memory),
+        width: width as u32,
         direct: u32::from(direct),
-    }))
+        reserved: 0,
+    })
+}
+
+/// The one piece of an access that is copied directly from its beginning to its end.
+pub(crate) fn whole(
+    region: &MemoryRegion,
+    way: Direction,
+    index: u32,
+    offset: u64,
+    count: u64,
+) -> Option<Segment> {
+    let mut asked = Access {
+        position: 0,
+        count,
+        done: 0,
+        piece: 0,
+        way: 0,
+        begun: 0,
+        result: 0,
+        killed: 0,
+        held: 0,
+        reserved: 0,
+    };
+    piece(region, way, &mut asked, index, offset, true)
+        .filter(|piece| piece.direct != 0 && piece.len == count)
 }
 
 c_functions! {
@@ -131,13 +190,6 @@ c_functions! {
         }
     }
 
-    /// Whether a position in the device's file is in a region of memory: 0 or 1.
-    fn varia_is_memory(state: *const State, at: u64) -> i32 {
-        // SAFETY: by the contract of all functions.
-        let variant = unsafe { state::variant(state) };
-        i32::from(variant.is_ok_and(|variant| memory(variant, position(at).0).is_some()))
-    }
-
     /// The next piece of an access to a region of memory: 1 and the piece, 0 when all is done, or
     /// a negative errno with which the access ends. The piece before it has ended with
     /// `access->result`.
@@ -146,11 +198,7 @@ c_functions! {
             // SAFETY: by the contract of all functions.
             let instance = unsafe { state::instance(state) }?;
             // SAFETY: by the contract of all functions.
-            let mut asked = unsafe { read(access) }?;
-            let next = next(instance, &mut asked);
-            // SAFETY: by the contract of all functions.
-            unsafe { write(access, asked) }?;
-            let Some(piece) = next? else {
+            let Some(piece) = next(instance, unsafe { exclusive(access) }?)? else {
                 return Ok(0);
             };
             // SAFETY: by the contract of all functions.
@@ -159,8 +207,17 @@ c_functions! {
         })())
     }
 
-    /// Bytes in the first naturally aligned piece of `len` bytes at `at`: 8, 4, 2 or 1.
-    fn varia_width(at: u64, len: u64) -> u64 {
-        natural_width(HostPhys(at), len)
+    /// Counts an access that was copied directly in one lock hold, `whole` or not: 0 or 1. If not, it
+    /// begins again with varia_next.
+    fn varia_direct(state: *const State, whole: u32) {
+        // SAFETY: by the contract of all functions.
+        let Ok(instance) = (unsafe { state::instance(state) }) else {
+            return;
+        };
+        instance.counters.add(Counter::Copies);
+        if whole != 0 {
+            instance.counters.add(Counter::Accesses);
+            instance.counters.add(Counter::AccessesEnded);
+        }
     }
 }

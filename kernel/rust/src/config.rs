@@ -3,21 +3,90 @@
 
 use core::slice;
 
+use varia_module::Served;
 use varia_spec::{Errno, vfio::RegionIndex};
 use varia_variant::{ConfigOwner, ConfigPiece, Direction, Variant};
 
 use crate::{
     abi::c_functions,
+    access,
     counters::Counter,
     state::{self, direction, position, result, write},
-    types::{CONFIG_CHUNK, OWNER_BASE, OWNER_BOTH, OWNER_KEEP, Piece, State},
+    types::{
+        CONFIG_CHUNK, OWNER_BASE, OWNER_BOTH, OWNER_KEEP, Piece, ROUTE_BASE, ROUTE_DIRECT,
+        ROUTE_LOAD, ROUTE_MEMORY, ROUTE_SPLIT, ROUTE_STORE, Segment, State, WRITE,
+    },
 };
 
 const CONFIG: u32 = RegionIndex::CONFIG.0;
 
+/// The first piece of an access to configuration space, of VARIA_CONFIG_CHUNK at most if the variant has
+/// a part in it. What it keeps in adjacent pieces is read as one; written, each counts for itself.
+fn first(variant: &Served, way: Direction, offset: u64, len: u64) -> ConfigPiece {
+    let mut piece = variant.config_piece(way, offset, len);
+    if piece.owner == ConfigOwner::Base {
+        return piece;
+    }
+    let most = len.min(CONFIG_CHUNK as u64);
+    while way == Direction::Read && piece.owner == ConfigOwner::Keep && piece.len < most {
+        let next = offset.saturating_add(piece.len);
+        let other = variant.config_piece(way, next, len.saturating_sub(piece.len));
+        if other.owner != ConfigOwner::Keep || other.len == 0 {
+            break;
+        }
+        piece.len = piece.len.saturating_add(other.len);
+    }
+    piece.len = piece.len.min(most);
+    piece
+}
+
+/// The route of an access to configuration space.
+fn route(variant: &Served, way: Direction, offset: u64, len: u64) -> i32 {
+    if len == 0 {
+        return ROUTE_BASE;
+    }
+    let piece = first(variant, way, offset, len);
+    match piece.owner {
+        _ if piece.len < len => ROUTE_SPLIT,
+        ConfigOwner::Base => ROUTE_BASE,
+        ConfigOwner::Keep if way == Direction::Read => ROUTE_LOAD,
+        ConfigOwner::Keep => ROUTE_STORE,
+        ConfigOwner::Both => ROUTE_SPLIT,
+    }
+}
+
 c_functions! {
-    /// The first piece of an access to `len` (at least 1) bytes at a position in a region that
-    /// vfio-pci-core serves, and its owner.
+    /// Who serves an access to `len` bytes at a position in the device's file: VARIA_ROUTE_*, and the
+    /// one piece of VARIA_ROUTE_DIRECT. A write of configuration space is counted.
+    fn varia_route(
+        state: *const State,
+        way: u32,
+        at: u64,
+        len: u64,
+        out: *mut Segment,
+    ) -> i32 {
+        // SAFETY: by the contract of all functions.
+        let (Ok(instance), Ok(way)) = (unsafe { state::instance(state) }, direction(way)) else {
+            return ROUTE_BASE;
+        };
+        let (index, offset) = position(at);
+        if index != CONFIG {
+            let Some(region) = state::memory(&instance.variant, index) else {
+                return ROUTE_BASE;
+            };
+            let whole = access::whole(&region, way, index, offset, len);
+            // SAFETY: `out` by the contract of all functions.
+            let direct = whole.is_some_and(|piece| unsafe { write(out, piece) }.is_ok());
+            return if direct { ROUTE_DIRECT } else { ROUTE_MEMORY };
+        }
+        if way == Direction::Write {
+            instance.counters.add(Counter::ConfigWrites);
+        }
+        route(&instance.variant, way, offset, len)
+    }
+
+    /// The first piece of an access to `len` (at least 1) bytes at a position in configuration
+    /// space, and its owner.
     fn varia_config_piece(
         state: *const State,
         way: u32,
@@ -28,60 +97,42 @@ c_functions! {
         result((|| {
             // SAFETY: by the contract of all functions.
             let variant = unsafe { state::variant(state) }?;
-            let piece = match position(at) {
-                (CONFIG, offset) => variant.config_piece(direction(way)?, offset, len),
-                _ => ConfigPiece { len, owner: ConfigOwner::Base },
+            let piece = first(variant, direction(way)?, position(at).1, len);
+            let owner = match piece.owner {
+                ConfigOwner::Base => OWNER_BASE,
+                ConfigOwner::Keep => OWNER_KEEP,
+                ConfigOwner::Both => OWNER_BOTH,
             };
-            let most = u64::try_from(CONFIG_CHUNK).unwrap_or(u64::MAX);
-            let (owner, len) = match piece.owner {
-                ConfigOwner::Base => (OWNER_BASE, piece.len),
-                ConfigOwner::Keep => (OWNER_KEEP, piece.len.min(most)),
-                ConfigOwner::Both => (OWNER_BOTH, piece.len.min(most)),
-            };
-            let piece = Piece { len, owner, reserved: 0 };
+            let piece = Piece { len: piece.len, owner, reserved: 0 };
             // SAFETY: `out` by the contract of all functions.
             unsafe { write(out, piece) }
         })())
     }
 
-    /// Whether the variant alone keeps all of the `len` bytes at a position: 0 or 1.
-    fn varia_config_kept(state: *const State, at: u64, len: u64) -> i32 {
-        // SAFETY: by the contract of all functions.
-        let Ok(variant) = (unsafe { state::variant(state) }) else {
-            return 0;
-        };
-        let (CONFIG, mut offset) = position(at) else {
-            return 0;
-        };
-        let mut left = len;
-        while left > 0 {
-            let piece = variant.config_piece(Direction::Read, offset, left);
-            if piece.owner != ConfigOwner::Keep || piece.len == 0 {
-                return 0;
+    /// How an access of `len` bytes to configuration space ends of which `done` bytes are done in
+    /// `pieces` pieces, and the last of which has ended with `last`, a negative errno if it failed:
+    /// bytes, or a negative errno. A write is counted; what it has done can't be taken back, so it
+    /// says how much.
+    fn varia_config_done(
+        state: *const State,
+        way: u32,
+        len: u64,
+        done: i64,
+        last: i64,
+        pieces: u32,
+    ) -> i64 {
+        if way == WRITE {
+            // SAFETY: by the contract of all functions.
+            if let Ok(instance) = unsafe { state::instance(state) } {
+                if pieces > 1 {
+                    instance.counters.add(Counter::ConfigSplits);
+                }
+                if u64::try_from(done) != Ok(len) {
+                    instance.counters.add(Counter::ConfigShort);
+                }
             }
-            offset = offset.saturating_add(piece.len);
-            left = left.saturating_sub(piece.len);
         }
-        i32::from(len > 0)
-    }
-
-    /// Counts a write of `len` bytes that ends after `done`, or with a negative errno, in `pieces`
-    /// pieces, if it is of configuration space.
-    fn varia_config_written(state: *const State, at: u64, len: u64, done: i64, pieces: u32) {
-        if position(at).0 != CONFIG {
-            return;
-        }
-        // SAFETY: by the contract of all functions.
-        let Ok(instance) = (unsafe { state::instance(state) }) else {
-            return;
-        };
-        instance.counters.add(Counter::ConfigWrites);
-        if pieces > 1 {
-            instance.counters.add(Counter::ConfigSplits);
-        }
-        if u64::try_from(done) != Ok(len) {
-            instance.counters.add(Counter::ConfigShort);
-        }
+        if last < 0 && (way != WRITE || done == 0) { last } else { done }
     }
 
     /// Fills in those of the `len` bytes at a position that the variant owns.

@@ -71,7 +71,7 @@ counters! {
     ConfigWrites = "config_writes",
     /// Those that were split, because the variant owns a part.
     ConfigSplits = "config_splits",
-    /// Those that ended before their last piece.
+    /// Split ones that ended before their last piece.
     ConfigShort = "config_short",
     /// Mappings that were made.
     Mmaps = "mmaps",
@@ -150,8 +150,6 @@ pub(crate) fn of_fault(answer: i32) -> Option<Counter> {
 const FROM_C: &[Counter] = &[
     Counter::OpensFailed,
     Counter::Closes,
-    Counter::Checks,
-    Counter::Copies,
     Counter::FaultsNotReady,
     Counter::FaultsServed,
     Counter::FaultsNotInserted,
@@ -183,8 +181,6 @@ mod tests {
         for (number, counter) in [
             (types::COUNT_OPEN_FAILED, Counter::OpensFailed),
             (types::COUNT_CLOSED, Counter::Closes),
-            (types::COUNT_CHECKED, Counter::Checks),
-            (types::COUNT_COPIED, Counter::Copies),
             (types::COUNT_FAULT_NOT_READY, Counter::FaultsNotReady),
             (types::COUNT_FAULT_SERVED, Counter::FaultsServed),
             (types::COUNT_FAULT_NOT_INSERTED, Counter::FaultsNotInserted),

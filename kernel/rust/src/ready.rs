@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Readiness: a look at registers, in one lock hold, and what to do then.
 
+use varia_module::Served;
 use varia_spec::Errno;
 use varia_variant::{self as variant, After, Before, Generation, Millis, Monotonic, Ready};
 
@@ -57,6 +58,16 @@ fn obstacle(sample: Sample) -> Option<Errno> {
     } else {
         None
     }
+}
+
+/// Whether a variant says ready even at a time when memory is disabled, so that no sample can make a
+/// difference.
+fn is_ready_anyway(variant: &Served) -> bool {
+    let sample = variant::Sample {
+        now: Monotonic(0),
+        memory_enabled: false,
+    };
+    variant.ready_before(&mut variant::Wait::default(), sample) == Before::Ready
 }
 
 /// Counts how a look ends, and the wait with it if the operation has slept.
@@ -150,6 +161,20 @@ c_functions! {
             .map(|variant| variant.ready_before(&mut variant::Wait::default(), enabled));
         i32::from(matches!(before, Ok(Before::Look { registers, .. })
             if registers.iter().any(|register| matches!(register, Some(variant::Register::Bar0(_))))))
+    }
+
+    /// Whether the device is ready whatever a sample would show, and an operation may act in this
+    /// lock hold, its first: 1, or 0 to take a sample. `suspended` as in a sample.
+    fn varia_ready_now(state: *const State, suspended: u32) -> i32 {
+        // SAFETY: by the contract of all functions.
+        let Ok(instance) = (unsafe { state::instance(state) }) else {
+            return 0;
+        };
+        let ready = suspended == 0 && is_ready_anyway(&instance.variant);
+        if ready {
+            instance.counters.add(Counter::Holds);
+        }
+        ready.into()
     }
 
     /// Before a look: VARIA_READY, or VARIA_READY_LOOK and what to read in this lock hold.

@@ -119,6 +119,15 @@ pub(crate) unsafe fn read<T: Copy>(pointer: *const T) -> Result<T, Errno> {
     Ok(unsafe { pointer.read() })
 }
 
+/// A struct of the caller's, to be changed in place.
+///
+/// # Safety
+/// `pointer` is null or names a value that is the caller's own and outlives `'a`.
+pub(crate) unsafe fn exclusive<'a, T: Copy>(pointer: *mut T) -> Result<&'a mut T, Errno> {
+    // SAFETY: null or a value that nobody else reads or writes, by the contract.
+    unsafe { pointer.as_mut() }.ok_or(Errno::EINVAL)
+}
+
 /// Writes a struct of the caller's.
 ///
 /// # Safety

@@ -213,8 +213,13 @@ fn an_access_is_clipped_and_cut_into_pieces() {
         pieces(&state, READ, at(2, 8), 8).0,
         [(SEGMENT_CHECK, 0, 8), (SEGMENT_MEMORY, 8, 8)]
     );
-    let memory = |index| unsafe { varia_is_memory(&state, at(index, 0)) };
-    assert_eq!((memory(0), memory(2), memory(4), memory(7)), (0, 1, 1, 0));
+    let memory = |index, len| unsafe { varia_route(&state, READ, at(index, 0), len, &mut zero()) };
+    assert_eq!((memory(0, 1), memory(7, 1)), (ROUTE_BASE, ROUTE_BASE));
+    assert_eq!((memory(2, 1), memory(4, 0)), (ROUTE_MEMORY, ROUTE_MEMORY));
+    assert_eq!(
+        (memory(4, 2 << 20), memory(4, (2 << 20) + 1)),
+        (ROUTE_DIRECT, ROUTE_MEMORY)
+    );
     let none = (vec![(SEGMENT_CHECK, 0, 0)], 0, 0);
     assert_eq!(pieces(&state, READ, at(2, 0), 0), none);
     assert_eq!(
@@ -237,7 +242,7 @@ fn where_a_page_of_the_users_is_missing_the_bounce_buffer_brings_it_in() {
     let state = probed(BASE, 96 * GIB);
     let mut access = Access {
         position: at(4, 0),
-        count: 1 << 20,
+        count: 4 << 20,
         ..zero()
     };
     let mut piece: Segment = zero();
@@ -251,10 +256,10 @@ fn where_a_page_of_the_users_is_missing_the_bounce_buffer_brings_it_in() {
     assert_eq!(
         seen,
         [
-            (0, 262_144, 1),
+            (0, 2 << 20, 1),
             (8192, 4096, 0),
             (8192, 4096, 0),
-            (12_288, 262_144, 1),
+            (12_288, 2 << 20, 1),
         ]
     );
     // What is not cached always goes through the bounce buffer.
@@ -312,10 +317,28 @@ fn configuration_space_is_kept_in_the_two_windows() {
         ]
     );
 
-    let kept = |offset, len| unsafe { varia_config_kept(&state, at(7, offset), len) };
-    assert_eq!((kept(0x18, 16), kept(0x1b, 2), kept(0x20, 8)), (1, 1, 1));
-    assert_eq!((kept(0x17, 2), kept(0x20, 9), kept(0x18, 0)), (0, 0, 0));
-    assert_eq!(unsafe { varia_config_kept(&state, at(4, 0x18), 4) }, 0);
+    let keeps = |way| {
+        if way == READ { ROUTE_LOAD } else { ROUTE_STORE }
+    };
+    let route = |way, at, len| unsafe { varia_route(&state, way, at, len, &mut zero()) };
+    for way in [READ, WRITE] {
+        for (offset, len, expected) in [
+            (0x18, 16, if way == READ { ROUTE_LOAD } else { ROUTE_SPLIT }),
+            (0x1b, 2, keeps(way)),
+            (0x20, 8, keeps(way)),
+            (0x17, 2, ROUTE_SPLIT),
+            (0x20, 9, ROUTE_SPLIT),
+            (0, 256, ROUTE_SPLIT),
+            (0x10, 8, ROUTE_BASE),
+            (0x28, 4, ROUTE_BASE),
+            (0x18, 0, ROUTE_BASE),
+        ] {
+            let found = route(way, at(7, offset), len);
+            assert_eq!(found, expected, "{len} bytes at {offset:#x}");
+        }
+    }
+    assert_eq!(route(READ, at(0, 0x18), 4), ROUTE_BASE);
+    assert_eq!(count(&state, "config_writes"), 9);
 
     unsafe { varia_config_store(&state, at(7, 0x20), [0xff; 8].as_ptr(), 8) };
     let mut shown = [0; 8];
@@ -379,9 +402,13 @@ fn a_reset_asks_for_a_new_look_and_a_look_in_between_does_not_hide_it() {
     };
     assert_eq!(look(true), READY_SLEEP);
     assert_eq!(look(false), READY);
+    let now = |suspended| unsafe { varia_ready_now(&state, suspended) };
+    assert_eq!((now(0), now(1), count(&state, "holds")), (1, 0, 1));
     let (mut wait, mut unused): (Wait, Look) = (zero(), zero());
     let again = unsafe { varia_ready_before(&state, &mut wait, &sample, &mut unused) };
     assert_eq!(again, READY);
+    unsafe { varia_reset_done(&state) };
+    assert_eq!((now(0), count(&state, "holds")), (0, 1));
 }
 
 #[test]
@@ -487,7 +514,7 @@ fn null_is_refused_and_not_followed() {
         let line = varia_line(&state, 0, ptr::null_mut(), ptr::null_mut(), 8);
         assert_eq!(line, invalid);
         varia_count(null, 0);
-        varia_config_written(null, at(7, 0), 1, 1, 1);
+        varia_config_done(null, WRITE, 1, 1, 1, 1);
         varia_opened(null);
         varia_reset_done(null);
     }

@@ -20,9 +20,9 @@ c_constants! {
     /// The most bytes of memory in a piece of an access that goes through the bounce buffer.
     COPY_CHUNK: usize = 4096;
     /// The most bytes of memory in a piece that is copied directly: so long is the lock held.
-    DIRECT_CHUNK: usize = 256 << 10;
+    DIRECT_CHUNK: usize = 2 << 20;
     /// The most bytes in a piece of configuration space that the variant keeps.
-    CONFIG_CHUNK: usize = 64;
+    CONFIG_CHUNK: usize = 16;
     /// The most questions that a variant asks.
     MAX_QUESTIONS: usize = varia_variant::probe::MAX_QUESTIONS;
     /// The most registers that a look at readiness reads.
@@ -66,6 +66,19 @@ c_constants! {
     /// No bytes, but the device has to be ready.
     SEGMENT_CHECK: u32 = 2;
 
+    /// vfio-pci-core serves an access.
+    ROUTE_BASE: i32 = 0;
+    /// It is an access to a region of memory.
+    ROUTE_MEMORY: i32 = 1;
+    /// The same, and it is one piece that is copied directly.
+    ROUTE_DIRECT: i32 = 2;
+    /// A read of configuration space that the variant alone answers.
+    ROUTE_LOAD: i32 = 3;
+    /// A write of configuration space that the variant alone keeps; the device need not be awake.
+    ROUTE_STORE: i32 = 4;
+    /// An access to configuration space that goes piece by piece.
+    ROUTE_SPLIT: i32 = 5;
+
     /// vfio-pci-core serves the piece.
     OWNER_BASE: u32 = 0;
     /// The variant serves the piece.
@@ -98,24 +111,20 @@ c_constants! {
     COUNT_OPEN_FAILED: u32 = 0;
     /// The device was closed.
     COUNT_CLOSED: u32 = 1;
-    /// A lock hold ends without an act.
-    COUNT_CHECKED: u32 = 2;
-    /// Bytes were copied in a lock hold.
-    COUNT_COPIED: u32 = 3;
     /// The device did not get ready for a fault.
-    COUNT_FAULT_NOT_READY: u32 = 4;
+    COUNT_FAULT_NOT_READY: u32 = 2;
     /// A fault's pages were inserted in a lock hold.
-    COUNT_FAULT_SERVED: u32 = 5;
+    COUNT_FAULT_SERVED: u32 = 3;
     /// They were not.
-    COUNT_FAULT_NOT_INSERTED: u32 = 6;
+    COUNT_FAULT_NOT_INSERTED: u32 = 4;
     /// A region was mapped for the kernel.
-    COUNT_MEMORY_MAPPED: u32 = 7;
+    COUNT_MEMORY_MAPPED: u32 = 5;
     /// It was unmapped.
-    COUNT_MEMORY_UNMAPPED: u32 = 8;
+    COUNT_MEMORY_UNMAPPED: u32 = 6;
     /// Page frames were registered for memory failure.
-    COUNT_PAGES_REGISTERED: u32 = 9;
+    COUNT_PAGES_REGISTERED: u32 = 7;
     /// They were unregistered.
-    COUNT_PAGES_UNREGISTERED: u32 = 10;
+    COUNT_PAGES_UNREGISTERED: u32 = 8;
 }
 
 c_structs! {
@@ -214,15 +223,17 @@ c_structs! {
         result: i32,
         /// Whether the process is being killed: 0 or 1.
         killed: u32,
+        /// Whether the present piece has had the lock, with the device ready: 0 or 1.
+        held: u32,
+        /// Zero.
+        reserved: u32,
     }
 
     /// The next piece of an access.
     varia_segment Segment {
         /// Bytes in the piece, at most VARIA_COPY_CHUNK, or VARIA_DIRECT_CHUNK of a direct one.
         len: u64,
-        /// Host-physical address, for VARIA_SEGMENT_MEMORY.
-        at: u64,
-        /// The same, from the start of the region.
+        /// Where it is, from the start of the region.
         offset: u64,
         /// The index of the region.
         index: u32,
@@ -230,9 +241,13 @@ c_structs! {
         kind: u32,
         /// VARIA_MEMORY_*, for VARIA_SEGMENT_MEMORY.
         memory: u32,
+        /// Bytes of each access, for VARIA_MEMORY_WRITE_COMBINING; the piece is a whole number of them.
+        width: u32,
         /// Whether it is copied without a bounce buffer, as far as the user's pages are there: 0
         /// or 1.
         direct: u32,
+        /// Zero.
+        reserved: u32,
     }
 
     /// The first piece of an access to configuration space.

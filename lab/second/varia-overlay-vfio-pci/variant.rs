@@ -6,7 +6,7 @@
 use varia_spec::{pci::header, vfio::RegionIndex};
 use varia_variant::{
     Answer, Bar, ConfigOwner, ConfigPiece, Direction, Environment, Event, Outcome, Probe, Question,
-    Region, Variant, config::FixedRegister,
+    Ready, Region, Variant, config::FixedRegister,
 };
 
 /// What a user sees as the subsystem id.
@@ -23,6 +23,8 @@ impl Probe for Served {
         Self
     }
 }
+
+impl Ready for Served {}
 
 impl Variant for Served {
     fn outcome(&self) -> Outcome {

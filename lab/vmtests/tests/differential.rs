@@ -15,6 +15,7 @@ use varia_differential::{Answer, Op, Predicate, Shape, Surface, operations};
 use varia_lab::{Arch, Flavour, GuestCommand, Task, kernel_modules};
 use varia_serve::View;
 use varia_spec::Errno;
+use varia_vmtests::faulty::{self, Fault};
 use varia_vmtests::gpu::Gpu;
 use varia_vmtests::host::{Driver, Host, HostPlan};
 use varia_vmtests::layouts::{self, Layout};
@@ -316,4 +317,82 @@ fn our_module_for_x86_answers_as_the_original_but_for_named_differences() -> Res
 fn our_module_with_pages_of_16_kib_answers_as_the_original_but_for_named_differences() -> Result<()>
 {
     compare(Flavour::Debian16k, count() / 10, false)
+}
+
+/// Faults in what our module decides; none makes it touch what is not the device's.
+const FAULTS: [Fault; 4] = [
+    Fault {
+        name: "clipped-too-much",
+        file: "variant/src/memory.rs",
+        right: "count: if count < room { count } else { room },",
+        wrong: "count: if count < room { count } else { room - 1 },",
+    },
+    Fault {
+        name: "bar-flags-written",
+        file: "variant/src/config.rs",
+        right: "(u64::from_le_bytes(raw) & self.size.address_mask()) |",
+        wrong: "u64::from_le_bytes(raw) |",
+    },
+    Fault {
+        name: "last-page-not-mapped",
+        file: "variant/src/mmap.rs",
+        right: "if end > self.length() ||",
+        wrong: "if end >= self.length() ||",
+    },
+    Fault {
+        name: "reset-keeps-bars",
+        file: "variants/src/nvgrace_gpu.rs",
+        right: "Event::Opened | Event::ResetRequested => {",
+        wrong: "Event::ResetRequested => {}\n            Event::Opened => {",
+    },
+];
+/// Operations that each is given.
+const ENOUGH: usize = 1500;
+
+/// The faults of `lab/mutants` are caught by tests of the decisions alone; these by the whole module
+/// beside the original.
+#[test]
+#[ignore = "for ./x soak: it builds a module for each fault"]
+fn faults_in_the_decisions_of_our_module_are_seen_beside_the_original() -> Result<()> {
+    let begin = Instant::now();
+    let layout = layouts::all(Arch::Aarch64.into()).remove(0);
+    let path = |fault: &Fault| format!("/lab/drivers/{}.ko", fault.name);
+    let position = kernel_modules::position(Arch::Aarch64)?;
+    let mut plan = HostPlan::new(Arch::Aarch64, "differential of faults")
+        .with(|vm| vm.module_file(position))
+        .gpu(&layout.profile, layout.options.clone(), layout.memory);
+    for fault in &FAULTS {
+        let module = faulty::build(Arch::Aarch64, fault)?;
+        plan = plan.with(|vm| vm.host_file(path(fault), module));
+    }
+    println!("{} modules in {:.1?}", FAULTS.len(), begin.elapsed());
+    let host = plan.boot()?;
+    let (layouts, runs) = ([layout], [Run::kernel(0, ENOUGH)]);
+    let ops = runs[0].ops(&layouts[0].shape);
+    let unexplained = |reference: &[Vec<Answer>], other: &[Vec<Answer>]| {
+        let mut report = Report::new(AGAINST_ORIGINAL);
+        let shape = &layouts[0].shape;
+        report.add(shape, &ops, &reference[0], &other[0], AGAINST_ORIGINAL);
+        report.unexplained.len()
+    };
+    load(&host, &layouts, Driver::Original)?;
+    let original = answers(&host, &layouts, &runs)?;
+    load(&host, &layouts, Driver::Ours)?;
+    let ours = answers(&host, &layouts, &runs)?;
+    assert_eq!(unexplained(&original, &ours), 0, "without a fault");
+    for fault in &FAULTS {
+        host.unload()?;
+        host.vm.sh(&format!("insmod {}", path(fault)))?;
+        assert_eq!(host.bind(0, Driver::Ours)?, Ok(()), "{fault:?}");
+        let faulty = answers(&host, &layouts, &runs)?;
+        let seen = unexplained(&original, &faulty);
+        println!(
+            "result: {}: {seen} of {ENOUGH} operations differ",
+            fault.name
+        );
+        assert!(seen > 0, "{fault:?} is not seen");
+    }
+    host.power_off_but_for(ITS_TEARDOWN)?;
+    println!("all in {:.1?}", begin.elapsed());
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! `bench BDF DRIVER [LATE]`: how long the operations on a VFIO device take, by a clock.
+//! `bench BDF DRIVER SAMPLES [LATE]`: how long the operations on a VFIO device take, by a clock.
 //!
 //! Opens the function at `BDF`, which `DRIVER` has, and prints [`Times`] as JSON on one line. `LATE` is
 //! a function that takes seconds to get ready after it is opened: on it, a configuration write is
@@ -22,8 +22,6 @@ use super::vfio::OpenDevice;
 /// the machine have disturbed the least.
 pub type Times = BTreeMap<String, f64>;
 
-/// How many samples there are.
-const SAMPLES: usize = 25;
 /// How long the operations of a sample take together, at least.
 const SAMPLE: Duration = Duration::from_millis(1);
 /// Samples of what takes a tenth of a second.
@@ -53,19 +51,22 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
 }
 
 fn bench(arguments: &[String]) -> Result<Times> {
-    let (bdf, driver, late) = match arguments {
-        [bdf, driver] => (bdf, driver, None),
-        [bdf, driver, late] => (bdf, driver, Some(late)),
-        _ => return Err("usage: bench BDF DRIVER [LATE]".into()),
+    let (bdf, driver, samples, late) = match arguments {
+        [bdf, driver, samples] => (bdf, driver, samples, None),
+        [bdf, driver, samples, late] => (bdf, driver, samples, Some(late)),
+        _ => return Err("usage: bench BDF DRIVER SAMPLES [LATE]".into()),
     };
+    let samples = samples
+        .parse()
+        .map_err(|error| format!("{samples:?}: {error}"))?;
     let mut times = Times::new();
     {
         let opened = OpenDevice::open(bdf)?;
         let device = &opened.device;
         let named = |what: &'static str| move |errno: Errno| format!("{what}: {errno}");
-        config(device, &mut times).map_err(named("configuration space"))?;
-        copies(device, &mut times).map_err(named("reads and writes"))?;
-        touches(device, &mut times).map_err(named("first touches"))?;
+        config(device, samples, &mut times).map_err(named("configuration space"))?;
+        copies(device, samples, &mut times).map_err(named("reads and writes"))?;
+        touches(device, samples, &mut times).map_err(named("first touches"))?;
     }
     times.insert(
         "open and close".into(),
@@ -79,12 +80,12 @@ fn bench(arguments: &[String]) -> Result<Times> {
     Ok(times)
 }
 
-fn config(device: &Device, times: &mut Times) -> std::result::Result<(), Errno> {
+fn config(device: &Device, samples: usize, times: &mut Times) -> std::result::Result<(), Errno> {
     let at = |offset: u16| position(RegionIndex::CONFIG.0, offset.into());
     let command = (header::command::MEMORY | header::command::MASTER).to_le_bytes();
     device.write_at(at(header::COMMAND), &command)?;
     let mut read = |name: &str, offset, bytes: &mut [u8]| {
-        let time = fastest(|| device.read_at(at(offset), bytes).map(drop))?;
+        let time = fastest(samples, || device.read_at(at(offset), bytes).map(drop))?;
         times.insert(name.to_owned(), time);
         Ok(())
     };
@@ -115,19 +116,19 @@ fn config(device: &Device, times: &mut Times) -> std::result::Result<(), Errno> 
             &[0xff; 4],
         ),
     ] {
-        let time = fastest(|| device.write_at(at(offset), bytes).map(drop))?;
+        let time = fastest(samples, || device.write_at(at(offset), bytes).map(drop))?;
         times.insert(name.to_owned(), time);
     }
     Ok(())
 }
 
-fn copies(device: &Device, times: &mut Times) -> std::result::Result<(), Errno> {
+fn copies(device: &Device, samples: usize, times: &mut Times) -> std::result::Result<(), Errno> {
     for (region, name) in [(4, "usemem"), (2, "resmem")] {
         for (len, size) in [(4 << 10, "4 KiB"), (64 << 10, "64 KiB"), (2 << 20, "2 MiB")] {
             let mut bytes = vec![0x5a; len];
             let at = position(region, 0);
-            let write = fastest(|| device.write_at(at, &bytes).map(drop))?;
-            let read = fastest(|| device.read_at(at, &mut bytes).map(drop))?;
+            let write = fastest(samples, || device.write_at(at, &bytes).map(drop))?;
+            let read = fastest(samples, || device.read_at(at, &mut bytes).map(drop))?;
             times.insert(format!("{name} read, {size}"), read);
             times.insert(format!("{name} write, {size}"), write);
         }
@@ -136,9 +137,9 @@ fn copies(device: &Device, times: &mut Times) -> std::result::Result<(), Errno> 
 }
 
 /// Maps and touches. A huge page needs an address that is aligned as its memory is.
-fn touches(device: &Device, times: &mut Times) -> std::result::Result<(), Errno> {
+fn touches(device: &Device, samples: usize, times: &mut Times) -> std::result::Result<(), Errno> {
     let page = page_size() as u64;
-    let time = fastest(|| {
+    let time = fastest(samples, || {
         let mapping = device.map(position(4, page), page, Access::ReadWrite)?;
         mapping.read(0, &mut [0])
     })?;
@@ -157,8 +158,14 @@ fn touches(device: &Device, times: &mut Times) -> std::result::Result<(), Errno>
         }
         Ok(())
     };
-    times.insert("map and touch 2 MiB".into(), fastest(|| huge(HUGE))?);
-    times.insert("map 8 GiB by touch".into(), fastest(|| huge(LARGE))?);
+    times.insert(
+        "map and touch 2 MiB".into(),
+        fastest(samples, || huge(HUGE))?,
+    );
+    times.insert(
+        "map 8 GiB by touch".into(),
+        fastest(samples, || huge(LARGE))?,
+    );
     Ok(())
 }
 
@@ -200,6 +207,7 @@ fn write_during_a_wait(bdf: &str) -> Result<f64> {
 
 /// The fastest of some samples, each of so many operations that the clock is exact enough.
 fn fastest<E>(
+    samples: usize,
     mut operation: impl FnMut() -> std::result::Result<(), E>,
 ) -> std::result::Result<f64, E> {
     let mut count = 1;
@@ -211,7 +219,7 @@ fn fastest<E>(
         count *= 2;
     }
     let mut best = f64::INFINITY;
-    for _ in 0..SAMPLES {
+    for _ in 0..samples {
         best = best.min(timed(count, &mut operation)?.as_nanos() as f64 / f64::from(count));
     }
     Ok(best)

@@ -374,8 +374,8 @@ const MUTANTS: &[Mutant] = &[
     mutant(
         CONFIG,
         "a fake BAR is one byte further on",
-        "(self.start..).zip(raw)",
-        "(self.start + 1..).zip(raw)",
+        "self.start.saturating_sub(offset)",
+        "(self.start + 1).saturating_sub(offset)",
     ),
     mutant(
         CONFIG,

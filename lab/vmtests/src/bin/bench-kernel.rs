@@ -1,8 +1,9 @@
 //! `./x bench kernel`: our module against the original driver, in turn in one machine.
 //!
 //! Prints docs/performance.md: for each operation the median time with either driver over all
-//! rounds, and the ratio of ours to the original's, round by round: its median and its quartiles.
-//! Progress goes to standard error.
+//! rounds, and the ratio of ours to the original's, round by round: its median and its quartiles;
+//! and how many instructions it takes, in a machine whose clock counts them. Without rounds, prints
+//! the instructions alone. Progress goes to standard error.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -21,6 +22,10 @@ const SIZE: u64 = 9 * GIB + GIB / 2;
 const LATE: Duration = Duration::from_secs(3);
 /// Rounds unless another number is the argument: each runs everything with either driver.
 const ROUNDS: usize = 9;
+/// Samples of an operation in a round.
+const SAMPLES: usize = 25;
+/// The same where the clock counts instructions: others on the host don't disturb it.
+const COUNTED: usize = 2;
 
 const ABOUT: &str = include_str!("../../performance.md");
 
@@ -46,6 +51,18 @@ fn run() -> Result<String> {
         readiness,
         ..Options::default()
     };
+    eprintln!("instructions");
+    let host = HostPlan::new(Arch::Aarch64, "instructions of drivers")
+        .with(|vm| vm.count_instructions().cpus(1))
+        .gpu(gh200, of_size(SIZE, Readiness::Immediate), Memory::Real)
+        .boot()?;
+    let counted = [Driver::Original, Driver::Ours].map(|driver| times(&host, driver, COUNTED));
+    host.power_off()?;
+    let [original, ours] = counted;
+    let instructions = instructions(&original?, &ours?);
+    if count == 0 {
+        return Ok(instructions);
+    }
     let host = HostPlan::new(Arch::Aarch64, "bench of drivers")
         .gpu(gh200, of_size(SIZE, Readiness::Immediate), Memory::Real)
         .gpu(
@@ -61,25 +78,53 @@ fn run() -> Result<String> {
         // Who is first has no advantage.
         let (ours, original);
         if round % 2 == 0 {
-            original = times(&host, Driver::Original)?;
-            ours = times(&host, Driver::Ours)?;
+            original = times(&host, Driver::Original, SAMPLES)?;
+            ours = times(&host, Driver::Ours, SAMPLES)?;
         } else {
-            ours = times(&host, Driver::Ours)?;
-            original = times(&host, Driver::Original)?;
+            ours = times(&host, Driver::Ours, SAMPLES)?;
+            original = times(&host, Driver::Original, SAMPLES)?;
         }
         rounds.push((original, ours));
     }
     host.power_off()?;
-    Ok(page(&release, &rounds))
+    Ok(page(&release, &rounds) + &instructions)
 }
 
-fn times(host: &Host, driver: Driver) -> Result<Times> {
+fn times(host: &Host, driver: Driver, samples: usize) -> Result<Times> {
     host.load(driver)?;
-    for gpu in 0..2 {
+    let addresses = host.addresses();
+    for gpu in 0..addresses.len() {
         assert_eq!(host.bind(gpu, driver)?, Ok(()), "{driver:?}");
     }
-    let arguments = [host.address(0), driver.name(), host.address(1)];
+    let samples = samples.to_string();
+    let (first, late) = addresses.split_first().expect("a GPU");
+    let arguments = [&[*first, driver.name(), &samples], late].concat();
     host.ask("bench", &arguments)
+}
+
+/// What has to do with a reset, a wait or another machine's doing: its instructions say nothing.
+fn is_waiting(name: &str) -> bool {
+    ["open", "bind", "command register"]
+        .iter()
+        .any(|word| name.contains(word))
+}
+
+/// A table of instructions.
+fn instructions(original: &Times, ours: &Times) -> String {
+    let mut text = String::from(
+        "\n## Instructions\nOf one operation, user and kernel together, in a machine whose clock \
+         counts them: the same on every host.\n\n\
+         | operation | the original | ours | ratio |\n|---|---|---|---|\n",
+    );
+    for (name, original) in original.iter().filter(|(name, _)| !is_waiting(name)) {
+        let Some(ours) = ours.get(name) else {
+            continue;
+        };
+        let ratio = ours / original;
+        // writing to a String can't fail
+        let _ = writeln!(text, "| {name} | {original:.0} | {ours:.0} | {ratio:.2} |");
+    }
+    text
 }
 
 /// The quartiles: lower, median, upper.
