@@ -4,11 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use varia_facts::{Bdf, Facts};
+use varia_facts::{Bdf, Facts, PciFunction};
 use varia_lab::{Arch, GuestCommand, Set, packages};
 use varia_linux::Tree;
 use varia_linux::inventory::{Extent, Inventory};
-use varia_plan::{Accelerator, Kernel, Plan, Request, What, arguments, domain, make};
+use varia_plan::definition::{Knowledge, examine};
+use varia_plan::{
+    Accelerator, Kernel, Plan, Request, VirtualFunction, What, arguments, domain, make,
+};
 use varia_silicon::machine::{GB200_NVL4, GH200, GH200_X4, Machine};
 use varia_silicon::{Options, profile};
 use varia_vmtests::Result;
@@ -58,8 +61,13 @@ fn libvirt_starts_what_we_start() -> Result<()> {
     }
     let root = host.vm.userland("libvirt")?;
     let plans = plans(&host);
+    let mut domains = Vec::new();
     for (name, plan) in &plans {
         let xml = domain(plan).expect("every GPU is a function of the host");
+        domains.push((format!("{name}-corrected"), plan, corrected(plan, &xml)));
+        domains.push((name.to_string(), plan, xml));
+    }
+    for (name, _, xml) in &domains {
         host.vm.write(&format!("{root}/tmp/{name}.xml"), xml)?;
     }
     // one command: a daemon ends with the command that started it
@@ -68,7 +76,7 @@ fn libvirt_starts_what_we_start() -> Result<()> {
         .in_root(&root)
         .limit(PATIENCE);
     host.vm.run(&command)?.checked()?;
-    for (name, plan) in &plans {
+    for (name, plan, _) in &domains {
         let read = |what: &str| host.vm.read_text(&format!("{root}/tmp/{name}.xml.{what}"));
         let schema = read("schema")?;
         assert!(
@@ -85,7 +93,18 @@ fn libvirt_starts_what_we_start() -> Result<()> {
         let ours = arguments(plan)
             .into_iter()
             .map(|one| (one.option.to_owned(), one.value));
-        let argv = shell_words::split(&read("argv")?).expect("a command line");
+        let argv = read("argv")?;
+        // what libvirt starts is explained as well: software runs it here, and its ports reserve
+        // nothing
+        let found = examine(argv.as_bytes(), &knowledge(plan)).expect("a definition");
+        let mut codes: Vec<_> = found
+            .findings
+            .iter()
+            .map(|(one, _)| one.code.name())
+            .collect();
+        codes.dedup();
+        assert_eq!(codes, ["accelerator", "root-port-window"], "{name}: {argv}");
+        let argv = shell_words::split(&argv).expect("a command line");
         let theirs = options(&argv);
         assert_eq!(
             said(ours),
@@ -94,6 +113,56 @@ fn libvirt_starts_what_we_start() -> Result<()> {
         );
     }
     Ok(host.vm.power_off()?)
+}
+
+/// A plan's GPUs, by what the domain calls them.
+fn knowledge(plan: &Plan) -> Knowledge<'static> {
+    let functions = [GH200, GB200_NVL4]
+        .into_iter()
+        .flat_map(|machine| facts_of(&machine).functions);
+    let known: Vec<_> = functions
+        .filter(|one| one.coherent_memory.is_some())
+        .collect();
+    let named = plan.gpus.iter().map(|gpu| {
+        let VirtualFunction { id, bars } = &gpu.memory.device;
+        let has_its_bars = |one: &&PciFunction| {
+            let sizes = one.virtual_bars.iter().filter(|bar| bar.prefetchable);
+            sizes
+                .map(|bar| bar.size)
+                .eq(bars.iter().map(|bar| bar.size))
+        };
+        let chip = known.iter().find(has_its_bars).expect("a chip");
+        (format!("ua-{id}"), chip.clone())
+    });
+    Knowledge {
+        named: named.collect(),
+        ..Knowledge::default()
+    }
+}
+
+/// The domain, broken and put right.
+fn corrected(plan: &Plan, xml: &str) -> String {
+    // what the machine has by itself would not be missed
+    let aperture = match plan.aperture.0 > 512 << 30 {
+        true => "<pcihole64",
+        false => "<node>",
+    };
+    let gone = ["<acpi nodeset=", aperture, "<node>", "<sibling id='3'"];
+    let mut broken: String = xml
+        .lines()
+        .filter(|line| !gone.iter().any(|part| line.contains(part)))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    // the last node
+    let begin = broken.rfind("      <cell id=").expect("a cell");
+    let end = broken.rfind("    </numa>").expect("the end of cells");
+    broken.replace_range(begin..end, "");
+    let found = examine(broken.as_bytes(), &knowledge(plan)).expect("a definition");
+    assert!(found.findings.len() >= 4, "{:?}", found.findings);
+    // this host can run it in software alone
+    found
+        .corrected
+        .replace("<domain type='kvm'", "<domain type='qemu'")
 }
 
 /// The options of a command line with their values, without the environment and the program.
@@ -281,14 +350,18 @@ fn functions(host: &Host) -> Vec<What> {
         .collect()
 }
 
-/// What is known of a machine, whose GPUs are where those of `host` are.
-fn facts(machine: &Machine, host: &Host) -> Facts {
+/// What is known of a machine.
+fn facts_of(machine: &Machine) -> Facts {
     let folder = tempfile::tempdir().expect("a temporary folder");
     machine.write(folder.path()).expect("its files");
     let tree = Tree::open(folder.path()).expect("a host");
-    let mut facts = Inventory::of(&tree, Extent::Served)
-        .expect("an inventory")
-        .facts;
+    let found = Inventory::of(&tree, Extent::Served).expect("an inventory");
+    found.facts
+}
+
+/// What is known of a machine, whose GPUs are where those of `host` are.
+fn facts(machine: &Machine, host: &Host) -> Facts {
+    let mut facts = facts_of(machine);
     for (index, function) in machine.gpus().iter().enumerate() {
         let bdf: Bdf = function.parse().expect("an address");
         for function in &mut facts.functions {

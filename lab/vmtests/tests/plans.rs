@@ -1,11 +1,12 @@
 //! Plans, started: QEMU takes what is rendered for each topology, and its monitor says that it
-//! made of it what the plan says.
+//! made of it what the plan says. So it does of a plan that was broken and put right again.
 
 use serde_json::json;
 use varia_facts::{Bytes, Facts};
 use varia_lab::{Arch, Set, packages};
 use varia_linux::Tree;
 use varia_linux::inventory::{Extent, Inventory};
+use varia_plan::definition::{Knowledge, examine};
 use varia_plan::{Plan, Request, What, arguments, make};
 use varia_serve::View;
 use varia_silicon::machine::{GB200_NVL4, GH200, GH200_X4, Machine};
@@ -140,4 +141,77 @@ fn one_gb300() -> Result<()> {
         ..GB200_NVL4
     };
     starts(&machine, &functions(&machine)[..1])
+}
+
+/// What `varia explain` puts right is what the plan was, for QEMU.
+#[test]
+fn a_broken_plan_that_was_put_right() -> Result<()> {
+    let machine = GB200_NVL4;
+    let plan = plan(&machine, &[What::OneSuperchip(2)]);
+    let chip = profile::find(machine.chip.expect("a chip")).expect("a profile");
+    let served = [0, 1]
+        .map(|_| Gpu::serve(chip, View::Virtual, Options::default()))
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
+    let plan = plan.without_hardware(|index| served[index].socket());
+    let mut text = "qemu-system-aarch64".to_owned();
+    let gone = [
+        "id=gpu0.gi3",
+        "pci-dev=gpu1",
+        "nodeid=9",
+        "dst=9,",
+        "src=9,",
+        "id=gpu1.root,",
+    ];
+    for one in arguments(&plan) {
+        if gone.iter().any(|part| one.value.contains(part)) {
+            continue;
+        }
+        let (value, _) = one
+            .value
+            .split_once(",pref64-reserve")
+            .unwrap_or((&one.value, ""));
+        let value = match one.option {
+            "-machine" => "virt",
+            _ => value,
+        };
+        text += &format!(" \\\n  {} {}", one.option, shell_words::quote(value));
+    }
+    let gpu = facts(&machine)
+        .functions
+        .into_iter()
+        .find(|one| one.coherent_memory.is_some());
+    let gpu = gpu.expect("a GPU");
+    let knowledge = Knowledge {
+        named: ["gpu0", "gpu1"]
+            .map(|id| (id.to_owned(), gpu.clone()))
+            .into(),
+        ..Knowledge::default()
+    };
+    let found = examine(text.as_bytes(), &knowledge).expect("a definition");
+    let mut codes: Vec<_> = found
+        .findings
+        .iter()
+        .map(|(one, _)| one.code.name())
+        .collect();
+    codes.sort_unstable();
+    codes.dedup();
+    assert_eq!(
+        codes,
+        [
+            "aperture-too-small",
+            "bus-missing",
+            "gic-version",
+            "initiator-missing",
+            "node-gap",
+            "root-port-window",
+        ],
+        "{text}"
+    );
+    let words = shell_words::split(&found.corrected).expect("words");
+    let mut qemu = Monitor::start(Arch::Aarch64, &words[1..]);
+    nodes(&mut qemu, &plan);
+    devices(&mut qemu, &plan);
+    assert_eq!(qemu.messages(), "", "QEMU has nothing to say");
+    Ok(())
 }

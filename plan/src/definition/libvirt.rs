@@ -210,6 +210,7 @@ impl Reader {
             has_acpi: feature("acpi").is_some(),
             gic: feature("gic").and_then(|gic| gic.attribute("version").map(str::to_owned)),
             aperture: None,
+            is_low: false,
             accelerator: domain.attribute("type").map(str::to_owned),
             cpu: model,
             address_bits: width.and_then(|node| Some((number(node, "bits")?, self.place(node)))),

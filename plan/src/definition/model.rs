@@ -64,6 +64,8 @@ pub(crate) struct Machine {
     pub(crate) gic: Option<String>,
     /// The aperture, and its size if that is a number.
     pub(crate) aperture: Option<(Option<Bytes>, Place)>,
+    /// No addresses above 4 GiB for devices.
+    pub(crate) is_low: bool,
     /// What runs the CPUs, as it is written.
     pub(crate) accelerator: Option<String>,
     /// The CPU model, as it is written.

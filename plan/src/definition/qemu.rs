@@ -105,6 +105,9 @@ fn machine(command: &Command) -> Machine {
                 if properties.switch("acpi") == Some(false) {
                     machine.has_acpi = false;
                 }
+                machine.is_low |= ["highmem", "highmem-mmio"]
+                    .iter()
+                    .any(|key| properties.switch(key) == Some(false));
                 if let Some(version) = properties.get("gic-version") {
                     machine.gic = Some(version);
                 }

@@ -53,6 +53,10 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
             }
         }
         Fix::Aperture(size) => {
+            for (index, _) in machines(&command) {
+                command.unset(index, "highmem");
+                command.unset(index, "highmem-mmio");
+            }
             let text = format!("{}G", size.0 >> 30);
             command.set(machine, "highmem-mmio-size", &text);
         }
@@ -71,7 +75,7 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
             None => command.add_behind(machine, "cpu", "host".to_owned()),
         },
         Fix::Acpi => {
-            for (index, option) in definition_options(&command) {
+            for (index, option) in options(&command) {
                 if option.name == "no-acpi" {
                     command.remove(index);
                 } else if option.name == "machine" {
@@ -81,10 +85,8 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
         }
         Fix::Firmware => command.add(|_| false, "bios", UEFI.to_owned()),
         Fix::NoMachineSmmu => {
-            for (index, option) in definition_options(&command) {
-                if option.name == "machine" {
-                    command.unset(index, "iommu");
-                }
+            for (index, _) in machines(&command) {
+                command.unset(index, "iommu");
             }
         }
         Fix::RootPort {
@@ -168,8 +170,16 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
     Some(command.changed())
 }
 
-fn definition_options(command: &Command) -> Vec<(usize, Opt)> {
+/// The options, while they are changed.
+fn options(command: &Command) -> Vec<(usize, Opt)> {
     command.options.iter().cloned().enumerate().collect()
+}
+
+fn machines(command: &Command) -> Vec<(usize, Opt)> {
+    let options = options(command).into_iter();
+    options
+        .filter(|(_, option)| option.name == "machine")
+        .collect()
 }
 
 fn is_node(option: &Opt) -> bool {
@@ -205,10 +215,8 @@ fn first_node(command: &mut Command, definition: &Definition) -> Option<()> {
     let node = format!("node,nodeid=0,cpus=0-{last},memdev={id}");
     command.add(is_ram, "numa", node);
     // it would be RAM without a node
-    for (index, option) in definition_options(command) {
-        if option.name == "machine" {
-            command.unset(index, "memory-backend");
-        }
+    for (index, _) in machines(command) {
+        command.unset(index, "memory-backend");
     }
     Some(())
 }
@@ -236,7 +244,7 @@ fn remove_nodes(command: &mut Command, definition: &Definition, nodes: &[u32]) {
 }
 
 fn renumber(command: &mut Command, pairs: &[(u32, u32)]) {
-    for (index, option) in definition_options(command) {
+    for (index, option) in options(command) {
         let properties = &option.properties;
         let keys: &[&str] = match option.name.as_str() {
             "numa" => &["nodeid", "src", "dst", "node-id"],

@@ -2,6 +2,7 @@
 //! fault is named, and the diff puts it right.
 
 mod broken;
+mod exercise;
 mod good;
 #[path = "../requests/host.rs"]
 #[allow(dead_code, reason = "the other tests use the rest of it")]

@@ -104,6 +104,36 @@ fn a_domain_with_next_to_nothing() {
     }
 }
 
+/// A device that is a GPU by its initiators alone: its BARs are not known.
+#[test]
+fn an_aperture_for_what_nobody_knows() {
+    let text = command_line(&two().1);
+    let unknown = Knowledge::default();
+    let judged = |text: &str| examine(text.as_bytes(), &unknown).expect("a definition");
+    let found = judged(&text);
+    assert_eq!(
+        (codes(&found).len(), found.notes.len()),
+        (0, 3),
+        "{:?}",
+        found.notes
+    );
+    for machine in [
+        "virt,highmem=off,",
+        "virt,highmem-mmio=off,",
+        "virt,highmem-mmio-size=1G,",
+    ] {
+        let found =
+            judged(&swap(&text, "virt,", machine).replace("highmem-mmio-size=1024G", "x=y"));
+        assert_eq!(codes(&found), ["aperture-too-small"]);
+        assert!(
+            found.findings[0].0.what.contains("512 GiB"),
+            "{:?}",
+            found.findings
+        );
+        is_put_right(&found, &judged(&found.corrected));
+    }
+}
+
 #[test]
 fn arguments_of_a_process_are_put_right_as_a_script() {
     let process = "/usr/bin/qemu-system-aarch64\0-machine\0virt,gic-version=3\0-m\08G\0-device\0\

@@ -33,12 +33,13 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
             Fix::Firmware,
         );
     }
-    if is_arm && machine.gic.as_deref().is_some_and(|gic| gic == "2")
-        || is_arm && case.is_qemu() && machine.gic.is_none()
-    {
+    // KVM has what the host has, which is a GICv3
+    let is_guessed = machine.gic.is_none() && machine.accelerator.as_deref() != Some("kvm");
+    if is_arm && (machine.gic.as_deref() == Some("2") || is_guessed) {
         let what = match &machine.gic {
             Some(version) => format!("the interrupt controller is a GICv{version}"),
-            None => "nothing is said of the interrupt controller, so that it is a GICv2".to_owned(),
+            None => "nothing is said of the interrupt controller, and without KVM it is a GICv2"
+                .to_owned(),
         };
         out.add(
             Code::GicVersion,
@@ -107,11 +108,19 @@ fn aperture(case: &Case<'_>, out: &mut Findings) {
         .aperture
         .map_or(machine.place.line, |(_, place)| place.line);
     let windows: Vec<_> = planned.iter().map(|gpu| size(gpu.window.0)).collect();
+    let need = match windows.is_empty() {
+        true => "the machine takes no less than".to_owned(),
+        false => format!(
+            "the GPUs' root ports need {}, other devices more:",
+            windows.join(" + ")
+        ),
+    };
     let fix = u64::try_from(wanted)
         .ok()
         .map(|wanted| Fix::Aperture(Bytes(wanted)));
     let wanted_text = u64::try_from(wanted).map_or_else(|_| format!("{wanted:#x} bytes"), size);
     let given = match (machine.aperture, definition.arch) {
+        _ if machine.is_low => Some(0),
         (Some((Some(given), _)), _) => Some(u128::from(given.0)),
         // a number that only its author knows
         (Some((None, _)), _) => None,
@@ -120,18 +129,17 @@ fn aperture(case: &Case<'_>, out: &mut Findings) {
         (None, Arch::X86_64) => None,
     };
     match given {
-        Some(given) if given < wanted && !planned.is_empty() => out.add(
+        Some(given) if given < wanted => out.add(
             Code::ApertureTooSmall,
             line,
             format!(
-                "the aperture has {}{}; the GPUs' root ports need {}, other devices more",
+                "the aperture has {}{}; {need} {wanted_text}",
                 u64::try_from(given).map_or_else(|_| format!("{given:#x} bytes"), size),
-                if machine.aperture.is_some() {
-                    ""
-                } else {
-                    ", as none is given"
+                match (machine.is_low, machine.aperture) {
+                    (true, _) => " (highmem=off)",
+                    (false, Some(_)) => "",
+                    (false, None) => ", as none is given",
                 },
-                windows.join(" + ")
             ),
             format!("make it {wanted_text}"),
             fix,

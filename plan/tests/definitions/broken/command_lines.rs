@@ -274,7 +274,9 @@ pub(super) const QEMU: &[Fault] = &[
     fault(Code::AddressWidth, |text| {
         swap(text, "highmem-mmio-size=1024G", "highmem-mmio-size=256T")
     }),
-    fault(Code::GicVersion, |text| swap(text, "gic-version=3,", "")),
+    fault(Code::ApertureTooSmall, |text| {
+        swap(text, "-machine 'virt,", "-machine 'virt,highmem=off,")
+    }),
     fault(Code::GicVersion, |text| {
         swap(text, "gic-version=3,", "gic-version=2,")
     }),

@@ -1,0 +1,47 @@
+//! What holds for any bytes; the fuzz target `definition` and the tests share it.
+
+use varia_facts::Facts;
+use varia_plan::definition::{Knowledge, examine};
+
+/// A host with one GPU.
+const HOST: &str = r#"{
+    "schema": "varia-facts/1", "host": {}, "kernel": {}, "functions": [{
+        "bdf": "0009:01:00.0", "vendor": 4318, "device": 9026, "subsystem_vendor": 0,
+        "subsystem_device": 0, "class": 197120, "variant": "nvgrace-gpu", "cpu_node": 0,
+        "virtual_bars": [
+            { "index": 0, "size": 16777216, "length": 16777216, "prefetchable": true },
+            { "index": 4, "size": 137438953472, "length": 102005473280, "prefetchable": true,
+              "memory": "usemem" }
+        ]
+    }]
+}"#;
+
+/// What is known of it.
+///
+/// # Panics
+/// If that is no JSON of facts.
+pub(crate) fn facts() -> Facts {
+    serde_json::from_str(HOST).expect("facts")
+}
+
+/// Bytes are read or refused; what is corrected is a definition again, and correcting that once
+/// more changes nothing.
+///
+/// # Panics
+/// If they are not.
+pub(crate) fn exercise(bytes: &[u8], facts: &Facts) -> bool {
+    let knowledge = Knowledge {
+        facts: Some(facts),
+        ..Knowledge::default()
+    };
+    let Ok(found) = examine(bytes, &knowledge) else {
+        return false;
+    };
+    let again = examine(found.corrected.as_bytes(), &knowledge);
+    let again = again.unwrap_or_else(|error| panic!("{error}: {}", found.corrected));
+    for (finding, is_corrected) in &again.findings {
+        assert!(!is_corrected, "{finding:?} is left: {}", found.corrected);
+    }
+    let _ = found.diff("vm");
+    true
+}
