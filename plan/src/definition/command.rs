@@ -21,6 +21,8 @@ pub(crate) struct Command {
     text: String,
     /// The program, if it is named.
     pub(crate) program: Option<String>,
+    /// The line that it begins in.
+    pub(crate) line: usize,
     pub(crate) options: Vec<Opt>,
 }
 
@@ -40,6 +42,7 @@ pub(crate) struct Opt {
     value: Option<Word>,
     is_changed: bool,
     is_removed: bool,
+    added_before: Vec<(&'static str, String)>,
     added: Vec<(&'static str, String)>,
 }
 
@@ -95,10 +98,13 @@ impl Command {
                 .map_or(1, |word| line_of(&text, word.range.start));
             return Err(ReadError::Neither { line });
         }
+        let first = words.first().map_or(0, |word| word.range.start);
+        let line = line_of(&text, if begin > 0 { begin } else { first });
         let options = options(&text, begin, words)?;
         Ok(Self {
             text,
             program,
+            line,
             options,
         })
     }
@@ -139,6 +145,13 @@ impl Command {
         }
     }
 
+    /// Adds an option in front of another.
+    pub(crate) fn add_before(&mut self, index: usize, name: &'static str, value: String) {
+        if let Some(option) = self.options.get_mut(index) {
+            option.added_before.push((name, value));
+        }
+    }
+
     /// Adds an option behind another.
     pub(crate) fn add_behind(&mut self, index: usize, name: &'static str, value: String) {
         if let Some(option) = self.options.get_mut(index) {
@@ -167,6 +180,14 @@ impl Command {
             out += self.text.get(at..start).unwrap_or_default();
             at = end;
             let before = self.text.get(start..option.name_at).unwrap_or_default();
+            let more = |(name, value): &(&str, String)| {
+                let value = match &option.value {
+                    Some(like) => self.written(value, like),
+                    None => shell_words::quote(value).into_owned(),
+                };
+                format!("{}-{name} {value}", separator(before))
+            };
+            out.extend(option.added_before.iter().map(more));
             if !option.is_removed {
                 match &option.value {
                     Some(value) if option.is_changed => {
@@ -177,13 +198,7 @@ impl Command {
                     _ => out += self.text.get(start..end).unwrap_or_default(),
                 }
             }
-            for (name, value) in &option.added {
-                let value = match &option.value {
-                    Some(like) => self.written(value, like),
-                    None => shell_words::quote(value).into_owned(),
-                };
-                out += &format!("{}-{name} {value}", separator(before));
-            }
+            out.extend(option.added.iter().map(more));
         }
         out + self.text.get(at..).unwrap_or_default()
     }
@@ -282,6 +297,7 @@ fn options(text: &str, begin: usize, words: Vec<Word>) -> Result<Vec<Opt>, ReadE
             value,
             is_changed: false,
             is_removed: false,
+            added_before: Vec::new(),
             added: Vec::new(),
         });
     }

@@ -75,6 +75,8 @@ pub enum Code {
     ApertureSize,
     /// The aperture ends beyond the guest's physical addresses.
     AddressWidth,
+    /// The command line names no machine, and QEMU's own choice, if it has one, has no PCIe.
+    MachineMissing,
     /// The interrupt controller is not a GICv3, which message-signalled interrupts need.
     GicVersion,
     /// ACPI is off, and with it the tables that describe nodes and initiators.
@@ -159,6 +161,7 @@ impl Code {
         Self::ApertureTooSmall,
         Self::ApertureSize,
         Self::AddressWidth,
+        Self::MachineMissing,
         Self::GicVersion,
         Self::AcpiOff,
         Self::FirmwareMissing,
@@ -322,6 +325,11 @@ impl Code {
                 "address-width",
                 Fault,
                 "the aperture ends beyond the guest's physical addresses",
+            ),
+            Self::MachineMissing => (
+                "machine-missing",
+                Fault,
+                "the command line names no machine, and QEMU's own choice, if it has one, has no PCIe",
             ),
             Self::GicVersion => (
                 "gic-version",

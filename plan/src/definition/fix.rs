@@ -29,6 +29,8 @@ pub(crate) enum Fix {
         set: Vec<(u32, u32, u32)>,
         remove: Vec<usize>,
     },
+    /// A machine for GPUs.
+    Machine,
     /// An aperture of this size.
     Aperture(Bytes),
     /// So many address bits.

@@ -153,6 +153,7 @@ impl<'d, 'a> Domain<'d, 'a> {
             Fix::Pins(pins) => self.pins(pins),
             // QEMU's alone
             Fix::RemoveInitiators(_)
+            | Fix::Machine
             | Fix::Window { .. }
             | Fix::Id { .. }
             | Fix::Rename { .. }

@@ -86,6 +86,11 @@ pub(crate) fn add(out: &mut Definition, command: &Command, option: &Opt, place: 
 
 fn machine(command: &Command) -> Machine {
     let mut machine = Machine {
+        // where there is no option nothing can be changed
+        place: Place {
+            line: command.line,
+            index: usize::MAX,
+        },
         has_acpi: true,
         ..Machine::default()
     };

@@ -2,8 +2,9 @@
 
 use super::command::{Command, Opt};
 use super::fix::Fix;
-use super::model::{Definition, Place};
+use super::model::Definition;
 use super::qemu::cpus;
+use crate::plan::Arch;
 use crate::qemu::UEFI;
 
 /// Applies a fix to a command line; the text of it, or `None` where it can't be done here.
@@ -51,6 +52,13 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
             for (from, to, value) in set {
                 distance(&mut command, definition, *from, *to, *value);
             }
+        }
+        Fix::Machine => {
+            let machine = match definition.arch {
+                Arch::Aarch64 => "virt,gic-version=3",
+                Arch::X86_64 => "q35",
+            };
+            command.add_before(0, "machine", machine.to_owned());
         }
         Fix::Aperture(size) => {
             for (index, _) in machines(&command) {
@@ -102,7 +110,7 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
                 port += &format!(",pref64-reserve={}M", window.0 >> 20);
             }
             command.set(place.index, "bus", name);
-            before(&mut command, place, port);
+            command.add_before(place.index, "device", port);
         }
         Fix::RootBus {
             port,
@@ -113,7 +121,7 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
             let place = of_bus(port)?;
             command.set(place.index, "bus", name);
             let bus = format!("pxb-pcie,id={name},bus=pcie.0,bus_nr={number},numa_node={node}");
-            before(&mut command, place, bus);
+            command.add_before(place.index, "device", bus);
         }
         Fix::BusNode { bus, node } => {
             command.set(of_bus(bus)?.index, "numa_node", &node.to_string());
@@ -135,7 +143,7 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
         }
         Fix::AddIommufd(id) => {
             let first = definition.functions.iter().map(|one| one.place).next()?;
-            before_as(&mut command, first, "object", format!("iommufd,id={id}"));
+            command.add_before(first.index, "object", format!("iommufd,id={id}"));
         }
         Fix::UseIommufd { function, id } => {
             command.set(of_function(function)?.index, "iommufd", id);
@@ -188,19 +196,6 @@ fn is_node(option: &Opt) -> bool {
 
 fn is_numa(option: &Opt) -> bool {
     option.name == "numa"
-}
-
-fn before(command: &mut Command, place: Place, value: String) {
-    before_as(command, place, "device", value);
-}
-
-/// An option in front of another one.
-fn before_as(command: &mut Command, place: Place, name: &'static str, value: String) {
-    match place.index.checked_sub(1) {
-        Some(index) => command.add_behind(index, name, value),
-        // QEMU takes options in any order, but for what a device is on
-        None => command.add_behind(place.index, name, value),
-    }
 }
 
 /// RAM and CPUs of a machine that has no nodes yet.

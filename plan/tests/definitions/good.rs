@@ -30,6 +30,11 @@ fn plans_of_other_sizes() {
                 let mut wanted = request(gpus);
                 wanted.nodes_per_gpu = nodes;
                 wanted.disks = vec!["/a b.qcow2".to_owned()];
+                wanted.kernel = (nodes == 1).then(|| varia_plan::Kernel {
+                    image: "/boot/Image".to_owned(),
+                    initrd: Some("/boot/initrd".to_owned()),
+                    append: "console=ttyAMA0 -- 'x'".to_owned(),
+                });
                 let plan = varia_plan::make(&facts, &wanted).expect("a plan");
                 for text in [command_line(&plan), xml(&plan)] {
                     let found = examined(&text, &facts);

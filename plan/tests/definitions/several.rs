@@ -73,11 +73,17 @@ fn many_faults_of_a_command_line() {
 fn a_command_line_with_next_to_nothing() {
     for text in [
         "qemu-system-aarch64 -M virt -m 8G -smp 4 -device vfio-pci,host=0009:01:00.0\n",
+        "\n\nqemu-system-aarch64 -device vfio-pci,host=0009:01:00.0 -m 8G -accel tcg",
         "#!/bin/sh\nqemu-system-aarch64 \\\n\t-machine virt \\\n\t-m 4096 \\\n\t-device \
          vfio-pci,host=0009:01:00.0,id=a,bus=pcie.0 \\\n\t-device vfio-pci,host=0029:01:00.0\n",
     ] {
         let found = examined(text, &facts());
         assert!(found.findings.len() > 4, "{:?}", found.findings);
+        assert!(
+            found.findings.iter().all(|(finding, _)| finding.line > 0),
+            "{:?}",
+            found.findings
+        );
         is_put_right(&found, &examined(&found.corrected, &facts()));
     }
 }

@@ -33,6 +33,22 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
             Fix::Firmware,
         );
     }
+    if case.has_hardware() {
+        processor(case, out);
+    }
+    if case.is_qemu() && machine.kind.is_empty() {
+        out.add(
+            Code::MachineMissing,
+            line,
+            "the command line names no machine (-machine)",
+            match is_arm {
+                true => "name it: virt",
+                false => "name it: q35",
+            },
+            Fix::Machine,
+        );
+        return;
+    }
     // KVM has what the host has, which is a GICv3
     let is_guessed = machine.gic.is_none() && machine.accelerator.as_deref() != Some("kvm");
     if is_arm && (machine.gic.as_deref() == Some("2") || is_guessed) {
@@ -48,9 +64,6 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
             "make it a GICv3 (gic-version=3), which has message-signalled interrupts",
             Fix::Gic,
         );
-    }
-    if case.has_hardware() {
-        processor(case, out);
     }
     if machine.smmu {
         out.add(

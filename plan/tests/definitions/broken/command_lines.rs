@@ -277,6 +277,7 @@ pub(super) const QEMU: &[Fault] = &[
     fault(Code::ApertureTooSmall, |text| {
         swap(text, "-machine 'virt,", "-machine 'virt,highmem=off,")
     }),
+    fault(Code::MachineMissing, |text| without(text, &["-machine"])),
     fault(Code::GicVersion, |text| {
         swap(text, "gic-version=3,", "gic-version=2,")
     }),
