@@ -139,6 +139,12 @@ const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         VARIANT,
+        "the end of the fake BARs is the base's",
+        "if offset >= BARS.1 ||",
+        "if offset >= BARS.1 - 4 ||",
+    ),
+    mutant(
+        VARIANT,
         "a function-level reset zeroes the BARs",
         "Event::Opened | Event::ResetRequested => {",
         "Event::Opened | Event::ResetRequested | Event::ResetDone => {\n                if event == Event::ResetDone {\n                    self.readiness.reset_done();\n                }",
@@ -238,6 +244,12 @@ const MUTANTS: &[Mutant] = &[
         "pieces are longer than the rest",
         "!at.0.is_multiple_of(width) || width > len",
         "!at.0.is_multiple_of(width)",
+    ),
+    mutant(
+        MEMORY,
+        "a run of words takes the bytes behind them along",
+        "8 => (8, len - len % 8),",
+        "8 => (8, len),",
     ),
     mutant(
         MEMORY,
