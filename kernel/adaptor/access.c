@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Reads and writes of a region: the pieces that Rust names, each of bounded size.
+ * Reads and writes: of a region of memory, the pieces that Rust names, each of bounded size; of
+ * configuration space, with the pieces that the variant owns; and of all else by vfio-pci-core.
  *
  * The user's memory could be a mapping of the same region, whose fault takes memory_lock. So under
  * that lock it is touched with page faults disabled; where that does not do, a piece goes through
@@ -166,6 +167,54 @@ static ssize_t adaptor_direct_rw(struct adaptor_device *dev, const struct varia_
 	}
 	up_read(&dev->core.memory_lock);
 	return moved == piece->len ? moved : 0;
+}
+
+static ssize_t adaptor_base_rw(struct vfio_device *vdev, char __user *buf, size_t count,
+			       loff_t *ppos, u32 way)
+{
+	return way == VARIA_READ ? vfio_pci_core_read(vdev, buf, count, ppos) :
+				   vfio_pci_core_write(vdev, buf, count, ppos);
+}
+
+/* Carries out one piece; returns how many bytes, or a negative errno. */
+static __always_inline ssize_t adaptor_config_piece(struct vfio_device *vdev, char __user *buf,
+						    ssize_t len, loff_t pos, u32 way, u32 owner)
+{
+	u8 bytes[VARIA_CONFIG_CHUNK];
+	loff_t moved = pos;
+
+	if (owner != VARIA_OWNER_KEEP)
+		len = adaptor_base_rw(vdev, buf, len, &moved, way);
+	if (owner == VARIA_OWNER_BASE || len <= 0)
+		return len;
+	if ((way == VARIA_WRITE || owner == VARIA_OWNER_BOTH) && copy_from_user(bytes, buf, len))
+		return -EFAULT;
+	if (way == VARIA_WRITE)
+		varia_config_store(adaptor_of(vdev)->state, pos, bytes, len);
+	else
+		varia_config_load(adaptor_of(vdev)->state, pos, bytes, len);
+	if (way == VARIA_READ && copy_to_user(buf, bytes, len))
+		return -EFAULT;
+	return len;
+}
+
+/* Pieces go in ascending order, and a failure ends the access. */
+static noinline ssize_t adaptor_config_rw(struct vfio_device *vdev, char __user *buf,
+					  size_t count, loff_t pos, u32 way)
+{
+	const struct varia_state *state = adaptor_of(vdev)->state;
+	struct varia_piece piece;
+	ssize_t done, ret = 0;
+	u32 pieces = 0;
+
+	for (done = 0; done < count; done += ret, pieces++) {
+		ret = varia_config_piece(state, way, pos + done, count - done, &piece) ?:
+		      adaptor_config_piece(vdev, buf + done, piece.len, pos + done, way,
+					   piece.owner);
+		if (ret <= 0)
+			break;
+	}
+	return varia_config_done(state, way, count, done, ret, pieces);
 }
 
 /* The file position moves only by a success. */

@@ -59,19 +59,6 @@ int adaptor_lock_ready(struct adaptor_device *dev, struct varia_wait *wait, bool
 ssize_t adaptor_read(struct vfio_device *vdev, char __user *buf, size_t count, loff_t *ppos);
 ssize_t adaptor_write(struct vfio_device *vdev, const char __user *buf, size_t count, loff_t *ppos);
 
-/* config.c */
-static inline ssize_t adaptor_base_rw(struct vfio_device *vdev, char __user *buf, size_t count,
-				      loff_t *ppos, u32 way)
-{
-	return way == VARIA_READ ? vfio_pci_core_read(vdev, buf, count, ppos) :
-				   vfio_pci_core_write(vdev, buf, count, ppos);
-}
-
-ssize_t adaptor_config_piece(struct vfio_device *vdev, char __user *buf, ssize_t len, loff_t pos,
-			     u32 way, u32 owner);
-ssize_t adaptor_config_rw(struct vfio_device *vdev, char __user *buf, size_t count, loff_t pos,
-			  u32 way);
-
 /* debugfs.c */
 void adaptor_show_device(struct adaptor_device *dev, struct dentry *root);
 

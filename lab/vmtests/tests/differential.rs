@@ -340,10 +340,10 @@ const FAULTS: [Fault; 4] = [
         wrong: "if end >= self.length() ||",
     },
     Fault {
-        name: "reset-keeps-bars",
-        file: "variants/src/nvgrace_gpu.rs",
-        right: "Event::Opened | Event::ResetRequested => {",
-        wrong: "Event::ResetRequested => {}\n            Event::Opened => {",
+        name: "bar-one-byte-on",
+        file: "variant/src/config.rs",
+        right: "self.start.saturating_sub(offset)",
+        wrong: "(self.start + 1).saturating_sub(offset)",
     },
 ];
 /// Operations that each is given.
