@@ -308,11 +308,11 @@ fn compare(host: &Host, plan: &Plan, gpus: &[usize], report: &Report) {
 /// counts nodes as SRAT names them first, and QEMU names a plan's initiators in no order.
 fn are_the_same(seen: &[Vec<u8>], planned: &[Vec<u8>], own: usize) -> bool {
     let mut stands_for: Vec<usize> = Vec::new();
-    for node in 0..seen.len() {
+    for (node, row) in seen.iter().enumerate() {
         let fits = |candidate: &usize| {
             let known = stands_for.iter().copied().chain([*candidate]);
             known.enumerate().all(|(other, stands)| {
-                seen[node][other] == planned[*candidate][stands]
+                row[other] == planned[*candidate][stands]
                     && seen[other][node] == planned[stands][*candidate]
             })
         };
