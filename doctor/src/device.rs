@@ -3,6 +3,7 @@
 use varia_facts::{Bdf, CoherentSource, Finding, PciFunction};
 
 use crate::iommu::GRUB;
+use crate::modules::VARIANT;
 use crate::scene::{NVGRACE, Scene, size};
 use crate::{failure, not_applicable, ok, unknown, warning};
 
@@ -83,7 +84,13 @@ fn is_best(function: &PciFunction) -> bool {
 
 pub(crate) fn driver(scene: &Scene<'_>) -> Vec<Finding> {
     scene.each(|function| {
-        let best = function.best_driver.as_deref().unwrap_or("vfio-pci");
+        let is_gpu = function.variant.as_deref() == Some(NVGRACE);
+        let best = match (is_gpu, function.best_driver.as_deref()) {
+            // what is installed is not what it needs
+            (true, None | Some("vfio-pci" | "vfio_pci")) => VARIANT,
+            (_, Some(best)) => best,
+            (false, None) => "vfio-pci",
+        };
         let bind = format!("varia bind {}", function.bdf);
         let needed = scene.plan.is_some();
         let Some(driver) = &function.driver else {
@@ -92,7 +99,6 @@ pub(crate) fn driver(scene: &Scene<'_>) -> Vec<Finding> {
         if same_name(driver, best) {
             return ok(format!("{driver}, its best"));
         }
-        let is_gpu = function.variant.as_deref() == Some(NVGRACE);
         if !is_gpu && !needed {
             return not_applicable(format!(
                 "{driver}; the host may keep it; for a VM {best} is best"

@@ -208,8 +208,7 @@ pub(crate) fn memlock(scene: &Scene<'_>) -> Vec<Finding> {
         return vec![ok(format!("{}, enough for {what}", size(limit)))];
     }
     let text = format!(
-        "{}, and {what} is {}: a VMM of this user can't map its memory for a device, unless it has \
-         CAP_IPC_LOCK",
+        "{}, and {what} is {}: a VMM of this user can't map its memory for a device",
         size(limit),
         size(wanted)
     );

@@ -6,7 +6,8 @@ use varia_plan::Iommu;
 use crate::scene::Scene;
 use crate::{bad, failure, not_applicable, ok, unknown, warning};
 
-const VARIANT: &str = "nvgrace_gpu_vfio_pci";
+/// The variant driver of GPUs with coherent memory, by its name in sysfs.
+pub(crate) const VARIANT: &str = "nvgrace_gpu_vfio_pci";
 /// What our module says of its author.
 const OURS: &str = "The Varia developers";
 
@@ -19,7 +20,8 @@ pub(crate) fn vfio(scene: &Scene<'_>) -> Vec<Finding> {
         return vec![unknown("nothing is known of the kernel's modules")];
     }
     let mut findings = Vec::new();
-    for name in ["vfio", "vfio_pci"] {
+    // vfio_pci itself only serves what no variant driver does
+    for name in ["vfio", "vfio_pci_core"] {
         let module = module(scene, name);
         let state = module.map_or((false, false), |module| {
             (module.usable(), is_running(module))
@@ -39,7 +41,7 @@ pub(crate) fn vfio(scene: &Scene<'_>) -> Vec<Finding> {
         }
     }
     if findings.is_empty() {
-        findings.push(ok("vfio and vfio_pci are loaded or built in"));
+        findings.push(ok("vfio and vfio_pci_core are loaded or built in"));
     }
     findings
 }

@@ -89,7 +89,7 @@ fn good() -> Facts {
         page_size: Some(Bytes(64 << 10)),
         config: Some(config),
         config_source: Some("boot/config-6.17.9-64k".to_owned()),
-        modules: ["vfio", "vfio_pci", VARIANT]
+        modules: ["vfio", "vfio_pci_core", VARIANT]
             .map(|name| (name.to_owned(), module.clone()))
             .into(),
         vfio_container: Some(true),

@@ -116,10 +116,10 @@ pub(super) const ROWS: &[Row] = &[
     ("vfio-modules", false, |_| {}, Ok, "loaded or built in"),
     ("vfio-modules", false, |case| case.facts.kernel.modules.clear(), Unknown, "nothing is known"),
     ("vfio-modules", false, |case| {
-        case.facts.kernel.modules.get_mut("vfio_pci").expect("it") .loaded = false;
+        case.facts.kernel.modules.get_mut("vfio_pci_core").expect("it") .loaded = false;
     },
-        Warning, "modprobe vfio_pci"),
-    ("vfio-modules", false, |case| { case.facts.kernel.modules.remove("vfio_pci"); },
+        Warning, "modprobe vfio_pci_core"),
+    ("vfio-modules", false, |case| { case.facts.kernel.modules.remove("vfio_pci_core"); },
         Failure, "is not there"),
     ("backend", false, |_| {}, Ok, "/dev/vfio/vfio and /dev/iommu"),
     ("backend", true, |_| {}, Ok, "/dev/vfio/vfio, which the plan uses"),
@@ -172,6 +172,11 @@ pub(super) const ROWS: &[Row] = &[
     ("group", false, |case| share(case, "snd_hda_intel"), Failure, "varia bind 0009:01:00.0 0009:01:00.1"),
     ("group", false, |case| share(case, "vfio-pci"), Ok, "with 1 that leave it"),
     ("driver", false, |_| {}, Ok, "its best"),
+    ("driver", false, |case| case.gpu().best_driver = None, Ok, "its best"),
+    ("driver", false, |case| {
+        case.gpu().driver = Some("vfio-pci".into());
+        case.gpu().best_driver = Some("vfio_pci".into());
+    }, Failure, "the best is nvgrace_gpu_vfio_pci"),
     ("driver", false, |case| case.facts.functions.clear(), NotApplicable, "no device"),
     ("driver", false, |case| case.gpu().driver = Some("nvidia".into()), Warning, "varia bind 0009:01:00.0"),
     ("driver", false, |case| case.gpu().driver = None, Warning, "bound to none"),
