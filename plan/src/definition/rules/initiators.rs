@@ -325,6 +325,11 @@ impl Ties {
     fn shared(&mut self, case: &Case<'_>, out: &mut Findings) {
         for one in 0..case.gpus.len() {
             for other in one + 1..case.gpus.len() {
+                // two of one name have the same nodes, and a finding of their own
+                let id = |gpu: usize| case.gpus.get(gpu).map(|gpu| &gpu.id);
+                if id(one) == id(other) {
+                    continue;
+                }
                 let nodes = |gpu: usize| self.own.get(gpu).cloned().unwrap_or_default();
                 let (first, second) = (nodes(one), nodes(other));
                 let both: Vec<u32> = first
