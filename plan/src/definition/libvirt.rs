@@ -83,24 +83,11 @@ pub(super) fn definition(text: &str) -> Result<Definition, ReadError> {
         lines: text.match_indices('\n').map(|(at, _)| at).collect(),
     };
     let domain = document.root_element();
-    let mut out = Definition {
-        language: Language::Libvirt,
-        arch: Arch::Aarch64,
-        machine: reader.machine(domain),
-        nodes: Vec::new(),
-        distances: Vec::new(),
-        initiators: Vec::new(),
-        functions: Vec::new(),
-        buses: Vec::new(),
-        smmus: Vec::new(),
-        iommufds: Vec::new(),
-        ids: Vec::new(),
-        pins: Vec::new(),
-    };
     let arch = path(domain, &["os", "type"]).and_then(|node| node.attribute("arch"));
-    out.arch = arch
+    let arch = arch
         .and_then(|arch| arch.parse().ok())
         .unwrap_or(Arch::Aarch64);
+    let mut out = Definition::empty(Language::Libvirt, arch, reader.machine(domain));
     if let Some(node) = child(domain, "iommufd")
         && node.attribute("enabled") == Some("yes")
     {

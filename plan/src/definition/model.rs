@@ -45,6 +45,26 @@ pub(crate) struct Definition {
     pub(crate) pins: Vec<Pin>,
 }
 
+impl Definition {
+    /// A machine with nothing in it.
+    pub(crate) fn empty(language: Language, arch: Arch, machine: Machine) -> Self {
+        Self {
+            language,
+            arch,
+            machine,
+            nodes: Vec::new(),
+            distances: Vec::new(),
+            initiators: Vec::new(),
+            functions: Vec::new(),
+            buses: Vec::new(),
+            smmus: Vec::new(),
+            iommufds: Vec::new(),
+            ids: Vec::new(),
+            pins: Vec::new(),
+        }
+    }
+}
+
 /// The name of a device or an object.
 #[derive(Clone, Debug)]
 pub(crate) struct Name {

@@ -24,20 +24,7 @@ pub(crate) fn definition(command: &Command) -> Definition {
         true => Arch::X86_64,
         false => Arch::Aarch64,
     });
-    let mut out = Definition {
-        language: Language::Qemu,
-        arch,
-        machine,
-        nodes: Vec::new(),
-        distances: Vec::new(),
-        initiators: Vec::new(),
-        functions: Vec::new(),
-        buses: Vec::new(),
-        smmus: Vec::new(),
-        iommufds: Vec::new(),
-        ids: Vec::new(),
-        pins: Vec::new(),
-    };
+    let mut out = Definition::empty(Language::Qemu, arch, machine);
     out.buses.push(Bus {
         place: out.machine.place,
         name: "pcie.0".to_owned(),
