@@ -3,9 +3,10 @@
 
 use std::time::Instant;
 
-use varia_lab::{Arch, Flavour};
+use serde_json::Value;
+use varia_lab::{Arch, Flavour, agent_build};
 use varia_silicon::{Options, profile};
-use varia_vmtests::host::{Driver, HostPlan, Memory};
+use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
 use varia_vmtests::nested::{self, Report};
 use varia_vmtests::{Error, Result};
 
@@ -91,8 +92,9 @@ fn a_guest_sees_the_same(flavour: Flavour) -> Result<()> {
         .kernel_memory(2048)
         .gpu(gh200, options, Memory::Real)
         .try_with(|vm| {
+            let varia = agent_build::program(Arch::Aarch64, "varia", "varia")?;
             let vm = vm.machine("virtualization=on").cpu("neoverse-v1");
-            nested::equip(vm, &script())
+            nested::equip(vm.host_file("/usr/bin/varia", varia), &script())
         })?;
     let started = Instant::now();
     let host = plan.boot()?;
@@ -107,6 +109,10 @@ fn a_guest_sees_the_same(flavour: Flavour) -> Result<()> {
     ] {
         host.load(driver)?;
         assert_eq!(host.bind(0, driver)?, Ok(()), "{driver:?}");
+        if driver == Driver::Ours {
+            doctor(&host, flavour)?;
+            println!("varia doctor has ended after {:?}", started.elapsed());
+        }
         for region in [0, USEMEM] {
             memory
                 .write(region + FROM_HOST, &to_guest)
@@ -152,4 +158,61 @@ fn a_guest_sees_the_same(flavour: Flavour) -> Result<()> {
     assert!(seen[0].contains("[10de:2342]"), "{}", seen[0]);
     assert_eq!(seen[0], seen[1], "lspci with ours, with the original");
     host.power_off()
+}
+
+/// What `varia doctor` says of a plan on a host that really has KVM, QEMU and the GPU: nothing
+/// fails, and the guest that runs next proves it right.
+fn doctor(host: &Host, flavour: Flavour) -> Result<()> {
+    let plan = format!(
+        "/usr/bin/varia plan --gpu {} --memory 512M --cpus 1 --json > /tmp/plan.json",
+        host.address(0)
+    );
+    host.vm.sh(&plan)?;
+    let text = host
+        .vm
+        .sh("/usr/bin/varia doctor /tmp/plan.json --json || true")?;
+    let report: Value = serde_json::from_str(&text).expect("JSON");
+    let findings = report["findings"].as_array().expect("findings");
+    let mut others = Vec::new();
+    let pages = match flavour {
+        Flavour::Debug64k => "ok",
+        _ => "warning",
+    };
+    for (check, severity, part) in [
+        ("iommu", "ok", ":"),
+        ("smmu", "warning", "no SMMUv3"),
+        ("page-size", pages, "KiB"),
+        ("kvm", "ok", "bits of guest addresses"),
+        ("cacheable-pfnmap", "ok", "KVM has it"),
+        ("stage-2-write-back", "ok", ""),
+        ("backend", "ok", "which the plan uses"),
+        ("variant-driver", "ok", "Varia's"),
+        ("group", "ok", "alone"),
+        ("driver", "ok", "its best"),
+        ("firmware", "ok", "1.5 GiB at 0x"),
+        ("aperture", "ok", "a guest's addresses have"),
+        ("qemu", "ok", "/usr/bin/qemu-system-aarch64"),
+        ("qemu-features", "ok", "acpi-generic-initiator"),
+        ("libvirt", "not-applicable", "only --vmm libvirt"),
+        ("plan-devices", "ok", "BARs of the plan"),
+        ("plan-files", "ok", "is there"),
+    ] {
+        let own: Vec<_> = findings
+            .iter()
+            .filter(|one| one["check"] == check)
+            .collect();
+        let said = |one: &&Value| {
+            one["found"]
+                .as_str()
+                .is_some_and(|text| text.contains(part))
+        };
+        let is = own.iter().all(|one| one["severity"] == severity) && own.iter().any(said);
+        if !is {
+            others.push((check, severity, part, own));
+        }
+    }
+    assert!(others.is_empty(), "{others:#?}");
+    let mut failures = findings.iter().filter(|one| one["severity"] == "failure");
+    assert_eq!(failures.next(), None);
+    Ok(())
 }
