@@ -42,7 +42,7 @@ const GIB: u64 = 1 << 30;
 const KIB: u64 = 1 << 10;
 
 /// The machines that tests and demonstrations use.
-pub const ALL: [&Machine; 4] = [&GH200, &GH200_X4, &GB200_NVL4, &NONE];
+pub const ALL: [&Machine; 5] = [&GH200, &GH200_X4, &GB200_NVL4, &GB300_NVL4, &NONE];
 
 /// One Grace Hopper superchip.
 pub const GH200: Machine = Machine {
@@ -75,6 +75,14 @@ pub const GB200_NVL4: Machine = Machine {
     sockets: 2,
     gpus: 2,
     ..GH200
+};
+
+/// The same with two GB300 on each.
+pub const GB300_NVL4: Machine = Machine {
+    name: "gb300-nvl4",
+    product: ("NVIDIA", "GB300 NVL4"),
+    chip: Some("gb300"),
+    ..GB200_NVL4
 };
 
 /// A machine without a GPU.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use varia_plan::definition::{Code, Weight};
-use varia_silicon::machine::{GB200_NVL4, GH200, GH200_X4, Machine};
+use varia_silicon::machine::{GB200_NVL4, GB300_NVL4, GH200, GH200_X4, Machine};
 
 use crate::process::{Ended, Folder, ended, varia};
 
@@ -18,16 +18,12 @@ fn explain(args: &[&str]) -> Ended {
 
 /// The kept plans, and the host that each is for.
 fn kept() -> Vec<(&'static str, Machine)> {
-    let gb300 = Machine {
-        chip: Some("gb300"),
-        ..GB200_NVL4
-    };
     vec![
         ("gh200", GH200),
         ("gh200-x4", GH200_X4),
         ("gb200", GB200_NVL4),
         ("gb200-x2", GB200_NVL4),
-        ("gb300", gb300),
+        ("gb300", GB300_NVL4),
     ]
 }
 

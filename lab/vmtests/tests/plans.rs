@@ -9,7 +9,7 @@ use varia_linux::inventory::{Extent, Inventory};
 use varia_plan::definition::{Knowledge, examine};
 use varia_plan::{Plan, Request, What, arguments, make};
 use varia_serve::View;
-use varia_silicon::machine::{GB200_NVL4, GH200, GH200_X4, Machine};
+use varia_silicon::machine::{GB200_NVL4, GB300_NVL4, GH200, GH200_X4, Machine};
 use varia_silicon::{Options, profile};
 use varia_vmtests::Result;
 use varia_vmtests::gpu::Gpu;
@@ -136,11 +136,7 @@ fn one_gb200() -> Result<()> {
 
 #[test]
 fn one_gb300() -> Result<()> {
-    let machine = Machine {
-        chip: Some("gb300"),
-        ..GB200_NVL4
-    };
-    starts(&machine, &functions(&machine)[..1])
+    starts(&GB300_NVL4, &functions(&GB300_NVL4)[..1])
 }
 
 /// What `varia explain` puts right is what the plan was, for QEMU.
