@@ -60,11 +60,7 @@ impl Command {
         let all = commands(&text)?;
         let mut found: Option<(&[Word], &Word)> = None;
         for words in &all {
-            let Some((at, program)) = words
-                .iter()
-                .enumerate()
-                .find(|(_, word)| is_qemu(&word.text))
-            else {
+            let Some((at, program)) = program(words) else {
                 continue;
             };
             let rest = words.get(at + 1..).unwrap_or_default();
@@ -207,7 +203,7 @@ impl Command {
     fn written(&self, value: &str, like: &Word) -> String {
         let raw = self.text.get(like.range.clone()).unwrap_or_default();
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_=,.:/+%@^".contains(c);
-        if like.is_expanded && value.contains('$') {
+        if like.is_expanded && value.contains(['$', '`']) {
             return match raw.starts_with('"') {
                 true => format!("\"{value}\""),
                 false => value.to_owned(),
@@ -232,9 +228,19 @@ fn separator(before: &str) -> String {
     }
 }
 
-fn is_qemu(word: &str) -> bool {
-    let name = word.rsplit('/').next().unwrap_or(word);
-    name.starts_with("qemu-system-") || matches!(name, "qemu-kvm" | "kvm" | "qemu")
+/// The program of a command, and its place among the words.
+fn program(words: &[Word]) -> Option<(usize, &Word)> {
+    let name = |word: &Word| word.text.rsplit('/').next().map(str::to_owned);
+    let is_system = |word: &Word| name(word).is_some_and(|name| name.starts_with("qemu-system-"));
+    // a short name is also a user's, a group's, a module's and a device's
+    let is_short = |at: usize, word: &Word| {
+        let is_program = at == 0 || word.text.contains('/') && !word.text.starts_with("/dev/");
+        is_program && matches!(name(word).as_deref(), Some("qemu-kvm" | "kvm" | "qemu"))
+    };
+    let all = || words.iter().enumerate();
+    all()
+        .find(|(_, word)| is_system(word))
+        .or_else(|| all().find(|(at, word)| is_short(*at, word)))
 }
 
 /// `/proc/PID/cmdline`, as a person would write it.

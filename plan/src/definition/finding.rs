@@ -59,8 +59,10 @@ pub enum Code {
     PortShared,
     /// A GPU is not behind a root bus of its own (pxb-pcie), so that the guest can't know its CPUs' node, and no SMMU can be its own.
     RootBusMissing,
-    /// Two GPUs are behind the same root bus; an SMMU serves one instance of the host's.
+    /// Two GPUs are behind the same root bus in a VM with SMMUs; an SMMU serves one instance of the host's.
     RootBusShared,
+    /// A GPU is behind the root bus of a GPU of another node; a root bus is on one node only.
+    RootBusFar,
     /// A GPU's root bus is on no node with CPUs, or on one that is not the GPU's own.
     RootBusNode,
     /// Two root buses have the same number.
@@ -154,6 +156,7 @@ impl Code {
         Self::PortShared,
         Self::RootBusMissing,
         Self::RootBusShared,
+        Self::RootBusFar,
         Self::RootBusNode,
         Self::RootBusNumber,
         Self::RootPortWindow,
@@ -289,7 +292,12 @@ impl Code {
             Self::RootBusShared => (
                 "root-bus-shared",
                 Fault,
-                "two GPUs are behind the same root bus; an SMMU serves one instance of the host's",
+                "two GPUs are behind the same root bus in a VM with SMMUs; an SMMU serves one instance of the host's",
+            ),
+            Self::RootBusFar => (
+                "root-bus-far",
+                Advice,
+                "a GPU is behind the root bus of a GPU of another node; a root bus is on one node only",
             ),
             Self::RootBusNode => (
                 "root-bus-node",

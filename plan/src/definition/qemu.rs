@@ -180,17 +180,21 @@ fn device(
             driver: None,
             id,
         }),
-        "pcie-root-port" => out.buses.push(Bus {
+        "pcie-root-port" | "ioh3420" | "cxl-rp" => out.buses.push(Bus {
             place,
             name: id.unwrap_or_default(),
             parent: get("bus"),
             kind: BusKind::Port {
                 chassis: number("chassis"),
                 slot: number("slot"),
-                window: get("pref64-reserve").map(|text| size(&text, 0)),
+                window: match driver {
+                    // it has no such property
+                    "ioh3420" => Some(None),
+                    _ => get("pref64-reserve").map(|text| size(&text, 0)),
+                },
             },
         }),
-        "pxb-pcie" => out.buses.push(Bus {
+        "pxb-pcie" | "pxb-cxl" | "pxb" => out.buses.push(Bus {
             place,
             name: id.unwrap_or_default(),
             parent: get("bus"),

@@ -244,7 +244,9 @@ fn renumber(command: &mut Command, pairs: &[(u32, u32)]) {
         let keys: &[&str] = match option.name.as_str() {
             "numa" => &["nodeid", "src", "dst", "node-id"],
             "object" if properties.kind("qom-type") == "acpi-generic-initiator" => &["node"],
-            "device" if properties.kind("driver") == "pxb-pcie" => &["numa_node"],
+            "device" if matches!(properties.kind("driver"), "pxb-pcie" | "pxb-cxl" | "pxb") => {
+                &["numa_node"]
+            }
             _ => &[],
         };
         for key in keys {

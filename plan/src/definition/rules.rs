@@ -12,6 +12,7 @@ mod topology;
 
 use super::case::Case;
 use super::finding::{Finding, Findings};
+use super::fix::Fix;
 
 /// Everything that is missing or wrong, in the order in which it is to be put right: names before
 /// what refers to them, nodes before what ties them, and distances when all nodes are there.
@@ -27,7 +28,24 @@ pub(crate) fn check(case: &Case<'_>) -> Vec<Finding> {
     nodes::check(case, &mut found);
     memory::check(case, &mut found);
     distances::check(case, &mut found);
+    for finding in &mut found.0 {
+        leave_names(case, finding);
+    }
     found.0
+}
+
+/// Without a fix that adds something under a name that is there: what has it may be a bus of a
+/// kind that is not known.
+fn leave_names(case: &Case<'_>, finding: &mut Finding) {
+    let (Some(Fix::RootPort { name, .. } | Fix::RootBus { name, .. })
+    | Some(Fix::AddIommufd(name))) = &finding.fix
+    else {
+        return;
+    };
+    if case.definition.ids.iter().any(|one| one.id == *name) {
+        finding.remedy = format!("{name:?} is something else's id: name one that is there");
+        finding.fix = None;
+    }
 }
 
 /// `1, 2 and 5`, or `1 to 8`.

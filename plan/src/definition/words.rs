@@ -1,7 +1,7 @@
 //! The words of a shell command, with where they stand.
 //!
 //! Only the boundaries of words are found here, and what ends a command; what quotes mean is
-//! `shell_words`' affair. Nothing is expanded: a word with a `$` stays as it is written.
+//! `shell_words`' affair. Nothing is expanded: a word with a `$` or a backtick stays as it is written.
 
 use std::ops::Range;
 

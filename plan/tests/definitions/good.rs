@@ -4,7 +4,7 @@ use varia_plan::Emulated;
 use varia_plan::definition::{Knowledge, Language, examine};
 
 use crate::host::{GIB, GPUS, MIB, facts, facts_with_iommufd, request};
-use crate::text::{codes, command_line, examined, four, two, two_with_smmu, xml};
+use crate::text::{codes, command_line, examined, four, swap, two, two_with_smmu, without, xml};
 
 #[test]
 fn every_rendered_plan() {
@@ -291,4 +291,67 @@ fn a_function_that_nobody_knows_is_said_to_be_unknown() {
         "-machine virt -device vfio-pci,host=0001:00:00.0 -device vfio-pci,host=0009:01:00.0";
     let found = examine(text.as_bytes(), &knowledge).expect("a definition");
     assert_eq!((found.gpus.len(), found.unknown.len()), (1, 0));
+}
+
+/// A root bus for two GPUs of one node is enough where no SMMU is.
+#[test]
+fn gpus_of_one_node_share_a_root_bus() {
+    let (facts, plan) = four();
+    let shared = swap(
+        &command_line(&plan),
+        "id=gpu1.port,bus=gpu1.root",
+        "id=gpu1.port,bus=gpu0.root",
+    );
+    let found = examined(&without(&shared, &["id=gpu1.root"]), &facts);
+    assert_eq!(codes(&found), [""; 0], "{:?}", found.findings);
+}
+
+#[test]
+fn other_drivers_make_root_ports_and_root_buses() {
+    let (facts, plan) = two();
+    let text = command_line(&plan);
+    let (before, after) = text
+        .split_once("pcie-root-port,id=gpu0.port")
+        .expect("a port");
+    let (port, rest) = after.split_once(",pref64-reserve=").expect("a window");
+    let rest = rest.trim_start_matches(|c: char| c.is_ascii_alphanumeric());
+    // it reserves nothing, and has no property for it
+    let ioh3420 = format!("{before}ioh3420,id=gpu0.port{port}{rest}");
+    for text in [
+        ioh3420,
+        text.replace("pcie-root-port,", "cxl-rp,")
+            .replace("pxb-pcie,", "pxb-cxl,"),
+        text.replace("pxb-pcie,", "pxb,"),
+    ] {
+        let found = examined(&text, &facts);
+        assert_eq!(codes(&found), [""; 0], "{:?}: {text}", found.findings);
+    }
+}
+
+/// A program's short name is a program's only where a program is.
+#[test]
+fn programs_of_scripts() {
+    let (facts, plan) = two();
+    let text = command_line(&plan);
+    for before in [
+        "usermod -G kvm -a me\n",
+        "modprobe kvm -v\nls /dev/kvm -l\n",
+        "sudo -u kvm ",
+        "chown -R qemu -v /run/vm && ",
+    ] {
+        let found = examined(&format!("{before}{text}"), &facts);
+        assert_eq!(codes(&found), [""; 0], "{before:?}: {:?}", found.findings);
+    }
+    for program in ["kvm", "qemu-kvm", "sudo -u me /usr/libexec/qemu-kvm"] {
+        let found = examined(&swap(&text, "qemu-system-aarch64", program), &facts);
+        assert_eq!(codes(&found), [""; 0], "{program}: {:?}", found.findings);
+    }
+    // the program's name says the architecture where no machine does
+    let of = |program: &str| {
+        let text = format!("{program} -device vfio-pci,host=0009:01:00.0,id=a -m 8G\n");
+        codes(&examined(&text, &facts))
+    };
+    let x86 = of("qemu-system-x86_64");
+    assert_eq!(of("sudo -u kvm qemu-system-x86_64"), x86);
+    assert_ne!(of("kvm"), x86);
 }

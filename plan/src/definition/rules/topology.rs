@@ -235,11 +235,20 @@ fn root_bus(case: &Case<'_>, gpu: &Subject, seen: &mut BTreeSet<usize>, out: &mu
         return;
     };
     if !seen.insert(root) {
+        let code = match definition.smmus.is_empty() {
+            false => Code::RootBusShared,
+            true if is_of_another_node(case, gpu, root) => Code::RootBusFar,
+            true => return,
+        };
+        let other = match code {
+            Code::RootBusFar => "a GPU of another node",
+            _ => "another GPU",
+        };
         out.add(
-            Code::RootBusShared,
+            code,
             port_bus.place.line,
             format!(
-                "{} is behind the root bus {:?}, as another GPU is",
+                "{} is behind the root bus {:?}, as {other} is",
                 gpu.label(),
                 root_bus.name
             ),
@@ -282,6 +291,18 @@ fn root_bus(case: &Case<'_>, gpu: &Subject, seen: &mut BTreeSet<usize>, out: &mu
             node: wanted,
         },
     );
+}
+
+/// The first GPU behind a root bus is known to be of another node with CPUs than this one.
+fn is_of_another_node(case: &Case<'_>, gpu: &Subject, root: usize) -> bool {
+    let own = |gpu: &Subject| {
+        case.socket_on_host(gpu)
+            .or_else(|| nearest(case, gpu).map(|(node, _)| node))
+    };
+    let mut gpus = case.gpus.iter();
+    let first = gpus.find(|other| case.above(other).1 == Some(root));
+    let nodes = first.and_then(own).zip(own(gpu));
+    nodes.is_some_and(|(first, its)| first != its)
 }
 
 fn distance_to(case: &Case<'_>, gpu: &Subject, node: u32) -> Option<u32> {

@@ -226,7 +226,13 @@ pub(super) const QEMU: &[Fault] = &[
             &["id=gpu1.root"],
         )
     }),
-    fault(Code::RootBusShared, |text| {
+    left(Code::BusMissing, |text| {
+        swap(text, "pcie-root-port,id=gpu0.port", "nvme,id=gpu0.port")
+    }),
+    left(Code::BusMissing, |text| {
+        swap(text, "pxb-pcie,id=gpu0.root", "nvme,id=gpu0.root")
+    }),
+    fault(Code::RootBusFar, |text| {
         without(
             &swap(
                 text,
@@ -377,6 +383,14 @@ pub(super) const QEMU_WITH_SMMU: &[Fault] = &[
             "primary-bus=gpu0.root,accel=on",
             "primary-bus=gpu0.root",
         )
+    }),
+    fault(Code::RootBusShared, |text| {
+        let shared = swap(
+            text,
+            "id=gpu1.port,bus=gpu1.root",
+            "id=gpu1.port,bus=gpu0.root",
+        );
+        without(&shared, &["id=gpu1.root", "id=gpu1.smmu"])
     }),
     fault(Code::SmmuMissing, |text| {
         without(text, &["arm-smmuv3,id=gpu1.smmu"])

@@ -141,7 +141,7 @@ pub(super) const LIBVIRT: &[Fault] = &[
     fault(Code::BusMissing, |text| {
         without_element(text, "<controller type='pci' index='4'", "</controller>")
     }),
-    fault(Code::RootBusShared, |text| {
+    fault(Code::RootBusFar, |text| {
         let text = swap(text, "bus='0x03'", "bus='0x01'");
         without_element(&text, "<controller type='pci' index='3'", "</controller>")
     }),
