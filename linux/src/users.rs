@@ -83,6 +83,7 @@ pub fn users(tree: &Tree, bdf: Bdf, group: Option<GroupId>) -> Vec<User> {
         nodes.push(node);
     }
     device_nodes(tree, &folder, DEPTH, &mut nodes);
+    holders(tree, &mut nodes);
     for name in tree.list(&format!("{folder}/net")).unwrap_or_default() {
         let flags = tree.text(&format!("{folder}/net/{name}/flags"));
         let flags = flags.and_then(|flags| {
@@ -151,6 +152,35 @@ fn device_nodes(tree: &Tree, folder: &str, depth: usize, nodes: &mut Vec<String>
         // a link leads to another device, or up again
         if tree.link(&below).is_err() && tree.is_folder(&below) {
             device_nodes(tree, &below, depth - 1, nodes);
+        }
+    }
+}
+
+/// Adds the block devices that are made of those that are there: logical volumes, encrypted
+/// ones, arrays, and what is made of them in turn. Each is looked at once, so it ends.
+fn holders(tree: &Tree, nodes: &mut Vec<String>) {
+    let mut next = 0;
+    while let Some(node) = nodes.get(next) {
+        next += 1;
+        let Some(name) = node.strip_prefix("/dev/") else {
+            continue;
+        };
+        // sysfs has no slash in a name
+        let folder = format!("sys/class/block/{}/holders", name.replace('/', "!"));
+        for holder in tree.list(&folder).unwrap_or_default() {
+            if nodes.contains(&format!("/dev/{}", holder.replace('!', "/"))) {
+                continue;
+            }
+            let folder = format!("sys/class/block/{holder}");
+            nodes.push(format!("/dev/{}", holder.replace('!', "/")));
+            // mounts have this name of a device-mapper device
+            let mapped = tree.text(&format!("{folder}/dm/name"));
+            nodes.extend(mapped.map(|mapped| format!("/dev/mapper/{mapped}")));
+            // its partitions
+            let mut below = Vec::new();
+            device_nodes(tree, &folder, 1, &mut below);
+            below.retain(|node| !nodes.contains(node));
+            nodes.extend(below);
         }
     }
 }
@@ -289,6 +319,59 @@ mod tests {
                 "the file system of /dev/nvme0n1p2 on /srv",
             ]
         );
+    }
+
+    #[test]
+    fn a_drive_below_what_is_mounted_or_swapped_to_is_in_use() {
+        let drive = format!("sys/bus/pci/devices/{BDF}/nvme/nvme0/nvme0n1");
+        let partition = format!("{drive}/nvme0n1p2");
+        for (mounts, swaps, user) in [
+            (
+                "/dev/mapper/vg-root / ext4 rw 0 0\n",
+                "",
+                "the file system of /dev/mapper/vg-root on /",
+            ),
+            (
+                "",
+                "/dev/dm-1 partition 8 0 -2\n",
+                "swap space on /dev/dm-1",
+            ),
+            (
+                "/dev/md127p1 /srv ext4 rw 0 0\n",
+                "",
+                "the file system of /dev/md127p1 on /srv",
+            ),
+            ("/dev/dm-7 / ext4 rw 0 0\n", "/dev/sda2 file 8 0 -2\n", ""),
+        ] {
+            let root = host();
+            let path = root.path();
+            let block = |name: &str, at: &str| {
+                file(path, &format!("{at}/dev"), "259:2\n");
+                file(path, &format!("{at}/uevent"), &format!("DEVNAME={name}\n"));
+            };
+            let hold = |below: &str, above: &str| {
+                let at = format!("sys/class/block/{below}/holders/{above}");
+                link(path, &at, &format!("../../{above}"));
+            };
+            block("nvme0n1p2", &partition);
+            // a partition that is encrypted, with a logical volume in it; a loop must end
+            hold("nvme0n1p2", "dm-0");
+            hold("dm-0", "dm-1");
+            hold("dm-1", "dm-0");
+            block("dm-0", "sys/class/block/dm-0");
+            file(path, "sys/class/block/dm-0/dm/name", "crypt\n");
+            block("dm-1", "sys/class/block/dm-1");
+            file(path, "sys/class/block/dm-1/dm/name", "vg-root\n");
+            // and an array, which has partitions
+            hold("nvme0n1p2", "md127");
+            block("md127", "sys/class/block/md127");
+            block("md127p1", "sys/class/block/md127/md127p1");
+            // somebody else's
+            block("dm-7", "sys/class/block/dm-7");
+            file(path, "proc/self/mounts", mounts);
+            file(path, "proc/swaps", swaps);
+            assert_eq!(found(path).join(""), user);
+        }
     }
 
     #[test]
