@@ -52,6 +52,15 @@ impl What {
             .map_err(|error| format!("{text} is no plan of `varia plan --json`: {error}"))?;
         Ok(Self::Plan(Box::new(plan)))
     }
+
+    /// The devices that are asked about.
+    fn devices(&self, facts: &Facts) -> Vec<Bdf> {
+        match self {
+            Self::Host => served(facts),
+            Self::Device(bdf) => vec![*bdf],
+            Self::Plan(plan) => Scene::devices_of(plan),
+        }
+    }
 }
 
 /// All that was gathered.
@@ -87,18 +96,16 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
         None => gather(args, &what)?,
     };
     let facts = &gathered.facts;
-    let devices = match &what {
-        What::Host => served(facts),
-        What::Plan(plan) => Scene::devices_of(plan),
-        What::Device(bdf) if facts.function(*bdf).is_some() => vec![*bdf],
-        What::Device(bdf) => {
-            return Err(Error::NoFunction {
-                bdf: *bdf,
-                nearest: served(facts),
-            }
-            .into());
+    if let What::Device(bdf) = &what
+        && facts.function(*bdf).is_none()
+    {
+        return Err(Error::NoFunction {
+            bdf: *bdf,
+            nearest: served(facts),
         }
-    };
+        .into());
+    }
+    let devices = what.devices(facts);
     let plan = match &what {
         What::Plan(plan) => Some(&**plan),
         What::Host | What::Device(_) => None,
@@ -163,10 +170,8 @@ fn gather(args: &DoctorArgs, what: &What) -> Result<Gathered, Failure> {
             other => other?,
         }
     }
-    let users = match what {
-        What::Plan(plan) => open_devices(&tree, &mut inventory.facts, plan),
-        What::Host | What::Device(_) => BTreeMap::new(),
-    };
+    let devices = what.devices(&inventory.facts);
+    let users = open_devices(&tree, &mut inventory.facts, &devices);
     Ok(Gathered {
         live: tree.is_live(),
         facts: inventory.facts,
@@ -175,11 +180,16 @@ fn gather(args: &DoctorArgs, what: &What) -> Result<Gathered, Failure> {
     })
 }
 
-/// Who has a plan's devices open.
-fn open_devices(tree: &Tree, facts: &mut Facts, plan: &Plan) -> BTreeMap<Bdf, String> {
+/// Who has devices open, or others of their IOMMU groups.
+fn open_devices(tree: &Tree, facts: &mut Facts, devices: &[Bdf]) -> BTreeMap<Bdf, String> {
     let mut open = BTreeMap::new();
-    let devices = Scene::devices_of(plan);
-    let own = |function: &&mut PciFunction| devices.contains(&function.bdf);
+    let asked = facts.functions.iter();
+    let asked = asked.filter(|function| devices.contains(&function.bdf));
+    let groups: Vec<_> = asked.filter_map(|function| function.iommu_group).collect();
+    let own = |function: &&mut PciFunction| {
+        let shares = function.iommu_group.map(|group| groups.contains(&group));
+        devices.contains(&function.bdf) || shares == Some(true)
+    };
     for function in facts.functions.iter_mut().filter(own) {
         if !tree.is_live() {
             continue;

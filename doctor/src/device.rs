@@ -10,6 +10,8 @@ use crate::{failure, not_applicable, ok, unknown, warning};
 /// Drivers that leave a group to a VM: they do no DMA of their own.
 const HARMLESS: [&str; 4] = ["vfio-pci", "pci-stub", "pcieport", "xen-pciback"];
 const BRIDGE: u32 = 0x06_04;
+/// Base classes of what a host may need to live: mass storage, network.
+const VITAL: [u32; 2] = [0x01, 0x02];
 
 pub(crate) fn group(scene: &Scene<'_>) -> Vec<Finding> {
     scene.each(|function| {
@@ -44,15 +46,36 @@ pub(crate) fn group(scene: &Scene<'_>) -> Vec<Finding> {
                 format!("{bdf} ({})", driver.unwrap_or("no driver"))
             })
             .collect();
-        let all = std::iter::once(function.bdf)
-            .chain(foreign)
-            .map(|bdf| bdf.to_string());
-        failure(format!(
+        let finding = failure(format!(
             "shares group {id} with {}, which the host uses: a group goes to a VM as a whole",
             named.join(", ")
-        ))
-        .run(format!("varia bind {}", all.collect::<Vec<_>>().join(" ")))
-        .advise("or put the device into a slot with ACS, which has a group of its own")
+        ));
+        let kept: Vec<_> = foreign
+            .iter()
+            .filter(|bdf| may_be_vital(scene, **bdf))
+            .map(Bdf::to_string)
+            .collect();
+        let finding = if kept.is_empty() {
+            let all = std::iter::once(function.bdf)
+                .chain(foreign)
+                .map(|bdf| bdf.to_string());
+            finding.run(format!("varia bind {}", all.collect::<Vec<_>>().join(" ")))
+        } else {
+            finding.advise(format!(
+                "the host's disk or network may be on {}, or somebody uses it: give it to a VM \
+                 only once the host does without",
+                kept.join(", ")
+            ))
+        };
+        finding.advise("or put the device into a slot with ACS, which has a group of its own")
+    })
+}
+
+/// Taking it away could cost the host its disk or its network, or somebody uses it; so too if
+/// nothing is known of it.
+fn may_be_vital(scene: &Scene<'_>, bdf: Bdf) -> bool {
+    scene.facts.function(bdf).is_none_or(|function| {
+        VITAL.contains(&(function.class >> 16)) || function.open == Some(true)
     })
 }
 

@@ -346,6 +346,37 @@ fn every_check_speaks_whatever_is_known_and_every_failure_says_what_to_do() {
     }
 }
 
+#[test]
+fn no_command_takes_what_may_be_the_hosts_disk_or_network() {
+    for (class, open, has_command) in [
+        (0x04_03_00, None, true),
+        (0x04_03_00, Some(false), true),
+        (0x04_03_00, Some(true), false),
+        (0x01_08_02, None, false),
+        (0x02_00_00, Some(false), false),
+    ] {
+        let mut case = Case::new(None);
+        case.facts.functions.push(PciFunction {
+            driver: Some("some".to_owned()),
+            iommu_group: Some(GroupId(1)),
+            class,
+            open,
+            ..function(NEIGHBOUR)
+        });
+        let members = &mut case.facts.host.iommu.groups[0].members;
+        members.push(bdf(NEIGHBOUR));
+        let findings = case.examine();
+        let group = findings.iter().find(|one| one.check == "group");
+        let remedies = &group.expect("a finding").remedies;
+        let runs = |one: &Remedy| matches!(one, Remedy::Command(_));
+        assert_eq!(
+            remedies.iter().any(runs),
+            has_command,
+            "{class:#x} {open:?}"
+        );
+    }
+}
+
 /// Changes one value of a JSON document to one that is as far out as can be.
 fn spoil(json: &mut Value, random: &mut fastrand::Rng) {
     let children = match json {

@@ -170,6 +170,14 @@ pub(super) const ROWS: &[Row] = &[
     ("group", false, |case| case.facts.host.iommu.groups.clear(), Unknown, "group 1"),
     ("group", false, |case| case.gpu().iommu_group = None, Failure, "no IOMMU group"),
     ("group", false, |case| share(case, "snd_hda_intel"), Failure, "varia bind 0009:01:00.0 0009:01:00.1"),
+    ("group", false, |case| { share(case, "nvme"); last(case).class = 0x01_08_02; },
+        Failure, "may be on 0009:01:00.1"),
+    ("group", false, |case| { share(case, "mlx5_core"); last(case).class = 0x02_00_00; },
+        Failure, "may be on 0009:01:00.1"),
+    ("group", false, |case| { share(case, "xhci_hcd"); last(case).open = Some(true); },
+        Failure, "may be on 0009:01:00.1"),
+    ("group", false, |case| { share(case, "xhci_hcd"); case.facts.functions.truncate(1); },
+        Failure, "may be on 0009:01:00.1"),
     ("group", false, |case| share(case, "vfio-pci"), Ok, "with 1 that leave it"),
     ("driver", false, |_| {}, Ok, "its best"),
     ("driver", false, |case| case.gpu().best_driver = None, Ok, "its best"),
@@ -333,6 +341,10 @@ fn share(case: &mut Case, driver: &str) {
         ..function(NEIGHBOUR)
     });
     case.facts.host.iommu.groups[0].members.push(bdf(NEIGHBOUR));
+}
+
+fn last(case: &mut Case) -> &mut PciFunction {
+    case.facts.functions.last_mut().expect("a function")
 }
 
 /// The plan's RAM in ordinary pages, with so many GiB free.
