@@ -242,7 +242,7 @@ pub const CHECKS: &[Check] = &[
     ),
     check(
         "plan-files",
-        "the plan's firmware and disks are there",
+        "the plan's firmware, kernel and disks are there",
         &[Ok, NotApplicable, Unknown, Failure],
         plan::files,
     ),

@@ -8,11 +8,12 @@ use crate::{failure, not_applicable, ok, unknown, warning};
 
 const NO_PLAN: &str = "no plan is asked about";
 
-/// The files that a plan names: firmware, disks, servers' sockets.
+/// The files that a plan names: firmware, kernel, disks, servers' sockets.
 pub(crate) fn named_files(plan: &Plan) -> Vec<String> {
     let arguments = arguments(plan);
-    let firmware = arguments.iter().filter(|one| one.option == "-bios");
-    let mut files: Vec<_> = firmware.map(|one| one.value.clone()).collect();
+    let options = ["-bios", "-kernel", "-initrd"];
+    let read = arguments.iter().filter(|one| options.contains(&one.option));
+    let mut files: Vec<_> = read.map(|one| one.value.clone()).collect();
     files.extend(plan.disks.iter().cloned());
     for gpu in &plan.gpus {
         if let Source::VfioUser(socket) = &gpu.memory.source {

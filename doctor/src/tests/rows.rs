@@ -2,7 +2,7 @@
 
 use varia_facts::Severity::{Failure, NotApplicable, Ok, Unknown, Warning};
 use varia_facts::{Bytes, GroupId, Kvm, Limit, Module, NodeId, PciFunction, Severity, Unread};
-use varia_plan::{Backing, Firmware, Iommu};
+use varia_plan::{Backing, Firmware, Iommu, Kernel};
 
 use super::{Case, GIB, NEIGHBOUR, VARIANT, bdf, function, gpu};
 
@@ -324,6 +324,8 @@ pub(super) const ROWS: &[Row] = &[
     ("plan-files", true, |case| case.files.clear(), Unknown, "nobody looked"),
     ("plan-files", true, |case| { case.files.insert("/disk.qcow2".into(), false); },
         Failure, "qemu-efi-aarch64"),
+    ("plan-files", true, |case| boot(case, "/absent", None), Failure, "/absent"),
+    ("plan-files", true, |case| boot(case, "/disk.qcow2", Some("/absent")), Failure, "/absent"),
     ("plan-files", true, |case| { case.plan().firmware = Firmware::Own; case.plan().disks.clear(); },
         NotApplicable, "names none"),
     ("aperture", false, |case| {
@@ -341,6 +343,16 @@ fn share(case: &mut Case, driver: &str) {
         ..function(NEIGHBOUR)
     });
     case.facts.host.iommu.groups[0].members.push(bdf(NEIGHBOUR));
+}
+
+/// Has the plan start a kernel from files, of which `/absent` is not there.
+fn boot(case: &mut Case, image: &str, initrd: Option<&str>) {
+    case.files.insert("/absent".to_owned(), false);
+    case.plan().kernel = Some(Kernel {
+        image: image.to_owned(),
+        initrd: initrd.map(str::to_owned),
+        append: String::new(),
+    });
 }
 
 fn last(case: &mut Case) -> &mut PciFunction {
