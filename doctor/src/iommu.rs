@@ -108,25 +108,54 @@ pub(crate) fn nested(scene: &Scene<'_>) -> Vec<Finding> {
 }
 
 pub(crate) fn command_line(scene: &Scene<'_>) -> Vec<Finding> {
-    const OFF: [&str; 3] = ["iommu=off", "intel_iommu=off", "amd_iommu=off"];
-    const PASSTHROUGH: [&str; 3] = ["iommu.passthrough=1", "iommu=pt", "iommu.passthrough=on"];
     let words = &scene.facts.kernel.cmdline;
-    let find = |list: &[&str]| {
-        let found = words.iter().filter(|word| list.contains(&word.as_str()));
-        found.cloned().collect::<Vec<_>>().join(" ")
+    let set = |options: &[&str], values: &[&str], others: &[&str]| {
+        let all = options.iter().filter_map(|option| {
+            let value = last(words, option, &[values, others].concat())?;
+            values.contains(&value).then(|| format!("{option}={value}"))
+        });
+        all.collect::<Vec<_>>().join(" ")
     };
-    let (off, passthrough) = (find(&OFF), find(&PASSTHROUGH));
-    vec![if !off.is_empty() {
-        failure(format!("{off} switches the IOMMU off")).advise(format!("take {off} away {GRUB}"))
-    } else if !passthrough.is_empty() {
-        ok(format!(
+    let off = set(&["iommu", "intel_iommu", "amd_iommu"], &["off"], &["on"]);
+    let passthrough = [
+        set(&["iommu.passthrough"], &["1", "on"], &["0", "off"]),
+        set(&["iommu"], &["pt"], &["nopt"]),
+    ];
+    let passthrough = passthrough.join(" ").trim().to_owned();
+    // x86's words: an SMMU does not know them
+    if !off.is_empty() && scene.facts.host.iommu.instances.is_empty() && !scene.is_arm() {
+        return vec![
+            failure(format!("{off} switches the IOMMU off"))
+                .advise(format!("take {off} away {GRUB}")),
+        ];
+    }
+    let mut said = Vec::new();
+    if !off.is_empty() {
+        said.push(format!("{off} is there, without effect on this host"));
+    }
+    if !passthrough.is_empty() {
+        said.push(format!(
             "{passthrough}: the host's own devices are not translated; those of VMs are all the same"
-        ))
+        ));
+    }
+    vec![if !said.is_empty() {
+        ok(said.join("; "))
     } else if words.is_empty() {
         ok("says nothing of the IOMMU")
     } else {
         ok(words.join(" "))
     }]
+}
+
+/// Which of the values an option has: its words may have several, between commas, and the last
+/// one counts.
+fn last<'a>(words: &'a [String], option: &str, values: &[&str]) -> Option<&'a str> {
+    let own = words.iter().filter_map(|word| {
+        let (name, list) = word.split_once('=')?;
+        (name == option).then_some(list)
+    });
+    own.flat_map(|list| list.split(','))
+        .rfind(|value| values.contains(value))
 }
 
 pub(crate) fn parameters(scene: &Scene<'_>) -> Vec<Finding> {

@@ -38,9 +38,22 @@ pub(super) const ROWS: &[Row] = &[
     ("command-line", false, |case| { case.facts.kernel.cmdline = vec!["iommu.passthrough=1".into()]; },
         Ok, "iommu.passthrough=1"),
     ("command-line", false, |case| {
-        case.facts.kernel.cmdline = vec!["iommu=pt".into(), "intel_iommu=off".into()];
+        case.x86();
+        words(case, "iommu=pt intel_iommu=off", false);
     },
         Failure, "take intel_iommu=off away"),
+    ("command-line", false, |case| { case.x86(); words(case, "iommu=noagp,off,pt", false); },
+        Failure, "take iommu=off away"),
+    ("command-line", false, |case| { case.x86(); words(case, "intel_iommu=on intel_iommu=sm_on,off", false); },
+        Failure, "take intel_iommu=off away"),
+    ("command-line", false, |case| { case.x86(); words(case, "intel_iommu=off intel_iommu=on,sm_on", false); },
+        Ok, "intel_iommu=off intel_iommu=on,sm_on"),
+    ("command-line", false, |case| { case.x86(); words(case, "amd_iommu=off iommu=pt,nopt", true); },
+        Ok, "amd_iommu=off is there, without effect"),
+    ("command-line", false, |case| { case.x86(); words(case, "iommu=nopt,pt", true); },
+        Ok, "iommu=pt: the host's own"),
+    ("command-line", false, |case| words(case, "intel_iommu=off", true), Ok, "without effect"),
+    ("command-line", false, |case| words(case, "intel_iommu=off", false), Ok, "without effect"),
     ("unsafe-parameters", false, |_| {}, Ok, "none"),
     ("unsafe-parameters", false, |case| {
         let vfio = case.facts.kernel.modules.get_mut("vfio").expect("vfio");
@@ -343,6 +356,14 @@ fn share(case: &mut Case, driver: &str) {
         ..function(NEIGHBOUR)
     });
     case.facts.host.iommu.groups[0].members.push(bdf(NEIGHBOUR));
+}
+
+/// The kernel's command line, and whether there is an IOMMU.
+fn words(case: &mut Case, line: &str, has_iommu: bool) {
+    case.facts.kernel.cmdline = line.split(' ').map(str::to_owned).collect();
+    if !has_iommu {
+        case.facts.host.iommu.instances.clear();
+    }
 }
 
 /// Has the plan start a kernel from files, of which `/absent` is not there.
