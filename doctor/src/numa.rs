@@ -2,7 +2,7 @@
 
 use varia_facts::Finding;
 
-use crate::scene::Scene;
+use crate::scene::{Scene, is_gpu};
 use crate::{not_applicable, ok, unknown, warning};
 
 pub(crate) fn nodes(scene: &Scene<'_>) -> Vec<Finding> {
@@ -59,36 +59,39 @@ pub(crate) fn ids(scene: &Scene<'_>) -> Vec<Finding> {
             .about("the guest"),
         );
     }
-    let counts = scene
-        .gpus()
-        .filter_map(|gpu| gpu.coherent_memory.as_ref()?.pxm_count);
+    // the host's nodes are those of all its GPUs, whichever are asked about
+    let gpus = facts.functions.iter().filter(|one| is_gpu(one));
+    let counts = gpus.filter_map(|gpu| gpu.coherent_memory.as_ref()?.pxm_count);
     let wanted: u64 = counts.map(u64::from).sum();
-    let there = facts
-        .host
-        .nodes
-        .iter()
-        .filter(|node| node.generic_initiator)
-        .count() as u64;
+    let nodes = &facts.host.nodes;
+    let there = nodes.iter().filter(|node| node.generic_initiator).count() as u64;
+    let needed = nodes.len() as u64 - there + wanted;
     findings.push(if facts.host.nodes.is_empty() {
         unknown("/sys/devices/system/node does not tell")
     } else if wanted == 0 {
-        not_applicable("firmware sets no node aside for the devices that are asked about")
+        not_applicable("firmware sets no node aside for the host's GPUs")
     } else if there < wanted {
-        let room = match room {
+        let has_room = match room {
             Some(room) => format!(", and it has room for {room}"),
             None => String::new(),
         };
         warning(format!(
-            "firmware sets {wanted} nodes aside for GPUs, and the kernel shows {there}{room}: the \
-             host's own driver leaves GPUs without memory; a VM has nodes of its own"
+            "firmware sets {wanted} nodes aside for GPUs, and the kernel shows {there}{has_room}: \
+             the host's own driver leaves GPUs without memory; a VM has nodes of its own"
         ))
-        .advise(format!(
-            "a kernel with CONFIG_NODES_SHIFT={} or more",
-            (wanted + 1).next_power_of_two().trailing_zeros()
-        ))
+        .advise(if room.is_some_and(|room| room < needed) {
+            format!(
+                "a kernel with CONFIG_NODES_SHIFT={} or more",
+                needed.next_power_of_two().trailing_zeros()
+            )
+        } else {
+            "firmware whose SRAT has a Generic Initiator for each of the nodes; dmesg has what \
+             the kernel made of it"
+                .to_owned()
+        })
     } else {
         ok(format!(
-            "{there} nodes with Generic Initiators, {wanted} of them for these GPUs"
+            "{there} nodes with Generic Initiators, {wanted} of them for GPUs"
         ))
     });
     findings

@@ -53,8 +53,7 @@ impl<'a> Scene<'a> {
 
     /// Those of them with coherent memory.
     pub(crate) fn gpus(&self) -> impl Iterator<Item = &'a PciFunction> {
-        let is = |function: &&PciFunction| function.variant.as_deref() == Some(NVGRACE);
-        self.functions().filter(is)
+        self.functions().filter(|function| is_gpu(function))
     }
 
     pub(crate) fn has_gpus(&self) -> bool {
@@ -96,6 +95,11 @@ impl<'a> Scene<'a> {
             "no GPU with coherent memory is asked about",
         )
     }
+}
+
+/// It has coherent memory.
+pub(crate) fn is_gpu(function: &PciFunction) -> bool {
+    function.variant.as_deref() == Some(NVGRACE)
 }
 
 fn or_none(findings: Vec<Finding>, why: &str) -> Vec<Finding> {

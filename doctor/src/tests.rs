@@ -377,6 +377,40 @@ fn no_command_takes_what_may_be_the_hosts_disk_or_network() {
     }
 }
 
+#[test]
+fn the_hosts_nodes_are_compared_with_those_of_all_its_gpus() {
+    let mut case = Case::new(None);
+    let second = "0019:01:00.0";
+    case.facts.functions.push(PciFunction {
+        bdf: bdf(second),
+        ..gpu()
+    });
+    let examined = |facts: &Facts| {
+        let findings = examine(&Scene {
+            facts,
+            devices: &[bdf(second)],
+            plan: None,
+            files: &case.files,
+            users: &BTreeMap::new(),
+        });
+        let mut own = findings.into_iter();
+        own.find(|finding| finding.check == "node-ids")
+            .expect("a finding")
+    };
+    // the nodes of one GPU of two
+    let finding = examined(&case.facts);
+    assert_eq!(finding.severity, Warning, "{finding:#?}");
+    // there is room for all
+    assert!(!text(&finding).contains("NODES_SHIFT"), "{finding:#?}");
+    let mut whole = case.facts.clone();
+    let node = whole.host.nodes[8].clone();
+    whole.host.nodes.extend((9..17).map(|id| NumaNode {
+        id: NodeId(id),
+        ..node.clone()
+    }));
+    assert_eq!(examined(&whole).severity, Severity::Ok);
+}
+
 /// Changes one value of a JSON document to one that is as far out as can be.
 fn spoil(json: &mut Value, random: &mut fastrand::Rng) {
     let children = match json {

@@ -277,6 +277,12 @@ pub(super) const ROWS: &[Row] = &[
         Warning, "CONFIG_NODES_SHIFT=4"),
     ("node-ids", false, |case| case.facts.host.nodes.truncate(4),
         Warning, "sets 8 nodes aside for GPUs, and the kernel shows 3"),
+    ("node-ids", false, |case| case.facts.host.nodes.truncate(4), Warning, "SRAT"),
+    ("node-ids", false, |case| {
+        case.facts.host.nodes.truncate(8);
+        case.config().insert("NODES_SHIFT".into(), "3".into());
+    },
+        Warning, "CONFIG_NODES_SHIFT=4"),
     ("node-ids", false, |case| case.facts.host.nodes.clear(), Unknown, "/sys/devices/system/node"),
     ("node-ids", false, |case| case.facts.functions.clear(), NotApplicable, "no node"),
     ("aperture", false, |_| {}, Ok, "512 GiB for 1 of them"),
