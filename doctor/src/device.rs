@@ -8,7 +8,7 @@ use crate::scene::{NVGRACE, Scene, size};
 use crate::{failure, not_applicable, ok, unknown, warning};
 
 /// Drivers that leave a group to a VM: they do no DMA of their own.
-const HARMLESS: [&str; 4] = ["vfio-pci", "pci-stub", "pcieport", "xen-pciback"];
+const HARMLESS: [&str; 3] = ["vfio-pci", "pci-stub", "pcieport"];
 const BRIDGE: u32 = 0x06_04;
 /// Base classes of what a host may need to live: mass storage, network.
 const VITAL: [u32; 2] = [0x01, 0x02];

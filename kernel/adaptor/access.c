@@ -54,18 +54,16 @@ static void *adaptor_map_memory(struct adaptor_device *dev, u32 index)
 			put(get_unaligned((u##bits *)data), io);	\
 		break
 
-/* Nothing orders the accesses among themselves, only before and after them all. */
+/* Each access is ordered after the one before, for what the device does with flags and data. */
 static void adaptor_copy_uncached(void __iomem *io, u8 *data, u64 len, u32 width, bool read)
 {
-	dma_wmb();
 	for (; len; io += width, data += width, len -= width)
 		switch (width) {
-		ADAPTOR_MOVE(64, __raw_readq, __raw_writeq);
-		ADAPTOR_MOVE(32, __raw_readl, __raw_writel);
-		ADAPTOR_MOVE(16, __raw_readw, __raw_writew);
-		ADAPTOR_MOVE(8, __raw_readb, __raw_writeb);
+		ADAPTOR_MOVE(64, readq, writeq);
+		ADAPTOR_MOVE(32, readl, writel);
+		ADAPTOR_MOVE(16, readw, writew);
+		ADAPTOR_MOVE(8, readb, writeb);
 		}
-	dma_rmb();
 }
 
 /* As much as there is without a page fault; returns how many bytes. */
@@ -146,6 +144,7 @@ static noinline ssize_t adaptor_memory_rw(struct adaptor_device *dev, char __use
 	while ((ret = varia_next(dev->state, &access.asked, &access.piece)) > 0) {
 		access.asked.result = adaptor_piece(&access, buf + access.asked.done);
 		access.asked.killed = fatal_signal_pending(current);
+		cond_resched();
 	}
 	kfree(access.bounce);
 	return ret ?: access.asked.done;
@@ -180,22 +179,25 @@ static ssize_t adaptor_base_rw(struct vfio_device *vdev, char __user *buf, size_
 static __always_inline ssize_t adaptor_config_piece(struct vfio_device *vdev, char __user *buf,
 						    ssize_t len, loff_t pos, u32 way, u32 owner)
 {
-	u8 bytes[VARIA_CONFIG_CHUNK];
+	struct varia_state *state = adaptor_of(vdev)->state;
+	u8 bytes[VARIA_CONFIG_CHUNK] = {};
+	bool read = way == VARIA_READ;
 	loff_t moved = pos;
 
+	if (!read && owner != VARIA_OWNER_BASE && copy_from_user(bytes, buf, len))
+		return -EFAULT;
 	if (owner != VARIA_OWNER_KEEP)
 		len = adaptor_base_rw(vdev, buf, len, &moved, way);
 	if (owner == VARIA_OWNER_BASE || len <= 0)
 		return len;
-	if ((way == VARIA_WRITE || owner == VARIA_OWNER_BOTH) && copy_from_user(bytes, buf, len))
+	if (!read) {
+		varia_config_store(state, pos, bytes, len);
+		return len;
+	}
+	if (owner == VARIA_OWNER_BOTH && copy_from_user(bytes, buf, len))
 		return -EFAULT;
-	if (way == VARIA_WRITE)
-		varia_config_store(adaptor_of(vdev)->state, pos, bytes, len);
-	else
-		varia_config_load(adaptor_of(vdev)->state, pos, bytes, len);
-	if (way == VARIA_READ && copy_to_user(buf, bytes, len))
-		return -EFAULT;
-	return len;
+	varia_config_load(state, pos, bytes, len);
+	return copy_to_user(buf, bytes, len) ? -EFAULT : len;
 }
 
 /* Pieces go in ascending order, and a failure ends the access. */

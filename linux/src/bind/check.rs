@@ -14,7 +14,7 @@ use crate::users::users;
 const DRIVERS: &str = "sys/bus/pci/drivers";
 /// Drivers that leave a group to a VM: they do no DMA of their own. Those of VFIO are known by
 /// their aliases. Source: `driver_managed_dma` in Linux 7.2.
-const HARMLESS: [&str; 4] = [VFIO_PCI, "pci-stub", "pcieport", "xen-pciback"];
+const HARMLESS: [&str; 3] = [VFIO_PCI, "pci-stub", "pcieport"];
 
 /// A driver to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
