@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
-use varia_doctor::{Scene, examine, worst};
-use varia_facts::{Bdf, Facts, Finding, PciFunction, Remedy, Severity};
+use varia_doctor::{Finding, Remedy, Scene, Severity, examine, worst};
+use varia_facts::{Bdf, Facts, PciFunction};
 use varia_linux::inventory::{Extent, Inventory};
 use varia_linux::{Error, Tree, probe, users};
 use varia_plan::Plan;
@@ -91,7 +91,7 @@ struct Report<'a> {
 /// Prints the findings; fails if one of them is a failure.
 pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
     let what = What::read(args.what.as_deref())?;
-    let gathered = match &args.facts {
+    let gathered = match &args.known.facts {
         Some(file) => of_facts(file)?,
         None => gather(args, &what)?,
     };
@@ -153,7 +153,7 @@ fn of_facts(file: &Path) -> Result<Gathered, Failure> {
 }
 
 fn gather(args: &DoctorArgs, what: &What) -> Result<Gathered, Failure> {
-    let tree = host(&args.host)?;
+    let tree = host(&args.known.host)?;
     let extent = match what {
         What::Device(_) => Extent::All,
         What::Host | What::Plan(_) => Extent::Served,

@@ -1,10 +1,10 @@
 //! Room for the GPUs' BARs in a guest's address space.
 
-use varia_facts::{Bytes, Finding, PciFunction};
+use varia_facts::{Bytes, PciFunction};
 use varia_plan::{Arch, Bar, Plan, aperture_end, aperture_for, window};
 
 use crate::scene::{Scene, size};
-use crate::{failure, not_applicable, ok, unknown, warning};
+use crate::{Finding, failure, not_applicable, ok, unknown, warning};
 
 /// The aperture that QEMU's virt machine has without an option.
 const VIRT_DEFAULT: Bytes = Bytes(512 << 30);

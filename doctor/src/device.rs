@@ -1,11 +1,11 @@
 //! One device: its IOMMU group, its driver, what firmware says of it, whether it is ready.
 
-use varia_facts::{Bdf, CoherentSource, Finding, PciFunction};
+use varia_facts::{Bdf, CoherentSource, PciFunction};
 
 use crate::iommu::GRUB;
 use crate::modules::VARIANT;
 use crate::scene::{NVGRACE, Scene, size};
-use crate::{failure, not_applicable, ok, unknown, warning};
+use crate::{Finding, failure, not_applicable, ok, unknown, warning};
 
 /// Drivers that leave a group to a VM: they do no DMA of their own.
 const HARMLESS: [&str; 3] = ["vfio-pci", "pci-stub", "pcieport"];

@@ -1,9 +1,9 @@
 //! IOMMU and SMMU: there, switched on, not weakened.
 
-use varia_facts::{Arch, Finding};
+use varia_facts::Arch;
 
 use crate::scene::Scene;
-use crate::{bad, failure, not_applicable, ok, unknown, warning};
+use crate::{Finding, bad, failure, not_applicable, ok, unknown, warning};
 
 /// Where a word of the kernel's command line goes.
 pub(crate) const GRUB: &str =

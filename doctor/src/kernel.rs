@@ -1,9 +1,9 @@
 //! The kernel's build options and its page size.
 
-use varia_facts::{Arch, Bytes, Finding};
+use varia_facts::{Arch, Bytes};
 
 use crate::scene::{Scene, size};
-use crate::{bad, failure, not_applicable, ok, unknown, warning};
+use crate::{Finding, bad, failure, not_applicable, ok, unknown, warning};
 
 const PAGE_64K: Bytes = Bytes(64 << 10);
 

@@ -1,9 +1,9 @@
 //! KVM, and whether a guest can have device memory as what it is: cacheable.
 
-use varia_facts::{Arch, Finding};
+use varia_facts::Arch;
 
 use crate::scene::Scene;
-use crate::{bad, failure, not_applicable, ok, unknown, warning};
+use crate::{Finding, bad, failure, not_applicable, ok, unknown, warning};
 
 /// The first kernel that knows the capability.
 const CACHEABLE_SINCE: (u32, u32) = (6, 17);

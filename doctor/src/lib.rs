@@ -17,9 +17,11 @@
 //! | `aperture` | room for BARs |
 //! | `vmm` | QEMU, libvirt |
 //! | `plan` | what only a plan asks for |
+//! | `finding` | what a check found, how bad it is, and what to do |
 
 mod aperture;
 mod device;
+mod finding;
 mod iommu;
 mod kernel;
 mod kvm;
@@ -32,9 +34,9 @@ mod scene;
 mod tests;
 mod vmm;
 
-use varia_facts::Severity::{Failure, NotApplicable, Ok, Unknown, Warning};
-use varia_facts::{Finding, Severity};
+use Severity::{Failure, NotApplicable, Ok, Unknown, Warning};
 
+pub use finding::{Finding, Remedy, Severity};
 pub use scene::Scene;
 
 /// A check.

@@ -1,10 +1,10 @@
 //! The VM's RAM: there, of the right pages, and allowed to be locked.
 
-use varia_facts::{Bytes, Finding, HugePages, Limit, NodeId, NumaNode};
+use varia_facts::{Bytes, HugePages, Limit, NodeId, NumaNode};
 use varia_plan::{Backing, Socket};
 
 use crate::scene::{Scene, size};
-use crate::{failure, not_applicable, ok, unknown, warning};
+use crate::{Finding, failure, not_applicable, ok, unknown, warning};
 
 /// How much a remedy without a plan sets aside, and at most which part of the memory that can be
 /// used.

@@ -1,10 +1,10 @@
 //! Kernel modules: VFIO's and the variant driver's.
 
-use varia_facts::{Finding, Module};
+use varia_facts::Module;
 use varia_plan::Iommu;
 
 use crate::scene::Scene;
-use crate::{bad, failure, not_applicable, ok, unknown, warning};
+use crate::{Finding, bad, failure, not_applicable, ok, unknown, warning};
 
 /// The variant driver of GPUs with coherent memory, by its name in sysfs.
 pub(crate) const VARIANT: &str = "nvgrace_gpu_vfio_pci";

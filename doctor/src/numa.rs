@@ -1,9 +1,7 @@
 //! NUMA: where the GPUs are, and room for their nodes.
 
-use varia_facts::Finding;
-
 use crate::scene::{Scene, is_gpu};
-use crate::{not_applicable, ok, unknown, warning};
+use crate::{Finding, not_applicable, ok, unknown, warning};
 
 pub(crate) fn nodes(scene: &Scene<'_>) -> Vec<Finding> {
     let host = &scene.facts.host;

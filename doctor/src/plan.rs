@@ -1,10 +1,10 @@
 //! What only a plan asks for: its devices, CPUs and files.
 
-use varia_facts::{Finding, PciFunction};
+use varia_facts::PciFunction;
 use varia_plan::{Gpu, Plan, Source, arguments};
 
 use crate::scene::Scene;
-use crate::{failure, not_applicable, ok, unknown, warning};
+use crate::{Finding, failure, not_applicable, ok, unknown, warning};
 
 const NO_PLAN: &str = "no plan is asked about";
 

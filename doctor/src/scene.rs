@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use varia_facts::{Arch, Bdf, Bytes, Facts, Finding, PciFunction};
+use varia_facts::{Arch, Bdf, Bytes, Facts, PciFunction};
 use varia_plan::{Iommu, Plan, Source};
 
-use crate::{ok, unknown};
+use crate::{Finding, ok, unknown};
 
 /// The variant of GPUs with coherent memory.
 pub(crate) const NVGRACE: &str = "nvgrace-gpu";

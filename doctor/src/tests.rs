@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use varia_facts::{
-    Arch, Bdf, Bytes, CoherentMemory, CoherentSource, Facts, Feature, Finding, GroupId, Host,
-    HostPhys, HugePages, IommuGroup, Kernel, Kvm, Libvirt, Limit, Module, NodeId, NumaNode,
-    PciFunction, Qemu, Remedy, Severity, VirtualBar, Vmm,
+    Arch, Bdf, Bytes, CoherentMemory, CoherentSource, Facts, Feature, GroupId, Host, HostPhys,
+    HugePages, IommuGroup, Kernel, Kvm, Libvirt, Limit, Module, NodeId, NumaNode, PciFunction,
+    Qemu, VirtualBar, Vmm,
 };
 use varia_plan::{Iommu, Plan, Request, What, make};
 
@@ -14,7 +14,7 @@ mod rows;
 
 use rows::ROWS;
 
-use crate::{CHECKS, Scene, examine, worst};
+use crate::{CHECKS, Finding, Remedy, Scene, Severity, examine, worst};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;

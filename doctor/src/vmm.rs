@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use varia_facts::Finding;
 use varia_plan::{Argument, Plan, Source, arguments};
 
 use crate::scene::Scene;
-use crate::{bad, not_applicable, ok, unknown, warning};
+use crate::{Finding, bad, not_applicable, ok, unknown, warning};
 
 /// The first QEMU with acpi-generic-initiator.
 const QEMU_NEEDED: (u32, u32) = (9, 0);

@@ -13,16 +13,13 @@
 //! | `host` | CPUs, NUMA nodes, hugepages, IOMMU groups |
 //! | `kernel` | release, options, modules, KVM |
 //! | `vmm` | QEMU, libvirt |
-//! | `finding` | what a check makes of them |
 
-mod finding;
 mod host;
 mod kernel;
 mod pci;
 mod units;
 mod vmm;
 
-pub use finding::{Finding, Remedy, Severity};
 pub use host::{Arch, Host, HugePages, Iommu, IommuGroup, Limit, NumaNode, Speed};
 pub use kernel::{Kernel, Kvm, Module};
 pub use pci::{Bar, BarKind, CoherentMemory, CoherentSource, PciFunction, VirtualBar};

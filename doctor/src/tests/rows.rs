@@ -1,8 +1,9 @@
 //! Each state of each check: one change of a host, or of a plan, where all is well.
 
-use varia_facts::Severity::{Failure, NotApplicable, Ok, Unknown, Warning};
-use varia_facts::{Bytes, GroupId, Kvm, Limit, Module, NodeId, PciFunction, Severity, Unread};
+use varia_facts::{Bytes, GroupId, Kvm, Limit, Module, NodeId, PciFunction, Unread};
 use varia_plan::{Backing, Firmware, Iommu, Kernel};
+
+use crate::Severity::{self, Failure, NotApplicable, Ok, Unknown, Warning};
 
 use super::{Case, GIB, NEIGHBOUR, VARIANT, bdf, function, gpu};
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use varia_doctor::{Scene, examine};
-use varia_facts::{Arch as HostArch, Facts, Finding, Severity};
+use varia_doctor::{Finding, Scene, Severity, examine};
+use varia_facts::{Arch as HostArch, Facts};
 use varia_lab::Arch;
 use varia_linux::inventory::{Extent, Inventory};
 use varia_linux::{Tree, programs};

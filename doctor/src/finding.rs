@@ -1,7 +1,4 @@
-//! What a check found, and what to do about it.
-//!
-//! Whoever checks something (a host, a plan, somebody's configuration) says it in this form, so
-//! that it is shown alike everywhere.
+//! What a check found, how bad it is, and what to do about it.
 
 use std::fmt;
 
