@@ -84,6 +84,16 @@ pub(crate) struct HostArgs {
     pub(crate) sysfs: Option<PathBuf>,
 }
 
+/// Which host, or what is known of it.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct KnownHostArgs {
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+    /// What is known of the host, as `varia list --facts` prints it.
+    #[arg(long, value_name = "FILE", conflicts_with = "sysfs")]
+    pub(crate) facts: Option<PathBuf>,
+}
+
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ListArgs {
     #[command(flatten)]
@@ -140,10 +150,7 @@ pub(crate) struct VmArgs {
     #[arg(long, value_name = "WHAT", required = true)]
     pub(crate) gpu: Vec<String>,
     #[command(flatten)]
-    pub(crate) host: HostArgs,
-    /// What is known of the host, as `varia list --facts` prints it.
-    #[arg(long, value_name = "FILE", conflicts_with = "sysfs")]
-    pub(crate) facts: Option<PathBuf>,
+    pub(crate) known: KnownHostArgs,
     /// The VM's name.
     #[arg(long, value_name = "NAME", default_value = "gpu-vm")]
     pub(crate) name: String,
@@ -213,12 +220,9 @@ pub(crate) struct DoctorArgs {
     #[arg(value_name = "BDF|PLAN")]
     pub(crate) what: Option<String>,
     #[command(flatten)]
-    pub(crate) host: HostArgs,
-    /// What is known of the host, as `varia list --facts` prints it.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["sysfs", "probe"])]
-    pub(crate) facts: Option<PathBuf>,
+    pub(crate) known: KnownHostArgs,
     /// Look at the devices' registers, unless one of them is open.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "facts")]
     pub(crate) probe: bool,
     /// This QEMU instead of the one in PATH.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["sysfs", "facts"])]
@@ -239,10 +243,7 @@ pub(crate) struct ExplainArgs {
     #[arg(long, value_name = "BDF|ID=CHIP")]
     pub(crate) gpu: Vec<GpuName>,
     #[command(flatten)]
-    pub(crate) host: HostArgs,
-    /// What is known of the host, as `varia list --facts` prints it.
-    #[arg(long, value_name = "FILE", conflicts_with = "sysfs")]
-    pub(crate) facts: Option<PathBuf>,
+    pub(crate) known: KnownHostArgs,
     /// Memory-less NUMA nodes for each GPU [default: what firmware sets aside, or 8]
     #[arg(long, value_name = "N")]
     pub(crate) nodes_per_gpu: Option<u32>,

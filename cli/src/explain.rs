@@ -8,15 +8,14 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use varia_facts::Facts;
-use varia_linux::inventory::{Extent, Inventory};
+use varia_linux::inventory::Extent;
 use varia_plan::definition::{Examination, Knowledge, Language, MOST_BYTES, Weight, examine};
 
 use crate::{
     Failure,
-    args::ExplainArgs,
-    list::host,
+    args::{ExplainArgs, KnownHostArgs},
     output::{complain, print},
-    plan::{function_of, read_facts, wrapped},
+    plan::{function_of, known_facts, wrapped},
 };
 
 /// The version of the JSON.
@@ -103,14 +102,11 @@ fn read(file: &Path, is_input: bool) -> Result<Vec<u8>, Failure> {
 
 /// What is known of the host: what was given, or this one's unless chips were named.
 fn facts(args: &ExplainArgs) -> Result<Option<Facts>, Failure> {
-    if let Some(file) = &args.facts {
-        return read_facts(file).map(Some);
-    }
-    if args.host.sysfs.is_none() && !args.gpu.is_empty() {
+    let KnownHostArgs { host, facts } = &args.known;
+    if facts.is_none() && host.sysfs.is_none() && !args.gpu.is_empty() {
         return Ok(None);
     }
-    let facts = Inventory::of(&host(&args.host)?, Extent::All)?.facts;
-    Ok(Some(facts))
+    known_facts(&args.known, Extent::All).map(Some)
 }
 
 fn language(found: &Examination) -> &'static str {

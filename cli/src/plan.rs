@@ -16,7 +16,7 @@ use varia_silicon::profile;
 
 use crate::{
     Failure,
-    args::{PlanArgs, TablesArgs, VmArgs, Vmm},
+    args::{KnownHostArgs, PlanArgs, TablesArgs, VmArgs, Vmm},
     list::host,
     output::print,
 };
@@ -144,13 +144,9 @@ fn facts(args: &VmArgs) -> Result<(Facts, Vec<What>), Failure> {
         })
         .collect();
     if of_host.len() == asked.len() {
-        let facts = match &args.facts {
-            Some(file) => read_facts(file)?,
-            None => Inventory::of(&host(&args.host)?, Extent::Served)?.facts,
-        };
-        return Ok((facts, of_host));
+        return Ok((known_facts(&args.known, Extent::Served)?, of_host));
     }
-    if !of_host.is_empty() || args.facts.is_some() || args.host.sysfs.is_some() {
+    if !of_host.is_empty() || args.known.facts.is_some() || args.known.host.sysfs.is_some() {
         return Err(
             "a chip such as gh200 is planned for a host that is made up for it: ask for chips \
              alone, or for functions of a host"
@@ -158,6 +154,14 @@ fn facts(args: &VmArgs) -> Result<(Facts, Vec<What>), Failure> {
         );
     }
     made_up(&asked)
+}
+
+/// What is known of a host: what was given, or what is found there.
+pub(crate) fn known_facts(known: &KnownHostArgs, extent: Extent) -> Result<Facts, Failure> {
+    match &known.facts {
+        Some(file) => read_facts(file),
+        None => Ok(Inventory::of(&host(&known.host)?, extent)?.facts),
+    }
 }
 
 pub(crate) fn read_facts(file: &Path) -> Result<Facts, Failure> {
