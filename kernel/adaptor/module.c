@@ -27,6 +27,9 @@ static int adaptor_answer(struct pci_dev *pdev, const struct varia_question *que
 		*value = pci_resource_len(pdev, question->offset);
 		return *value ? 0 : -ENOENT;
 	}
+	/* vfio-pci-core has no way to the function's owner */
+	if (question->kind == VARIA_QUESTION_COMMAND_WORD)
+		return -EOPNOTSUPP;
 	dvsec = pci_find_dvsec_capability(pdev, question->vendor, question->id);
 	if (!dvsec)
 		return -ENOENT;

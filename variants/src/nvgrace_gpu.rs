@@ -163,7 +163,7 @@ impl Variant for NvgraceGpu {
 
     fn config_piece(&self, _: Direction, offset: u64, len: u64) -> ConfigPiece {
         if offset >= BARS.1 || offset.saturating_add(len) <= BARS.0 {
-            // Most accesses.
+            // Most accesses: what was decided at probe need not be looked at.
             let owner = ConfigOwner::Base;
             return ConfigPiece { len, owner };
         }

@@ -61,7 +61,7 @@ fn begin(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Err
         Begin::Refuse(errno) => Err(errno),
         Begin::Serve { count, needs_ready } => {
             asked.count = count;
-            let first = piece(&region, way, asked, index, offset, true);
+            let first = take(asked, piece(&region, way, index, offset, count, true));
             // A direct piece checks before anything else happens, in the hold that it copies in.
             let checks = first.is_some_and(|first| first.direct != 0);
             if !needs_ready || checks {
@@ -95,28 +95,39 @@ fn further(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, E
     }
     let (index, offset) = position(asked.position.saturating_add(asked.done));
     let region = memory(&instance.variant, index).ok_or(Errno::ENXIO)?;
+    let left = asked.count.saturating_sub(asked.done);
     // A page of the user's is missing where a direct piece ended; the bounce buffer brings it in.
     let missing = moved(asked) < asked.piece;
-    Ok(piece(
+    let piece = piece(
         &region,
         direction(asked.way)?,
-        asked,
         index,
         offset,
+        left,
         !missing,
-    ))
+    );
+    Ok(take(asked, piece))
 }
 
-/// The piece at an offset of a region. `straight` if it may be a direct one.
+/// Makes a piece the present one. There is nothing more to do without one.
+fn take(asked: &mut Access, piece: Option<Segment>) -> Option<Segment> {
+    match &piece {
+        Some(piece) => asked.piece = piece.len,
+        None => asked.done = asked.count,
+    }
+    piece
+}
+
+/// The piece at an offset of a region where `left` bytes are left; `None` if nothing is to be done
+/// for any of them. `straight` if it may be a direct one.
 fn piece(
     region: &MemoryRegion,
     way: Direction,
-    asked: &mut Access,
     index: u32,
     offset: u64,
+    left: u64,
     straight: bool,
 ) -> Option<Segment> {
-    let left = asked.count.saturating_sub(asked.done);
     if left == 0 {
         return None;
     }
@@ -124,11 +135,8 @@ fn piece(
     let (kind, memory, direct) = match piece.kind {
         SegmentKind::Memory(_, memory) => (SEGMENT_MEMORY, memory, straight && is_direct(memory)),
         SegmentKind::Ones => (SEGMENT_ONES, MemoryType::Cached, false),
-        // It goes to the end of the access, and there is nothing to do for it.
-        SegmentKind::Drop => {
-            asked.done = asked.count;
-            return None;
-        }
+        // It goes to the end of the access.
+        SegmentKind::Drop => return None,
     };
     let most = if direct { DIRECT_CHUNK } else { COPY_CHUNK };
     let len = piece.len.min(most as u64);
@@ -136,7 +144,6 @@ fn piece(
         SegmentKind::Memory(at, MemoryType::WriteCombining) => natural_run(at, len),
         _ => (0, len),
     };
-    asked.piece = len;
     Some(Segment {
         len,
         offset,
@@ -157,19 +164,7 @@ pub(crate) fn whole(
     offset: u64,
     count: u64,
 ) -> Option<Segment> {
-    let mut asked = Access {
-        position: 0,
-        count,
-        done: 0,
-        piece: 0,
-        way: 0,
-        begun: 0,
-        result: 0,
-        killed: 0,
-        held: 0,
-        reserved: 0,
-    };
-    piece(region, way, &mut asked, index, offset, true)
+    piece(region, way, index, offset, count, true)
         .filter(|piece| piece.direct != 0 && piece.len == count)
 }
 
