@@ -5,32 +5,21 @@ use varia_plan::definition::Code;
 use super::{Fault, fault, left};
 use crate::text::{swap, without};
 
+/// Nodes 10 to 17 are gone, and their distances.
+fn without_nodes_of_gpu1(text: &str) -> String {
+    (10..18).fold(text.to_owned(), |text, node| {
+        without(
+            &text,
+            &[&format!("node,nodeid={node}'"), &format!("dst={node},")],
+        )
+    })
+}
+
 /// Two GPUs: nodes 0 and 1 have CPUs, 2 to 9 are gpu0's, 10 to 17 gpu1's.
 pub(super) const QEMU: &[Fault] = &[
     // nodes
     fault(Code::NodesMissing, |text| {
-        without(
-            text,
-            &[
-                "pci-dev=gpu1",
-                "node,nodeid=10'",
-                "node,nodeid=11'",
-                "node,nodeid=12'",
-                "node,nodeid=13'",
-                "node,nodeid=14'",
-                "node,nodeid=15'",
-                "node,nodeid=16'",
-                "node,nodeid=17'",
-                "dst=10,",
-                "dst=11,",
-                "dst=12,",
-                "dst=13,",
-                "dst=14,",
-                "dst=15,",
-                "dst=16,",
-                "dst=17,",
-            ],
-        )
+        without(&without_nodes_of_gpu1(text), &["pci-dev=gpu1"])
     }),
     fault(Code::NodesTooFew, |text| {
         without(
@@ -131,27 +120,7 @@ pub(super) const QEMU: &[Fault] = &[
         swap(text, "pci-dev=gpu1,node=10'", "pci-dev=gpu1,node=3'")
     }),
     fault(Code::NodeShared, |text| {
-        let mut text = without(
-            text,
-            &[
-                "node,nodeid=10'",
-                "node,nodeid=11'",
-                "node,nodeid=12'",
-                "node,nodeid=13'",
-                "node,nodeid=14'",
-                "node,nodeid=15'",
-                "node,nodeid=16'",
-                "node,nodeid=17'",
-                "dst=10,",
-                "dst=11,",
-                "dst=12,",
-                "dst=13,",
-                "dst=14,",
-                "dst=15,",
-                "dst=16,",
-                "dst=17,",
-            ],
-        );
+        let mut text = without_nodes_of_gpu1(text);
         for node in 10..18 {
             text = swap(
                 &text,

@@ -14,6 +14,12 @@ fn cell(text: &str, id: u32) -> String {
     text[begin..end].to_owned()
 }
 
+/// The same text with one change in a cell.
+fn in_cell(text: &str, id: u32, old: &str, new: &str) -> String {
+    let cell = cell(text, id);
+    swap(text, &cell, &swap(&cell, old, new))
+}
+
 fn without_nodes(text: &str, nodes: std::ops::Range<u32>) -> String {
     let mut text = text.to_owned();
     for node in nodes.clone() {
@@ -255,39 +261,27 @@ pub(super) const LIBVIRT: &[Fault] = &[
         swap(&text, &twelve, &without(&twelve, &["<sibling id='3'"]))
     }),
     fault(Code::DistanceNode, |text| {
-        let zero = cell(text, 0);
-        swap(
+        in_cell(
             text,
-            &zero,
-            &swap(
-                &zero,
-                "<sibling id='0' value='10'/>",
-                "<sibling id='0' value='10'/><sibling id='18' value='80'/>",
-            ),
+            0,
+            "<sibling id='0' value='10'/>",
+            "<sibling id='0' value='10'/><sibling id='18' value='80'/>",
         )
     }),
     fault(Code::DistanceValue, |text| {
-        let three = cell(text, 3);
-        swap(
+        in_cell(
             text,
-            &three,
-            &swap(
-                &three,
-                "<sibling id='3' value='10'/>",
-                "<sibling id='3' value='20'/>",
-            ),
+            3,
+            "<sibling id='3' value='10'/>",
+            "<sibling id='3' value='20'/>",
         )
     }),
     fault(Code::DistancesAsymmetric, |text| {
-        let three = cell(text, 3);
-        swap(
+        in_cell(
             text,
-            &three,
-            &swap(
-                &three,
-                "<sibling id='12' value='160'/>",
-                "<sibling id='12' value='99'/>",
-            ),
+            3,
+            "<sibling id='12' value='160'/>",
+            "<sibling id='12' value='99'/>",
         )
     }),
 ];
