@@ -1,8 +1,7 @@
 //! `varia doctor`: what a VM with GPUs needs, looked for on a host.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -13,7 +12,7 @@ use varia_linux::inventory::{Extent, Inventory};
 use varia_linux::{Error, Tree, probe, users};
 use varia_plan::Plan;
 
-use crate::{Failure, args::DoctorArgs, list::host, output, plan::read_facts};
+use crate::{Failure, args::DoctorArgs, files, list::host, output, plan::read_facts};
 
 /// The version of the JSON's schema. A field may be added within a version.
 const SCHEMA: &str = "varia-doctor/1";
@@ -36,18 +35,12 @@ impl What {
         if let Ok(bdf) = text.parse() {
             return Ok(Self::Device(bdf));
         }
-        let json = if text == "-" {
-            let mut json = String::new();
-            std::io::stdin().read_to_string(&mut json)?;
-            json
-        } else {
-            fs::read_to_string(text).map_err(|error| {
-                format!(
-                    "{text:?} is neither a PCI address (0009:01:00.0) nor a file with a plan that \
-                     can be read: {error}"
-                )
-            })?
-        };
+        let json = files::read_json(Path::new(text)).map_err(|error| {
+            format!(
+                "{text:?} is neither a PCI address (0009:01:00.0) nor a file with a plan that can \
+                 be read: {error}"
+            )
+        })?;
         let plan = Plan::from_json(&json)
             .map_err(|error| format!("{text} is no plan of `varia plan --json`: {error}"))?;
         Ok(Self::Plan(Box::new(plan)))

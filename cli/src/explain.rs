@@ -1,9 +1,6 @@
 //! `varia explain`: what is missing or wrong in a definition of a VM, and the diff that puts it
 //! right.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -14,6 +11,7 @@ use varia_plan::definition::{Examination, Knowledge, Language, MOST_BYTES, Weigh
 use crate::{
     Failure,
     args::{ExplainArgs, KnownHostArgs},
+    files,
     output::{complain, print},
     plan::{function_of, known_facts, wrapped},
 };
@@ -37,12 +35,13 @@ pub(crate) fn explain(args: &ExplainArgs) -> ExitCode {
 
 /// Whether nothing is missing or wrong.
 fn explained(args: &ExplainArgs) -> Result<bool, Failure> {
-    let is_input = args.file.as_os_str() == "-";
-    let name = match is_input {
+    let name = match args.file.as_os_str() == files::INPUT {
         true => "definition".to_owned(),
         false => args.file.to_string_lossy().into_owned(),
     };
-    let bytes = read(&args.file, is_input)?;
+    // as much of it as says that it is none
+    let bytes = files::read(&args.file, MOST_BYTES as u64 + 1)
+        .map_err(|error| format!("can't read {}: {error}", args.file.display()))?;
     let facts = facts(args)?;
     let named = args
         .gpu
@@ -78,26 +77,13 @@ fn explained(args: &ExplainArgs) -> Result<bool, Failure> {
         .into());
     }
     if let Some(file) = &args.output {
-        fs::write(file, &found.corrected)
-            .map_err(|error| format!("can't write {}: {error}", file.display()))?;
+        files::write(file, found.corrected.as_bytes())?;
     }
     print(&match args.json {
         true => serde_json::to_string_pretty(&as_json(&found, &name))? + "\n",
         false => as_text(&found, &name),
     })?;
     Ok(found.findings.is_empty())
-}
-
-/// The file, or as much of it as says that it is none.
-fn read(file: &Path, is_input: bool) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    let most = MOST_BYTES as u64 + 1;
-    let read = match is_input {
-        true => io::stdin().lock().take(most).read_to_end(&mut bytes),
-        false => File::open(file).and_then(|file| file.take(most).read_to_end(&mut bytes)),
-    };
-    read.map_err(|error| format!("can't read {}: {error}", file.display()))?;
-    Ok(bytes)
 }
 
 /// What is known of the host: what was given, or this one's unless chips were named.

@@ -13,6 +13,7 @@ use crate::{
     args::InspectArgs,
     device::{Made, make},
     drawing::{Drawing, Drawn},
+    files,
     output::print,
     size::Size,
 };
@@ -85,12 +86,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
             let text = format!("a {name} has no coherent memory to draw: leave out --svg");
             return Err(text.into());
         };
-        std::fs::write(path, drawing.svg()).map_err(|error| {
-            format!(
-                "can't write {}: {error}: name a file in a directory that you may write to",
-                path.display()
-            )
-        })?;
+        files::write(path, drawing.svg().as_bytes())?;
         if !args.json {
             text += &format!("\ndrawn to {}\n", path.display());
         }

@@ -10,7 +10,7 @@ use varia_linux::{Tree, probe};
 use crate::{
     Failure,
     args::{CaptureArgs, HostArgs, ListArgs},
-    output::print,
+    output::{print, printable},
     size::Size,
 };
 
@@ -169,7 +169,10 @@ impl<'a> Device<'a> {
             function.vendor,
             function.device
         );
-        let mut line = |key: &str, value: String| out += &format!("  {key:<16} {value}\n");
+        // names are others' texts
+        let mut line = |key: &str, value: String| {
+            out += &format!("  {key:<16} {}\n", printable(&value));
+        };
         let driver = function.driver.as_deref();
         line("driver", driver.unwrap_or("none").to_owned());
         let bound = driver.is_some_and(|driver| same_name(driver, &self.best_driver.module));

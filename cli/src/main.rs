@@ -21,6 +21,7 @@ mod device;
 mod doctor;
 mod drawing;
 mod explain;
+mod files;
 mod inspect;
 mod list;
 mod manual;

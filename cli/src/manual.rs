@@ -2,7 +2,6 @@
 //! definitions as the command line.
 
 use std::fs;
-use std::io;
 
 use clap::CommandFactory;
 use clap_complete::{generate, shells};
@@ -11,6 +10,7 @@ use clap_mangen::Man;
 use crate::{
     Failure,
     args::{CompletionsArgs, ManArgs, Shell, Varia},
+    files::{unwritten, write_all},
     output::print,
 };
 
@@ -30,21 +30,19 @@ pub(crate) fn completions(args: CompletionsArgs) -> Result<(), Failure> {
 
 /// Writes the manual's pages into a folder.
 pub(crate) fn man(args: &ManArgs) -> Result<(), Failure> {
-    let unwritten = |path: &std::path::Path, error: &io::Error| {
-        format!("can't write {}: {error}", path.display())
-    };
     fs::create_dir_all(&args.out).map_err(|error| unwritten(&args.out, &error))?;
     let mut varia = Varia::command().disable_help_subcommand(true);
     varia.build();
-    let mut text = String::new();
+    let (mut text, mut made) = (String::new(), Vec::new());
     let commands = varia.get_subcommands();
     let pages = std::iter::once((&varia, "varia".to_owned()))
         .chain(commands.map(|command| (command, format!("varia-{}", command.get_name()))));
     for (command, name) in pages {
         let path = args.out.join(format!("{name}.1"));
-        fs::write(&path, page(command, &name)?).map_err(|error| unwritten(&path, &error))?;
         text += &format!("{}\n", path.display());
+        made.push((path, page(command, &name)?.into_bytes()));
     }
+    write_all(&made)?;
     print(&text)
 }
 

@@ -17,6 +17,7 @@ use varia_silicon::profile;
 use crate::{
     Failure,
     args::{KnownHostArgs, PlanArgs, TablesArgs, VmArgs, Vmm},
+    files::{self, unwritten, write_all},
     list::host,
     output::print,
 };
@@ -31,7 +32,7 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<(), Failure> {
     }
     let (facts, plan) = planned(&args.vm)?;
     if let Some(file) = &args.svg {
-        fs::write(file, svg(&plan)).map_err(|error| unwritten(file, &error))?;
+        files::write(file, svg(&plan).as_bytes())?;
     }
     for note in &plan.notes {
         log::warn!("{note}");
@@ -144,7 +145,7 @@ fn facts(args: &VmArgs) -> Result<(Facts, Vec<What>), Failure> {
         })
         .collect();
     if of_host.len() == asked.len() {
-        return Ok((known_facts(&args.known, Extent::Served)?, of_host));
+        return Ok((known_facts(&args.known, Extent::All)?, of_host));
     }
     if !of_host.is_empty() || args.known.facts.is_some() || args.known.host.sysfs.is_some() {
         return Err(
@@ -165,7 +166,7 @@ pub(crate) fn known_facts(known: &KnownHostArgs, extent: Extent) -> Result<Facts
 }
 
 pub(crate) fn read_facts(file: &Path) -> Result<Facts, Failure> {
-    let text = fs::read_to_string(file)
+    let text = files::read_json(file)
         .map_err(|error| format!("can't read the facts in {}: {error}", file.display()))?;
     serde_json::from_str(&text)
         .map_err(|error| format!("{} has no facts: {error}", file.display()).into())
@@ -338,12 +339,28 @@ pub(crate) fn tables(args: &TablesArgs) -> Result<(), Failure> {
         tables.push(("SSDT", ssdt(&properties, oem)));
     }
     fs::create_dir_all(&args.out).map_err(|error| unwritten(&args.out, &error))?;
+    let file = |table: &str| args.out.join(format!("{}.aml", table.to_lowercase()));
     let mut text = String::new();
-    for (table, bytes) in tables {
-        let file = args.out.join(format!("{}.aml", table.to_lowercase()));
-        fs::write(&file, &bytes).map_err(|error| unwritten(&file, &error))?;
-        text += &format!("{table} {:>6} bytes {}\n", bytes.len(), file.display());
+    for (table, bytes) in &tables {
+        text += &format!(
+            "{table} {:>6} bytes {}\n",
+            bytes.len(),
+            file(table).display()
+        );
     }
+    for table in ["HMAT", "SSDT"] {
+        let old = file(table);
+        if !tables.iter().any(|(made, _)| *made == table) && old.exists() {
+            // it would be taken for one of these
+            fs::remove_file(&old).map_err(|error| unwritten(&old, &error))?;
+            text += &format!("{table} of another plan removed: {}\n", old.display());
+        }
+    }
+    let tables: Vec<_> = tables
+        .into_iter()
+        .map(|(table, bytes)| (file(table), bytes))
+        .collect();
+    write_all(&tables)?;
     print(&text)
 }
 
@@ -361,8 +378,4 @@ fn properties(function: &PciFunction) -> Option<Result<DeviceProperties, varia_f
     let domains = start..start.saturating_add(pxm_count.unwrap_or(0));
     let device = path.parse();
     Some(device.map(|device| DeviceProperties::coherent_memory(device, base.0, size.0, domains)))
-}
-
-fn unwritten(file: &Path, error: &std::io::Error) -> Failure {
-    format!("can't write {}: {error}", file.display()).into()
 }

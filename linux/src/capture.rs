@@ -79,6 +79,7 @@ pub struct Captured {
 /// # Errors
 /// [`Error::Io`], and those of the inventory.
 pub fn capture(tree: &Tree, to: &Path, options: Options) -> Result<Captured, Error> {
+    let to = &place(to)?;
     let inventory = Inventory::of(tree, Extent::All)?;
     let partial = partial(to);
     let result = write(tree, &inventory, &partial, to, options);
@@ -87,6 +88,24 @@ pub fn capture(tree: &Tree, to: &Path, options: Options) -> Result<Captured, Err
         let _ = fs::remove_file(&partial);
     }
     result
+}
+
+/// Where the file will be: where a link leads. What is no ordinary file is not replaced by one.
+fn place(to: &Path) -> Result<PathBuf, Error> {
+    let error = |source: io::Error| Error::Io {
+        what: "write",
+        path: to.to_owned(),
+        source,
+    };
+    match fs::canonicalize(to) {
+        Ok(there) if there.is_file() => Ok(there),
+        Ok(_) => Err(error(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is there and is no ordinary file",
+        ))),
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(to.to_owned()),
+        Err(other) => Err(error(other)),
+    }
 }
 
 /// A name beside the file's, for what is not complete yet.

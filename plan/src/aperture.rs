@@ -59,7 +59,7 @@ pub fn aperture_end(ram: Bytes, size: u128) -> u128 {
 
 fn too_large(sizes: impl Iterator<Item = Bytes>, aperture: u128, end: u128, bits: u32) -> Error {
     Error::Aperture {
-        bars: Error::bars(sizes),
+        bars: Error::sizes(sizes),
         aperture,
         end,
         bits,

@@ -127,6 +127,25 @@ pub enum Error {
         /// Bytes there.
         there: u64,
     },
+    /// Hugepages of a size that the host's kernel does not have.
+    #[error(
+        "the host's node {node} has no hugepages of {size:#x} bytes: ask for a size that it has \
+         ({there})"
+    )]
+    HugePageSize {
+        /// The host's node.
+        node: NodeId,
+        /// Bytes of each.
+        size: u64,
+        /// The sizes there are, as text.
+        there: String,
+    },
+    /// No node for a GPU's memory.
+    #[error(
+        "a GPU's memory needs a NUMA node of the VM: ask for 1 node for each GPU, or for 8 if MIG \
+         is used"
+    )]
+    NoNodes,
     /// Too few hugepages on a node.
     #[error(
         "the host's node {node} has {free} free hugepages of {size:#x} bytes, and {wanted} are \
@@ -192,7 +211,7 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn bars(sizes: impl Iterator<Item = Bytes>) -> String {
+    pub(crate) fn sizes(sizes: impl Iterator<Item = Bytes>) -> String {
         let texts: Vec<_> = sizes.map(|size| format!("{:#x}", size.0)).collect();
         texts.join(", ")
     }

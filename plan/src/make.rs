@@ -30,6 +30,9 @@ pub fn make(facts: &Facts, request: &Request) -> Result<Plan, Error> {
             why: "no device of this host says that it has any",
         });
     }
+    if request.nodes_per_gpu == 0 {
+        return Err(Error::NoNodes);
+    }
     let functions = choose(facts, &request.gpus)?;
     let mut notes = Vec::new();
     let arch = match facts.host.arch {
@@ -251,9 +254,18 @@ fn check_ram(host: &facts::NumaNode, hugepages: Option<Bytes>, wanted: Bytes) ->
         }
         return Ok(());
     };
-    let pool = host.hugepages.iter().find(|pool| pool.size == size);
-    let (free, total) = pool.map_or((0, 0), |pool| (pool.free, pool.total));
-    let pages = wanted.0 / size.0.max(1);
+    let Some(pool) = host.hugepages.iter().find(|pool| pool.size == size) else {
+        return Err(Error::HugePageSize {
+            node: host.id,
+            size: size.0,
+            there: match host.hugepages.as_slice() {
+                [] => "none".to_owned(),
+                pools => Error::sizes(pools.iter().map(|pool| pool.size)),
+            },
+        });
+    };
+    let (free, total) = (pool.free, pool.total);
+    let pages = wanted.0.div_ceil(size.0.max(1));
     if pages > free {
         return Err(Error::HugePages {
             node: host.id,

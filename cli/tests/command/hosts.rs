@@ -96,6 +96,66 @@ fn a_capture_that_can_not_be_written_leaves_nothing() {
 }
 
 #[test]
+fn a_capture_follows_links_and_replaces_ordinary_files_alone() {
+    let folder = host(&machine::GH200);
+    let capture = |to: &str| {
+        let mut command = varia(["capture", "--sysfs", "host", to]);
+        command.current_dir(folder.root());
+        ended(command)
+    };
+    let (real, link) = (folder.root().join("real.tar"), folder.root().join("link"));
+    fs::write(&real, "old").unwrap();
+    std::os::unix::fs::symlink("real.tar", &link).unwrap();
+    capture("link").success();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(fs::metadata(&real).unwrap().len() > 1000);
+    let pipe = folder.root().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    capture("pipe").refused(&["pipe", "no ordinary file"]);
+    capture("host").refused(&["host", "no ordinary file"]);
+    assert_eq!(fs::read_dir(folder.root()).unwrap().count(), 4);
+}
+
+#[test]
+fn a_list_shows_a_group_and_obeys_no_name_in_it() {
+    let folder = host(&machine::GH200);
+    let sys = folder.root().join("host/sys");
+    let (gpu, drive) = ("0009:01:00.0", "1000:00:00.0");
+    let functions = sys.join("bus/pci/devices");
+    let link = |from: &std::path::Path| fs::read_link(from).unwrap();
+    let group = link(&functions.join(gpu).join("iommu_group"));
+    let group = group.file_name().unwrap().to_str().unwrap();
+    let members = sys.join("kernel/iommu_groups").join(group).join("devices");
+    let to = format!("../../../../bus/pci/devices/{drive}");
+    std::os::unix::fs::symlink(to, members.join(drive)).unwrap();
+    let driver = functions.join(gpu).join("driver");
+    fs::remove_file(&driver).unwrap();
+    std::os::unix::fs::symlink("../../drivers/ev\u{1b}[31mil", driver).unwrap();
+    let text = list(&folder, &[]);
+    let group = format!("IOMMU group      {group}, with {drive} (nvme)");
+    assert!(text.contains(&group), "{group:?} is not in\n{text}");
+    assert!(text.contains("ev\\u{1b}[31mil"), "{text:?}");
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+}
+
+#[test]
+fn a_list_opens_no_bar() {
+    let folder = host(&machine::GH200);
+    let whole = list(&folder, &[]);
+    let gpu = folder.root().join("host/sys/bus/pci/devices/0009:01:00.0");
+    // a captured configuration space is a file as any other
+    for name in ["resource0", "resource2", "resource4", "rom"] {
+        let file = gpu.join(name);
+        let _ = fs::remove_file(&file);
+        // opened, it would never answer
+        let made = std::process::Command::new("mkfifo").arg(&file).status();
+        assert!(made.unwrap().success());
+    }
+    assert_eq!(list(&folder, &[]), whole);
+}
+
+#[test]
 fn a_dry_run_of_bind_tells_driver_reason_and_group_of_any_host() {
     let folder = host(&machine::GB200_NVL4);
     let mut command = varia(["bind", "--dry-run", "--sysfs", "host", "0019:01:00.0"]);

@@ -134,6 +134,39 @@ fn tables_are_written_with_their_names() {
 }
 
 #[test]
+fn tables_are_those_of_one_plan_or_none() {
+    let folder = Folder::new();
+    let out = folder.root().join("tables");
+    let tables = |more: &[&str]| {
+        let args = ["tables", "--gpu", "gh200", "--out", out.to_str().unwrap()];
+        ended(varia(args.iter().chain(more)))
+    };
+    tables(&["--access", "1,0=500,400000"]).success();
+    assert!(out.join("hmat.aml").exists());
+    let text = tables(&[]).success().stdout;
+    assert!(text.contains("HMAT of another plan removed"), "{text}");
+    assert!(!out.join("hmat.aml").exists());
+    // one of them can't be written
+    let before = std::fs::read(out.join("srat.aml")).unwrap();
+    std::fs::remove_file(out.join("slit.aml")).unwrap();
+    std::fs::create_dir(out.join("slit.aml")).unwrap();
+    let more = ["--nodes-per-gpu", "2", "--access", "1,0=500,400000"];
+    tables(&more).refused(&["slit.aml"]);
+    assert_eq!(std::fs::read(out.join("srat.aml")).unwrap(), before);
+}
+
+#[test]
+fn what_has_no_end_is_refused() {
+    for args in [
+        ["plan", "--gpu", "0009:01:00.0", "--facts", "/dev/zero"].as_slice(),
+        &["doctor", "/dev/zero"],
+        &["explain", "/dev/zero"],
+    ] {
+        ended(varia(args)).refused(&["/dev/zero", "larger than"]);
+    }
+}
+
+#[test]
 fn hmat_says_what_the_host_does_or_what_is_asked_for() {
     let folder = Folder::new();
     let host = folder.root().join("host");

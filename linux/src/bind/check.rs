@@ -73,7 +73,10 @@ pub(super) fn bind(host: &dyn Host, request: &Request) -> Result<Vec<Chosen>, Bi
     for &bdf in &devices {
         let (before, modalias) = look(tree, bdf)?;
         let (name, why) = match &request.driver {
-            Some(name) => (name.clone(), "it was asked for".to_owned()),
+            Some(name) => {
+                known(tree, &release, name)?;
+                (name.clone(), "it was asked for".to_owned())
+            }
             None => {
                 let best = aliases.best(&modalias);
                 (best.module, best.why.to_string())
@@ -171,6 +174,38 @@ fn nobody_uses(tree: &Tree, bdf: Bdf, group: Option<GroupId>) -> Result<(), Bind
             user: user.to_string(),
             remedy: user.remedy(),
         }),
+    }
+}
+
+/// Makes sure that a driver is there, or a module of its name.
+fn known(tree: &Tree, release: &str, name: &str) -> Result<(), BindError> {
+    let unknown = |why: &str| {
+        Err(BindError::NoDriver {
+            driver: name.escape_debug().to_string(),
+            why: why.to_owned(),
+        })
+    };
+    let may_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(may_name) {
+        return unknown("that is no module's name");
+    }
+    let list = format!("lib/modules/{}/modules.dep", release.trim());
+    let Some(modules) = tree
+        .text(&list)
+        .filter(|_| registered(tree, name).is_none())
+    else {
+        // it is there, or modprobe knows better
+        return Ok(());
+    };
+    let file = |line: &str| line.split(':').next().unwrap_or_default().to_owned();
+    let is_there = modules.lines().map(file).any(|file| {
+        let module = file.rsplit('/').next().unwrap_or_default();
+        let module = module.split('.').next().unwrap_or_default();
+        same_name(module, name)
+    });
+    match is_there {
+        true => Ok(()),
+        false => unknown("no module of that name is in modules.dep"),
     }
 }
 

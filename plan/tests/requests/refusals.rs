@@ -90,13 +90,19 @@ fn hugepages_that_are_not_free() {
         ],
     );
     wanted.hugepages = Some(Bytes(GIB));
-    refused(&facts, &wanted, &["0 free", "hugepages-1048576kB"]);
+    refused(
+        &facts,
+        &wanted,
+        &["no hugepages of 0x40000000 bytes", "(0x200000)"],
+    );
 }
 
 #[test]
 fn nodes_apertures_and_names_beyond_what_there_is() {
     let mut facts = facts();
     let mut wanted = request(&GPUS);
+    wanted.nodes_per_gpu = 0;
+    refused(&facts, &wanted, &["1 node for each GPU"]);
     wanted.nodes_per_gpu = 32;
     refused(&facts, &wanted, &["130 NUMA nodes", "128", "fewer"]);
     wanted.nodes_per_gpu = 8;

@@ -243,9 +243,12 @@ impl Builder {
                 .collect();
             self.text(&format!("{folder}/distance"), distances.join(" "));
             if socket {
-                let pool = format!("{folder}/hugepages/hugepages-524288kB");
-                self.text(&format!("{pool}/nr_hugepages"), 64);
-                self.text(&format!("{pool}/free_hugepages"), 64);
+                // the sizes of a kernel with pages of 64 KiB
+                for (kib, count) in [(2 << 10, 0), (512 << 10, 64), (16 << 20, 0)] {
+                    let pool = format!("{folder}/hugepages/hugepages-{kib}kB");
+                    self.text(&format!("{pool}/nr_hugepages"), count);
+                    self.text(&format!("{pool}/free_hugepages"), count);
+                }
             }
         }
         let initiators = match gpus {

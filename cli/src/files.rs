@@ -1,0 +1,147 @@
+//! Files that a user names: what is read has a limit, what is written is there in full or not at
+//! all.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::Failure;
+
+/// Standard input, as a file's name.
+pub(crate) const INPUT: &str = "-";
+
+/// No description of a host or plan of a VM is larger, in bytes.
+const MOST_JSON: u64 = 64 << 20;
+
+/// A file, or standard input; not more than `most` bytes of it.
+pub(crate) fn read(file: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if file == Path::new(INPUT) {
+        io::stdin().lock().take(most).read_to_end(&mut bytes)?;
+    } else {
+        File::open(file)?.take(most).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+/// A text of JSON.
+pub(crate) fn read_json(file: &Path) -> io::Result<String> {
+    let bytes = read(file, MOST_JSON + 1)?;
+    if bytes.len() as u64 > MOST_JSON {
+        let text = format!("it is larger than {MOST_JSON} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Writes a file.
+pub(crate) fn write(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    write_all(&[(file.to_owned(), bytes.to_owned())])
+}
+
+/// Writes files: none of them, unless all can be written. What stands there and is no ordinary
+/// file, such as a terminal, is written to.
+pub(crate) fn write_all(files: &[(PathBuf, Vec<u8>)]) -> Result<(), Failure> {
+    let mut ready = Vec::new();
+    for (file, bytes) in files {
+        ready.push((
+            prepare(file, bytes).map_err(|error| unwritten(file, &error))?,
+            file,
+        ));
+    }
+    for (partial, file) in ready {
+        let Some((partial, target)) = partial else {
+            continue;
+        };
+        partial
+            .persist(target)
+            .map_err(|error| unwritten(file, &error.error))?;
+    }
+    Ok(())
+}
+
+/// What will be the file, beside it, and where that is when links are followed. None if it has been
+/// written to.
+fn prepare(file: &Path, bytes: &[u8]) -> io::Result<Option<(NamedTempFile, PathBuf)>> {
+    let target = match fs::canonicalize(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => file.to_owned(),
+        found => found?,
+    };
+    if fs::metadata(&target).is_ok_and(|there| !there.is_file()) {
+        File::options()
+            .write(true)
+            .open(&target)?
+            .write_all(bytes)?;
+        return Ok(None);
+    }
+    let folder = match target.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let mut partial = tempfile::Builder::new()
+        .permissions(permissions(&target))
+        .tempfile_in(folder)?;
+    partial.write_all(bytes)?;
+    Ok(Some((partial, target)))
+}
+
+/// Those of the file that is replaced, or what any new file has.
+fn permissions(target: &Path) -> fs::Permissions {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(target).map_or_else(
+        |_| fs::Permissions::from_mode(0o666),
+        |there| there.permissions(),
+    )
+}
+
+/// Says that a file can't be written.
+pub(crate) fn unwritten(file: &Path, error: &io::Error) -> Failure {
+    format!(
+        "can't write {}: {error}: name a file in a directory that you may write to",
+        file.display()
+    )
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_and_devices_stay_what_they_are() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, "old").expect("a file");
+        std::os::unix::fs::symlink(&file, &link).expect("a link");
+        write(&link, b"new").expect("it is written");
+        assert_eq!(fs::read(&file).expect("the file"), b"new");
+        assert!(fs::symlink_metadata(&link).expect("the link").is_symlink());
+        write(Path::new("/dev/null"), b"new").expect("it is written");
+        let names = fs::read_dir(folder.path()).expect("the folder").count();
+        assert_eq!(names, 2);
+    }
+
+    #[test]
+    fn none_is_written_unless_all_can_be() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (one, two) = (folder.path().join("one"), folder.path().join("no/two"));
+        let files = [(one.clone(), vec![1]), (two.clone(), vec![2])];
+        let error = write_all(&files)
+            .expect_err("there is no folder")
+            .to_string();
+        assert!(error.contains(&*two.to_string_lossy()), "{error}");
+        assert!(!one.exists());
+        let left = fs::read_dir(folder.path()).expect("the folder").count();
+        assert_eq!(left, 0);
+    }
+
+    #[test]
+    fn what_has_no_end_is_not_read_to_it() {
+        let bytes = read(Path::new("/dev/zero"), 100).expect("zeros");
+        assert_eq!(bytes.len(), 100);
+        let error = read_json(Path::new("/dev/zero")).expect_err("there is no end");
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+    }
+}
