@@ -1,6 +1,5 @@
 //! `varia doctor`: what a VM with GPUs needs, looked for on a host.
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,7 +8,7 @@ use serde::Serialize;
 use varia_doctor::{Finding, Remedy, Scene, Severity, examine, worst};
 use varia_facts::{Bdf, Facts, PciFunction};
 use varia_linux::inventory::{Extent, Inventory};
-use varia_linux::{Error, Tree, probe, users};
+use varia_linux::{Error, probe, users};
 use varia_plan::Plan;
 
 use crate::{Failure, args::DoctorArgs, files, list::host, output, plan::read_facts};
@@ -62,8 +61,6 @@ struct Gathered {
     notes: Vec<String>,
     /// It is this machine, whose files can be looked for.
     live: bool,
-    /// Who has devices open.
-    users: BTreeMap<Bdf, String>,
 }
 
 /// What is printed; the JSON's schema.
@@ -114,7 +111,6 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
         devices: &devices,
         plan,
         files: &files.collect(),
-        users: &gathered.users,
     });
     let report = Report {
         schema: SCHEMA,
@@ -141,7 +137,6 @@ fn of_facts(file: &Path) -> Result<Gathered, Failure> {
         facts: read_facts(file)?,
         notes: Vec::new(),
         live: false,
-        users: BTreeMap::new(),
     })
 }
 
@@ -164,36 +159,12 @@ fn gather(args: &DoctorArgs, what: &What) -> Result<Gathered, Failure> {
         }
     }
     let devices = what.devices(&inventory.facts);
-    let users = open_devices(&tree, &mut inventory.facts, &devices);
+    users::note(&tree, &mut inventory.facts, &devices);
     Ok(Gathered {
         live: tree.is_live(),
         facts: inventory.facts,
         notes: inventory.notes,
-        users,
     })
-}
-
-/// Who has devices open, or others of their IOMMU groups.
-fn open_devices(tree: &Tree, facts: &mut Facts, devices: &[Bdf]) -> BTreeMap<Bdf, String> {
-    let mut open = BTreeMap::new();
-    let asked = facts.functions.iter();
-    let asked = asked.filter(|function| devices.contains(&function.bdf));
-    let groups: Vec<_> = asked.filter_map(|function| function.iommu_group).collect();
-    let own = |function: &&mut PciFunction| {
-        let shares = function.iommu_group.map(|group| groups.contains(&group));
-        devices.contains(&function.bdf) || shares == Some(true)
-    };
-    for function in facts.functions.iter_mut().filter(own) {
-        if !tree.is_live() {
-            continue;
-        }
-        let users = users::users(tree, function.bdf, function.iommu_group);
-        function.open = Some(!users.is_empty());
-        if let Some(user) = users.first() {
-            open.insert(function.bdf, user.to_string());
-        }
-    }
-    open
 }
 
 /// The functions that variant drivers serve.

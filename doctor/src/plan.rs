@@ -34,7 +34,7 @@ pub(crate) fn devices(scene: &Scene<'_>) -> Vec<Finding> {
             None => failure("this host has no such function")
                 .advise("plan again on this host: varia plan --gpu BDF")
                 .about(bdf),
-            Some(function) => as_planned(scene, gpu, function).about(bdf),
+            Some(function) => as_planned(gpu, function).about(bdf),
         },
     };
     let mut findings: Vec<_> = plan.gpus.iter().map(look).collect();
@@ -44,10 +44,9 @@ pub(crate) fn devices(scene: &Scene<'_>) -> Vec<Finding> {
     findings
 }
 
-fn as_planned(scene: &Scene<'_>, gpu: &Gpu, function: &PciFunction) -> Finding {
+fn as_planned(gpu: &Gpu, function: &PciFunction) -> Finding {
     if function.open == Some(true) {
-        let user = scene.users.get(&function.bdf);
-        let user = user.map_or("somebody", String::as_str);
+        let user = function.user.as_deref().unwrap_or("somebody");
         return failure(format!("it is in use by {user}"))
             .advise("end the VM or the process that has it");
     }

@@ -22,8 +22,6 @@ pub struct Scene<'a> {
     /// Of the files that the plan names, whether they are there; those that are absent from this
     /// were not looked for.
     pub files: &'a BTreeMap<String, bool>,
-    /// Who has devices open, of those that [`varia_facts::PciFunction::open`] says somebody has.
-    pub users: &'a BTreeMap<Bdf, String>,
 }
 
 impl<'a> Scene<'a> {

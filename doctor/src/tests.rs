@@ -253,7 +253,6 @@ impl Case {
             devices: &devices,
             plan: self.plan.as_ref(),
             files: &self.files,
-            users: &[(bdf(GPU), "process 7 (qemu)".to_owned())].into(),
         })
     }
 }
@@ -391,7 +390,6 @@ fn the_hosts_nodes_are_compared_with_those_of_all_its_gpus() {
             devices: &[bdf(second)],
             plan: None,
             files: &case.files,
-            users: &BTreeMap::new(),
         });
         let mut own = findings.into_iter();
         own.find(|finding| finding.check == "node-ids")

@@ -74,6 +74,9 @@ pub struct PciFunction {
     /// Whether somebody had the device open.
     #[serde(default)]
     pub open: Option<bool>,
+    /// Who that was: a process, a file system, an interface that is up.
+    #[serde(default)]
+    pub user: Option<String>,
 }
 
 /// A physical BAR.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use varia_facts::{Bdf, GroupId};
+use varia_facts::{Bdf, Facts, GroupId, PciFunction};
 
 use crate::inventory::functions_folder;
 use crate::tree::Tree;
@@ -63,6 +63,25 @@ impl User {
             Self::Mount { .. } => "unmount it first",
             Self::Swap { .. } => "take it away with swapoff first",
             Self::Interface { .. } => "take it down first (ip link set dev NAME down)",
+        }
+    }
+}
+
+/// Notes who uses these functions, or others of their IOMMU groups. Of a captured host nobody
+/// knows.
+pub fn note(tree: &Tree, facts: &mut Facts, devices: &[Bdf]) {
+    if !tree.is_live() {
+        return;
+    }
+    let is_asked = |function: &PciFunction| devices.contains(&function.bdf);
+    let asked = facts.functions.iter().filter(|one| is_asked(one));
+    let groups: Vec<_> = asked.filter_map(|one| one.iommu_group).collect();
+    for function in &mut facts.functions {
+        let shares = function.iommu_group.is_some_and(|id| groups.contains(&id));
+        if shares || is_asked(function) {
+            let users = users(tree, function.bdf, function.iommu_group);
+            function.open = Some(!users.is_empty());
+            function.user = users.first().map(ToString::to_string);
         }
     }
 }

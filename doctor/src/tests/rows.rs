@@ -329,7 +329,11 @@ pub(super) const ROWS: &[Row] = &[
     ("plan-devices", false, |_| {}, NotApplicable, "no plan"),
     ("plan-devices", true, |_| {}, Ok, "BARs of the plan"),
     ("plan-devices", true, |case| case.facts.functions.clear(), Failure, "no such function"),
-    ("plan-devices", true, |case| case.gpu().open = Some(true), Failure, "process 7"),
+    ("plan-devices", true, |case| case.gpu().open = Some(true), Failure, "in use by somebody"),
+    ("plan-devices", true, |case| {
+        case.gpu().open = Some(true);
+        case.gpu().user = Some("process 7 (qemu)".to_owned());
+    }, Failure, "process 7"),
     ("plan-devices", true, |case| case.gpu().virtual_bars.clear(), Unknown, "not known"),
     ("plan-devices", true, |case| case.gpu().virtual_bars[1].size = Bytes(2 * GIB), Failure, "BAR2 2 GiB"),
     ("plan-cpus", false, |_| {}, NotApplicable, "no plan"),

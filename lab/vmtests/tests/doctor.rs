@@ -36,7 +36,6 @@ fn examined(facts: &Facts, plan: &Plan) -> Vec<Finding> {
         devices: &devices,
         plan: Some(plan),
         files: &BTreeMap::new(),
-        users: &BTreeMap::new(),
     });
     let ours = |finding: &Finding| finding.check.starts_with("qemu");
     findings.into_iter().filter(ours).collect()

@@ -176,6 +176,7 @@ fn function(reading: &Reading<'_>, bdf: Bdf, modalias: &Modalias) -> PciFunction
         ready: None,
         unprobed: None,
         open: None,
+        user: None,
     }
 }
 
