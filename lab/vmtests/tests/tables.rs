@@ -1,6 +1,8 @@
 //! ACPI tables: `iasl` reads them without a remark, and Linux sees the nodes, distances,
 //! initiators and speeds that they describe.
 
+use std::process::Command;
+
 use varia_firmware::{
     Access, DeviceProperties, Distances, Domain, MemoryRange, Numa, Oem, Processor,
     ProximityDomain, hmat, slit, srat, ssdt,
@@ -8,6 +10,7 @@ use varia_firmware::{
 use varia_lab::chroot::recompile;
 use varia_lab::{Arch, Running, Vm};
 use varia_vmtests::Result;
+use varia_vmtests::command::varia;
 
 /// The names in QEMU's tables, and a higher revision: Linux replaces those by ours.
 const OVER_QEMU: Oem = Oem {
@@ -100,16 +103,47 @@ fn iasl_takes_every_table_apart_and_together_without_a_remark() -> Result<()> {
             ssdt(&properties, Oem::VARIA),
         ] {
             let name = String::from_utf8_lossy(&table[..4]).into_owned();
-            let (again, said) = recompile(&table)?;
-            assert!(
-                said.contains("0 Errors, 0 Warnings, 0 Remarks"),
-                "{name} of {arch}: {said}"
-            );
-            let lower = said.to_lowercase();
-            for word in ["invalid", "unknown", "incorrect", "error:"] {
-                assert!(!lower.contains(word), "{name} of {arch}: {said}");
-            }
-            assert_eq!(hex(&again), hex(&table), "{name} of {arch}");
+            taken(&format!("{name} of {arch}"), &table)?;
+        }
+    }
+    Ok(())
+}
+
+/// `iasl` takes a table apart and together, and has nothing to say.
+fn taken(name: &str, table: &[u8]) -> Result<()> {
+    let (again, said) = recompile(table)?;
+    assert!(
+        said.contains("0 Errors, 0 Warnings, 0 Remarks"),
+        "{name}: {said}"
+    );
+    let lower = said.to_lowercase();
+    for word in ["invalid", "unknown", "incorrect", "error:"] {
+        assert!(!lower.contains(word), "{name}: {said}");
+    }
+    assert_eq!(hex(&again), hex(table), "{name}");
+    Ok(())
+}
+
+/// `varia tables`, as a VMM would get them.
+#[test]
+fn iasl_takes_what_the_command_writes() -> Result<()> {
+    let varia = varia()?;
+    for gpus in [&["gh200"; 4][..], &["gb200:2-of-one-superchip"]] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut command = Command::new(&varia);
+        command.args(["tables", "--access", "0,0=110,450000", "--out"]);
+        command.arg(folder.path());
+        for gpu in gpus {
+            command.args(["--gpu", gpu]);
+        }
+        let output = command.output().expect("varia starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        for name in ["srat", "slit", "hmat", "ssdt"] {
+            let file = folder.path().join(format!("{name}.aml"));
+            let table = std::fs::read(&file).expect("a table of each kind");
+            assert!(table.starts_with(name.to_uppercase().as_bytes()), "{name}");
+            taken(&format!("{name} of {gpus:?}"), &table)?;
         }
     }
     Ok(())
