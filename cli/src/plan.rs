@@ -6,10 +6,11 @@ use std::path::Path;
 
 use varia_facts::{Bytes, CoherentMemory, Facts, PciFunction};
 use varia_firmware::{DeviceProperties, Oem, hmat, slit, srat, ssdt};
-use varia_linux::Tree;
 use varia_linux::inventory::{Extent, Inventory};
+use varia_linux::{Tree, users};
 use varia_plan::{
-    Argument, Kernel, Plan, Request, Source, What, WhatError, arguments, domain, explain, make, svg,
+    Argument, Kernel, Part, Plan, Request, Source, What, WhatError, affinity, arguments, domain,
+    explain, make, svg,
 };
 use varia_silicon::machine::{GB200_NVL4, GH200, Machine};
 use varia_silicon::profile;
@@ -30,6 +31,16 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<(), Failure> {
     if args.vmm == Vmm::Libvirt && !args.qemu_arg.is_empty() {
         return Err("--qemu-arg is for QEMU's command line: leave out --vmm libvirt".into());
     }
+    if args.json && (args.vmm == Vmm::Libvirt || !args.qemu_arg.is_empty()) {
+        let other = match args.vmm {
+            Vmm::Libvirt => "--vmm libvirt",
+            Vmm::Qemu => "--qemu-arg",
+        };
+        return Err(format!(
+            "--json prints the plan, which is the same for every VMM: leave out {other}, or --json"
+        )
+        .into());
+    }
     let (facts, plan) = planned(&args.vm)?;
     if let Some(file) = &args.svg {
         files::write(file, svg(&plan).as_bytes())?;
@@ -44,7 +55,7 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<(), Failure> {
         return print(&explained(&plan, args.vmm));
     }
     print(&match args.vmm {
-        Vmm::Qemu => command_line(&program(&facts, &plan), &arguments(&plan), &args.qemu_arg),
+        Vmm::Qemu => command_line(&program(&facts, &plan), &plan, &args.qemu_arg),
         Vmm::Libvirt => domain(&plan).ok_or("libvirt has no element for a vfio-user device")?,
     })
 }
@@ -52,6 +63,14 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<(), Failure> {
 /// What is known, and the VM that was asked for on it.
 pub(crate) fn planned(args: &VmArgs) -> Result<(Facts, Plan), Failure> {
     let (facts, gpus) = facts(args)?;
+    let kernel = match &args.kernel {
+        None => None,
+        Some(image) => Some(Kernel {
+            image: absolute(image)?,
+            initrd: args.initrd.as_deref().map(absolute).transpose()?,
+            append: args.append.clone().unwrap_or_default(),
+        }),
+    };
     let request = Request {
         name: args.name.clone(),
         cpus: args.cpus,
@@ -61,21 +80,26 @@ pub(crate) fn planned(args: &VmArgs) -> Result<(Facts, Plan), Failure> {
         iommu: args.iommu.into(),
         pin: !args.no_pin,
         egm: args.egm,
-        firmware: args.firmware.as_deref().map(text),
-        kernel: args.kernel.as_deref().map(|image| Kernel {
-            image: text(image),
-            initrd: args.initrd.as_deref().map(text),
-            append: args.append.clone().unwrap_or_default(),
-        }),
-        disks: args.disk.iter().map(|file| text(file)).collect(),
+        firmware: args.firmware.as_deref().map(absolute).transpose()?,
+        kernel,
+        disks: args
+            .disk
+            .iter()
+            .map(|file| absolute(file))
+            .collect::<Result<_, _>>()?,
         ..Request::new(gpus)
     };
     let plan = make(&facts, &request)?;
     Ok((facts, plan))
 }
 
-fn text(file: &Path) -> String {
-    file.to_string_lossy().into_owned()
+/// A file's name, wherever it is read from: who starts the VM may be in another folder.
+fn absolute(file: &Path) -> Result<String, Failure> {
+    let path = std::path::absolute(file)
+        .map_err(|error| format!("{file:?} can't be made an absolute path: {error}"))?;
+    path.into_os_string().into_string().map_err(|path| {
+        format!("{path:?} is not UTF-8, and a plan is: rename it, or make a link to it").into()
+    })
 }
 
 /// A GPU that was asked for: of the host, or of a chip.
@@ -145,7 +169,7 @@ fn facts(args: &VmArgs) -> Result<(Facts, Vec<What>), Failure> {
         })
         .collect();
     if of_host.len() == asked.len() {
-        return Ok((known_facts(&args.known, Extent::All)?, of_host));
+        return Ok((host_facts(&args.known)?, of_host));
     }
     if !of_host.is_empty() || args.known.facts.is_some() || args.known.host.sysfs.is_some() {
         return Err(
@@ -155,6 +179,26 @@ fn facts(args: &VmArgs) -> Result<(Facts, Vec<What>), Failure> {
         );
     }
     made_up(&asked)
+}
+
+/// What is known of the host that the VM is to run on; if it is this one, what its programs say
+/// and who uses its GPUs as well.
+fn host_facts(known: &KnownHostArgs) -> Result<Facts, Failure> {
+    if let Some(file) = &known.facts {
+        return read_facts(file);
+    }
+    let tree = host(&known.host)?;
+    let mut inventory = Inventory::of(&tree, Extent::All)?;
+    inventory.ask_programs(&tree, None);
+    let gpus: Vec<_> = inventory
+        .facts
+        .functions
+        .iter()
+        .filter(|one| one.variant.is_some())
+        .map(|one| one.bdf)
+        .collect();
+    users::note(&tree, &mut inventory.facts, &gpus);
+    Ok(inventory.facts)
 }
 
 /// What is known of a host: what was given, or what is found there.
@@ -214,7 +258,7 @@ fn made_up(asked: &[Asked]) -> Result<(Facts, Vec<What>), Failure> {
         }
     }
     let Some(chip) = chip else {
-        return Ok((read_live()?, Vec::new()));
+        return Err("no chip was asked for: give one, as in --gpu gh200".into());
     };
     let hopper = chip.starts_with("gh");
     let most = if hopper { 1 } else { BLACKWELL_PER_SUPERCHIP };
@@ -243,13 +287,6 @@ fn made_up(asked: &[Asked]) -> Result<(Facts, Vec<What>), Failure> {
     Ok((facts, gpus))
 }
 
-fn read_live() -> Result<Facts, Failure> {
-    let tree = Tree::live();
-    let mut inventory = Inventory::of(&tree, Extent::Served)?;
-    inventory.ask_programs(&tree, None);
-    Ok(inventory.facts)
-}
-
 /// QEMU's name, or where it was found.
 fn program(facts: &Facts, plan: &Plan) -> String {
     match &facts.vmm.qemu {
@@ -259,15 +296,22 @@ fn program(facts: &Facts, plan: &Plan) -> String {
 }
 
 /// A command for a shell, an option on each line.
-fn command_line(program: &str, arguments: &[Argument], more: &[String]) -> String {
-    let mut text = shell_words::quote(program).into_owned();
-    for Argument { option, value, .. } in arguments {
+fn command_line(program: &str, plan: &Plan, more: &[String]) -> String {
+    let mut text = keeper(plan).unwrap_or_default();
+    text += &shell_words::quote(program);
+    for Argument { option, value, .. } in &arguments(plan) {
         text += &format!(" \\\n  {option} {}", shell_words::quote(value));
     }
     for argument in more {
         text += &format!(" \\\n  {}", shell_words::quote(argument));
     }
     text + "\n"
+}
+
+/// What begins a command whose threads are kept on the host's CPUs that were pinned to. The form
+/// of the option is the one that busybox has too.
+fn keeper(plan: &Plan) -> Option<String> {
+    affinity(plan).map(|cpus| format!("taskset -c {cpus} "))
 }
 
 /// Each part of the plan: why it is there, and for QEMU its arguments.
@@ -277,6 +321,9 @@ fn explained(plan: &Plan, vmm: Vmm) -> String {
     for (part, why) in explain(plan) {
         text += &wrapped(&why);
         if vmm == Vmm::Qemu {
+            if let (Part::Cpus, Some(keeper)) = (part, keeper(plan)) {
+                text += &format!("    {}\n", keeper.trim_end());
+            }
             for Argument { option, value, .. } in arguments.iter().filter(|one| one.part == part) {
                 text += &format!("    {option} {}\n", shell_words::quote(value));
             }

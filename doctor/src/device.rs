@@ -1,15 +1,12 @@
 //! One device: its IOMMU group, its driver, what firmware says of it, whether it is ready.
 
-use varia_facts::{Bdf, CoherentSource, PciFunction};
+use varia_facts::{Bdf, CoherentSource};
 
 use crate::iommu::GRUB;
 use crate::modules::VARIANT;
 use crate::scene::{NVGRACE, Scene, size};
 use crate::{Finding, failure, not_applicable, ok, unknown, warning};
 
-/// Drivers that leave a group to a VM: they do no DMA of their own.
-const HARMLESS: [&str; 3] = ["vfio-pci", "pci-stub", "pcieport"];
-const BRIDGE: u32 = 0x06_04;
 /// Base classes of what a host may need to live: mass storage, network.
 const VITAL: [u32; 2] = [0x01, 0x02];
 
@@ -80,29 +77,15 @@ fn may_be_vital(scene: &Scene<'_>, bdf: Bdf) -> bool {
 }
 
 fn is_harmless(scene: &Scene<'_>, bdf: Bdf) -> bool {
-    let Some(function) = scene.facts.function(bdf) else {
-        return false;
-    };
-    match &function.driver {
-        None => true,
-        Some(driver) => {
-            function.class >> 8 == BRIDGE
-                || HARMLESS.iter().any(|harmless| same_name(harmless, driver))
-                || is_best(function)
-        }
-    }
+    scene
+        .facts
+        .function(bdf)
+        .is_some_and(varia_plan::leaves_its_group)
 }
 
 /// The kernel takes both spellings for one.
 fn same_name(one: &str, other: &str) -> bool {
     one.replace('-', "_") == other.replace('-', "_")
-}
-
-/// It is bound to its best driver.
-fn is_best(function: &PciFunction) -> bool {
-    let best = function.best_driver.as_deref();
-    let driver = function.driver.as_deref();
-    matches!((best, driver), (Some(best), Some(driver)) if same_name(best, driver))
 }
 
 pub(crate) fn driver(scene: &Scene<'_>) -> Vec<Finding> {

@@ -3,6 +3,7 @@
 //! In JSON addresses and sizes are numbers of bytes, a PCI address and a list of CPUs are the
 //! text that Linux writes.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -191,6 +192,21 @@ impl CpuList {
     }
 }
 
+impl FromIterator<u32> for CpuList {
+    /// CPUs in any order, each once.
+    fn from_iter<I: IntoIterator<Item = u32>>(cpus: I) -> Self {
+        let sorted: BTreeSet<u32> = cpus.into_iter().collect();
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        for cpu in sorted {
+            match ranges.last_mut() {
+                Some((_, last)) if last.checked_add(1) == Some(cpu) => *last = cpu,
+                _ => ranges.push((cpu, cpu)),
+            }
+        }
+        Self { ranges }
+    }
+}
+
 impl FromStr for CpuList {
     type Err = CpuListError;
 
@@ -284,6 +300,10 @@ mod tests {
         assert_eq!(list.iter().collect::<Vec<_>>(), [1, 2, 4]);
         let inside = (0..6).filter(|cpu| list.contains(*cpu));
         assert_eq!(inside.collect::<Vec<_>>(), [1, 2, 4]);
+        for (cpus, text) in [(&[5, 3, 4, 9, 3][..], "3-5,9"), (&[u32::MAX], "4294967295")] {
+            let list: CpuList = cpus.iter().copied().collect();
+            assert_eq!(list.to_string(), text);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Requests that can't be met: the constraint, and what would satisfy it.
 
-use varia_facts::{Bdf, Bytes, NodeId};
+use varia_facts::{Bdf, Bytes, GroupId, NodeId};
 
 use crate::request::What;
 
@@ -18,6 +18,27 @@ pub enum Error {
     Name {
         /// What was given.
         name: String,
+    },
+    /// A file that is somewhere else for whoever reads its name.
+    #[error("{option} {file:?} is relative to a folder that no VMM knows: give an absolute path")]
+    RelativeFile {
+        /// The option that has it.
+        option: &'static str,
+        /// What was given.
+        file: String,
+    },
+    /// Text that XML can't hold.
+    #[error(
+        "{option} {text:?} has the character {character:?}, which libvirt's XML can't hold: leave \
+         it out; a file that has it in its name needs another name, or a link with one"
+    )]
+    Character {
+        /// The option that has it.
+        option: &'static str,
+        /// What was given.
+        text: String,
+        /// The first that is wrong.
+        character: char,
     },
     /// An address without a device.
     #[error("there is no PCI function {bdf}: varia list shows the GPUs that there are")]
@@ -48,6 +69,37 @@ pub enum Error {
         bdf: Bdf,
         /// Why not.
         why: String,
+    },
+    /// A device that no IOMMU translates for.
+    #[error(
+        "{bdf} is in no IOMMU group, so that no VM can have it: switch the IOMMU on in the \
+         firmware's setup and the kernel's options; varia doctor {bdf} says how"
+    )]
+    NoGroup {
+        /// The address.
+        bdf: Bdf,
+    },
+    /// A group of which the host uses a part.
+    #[error(
+        "{bdf} shares IOMMU group {group} with {others}, which the host uses, and a group goes to \
+         a VM as a whole: give up those as well (varia doctor {bdf} says how), or put the GPU into \
+         a slot with ACS, which has a group of its own"
+    )]
+    Group {
+        /// The address.
+        bdf: Bdf,
+        /// Its group.
+        group: GroupId,
+        /// The members that the host uses, with their drivers.
+        others: String,
+    },
+    /// A device that somebody uses.
+    #[error("{bdf} is in use by {user}: end that first, or ask for another GPU")]
+    InUse {
+        /// The address.
+        bdf: Bdf,
+        /// Who it is.
+        user: String,
     },
     /// The same GPU twice.
     #[error("{bdf} was asked for twice: a function is in a VM once")]
@@ -85,6 +137,29 @@ pub enum Error {
         cpus: u32,
         /// How many sockets there are.
         sockets: usize,
+    },
+    /// More virtual CPUs than a machine takes.
+    #[error(
+        "{cpus} virtual CPUs are more than the {most} that QEMU's machine and KVM take: ask for at \
+         most {most}"
+    )]
+    TooManyCpus {
+        /// How many were asked for.
+        cpus: u32,
+        /// The most that there can be.
+        most: u32,
+    },
+    /// More disks than places for them.
+    #[error(
+        "{disks} disks and {gpus} GPUs have no place on one PCI bus: ask for at most {most} disks"
+    )]
+    TooManyDisks {
+        /// How many were asked for.
+        disks: usize,
+        /// How many GPUs there are.
+        gpus: usize,
+        /// The most disks that there can be beside them.
+        most: usize,
     },
     /// More virtual CPUs than there are to pin them to.
     #[error(

@@ -1,7 +1,10 @@
 //! The parts of a plan, and why each is there.
 
+use varia_facts::CpuList;
+
 use crate::gpu::{Gpu, Source};
 use crate::plan::{Firmware, Iommu, Plan, Socket};
+use crate::qemu::affinity;
 
 /// A part of a VM's configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,16 +144,25 @@ fn cpus(plan: &Plan) -> String {
         .sockets
         .iter()
         .map(|socket| {
-            let on = match (socket.host_node, socket.pins.is_empty()) {
-                (Some(node), false) => format!(", pinned to CPUs of the host's node {node}"),
-                (Some(node), true) => format!(", near the host's node {node}"),
+            let pins: CpuList = socket.pins.iter().copied().collect();
+            let on = match (socket.host_node, pins.is_empty()) {
+                (Some(node), false) => format!(" (CPUs {pins} of the host's node {node})"),
+                (Some(node), true) => format!(" (RAM on the host's node {node})"),
                 (None, _) => String::new(),
             };
             format!("node {} has {}{on}", socket.node, socket.vcpus.len())
         })
         .collect();
+    let kept = match affinity(plan) {
+        Some(cpus) => format!(
+            "libvirt pins each virtual CPU to one CPU. QEMU itself pins nothing: its command \
+             begins with taskset, which keeps all of its threads on CPUs {cpus}, where the host \
+             moves them as it likes."
+        ),
+        None => "None is pinned: each runs on any CPU of the host.".to_owned(),
+    };
     format!(
-        "{} virtual CPUs; one node of the VM stands for each socket whose GPUs it has: {}.",
+        "{} virtual CPUs; one node of the VM stands for each socket whose GPUs it has: {}. {kept}",
         plan.cpus(),
         shares.join("; ")
     )

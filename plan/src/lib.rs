@@ -6,6 +6,7 @@
 //! decide nothing. Pure: no I/O, so that every plan can be tested as text.
 
 mod aperture;
+mod check;
 pub mod definition;
 mod distances;
 mod drawing;
@@ -24,6 +25,7 @@ mod tables;
 mod xml;
 
 pub use aperture::{aperture_end, aperture_for, window};
+pub use check::leaves_its_group;
 pub use drawing::svg;
 pub use emulated::Emulated;
 pub use error::Error;
@@ -32,6 +34,6 @@ pub use gpu::{Bar, CoherentMemory, Gpu, GuestNode, Source, VirtualFunction};
 pub use libvirt::domain;
 pub use make::make;
 pub use plan::{Accelerator, Arch, Backing, Firmware, Iommu, Kernel, Plan, SCHEMA, Socket};
-pub use qemu::{Argument, arguments, initiators};
+pub use qemu::{Argument, affinity, arguments, initiators};
 pub use read::ReadError;
 pub use request::{IommuChoice, NODES_PER_GPU, Request, What, WhatError};

@@ -274,10 +274,6 @@ fn devices(plan: &Plan, hostdevs: Vec<Element>) -> Element {
         }
     }
     for (index, disk) in plan.disks.iter().enumerate() {
-        let letters: Vec<_> = ('a'..='z').collect();
-        let name = letters
-            .get(index % letters.len())
-            .map(|letter| format!("vd{letter}"));
         devices = devices.child(
             Element::new("disk")
                 .with("type", "file")
@@ -290,7 +286,7 @@ fn devices(plan: &Plan, hostdevs: Vec<Element>) -> Element {
                 .child(Element::new("source").with("file", disk))
                 .child(
                     Element::new("target")
-                        .with("dev", name.unwrap_or_default())
+                        .with("dev", disk_name(index))
                         .with("bus", "virtio"),
                 ),
         );
@@ -298,6 +294,18 @@ fn devices(plan: &Plan, hostdevs: Vec<Element>) -> Element {
     hostdevs
         .into_iter()
         .fold(devices, |devices, hostdev| devices.child(hostdev))
+}
+
+/// What Linux calls its virtio disks: `vda` to `vdz`, then `vdaa`.
+fn disk_name(index: usize) -> String {
+    let mut letters = Vec::new();
+    let mut rest = Some(index);
+    while let Some(number) = rest {
+        letters.push(char::from(b'a' + (number % 26) as u8));
+        rest = (number / 26).checked_sub(1);
+    }
+    letters.extend(['d', 'v']);
+    letters.into_iter().rev().collect()
 }
 
 fn hostdev(index: usize, gpu: &Gpu) -> Option<Element> {

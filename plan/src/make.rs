@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use varia_facts::{self as facts, Bytes, Facts, NodeId, PciFunction};
 
 use crate::aperture::{aperture, window};
+use crate::check;
 use crate::distances::distances;
 use crate::error::{Error, MAX_NODES};
 use crate::gpu::{Bar, CoherentMemory, Gpu, GuestNode, Source, VirtualFunction};
@@ -24,7 +25,8 @@ pub(crate) const SMALL_LINUX_NODES: u32 = 16;
 /// # Errors
 /// An [`Error`] that names the constraint and what would satisfy it.
 pub fn make(facts: &Facts, request: &Request) -> Result<Plan, Error> {
-    check_name(&request.name)?;
+    check::name(&request.name)?;
+    check::texts(request)?;
     if request.egm {
         return Err(Error::Egm {
             why: "no device of this host says that it has any",
@@ -34,11 +36,14 @@ pub fn make(facts: &Facts, request: &Request) -> Result<Plan, Error> {
         return Err(Error::NoNodes);
     }
     let functions = choose(facts, &request.gpus)?;
+    check::functions(facts, &functions)?;
+    check::disks(request.disks.len(), functions.len())?;
     let mut notes = Vec::new();
     let arch = match facts.host.arch {
         Some(facts::Arch::X86_64) => Arch::X86_64,
         Some(facts::Arch::Aarch64) | None => Arch::Aarch64,
     };
+    check::cpus(facts, arch, request.cpus)?;
     let host_sockets = host_sockets(&functions);
     let sockets = sockets(facts, request, &host_sockets)?;
     let gpus = gpus(&functions, &host_sockets, arch, request.nodes_per_gpu)?;
@@ -83,17 +88,6 @@ pub fn make(facts: &Facts, request: &Request) -> Result<Plan, Error> {
     };
     note_nodes(&mut plan);
     Ok(plan)
-}
-
-/// A name that no VMM and no shell takes for anything else.
-pub(crate) fn check_name(name: &str) -> Result<(), Error> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
-    if name.is_empty() || name.starts_with('-') || !name.chars().all(plain) {
-        return Err(Error::Name {
-            name: name.to_owned(),
-        });
-    }
-    Ok(())
 }
 
 /// The functions that are asked for, in the order of the request.

@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use varia_facts::CpuList;
+
 use crate::explain::Part;
 use crate::gpu::{CoherentMemory, Gpu, Source};
 use crate::plan::{Accelerator, Arch, Backing, Firmware, Iommu, Plan, Socket};
@@ -71,6 +73,15 @@ pub fn arguments(plan: &Plan) -> Vec<Argument> {
         );
     }
     out.0
+}
+
+/// The host's CPUs that QEMU is kept on, if virtual CPUs are pinned. QEMU has no argument for it:
+/// who starts it says so (`taskset -c`), of all its threads and not of each.
+#[must_use]
+pub fn affinity(plan: &Plan) -> Option<CpuList> {
+    let pins = plan.sockets.iter().flat_map(|socket| &socket.pins);
+    let cpus: CpuList = pins.copied().collect();
+    (!cpus.is_empty()).then_some(cpus)
 }
 
 /// The Generic Initiator objects that tie a GPU's nodes to its function, one for each node.

@@ -1,8 +1,8 @@
 //! A plan, read back from its JSON: what comes from a file holds what a plan holds.
 
+use crate::check as rules;
 use crate::error::MAX_NODES;
 use crate::gpu::Gpu;
-use crate::make::check_name;
 use crate::plan::{Plan, Socket};
 
 /// More virtual CPUs than any VMM takes.
@@ -33,7 +33,7 @@ impl Plan {
 }
 
 fn check(plan: &Plan) -> Result<(), String> {
-    check_name(&plan.name).map_err(|error| error.to_string())?;
+    rules::name(&plan.name).map_err(|error| error.to_string())?;
     let nodes = MAX_NODES as usize;
     let (sockets, gpus) = (plan.sockets.len(), plan.gpus.len());
     if sockets == 0 || sockets > nodes || gpus > nodes {

@@ -1,5 +1,6 @@
 //! `varia plan` and `varia tables`: the plans that the documentation shows, and what is refused.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -91,6 +92,11 @@ fn a_plan_goes_through_a_shell_as_it_is() {
     ];
     let args = ["--gpu", "gh200", "--disk", disk, "--qemu-arg=-nographic"];
     let text = plan(&[&args[..], &kernel].concat()).success().stdout;
+    // the made-up host's CPUs: the first is everybody's
+    assert!(
+        text.starts_with("taskset -c 0-3 qemu-system-aarch64 "),
+        "{text}"
+    );
     let printed = text.replacen("qemu-system-aarch64", "printf '%s\\0'", 1);
     let mut shell = Command::new("sh");
     shell.args(["-c", &printed]);
@@ -110,6 +116,63 @@ fn a_plan_goes_through_a_shell_as_it_is() {
         assert!(words.windows(2).any(|two| two == words_of), "{words:?}");
     }
     assert_eq!(words.last(), Some(&"-nographic"));
+}
+
+#[test]
+fn a_file_is_named_for_every_folder() {
+    let folder = Folder::new();
+    for vmm in ["qemu", "libvirt"] {
+        let args = [
+            "--disk",
+            "a.img",
+            "--firmware",
+            "b.fd",
+            "--kernel",
+            "c",
+            "--initrd",
+            "d",
+        ];
+        let mut command = varia(["plan", "--gpu", "gh200", "--vmm", vmm].iter().chain(&args));
+        command.current_dir(folder.root());
+        let text = ended(command).success().stdout;
+        for file in ["a.img", "b.fd", "c", "d"] {
+            let path = folder.root().join(file);
+            assert!(text.contains(path.to_str().unwrap()), "{file}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_host_that_can_not_give_the_gpu_away() {
+    let folder = Folder::new();
+    let host = folder.root().join("host");
+    machine::GH200.write(&host).unwrap();
+    let gpu = &machine::GH200.gpus()[0];
+    let refused = |parts: &[&str]| {
+        let args = ["--gpu", gpu, "--sysfs", host.to_str().unwrap()];
+        plan(&args).refused(parts);
+        plan(&[&args[..], &["--json"]].concat()).refused(parts);
+    };
+    let devices = host.join("sys/bus/pci/devices");
+    let group = std::fs::canonicalize(devices.join(gpu).join("iommu_group")).unwrap();
+    // a drive of the host comes into its group
+    let other = std::fs::read_dir(&devices)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .find(|entry| {
+            let driver = std::fs::read_link(entry.path().join("driver"));
+            driver.is_ok_and(|link| link.ends_with("nvme"))
+        })
+        .expect("a drive");
+    let name = other.file_name().into_string().unwrap();
+    let link = other.path().join("iommu_group");
+    let function = std::fs::canonicalize(other.path()).unwrap();
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&group, &link).unwrap();
+    std::os::unix::fs::symlink(&function, group.join("devices").join(&name)).unwrap();
+    refused(&[gpu, &format!("{name} (nvme)"), "varia doctor"]);
+    std::fs::remove_file(devices.join(gpu).join("iommu_group")).unwrap();
+    refused(&[gpu, "no IOMMU group", "varia doctor"]);
 }
 
 #[test]
@@ -275,6 +338,16 @@ fn what_can_not_be_planned() {
     plan(&["--gpu", "nic"]).refused(&["nic"]);
     plan(&["--gpu", "gh200", "--append", "quiet"]).refused(&["--kernel"]);
     plan(&["--gpu", "gh200", "--vmm", "libvirt", "--qemu-arg=-S"]).refused(&["--qemu-arg"]);
+    plan(&["--gpu", "gh200", "--vmm", "libvirt", "--json"]).refused(&["--json", "--vmm libvirt"]);
+    plan(&["--gpu", "gh200", "--qemu-arg=-S", "--json"]).refused(&["--json", "--qemu-arg"]);
+    plan(&["--gpu", "gh200", "--cpus", "4294967295", "--no-pin"]).refused(&["4294967295", "512"]);
+    plan(&["--gpu", "gh200", "--disk", "/a\nb.img"]).refused(&["--disk", "\\n"]);
+    for option in ["--disk", "--firmware", "--kernel"] {
+        let name = std::ffi::OsStr::from_bytes(b"/guest\xff.img");
+        let mut command = varia(["plan", "--gpu", "gh200", option]);
+        command.arg(name);
+        ended(command).refused(&["guest\\xFF.img", "UTF-8"]);
+    }
     let folder = Folder::new();
     let file = folder.root().join("facts.json");
     let path = file.to_str().unwrap();

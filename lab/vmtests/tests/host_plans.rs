@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use varia_facts::Facts;
 use varia_lab::{Arch, GuestCommand, Task, agent_build};
-use varia_plan::{Bar, Plan, What, arguments};
+use varia_plan::{Bar, Plan, What, affinity, arguments};
 use varia_silicon::{Options, profile};
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory, shrink_bar2};
 use varia_vmtests::nested::{self, INITRAMFS, KERNEL, Report};
@@ -179,13 +179,14 @@ fn planned(
     Ok((file, varia_plan::make(facts, &request).expect("a plan")))
 }
 
-/// The command line of the QEMU that a task has become or started.
-fn running(host: &Host, name: &str, task: &Task) -> Result<Vec<String>> {
+/// The QEMU that a task has become or started: the CPUs that it may use, and its command line.
+fn running(host: &Host, name: &str, task: &Task) -> Result<(String, Vec<String>)> {
     let script = format!(
         "for try in $(seq 100); do for process in /proc/[0-9]*; do \
          case \"$(readlink $process/exe)\" in */qemu-system-aarch64) \
          if tr '\\0' '\\n' < $process/cmdline | grep -qx {name}; then \
-         cat $process/cmdline; exit 0; fi;; esac; done; sleep 0.2; done; exit 1"
+         sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' $process/status; cat $process/cmdline; \
+         exit 0; fi;; esac; done; sleep 0.2; done; exit 1"
     );
     let output = host.vm.run(&GuestCommand::sh(&script).limit(LIMIT))?;
     if !output.success() {
@@ -194,7 +195,9 @@ fn running(host: &Host, name: &str, task: &Task) -> Result<Vec<String>> {
         return Err(Error::Unexpected(format!("no QEMU runs: {said}")));
     }
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ok(text.split_terminator('\0').map(str::to_owned).collect())
+    let (cpus, words) = text.split_once('\n').expect("two parts");
+    let words = words.split_terminator('\0').map(str::to_owned);
+    Ok((cpus.to_owned(), words.collect()))
 }
 
 /// Starts a plan as it was printed, and gives what the guest reported.
@@ -204,7 +207,9 @@ fn start(host: &Host, name: &str, file: &str, plan: &Plan) -> Result<Report> {
     let task = host
         .vm
         .spawn(&GuestCommand::new(["/bin/sh", file]).limit(LIMIT))?;
-    let argv = running(host, name, &task)?;
+    let (cpus, argv) = running(host, name, &task)?;
+    let pinned = affinity(plan).expect("pins");
+    assert_eq!(cpus, pinned.to_string(), "{name}: where QEMU runs");
     let planned = arguments(plan)
         .into_iter()
         .flat_map(|argument| [argument.option.to_owned(), argument.value]);

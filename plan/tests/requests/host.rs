@@ -1,8 +1,8 @@
 //! A host as facts: two sockets, two GPUs on each.
 
 use varia_facts::{
-    Arch, Bytes, Facts, Feature, Host, HugePages, Kernel, NodeId, NumaNode, PciFunction, Qemu,
-    VirtualBar, Vmm,
+    Arch, Bytes, Facts, Feature, GroupId, Host, HugePages, IommuGroup, Kernel, NodeId, NumaNode,
+    PciFunction, Qemu, VirtualBar, Vmm,
 };
 use varia_plan::{Request, What};
 
@@ -21,13 +21,14 @@ pub(crate) fn bar(index: u8, size: u64, memory: Option<&str>) -> VirtualBar {
     }
 }
 
-fn gpu(bdf: &str, socket: u32) -> PciFunction {
+fn gpu(bdf: &str, socket: u32, group: u32) -> PciFunction {
     let mut function: PciFunction = serde_json::from_value(serde_json::json!({
         "bdf": bdf, "vendor": 0x10de, "device": 0x2941,
         "subsystem_vendor": 0, "subsystem_device": 0, "class": 0x30200,
     }))
     .expect("a function");
     function.variant = Some("nvgrace-gpu".to_owned());
+    function.iommu_group = Some(GroupId(group));
     function.driver = Some("nvgrace_gpu_vfio_pci".to_owned());
     function.numa_node = Some(NodeId(socket));
     function.cpu_node = Some(NodeId(socket));
@@ -72,8 +73,14 @@ pub(crate) fn facts() -> Facts {
     facts.functions = GPUS
         .iter()
         .zip(0..)
-        .map(|(bdf, index)| gpu(bdf, index / 2))
+        .map(|(bdf, index)| gpu(bdf, index / 2, index))
         .collect();
+    let alone = |gpu: &PciFunction| IommuGroup {
+        id: gpu.iommu_group.expect("a group"),
+        members: vec![gpu.bdf],
+        ..IommuGroup::default()
+    };
+    facts.host.iommu.groups = facts.functions.iter().map(alone).collect();
     facts
 }
 

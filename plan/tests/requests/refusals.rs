@@ -1,7 +1,7 @@
 //! What can't be had is refused with the constraint and what would satisfy it.
 
 use varia_facts::{Bytes, Facts};
-use varia_plan::{Error, Request, make};
+use varia_plan::{Error, Kernel, Request, make};
 
 use crate::host::{GIB, GPUS, facts, request};
 
@@ -125,4 +125,123 @@ fn extended_gpu_memory() {
         &wanted,
         &["Extended GPU Memory", "no device of this host", "--egm"],
     );
+}
+
+#[test]
+fn what_the_host_can_not_give_away() {
+    let wanted = request(&[GPUS[1]]);
+    let mut host = facts();
+    host.functions[1].iommu_group = None;
+    refused(&host, &wanted, &[GPUS[1], "IOMMU", "varia doctor"]);
+    let mut host = facts();
+    host.functions[1].open = Some(true);
+    refused(&host, &wanted, &[GPUS[1], "in use by somebody"]);
+    host.functions[1].user = Some("process 7 (qemu)".to_owned());
+    refused(&host, &wanted, &["in use by process 7 (qemu)", "end that"]);
+    make(&host, &request(&[GPUS[0]])).expect("another GPU");
+    // others in its group
+    let beside = |driver: Option<&str>, best: Option<&str>, class: u32| {
+        let mut host = facts();
+        let mut other = host.functions[1].clone();
+        other.bdf = "0019:02:00.0".parse().expect("an address");
+        other.class = class;
+        other.driver = driver.map(str::to_owned);
+        other.best_driver = best.map(str::to_owned);
+        host.host.iommu.groups[1].members.push(other.bdf);
+        host.functions.push(other);
+        host
+    };
+    let drive = 0x1_0802;
+    refused(
+        &beside(Some("nvme"), None, drive),
+        &wanted,
+        &[GPUS[1], "group 1", "0019:02:00.0 (nvme)", "ACS"],
+    );
+    for (driver, best, class) in [
+        (None, None, drive),
+        (Some("vfio-pci"), None, drive),
+        (
+            Some("nvgrace_gpu_vfio_pci"),
+            Some("nvgrace-gpu-vfio-pci"),
+            0x3_0200,
+        ),
+        (Some("shpchp"), None, 0x6_0400),
+    ] {
+        make(&beside(driver, best, class), &wanted).expect("a group that is left to it");
+    }
+    // and where both are asked for
+    let host = beside(Some("nvidia"), None, 0x3_0200);
+    refused(&host, &wanted, &["0019:02:00.0 (nvidia)"]);
+    make(&host, &request(&[GPUS[1], "0019:02:00.0"])).expect("the whole group");
+}
+
+#[test]
+fn files_and_words_that_a_vmm_does_not_take() {
+    type Change = fn(&mut Request, &str);
+    let places: [(&str, Change); 4] = [
+        ("--firmware", |request, file| {
+            request.firmware = Some(file.to_owned())
+        }),
+        ("--disk", |request, file| {
+            request.disks.push(file.to_owned())
+        }),
+        ("--kernel", |request, file| {
+            request.kernel = Some(Kernel {
+                image: file.to_owned(),
+                initrd: None,
+                append: String::new(),
+            });
+        }),
+        ("--initrd", |request, file| {
+            request.kernel = Some(Kernel {
+                image: "/vmlinuz".to_owned(),
+                initrd: Some(file.to_owned()),
+                append: String::new(),
+            });
+        }),
+    ];
+    for (option, change) in places {
+        for (file, why) in [
+            ("guest.img", "absolute"),
+            ("", "absolute"),
+            ("/a\nb", "'\\n'"),
+            ("/a\u{1}", "'\\u{1}'"),
+            ("/a\u{85}b", "'\\u{85}'"),
+            ("/\u{ffff}", "'\\u{ffff}'"),
+        ] {
+            let mut wanted = request(&[GPUS[0]]);
+            change(&mut wanted, file);
+            refused(&facts(), &wanted, &[option, why]);
+        }
+        let mut wanted = request(&[GPUS[0]]);
+        change(&mut wanted, "/a b'c\"<&>ä,d");
+        make(&facts(), &wanted).expect("a name that is only unusual");
+    }
+    let mut wanted = request(&[GPUS[0]]);
+    wanted.kernel = Some(Kernel {
+        image: "/vmlinuz".to_owned(),
+        initrd: None,
+        append: "a\u{7}".to_owned(),
+    });
+    refused(&facts(), &wanted, &["--append", "'\\u{7}'"]);
+}
+
+#[test]
+fn more_than_the_machine_has_places_for() {
+    let mut facts = facts();
+    let mut wanted = request(&[GPUS[0]]);
+    wanted.pin = false;
+    wanted.cpus = u32::MAX;
+    refused(&facts, &wanted, &["4294967295", "at most 512"]);
+    wanted.cpus = 513;
+    refused(&facts, &wanted, &["513", "at most 512"]);
+    wanted.cpus = 512;
+    make(&facts, &wanted).expect("as many as there can be");
+    facts.kernel.kvm.max_vcpus = Some(256);
+    refused(&facts, &wanted, &["512", "at most 256"]);
+    wanted.cpus = 4;
+    wanted.disks = vec!["/a.img".to_owned(); 28];
+    refused(&facts, &wanted, &["28 disks", "at most 27"]);
+    wanted.disks.pop();
+    make(&facts, &wanted).expect("a place for each");
 }

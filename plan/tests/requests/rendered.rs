@@ -1,6 +1,6 @@
 //! Text that comes of plans.
 
-use varia_plan::{Kernel, arguments, domain, explain, make};
+use varia_plan::{Kernel, Part, affinity, arguments, domain, explain, make};
 
 use crate::host::{GPUS, facts, facts_with_iommufd, request};
 
@@ -94,4 +94,47 @@ fn tables_have_the_same_initiators() {
         .chain((10..18).map(|node| (node, "0000:11:00.0".to_owned())))
         .collect();
     assert_eq!(initiators, expected);
+}
+
+#[test]
+fn every_disk_has_a_name_of_its_own() {
+    let mut wanted = request(&[GPUS[0]]);
+    wanted.disks = (0..27).map(|disk| format!("/{disk}.img")).collect();
+    let xml = domain(&make(&facts(), &wanted).expect("a plan")).expect("XML");
+    let names: Vec<_> = xml
+        .match_indices("<target dev='")
+        .filter_map(|(at, start)| xml[at + start.len()..].split('\'').next())
+        .collect();
+    assert_eq!(names.len(), 27);
+    assert_eq!((names[0], names[25], names[26]), ("vda", "vdz", "vdaa"));
+}
+
+#[test]
+fn pins_are_said_as_each_vmm_has_them() {
+    let mut wanted = request(&[GPUS[0], GPUS[2]]);
+    let said = |plan: &varia_plan::Plan| {
+        let parts = explain(plan);
+        let cpus = parts.into_iter().find(|(part, _)| *part == Part::Cpus);
+        cpus.expect("CPUs are explained").1
+    };
+    let plan = make(&facts(), &wanted).expect("a plan");
+    assert_eq!(affinity(&plan).expect("pins").to_string(), "0-1,8-9");
+    assert!(
+        domain(&plan)
+            .expect("XML")
+            .contains("<vcpupin vcpu='2' cpuset='8'/>")
+    );
+    let text = said(&plan);
+    for part in ["CPUs 8-9 of the host's node 1", "taskset", "0-1,8-9"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    wanted.pin = false;
+    let plan = make(&facts(), &wanted).expect("a plan");
+    assert_eq!(affinity(&plan), None);
+    assert!(!domain(&plan).expect("XML").contains("vcpupin"));
+    let text = said(&plan);
+    assert!(
+        text.contains("None is pinned") && !text.contains("taskset"),
+        "{text}"
+    );
 }
