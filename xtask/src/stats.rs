@@ -177,24 +177,102 @@ mod tests {
         );
     }
 
-    /// The names in the first column of the rows of a table, which begins after `header`.
-    fn names(page: &str, header: &str) -> Vec<String> {
+    /// Name and tests of the rows of a table, which begins after `header`: its first column and
+    /// its last.
+    fn rows(page: &str, header: &str) -> Vec<(String, String)> {
         let rows = page.lines().skip_while(|line| *line != header).skip(2);
-        let name = |line: &str| Some(line.strip_prefix('|')?.split('`').nth(1)?.to_owned());
-        rows.map_while(name).collect()
+        let row = |line: &str| {
+            let cells = line.strip_prefix('|')?.strip_suffix('|')?;
+            let name = cells.split('`').nth(1)?;
+            Some((name.to_owned(), cells.rsplit('|').next()?.to_owned()))
+        };
+        rows.map_while(row).collect()
+    }
+
+    /// The rows of the two pages that list the named differences.
+    fn differences() -> [Vec<(String, String)>; 2] {
+        [
+            ("nvgrace-gpu.md", "| name | the original | Varia | tests |"),
+            ("kernel.md", "| name | tests |"),
+        ]
+        .map(|(name, header)| {
+            let path = workspace().join("docs").join(name);
+            rows(&fs::read_to_string(path).expect("the page"), header)
+        })
     }
 
     #[test]
     fn docs_list_every_named_difference_of_the_module() {
-        let page = |name: &str| {
-            let path = workspace().join("docs").join(name);
-            fs::read_to_string(path).expect("the page")
+        let names = |rows: &[(String, String)]| -> Vec<_> {
+            rows.iter().map(|(name, _)| name.clone()).collect()
         };
-        let named = names(
-            &page("nvgrace-gpu.md"),
-            "| name | the original | Varia | tests |",
-        );
+        let [named, listed] = differences();
         assert!(named.len() > 9, "not all were found: {named:?}");
-        assert_eq!(names(&page("kernel.md"), "| name | tests |"), named);
+        assert_eq!(names(&listed), names(&named));
+    }
+
+    /// What stands between backticks.
+    fn quoted(text: &str) -> Vec<&str> {
+        text.split('`').skip(1).step_by(2).collect()
+    }
+
+    /// Whether a file has this test.
+    fn has_test(text: &str, name: &str) -> bool {
+        let head = format!("fn {name}(");
+        text.match_indices(&head).any(|(at, _)| {
+            let above = text[..at].trim_end().lines().rev();
+            let mut attributes = above.take_while(|line| line.trim_start().starts_with('#'));
+            attributes.any(|line| line.trim() == "#[test]")
+        })
+    }
+
+    /// What is wrong with a cell such as "`variants`, `serve`: `a_test`; in a VM: `another`;
+    /// differential": tests that are not in the folders which stand before them, or none at all.
+    fn wrong(tests: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut count = 0;
+        for clause in tests.split(';').map(str::trim) {
+            let Some((places, names)) = clause.split_once(": ") else {
+                if clause != "differential" {
+                    found.push(format!("{clause:?} names no test"));
+                }
+                continue;
+            };
+            let mut folders = quoted(places);
+            if places.starts_with("in a VM") {
+                folders.push("lab/vmtests");
+            }
+            for folder in folders {
+                let texts = texts(&workspace().join(folder), &["rs"]).unwrap_or_default();
+                for name in quoted(names) {
+                    count += 1;
+                    if !texts.iter().any(|(_, text)| has_test(text, name)) {
+                        found.push(format!("{folder} has no test {name}"));
+                    }
+                }
+            }
+        }
+        if count == 0 {
+            found.push(format!("{tests:?} names no test"));
+        }
+        found
+    }
+
+    #[test]
+    fn every_named_difference_has_the_tests_that_the_docs_name() {
+        for (name, tests) in differences().into_iter().flatten() {
+            assert_eq!(wrong(&tests), Vec::<String>::new(), "{name}");
+        }
+        for (cell, complaint) in [
+            ("by construction", "names no test"),
+            ("differential", "names no test"),
+            ("`variants`: `fallback_reasons`", "has no test"),
+            ("`variants`: `run`", "has no test"),
+            ("in a VM: `waits`", "has no test"),
+            ("`nowhere`: `fallback_reason`", "has no test"),
+        ] {
+            let found = wrong(cell).join(", ");
+            assert!(found.contains(complaint), "{cell}: {found:?}");
+        }
     }
 }

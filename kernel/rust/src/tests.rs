@@ -29,6 +29,11 @@ fn absent() -> Answer {
 
 /// A function with `size` bytes of memory at `base` and the MIG bug.
 fn probed(base: u64, size: u64) -> State {
+    probed_with(base, size, 0)
+}
+
+/// The same with the option `honour_memory_enable`.
+fn probed_with(base: u64, size: u64, honour_memory_enable: u32) -> State {
     let answers = [
         answer(base),
         answer(size),
@@ -38,7 +43,7 @@ fn probed(base: u64, size: u64) -> State {
     ];
     let environment = Environment {
         page_shift: 12,
-        honour_memory_enable: 0,
+        honour_memory_enable,
     };
     let mut state = zero();
     let result = unsafe { varia_probe(answers.as_ptr(), 5, &environment, &mut state) };
@@ -409,6 +414,44 @@ fn a_reset_asks_for_a_new_look_and_a_look_in_between_does_not_hide_it() {
     assert_eq!(again, READY);
     unsafe { varia_reset_done(&state) };
     assert_eq!((now(0), count(&state, "holds")), (0, 1));
+}
+
+/// What an operation is told in a hold with memory enabled or not: that it may act at once, and
+/// what it is told after a sample.
+fn told(state: &State, memory_enabled: u32) -> (i32, i32) {
+    let sample = Sample {
+        memory_enabled,
+        in_use: 1,
+        locked: 1,
+        ..zero()
+    };
+    let (mut wait, mut look): (Wait, Look) = (zero(), zero());
+    let now = unsafe { varia_ready_now(state, 0) };
+    let before = unsafe { varia_ready_before(state, &mut wait, &sample, &mut look) };
+    if before != READY_LOOK {
+        return (now, before);
+    }
+    for register in &mut look.registers {
+        register.value = 0xff;
+    }
+    let after = unsafe { varia_ready_after(state, &mut wait, &sample, &look) };
+    (now, after)
+}
+
+#[test]
+fn honour_memory_enable_takes_a_sample_each_time_and_off_only_after_a_reset() {
+    let refused = negative(Errno::EIO);
+    for (option, off, on) in [(0, (1, READY), (1, READY)), (1, (0, refused), (0, READY))] {
+        let state = probed_with(BASE, 96 * GIB, option);
+        assert_eq!(told(&state, 0), (0, refused), "option {option}, not ready");
+        assert_eq!(told(&state, 1), (0, READY), "option {option}, a look");
+        assert_eq!(told(&state, 0), off, "option {option}, ready, memory off");
+        assert_eq!(told(&state, 1), on, "option {option}, on again");
+        unsafe { varia_reset_done(&state) };
+        assert_eq!(told(&state, 0), (0, refused), "option {option}, reset");
+        let counts = ["looks", "looks_unlocked"].map(|name| count(&state, name));
+        assert_eq!(counts, [1, 0], "option {option}: no look with memory off");
+    }
 }
 
 #[test]

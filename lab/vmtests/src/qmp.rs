@@ -1,21 +1,99 @@
-//! A QEMU that is started with given arguments and asked what it made of them (QMP).
+//! QEMU's monitor (QMP): of a QEMU that is started with given arguments and asked what it made of
+//! them, and of a machine that runs.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use varia_lab::Arch;
 use varia_lab::qemu::Qemu;
 
+/// A connection to a monitor.
+pub struct Connection {
+    to: Box<dyn Write>,
+    from: Box<dyn BufRead>,
+}
+
+impl Connection {
+    /// Connects to the monitor of a machine that was started with
+    /// `-qmp unix:PATH,server=on,wait=off`.
+    ///
+    /// # Panics
+    /// If nobody listens there.
+    #[must_use]
+    pub fn open(path: &Path) -> Self {
+        let to = UnixStream::connect(path).expect("a monitor that listens");
+        let from = to.try_clone().expect("a second handle");
+        Self::greeted(to, from)
+    }
+
+    fn greeted(to: impl Write + 'static, from: impl Read + 'static) -> Self {
+        let mut connection = Self {
+            to: Box::new(to),
+            from: Box::new(BufReader::new(from)),
+        };
+        let greeting = connection.line().unwrap_or_else(|why| panic!("{why}"));
+        assert!(greeting.get("QMP").is_some(), "{greeting}");
+        connection
+            .ask("qmp_capabilities", &json!({}))
+            .unwrap_or_else(|why| panic!("{why}"));
+        connection
+    }
+
+    fn line(&mut self) -> Result<Value, String> {
+        let mut line = String::new();
+        match self.from.read_line(&mut line) {
+            Ok(1..) => Ok(serde_json::from_str(&line).expect("QMP is JSON")),
+            ended => Err(format!("QEMU ended: {ended:?}")),
+        }
+    }
+
+    /// The answer to a command.
+    ///
+    /// # Errors
+    /// In words, if QEMU has ended or answers with an error.
+    pub fn ask(&mut self, command: &str, arguments: &Value) -> Result<Value, String> {
+        let request = json!({ "execute": command, "arguments": arguments });
+        let sent = writeln!(self.to, "{request}").and_then(|()| self.to.flush());
+        sent.map_err(|error| format!("QEMU ended: {error}"))?;
+        loop {
+            let mut answer = self.line()?;
+            if answer.get("event").is_some() {
+                continue;
+            }
+            if answer.get("return").is_none() {
+                return Err(format!("{command}: {answer}"));
+            }
+            return Ok(answer["return"].take());
+        }
+    }
+
+    /// The answer of the human monitor.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn human(&mut self, command: &str) -> Result<String, String> {
+        let arguments = json!({ "command-line": command });
+        let answer = self.ask("human-monitor-command", &arguments)?;
+        Ok(answer.as_str().unwrap_or_default().to_owned())
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
 /// A QEMU whose CPUs have not started.
 #[derive(Debug)]
 pub struct Monitor {
     qemu: Child,
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
+    connection: Connection,
     messages: PathBuf,
     _folder: TempDir,
 }
@@ -41,25 +119,13 @@ impl Monitor {
             .spawn()
             .expect("QEMU starts");
         let to = qemu.stdin.take().expect("a pipe");
-        let from = BufReader::new(qemu.stdout.take().expect("a pipe"));
-        let mut monitor = Self {
+        let from = qemu.stdout.take().expect("a pipe");
+        Self {
             qemu,
-            to,
-            from,
+            connection: Connection::greeted(to, from),
             messages,
             _folder: folder,
-        };
-        let greeting = monitor.line();
-        assert!(greeting.get("QMP").is_some(), "{greeting}");
-        monitor.ask("qmp_capabilities", &json!({}));
-        monitor
-    }
-
-    fn line(&mut self) -> Value {
-        let mut line = String::new();
-        let read = self.from.read_line(&mut line);
-        assert!(matches!(read, Ok(1..)), "QEMU ended: {}", self.messages());
-        serde_json::from_str(&line).expect("QMP is JSON")
+        }
     }
 
     /// What QEMU has said on its standard error.
@@ -73,17 +139,8 @@ impl Monitor {
     /// # Panics
     /// If QEMU ends or answers with an error.
     pub fn ask(&mut self, command: &str, arguments: &Value) -> Value {
-        let request = json!({ "execute": command, "arguments": arguments });
-        let sent = writeln!(self.to, "{request}").and_then(|()| self.to.flush());
-        assert!(sent.is_ok(), "QEMU ended: {}", self.messages());
-        loop {
-            let mut answer = self.line();
-            if answer.get("event").is_some() {
-                continue;
-            }
-            assert!(answer.get("return").is_some(), "{command}: {answer}");
-            return answer["return"].take();
-        }
+        let answer = self.connection.ask(command, arguments);
+        answer.unwrap_or_else(|why| panic!("{why}; it said: {}", self.messages()))
     }
 
     /// The answer of the human monitor.
@@ -91,9 +148,8 @@ impl Monitor {
     /// # Panics
     /// As [`ask`](Self::ask).
     pub fn human(&mut self, command: &str) -> String {
-        let arguments = json!({ "command-line": command });
-        let answer = self.ask("human-monitor-command", &arguments);
-        answer.as_str().expect("text").to_owned()
+        let answer = self.connection.human(command);
+        answer.unwrap_or_else(|why| panic!("{why}; it said: {}", self.messages()))
     }
 }
 

@@ -50,6 +50,12 @@ const CASES: &[Case] = &[
         says: "firmware property nvidia,gpu-mem-base-pa can't be read (EPROTO): served as a plain",
     },
     Case {
+        properties: &[GOOD_BASE, (SIZE, "\"a text\"")],
+        bar0: BAR0,
+        errno: None,
+        says: "firmware property nvidia,gpu-mem-size can't be read (EPROTO): served as a plain",
+    },
+    Case {
         properties: &[GOOD_BASE, (SIZE, "0")],
         bar0: BAR0,
         errno: None,

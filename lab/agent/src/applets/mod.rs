@@ -8,8 +8,10 @@ use std::process::ExitCode;
 pub mod bench;
 pub mod bind;
 mod differential;
+pub mod error_event;
 pub mod first_touch;
 mod hexcopy;
+pub mod memory_enable;
 mod own_buffer;
 pub mod pci_core;
 mod pci_memory;
@@ -28,8 +30,10 @@ const TABLE: &[(&str, Applet)] = &[
     ("bench", bench::run),
     ("bind", bind::run),
     ("differential", differential::run),
+    ("error-event", error_event::run),
     ("first-touch", first_touch::run),
     ("hexcopy", hexcopy::run),
+    ("memory-enable", memory_enable::run),
     ("own-buffer", own_buffer::run),
     ("pci-core", pci_core::run),
     ("pci-memory", pci_memory::run),

@@ -1,5 +1,5 @@
-//! `poison BDF OFFSET LENGTH ADDRESS`: maps and touches a part of usemem, then makes the page at a
-//! host-physical address fail.
+//! `poison BDF REGION OFFSET LENGTH ADDRESS`: maps and touches a part of a region, then makes the page
+//! at a host-physical address fail.
 //!
 //! Needs the module `varia_poison`. The kernel ends the applet with a signal if it takes it for a
 //! user of that page; else it prints `alive`.
@@ -32,9 +32,11 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
 
 fn poison(arguments: &[String]) -> Result<(), String> {
     let numbers: Result<Vec<u64>, _> = arguments.iter().skip(1).map(|text| text.parse()).collect();
-    let (Some(bdf), Ok(&[offset, len, address])) = (arguments.first(), numbers.as_deref()) else {
-        return Err("usage: poison BDF OFFSET LENGTH ADDRESS, in decimal".into());
+    let (Some(bdf), Ok(&[region, offset, len, address])) = (arguments.first(), numbers.as_deref())
+    else {
+        return Err("usage: poison BDF REGION OFFSET LENGTH ADDRESS, in decimal".into());
     };
+    let region = u32::try_from(region).map_err(|_| "a region beyond u32")?;
     let opened = OpenDevice::open(bdf)?;
     let device = &opened.device;
     let enable = position(RegionIndex::CONFIG.0, header::COMMAND.into());
@@ -42,11 +44,7 @@ fn poison(arguments: &[String]) -> Result<(), String> {
         .write_at(enable, &header::command::MEMORY.to_le_bytes())
         .map_err(|errno| format!("enable memory: {errno}"))?;
     let mapping = device
-        .map(
-            position(RegionIndex::BAR4.0, offset),
-            len,
-            Access::ReadWrite,
-        )
+        .map(position(region, offset), len, Access::ReadWrite)
         .map_err(|errno| format!("map: {errno}"))?;
     let size = usize::try_from(len).map_err(|_| "a length beyond usize")?;
     for at in (0..size).step_by(page_size()) {
