@@ -100,7 +100,8 @@ int adaptor_lock_ready(struct adaptor_device *dev, struct varia_wait *wait, bool
 		sample.suspended = fault && core->pm_runtime_engaged;
 		if (locked && !wait->slept && varia_ready_now(dev->state, sample.suspended))
 			return 0;
-		sample.locked = rwsem_is_locked(&core->memory_lock);
+		sample.locked = rwsem_is_locked(&core->memory_lock) &&
+				lockdep_is_held_type(&core->memory_lock, 1);
 		sample.memory_enabled = locked && __vfio_pci_memory_enabled(core);
 		ret = adaptor_look(dev->state, core->pdev, core->barmap[0], &sample, wait);
 		if (ret && locked)

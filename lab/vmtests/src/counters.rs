@@ -72,6 +72,7 @@ impl Counters {
                 let sum = |names: &[&str]| names.iter().map(|name| self.get(name)).sum::<u64>();
                 let holds = match rule {
                     Rule::Equal => sum(left) == sum(right),
+                    Rule::OneMore => sum(left) == sum(right) + 1,
                     Rule::AtMost => sum(left) <= sum(right),
                 };
                 let shown = |names: &[&str]| {
@@ -82,6 +83,7 @@ impl Counters {
                 };
                 let word = match rule {
                     Rule::Equal => "is not",
+                    Rule::OneMore => "is not 1 more than",
                     Rule::AtMost => "is more than",
                 };
                 (!holds).then(|| format!("{} {word} {}", shown(left), shown(right)))
@@ -92,6 +94,7 @@ impl Counters {
 
 enum Rule {
     Equal,
+    OneMore,
     AtMost,
 }
 
@@ -100,9 +103,12 @@ type Balance = (Rule, &'static [&'static str], &'static [&'static str]);
 const BALANCES: &[Balance] = &[
     // Each reset is a generation, and the device starts with one.
     (Rule::AtMost, &["ready_generation"], &["reset_generation"]),
-    (Rule::AtMost, &["resets"], &["reset_generation"]),
-    // Each look is in a hold of the lock.
+    (Rule::OneMore, &["reset_generation"], &["resets"]),
+    // Each look is in a hold of the lock, and is raced at most once.
     (Rule::Equal, &["looks_unlocked"], &[]),
+    (Rule::AtMost, &["looks_raced"], &["looks"]),
+    // Nobody sleeps before a look.
+    (Rule::AtMost, &["waits"], &["looks"]),
     // Each wait ends once.
     (
         Rule::Equal,
@@ -156,6 +162,8 @@ mod tests {
                 counts.insert((*name).to_owned(), 0);
             }
         }
+        // a device that has not been reset
+        counts.insert("reset_generation".to_owned(), 1);
         counts.extend(Counters::parse(changed).expect("counts").0);
         Counters(counts)
     }
@@ -164,8 +172,12 @@ mod tests {
     fn an_imbalance_is_named_with_its_counts() {
         assert_eq!(counters("").broken_rules(), Vec::<String>::new());
         assert_eq!(
-            counters("ready_generation 3\nreset_generation 2").broken_rules(),
-            ["ready_generation 3 is more than reset_generation 2"]
+            counters("ready_generation 2").broken_rules(),
+            ["ready_generation 2 is more than reset_generation 1"]
+        );
+        assert_eq!(
+            counters("resets 1").broken_rules(),
+            ["reset_generation 1 is not 1 more than resets 1"]
         );
         assert_eq!(
             counters("looks_unlocked 1").broken_rules(),
