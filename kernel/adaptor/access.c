@@ -94,7 +94,8 @@ static int adaptor_copy_memory(struct adaptor_access *access, char __user *buf, 
 			return -ENOMEM;
 		at += piece->offset;
 	}
-	ret = adaptor_lock_ready(access->dev, &access->wait, false);
+	ret = adaptor_lock_if_ready(access->dev, false) ?
+		      0 : adaptor_lock_ready(access->dev, &access->wait);
 	if (ret)
 		return ret;
 	if (piece->direct)
@@ -155,15 +156,12 @@ static ssize_t adaptor_direct_rw(struct adaptor_device *dev, const struct varia_
 				 char __user *buf, u32 way)
 {
 	void *at = READ_ONCE(dev->memory[piece->index].address);
-	u64 moved = 0;
+	u64 moved;
 
-	if (!at || down_read_killable(&dev->core.memory_lock))
+	if (!at || !adaptor_lock_if_ready(dev, false))
 		return 0;
-	if (varia_ready_now(dev->state, false)) {
-		moved = adaptor_copy_direct(at + piece->offset, buf, piece->len,
-					    way == VARIA_READ);
-		varia_direct(dev->state, moved == piece->len);
-	}
+	moved = adaptor_copy_direct(at + piece->offset, buf, piece->len, way == VARIA_READ);
+	varia_direct(dev->state, moved == piece->len);
 	up_read(&dev->core.memory_lock);
 	return moved == piece->len ? moved : 0;
 }

@@ -53,7 +53,18 @@ extern const struct vfio_pci_device_ops adaptor_pci_ops;
 
 /* ready.c */
 int adaptor_wait_unbound(struct pci_dev *pdev, const struct varia_state *state);
-int adaptor_lock_ready(struct adaptor_device *dev, struct varia_wait *wait, bool fault);
+int adaptor_lock_ready(struct adaptor_device *dev, struct varia_wait *wait);
+
+/* The usual case of adaptor_lock_ready, without a sample or a wait: whether it has done. */
+static __always_inline bool adaptor_lock_if_ready(struct adaptor_device *dev, bool fault)
+{
+	if (down_read_killable(&dev->core.memory_lock))
+		return false;
+	if (varia_ready_now(dev->state, fault && dev->core.pm_runtime_engaged))
+		return true;
+	up_read(&dev->core.memory_lock);
+	return false;
+}
 
 /* access.c */
 ssize_t adaptor_read(struct vfio_device *vdev, char __user *buf, size_t count, loff_t *ppos);

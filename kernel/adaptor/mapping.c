@@ -17,18 +17,13 @@ static vm_fault_t adaptor_huge_fault(struct vm_fault *vmf, unsigned int order)
 {
 	struct vm_area_struct *vma = vmf->vma;
 	struct adaptor_device *dev = vma->vm_private_data;
-	struct varia_fault fault = {
-		.address = vmf->address, .order = order,
-		.start = vma->vm_start, .end = vma->vm_end, .position = adaptor_position(vma),
-	};
-	struct varia_wait wait = {};
+	s64 frame = varia_fault(dev->state, vmf->address, order, vma->vm_start, vma->vm_end,
+				adaptor_position(vma));
 	vm_fault_t ret;
-	u64 frame;
-	int found = varia_fault(dev->state, &fault, &frame);
 
-	if (found != VARIA_FAULT_INSERT)
-		return found == VARIA_FAULT_FALLBACK ? VM_FAULT_FALLBACK : VM_FAULT_SIGBUS;
-	if (adaptor_lock_ready(dev, &wait, true)) {
+	if (frame < 0)
+		return frame == VARIA_FAULT_FALLBACK ? VM_FAULT_FALLBACK : VM_FAULT_SIGBUS;
+	if (!adaptor_lock_if_ready(dev, true) && adaptor_lock_ready(dev, NULL)) {
 		varia_count(dev->state, VARIA_COUNT_FAULT_NOT_READY);
 		return VM_FAULT_SIGBUS;
 	}
@@ -54,18 +49,17 @@ static const struct vm_operations_struct adaptor_vm_ops = {
 int adaptor_mmap(struct vfio_device *vdev, struct vm_area_struct *vma)
 {
 	struct adaptor_device *dev = adaptor_of(vdev);
-	struct varia_mapping mapping;
-	int ret = varia_mmap(dev->state, adaptor_position(vma), vma->vm_end - vma->vm_start,
-			     is_cow_mapping(vma->vm_flags), &mapping);
+	int how = varia_mmap(dev->state, adaptor_position(vma), vma->vm_end - vma->vm_start,
+			     is_cow_mapping(vma->vm_flags));
 
-	if (ret == VARIA_REGION_BASE)
+	if (how == VARIA_MMAP_BASE)
 		return vfio_pci_core_mmap(vdev, vma);
-	if (ret < 0)
-		return ret;
+	if (how < 0)
+		return how;
 
 	vm_flags_set(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP |
-			  (mapping.allow_uncached ? VM_ALLOW_ANY_UNCACHED : 0));
-	if (mapping.memory == VARIA_MEMORY_WRITE_COMBINING)
+			  (how & VARIA_MMAP_ALLOW_UNCACHED ? VM_ALLOW_ANY_UNCACHED : 0));
+	if (how & VARIA_MMAP_WRITE_COMBINING)
 		vma->vm_page_prot = pgprot_writecombine(vma->vm_page_prot);
 	vma->vm_private_data = dev;
 	vma->vm_ops = &adaptor_vm_ops;

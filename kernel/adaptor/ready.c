@@ -86,20 +86,21 @@ int adaptor_wait_unbound(struct pci_dev *pdev, const struct varia_state *state)
 
 /*
  * Returns 0 with memory_lock held for reading and the device ready, or a negative errno without
- * the lock. A fault finds a runtime-suspended device not ready; a read or write has resumed it.
+ * the lock. A fault finds a runtime-suspended device not ready; a read or write has resumed it. A
+ * fault brings no wait: this is all of it.
  */
-int adaptor_lock_ready(struct adaptor_device *dev, struct varia_wait *wait, bool fault)
+int adaptor_lock_ready(struct adaptor_device *dev, struct varia_wait *wait)
 {
 	struct vfio_pci_core_device *core = &dev->core;
+	struct varia_wait of_fault = {};
 	int ret;
 
+	wait = wait ?: &of_fault;
 	do {
 		bool locked = !down_read_killable(&core->memory_lock);
 		struct varia_sample sample = { .in_use = true, .killed = !locked };
 
-		sample.suspended = fault && core->pm_runtime_engaged;
-		if (locked && !wait->slept && varia_ready_now(dev->state, sample.suspended))
-			return 0;
+		sample.suspended = wait == &of_fault && core->pm_runtime_engaged;
 		sample.locked = rwsem_is_locked(&core->memory_lock) &&
 				lockdep_is_held_type(&core->memory_lock, 1);
 		sample.memory_enabled = locked && __vfio_pci_memory_enabled(core);

@@ -91,12 +91,18 @@
 #define VARIA_READY_LOOK 1
 /* Drop the lock, sleep, begin again. */
 #define VARIA_READY_SLEEP 2
-/* Insert the pages. */
-#define VARIA_FAULT_INSERT 0
+/* The mapping is vfio-pci-core's. */
+#define VARIA_MMAP_BASE 0
+/* It is made: a bit, beside those of how. */
+#define VARIA_MMAP_MEMORY 1
+/* Uncached with write combining; else cached. */
+#define VARIA_MMAP_WRITE_COMBINING 2
+/* A hypervisor may let its guest map it uncached. */
+#define VARIA_MMAP_ALLOW_UNCACHED 4
 /* Try a smaller order. */
-#define VARIA_FAULT_FALLBACK 1
+#define VARIA_FAULT_FALLBACK -1
 /* Nothing backs it. */
-#define VARIA_FAULT_SIGBUS 2
+#define VARIA_FAULT_SIGBUS -2
 /* An open has failed. */
 #define VARIA_COUNT_OPEN_FAILED 0
 /* The device was closed. */
@@ -317,30 +323,6 @@ struct varia_look {
 };
 static_assert(sizeof(struct varia_look) == 40);
 
-/* How an accepted mapping is made. */
-struct varia_mapping {
-	/* VARIA_MEMORY_*. */
-	u32 memory;
-	/* Whether a hypervisor may let its guest map it uncached: 0 or 1. */
-	u32 allow_uncached;
-};
-static_assert(sizeof(struct varia_mapping) == 8);
-
-/* A page fault in an accepted mapping. */
-struct varia_fault {
-	/* The address of the fault. */
-	u64 address;
-	/* The first address of the mapping. */
-	u64 start;
-	/* The first address beyond it. */
-	u64 end;
-	/* The position in the device's file that start maps. */
-	u64 position;
-	/* Log2 of the pages to map at once. */
-	u64 order;
-};
-static_assert(sizeof(struct varia_fault) == 40);
-
 /* Question number `number` of the variant, or -ENOENT when there are no more. */
 int varia_question(u32 number, struct varia_question *out);
 
@@ -425,13 +407,17 @@ int varia_ready_before(const struct varia_state *state, struct varia_wait *wait,
 int varia_ready_after(const struct varia_state *state, struct varia_wait *wait, const struct varia_sample *sample, const struct varia_look *look);
 
 /*
- * Whether `len` bytes at a position in the device's file may be mapped, and how:
- * VARIA_REGION_*.
+ * Whether `len` bytes at a position in the device's file may be mapped, and how: bits
+ * VARIA_MMAP_*, or a negative errno.
  */
-int varia_mmap(const struct varia_state *state, u64 at, u64 len, u32 copy_on_write, struct varia_mapping *out);
+int varia_mmap(const struct varia_state *state, u64 at, u64 len, u32 copy_on_write);
 
-/* What backs a fault: VARIA_FAULT_*, and the first page frame to insert. */
-int varia_fault(const struct varia_state *state, const struct varia_fault *request, u64 *frame);
+/*
+ * The first page frame that a fault at an address wants inserted, of `1 << order` pages, or
+ * VARIA_FAULT_*. The mapping is from `start` to `end`, and `at` is the position in the device's
+ * file that `start` maps.
+ */
+s64 varia_fault(const struct varia_state *state, u64 address, u32 order, u64 start, u64 end, u64 at);
 
 /*
  * How many bytes from the start of a mapping of `len` bytes at a position in the device's

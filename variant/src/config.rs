@@ -69,13 +69,19 @@ impl ConfigPiece {
         windows: impl Iterator<Item = (u64, u64)>,
         owner: ConfigOwner,
     ) -> Self {
-        windows
-            .filter_map(|window| Self::split(offset, len, window, owner))
-            .min_by_key(|piece| (piece.len, matches!(piece.owner, ConfigOwner::Base)))
-            .unwrap_or(Self {
-                len,
-                owner: ConfigOwner::Base,
-            })
+        let mut first = Self {
+            len,
+            owner: ConfigOwner::Base,
+        };
+        for window in windows {
+            match Self::split(offset, len, window, owner) {
+                // The access begins in this window, so in no other.
+                Some(piece) if piece.owner == owner => return piece,
+                Some(piece) if piece.len < first.len => first = piece,
+                _ => {}
+            }
+        }
+        first
     }
 }
 
@@ -131,8 +137,9 @@ impl FakeBar {
         let shown = (u64::from_le_bytes(raw) & self.size.address_mask()) | u64::from(self.flags);
         let shown = shown.to_le_bytes();
         let (inside, before) = self.skip(offset);
-        let shown = shown.iter().take(usize::from(self.len)).skip(inside);
-        for (slot, byte) in out.iter_mut().skip(before).zip(shown) {
+        let shown = shown.get(inside..self.len.into()).unwrap_or_default();
+        let out = out.get_mut(before..).unwrap_or_default();
+        for (slot, byte) in out.iter_mut().zip(shown) {
             *slot = *byte;
         }
     }
@@ -144,8 +151,9 @@ impl FakeBar {
             return;
         }
         let (inside, before) = self.skip(offset);
-        let raw = self.raw.iter().take(usize::from(self.len)).skip(inside);
-        for (kept, byte) in raw.zip(data.iter().skip(before)) {
+        let raw = self.raw.get(inside..self.len.into()).unwrap_or_default();
+        let data = data.get(before..).unwrap_or_default();
+        for (kept, byte) in raw.iter().zip(data) {
             kept.store(*byte, Ordering::Relaxed);
         }
     }

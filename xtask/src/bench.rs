@@ -13,33 +13,50 @@ use crate::{Outcome, test};
 pub(crate) enum Command {
     /// The kernel module against the kernel's own driver: docs/performance.md. Takes minutes, and an
     /// idle machine.
-    Kernel,
+    Kernel {
+        /// How often all operations are timed with either driver; 0 counts instructions alone, which
+        /// a busy machine does as well, and prints them.
+        #[arg(long, default_value_t = 9)]
+        rounds: usize,
+        /// Measures the operations alone whose names have this text in them, and prints the result.
+        /// May be repeated.
+        #[arg(long, value_name = "TEXT")]
+        only: Vec<String>,
+    },
     /// What each layer of the user-space runtime adds to an access: docs/layers.md. Takes seconds,
     /// and an idle machine.
     Layers,
 }
 
 pub(crate) fn run(command: Command) -> Outcome {
-    let (arguments, page): (&[&str], _) = match command {
-        Command::Kernel => {
+    let mut whole = true;
+    let (arguments, page): (Vec<String>, _) = match command {
+        Command::Kernel { rounds, only } => {
             test::prepare()?;
-            let program = &["run", "-p", "varia-vmtests", "--bin", "bench-kernel"];
-            (program, "docs/performance.md")
+            whole = rounds > 0 && only.is_empty();
+            let program = ["run", "-p", "varia-vmtests", "--bin", "bench-kernel", "-q"];
+            let mut arguments = program.map(String::from).to_vec();
+            arguments.extend(["--".to_owned(), rounds.to_string()]);
+            arguments.extend(only);
+            (arguments, "docs/performance.md")
         }
         Command::Layers => {
-            let program = &["bench", "-p", "varia-serve", "--bench", "layers"];
-            (program, "docs/layers.md")
+            let program = ["bench", "-p", "varia-serve", "--bench", "layers", "-q"];
+            (program.map(String::from).to_vec(), "docs/layers.md")
         }
     };
     let output = Process::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(workspace())
         .args(arguments)
-        .arg("--quiet")
         .env("CARGO_TARGET_DIR", agent_build::target_folder())
         .stderr(std::process::Stdio::inherit())
         .output()?;
     if !output.status.success() {
         return Err("the bench failed (see above)".into());
+    }
+    if !whole {
+        print!("{}", String::from_utf8_lossy(&output.stdout));
+        return Ok(());
     }
     let page = workspace().join(page);
     fs::write(&page, output.stdout)?;

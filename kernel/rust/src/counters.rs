@@ -7,11 +7,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{
-    abi::c_functions,
-    state,
-    types::{FAULT_FALLBACK, FAULT_INSERT, State},
-};
+use crate::{abi::c_functions, state, types::State};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
@@ -134,15 +130,6 @@ impl Counters {
         let number = usize::try_from(number).ok()?;
         let count = self.0.get(number)?.load(Ordering::Relaxed);
         Some((NAMES.get(number)?, count))
-    }
-}
-
-/// What the answer to a fault counts as, besides a fault.
-pub(crate) fn of_fault(answer: i32) -> Option<Counter> {
-    match answer {
-        FAULT_INSERT => None,
-        FAULT_FALLBACK => Some(Counter::FaultsFallback),
-        _ => Some(Counter::FaultsNothing),
     }
 }
 

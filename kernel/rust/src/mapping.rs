@@ -2,35 +2,30 @@
 //! Mappings, page faults, and where a poisoned page frame is mapped.
 
 use varia_spec::Errno;
-use varia_variant::{FaultRequest, MmapRequest, PageFrame};
+use varia_variant::{Fault, FaultRequest, Mapping, MemoryType, MmapRequest, PageFrame};
 
 use crate::{
     abi::c_functions,
-    counters::{self, Counter},
+    counters::Counter,
     poison::{Page, Reported},
-    state::{self, Instance, memory, memory_type, position, read, result, value, write},
+    state::{self, Instance, memory, position, result, value, write},
     types::{
-        FAULT_FALLBACK, FAULT_INSERT, FAULT_SIGBUS, Fault, Mapping, REGION_BASE, REGION_MEMORY,
-        State,
+        FAULT_FALLBACK, FAULT_SIGBUS, MMAP_ALLOW_UNCACHED, MMAP_BASE, MMAP_MEMORY,
+        MMAP_WRITE_COMBINING, State,
     },
 };
 
-fn fault(instance: &Instance, request: Fault) -> varia_variant::Fault {
-    let (index, offset) = position(request.position);
-    let Some(region) = memory(&instance.variant, index) else {
-        return varia_variant::Fault::Sigbus;
+/// How an accepted mapping is made, for C.
+fn how(mapping: Mapping) -> i32 {
+    let memory = match mapping.memory {
+        MemoryType::Cached => MMAP_MEMORY,
+        MemoryType::WriteCombining => MMAP_MEMORY | MMAP_WRITE_COMBINING,
     };
-    let Ok(order) = u32::try_from(request.order) else {
-        return varia_variant::Fault::Fallback;
-    };
-    region.fault(FaultRequest {
-        page: instance.page,
-        order,
-        address: request.address,
-        start: request.start,
-        end: request.end,
-        offset,
-    })
+    if mapping.allow_uncached {
+        memory | MMAP_ALLOW_UNCACHED
+    } else {
+        memory
+    }
 }
 
 /// Where a mapping of `len` bytes from the position `at` on shows a failed page, which is remembered.
@@ -53,21 +48,15 @@ fn locate(instance: &Instance, frame: PageFrame, at: u64, len: u64) -> Result<u6
 }
 
 c_functions! {
-    /// Whether `len` bytes at a position in the device's file may be mapped, and how:
-    /// VARIA_REGION_*.
-    fn varia_mmap(
-        state: *const State,
-        at: u64,
-        len: u64,
-        copy_on_write: u32,
-        out: *mut Mapping,
-    ) -> i32 {
+    /// Whether `len` bytes at a position in the device's file may be mapped, and how: bits
+    /// VARIA_MMAP_*, or a negative errno.
+    fn varia_mmap(state: *const State, at: u64, len: u64, copy_on_write: u32) -> i32 {
         value((|| {
             // SAFETY: by the contract of all functions.
             let instance = unsafe { state::instance(state) }?;
             let (index, offset) = position(at);
             let Some(region) = memory(&instance.variant, index) else {
-                return Ok(REGION_BASE);
+                return Ok(MMAP_BASE);
             };
             let mapping = region.mmap(MmapRequest {
                 offset,
@@ -78,43 +67,42 @@ c_functions! {
                 Ok(_) => Counter::Mmaps,
                 Err(_) => Counter::MmapsRefused,
             });
-            let mapping = mapping?;
-            let mapping = Mapping {
-                memory: memory_type(mapping.memory),
-                allow_uncached: u32::from(mapping.allow_uncached),
-            };
-            // SAFETY: `out` by the contract of all functions.
-            unsafe { write(out, mapping) }?;
-            Ok(REGION_MEMORY)
+            mapping.map(how)
         })())
     }
 
-    /// What backs a fault: VARIA_FAULT_*, and the first page frame to insert.
+    /// The first page frame that a fault at an address wants inserted, of `1 << order` pages, or
+    /// VARIA_FAULT_*. The mapping is from `start` to `end`, and `at` is the position in the device's
+    /// file that `start` maps.
     fn varia_fault(
         state: *const State,
-        request: *const Fault,
-        frame: *mut u64,
-    ) -> i32 {
-        value((|| {
-            // SAFETY: by the contract of all functions.
-            let instance = unsafe { state::instance(state) }?;
-            // SAFETY: by the contract of all functions.
-            let request = unsafe { read(request) }?;
-            instance.counters.add(Counter::Faults);
-            let answer = match fault(instance, request) {
-                varia_variant::Fault::Insert(first) => {
-                    // SAFETY: `frame` by the contract of all functions.
-                    unsafe { write(frame, first.0) }?;
-                    FAULT_INSERT
-                }
-                varia_variant::Fault::Fallback => FAULT_FALLBACK,
-                varia_variant::Fault::Sigbus => FAULT_SIGBUS,
-            };
-            if let Some(counter) = counters::of_fault(answer) {
-                instance.counters.add(counter);
+        address: u64,
+        order: u32,
+        start: u64,
+        end: u64,
+        at: u64,
+    ) -> i64 {
+        // SAFETY: by the contract of all functions.
+        let Ok(instance) = (unsafe { state::instance(state) }) else {
+            return FAULT_SIGBUS;
+        };
+        let (index, offset) = position(at);
+        let page = instance.page;
+        let request = FaultRequest { page, order, address, start, end, offset };
+        let answer = memory(&instance.variant, index)
+            .map_or(Fault::Sigbus, |region| region.fault(request));
+        instance.counters.add(Counter::Faults);
+        match answer {
+            Fault::Insert(first) => first.0.cast_signed(),
+            Fault::Fallback => {
+                instance.counters.add(Counter::FaultsFallback);
+                FAULT_FALLBACK
             }
-            Ok(answer)
-        })())
+            Fault::Sigbus => {
+                instance.counters.add(Counter::FaultsNothing);
+                FAULT_SIGBUS
+            }
+        }
     }
 
     /// How many bytes from the start of a mapping of `len` bytes at a position in the device's

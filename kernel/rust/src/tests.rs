@@ -457,36 +457,26 @@ fn honour_memory_enable_takes_a_sample_each_time_and_off_only_after_a_reset() {
 #[test]
 fn mappings_and_faults_follow_the_region() {
     let state = probed(BASE, 96 * GIB);
-    let mut mapping: Mapping = zero();
+    let mmap = |at, copy_on_write| unsafe { varia_mmap(&state, at, GIB, copy_on_write) };
     assert_eq!(
-        unsafe { varia_mmap(&state, at(2, 0), GIB, 0, &mut mapping) },
-        REGION_MEMORY
+        mmap(at(2, 0), 0),
+        MMAP_MEMORY | MMAP_WRITE_COMBINING | MMAP_ALLOW_UNCACHED
     );
-    assert_eq!(
-        (mapping.memory, mapping.allow_uncached),
-        (MEMORY_WRITE_COMBINING, 1)
-    );
-    let private = unsafe { varia_mmap(&state, at(2, 0), GIB, 1, &mut mapping) };
-    assert_eq!(private, negative(Errno::EINVAL));
+    assert_eq!(mmap(at(4, 0), 0), MMAP_MEMORY);
+    assert_eq!(mmap(at(0, 0), 0), MMAP_BASE);
+    assert_eq!(mmap(at(2, 0), 1), negative(Errno::EINVAL));
 
-    let request = |order, address| Fault {
-        address,
-        start: 8 * GIB,
-        end: 9 * GIB,
-        position: at(4, GIB),
-        order,
-    };
-    let fault = |request: Fault| {
-        let mut frame = 0;
-        (unsafe { varia_fault(&state, &request, &mut frame) }, frame)
-    };
+    let fault =
+        |order, address, at| unsafe { varia_fault(&state, address, order, 8 * GIB, 9 * GIB, at) };
     let first = (BASE + GIB) >> 12;
-    assert_eq!(
-        fault(request(9, 8 * GIB + (3 << 20))),
-        (FAULT_INSERT, first + 512)
-    );
-    assert_eq!(fault(request(30, 8 * GIB)), (FAULT_FALLBACK, 0));
-    assert_eq!(fault(request(0, 9 * GIB)), (FAULT_SIGBUS, 0));
+    let second = i64::try_from(first + 512).expect("a frame");
+    assert_eq!(fault(9, 8 * GIB + (3 << 20), at(4, GIB)), second);
+    assert_eq!(fault(30, 8 * GIB, at(4, GIB)), FAULT_FALLBACK);
+    assert_eq!(fault(u32::MAX, 8 * GIB, at(4, GIB)), FAULT_FALLBACK);
+    assert_eq!(fault(0, 9 * GIB, at(4, GIB)), FAULT_SIGBUS);
+    assert_eq!(fault(0, 8 * GIB, at(0, GIB)), FAULT_SIGBUS);
+    let counts = ["faults", "faults_fallback", "faults_nothing"];
+    assert_eq!(counts.map(|name| count(&state, name)), [5, 2, 2]);
 
     let mut bytes = 0;
     let located = unsafe { varia_locate(&state, first + 3, at(4, GIB), GIB, &mut bytes) };
@@ -545,11 +535,8 @@ fn null_is_refused_and_not_followed() {
         assert_eq!(varia_config_store(&state, 0, ptr::null(), 8), invalid);
         let ready = varia_ready_before(&state, ptr::null_mut(), ptr::null(), ptr::null_mut());
         assert_eq!(ready, invalid);
-        assert_eq!(
-            varia_mmap(&state, at(4, 0), 4096, 0, ptr::null_mut()),
-            invalid
-        );
-        assert_eq!(varia_fault(&state, ptr::null(), ptr::null_mut()), invalid);
+        assert_eq!(varia_mmap(null, at(4, 0), 4096, 0), invalid);
+        assert_eq!(varia_fault(null, 0, 0, 0, 4096, at(4, 0)), FAULT_SIGBUS);
         assert_eq!(varia_locate(null, 0, 0, 0, ptr::null_mut()), invalid);
         assert_eq!((varia_needs_bar0(null), varia_looks_at_bar0(null)), (0, 0));
         assert_eq!(varia_ioctl(null, 0), invalid);

@@ -100,12 +100,19 @@ c_constants! {
     /// Drop the lock, sleep, begin again.
     READY_SLEEP: i32 = 2;
 
-    /// Insert the pages.
-    FAULT_INSERT: i32 = 0;
+    /// The mapping is vfio-pci-core's.
+    MMAP_BASE: i32 = 0;
+    /// It is made: a bit, beside those of how.
+    MMAP_MEMORY: i32 = 1;
+    /// Uncached with write combining; else cached.
+    MMAP_WRITE_COMBINING: i32 = 2;
+    /// A hypervisor may let its guest map it uncached.
+    MMAP_ALLOW_UNCACHED: i32 = 4;
+
     /// Try a smaller order.
-    FAULT_FALLBACK: i32 = 1;
+    FAULT_FALLBACK: i64 = -1;
     /// Nothing backs it.
-    FAULT_SIGBUS: i32 = 2;
+    FAULT_SIGBUS: i64 = -2;
 
     /// An open has failed.
     COUNT_OPEN_FAILED: u32 = 0;
@@ -310,27 +317,5 @@ c_structs! {
         generation: u64,
         /// What to read, in this order.
         registers: [Register; MAX_REGISTERS],
-    }
-
-    /// How an accepted mapping is made.
-    varia_mapping Mapping {
-        /// VARIA_MEMORY_*.
-        memory: u32,
-        /// Whether a hypervisor may let its guest map it uncached: 0 or 1.
-        allow_uncached: u32,
-    }
-
-    /// A page fault in an accepted mapping.
-    varia_fault Fault {
-        /// The address of the fault.
-        address: u64,
-        /// The first address of the mapping.
-        start: u64,
-        /// The first address beyond it.
-        end: u64,
-        /// The position in the device's file that start maps.
-        position: u64,
-        /// Log2 of the pages to map at once.
-        order: u64,
     }
 }

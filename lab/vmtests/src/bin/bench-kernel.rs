@@ -1,9 +1,12 @@
 //! `./x bench kernel`: our module against the original driver, in turn in one machine.
 //!
+//! usage: bench-kernel ROUNDS [ONLY...]
+//!
 //! Prints docs/performance.md: for each operation the median time with either driver over all
 //! rounds, and the ratio of ours to the original's, round by round: its median and its quartiles;
-//! and how many instructions it takes, in a machine whose clock counts them. Without rounds, prints
-//! the instructions alone. Progress goes to standard error.
+//! and how many instructions it takes, in a machine whose clock counts them. With 0
+//! rounds, prints the instructions alone; with `ONLY`, of the operations alone whose names have one
+//! of these texts in them. Progress goes to standard error.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -20,12 +23,14 @@ const GIB: u64 = 1 << 30;
 const SIZE: u64 = 9 * GIB + GIB / 2;
 /// What the late GPU takes after each reset.
 const LATE: Duration = Duration::from_secs(3);
-/// Rounds unless another number is the argument: each runs everything with either driver.
-const ROUNDS: usize = 9;
 /// Samples of an operation in a round.
 const SAMPLES: usize = 25;
-/// The same where the clock counts instructions: others on the host don't disturb it.
-const COUNTED: usize = 2;
+/// The same where the clock counts instructions, in each of two turns: there, only the machine's own
+/// interrupts disturb.
+const COUNTED: usize = 10;
+/// Every process has its libraries, its heap and its mappings at the same addresses. Where they are
+/// decides how many tables of pages a mapping needs.
+const SAME_ADDRESSES: &str = "norandmaps";
 
 const ABOUT: &str = include_str!("../../performance.md");
 
@@ -43,8 +48,12 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<String> {
-    let asked = std::env::args().nth(1);
-    let count = asked.map_or(ROUNDS, |text| text.parse().expect("the number of rounds"));
+    let mut arguments = std::env::args().skip(1);
+    let count = arguments
+        .next()
+        .and_then(|text| text.parse().ok())
+        .expect("the number of rounds");
+    let only: Vec<String> = arguments.collect();
     let gh200 = profile::find("gh200").expect("a profile of the catalogue");
     let of_size = |memory, readiness| Options {
         memory: Some(memory),
@@ -53,17 +62,20 @@ fn run() -> Result<String> {
     };
     eprintln!("instructions");
     let host = HostPlan::new(Arch::Aarch64, "instructions of drivers")
-        .with(|vm| vm.count_instructions().cpus(1))
+        .with(|vm| vm.count_instructions().cpus(1).cmdline(SAME_ADDRESSES))
         .gpu(gh200, of_size(SIZE, Readiness::Immediate), Memory::Real)
         .boot()?;
-    let counted = [Driver::Original, Driver::Ours].map(|driver| times(&host, driver, COUNTED));
+    let counted = |driver| times(&host, driver, "processor", COUNTED, &only);
+    let (mut original, mut ours) = (counted(Driver::Original)?, counted(Driver::Ours)?);
+    fewest(&mut original, &counted(Driver::Original)?);
+    fewest(&mut ours, &counted(Driver::Ours)?);
     host.power_off()?;
-    let [original, ours] = counted;
-    let instructions = instructions(&original?, &ours?);
+    let instructions = instructions(&original, &ours);
     if count == 0 {
         return Ok(instructions);
     }
     let host = HostPlan::new(Arch::Aarch64, "bench of drivers")
+        .with(|vm| vm.cmdline(SAME_ADDRESSES))
         .gpu(gh200, of_size(SIZE, Readiness::Immediate), Memory::Real)
         .gpu(
             gh200,
@@ -75,14 +87,15 @@ fn run() -> Result<String> {
     let mut rounds = Vec::new();
     for round in 0..count {
         eprintln!("round {} of {count}", round + 1);
+        let timed = |driver| times(&host, driver, "wall", SAMPLES, &only);
         // Who is first has no advantage.
         let (ours, original);
         if round % 2 == 0 {
-            original = times(&host, Driver::Original, SAMPLES)?;
-            ours = times(&host, Driver::Ours, SAMPLES)?;
+            original = timed(Driver::Original)?;
+            ours = timed(Driver::Ours)?;
         } else {
-            ours = times(&host, Driver::Ours, SAMPLES)?;
-            original = times(&host, Driver::Original, SAMPLES)?;
+            ours = timed(Driver::Ours)?;
+            original = timed(Driver::Original)?;
         }
         rounds.push((original, ours));
     }
@@ -90,33 +103,43 @@ fn run() -> Result<String> {
     Ok(page(&release, &rounds) + &instructions)
 }
 
-fn times(host: &Host, driver: Driver, samples: usize) -> Result<Times> {
+fn times(
+    host: &Host,
+    driver: Driver,
+    clock: &str,
+    samples: usize,
+    only: &[String],
+) -> Result<Times> {
     host.load(driver)?;
     let addresses = host.addresses();
     for gpu in 0..addresses.len() {
         assert_eq!(host.bind(gpu, driver)?, Ok(()), "{driver:?}");
     }
     let samples = samples.to_string();
-    let (first, late) = addresses.split_first().expect("a GPU");
-    let arguments = [&[*first, driver.name(), &samples], late].concat();
+    let first = addresses.first().expect("a GPU");
+    let late = addresses.get(1).unwrap_or(&"-");
+    let mut arguments = vec![*first, driver.name(), late, clock, &samples];
+    arguments.extend(only.iter().map(String::as_str));
     host.ask("bench", &arguments)
 }
 
-/// What has to do with a reset, a wait or another machine's doing: its instructions say nothing.
-fn is_waiting(name: &str) -> bool {
-    ["open", "bind", "command register"]
-        .iter()
-        .any(|word| name.contains(word))
+/// The smaller of two numbers of each operation.
+fn fewest(times: &mut Times, others: &Times) {
+    for (name, time) in times {
+        if let Some(other) = others.get(name) {
+            *time = time.min(*other);
+        }
+    }
 }
 
 /// A table of instructions.
 fn instructions(original: &Times, ours: &Times) -> String {
     let mut text = String::from(
-        "\n## Instructions\nOf one operation, user and kernel together, in a machine whose clock \
-         counts them: the same on every host.\n\n\
+        "\n## Instructions\nOf one operation, those of its thread, user and kernel together, in a machine \
+         whose clock counts them: the same on every host.\n\n\
          | operation | the original | ours | ratio |\n|---|---|---|---|\n",
     );
-    for (name, original) in original.iter().filter(|(name, _)| !is_waiting(name)) {
+    for (name, original) in original {
         let Some(ours) = ours.get(name) else {
             continue;
         };
