@@ -29,23 +29,21 @@ impl Counters {
     /// # Errors
     /// If they can't be read, or are not what docs/kernel.md says.
     pub fn read(host: &Host, gpu: usize) -> Result<Self> {
-        let text = [
-            file(host, gpu, "counters")?,
-            file(host, gpu, "readiness")?
-                .lines()
-                .filter(|line| !line.starts_with("method "))
-                .collect::<Vec<_>>()
-                .join("\n"),
-        ];
+        let text = [file(host, gpu, "counters")?, file(host, gpu, "readiness")?];
         Self::parse(&text.join("\n"))
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    /// The same of the files' text: `counters`, then `readiness`.
+    ///
+    /// # Errors
+    /// If it is not what docs/kernel.md says.
+    pub fn parse(text: &str) -> Result<Self> {
         let pair = |line: &str| {
             let (name, value) = line.split_once(' ')?;
             Some((name.to_owned(), value.parse().ok()?))
         };
-        let counts = text.lines().map(|line| {
+        let numbers = |line: &&str| !line.starts_with("method ");
+        let counts = text.lines().filter(numbers).map(|line| {
             pair(line).ok_or_else(|| Error::Unexpected(format!("debugfs shows {line:?}")))
         });
         Ok(Self(counts.collect::<Result<_>>()?))
@@ -66,6 +64,16 @@ impl Counters {
     /// What does not balance, for a device that nobody uses.
     #[must_use]
     pub fn broken_rules(&self) -> Vec<String> {
+        self.broken(false)
+    }
+
+    /// What does not balance, for a device that is still open and that nobody uses any more.
+    #[must_use]
+    pub fn broken_rules_while_open(&self) -> Vec<String> {
+        self.broken(true)
+    }
+
+    fn broken(&self, open: bool) -> Vec<String> {
         BALANCES
             .iter()
             .filter_map(|(rule, left, right)| {
@@ -74,6 +82,8 @@ impl Counters {
                     Rule::Equal => sum(left) == sum(right),
                     Rule::OneMore => sum(left) == sum(right) + 1,
                     Rule::AtMost => sum(left) <= sum(right),
+                    Rule::GivenBack if open => sum(left) >= sum(right),
+                    Rule::GivenBack => sum(left) == sum(right),
                 };
                 let shown = |names: &[&str]| {
                     let each = names
@@ -82,7 +92,8 @@ impl Counters {
                     each.collect::<Vec<_>>().join(" + ")
                 };
                 let word = match rule {
-                    Rule::Equal => "is not",
+                    Rule::GivenBack if open => "is less than",
+                    Rule::Equal | Rule::GivenBack => "is not",
                     Rule::OneMore => "is not 1 more than",
                     Rule::AtMost => "is more than",
                 };
@@ -96,6 +107,8 @@ enum Rule {
     Equal,
     OneMore,
     AtMost,
+    /// Equal, once the device is closed.
+    GivenBack,
 }
 
 type Balance = (Rule, &'static [&'static str], &'static [&'static str]);
@@ -138,9 +151,13 @@ const BALANCES: &[Balance] = &[
         ],
     ),
     (Rule::Equal, &["accesses"], &["accesses_ended"]),
-    (Rule::Equal, &["opens"], &["opens_failed", "closes"]),
-    (Rule::Equal, &["memory_mapped"], &["memory_unmapped"]),
-    (Rule::Equal, &["pages_registered"], &["pages_unregistered"]),
+    (Rule::GivenBack, &["opens"], &["opens_failed", "closes"]),
+    (Rule::GivenBack, &["memory_mapped"], &["memory_unmapped"]),
+    (
+        Rule::GivenBack,
+        &["pages_registered"],
+        &["pages_unregistered"],
+    ),
     (Rule::AtMost, &["config_splits"], &["config_writes"]),
     (Rule::AtMost, &["config_short"], &["config_writes"]),
     (Rule::AtMost, &["poison_found"], &["poison_questions"]),
@@ -186,5 +203,10 @@ mod tests {
         let broken = counters("waits 2\nwaits_killed 1").broken_rules();
         assert_eq!(broken.len(), 1, "{broken:?}");
         assert!(Counters::parse("a b c").is_err());
+        let open = counters("opens 2\nopens_failed 1");
+        assert_eq!(open.broken_rules_while_open(), Vec::<String>::new());
+        assert_eq!(open.broken_rules().len(), 1, "{open:?}");
+        let broken = counters("memory_unmapped 1").broken_rules_while_open();
+        assert_eq!(broken, ["memory_mapped 0 is less than memory_unmapped 1"]);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use varia_agent::applets::stress::{Memory as Place, Plan, Report};
+use varia_agent::applets::stress::{End, Memory as Place, Plan, Report};
 use varia_core::Device;
 use varia_lab::{Arch, Flavour, GuestCommand};
 use varia_silicon::{Options, Readiness, profile};
@@ -33,7 +33,7 @@ fn seconds() -> u64 {
     asked.map_or(60, |text| text.parse().expect("VARIA_SECONDS is a number"))
 }
 
-fn plan_of(seconds: u64, removal: bool) -> Plan {
+fn plan_of(seconds: u64, end: End) -> Plan {
     Plan {
         seconds,
         seed: 20_261_121,
@@ -51,7 +51,7 @@ fn plan_of(seconds: u64, removal: bool) -> Plan {
                 size: 2 * GIB,
             },
         ],
-        removal,
+        end,
     }
 }
 
@@ -89,6 +89,7 @@ fn assert_busy(report: &Report, seconds: u64) {
         ("touch", 500),
         ("switch", 300),
         ("bar", 1000),
+        ("config", 1000),
         ("power", 10),
         ("state", 10),
         ("reset", 5),
@@ -122,7 +123,7 @@ fn everything_at_once(flavour: Flavour, slower: u64) -> Result<()> {
     assert_eq!(host.bind(0, Driver::Ours)?, Ok(()));
     let seconds = seconds();
     let resets = host.silicon(0).reset_count();
-    let report = stress(&host, &plan_of(seconds, false))?;
+    let report = stress(&host, &plan_of(seconds, End::Close))?;
     println!("{report:#?}");
     println!("result: {flavour}, {seconds} s: {}", report.summary());
     assert!(report.violations.is_empty(), "{report:#?}");
@@ -139,10 +140,12 @@ fn everything_at_once(flavour: Flavour, slower: u64) -> Result<()> {
     let heard = counters.get("resets") + counters.get("closes");
     assert!(heard >= seen, "{seen} resets, {heard} heard of");
 
-    let report = stress(&host, &plan_of(3, true))?;
+    let report = stress(&host, &plan_of(3, End::Removal))?;
     println!("{report:#?}");
     assert!(report.violations.is_empty(), "{report:#?}");
     assert!(report.removal_ms.is_some(), "{report:#?}");
+    let counters = Counters::parse(report.counters.as_deref().unwrap_or_default())?;
+    assert_eq!(counters.broken_rules_while_open(), Vec::<String>::new());
     host.power_off()
 }
 
@@ -190,7 +193,7 @@ fn planted_faults_and_a_planted_warning_are_found() -> Result<()> {
         // The first violation ends it.
         let plan = Plan {
             pause_ms: 1500,
-            ..plan_of(180, false)
+            ..plan_of(180, End::Close)
         };
         let report = stress(&host, &plan)?;
         assert!(

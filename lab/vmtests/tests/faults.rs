@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use varia_agent::applets::stress::{Memory as Place, Plan};
+use varia_agent::applets::stress::{End, Memory as Place, Plan};
 use varia_lab::{Arch, Ending, GuestCommand, Task};
 use varia_silicon::{ManualClock, Options, Readiness, profile};
 use varia_vmtests::Result;
@@ -71,7 +71,7 @@ fn stress(host: &Host, seconds: u64) -> Result<Task> {
                 size: GIB,
             },
         ],
-        removal: false,
+        end: End::Close,
     };
     let plan = serde_json::to_string(&plan).expect("a plan is JSON");
     host.start("stress", &[host.address(READY), &plan])

@@ -9,11 +9,13 @@
 //! - an operation that does not end.
 //!
 //! The plan is a [`Plan`] as JSON; prints a [`Report`], as JSON on one line. The first violation
-//! ends it. With [`Plan::removal`] the function is removed from the bus at the end, while all of
-//! this goes on, and comes back only when somebody looks for it.
+//! ends it. With [`End::Removal`] the function is removed from the bus at the end, while all of
+//! this goes on, and comes back only when somebody looks for it; with [`End::Gone`] it does not even
+//! answer any more by then.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -33,7 +35,7 @@ mod target;
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// How long, without the removal.
+    /// How long, without the removal. With [`End::Gone`], how long at most until it is gone.
     pub seconds: u64,
     /// What chance begins with.
     pub seed: u64,
@@ -44,8 +46,21 @@ pub struct Plan {
     pub pause_ms: u64,
     /// The regions with the device's memory.
     pub memory: Vec<Memory>,
-    /// Remove the function at the end.
-    pub removal: bool,
+    /// How it ends.
+    pub end: End,
+}
+
+/// How the use of a device ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// It is closed.
+    Close,
+    /// The function is removed while it is used.
+    Removal,
+    /// The function goes from the bus by somebody else's hand, and is removed then, both while it is
+    /// used. What takes its power or resets it is left out: for the answer of a device that is gone
+    /// the kernel waits a minute. Accesses may end with `ENODEV`.
+    Gone,
 }
 
 /// A region with memory.
@@ -68,6 +83,9 @@ pub struct Report {
     pub actors: BTreeMap<String, Tally>,
     /// How long the removal took after the device had been closed, in milliseconds.
     pub removal_ms: Option<u64>,
+    /// What the driver's debugfs files `counters` and `readiness` showed before the device was
+    /// closed for its removal, when nobody used it any more.
+    pub counters: Option<String>,
 }
 
 impl Report {
@@ -103,6 +121,8 @@ impl Tally {
     }
 }
 
+/// How long a device that is gone is used on before its removal begins.
+const ABSENCE: Duration = Duration::from_secs(1);
 /// How long the device is used on after its removal has begun.
 const REMOVAL: Duration = Duration::from_secs(3);
 /// How often it is looked whether an operation does not end.
@@ -112,7 +132,7 @@ const WATCH: Duration = Duration::from_millis(100);
 type Part = (&'static str, usize, fn(&mut Actor, &Target));
 
 /// Those that use the open device.
-const PARTS: [Part; 10] = [
+const PARTS: [Part; 8] = [
     ("read", 2, memory::read),
     ("write", 2, memory::write),
     ("own", 1, memory::own),
@@ -120,6 +140,11 @@ const PARTS: [Part; 10] = [
     ("touch", 1, memory::touch),
     ("switch", 1, control::switch_memory),
     ("bar", 1, control::write_bars),
+    ("config", 1, control::read_config),
+];
+
+/// Those for which the device itself has to answer.
+const ASKING: [Part; 3] = [
     ("power", 1, control::sleep_and_wake),
     ("state", 1, control::change_state),
     ("reset", 1, control::reset),
@@ -145,12 +170,16 @@ fn stress(arguments: &[String]) -> Result<Report, String> {
         return Err("usage: stress BDF PLAN".into());
     };
     let plan: Plan = serde_json::from_str(plan).map_err(|e| format!("the plan: {e}"))?;
+    let goes = plan.end == End::Gone;
+    let folder = format!("/sys/bus/pci/devices/{bdf}");
+    let debugfs = debugfs(&folder, bdf)?;
     let control = Arc::new(Control::default());
     let target = Arc::new(Target::open(bdf, &plan)?);
 
     let mut threads = Vec::new();
     let mut number = 0;
-    for (name, count, part) in PARTS {
+    let asking = ASKING.iter().filter(|_| !goes);
+    for (name, count, part) in PARTS.iter().chain(asking).copied() {
         for _ in 0..count {
             number += 1;
             let (mut actor, target) = (control.actor(name, plan.seed, number), Arc::clone(&target));
@@ -162,26 +191,36 @@ fn stress(arguments: &[String]) -> Result<Report, String> {
     }
     // This one has no part in keeping the device open: it may wait for its end.
     let mut actor = control.actor("sysfs", plan.seed, number + 1);
-    let folder = format!("/sys/bus/pci/devices/{bdf}");
-    let sysfs = thread::spawn(move || {
-        control::reset_by_sysfs(&mut actor, &folder);
-        actor.end()
+    let removes = (plan.end != End::Close).then(|| format!("{folder}/remove"));
+    let config = format!("{folder}/config");
+    let sysfs = (!goes).then(|| {
+        thread::spawn(move || {
+            control::reset_by_sysfs(&mut actor, &folder);
+            actor.end()
+        })
     });
 
-    let removes = plan
-        .removal
-        .then(|| format!("/sys/bus/pci/devices/{bdf}/remove"));
-    let mut end = Instant::now() + Duration::from_secs(plan.seconds);
-    watch(&control, end);
+    let end = Instant::now() + Duration::from_secs(plan.seconds);
+    watch(&control, end, || goes && is_gone(&config));
+    if goes && !control.stopped() && !is_gone(&config) {
+        return Err(format!("{bdf} is not gone after {} s", plan.seconds));
+    }
     let remover = removes.map(|path| {
-        end += REMOVAL;
-        thread::spawn(move || fs::write(&path, "1").map_err(|error| format!("{path}: {error}")))
+        // Used on in its absence, and then in its removal.
+        watch(&control, Instant::now() + ABSENCE, || !goes);
+        let remover = thread::spawn(move || {
+            fs::write(&path, "1").map_err(|error| format!("{path}: {error}"))
+        });
+        watch(&control, Instant::now() + REMOVAL, || false);
+        remover
     });
-    watch(&control, end);
     control.stop();
 
     let mut report = Report::default();
     gather(&control, threads, &mut report)?;
+    if remover.is_some() {
+        report.counters = Some(counters(&debugfs)?);
+    }
     // Closes the device, which the removal waits for, and with it who resets by sysfs.
     drop(target);
     let closed = Instant::now();
@@ -189,14 +228,14 @@ fn stress(arguments: &[String]) -> Result<Report, String> {
         remover.join().map_err(|_| "the remover panicked")??;
         report.removal_ms = Some(millis(closed));
     }
-    gather(&control, vec![sysfs], &mut report)?;
+    gather(&control, sysfs.into_iter().collect(), &mut report)?;
     report.violations = control.violations();
     Ok(report)
 }
 
-/// Waits until a moment or the first violation; an operation that does not end is one.
-fn watch(control: &Control, until: Instant) {
-    while Instant::now() < until && !control.stopped() {
+/// Waits until a moment, an event or the first violation; an operation that does not end is one.
+fn watch(control: &Control, until: Instant, event: impl Fn() -> bool) {
+    while Instant::now() < until && !control.stopped() && !event() {
         thread::sleep(WATCH);
         control.look_for_the_stuck();
     }
@@ -224,6 +263,29 @@ fn gather(
             .add(&tally);
     }
     Ok(())
+}
+
+/// Whether a function's configuration, a file in sysfs, begins with all ones.
+fn is_gone(config: &str) -> bool {
+    let mut vendor = [0; 2];
+    let read = File::open(config).and_then(|mut file| file.read_exact(&mut vendor));
+    read.is_ok() && vendor == [0xff; 2]
+}
+
+/// Where debugfs shows the device. Its driver's name is in sysfs until the removal begins.
+fn debugfs(folder: &str, bdf: &str) -> Result<String, String> {
+    let link = format!("{folder}/driver");
+    let driver = fs::read_link(&link).map_err(|error| format!("{link}: {error}"))?;
+    let name = driver.file_name().unwrap_or_default().display();
+    Ok(format!("/sys/kernel/debug/{name}/{bdf}"))
+}
+
+fn counters(folder: &str) -> Result<String, String> {
+    let read = |name| {
+        let path = format!("{folder}/{name}");
+        fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))
+    };
+    Ok(read("counters")? + &read("readiness")?)
 }
 
 fn millis(since: Instant) -> u64 {

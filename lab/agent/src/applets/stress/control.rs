@@ -1,5 +1,5 @@
 //! Those that take the device's memory away: by the command register, by its power state, by
-//! resets. And the one that writes its BARs.
+//! resets. And those that write its BARs and read its configuration space.
 
 use std::fs;
 use std::thread;
@@ -17,6 +17,9 @@ use super::target::Target;
 
 /// What configuration space may answer while a device comes out of its sleep.
 const CONFIG: [Errno; 1] = [Errno::EIO];
+
+/// Bytes of configuration space.
+const CONFIG_LEN: u16 = 4096;
 
 const fn config(offset: u16) -> u64 {
     position(RegionIndex::CONFIG.0, offset as u64)
@@ -77,6 +80,40 @@ pub(super) fn write_bars(actor: &mut Actor, target: &Target) {
             }
         }
         actor.rest(Duration::from_millis(2));
+    }
+}
+
+/// Reads configuration space, in every width, where the answers are the device's own and where they
+/// are not. A device that goes answers with all ones then, in revision and class for one.
+pub(super) fn read_config(actor: &mut Actor, target: &Target) {
+    let (mut known, mut class) = (None, [0; 4]);
+    while actor.goes_on() {
+        let len = 1 << actor.rng.u16(0..3);
+        let offset = actor.rng.u16(0..CONFIG_LEN / len) * len;
+        let mut bytes = vec![0; len.into()];
+        let read = || target.device().read_at(config(offset), &mut bytes);
+        if let Some(count) = actor.attempt("a configuration read", &CONFIG, read)
+            && count != usize::from(len)
+        {
+            actor.violated(&format!("{count} of {len} bytes at {offset:#x} were read"));
+        }
+        let read = || {
+            let at = config(header::REVISION_ID);
+            target.device().read_at(at, &mut class)
+        };
+        if actor
+            .attempt("a read of the class", &CONFIG, read)
+            .is_some()
+        {
+            let gone = target.goes && class == [0xff; 4];
+            if *known.get_or_insert(class) != class && !gone {
+                actor.violated(&format!("the class was {known:x?} and is {class:x?}"));
+            }
+        }
+        actor.rest(Duration::from_millis(4));
+    }
+    if target.goes && class != [0xff; 4] {
+        actor.violated(&format!("the class of a device that is gone is {class:x?}"));
     }
 }
 

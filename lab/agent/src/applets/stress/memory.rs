@@ -12,8 +12,6 @@ use super::{Memory, pattern};
 
 /// Lengths of accesses, in bytes.
 const LENGTHS: [u64; 10] = [1, 2, 3, 8, 64, 255, 4096, 4099, 16384, 65536];
-/// What an access of memory that is switched off may give in the check after a reset.
-const ACCESS: [Errno; 1] = [Errno::EIO];
 /// What a touch gives where there would be a SIGBUS.
 const TOUCH: [Errno; 1] = [Errno::EFAULT];
 /// The most pages of a mapping.
@@ -48,7 +46,7 @@ pub(super) fn read(actor: &mut Actor, target: &Target) {
         let mut bytes = vec![0xee; len as usize];
         let at = position(memory.region, offset);
         let read = || target.device().read_at(at, &mut bytes);
-        let Some(count) = actor.attempt("a read", &ACCESS, read) else {
+        let Some(count) = actor.attempt("a read", target.unready(), read) else {
             continue;
         };
         if count as u64 != len {
@@ -76,7 +74,7 @@ pub(super) fn write(actor: &mut Actor, target: &Target) {
         pattern::fill(memory.region, offset, actor.rng.u8(..), &mut bytes);
         let at = position(memory.region, offset);
         let write = || target.device().write_at(at, &bytes);
-        if let Some(count) = actor.attempt("a write", &ACCESS, write)
+        if let Some(count) = actor.attempt("a write", target.unready(), write)
             && count as u64 != len
         {
             actor.violated(&format!(
@@ -97,12 +95,16 @@ pub(super) fn own(actor: &mut Actor, target: &Target) {
         let written: Vec<u8> = (0..len).map(|_| actor.rng.u8(..)).collect();
         let at = position(memory.region, offset);
         let write = || target.device().write_at(at, &written);
-        if actor.attempt("a write", &ACCESS, write) != Some(written.len()) {
+        if actor.attempt("a write", target.unready(), write) != Some(written.len()) {
             continue;
         }
         let mut read = vec![!written[0]; written.len()];
         let again = || target.device().read_at(at, &mut read);
-        if actor.attempt("a read back", &ACCESS, again).is_some() && read != written {
+        if actor
+            .attempt("a read back", target.unready(), again)
+            .is_some()
+            && read != written
+        {
             let region = memory.region;
             actor.violated(&format!(
                 "a write to region {region} at {offset:#x} was lost"

@@ -5,7 +5,7 @@ use varia_spec::vfio::RegionIndex;
 use varia_sys::mapping::{Access, Mapping, page_size};
 use varia_sys::vfio::{Device, position};
 
-use super::{Memory, Plan, pattern};
+use super::{End, Memory, Plan, pattern};
 use crate::applets::vfio::OpenDevice;
 
 /// Bytes at the start of each region where everybody writes the pattern.
@@ -27,6 +27,8 @@ pub(super) struct Target {
     pub(super) lasting: Vec<Lasting>,
     pub(super) ready_ms: u64,
     pub(super) pause_ms: u64,
+    /// Whether it goes from the bus while it is used.
+    pub(super) goes: bool,
 }
 
 /// A mapping that stays.
@@ -46,6 +48,7 @@ impl Target {
             lasting: Vec::new(),
             ready_ms: plan.ready_ms,
             pause_ms: plan.pause_ms,
+            goes: plan.end == End::Gone,
         };
         target
             .prepare()
@@ -81,6 +84,16 @@ impl Target {
 
     pub(super) fn device(&self) -> &Device {
         &self.opened.device
+    }
+
+    /// What an access may give in the check after a reset: `EIO` while memory is switched off, and
+    /// `ENODEV` where a wait finds that the device is gone.
+    pub(super) fn unready(&self) -> &'static [Errno] {
+        if self.goes {
+            &[Errno::EIO, Errno::ENODEV]
+        } else {
+            &[Errno::EIO]
+        }
     }
 
     /// Sets or clears memory enable in the command register.
