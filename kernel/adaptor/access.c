@@ -133,12 +133,12 @@ static int adaptor_piece(struct adaptor_access *access, char __user *buf)
 	return ret;
 }
 
-/* A read or write of memory, piece by piece. */
+/* A read or write of memory, piece by piece, of which some bytes may be done. */
 static noinline ssize_t adaptor_memory_rw(struct adaptor_device *dev, char __user *buf,
-					  size_t count, loff_t pos, u32 way)
+					  size_t count, loff_t pos, u32 way, u64 done)
 {
 	struct adaptor_access access = {
-		.dev = dev, .asked = { .position = pos, .count = count, .way = way },
+		.dev = dev, .asked = { .position = pos, .count = count, .done = done, .way = way },
 	};
 	int ret;
 
@@ -151,7 +151,7 @@ static noinline ssize_t adaptor_memory_rw(struct adaptor_device *dev, char __use
 	return ret ?: access.asked.done;
 }
 
-/* All of an access in one lock hold. 0 is that it has to go piece by piece. */
+/* As much of an access as there is in one lock hold; returns how many bytes. */
 static ssize_t adaptor_direct_rw(struct adaptor_device *dev, const struct varia_segment *piece,
 				 char __user *buf, u32 way)
 {
@@ -163,7 +163,7 @@ static ssize_t adaptor_direct_rw(struct adaptor_device *dev, const struct varia_
 	moved = adaptor_copy_direct(at + piece->offset, buf, piece->len, way == VARIA_READ);
 	varia_direct(dev->state, moved == piece->len);
 	up_read(&dev->core.memory_lock);
-	return moved == piece->len ? moved : 0;
+	return moved;
 }
 
 static ssize_t adaptor_base_rw(struct vfio_device *vdev, char __user *buf, size_t count,
@@ -236,8 +236,8 @@ static __always_inline ssize_t adaptor_rw(struct vfio_device *vdev, char __user 
 		ret = adaptor_config_piece(vdev, buf, count, *ppos, way, VARIA_OWNER_KEEP);
 	else if (route == VARIA_ROUTE_SPLIT)
 		ret = adaptor_config_rw(vdev, buf, count, *ppos, way);
-	else if (!ret)
-		ret = adaptor_memory_rw(dev, buf, count, *ppos, way);
+	else if (!ret || ret < count)
+		ret = adaptor_memory_rw(dev, buf, count, *ppos, way, ret);
 	if (route != VARIA_ROUTE_STORE)
 		pm_runtime_put(&dev->core.pdev->dev);
 	if (ret > 0)

@@ -210,7 +210,10 @@ struct varia_access {
 	u64 position;
 	/* Bytes that are asked for, and once it has begun, those that are served. */
 	u64 count;
-	/* Bytes of the pieces that are done: where the next one is in the user's buffer. */
+	/*
+	 * Bytes of the pieces that are done: where the next one is in the user's buffer. Before it
+	 * has begun, those that were copied directly.
+	 */
 	u64 done;
 	/* Bytes of the present piece. */
 	u64 piece;
@@ -361,7 +364,7 @@ int varia_next(const struct varia_state *state, struct varia_access *access, str
 
 /*
  * Counts an access that was copied directly in one lock hold, `whole` or not: 0 or 1. If not, it
- * begins again with varia_next.
+ * goes on with varia_next.
  */
 void varia_direct(const struct varia_state *state, u32 whole);
 

@@ -53,6 +53,7 @@ fn is_direct(memory: MemoryType) -> bool {
 }
 
 /// Clips an access. Its first piece: one without bytes if the device must be ready even for none.
+/// Where bytes were copied directly already, the piece behind them.
 fn begin(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Errno> {
     let (index, offset) = position(asked.position);
     let region = memory(&instance.variant, index).ok_or(Errno::ENXIO)?;
@@ -61,6 +62,10 @@ fn begin(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Err
         Begin::Refuse(errno) => Err(errno),
         Begin::Serve { count, needs_ready } => {
             asked.count = count;
+            if asked.done != 0 {
+                // It was ready, and a page of the user's is missing.
+                return reached(instance, asked, false);
+            }
             let first = take(asked, piece(&region, way, index, offset, count, true));
             // A direct piece checks before anything else happens, in the hold that it copies in.
             let checks = first.is_some_and(|first| first.direct != 0);
@@ -82,7 +87,7 @@ fn begin(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Err
     }
 }
 
-/// The piece at the place that an access has reached; `None` at its end.
+/// The piece behind the present one; `None` at the end of the access.
 fn further(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Errno> {
     if let Some(errno) = asked.result.checked_neg().and_then(Errno::new) {
         return Err(errno);
@@ -93,19 +98,22 @@ fn further(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, E
     if asked.killed != 0 {
         return Err(Errno::EINTR);
     }
+    // A page of the user's is missing where a direct piece ended; the bounce buffer brings it in.
+    let missing = moved(asked) < asked.piece;
+    reached(instance, asked, !missing)
+}
+
+/// The piece at the place that an access has reached. `straight` if it may be a direct one.
+fn reached(
+    instance: &Instance,
+    asked: &mut Access,
+    straight: bool,
+) -> Result<Option<Segment>, Errno> {
     let (index, offset) = position(asked.position.saturating_add(asked.done));
     let region = memory(&instance.variant, index).ok_or(Errno::ENXIO)?;
     let left = asked.count.saturating_sub(asked.done);
-    // A page of the user's is missing where a direct piece ended; the bounce buffer brings it in.
-    let missing = moved(asked) < asked.piece;
-    let piece = piece(
-        &region,
-        direction(asked.way)?,
-        index,
-        offset,
-        left,
-        !missing,
-    );
+    let way = direction(asked.way)?;
+    let piece = piece(&region, way, index, offset, left, straight);
     Ok(take(asked, piece))
 }
 
@@ -203,7 +211,7 @@ c_functions! {
     }
 
     /// Counts an access that was copied directly in one lock hold, `whole` or not: 0 or 1. If not, it
-    /// begins again with varia_next.
+    /// goes on with varia_next.
     fn varia_direct(state: *const State, whole: u32) {
         // SAFETY: by the contract of all functions.
         let Ok(instance) = (unsafe { state::instance(state) }) else {

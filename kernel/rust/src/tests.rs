@@ -267,6 +267,18 @@ fn where_a_page_of_the_users_is_missing_the_bounce_buffer_brings_it_in() {
             (12_288, 2 << 20, 1),
         ]
     );
+    // What was copied directly before is not copied again.
+    (access, piece) = (zero(), zero());
+    (access.position, access.count, access.done) = (at(4, 0), 2 << 20, 12_288);
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        assert_eq!(unsafe { varia_next(&state, &mut access, &mut piece) }, 1);
+        seen.push((piece.offset, piece.len, piece.direct));
+        access.result = piece.len as i32;
+    }
+    assert_eq!(seen, [(12_288, 4096, 0), (16_384, (2 << 20) - 16_384, 1)]);
+    assert_eq!(unsafe { varia_next(&state, &mut access, &mut piece) }, 0);
+    assert_eq!(access.done, 2 << 20);
     // What is not cached always goes through the bounce buffer.
     (access, piece) = (zero(), zero());
     (access.position, access.count) = (at(2, 0), 8192);

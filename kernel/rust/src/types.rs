@@ -217,7 +217,8 @@ c_structs! {
         position: u64,
         /// Bytes that are asked for, and once it has begun, those that are served.
         count: u64,
-        /// Bytes of the pieces that are done: where the next one is in the user's buffer.
+        /// Bytes of the pieces that are done: where the next one is in the user's buffer. Before it
+        /// has begun, those that were copied directly.
         done: u64,
         /// Bytes of the present piece.
         piece: u64,

@@ -1,8 +1,8 @@
 //! `own-buffer BDF ROUNDS`: reads a region of a VFIO device into a mapping of the same region, while
 //! another thread switches memory off and on.
 //!
-//! Each read goes into pages that have not been touched, so that it faults in the driver's own
-//! mapping. A driver that copies with its lock held waits for itself as soon as a writer of that
+//! Each read goes into pages of which only the first has been touched, so that it faults in the
+//! driver's own mapping, when a part of it is done. A driver that copies with its lock held waits for itself as soon as a writer of that
 //! lock comes in between. Prints how many reads succeeded and how many met disabled memory.
 
 use std::process::ExitCode;
@@ -19,7 +19,8 @@ use super::vfio::OpenDevice;
 
 /// Where the bytes are that are read, from the start of usemem.
 const SOURCE: u64 = 0x10_0000;
-const PATTERN: u8 = 0x5a;
+/// How many pages are read at once.
+const PAGES: usize = 4;
 
 pub(super) fn run(arguments: &[String]) -> ExitCode {
     match read_into_itself(arguments) {
@@ -44,10 +45,7 @@ fn read_into_itself(arguments: &[String]) -> Result<(u32, u32), String> {
     let failed = |what: &'static str| move |errno: Errno| format!("{what}: {errno}");
     switch_memory(device, true).map_err(failed("enable memory"))?;
     device
-        .write_at(
-            position(RegionIndex::BAR4.0, SOURCE),
-            &vec![PATTERN; page_size()],
-        )
+        .write_at(position(RegionIndex::BAR4.0, SOURCE), &pattern())
         .map_err(failed("write the pattern"))?;
     let stop = AtomicBool::new(false);
     let counts = thread::scope(|scope| {
@@ -75,16 +73,30 @@ fn read_into_itself(arguments: &[String]) -> Result<(u32, u32), String> {
     Ok(counts)
 }
 
+/// Bytes that differ from one page to the next, none of them 0.
+fn pattern() -> Vec<u8> {
+    (0..PAGES * page_size())
+        .map(|at| (at % 251) as u8 + 1)
+        .collect()
+}
+
 /// One read into a fresh mapping; `EFAULT` when memory was off when the pages were wanted.
 fn read_once(device: &Device) -> Result<(), Errno> {
-    let len = page_size();
+    let expected = pattern();
+    let len = expected.len();
     let base = position(RegionIndex::BAR4.0, 0);
+    device.write_at(base, &vec![0; len])?;
     let mapping = device.map(base, len as u64, Access::ReadWrite)?;
+    mapping.touch(0)?;
     let source = position(RegionIndex::BAR4.0, SOURCE);
     let count = mapping.fill_from(device, source, 0, len)?;
-    let mut first = [0];
-    mapping.peek(0, &mut first)?;
-    if count == len && first == [PATTERN] {
+    let mut bytes = vec![0; len];
+    let seen = mapping.peek(0, &mut bytes)?;
+    if seen < len {
+        // switched off while it was looked at
+        return Err(Errno::EFAULT);
+    }
+    if count == len && bytes == expected {
         Ok(())
     } else {
         Err(Errno::EIO)
