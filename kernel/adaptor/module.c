@@ -10,6 +10,11 @@
 #include "adaptor.h"
 #include "descriptor.h"
 
+/* How far the CPU's addresses go: x86 puts an end to iomem_resource, arm64 has a mask. */
+#ifndef PHYS_MASK
+#define PHYS_MASK U64_MAX
+#endif
+
 static bool honour_memory_enable;
 module_param(honour_memory_enable, bool, 0444);
 MODULE_PARM_DESC(honour_memory_enable, "Fail accesses with EIO while memory is disabled (default: N)");
@@ -18,8 +23,8 @@ static struct dentry *adaptor_debugfs;
 
 static int adaptor_answer(struct pci_dev *pdev, const struct varia_question *question, u64 *value)
 {
-	u16 word, dvsec;
 	int ret = 0;
+	u16 word;
 
 	if (question->kind == VARIA_QUESTION_PROPERTY)
 		return device_property_read_u64(&pdev->dev, question->name, value);
@@ -30,12 +35,11 @@ static int adaptor_answer(struct pci_dev *pdev, const struct varia_question *que
 	/* vfio-pci-core has no way to the function's owner */
 	if (question->kind == VARIA_QUESTION_COMMAND_WORD)
 		return -EOPNOTSUPP;
-	dvsec = pci_find_dvsec_capability(pdev, question->vendor, question->id);
-	if (!dvsec)
+	word = pci_find_dvsec_capability(pdev, question->vendor, question->id);
+	if (!word)
 		return -ENOENT;
-	word = dvsec;
 	if (question->kind == VARIA_QUESTION_DVSEC_WORD)
-		ret = pci_read_config_word(pdev, dvsec + question->offset, &word);
+		ret = pci_read_config_word(pdev, word + question->offset, &word);
 	*value = word;
 	return pcibios_err_to_errno(ret);
 }
@@ -50,11 +54,8 @@ static int adaptor_build(struct pci_dev *pdev, struct varia_state *state)
 	struct varia_question question;
 	u32 count;
 
-	for (count = 0; count < VARIA_MAX_QUESTIONS; count++) {
-		if (varia_question(count, &question))
-			break;
+	for (count = 0; count < VARIA_MAX_QUESTIONS && !varia_question(count, &question); count++)
 		answers[count].errno = -adaptor_answer(pdev, &question, &answers[count].value);
-	}
 	return varia_probe(answers, count, &environment, state);
 }
 
@@ -78,7 +79,7 @@ static int adaptor_outcome(struct pci_dev *pdev, const struct varia_state *state
 {
 	u8 text[VARIA_TEXT_LEN] = "";
 	int ret = varia_outcome(state, adaptor_wait_unbound(pdev, state), adaptor_ram(state),
-				text, sizeof(text));
+				iomem_resource.end & PHYS_MASK, text, sizeof(text));
 
 	if (ret != VARIA_OUTCOME_SERVE)
 		dev_printk(ret < 0 ? KERN_ERR : KERN_WARNING, &pdev->dev, "%s\n", text);

@@ -335,10 +335,11 @@ int varia_probe(const struct varia_answer *answers, u32 count, const struct vari
 /*
  * Whether the device is served: VARIA_OUTCOME_*, or a negative errno with which the probe
  * fails. `waited` is how the first wait for readiness ended: 0 or a negative errno. `ram`
- * has a bit for each region index whose memory the kernel uses as RAM. If the device is not
- * served, `text` says why and what to do, in `len` bytes with a NUL.
+ * has a bit for each region index whose memory the kernel uses as RAM; `last` is the last
+ * host-physical address that the CPU can reach. If the device is not served, `text` says why
+ * and what to do, in `len` bytes with a NUL.
  */
-int varia_outcome(const struct varia_state *state, int waited, u32 ram, u8 *text, u32 len);
+int varia_outcome(const struct varia_state *state, int waited, u32 ram, u64 last, u8 *text, u32 len);
 
 /* Whether open fails unless BAR0 can be mapped: 0 or 1. */
 int varia_needs_bar0(const struct varia_state *state);

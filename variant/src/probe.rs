@@ -146,6 +146,15 @@ pub enum Refusal {
         /// Bytes there are.
         size: u64,
     },
+    /// The memory ends beyond the addresses that the CPU can reach (`EOVERFLOW`).
+    OutOfReach {
+        /// The region's base in bytes.
+        base: u64,
+        /// Bytes in the region.
+        length: u64,
+        /// The last address that it can.
+        last: u64,
+    },
     /// A BAR that covers it would not fit a VFIO file position (`EOVERFLOW`).
     BarTooLarge {
         /// Bytes to cover.
@@ -172,9 +181,10 @@ impl Refusal {
     /// The errno that the probe returns.
     pub const fn errno(&self) -> Errno {
         match self {
-            Self::BelowReserve { .. } | Self::BeyondAddresses { .. } | Self::BarTooLarge { .. } => {
-                Errno::EOVERFLOW
-            }
+            Self::BelowReserve { .. }
+            | Self::BeyondAddresses { .. }
+            | Self::OutOfReach { .. }
+            | Self::BarTooLarge { .. } => Errno::EOVERFLOW,
             Self::NothingUsable { .. } | Self::BaseNotPageAligned { .. } => Errno::EINVAL,
             Self::SystemRam { .. } => Errno::EBUSY,
             // What the original's failed mapping gives.
@@ -242,6 +252,11 @@ impl fmt::Display for Refusal {
                      firmware has to give another memory base"
                 )
             }
+            Self::OutOfReach { base, length, last } => write!(
+                f,
+                "memory of {length:#x} bytes at {base:#x} ends beyond {last:#x}, the last address \
+                 that the CPU can reach; the host's firmware has to give another memory base"
+            ),
             Self::BarTooLarge { length } => write!(
                 f,
                 "memory of {length:#x} bytes needs a BAR above 1 TiB, which VFIO can't \

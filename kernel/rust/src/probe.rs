@@ -16,7 +16,7 @@ use crate::{
     types::{
         Answer, Environment, MAX_QUESTIONS, NAME_LEN, OUTCOME_DECLINE, OUTCOME_SERVE,
         QUESTION_BAR_SIZE, QUESTION_COMMAND_WORD, QUESTION_DVSEC_OFFSET, QUESTION_DVSEC_WORD,
-        QUESTION_PROPERTY, Question, State,
+        QUESTION_PROPERTY, Question, REGIONS, State,
     },
 };
 
@@ -72,14 +72,24 @@ fn in_ram(variant: &Served, ram: u32) -> Option<variant::Refusal> {
     })
 }
 
+/// The first region whose memory ends beyond the last address that the CPU can reach.
+fn out_of_reach(variant: &Served, last: u64) -> Option<variant::Refusal> {
+    (0..REGIONS as u32).find_map(|index| {
+        let region = state::memory(variant, index)?;
+        let (base, length) = (region.base().0, region.length());
+        let end = base.saturating_add(length.saturating_sub(1));
+        (end > last).then_some(variant::Refusal::OutOfReach { base, length, last })
+    })
+}
+
 const NOT_SERVED: &str = "not served: ";
 
 /// `OUTCOME_*` or the errno, and the reason.
-fn outcome(variant: &Served, ram: u32) -> (Result<i32, Errno>, Text) {
+fn outcome(variant: &Served, ram: u32, last: u64) -> (Result<i32, Errno>, Text) {
     let outcome = match variant.outcome() {
-        variant::Outcome::Serve => {
-            in_ram(variant, ram).map_or(variant::Outcome::Serve, variant::Outcome::Fail)
-        }
+        variant::Outcome::Serve => out_of_reach(variant, last)
+            .or_else(|| in_ram(variant, ram))
+            .map_or(variant::Outcome::Serve, variant::Outcome::Fail),
         other => other,
     };
     match outcome {
@@ -136,12 +146,14 @@ c_functions! {
 
     /// Whether the device is served: VARIA_OUTCOME_*, or a negative errno with which the probe
     /// fails. `waited` is how the first wait for readiness ended: 0 or a negative errno. `ram`
-    /// has a bit for each region index whose memory the kernel uses as RAM. If the device is not
-    /// served, `text` says why and what to do, in `len` bytes with a NUL.
+    /// has a bit for each region index whose memory the kernel uses as RAM; `last` is the last
+    /// host-physical address that the CPU can reach. If the device is not served, `text` says why
+    /// and what to do, in `len` bytes with a NUL.
     fn varia_outcome(
         state: *const State,
         waited: i32,
         ram: u32,
+        last: u64,
         text: *mut u8,
         len: u32,
     ) -> i32 {
@@ -150,7 +162,7 @@ c_functions! {
             let variant = unsafe { state::variant(state) }?;
             let (verdict, reason) = match waited.checked_neg().and_then(Errno::new) {
                 Some(errno) => (Err(errno), Text::new().str(NOT_SERVED).not_ready(errno)),
-                None => outcome(variant, ram),
+                None => outcome(variant, ram, last),
             };
             // SAFETY: `text` by the contract of all functions.
             unsafe { show::copy(reason, text, len) }?;

@@ -52,13 +52,31 @@ fn probed_with(base: u64, size: u64, honour_memory_enable: u32) -> State {
 }
 
 fn outcome(state: &State, waited: i32) -> (i32, String) {
-    let mut text = [0; TEXT_LEN];
-    let verdict = unsafe { varia_outcome(state, waited, 0, text.as_mut_ptr(), TEXT_LEN as u32) };
+    outcome_within(state, waited, 0, u64::MAX)
+}
+
+fn outcome_within(state: &State, waited: i32, ram: u32, last: u64) -> (i32, String) {
+    let (mut text, len) = ([0; TEXT_LEN], TEXT_LEN as u32);
+    let verdict = unsafe { varia_outcome(state, waited, ram, last, text.as_mut_ptr(), len) };
     let end = text.iter().position(|byte| *byte == 0).expect("a NUL");
     (
         verdict,
         String::from_utf8(text[..end].to_vec()).expect("text"),
     )
+}
+
+#[test]
+fn memory_that_the_cpu_can_not_reach_is_refused() {
+    let state = probed(BASE, 96 * GIB);
+    let end = BASE + 96 * GIB;
+    let served = (OUTCOME_SERVE, String::new());
+    assert_eq!(outcome_within(&state, 0, 0, end - 1), served);
+    let (verdict, text) = outcome_within(&state, 0, 1 << 4, end - 2);
+    assert_eq!(verdict, negative(Errno::EOVERFLOW));
+    assert!(
+        text.contains("at 0x59c0000000 ends beyond 0x59fffffffe"),
+        "{text}"
+    );
 }
 
 fn negative(errno: Errno) -> i32 {
@@ -528,8 +546,11 @@ fn null_is_refused_and_not_followed() {
     let mut access: Access = zero();
     unsafe {
         assert_eq!(varia_question(0, ptr::null_mut()), invalid);
-        assert_eq!(varia_outcome(null, 0, 0, ptr::null_mut(), 0), invalid);
-        assert_eq!(varia_outcome(&state, 0, 0, ptr::null_mut(), 8), invalid);
+        assert_eq!(varia_outcome(null, 0, 0, 0, ptr::null_mut(), 0), invalid);
+        assert_eq!(
+            varia_outcome(&state, 0, 0, u64::MAX, ptr::null_mut(), 8),
+            invalid
+        );
         assert_eq!(varia_region(null, 4, ptr::null_mut()), REGION_BASE);
         assert_eq!(varia_region(&state, 4, ptr::null_mut()), REGION_BASE);
         assert_eq!(varia_next(null, &mut access, ptr::null_mut()), invalid);

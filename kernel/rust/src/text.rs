@@ -100,6 +100,15 @@ impl Text {
                 .hex(*base)
                 .str(" ends beyond 64 bits")
                 .str(ANOTHER_BASE),
+            Refusal::OutOfReach { base, length, last } => self
+                .str("memory of ")
+                .hex(*length)
+                .str(" bytes at ")
+                .hex(*base)
+                .str(" ends beyond ")
+                .hex(*last)
+                .str(", the last address that the CPU can reach")
+                .str(ANOTHER_BASE),
             Refusal::BarTooLarge { length } => self
                 .str("memory of ")
                 .hex(*length)
@@ -221,6 +230,11 @@ mod tests {
             Refusal::BeyondAddresses {
                 base: u64::MAX,
                 size: 0xfedc_ba98_7654_3210,
+            },
+            Refusal::OutOfReach {
+                base,
+                length: 4096,
+                last: 0xffff_ffff,
             },
             Refusal::BarTooLarge { length: 15 },
             Refusal::SystemRam { base, length: 4096 },

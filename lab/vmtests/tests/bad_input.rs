@@ -99,6 +99,13 @@ const CASES: &[Case] = &[
         says: "not served: memory of 0x60000000 bytes at 0xfffffffff0000000 ends beyond 64 bits",
     },
     Case {
+        // No CPU has more than 52 bits.
+        properties: &[(BASE, "0x100000000000000"), GOOD_SIZE],
+        bar0: BAR0,
+        errno: Some(Errno::EOVERFLOW),
+        says: "not served: memory of 0x40000000 bytes at 0x100000020000000 ends beyond 0xf",
+    },
+    Case {
         properties: &[GOOD_BASE, GOOD_SIZE],
         bar0: None,
         errno: Some(Errno::ENOMEM),
