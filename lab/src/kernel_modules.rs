@@ -120,6 +120,14 @@ pub fn poison(flavour: impl Into<Flavour>) -> Result<PathBuf> {
     test_module(flavour, "poison")
 }
 
+/// `varia_importer.ko`, which imports dma-bufs.
+///
+/// # Errors
+/// As for [`ours`].
+pub fn importer(flavour: impl Into<Flavour>) -> Result<PathBuf> {
+    test_module(flavour, "importer")
+}
+
 /// `varia_NAME.ko` from the folder `lab/NAME`.
 fn test_module(flavour: impl Into<Flavour>, name: &str) -> Result<PathBuf> {
     let target = Target::find(flavour.into())?;

@@ -53,6 +53,8 @@ pub mod device_flags {
 
 /// `struct vfio_device_feature.flags`: an index in bits 15:0, and what to do with it.
 pub mod device_feature {
+    /// `VFIO_DEVICE_FEATURE_GET`: ask for data.
+    pub const GET: u32 = 1 << 16;
     /// `VFIO_DEVICE_FEATURE_SET`: hand data over, or do it.
     pub const SET: u32 = 1 << 17;
     /// `VFIO_DEVICE_FEATURE_PROBE`: can it be done?
@@ -61,6 +63,8 @@ pub mod device_feature {
     pub const LOW_POWER_ENTRY: u32 = 3;
     /// `VFIO_DEVICE_FEATURE_LOW_POWER_EXIT`: not any more; no data.
     pub const LOW_POWER_EXIT: u32 = 5;
+    /// `VFIO_DEVICE_FEATURE_DMA_BUF`: parts of a region, as a descriptor.
+    pub const DMA_BUF: u32 = 11;
 }
 
 /// `struct vfio_region_info.flags`.

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use varia_spec::errno::Errno;
-use varia_spec::vfio::{OFFSET_SHIFT, REGION_INFO_LEN, region_cap};
+use varia_spec::vfio::{OFFSET_SHIFT, REGION_INFO_LEN, device_feature, region_cap};
 
 use crate::errno;
 use crate::mapping::{Access, Mapping, Share};
@@ -293,6 +293,23 @@ impl Device {
         arg.set32(0, FEATURE_LEN as u32);
         arg.set32(4, flags);
         arg.ioctl(&self.0, DEVICE_FEATURE).map(drop)
+    }
+
+    /// `VFIO_DEVICE_FEATURE_DMA_BUF`: `len` bytes from `offset` of a region as a dma-buf, in one range.
+    pub fn dma_buf(&self, region: u32, offset: u64, len: u64) -> Result<OwnedFd, Errno> {
+        // {argsz, flags}, {region index, open flags, flags, ranges}, {offset, length}
+        const LEN: usize = FEATURE_LEN + 16 + 16;
+        let mut arg = Arg(vec![0; LEN]);
+        arg.set32(0, LEN as u32);
+        arg.set32(4, device_feature::GET | device_feature::DMA_BUF);
+        arg.set32(8, region);
+        arg.set32(12, (libc::O_RDWR | libc::O_CLOEXEC) as u32);
+        arg.set32(20, 1);
+        arg.set64(24, offset);
+        arg.set64(32, len);
+        let fd = arg.ioctl(&self.0, DEVICE_FEATURE)?;
+        // SAFETY: the kernel has just made this descriptor for us.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
     /// Read at `position` of the device file, which is a region's

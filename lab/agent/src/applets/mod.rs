@@ -8,6 +8,7 @@ use std::process::ExitCode;
 pub mod bench;
 pub mod bind;
 mod differential;
+pub mod dma_buf;
 pub mod error_event;
 pub mod first_touch;
 mod hexcopy;
@@ -30,6 +31,7 @@ const TABLE: &[(&str, Applet)] = &[
     ("bench", bench::run),
     ("bind", bind::run),
     ("differential", differential::run),
+    ("dma-buf", dma_buf::run),
     ("error-event", error_event::run),
     ("first-touch", first_touch::run),
     ("hexcopy", hexcopy::run),
