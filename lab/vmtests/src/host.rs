@@ -104,6 +104,7 @@ pub struct HostPlan {
     kernel_mib: u64,
     sockets: u32,
     wishes: Vec<Wish>,
+    port_options: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -142,6 +143,7 @@ impl HostPlan {
             kernel_mib,
             sockets: 1,
             wishes: Vec::new(),
+            port_options: Vec::new(),
         }
     }
 
@@ -182,6 +184,13 @@ impl HostPlan {
             wish.root_bus = Some(RootBus { number, node });
         }
         plan
+    }
+
+    /// Gives the root port of each GPU a property, such as `x-speed=5`.
+    #[must_use]
+    pub fn port_option(mut self, option: &str) -> Self {
+        self.port_options.push(option.to_owned());
+        self
     }
 
     /// Changes the machine.
@@ -307,6 +316,7 @@ impl HostPlan {
         for (index, (gpu, root_bus)) in gpus.iter().zip(&root_buses).enumerate() {
             let mut device = VfioUser::new(format!("gpu{index}"), gpu.socket());
             device.root_bus = *root_bus;
+            device.port_options.clone_from(&self.port_options);
             vm = vm.device(device);
         }
         let vm = vm.boot()?;

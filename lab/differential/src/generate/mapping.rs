@@ -8,12 +8,15 @@ const POPULATED: u64 = 1 << 20;
 /// What the largest page-table entry that is of interest maps, in bytes.
 const LARGE: u64 = 2 << 20;
 
-const PROTECTIONS: [Protection; 6] = [
+/// All that there are.
+const PROTECTIONS: [Protection; 8] = [
     protection(false, false, false),
     protection(true, false, false),
     protection(false, true, false),
     protection(true, true, false),
+    protection(false, false, true),
     protection(true, false, true),
+    protection(false, true, true),
     protection(true, true, true),
 ];
 const READ_WRITE: Protection = protection(true, true, false);
