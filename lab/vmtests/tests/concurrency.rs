@@ -93,7 +93,8 @@ fn assert_busy(report: &Report, seconds: u64) {
         ("power", 10),
         ("state", 10),
         ("reset", 5),
-        ("sysfs", 5),
+        ("flr", 2),
+        ("bus", 2),
     ] {
         let done = report.actors.get(name).map_or(0, |tally| tally.done);
         let least = each_minute * seconds / 60;
@@ -171,38 +172,83 @@ const INSERTED_UNLOCKED: Fault = Fault {
 ",
 };
 
+/// A lock: a look is outside the hold.
+const LOOKED_UNLOCKED: Fault = Fault {
+    name: "looked-unlocked",
+    file: "kernel/adaptor/ready.c",
+    right: "		sample.locked = rwsem_is_locked(&core->memory_lock) &&
+				lockdep_is_held_type(&core->memory_lock, 1);
+",
+    wrong: "		if (locked)
+			up_read(&core->memory_lock);
+		sample.locked = rwsem_is_locked(&core->memory_lock);
+		if (locked)
+			down_read(&core->memory_lock);
+",
+};
+
+/// A fault and where it shows.
+struct Planted {
+    fault: Fault,
+    seconds: u64,
+    /// In what the threads see: one of these, which ends it.
+    signs: &'static [&'static str],
+    /// In what the counters break: this.
+    breaks: Option<&'static str>,
+}
+
 #[test]
 fn planted_faults_and_a_planted_warning_are_found() -> Result<()> {
     let faults = [
-        (FORGOTTEN_RESET, ["ms after a reset began"].as_slice()),
-        (
-            INSERTED_UNLOCKED,
-            &["ms after a reset began", "is mapped with memory off"],
-        ),
+        Planted {
+            fault: FORGOTTEN_RESET,
+            seconds: 180,
+            signs: &["ms after a reset began"],
+            breaks: Some("reset_generation 1 is not 1 more than resets"),
+        },
+        Planted {
+            fault: INSERTED_UNLOCKED,
+            seconds: 180,
+            signs: &["ms after a reset began", "is mapped with memory off"],
+            breaks: None,
+        },
+        Planted {
+            fault: LOOKED_UNLOCKED,
+            seconds: 5,
+            signs: &[],
+            breaks: Some("looks_unlocked"),
+        },
     ];
     let path = |fault: &Fault| format!("/lab/drivers/{}.ko", fault.name);
     let mut plan = machine(Arch::Aarch64, "faulty modules");
-    for (fault, _) in &faults {
+    for Planted { fault, .. } in &faults {
         let module = faulty::build(Arch::Aarch64, fault)?;
         plan = plan.with(|vm| vm.host_file(path(fault), module));
     }
     let host = plan.boot()?;
-    for (fault, signs) in &faults {
+    for planted in &faults {
+        let fault = &planted.fault;
         host.vm.sh(&format!("insmod {}", path(fault)))?;
         assert_eq!(host.bind(0, Driver::Ours)?, Ok(()), "{fault:?}");
         // The first violation ends it.
         let plan = Plan {
             pause_ms: 1500,
-            ..plan_of(180, End::Close)
+            ..plan_of(planted.seconds, End::Close)
         };
         let report = stress(&host, &plan)?;
-        assert!(
-            report
-                .violations
-                .iter()
-                .any(|what| signs.iter().any(|sign| what.contains(sign))),
-            "{fault:?} was not found: {report:#?}"
+        let seen = |sign: &&str| report.violations.iter().any(|what| what.contains(*sign));
+        assert_eq!(
+            planted.signs.iter().any(seen),
+            !planted.signs.is_empty(),
+            "{fault:?}: {report:#?}"
         );
+        let broken = Counters::read(&host, 0)?.broken_rules();
+        let shows = match planted.breaks {
+            None => broken.is_empty(),
+            Some(rule) => broken.iter().any(|what| what.contains(rule)),
+        };
+        assert!(shows, "{fault:?}: {broken:?}");
+        println!("{}: {broken:?}", fault.name);
         println!("{}: {:?}", fault.name, report.violations);
         host.unload()?;
     }

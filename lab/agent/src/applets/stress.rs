@@ -185,18 +185,21 @@ fn stress(arguments: &[String]) -> Result<Report, String> {
             let (mut actor, target) = (control.actor(name, plan.seed, number), Arc::clone(&target));
             threads.push(thread::spawn(move || {
                 part(&mut actor, &target);
-                actor.end()
+                vec![actor.end()]
             }));
         }
     }
     // This one has no part in keeping the device open: it may wait for its end.
-    let mut actor = control.actor("sysfs", plan.seed, number + 1);
+    let mut ways = ["flr", "bus"].map(|way| {
+        number += 1;
+        control.actor(way, plan.seed, number)
+    });
     let removes = (plan.end != End::Close).then(|| format!("{folder}/remove"));
     let config = format!("{folder}/config");
     let sysfs = (!goes).then(|| {
         thread::spawn(move || {
-            control::reset_by_sysfs(&mut actor, &folder);
-            actor.end()
+            control::reset_by_sysfs(&mut ways, &folder);
+            ways.map(Actor::end).into()
         })
     });
 
@@ -244,7 +247,7 @@ fn watch(control: &Control, until: Instant, event: impl Fn() -> bool) {
 /// Waits for threads to end and adds what they did. One that never ends is left behind.
 fn gather(
     control: &Control,
-    threads: Vec<JoinHandle<(&'static str, Tally)>>,
+    threads: Vec<JoinHandle<Vec<(&'static str, Tally)>>>,
     report: &mut Report,
 ) -> Result<(), String> {
     while threads.iter().any(|thread| !thread.is_finished()) {
@@ -255,12 +258,10 @@ fn gather(
         }
     }
     for thread in threads {
-        let (name, tally) = thread.join().map_err(|_| "a thread panicked")?;
-        report
-            .actors
-            .entry(name.to_owned())
-            .or_default()
-            .add(&tally);
+        for (name, tally) in thread.join().map_err(|_| "a thread panicked")? {
+            let known = report.actors.entry(name.to_owned()).or_default();
+            known.add(&tally);
+        }
     }
     Ok(())
 }

@@ -96,7 +96,7 @@ impl Control {
 /// A thread.
 #[derive(Debug)]
 pub(super) struct Actor {
-    name: &'static str,
+    pub(super) name: &'static str,
     /// Different for each, from 1.
     pub(super) number: u64,
     pub(super) rng: Rng,

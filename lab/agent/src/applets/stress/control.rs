@@ -223,12 +223,20 @@ fn touch(target: &Target) -> Result<(), Errno> {
     mapping.touch(0).map(drop)
 }
 
-/// Resets by sysfs, in turn by the function's own reset and by its bus.
-pub(super) fn reset_by_sysfs(actor: &mut Actor, folder: &str) {
-    let mut methods = ["flr", "bus"].into_iter().cycle();
-    while actor.goes_on() {
-        actor.rest(Duration::from_secs(8));
-        let method = methods.next().unwrap_or("flr");
+/// Resets by sysfs, in turn by each of the ways that the actors are named for: the function's own
+/// reset and that of its bus.
+pub(super) fn reset_by_sysfs(ways: &mut [Actor], folder: &str) {
+    while ways.iter().all(Actor::goes_on) {
+        for actor in &mut *ways {
+            reset_by(actor, folder);
+        }
+    }
+}
+
+fn reset_by(actor: &mut Actor, folder: &str) {
+    actor.rest(Duration::from_secs(8));
+    if actor.goes_on() {
+        let method = actor.name;
         let write = |name: &str, text: &str| {
             let path = format!("{folder}/{name}");
             fs::write(path, text).map_err(|error| {
