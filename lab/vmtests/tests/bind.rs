@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use varia_lab::{Arch, GuestCommand, Set, packages};
+use varia_lab::{Arch, GuestCommand, Set, closure, packages};
 use varia_silicon::{Options, Profile, profile};
 use varia_vmtests::command::small_varia;
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
@@ -23,6 +23,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A device with a driver of its own, on the root bus.
 const NATIVE: &str = "0000:00:10.0";
 const VARIANT: &str = "nvgrace_gpu_vfio_pci";
+/// Where the machine has kmod, with libraries of its own.
+const KMOD: &str = "/kmod";
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -72,6 +74,10 @@ impl Lab {
                     )
                     .qemu_args(["-device", "virtio-rng-pci,addr=0x10"])
             });
+        let tools = packages::ensure(Set::Tools)?;
+        for (path, file) in closure::of(&tools, Arch::X86_64, &["/usr/bin/kmod"])? {
+            plan = plan.with(|vm| vm.host_file(format!("{KMOD}{path}"), file));
+        }
         for library in libraries(&program)? {
             plan = plan.with(|vm| vm.host_file(library.to_string_lossy(), library.clone()));
         }
@@ -142,6 +148,7 @@ fn devices_are_listed_bound_and_given_back_on_a_real_sysfs() -> Result<()> {
         bind_and_unbind(&lab, &gpu)?;
         refusal(&lab, &gpu, &refused)?;
     }
+    replacement(&lab, &gpu)?;
     in_use(&lab, &gpu)?;
     capture(&lab)?;
     let begin = Instant::now();
@@ -211,6 +218,49 @@ fn refusal(lab: &Lab, gpu: &str, refused: &str) -> Result<()> {
     lab.varia(&format!("unbind {gpu} {refused}"))??;
     assert_eq!(lab.state(gpu)?, free());
     assert_eq!(lab.state(refused)?, free());
+    Ok(())
+}
+
+/// On a kernel that ships the original, ours is installed where packages put theirs: it is loaded
+/// in the other's place, by its name and by the device's alias, until it is taken away.
+fn replacement(lab: &Lab, gpu: &str) -> Result<()> {
+    lab.host.unload()?;
+    // Which folder goes before which, kmod knows; busybox does not.
+    let kmod = format!(
+        "exec {KMOD}/usr/lib64/ld-linux-x86-64.so.2 --library-path {KMOD}/usr/lib/x86_64-linux-gnu"
+    );
+    lab.sh(&format!(
+        "set -e; for name in depmod modprobe; do rm -f /sbin/$name
+         printf '#!/bin/sh\n{kmod} --argv0 %s {KMOD}/usr/bin/kmod \"$@\"\n' $name > /sbin/$name
+         chmod 755 /sbin/$name; done
+         cd /lib/modules/$(uname -r); rm -r extra
+         mkdir -p kernel/drivers/vfio/pci/nvgrace-gpu updates
+         cp {} kernel/drivers/vfio/pci/nvgrace-gpu/nvgrace-gpu-vfio-pci.ko
+         cp {} updates/nvgrace-gpu-vfio-pci.ko",
+        Driver::Original.file(),
+        Driver::Ours.file()
+    ))?;
+    let parameters = format!("/sys/module/{VARIANT}/parameters");
+    for (ours, taken_away) in [(true, ""), (false, "rm updates/nvgrace-gpu-vfio-pci.ko;")] {
+        lab.sh(&format!(
+            "set -e; cd /lib/modules/$(uname -r); {taken_away} /sbin/depmod"
+        ))?;
+        let loaded = || lab.host.vm.list(&parameters).is_ok();
+        lab.sh("/sbin/modprobe nvgrace-gpu-vfio-pci")?;
+        assert_eq!(loaded(), ours, "by its name");
+        lab.host.unload()?;
+        lab.varia(&format!("bind {gpu}"))??;
+        assert_eq!(lab.state(gpu)?, bound(VARIANT));
+        assert_eq!(loaded(), ours, "by varia bind");
+        lab.varia(&format!("unbind {gpu}"))??;
+        lab.host.unload()?;
+    }
+    // What busybox has no use for, it does not keep up to date.
+    lab.sh(
+        "set -e; cd /lib/modules/$(uname -r); rm -r kernel/drivers modules.*.bin
+         rm /sbin/depmod; ln -sf /bin/busybox /sbin/modprobe",
+    )?;
+    lab.host.install(Driver::Original)?;
     Ok(())
 }
 
