@@ -436,7 +436,10 @@ fn a_reset_asks_for_a_new_look_and_a_look_in_between_does_not_hide_it() {
         unsafe { varia_ready_after(&state, &mut wait, &sample, &look) }
     };
     assert_eq!(look(true), READY_SLEEP);
+    let looked = || ["looks", "looks_raced"].map(|name| count(&state, name));
+    assert_eq!(looked(), [1, 1], "raced, so it is done again");
     assert_eq!(look(false), READY);
+    assert_eq!(looked(), [2, 1]);
     let now = |suspended| unsafe { varia_ready_now(&state, suspended) };
     assert_eq!((now(0), now(1), count(&state, "holds")), (1, 0, 1));
     let (mut wait, mut unused): (Wait, Look) = (zero(), zero());

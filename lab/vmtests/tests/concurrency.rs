@@ -178,10 +178,14 @@ const LOOKED_UNLOCKED: Fault = Fault {
     file: "kernel/adaptor/ready.c",
     right: "		sample.locked = rwsem_is_locked(&core->memory_lock) &&
 				lockdep_is_held_type(&core->memory_lock, 1);
+		sample.memory_enabled = locked && __vfio_pci_memory_enabled(core);
+		ret = adaptor_look(dev->state, core->pdev, core->barmap[0], &sample, wait);
 ",
-    wrong: "		if (locked)
+    wrong: "		sample.memory_enabled = locked && __vfio_pci_memory_enabled(core);
+		if (locked)
 			up_read(&core->memory_lock);
 		sample.locked = rwsem_is_locked(&core->memory_lock);
+		ret = adaptor_look(dev->state, core->pdev, core->barmap[0], &sample, wait);
 		if (locked)
 			down_read(&core->memory_lock);
 ",
