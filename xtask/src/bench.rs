@@ -5,9 +5,10 @@ use std::fs;
 use std::process::Command as Process;
 
 use clap::Subcommand;
+use varia_lab::Arch;
 use varia_lab::agent_build::{self, workspace};
 
-use crate::{Outcome, test};
+use crate::{Outcome, lab};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -32,7 +33,7 @@ pub(crate) fn run(command: Command) -> Outcome {
     let mut whole = true;
     let (arguments, page): (Vec<String>, _) = match command {
         Command::Kernel { rounds, only } => {
-            test::prepare()?;
+            lab::build_agent(Arch::Aarch64)?;
             whole = rounds > 0 && only.is_empty();
             let program = ["run", "-p", "varia-vmtests", "--bin", "bench-kernel", "-q"];
             let mut arguments = program.map(String::from).to_vec();
