@@ -68,21 +68,25 @@ pub(crate) fn nested(scene: &Scene<'_>) -> Vec<Finding> {
     }
     let kernel = &scene.facts.kernel;
     let option = "ARM_SMMU_V3_IOMMUFD";
-    let feature = "arm-smmuv3.accel";
+    let features = ["arm-smmuv3.accel", "arm-smmuv3.ats", "arm-smmuv3.ssidsize"];
     let has_option = kernel
         .config
         .as_ref()
         .map(|config| config.contains_key(option));
-    let has_feature = scene
-        .facts
-        .vmm
-        .qemu
-        .as_ref()
-        .and_then(|qemu| qemu.has(feature));
+    let qemu = scene.facts.vmm.qemu.as_ref();
+    let has = features.map(|feature| qemu.and_then(|qemu| qemu.has(feature)));
+    let has_features = match has {
+        _ if has.contains(&Some(false)) => Some(false),
+        _ if has.contains(&None) => None,
+        _ => Some(true),
+    };
     let parts = [
         ("/dev/iommu", kernel.iommufd),
         ("CONFIG_ARM_SMMU_V3_IOMMUFD", has_option),
-        ("QEMU's arm-smmuv3 with accel", has_feature),
+        (
+            "QEMU's arm-smmuv3 with accel, ats and ssidsize",
+            has_features,
+        ),
     ];
     let of = |state: Option<bool>| {
         let some = parts.iter().filter(|(_, has)| *has == state);

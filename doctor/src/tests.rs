@@ -109,6 +109,8 @@ fn good() -> Facts {
         "acpi-generic-initiator",
         "iommufd",
         "arm-smmuv3.accel",
+        "arm-smmuv3.ats",
+        "arm-smmuv3.ssidsize",
         "virt.highmem-mmio-size",
     ];
     let vmm = Vmm {

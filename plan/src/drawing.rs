@@ -54,7 +54,7 @@ pub fn svg(plan: &Plan) -> String {
         for gpu in &gpus {
             svg = svg.child(line(left + 20, top, top + GAP));
             top += GAP;
-            svg = draw_gpu(svg, left, top, gpu);
+            svg = draw_gpu(svg, left, top, gpu, plan.iommu);
             top += gpu_height(gpu);
         }
         svg = draw_socket(svg, left, socket);
@@ -67,8 +67,7 @@ fn summary(plan: &Plan) -> String {
     let iommu = match plan.iommu {
         Iommu::None => "",
         Iommu::Type1 => ", IOMMU type1",
-        Iommu::Iommufd { smmu: false } => ", iommufd",
-        Iommu::Iommufd { smmu: true } => ", iommufd, an SMMUv3 for each GPU",
+        Iommu::Iommufd { .. } => ", iommufd",
     };
     format!(
         "{}, {} CPUs, {} of RAM, {} nodes, aperture {}{iommu}",
@@ -108,7 +107,7 @@ fn gpu_height(gpu: &Gpu) -> u32 {
     GPU + nodes.div_ceil(ROW).saturating_sub(1) * (NODE + 4)
 }
 
-fn draw_gpu(svg: Element, left: u32, top: u32, gpu: &Gpu) -> Element {
+fn draw_gpu(svg: Element, left: u32, top: u32, gpu: &Gpu, iommu: Iommu) -> Element {
     let memory = &gpu.memory;
     let source = match &memory.source {
         Source::Function(bdf) => format!("{} = {bdf}", memory.device.id),
@@ -120,9 +119,13 @@ fn draw_gpu(svg: Element, left: u32, top: u32, gpu: &Gpu) -> Element {
         .iter()
         .map(|bar| format!("BAR{} {}", bar.index, size(bar.size.0)))
         .collect();
-    let port = match gpu.bus {
-        Some(bus) => format!("root bus {bus}, window {}", size(gpu.window.0)),
-        None => format!("window {}", size(gpu.window.0)),
+    let window = size(gpu.window.0);
+    let port = match (gpu.bus, iommu) {
+        (Some(bus), Iommu::Iommufd { smmu: true }) => {
+            format!("root bus {bus} with an SMMUv3, window {window}")
+        }
+        (Some(bus), _) => format!("root bus {bus}, window {window}"),
+        (None, _) => format!("window {window}"),
     };
     let mut svg = svg
         .child(bordered(left, top, WIDTH, gpu_height(gpu), "#eef6e6"))

@@ -63,9 +63,13 @@ pub fn explain(plan: &Plan) -> Vec<(Part, String)> {
     if matches!(plan.iommu, Iommu::Iommufd { smmu: true }) {
         parts.push((
             Part::Smmu,
-            "Each GPU's bus has an SMMUv3 that the host's SMMU carries out (accel=on), so that \
-             the guest can translate addresses for the GPU and use ATS; one for each bus, because \
-             one instance of the host serves it."
+            "Each GPU's bus has an SMMUv3 that the host's SMMU carries out (accel=on), one for each \
+             bus, because one instance of the host serves it. A program's pointers are valid on \
+             the GPU if it translates them by the program's own page tables (SVA, shared virtual \
+             addressing). That takes ATS, by which the GPU asks for translations, and PASIDs, by \
+             which it says whose; ssidsize=20 is all of a PASID's bits. QEMU 11.0 has neither \
+             unless it is told to, and 11.1 takes what the host has; said like this, both start \
+             only where the host's SMMU has them."
                 .to_owned(),
         ));
     }

@@ -4,7 +4,7 @@
 //! spelled `ssidsize`.
 
 use crate::gpu::{Gpu, Source};
-use crate::plan::{Accelerator, Arch, Backing, Firmware, Iommu, Plan, Socket};
+use crate::plan::{Accelerator, Arch, Backing, Firmware, Iommu, Plan, SSID_BITS, Socket};
 use crate::qemu::disk_format;
 use crate::xml::Element;
 
@@ -264,13 +264,7 @@ fn devices(plan: &Plan, hostdevs: Vec<Element>) -> Element {
     if let Iommu::Iommufd { smmu: true } = plan.iommu {
         let buses = plan.gpus.iter().enumerate();
         for bus in buses.filter_map(|(index, gpu)| controllers(index, gpu).0) {
-            devices = devices.child(
-                Element::new("iommu").with("model", "smmuv3").child(
-                    Element::new("driver")
-                        .with("pciBus", bus)
-                        .with("accel", "on"),
-                ),
-            );
+            devices = devices.child(smmu(bus));
         }
     }
     for (index, disk) in plan.disks.iter().enumerate() {
@@ -294,6 +288,17 @@ fn devices(plan: &Plan, hostdevs: Vec<Element>) -> Element {
     hostdevs
         .into_iter()
         .fold(devices, |devices, hostdev| devices.child(hostdev))
+}
+
+/// The SMMU of the root bus of a controller's index.
+pub(crate) fn smmu(bus: impl std::fmt::Display) -> Element {
+    Element::new("iommu").with("model", "smmuv3").child(
+        Element::new("driver")
+            .with("pciBus", bus)
+            .with("accel", "on")
+            .with("ats", "on")
+            .with("ssidsize", SSID_BITS),
+    )
 }
 
 /// What Linux calls its virtio disks: `vda` to `vdz`, then `vdaa`.

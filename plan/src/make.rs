@@ -371,8 +371,9 @@ fn iommu(facts: &Facts, choice: IommuChoice) -> Result<Iommu, Error> {
     } else {
         None
     };
+    let of_smmu = ["arm-smmuv3.accel", "arm-smmuv3.ats", "arm-smmuv3.ssidsize"];
     let iommufd = Iommu::Iommufd {
-        smmu: feature("arm-smmuv3.accel"),
+        smmu: option("ARM_SMMU_V3_IOMMUFD") && of_smmu.into_iter().all(feature),
     };
     match (choice, missing) {
         (IommuChoice::Iommufd, Some(why)) => Err(Error::Iommufd { why }),

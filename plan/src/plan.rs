@@ -82,6 +82,10 @@ pub enum Backing {
     HugePages(Bytes),
 }
 
+/// Bits of a PASID (Process Address Space ID), the SMMU's Substream ID, that a VM's SMMU takes:
+/// all that PCIe has. Source: PCI Express 6.0, 10.5.2 (PASID extended capability).
+pub(crate) const SSID_BITS: u8 = 20;
+
 /// How devices reach the VM's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -92,7 +96,8 @@ pub enum Iommu {
     Type1,
     /// `/dev/iommu`.
     Iommufd {
-        /// Each GPU is behind an SMMUv3 of the VM that the host's SMMU carries out.
+        /// Each GPU is behind an SMMUv3 of the VM that the host's SMMU carries out, with ATS
+        /// (Address Translation Services) and PASIDs.
         smmu: bool,
     },
 }

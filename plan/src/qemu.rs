@@ -9,10 +9,16 @@ use varia_facts::CpuList;
 
 use crate::explain::Part;
 use crate::gpu::{CoherentMemory, Gpu, Source};
-use crate::plan::{Accelerator, Arch, Backing, Firmware, Iommu, Plan, Socket};
+use crate::plan::{Accelerator, Arch, Backing, Firmware, Iommu, Plan, SSID_BITS, Socket};
 
 /// Where Debian's package `qemu-efi-aarch64` has UEFI for arm64.
 pub(crate) const UEFI: &str = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
+
+/// What an SMMU of the VM has. QEMU 11.0 gives it neither ATS nor PASIDs unless it is told to, and
+/// 11.1 what the host has.
+pub(crate) fn smmu() -> String {
+    format!("accel=on,ats=on,ssidsize={SSID_BITS}")
+}
 
 /// One option with its value, and the part of the plan that it belongs to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -206,7 +212,7 @@ fn attach(plan: &Plan, index: usize, gpu: &Gpu, out: &mut Arguments) {
             out.add(
                 Part::Smmu,
                 "-device",
-                format!("arm-smmuv3,id={id}.smmu,primary-bus={bus},accel=on"),
+                format!("arm-smmuv3,id={id}.smmu,primary-bus={bus},{}", smmu()),
             );
         }
     }

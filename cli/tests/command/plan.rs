@@ -45,7 +45,19 @@ fn kept(file: &str, text: &str) {
 
 #[test]
 fn the_plans_that_are_kept_are_those_that_are_printed() {
-    for (name, args) in KEPT {
+    let folder = Folder::new();
+    let host = folder.root().join("host");
+    machine::GB200_NVL4.write(&host).unwrap();
+    // what a kernel that serves SMMUs of VMs has besides
+    let config = std::fs::read_dir(host.join("boot")).unwrap().next();
+    let config = config.expect("the kernel's options").unwrap().path();
+    let options = "\nCONFIG_VFIO_PCI_DMABUF=y\nCONFIG_ARM_SMMU_V3_IOMMUFD=y\n";
+    let text = std::fs::read_to_string(&config).unwrap() + options;
+    std::fs::write(&config, text).unwrap();
+    let host = host.to_str().unwrap();
+    let args = ["--sysfs", host, "--gpu", "2-of-one-superchip"];
+    let with_smmus = [("gb200-x2-smmu", &args[..])];
+    for (name, args) in KEPT.into_iter().chain(with_smmus) {
         let folder = Folder::new();
         let svg = folder.root().join("plan.svg");
         let mut args = args.to_vec();

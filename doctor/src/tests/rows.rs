@@ -30,6 +30,7 @@ pub(super) const ROWS: &[Row] = &[
     ("nested-smmu", false, Case::x86, NotApplicable, "x86_64"),
     ("nested-smmu", false, |case| case.facts.kernel.iommufd = None, Unknown, "/dev/iommu"),
     ("nested-smmu", false, |case| case.without_feature("arm-smmuv3.accel"), Warning, "accel"),
+    ("nested-smmu", false, |case| case.without_feature("arm-smmuv3.ssidsize"), Warning, "ssidsize"),
     ("nested-smmu", true, |case| {
         case.plan().iommu = Iommu::Iommufd { smmu: true };
         case.config().remove("ARM_SMMU_V3_IOMMUFD");

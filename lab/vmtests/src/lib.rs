@@ -7,6 +7,7 @@ pub mod command;
 pub mod counters;
 pub mod error;
 pub mod faulty;
+pub mod fw_cfg;
 pub mod gpu;
 pub mod host;
 pub mod layouts;

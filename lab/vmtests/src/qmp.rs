@@ -12,6 +12,8 @@ use tempfile::TempDir;
 use varia_lab::Arch;
 use varia_lab::qemu::Qemu;
 
+use crate::fw_cfg::FwCfg;
+
 /// A connection to a monitor.
 pub struct Connection {
     to: Box<dyn Write>,
@@ -95,7 +97,7 @@ pub struct Monitor {
     qemu: Child,
     connection: Connection,
     messages: PathBuf,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Monitor {
@@ -107,12 +109,15 @@ impl Monitor {
     pub fn start(arch: Arch, arguments: &[String]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let messages = folder.path().join("qemu.log");
+        let socket = folder.path().join("qtest");
+        let qtest = format!("unix:{},server=on,wait=off", socket.display());
         let mut qemu = Qemu::find(arch)
             .expect("a QEMU")
             .command()
             .args(arguments)
             .args(["-S", "-display", "none", "-nodefaults", "-no-user-config"])
             .args(["-qmp", "stdio"])
+            .args(["-qtest-log", "none", "-qtest", &qtest])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(&messages).expect("a log"))
@@ -124,7 +129,7 @@ impl Monitor {
             qemu,
             connection: Connection::greeted(to, from),
             messages,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -132,6 +137,12 @@ impl Monitor {
     #[must_use]
     pub fn messages(&self) -> String {
         fs::read_to_string(&self.messages).unwrap_or_default()
+    }
+
+    /// The machine as its firmware would find it.
+    #[must_use]
+    pub fn fw_cfg(&self) -> FwCfg {
+        FwCfg::connect(&self.folder.path().join("qtest"))
     }
 
     /// The answer to a command.

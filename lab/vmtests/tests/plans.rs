@@ -1,19 +1,25 @@
 //! Plans, started: QEMU takes what is rendered for each topology, and its monitor says that it
 //! made of it what the plan says. So it does of a plan that was broken and put right again.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 use varia_facts::{Bytes, Facts};
+use varia_lab::qemu::Qemu;
 use varia_lab::{Arch, Set, packages};
 use varia_linux::Tree;
 use varia_linux::inventory::{Extent, Inventory};
 use varia_plan::definition::{Knowledge, examine};
-use varia_plan::{Plan, Request, What, arguments, make};
+use varia_plan::{Iommu, Part, Plan, Request, What, arguments, make};
 use varia_serve::View;
 use varia_silicon::machine::{GB200_NVL4, GB300_NVL4, GH200, GH200_X4, Machine};
 use varia_silicon::{Options, profile};
 use varia_vmtests::Result;
 use varia_vmtests::gpu::Gpu;
 use varia_vmtests::qmp::Monitor;
+
+/// Bytes of a table's header.
+const HEADER: usize = 36;
 
 /// What is known of a machine, from its files.
 fn facts(machine: &Machine) -> Facts {
@@ -24,8 +30,18 @@ fn facts(machine: &Machine) -> Facts {
     found.facts
 }
 
+/// The same of a machine whose kernel serves SMMUs of VMs.
+fn facts_with_smmus(machine: &Machine) -> Facts {
+    let mut facts = facts(machine);
+    let config = facts.kernel.config.as_mut().expect("options");
+    for option in ["VFIO_PCI_DMABUF", "ARM_SMMU_V3_IOMMUFD"] {
+        config.insert(option.to_owned(), "y".to_owned());
+    }
+    facts
+}
+
 /// The plan for `gpus` of a machine, with firmware that is here.
-fn plan(machine: &Machine, gpus: &[What]) -> Plan {
+fn plan(facts: &Facts, gpus: &[What]) -> Plan {
     let firmware = packages::ensure(Set::Guest(Arch::Aarch64))
         .expect("the lab's packages")
         .path("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd");
@@ -35,7 +51,7 @@ fn plan(machine: &Machine, gpus: &[What]) -> Plan {
         firmware: Some(firmware.to_string_lossy().into_owned()),
         ..Request::new(gpus.iter().copied())
     };
-    make(&facts(machine), &request).expect("a plan")
+    make(facts, &request).expect("a plan")
 }
 
 fn functions(machine: &Machine) -> Vec<What> {
@@ -43,9 +59,12 @@ fn functions(machine: &Machine) -> Vec<What> {
     gpus.map(|text| text.parse().expect("an address")).collect()
 }
 
-/// Starts a plan without the hardware and compares what QEMU says with it.
 fn starts(machine: &Machine, gpus: &[What]) -> Result<()> {
-    let plan = plan(machine, gpus);
+    starts_as(machine, &plan(&facts(machine), gpus))
+}
+
+/// Starts a plan without the hardware and compares what QEMU says with it.
+fn starts_as(machine: &Machine, plan: &Plan) -> Result<()> {
     let chip = profile::find(machine.chip.expect("a chip")).expect("a profile");
     let served = plan
         .gpus
@@ -60,6 +79,7 @@ fn starts(machine: &Machine, gpus: &[What]) -> Result<()> {
     let mut qemu = Monitor::start(Arch::Aarch64, &words);
     nodes(&mut qemu, &plan);
     devices(&mut qemu, &plan);
+    tables(&qemu, &plan);
     assert_eq!(qemu.messages(), "", "QEMU has nothing to say");
     Ok(())
 }
@@ -103,15 +123,48 @@ fn devices(qemu: &mut Monitor, plan: &Plan) {
         assert_eq!(get(&name(".root"), "bus_nr"), gpu.bus.expect("a root bus"));
         assert_eq!(get(&name(".port"), "pref64-reserve"), gpu.window.0);
     }
-    let objects = qemu.ask("qom-list", &json!({ "path": "/objects" }));
-    let initiators = objects
-        .as_array()
-        .expect("a list")
-        .iter()
-        .filter(|object| object["type"] == "child<acpi-generic-initiator>")
-        .count();
-    let wanted: usize = plan.gpus.iter().map(|gpu| gpu.memory.nodes.len()).sum();
-    assert_eq!(initiators, wanted, "{objects}");
+    assert_eq!(get("/machine", "highmem-mmio-size"), plan.aperture.0);
+}
+
+/// The ties of nodes to functions and the distances, which the monitor does not show: they are in
+/// the tables that QEMU makes for the guest's firmware.
+fn tables(qemu: &Monitor, plan: &Plan) {
+    let mut machine = qemu.fw_cfg();
+    let mut expected = BTreeSet::new();
+    for gpu in &plan.gpus {
+        let root = gpu.bus.expect("a root bus");
+        machine.number_bus_behind(root);
+        expected.extend(gpu.memory.nodes.clone().map(|node| (node, root + 1, 0)));
+    }
+    assert_eq!(initiators(&machine.table("SRAT")), expected);
+    let slit = machine.table("SLIT");
+    let (count, distances) = slit[HEADER..].split_at(8);
+    let nodes = plan.distances.len();
+    assert_eq!(count, (nodes as u64).to_le_bytes());
+    let rows: Vec<_> = distances.chunks(nodes).collect();
+    assert_eq!(rows, plan.distances);
+}
+
+/// Proximity domain, bus and function of each Generic Initiator. Source: ACPI 6.5, 5.2.16.6.
+fn initiators(srat: &[u8]) -> BTreeSet<(u32, u8, u8)> {
+    // the header is followed by 12 reserved bytes
+    let mut rest = &srat[HEADER + 12..];
+    let mut found = BTreeSet::new();
+    while let [kind, length, ..] = *rest {
+        let (entry, behind) = rest.split_at(usize::from(length));
+        rest = behind;
+        if kind != 5 {
+            continue;
+        }
+        let domain = u32::from_le_bytes(entry[4..8].try_into().expect("4 bytes"));
+        assert_eq!((entry[3], &entry[8..10]), (1, &[0, 0][..]), "a PCI handle");
+        assert_eq!(entry[24..28], [1, 0, 0, 0], "enabled");
+        assert!(
+            found.insert((domain, entry[10], entry[11])),
+            "twice: {entry:?}"
+        );
+    }
+    found
 }
 
 #[test]
@@ -139,11 +192,53 @@ fn one_gb300() -> Result<()> {
     starts(&GB300_NVL4, &functions(&GB300_NVL4)[..1])
 }
 
+#[test]
+fn two_gpus_with_an_smmu_each() -> Result<()> {
+    let plan = plan(&facts_with_smmus(&GB200_NVL4), &[What::OneSuperchip(2)]);
+    assert_eq!(plan.iommu, Iommu::Iommufd { smmu: true });
+    starts_as(&GB200_NVL4, &plan)
+}
+
+/// The SMMUs are what is not there without hardware: QEMU takes all of their options, and then
+/// wants KVM.
+#[test]
+fn smmus_come_as_far_as_software_goes() -> Result<()> {
+    let real = plan(&facts_with_smmus(&GB200_NVL4), &[What::OneSuperchip(2)]);
+    let smmus: Vec<_> = arguments(&real)
+        .into_iter()
+        .filter(|argument| argument.part == Part::Smmu)
+        .map(|argument| argument.value)
+        .collect();
+    assert_eq!(smmus.len(), 2);
+    let said = |smmu: &str| {
+        let plan = real.without_hardware(|_| "/nowhere".into());
+        let before = arguments(&plan)
+            .into_iter()
+            .take_while(|argument| argument.part != Part::RootPort)
+            .flat_map(|argument| [argument.option.to_owned(), argument.value]);
+        let mut qemu = Qemu::find(Arch::Aarch64).expect("a QEMU").command();
+        qemu.args(before).args(["-device", smmu]);
+        qemu.args(["-S", "-display", "none", "-nodefaults"]);
+        let output = qemu.output().expect("QEMU starts");
+        assert!(!output.status.success(), "{smmu}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let wants_kvm = "requires KVM";
+    let text = said(&smmus[0]);
+    assert!(text.contains(wants_kvm), "{text}");
+    for (option, wrong) in [("ssidsize=20", "ssidsize=21"), ("ats=on", "ats=20")] {
+        let text = said(&smmus[0].replace(option, wrong));
+        let (name, _) = option.split_once('=').expect("a name");
+        assert!(text.contains(name) && !text.contains(wants_kvm), "{text}");
+    }
+    Ok(())
+}
+
 /// What `varia explain` puts right is what the plan was, for QEMU.
 #[test]
 fn a_broken_plan_that_was_put_right() -> Result<()> {
     let machine = GB200_NVL4;
-    let plan = plan(&machine, &[What::OneSuperchip(2)]);
+    let plan = plan(&facts(&machine), &[What::OneSuperchip(2)]);
     let chip = profile::find(machine.chip.expect("a chip")).expect("a profile");
     let served = [0, 1]
         .map(|_| Gpu::serve(chip, View::Virtual, Options::default()))
@@ -208,6 +303,7 @@ fn a_broken_plan_that_was_put_right() -> Result<()> {
     let mut qemu = Monitor::start(Arch::Aarch64, &words[1..]);
     nodes(&mut qemu, &plan);
     devices(&mut qemu, &plan);
+    tables(&qemu, &plan);
     assert_eq!(qemu.messages(), "", "QEMU has nothing to say");
     Ok(())
 }

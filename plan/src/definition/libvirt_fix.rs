@@ -11,6 +11,7 @@ use super::fix::Fix;
 use super::libvirt::{child, elements, override_of, parse, path};
 use super::markup::Changes;
 use super::model::{Definition, Place};
+use crate::libvirt::smmu;
 use crate::xml::Element;
 
 /// Applies a fix to a domain; its text, or `None` where it can't be done here.
@@ -125,10 +126,7 @@ impl<'d, 'a> Domain<'d, 'a> {
             Fix::AddSmmu { bus } => {
                 let name = &self.definition.buses.get(*bus)?.name;
                 let devices = child(self.root, "devices")?;
-                let driver = Element::new("driver")
-                    .with("pciBus", name)
-                    .with("accel", "on");
-                let smmu = Element::new("iommu").with("model", "smmuv3").child(driver);
+                let smmu = smmu(name);
                 match elements(devices, "iommu").last() {
                     Some(last) => self.changes.add_behind(last, &smmu),
                     None => self.changes.append(devices, smmu),

@@ -6,6 +6,7 @@ use super::model::Definition;
 use super::qemu::cpus;
 use crate::plan::Arch;
 use crate::qemu::UEFI;
+use crate::qemu::smmu;
 
 /// Applies a fix to a command line; the text of it, or `None` where it can't be done here.
 pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Option<String> {
@@ -158,7 +159,7 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
         Fix::AddSmmu { bus } => {
             let bus = definition.buses.get(*bus)?;
             let id = definition.unused(&format!("{}.smmu", bus.name));
-            let value = format!("arm-smmuv3,id={id},primary-bus={},accel=on", bus.name);
+            let value = format!("arm-smmuv3,id={id},primary-bus={},{}", bus.name, smmu());
             command.add_behind(bus.place.index, "device", value);
         }
         Fix::Mapped(function) => command.unset(of_function(function)?.index, "x-no-mmap"),

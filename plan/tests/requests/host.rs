@@ -89,18 +89,23 @@ pub(crate) fn facts_with_iommufd() -> Facts {
     let mut facts = facts();
     facts.kernel.iommufd = Some(true);
     facts.kernel.config = Some(
-        ["VFIO_DEVICE_CDEV", "VFIO_PCI_DMABUF"]
+        ["VFIO_DEVICE_CDEV", "VFIO_PCI_DMABUF", "ARM_SMMU_V3_IOMMUFD"]
             .map(|option| (option.to_owned(), "y".to_owned()))
             .into(),
     );
     facts.vmm.qemu = Some(Qemu {
-        features: ["iommufd", "arm-smmuv3.accel"]
-            .map(|name| Feature {
-                name: name.to_owned(),
-                present: true,
-                ..Feature::default()
-            })
-            .into(),
+        features: [
+            "iommufd",
+            "arm-smmuv3.accel",
+            "arm-smmuv3.ats",
+            "arm-smmuv3.ssidsize",
+        ]
+        .map(|name| Feature {
+            name: name.to_owned(),
+            present: true,
+            ..Feature::default()
+        })
+        .into(),
         ..Qemu::default()
     });
     facts

@@ -43,7 +43,7 @@ fn a_root_bus_is_on_the_node_of_its_gpus_cpus() {
         "pxb-pcie,id=gpu0.root,bus=pcie.0,bus_nr=8,numa_node=0",
         "pxb-pcie,id=gpu1.root,bus=pcie.0,bus_nr=16,numa_node=1",
         "pxb-pcie,id=gpu2.root,bus=pcie.0,bus_nr=24,numa_node=0",
-        "arm-smmuv3,id=gpu2.smmu,primary-bus=gpu2.root,accel=on",
+        "arm-smmuv3,id=gpu2.smmu,primary-bus=gpu2.root,accel=on,ats=on,ssidsize=20",
         "pcie-root-port,id=gpu1.port,bus=gpu1.root,chassis=2,pref64-reserve=262144M",
         "vfio-pci,id=gpu1,bus=gpu1.port,host=0009:01:00.0,rombar=0,iommufd=iommufd0",
     ] {
@@ -137,4 +137,22 @@ fn pins_are_said_as_each_vmm_has_them() {
         text.contains("None is pinned") && !text.contains("taskset"),
         "{text}"
     );
+}
+
+#[test]
+fn an_smmu_has_what_shared_virtual_addressing_takes() {
+    let plan = make(&facts_with_iommufd(), &request(&[GPUS[0], GPUS[2]])).expect("a plan");
+    let xml = domain(&plan).expect("XML");
+    for bus in [1, 3] {
+        let driver = format!("<driver pciBus='{bus}' accel='on' ats='on' ssidsize='20'/>");
+        assert_eq!(xml.matches(&driver).count(), 1, "{driver}: {xml}");
+    }
+    let parts = explain(&plan);
+    let (_, why) = parts
+        .iter()
+        .find(|(part, _)| *part == Part::Smmu)
+        .expect("SMMUs are explained");
+    for word in ["accel=on", "ATS", "PASID", "ssidsize=20", "SVA"] {
+        assert!(why.contains(word), "{word}: {why}");
+    }
 }

@@ -195,6 +195,8 @@ impl Builder {
         let features = [
             "acpi-generic-initiator",
             "arm-smmuv3.accel",
+            "arm-smmuv3.ats",
+            "arm-smmuv3.ssidsize",
             "iommufd",
             "vfio-pci",
             "vfio-user-pci",

@@ -349,8 +349,8 @@ pub(super) const QEMU_WITH_SMMU: &[Fault] = &[
     fault(Code::SmmuNotAccelerated, |text| {
         swap(
             text,
-            "primary-bus=gpu0.root,accel=on",
-            "primary-bus=gpu0.root",
+            "primary-bus=gpu0.root,accel=on,ats=on",
+            "primary-bus=gpu0.root,ats=on",
         )
     }),
     fault(Code::RootBusShared, |text| {

@@ -296,14 +296,14 @@ pub(super) const LIBVIRT_WITH_SMMU: &[Fault] = &[
     fault(Code::SmmuNotAccelerated, |text| {
         swap(
             text,
-            "<driver pciBus='1' accel='on'/>",
+            "<driver pciBus='1' accel='on' ats='on' ssidsize='20'/>",
             "<driver pciBus='1'/>",
         )
     }),
     fault(Code::SmmuMissing, |text| {
         swap(
             text,
-            "    <iommu model='smmuv3'>\n      <driver pciBus='3' accel='on'/>\n    </iommu>\n",
+            "    <iommu model='smmuv3'>\n      <driver pciBus='3' accel='on' ats='on' ssidsize='20'/>\n    </iommu>\n",
             "",
         )
     }),
