@@ -38,9 +38,11 @@ pub enum Set {
     /// A system for a machine of this architecture on which dkms can build modules, with a
     /// package database that says so.
     Dkms(Arch),
-    /// libvirt's daemon and schema, and the QEMU for arm64 that it asks, as programs for an
-    /// x86-64 machine.
-    Libvirt,
+    /// libvirt's daemon and client as programs for a machine of this architecture, and the
+    /// firmware for arm64 that it chooses from. For x86-64 with its schema and the QEMU for arm64
+    /// that it asks; for arm64 [`Set::Userland`] has that, and here is what gives `virsh console`
+    /// the terminal that it insists on.
+    Libvirt(Arch),
     /// What documentation is for: mdbook, mandoc, and shells that take completions.
     Documentation,
 }
@@ -51,9 +53,9 @@ impl Set {
     pub fn all() -> Vec<Self> {
         let mut sets = vec![Self::Qemu, Self::Tools, Self::Kernel16k];
         for arch in Arch::ALL {
-            sets.extend([Self::Guest(arch), Self::Userland(arch)]);
+            sets.extend([Self::Guest(arch), Self::Userland(arch), Self::Libvirt(arch)]);
         }
-        sets.extend([Self::Libvirt, Self::Documentation]);
+        sets.push(Self::Documentation);
         sets
     }
 
@@ -66,7 +68,7 @@ impl Set {
             Self::Tools => "tools".to_owned(),
             Self::Userland(arch) => format!("userland-{arch}"),
             Self::Dkms(arch) => format!("dkms-{arch}"),
-            Self::Libvirt => "libvirt".to_owned(),
+            Self::Libvirt(arch) => format!("libvirt-{arch}"),
             Self::Documentation => "documentation".to_owned(),
         }
     }
@@ -433,15 +435,21 @@ fn recipe(set: Set, generation: &Generation) -> Result<Wanted> {
             // without a manual's reader and Python, which it needs for other things
             alone.extend(["fish", "fish-common"].map(str::to_owned));
         }
-        Set::Libvirt => {
-            let names = "libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libvirt-common \
-                         libxml2-utils qemu-system-arm qemu-efi-aarch64 bash coreutils dash grep \
-                         sed base-passwd busybox-static";
-            let debian = Arch::X86_64.debian();
-            let names = names
-                .split_whitespace()
-                .map(|name| format!("{name}:{debian}"));
-            whole.extend(names);
+        Set::Libvirt(arch) => {
+            let debian = arch.debian();
+            let of_arch = |name: &str| format!("{name}:{debian}");
+            let names = "libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libvirt-common";
+            whole.extend(names.split_whitespace().map(of_arch));
+            match arch {
+                Arch::Aarch64 => {
+                    alone.extend(["qemu-efi-aarch64".to_owned(), of_arch("bsdutils")]);
+                }
+                Arch::X86_64 => {
+                    let names = "libxml2-utils qemu-system-arm qemu-efi-aarch64 bash coreutils \
+                                 dash grep sed base-passwd busybox-static";
+                    whole.extend(names.split_whitespace().map(of_arch));
+                }
+            }
         }
     }
     Ok(Wanted { whole, alone })

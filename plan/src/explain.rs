@@ -86,7 +86,8 @@ pub fn explain(plan: &Plan) -> Vec<(Part, String)> {
         parts.push((
             Part::Firmware,
             "UEFI starts the guest and assigns the BARs; arm64 has ACPI, and with it the nodes, \
-             only from UEFI."
+             only from UEFI. libvirt is asked for one without Secure Boot, which would start \
+             signed kernels alone."
                 .to_owned(),
         ));
     }

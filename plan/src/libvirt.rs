@@ -135,7 +135,15 @@ fn os(plan: &Plan) -> Element {
                 .with("type", "pflash")
                 .content(file),
         ),
-        Firmware::Own | Firmware::Uefi => os,
+        // the one with keys comes first where it is left to libvirt, and starts signed kernels only
+        Firmware::Uefi => os.child(
+            Element::new("firmware").child(
+                Element::new("feature")
+                    .with("enabled", "no")
+                    .with("name", "secure-boot"),
+            ),
+        ),
+        Firmware::Own => os,
     };
     let Some(kernel) = &plan.kernel else {
         return os;
@@ -285,6 +293,8 @@ fn devices(plan: &Plan, hostdevs: Vec<Element>) -> Element {
                 ),
         );
     }
+    // for virsh console; QEMU's command has the first serial port without a word
+    devices = devices.child(Element::new("console").with("type", "pty"));
     hostdevs
         .into_iter()
         .fold(devices, |devices, hostdev| devices.child(hostdev))

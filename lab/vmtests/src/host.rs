@@ -33,8 +33,9 @@ const RAM_START: [(Arch, u64); 2] = [(Arch::Aarch64, GIB), (Arch::X86_64, 0)];
 const ABSENT_START: u64 = 0x4200_0000_0000;
 const ABSENT_STRIDE: u64 = 4 << 40;
 /// RAM at the end of a machine for what its firmware puts there: tables, and on arm64 the
-/// initramfs, which the kernel then takes for RAM in spite of `mem=`.
-const FIRMWARE_MIB: u64 = 512;
+/// initramfs, which the kernel then takes for RAM in spite of `mem=`. With one of 200 MiB more than
+/// 512 MiB are taken.
+const FIRMWARE_MIB: u64 = 768;
 /// The same on x86, where only tables go there.
 const FIRMWARE_MIB_X86: u64 = 64;
 /// What QEMU places below 4 GiB on x86 without splitting it.

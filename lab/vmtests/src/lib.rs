@@ -11,6 +11,7 @@ pub mod fw_cfg;
 pub mod gpu;
 pub mod host;
 pub mod layouts;
+pub mod libvirt;
 pub mod log;
 pub mod nested;
 pub mod page;

@@ -22,8 +22,6 @@ pub enum Place {
     Guest,
     /// On a host where it takes minutes in software: `sh,soak`.
     Soak,
-    /// On a host with libvirt: `sh,libvirt`.
-    Libvirt,
 }
 
 /// A block of commands.
@@ -70,7 +68,6 @@ fn parse(text: &str) -> std::result::Result<Vec<Block>, String> {
             "sh,console" => Place::Console,
             "sh,guest" => Place::Guest,
             "sh,soak" => Place::Soak,
-            "sh,libvirt" => Place::Libvirt,
             other => return Err(format!("there are no blocks {other:?}")),
         };
         blocks.push(Block {
@@ -83,11 +80,11 @@ fn parse(text: &str) -> std::result::Result<Vec<Block>, String> {
 }
 
 /// Whether an output is what a page promises: the lines in their order, none left out but where
-/// the promise has three dots.
+/// the promise has three dots. White space at the end is no part of either.
 #[must_use]
 pub fn matches(promise: &str, output: &str) -> bool {
-    let output: Vec<_> = output.lines().map(str::trim_end).collect();
-    let promise: Vec<_> = promise.lines().map(str::trim_end).collect();
+    let output: Vec<_> = output.trim_end().lines().map(str::trim_end).collect();
+    let promise: Vec<_> = promise.trim_end().lines().map(str::trim_end).collect();
     rest_matches(&promise, &output)
 }
 
@@ -124,6 +121,8 @@ mod tests {
     #[test]
     fn an_output_has_all_lines_but_those_that_dots_stand_for() {
         assert!(matches("a\nb", "a\nb\n"));
+        assert!(matches("a\n\nb", "a\n\nb\n\n"));
+        assert!(!matches("a\n\nb", "a\nb"));
         assert!(!matches("a\nb", "a\nx\nb"));
         assert!(matches("a\n...\nb", "a\nx\ny\nb"));
         assert!(matches("...\nb\n...", "a\nb"));

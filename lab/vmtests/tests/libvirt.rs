@@ -14,26 +14,11 @@ use varia_plan::{
 };
 use varia_silicon::machine::{GB200_NVL4, GB300_NVL4, GH200, GH200_X4, Machine};
 use varia_silicon::{Options, profile};
-use varia_vmtests::Result;
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
+use varia_vmtests::{Result, libvirt};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A system that has nothing but packages gets users, and a daemon that needs no other one.
-const PREPARE: &str = r#"
-rm -rf /var/run
-ln -s /run /var/run
-printf 'root:x:0:0:root:/root:/bin/sh\nlibvirt-qemu:x:64055:104::/:/bin/false\n' > /etc/passwd
-printf 'root:x:0:\nkvm:x:104:\nlibvirt-qemu:x:64055:\n' > /etc/group
-cat > /etc/libvirt/qemu.conf <<END
-user = "root"
-group = "root"
-security_driver = "none"
-stdio_handler = "file"
-END
-libvirtd >/tmp/daemon.log 2>&1 &
-while ! [ -e /run/libvirt/libvirt-sock ]; do sleep 0.1; done
-"#;
 const TRANSLATE: &str = r#"
 for file in /tmp/*.xml; do
     xmllint --noout --relaxng /usr/share/libvirt/schemas/domain.rng $file 2>$file.schema
@@ -45,7 +30,7 @@ done
 
 #[test]
 fn libvirt_starts_what_we_start() -> Result<()> {
-    let tree = packages::ensure(Set::Libvirt)?;
+    let tree = packages::ensure(Set::Libvirt(Arch::X86_64))?;
     let gh200 = profile::find("gh200").expect("a profile");
     let mut plan = HostPlan::new(Arch::X86_64, "libvirt").kernel_memory(2048);
     for _ in 0..4 {
@@ -73,9 +58,8 @@ fn libvirt_starts_what_we_start() -> Result<()> {
     for (name, _, xml) in &domains {
         host.vm.write(&format!("{root}/tmp/{name}.xml"), xml)?;
     }
-    // one command: a daemon ends with the command that started it
-    let script = format!("set -e\n{PREPARE}\nset +e\n{TRANSLATE}");
-    let command = GuestCommand::new(["/bin/sh", "-c", &script])
+    libvirt::start(&host.vm, &root)?;
+    let command = GuestCommand::new(["/bin/sh", "-c", TRANSLATE])
         .in_root(&root)
         .limit(PATIENCE);
     host.vm.run(&command)?.checked()?;
@@ -91,12 +75,14 @@ fn libvirt_starts_what_we_start() -> Result<()> {
             error,
             "0",
             "{name}: {}",
-            host.vm.read_text(&format!("{root}/tmp/daemon.log"))?
+            host.vm.read_text(&format!("{root}{}", libvirt::LOG))?
         );
         let ours = arguments(plan)
             .into_iter()
             .map(|one| (one.option.to_owned(), one.value));
         let argv = read("argv")?;
+        // Debian's firmware descriptions put the one with Secure Boot and keys first
+        assert!(argv.contains("/AAVMF_CODE.no-secboot.fd"), "{name}: {argv}");
         // what libvirt starts is explained as well: software runs it here, and its ports reserve
         // nothing
         let found = examine(argv.as_bytes(), &knowledge(plan)).expect("a definition");
@@ -211,6 +197,11 @@ const LIBVIRTS_OWN: &[(&str, &str, &str)] = &[
     ("-no-shutdown", "", "libvirt ends QEMU itself"),
     ("-boot", "strict=on", "only what is marked boots"),
     ("-audiodev", "", "no audio"),
+    (
+        "-serial",
+        "chardev:",
+        "the console, which QEMU makes unasked",
+    ),
     ("-sandbox", "", "system calls that QEMU does not need"),
     ("-msg", "", "how messages look"),
 ];

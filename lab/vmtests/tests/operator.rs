@@ -1,5 +1,6 @@
 //! docs/operator.md, followed word for word: each of its lines is typed, in order, in a machine
-//! that owns a GPU, and prints what the page says, from the bare host to a guest with KVM and back.
+//! that owns a GPU, and prints what the page says, from the bare host to guests with KVM that QEMU
+//! and libvirt start, and back.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use varia_lab::{Arch, GuestCommand, Set, Task, agent_build, packages};
 use varia_silicon::{Options, profile};
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
 use varia_vmtests::page::{Block, Place, blocks, matches};
-use varia_vmtests::{Error, Result, nested};
+use varia_vmtests::{Error, Result, libvirt, nested};
 
 const MIB: u64 = 1 << 20;
 /// Where everything is typed.
@@ -21,6 +22,14 @@ const TYPED: &str = "/tmp/typed";
 const SHOWN: &str = "/tmp/shown";
 /// What the guest's shell says when it is ready.
 const PROMPT: &str = "guest# ";
+/// What a person sees has ended before they type the next line: a QEMU, and libvirt's note of it.
+const IS_OVER: &str = "while pidof qemu-system-aarch64 >/dev/null || [ -e /run/libvirt/qemu/*.xml ]
+    do sleep 0.1; done";
+/// What there is to know of a guest that does not come: processes, libvirt's daemon, its QEMU.
+const WHY: &str = "ps; tail -n 20 /tmp/daemon.log /var/log/libvirt/qemu/*.log; dmesg | tail -n 20";
+/// The IOMMU group that QEMU has open.
+const OPEN_GROUP: &str =
+    "ls -l /proc/$(pidof qemu-system-aarch64)/fd | grep -o '/dev/vfio/[0-9]*$'";
 /// The guest's first process leaves the console to a shell.
 const SHELL: &str = "export PS1='guest# '; setsid cttyhack sh";
 
@@ -41,14 +50,16 @@ fn host() -> Result<Host> {
                 .cpu("neoverse-v1")
                 .host_file("/usr/bin/varia", varia)
                 .host_file(PCI_IDS, names);
-            nested::equip(vm, SHELL)
+            libvirt::equip(nested::equip(vm, SHELL)?)
         })?
         .boot()?;
     host.install_kernel()?;
     host.vm.sh(&format!(
-        "cp {} {HOME}/nvgrace-gpu-vfio-pci.ko; mkfifo {TYPED}; mkdir -p /var/lib/libvirt/images",
+        "cp {} {HOME}/nvgrace-gpu-vfio-pci.ko; mkfifo {TYPED}",
         Driver::Ours.file()
     ))?;
+    libvirt::install(&host.vm)?;
+    libvirt::start(&host.vm, "/")?;
     Ok(host)
 }
 
@@ -76,8 +87,11 @@ struct Console {
 impl Console {
     /// Types the line that starts the guest, and waits for its shell.
     fn open(host: &Host, line: &str) -> Result<Self> {
-        let script = format!("exec 0<>{TYPED} >{SHOWN} 2>&1\n{line}");
-        let command = GuestCommand::sh(&script).cwd(HOME).limit(10 * LIMIT);
+        let script = format!("exec 0<>{TYPED} >{SHOWN} 2>&1; exec script -qec \"$0\" /dev/null");
+        let command = GuestCommand::new(["/bin/sh", "-c", &script, line]);
+        let command = command.cwd(HOME).limit(10 * LIMIT);
+        // what an earlier guest showed is not this one's
+        host.vm.sh(&format!("rm -f {SHOWN}"))?;
         let task = host.vm.spawn(&command)?;
         let mut console = Self { task, read: 0 };
         console.until_prompt(host)?;
@@ -97,8 +111,9 @@ impl Console {
                 return Ok(text.to_owned());
             }
             if begin.elapsed() > LIMIT {
+                let why = host.vm.sh(WHY)?;
                 return Err(Error::Unexpected(format!(
-                    "the guest says no more:\n{shown}"
+                    "the guest says no more:\n{shown}\n{why}"
                 )));
             }
             std::thread::sleep(Duration::from_millis(200));
@@ -111,6 +126,7 @@ impl Console {
         if line == "poweroff -f" {
             let output = host.vm.wait(&self.task, LIMIT)?;
             assert!(output.success(), "{output:?}");
+            host.vm.sh(IS_OVER)?;
             return Ok(String::new());
         }
         let shown = self.until_prompt(host)?;
@@ -128,13 +144,16 @@ fn the_way_from_a_bare_host_to_a_vm_is_as_the_page_says() -> Result<()> {
     let host = host()?;
     println!("the host is up after {:?}", begin.elapsed());
     let mut console = None;
+    let mut guests = Vec::new();
     let mut wrong = Vec::new();
+    let mut said = String::new();
     for block in &blocks {
         let printed = match block.place {
             Place::Host => on_host(&host, block)?,
             Place::Console => {
                 console = Some(Console::open(&host, &block.lines.join("\n"))?);
                 println!("the guest's shell is there after {:?}", begin.elapsed());
+                guests.push(host.vm.sh(OPEN_GROUP)?);
                 continue;
             }
             Place::Guest => {
@@ -142,9 +161,10 @@ fn the_way_from_a_bare_host_to_a_vm_is_as_the_page_says() -> Result<()> {
                 let typed = block.lines.iter().map(|line| console.line(&host, line));
                 typed.collect::<Result<Vec<_>>>()?.concat()
             }
-            // typed by package.rs; typed by nobody
-            Place::Soak | Place::Libvirt => continue,
+            // typed by package.rs
+            Place::Soak => continue,
         };
+        said.push_str(&printed);
         if let Some(promise) = &block.output
             && !matches(promise, &printed)
         {
@@ -156,6 +176,19 @@ fn the_way_from_a_bare_host_to_a_vm_is_as_the_page_says() -> Result<()> {
     }
     println!("followed after {:?}", begin.elapsed());
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    // doctor knows this host's libvirt, whichever it is
+    let daemon = host.vm.sh("libvirtd --version")?;
+    let version = daemon.rsplit(' ').next().unwrap_or_default();
+    let told = said
+        .lines()
+        .find(|line| line.ends_with("(libvirtd --version)"));
+    let told: Vec<_> = told.unwrap_or_default().split_whitespace().collect();
+    assert_eq!(
+        told.join(" "),
+        format!("ok libvirt {version} (libvirtd --version)")
+    );
+    // QEMU's guest and libvirt's, each with the GPU's IOMMU group
+    assert_eq!(guests, ["/dev/vfio/4"; 2]);
     // what has been done is undone
     assert_eq!(
         host.vm
