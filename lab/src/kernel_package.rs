@@ -30,6 +30,14 @@ const MAKERS: [&str; 4] = [
 /// [`LabError::Missing`] if there is no date, [`LabError::Command`] with what a tool said, and
 /// those of building the Rust objects.
 pub fn deb(folder: &Path) -> Result<PathBuf> {
+    deb_of(VERSION, folder)
+}
+
+/// The same of another version, for who wants to see an upgrade.
+///
+/// # Errors
+/// Those of [`deb`].
+pub fn deb_of(version: &str, folder: &Path) -> Result<PathBuf> {
     let tools = packages::ensure(Set::Tools)?;
     let date = date()?;
     fs::create_dir_all(folder).map_err(LabError::file("create", folder))?;
@@ -53,11 +61,11 @@ pub fn deb(folder: &Path) -> Result<PathBuf> {
         .env("SOURCE_DATE_EPOCH", date)
         .run([
             script.as_os_str(),
-            VERSION.as_ref(),
+            version.as_ref(),
             objects.as_os_str(),
             folder.as_os_str(),
         ])?;
-    Ok(folder.join(format!("nvgrace-gpu-vfio-pci-dkms_{VERSION}_all.deb")))
+    Ok(folder.join(format!("nvgrace-gpu-vfio-pci-dkms_{version}_all.deb")))
 }
 
 /// Where `./x kernel deb` and the tests make it.

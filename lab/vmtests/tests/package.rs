@@ -1,5 +1,5 @@
 //! The DKMS package: the same bytes each time, a Rust object that its own source gives again, and
-//! a machine that installs it, uses the module, and removes it.
+//! a machine that installs it, uses the module, upgrades it, and removes it.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -19,6 +19,8 @@ use varia_vmtests::page::{self, Place};
 use varia_vmtests::report;
 
 const MIB: u64 = 1 << 20;
+/// A version above any other.
+const NEWER: &str = "1000.1";
 const PACKAGE: &str = "nvgrace-gpu-vfio-pci-dkms";
 /// What installing may take: compilers run under software emulation.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -209,10 +211,11 @@ cp /lab/package/*.deb $1/root/
 rm -f $1/usr/bin/awk; ln -s mawk $1/usr/bin/awk
 ";
 
-fn a_machine_installs_uses_and_removes_it(arch: Arch) -> Outcome {
+fn a_machine_installs_uses_upgrades_and_removes_it(arch: Arch) -> Outcome {
     let tree = packages::ensure(Set::Dkms(arch))?;
-    let package = deb()?;
-    let name = file_name(&package)?;
+    let folder = tempfile::tempdir()?;
+    let (package, newer) = (deb()?, kernel_package::deb_of(NEWER, folder.path())?);
+    let (name, newer_name) = (file_name(&package)?, file_name(&newer)?);
     let gh200 = profile::find("gh200")?;
     let options = Options {
         memory: Some(1536 * MIB),
@@ -225,6 +228,7 @@ fn a_machine_installs_uses_and_removes_it(arch: Arch) -> Outcome {
             vm.share(tree.root(), "root")
                 .module_later("overlay")
                 .host_file(format!("/lab/package/{name}"), &package)
+                .host_file(format!("/lab/package/{newer_name}"), &newer)
                 .host_file("/lab/kernel/modules.builtin", builtin)
                 .file("/lab/kernel/modules.order", "")
         })
@@ -250,21 +254,42 @@ fn a_machine_installs_uses_and_removes_it(arch: Arch) -> Outcome {
         "{said}\nresult: {arch}: {line} took {:.1} s",
         started.elapsed().as_secs_f32()
     );
-    let status = inside("dkms status")?;
-    assert!(
-        status.starts_with("nvgrace-gpu-vfio-pci/") && status.contains(": installed"),
-        "{status}"
-    );
-    inside("modprobe nvgrace_gpu_vfio_pci")?;
-    let file = inside("modinfo -n nvgrace_gpu_vfio_pci")?;
-    assert!(
-        file.contains("/updates/dkms/nvgrace-gpu-vfio-pci.ko"),
-        "{file}"
-    );
-    assert_eq!(host.bind(0, Driver::Ours)?, Ok(()));
-    let seen = report::of_kernel(&host, &[0])?;
-    assert_eq!(seen[0].regions[4].size, 512 * MIB);
-    assert_eq!(seen[0].regions[2].size, 1024 * MIB);
+    let uses = |version: &str| -> Outcome {
+        let status = inside("dkms status")?;
+        assert!(
+            status.starts_with(&format!("nvgrace-gpu-vfio-pci/{version},"))
+                && status.contains(": installed")
+                && status.lines().count() == 1,
+            "{status}"
+        );
+        let sources = inside("ls /usr/src | grep nvgrace")?;
+        assert_eq!(sources, format!("nvgrace-gpu-vfio-pci-{version}"));
+        inside("modprobe nvgrace_gpu_vfio_pci")?;
+        let file = inside("modinfo -n nvgrace_gpu_vfio_pci")?;
+        assert!(
+            file.contains("/updates/dkms/nvgrace-gpu-vfio-pci.ko"),
+            "{file}"
+        );
+        assert_eq!(host.bind(0, Driver::Ours)?, Ok(()));
+        let seen = report::of_kernel(&host, &[0])?;
+        assert_eq!(seen[0].regions[4].size, 512 * MIB);
+        assert_eq!(seen[0].regions[2].size, 1024 * MIB);
+        Ok(())
+    };
+    uses(VERSION)?;
+
+    // While the older module has the device, which it keeps until it is unloaded.
+    let said = inside(&format!(
+        "cd /root; touch before; dpkg -i {newer_name} 2>&1"
+    ))?;
+    println!("{said}");
+    report::of_kernel(&host, &[0])?;
+    host.unload()?;
+    let modules = "find /usr/lib/modules -name 'nvgrace-gpu-vfio-pci.ko*' -path '*/updates/*'";
+    let built = inside(&format!("{modules} -newer /root/before"))?;
+    assert_eq!(built.lines().count(), 1, "built anew: {built:?}");
+    assert_eq!(built, inside(modules)?, "an older one is left");
+    uses(NEWER)?;
 
     host.unbind(0)?;
     inside("modprobe -r nvgrace_gpu_vfio_pci")?;
@@ -282,12 +307,12 @@ fn a_machine_installs_uses_and_removes_it(arch: Arch) -> Outcome {
 
 #[test]
 #[ignore = "for ./x soak: a compiler under software emulation takes minutes"]
-fn an_x86_machine_installs_the_package_uses_the_module_and_removes_it() -> Outcome {
-    a_machine_installs_uses_and_removes_it(Arch::X86_64)
+fn an_x86_machine_installs_uses_upgrades_and_removes_the_package() -> Outcome {
+    a_machine_installs_uses_upgrades_and_removes_it(Arch::X86_64)
 }
 
 #[test]
 #[ignore = "for ./x soak: a compiler under software emulation takes minutes"]
-fn an_arm_machine_installs_the_package_uses_the_module_and_removes_it() -> Outcome {
-    a_machine_installs_uses_and_removes_it(Arch::Aarch64)
+fn an_arm_machine_installs_uses_upgrades_and_removes_the_package() -> Outcome {
+    a_machine_installs_uses_upgrades_and_removes_it(Arch::Aarch64)
 }
