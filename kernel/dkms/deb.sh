@@ -90,5 +90,8 @@ fill control "$tree/DEBIAN/control"
 (cd "$tree" && find usr -type f | LC_ALL=C sort | xargs md5sum >DEBIAN/md5sums)
 find "$tree" -depth -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 # One thread: how many there are shows in the compressed bytes.
-dpkg-deb --root-owner-group --threads-max=1 -Zxz --build "$tree" "$out/${package}_${version}_all.deb"
+# who reads the last one must not see half of this one
+deb=${package}_${version}_all.deb
+dpkg-deb --root-owner-group --threads-max=1 -Zxz --build "$tree" "$out/$deb.partial"
+mv "$out/$deb.partial" "$out/$deb"
 rm -rf "$tree"

@@ -22,8 +22,8 @@ const MIB: u64 = 1 << 20;
 /// A version above any other.
 const NEWER: &str = "1000.1";
 const PACKAGE: &str = "nvgrace-gpu-vfio-pci-dkms";
-/// What installing may take: compilers run under software emulation.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// What installing may take: compilers run under software emulation, and beside other machines.
+const PATIENCE: Duration = Duration::from_secs(1800);
 
 type Outcome = Result<(), Box<dyn Error>>;
 
