@@ -5,10 +5,13 @@
 //! free again when its process ends, however that happens.
 
 use std::fs::File;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{LabError, Result};
 use crate::packages;
+
+/// Who waits longer is told so.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The right to run a machine, given back when dropped.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ impl Slot {
     pub fn wait() -> Result<Self> {
         let folder = packages::cache_subfolder("slots".as_ref())?;
         let count = count();
+        let begin = Instant::now();
+        let mut said = false;
         loop {
             for index in 0..count {
                 let path = folder.join(index.to_string());
@@ -32,6 +37,13 @@ impl Slot {
                 if file.try_lock().is_ok() {
                     return Ok(Self { _file: file });
                 }
+            }
+            if begin.elapsed() > PATIENCE && !said {
+                eprintln!(
+                    "waiting for one of the {count} machines that may run at a time: others run \
+                     them; VARIA_VMS sets how many"
+                );
+                said = true;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
