@@ -10,7 +10,7 @@ use varia_linux::Tree;
 use varia_linux::inventory::{Extent, Inventory};
 use varia_plan::definition::{Knowledge, examine};
 use varia_plan::{
-    Accelerator, Kernel, Plan, Request, VirtualFunction, What, arguments, domain, make,
+    Accelerator, Iommu, Kernel, Plan, Request, VirtualFunction, What, arguments, domain, make,
 };
 use varia_silicon::machine::{GB200_NVL4, GB300_NVL4, GH200, GH200_X4, Machine};
 use varia_silicon::{Options, profile};
@@ -208,6 +208,12 @@ const LIBVIRTS_OWN: &[(&str, &str, &str)] = &[
 
 /// What options say of the VM, each in a form that does not depend on who says it.
 fn said(options: impl IntoIterator<Item = (String, String)>) -> BTreeSet<String> {
+    let options: Vec<(String, String)> = options.into_iter().collect();
+    // each has its own names for root buses
+    let buses = options.iter().map(|(_, value)| fields(value));
+    let buses: BTreeMap<_, _> = buses
+        .filter_map(|bus| Some((bus.get("id")?.clone(), bus.get("bus_nr")?.clone())))
+        .collect();
     let mut said = BTreeSet::new();
     for (option, value) in options {
         let fields = fields(&value);
@@ -255,7 +261,20 @@ fn said(options: impl IntoIterator<Item = (String, String)>) -> BTreeSet<String>
             ("-device", "pcie-root-port") => format!("port with chassis {}", get("chassis")),
             ("-device", "vfio-pci") => {
                 let rom = ["0", "off"].contains(&get("rombar"));
-                format!("{id} is {} without a ROM: {rom}", get("host"))
+                // for iommufd libvirt opens the function itself when it starts the VM
+                let host = match get("iommufd") {
+                    "" => get("host"),
+                    iommufd => iommufd,
+                };
+                format!("{id} is {host} without a ROM: {rom}")
+            }
+            ("-object", "iommufd") => "iommufd".to_owned(),
+            ("-device", "arm-smmuv3") => {
+                let bus = buses.get(get("primary-bus")).expect("a root bus");
+                let on = |name| ["on", "true"].contains(&get(name));
+                let ssidsize = get("ssidsize");
+                let (accel, ats) = (on("accel"), on("ats"));
+                format!("SMMU of bus {bus}: accel {accel}, ATS {ats}, PASIDs of {ssidsize} bits")
             }
             _ => {
                 let known = LIBVIRTS_OWN.iter().any(|(name, start, _)| {
@@ -309,14 +328,23 @@ fn bytes(size: &str) -> u64 {
 /// The topologies that the documentation shows, with the functions of `host`.
 fn plans(host: &Host) -> Vec<(&'static str, Plan)> {
     let all = functions(host);
+    let two = all[..2].to_vec();
     [
         ("gh200", GH200, all[..1].to_vec()),
         ("gh200-x4", GH200_X4, all.clone()),
         ("gb200", GB200_NVL4, all[..1].to_vec()),
-        ("gb200-x2", GB200_NVL4, all[..2].to_vec()),
+        ("gb200-x2", GB200_NVL4, two.clone()),
+        ("gb200-x2-smmu", GB200_NVL4, two),
         ("gb300", GB300_NVL4, all[..1].to_vec()),
     ]
     .map(|(name, machine, gpus)| {
+        let mut facts = facts(&machine, host);
+        if name.ends_with("-smmu") {
+            let config = facts.kernel.config.as_mut().expect("options");
+            for option in ["VFIO_PCI_DMABUF", "ARM_SMMU_V3_IOMMUFD"] {
+                config.insert(option.to_owned(), "y".to_owned());
+            }
+        }
         let request = Request {
             cpus: 8,
             kernel: Some(Kernel {
@@ -326,7 +354,9 @@ fn plans(host: &Host) -> Vec<(&'static str, Plan)> {
             }),
             ..Request::new(gpus)
         };
-        let mut plan = make(&facts(&machine, host), &request).expect("a plan");
+        let mut plan = make(&facts, &request).expect("a plan");
+        let smmu = Iommu::Iommufd { smmu: true };
+        assert_eq!(plan.iommu == smmu, name.ends_with("-smmu"), "{name}");
         // this host can run arm64 in software alone
         plan.accelerator = Accelerator::Tcg;
         // and has one node, where the plan's has up to four
