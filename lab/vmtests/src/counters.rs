@@ -200,7 +200,7 @@ mod tests {
             counters("looks_unlocked 1").broken_rules(),
             ["looks_unlocked 1 is not "]
         );
-        let broken = counters("waits 2\nwaits_killed 1").broken_rules();
+        let broken = counters("looks 2\nwaits 2\nwaits_killed 1").broken_rules();
         assert_eq!(broken.len(), 1, "{broken:?}");
         assert!(Counters::parse("a b c").is_err());
         let open = counters("opens 2\nopens_failed 1");

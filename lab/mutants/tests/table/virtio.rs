@@ -63,14 +63,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         CONFIG,
         "a register that another begins behind is the base's",
-        "(piece.len, matches!(piece.owner, ConfigOwner::Base))",
-        "(piece.len, !matches!(piece.owner, ConfigOwner::Base))",
+        "if piece.owner == owner =>",
+        "if piece.owner != owner =>",
     ),
     mutant(
         CONFIG,
         "an access is the first register's as far as it reaches",
-        ".min_by_key(",
-        ".max_by_key(",
+        "if piece.len < first.len =>",
+        "if piece.len > first.len =>",
     ),
     mutant(
         VIRTIO,
