@@ -30,20 +30,19 @@ impl Connection {
     pub fn open(path: &Path) -> Self {
         let to = UnixStream::connect(path).expect("a monitor that listens");
         let from = to.try_clone().expect("a second handle");
-        Self::greeted(to, from)
+        Self::greeted(to, from).unwrap_or_else(|why| panic!("{why}"))
     }
 
-    fn greeted(to: impl Write + 'static, from: impl Read + 'static) -> Self {
+    /// In words, if QEMU has ended.
+    fn greeted(to: impl Write + 'static, from: impl Read + 'static) -> Result<Self, String> {
         let mut connection = Self {
             to: Box::new(to),
             from: Box::new(BufReader::new(from)),
         };
-        let greeting = connection.line().unwrap_or_else(|why| panic!("{why}"));
+        let greeting = connection.line()?;
         assert!(greeting.get("QMP").is_some(), "{greeting}");
-        connection
-            .ask("qmp_capabilities", &json!({}))
-            .unwrap_or_else(|why| panic!("{why}"));
-        connection
+        connection.ask("qmp_capabilities", &json!({}))?;
+        Ok(connection)
     }
 
     fn line(&mut self) -> Result<Value, String> {
@@ -125,11 +124,20 @@ impl Monitor {
             .expect("QEMU starts");
         let to = qemu.stdin.take().expect("a pipe");
         let from = qemu.stdout.take().expect("a pipe");
-        Self {
-            qemu,
-            connection: Connection::greeted(to, from),
-            messages,
-            folder,
+        match Connection::greeted(to, from) {
+            Ok(connection) => Self {
+                qemu,
+                connection,
+                messages,
+                folder,
+            },
+            Err(why) => {
+                // it may have ended
+                let _ = qemu.kill();
+                let _ = qemu.wait();
+                let said = fs::read_to_string(&messages).unwrap_or_default();
+                panic!("{why}; it said: {said}");
+            }
         }
     }
 

@@ -24,6 +24,9 @@ const SIZE: u64 = GIB + 512 * MIB;
 /// others. The kernel waits 60 s for a device that does not answer after a reset.
 const SOON: Duration = Duration::from_secs(20);
 
+/// The most that a GPU is used for; all of the steps below take less.
+const USED: Duration = Duration::from_secs(300);
+
 /// The GPUs: one that need not be waited for, one whose wait nothing but time or a kill ends, and
 /// one that CXL shows to be gone.
 const READY: usize = 0;
@@ -73,7 +76,7 @@ fn user(host: &Host, gpu: usize) -> Result<Task> {
         size,
     };
     let plan = Plan {
-        seconds: 80,
+        seconds: USED.as_secs(),
         seed: 1,
         ready_ms: 0,
         pause_ms: 1000,
@@ -85,7 +88,8 @@ fn user(host: &Host, gpu: usize) -> Result<Task> {
         end: End::Gone,
     };
     let plan = serde_json::to_string(&plan).expect("a plan is JSON");
-    host.start("stress", &[host.address(gpu), &plan])
+    let command = GuestCommand::applet("stress", &[host.address(gpu), &plan]).limit(2 * USED);
+    Ok(host.vm.spawn(&command)?)
 }
 
 /// Waits until something is so, and does something each time that it is not.
@@ -119,12 +123,13 @@ fn devices_that_go_and_are_removed_while_they_are_used_leave_nothing_behind() ->
     }
     let busy = user(&host, READY)?;
     let waiting = user(&host, WAITED_FOR_WITH_CXL)?;
-    let reader = host.start("vfio-read", &[host.address(WAITED_FOR), "4", "0"])?;
     for gpu in [READY, WAITED_FOR_WITH_CXL] {
         // Its open resets it, at a moment that is not known here.
         let used = || Ok(count(&host, gpu, "faults_served")? >= 20);
         wait_until("the use of a GPU", used, || clocks[gpu].advance(WARM_UP))?;
     }
+    // Its wait ends by itself after 30 s.
+    let reader = host.start("vfio-read", &[host.address(WAITED_FOR), "4", "0"])?;
     let waits = || count(&host, WAITED_FOR, "waits");
     wait_until("the wait of a GH200", || Ok(waits()? > 0), || ())?;
 

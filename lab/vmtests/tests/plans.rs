@@ -2,6 +2,7 @@
 //! made of it what the plan says. So it does of a plan that was broken and put right again.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use serde_json::json;
 use varia_facts::{Bytes, Facts};
@@ -219,7 +220,17 @@ fn smmus_come_as_far_as_software_goes() -> Result<()> {
         let mut qemu = Qemu::find(Arch::Aarch64).expect("a QEMU").command();
         qemu.args(before).args(["-device", smmu]);
         qemu.args(["-S", "-display", "none", "-nodefaults"]);
-        let output = qemu.output().expect("QEMU starts");
+        // it ends by itself, unless it takes the device
+        let output = Command::new("timeout")
+            .arg("60")
+            .arg(qemu.get_program())
+            .args(qemu.get_args())
+            .envs(
+                qemu.get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            )
+            .output()
+            .expect("QEMU starts");
         assert!(!output.status.success(), "{smmu}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
