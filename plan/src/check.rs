@@ -89,8 +89,9 @@ pub(crate) fn disks(disks: usize, gpus: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// The host can give all of these to one VM, now.
-pub(crate) fn functions(facts: &Facts, chosen: &[&PciFunction]) -> Result<(), Error> {
+/// The host can give all of these to one VM; what has to be done before that can start.
+pub(crate) fn functions(facts: &Facts, chosen: &[&PciFunction]) -> Result<Vec<String>, Error> {
+    let mut notes = Vec::new();
     for function in chosen {
         let bdf = function.bdf;
         let group = function.iommu_group.ok_or(Error::NoGroup { bdf })?;
@@ -119,14 +120,14 @@ pub(crate) fn functions(facts: &Facts, chosen: &[&PciFunction]) -> Result<(), Er
             });
         }
         if function.open == Some(true) {
+            // perhaps by the very VM that this is the plan of
             let user = function.user.as_deref().unwrap_or("somebody");
-            return Err(Error::InUse {
-                bdf,
-                user: user.to_owned(),
-            });
+            notes.push(format!(
+                "{bdf} is in use by {user}: end that before this VM starts, or ask for another GPU"
+            ));
         }
     }
-    Ok(())
+    Ok(notes)
 }
 
 /// Whether a VM can have other functions of its IOMMU group while this one is bound as it is: no

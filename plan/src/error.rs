@@ -93,14 +93,6 @@ pub enum Error {
         /// The members that the host uses, with their drivers.
         others: String,
     },
-    /// A device that somebody uses.
-    #[error("{bdf} is in use by {user}: end that first, or ask for another GPU")]
-    InUse {
-        /// The address.
-        bdf: Bdf,
-        /// Who it is.
-        user: String,
-    },
     /// The same GPU twice.
     #[error("{bdf} was asked for twice: a function is in a VM once")]
     Twice {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use varia_facts::{self as facts, Bytes, Facts, NodeId, PciFunction};
+use varia_facts::{self as facts, Bytes, Facts, NodeId, PciFunction, Qemu};
 
 use crate::aperture::{aperture, window};
 use crate::check;
@@ -36,9 +36,8 @@ pub fn make(facts: &Facts, request: &Request) -> Result<Plan, Error> {
         return Err(Error::NoNodes);
     }
     let functions = choose(facts, &request.gpus)?;
-    check::functions(facts, &functions)?;
+    let mut notes = check::functions(facts, &functions)?;
     check::disks(request.disks.len(), functions.len())?;
-    let mut notes = Vec::new();
     let arch = match facts.host.arch {
         Some(facts::Arch::X86_64) => Arch::X86_64,
         Some(facts::Arch::Aarch64) | None => Arch::Aarch64,
@@ -372,8 +371,10 @@ fn iommu(facts: &Facts, choice: IommuChoice) -> Result<Iommu, Error> {
         None
     };
     let of_smmu = ["arm-smmuv3.accel", "arm-smmuv3.ats", "arm-smmuv3.ssidsize"];
+    // Older ones do not take from the host what is not said (ril, oas), and Grace refuses theirs.
+    let takes_the_hosts = facts.vmm.qemu.as_ref().and_then(Qemu::number) >= Some((11, 1));
     let iommufd = Iommu::Iommufd {
-        smmu: option("ARM_SMMU_V3_IOMMUFD") && of_smmu.into_iter().all(feature),
+        smmu: option("ARM_SMMU_V3_IOMMUFD") && of_smmu.into_iter().all(feature) && takes_the_hosts,
     };
     match (choice, missing) {
         (IommuChoice::Iommufd, Some(why)) => Err(Error::Iommufd { why }),

@@ -85,9 +85,10 @@ pub fn arguments(plan: &Plan) -> Vec<Argument> {
 /// who starts it says so (`taskset -c`), of all its threads and not of each.
 #[must_use]
 pub fn affinity(plan: &Plan) -> Option<CpuList> {
+    // CPUs of one socket alone would take those of the others too.
+    let pinned = plan.sockets.iter().all(|socket| !socket.pins.is_empty());
     let pins = plan.sockets.iter().flat_map(|socket| &socket.pins);
-    let cpus: CpuList = pins.copied().collect();
-    (!cpus.is_empty()).then_some(cpus)
+    (pinned && !plan.sockets.is_empty()).then(|| pins.copied().collect())
 }
 
 /// The Generic Initiator objects that tie a GPU's nodes to its function, one for each node.

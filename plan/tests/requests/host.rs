@@ -94,6 +94,7 @@ pub(crate) fn facts_with_iommufd() -> Facts {
             .into(),
     );
     facts.vmm.qemu = Some(Qemu {
+        version: "11.1.0".to_owned(),
         features: [
             "iommufd",
             "arm-smmuv3.accel",
