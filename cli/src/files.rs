@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -65,35 +66,37 @@ pub(crate) fn write_all(files: &[(PathBuf, Vec<u8>)]) -> Result<(), Failure> {
 /// What will be the file, beside it, and where that is when links are followed. None if it has been
 /// written to.
 fn prepare(file: &Path, bytes: &[u8]) -> io::Result<Option<(NamedTempFile, PathBuf)>> {
-    let target = match fs::canonicalize(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => file.to_owned(),
-        found => found?,
-    };
-    if fs::metadata(&target).is_ok_and(|there| !there.is_file()) {
-        File::options()
-            .write(true)
-            .open(&target)?
-            .write_all(bytes)?;
+    // through links, those of a process's own files too, which lead to no path
+    let there = fs::metadata(file).ok();
+    if let Some(there) = &there
+        && (!there.is_file() || file.starts_with("/dev") || file.starts_with("/proc"))
+    {
+        File::options().append(true).open(file)?.write_all(bytes)?;
         return Ok(None);
     }
+    if there.is_some() {
+        // who may not write it may not replace it
+        File::options().write(true).open(file)?;
+    } else if fs::symlink_metadata(file).is_ok() {
+        let text = "it is a link to nothing";
+        return Err(io::Error::new(io::ErrorKind::NotFound, text));
+    }
+    let target = match &there {
+        Some(_) => fs::canonicalize(file)?,
+        None => file.to_owned(),
+    };
     let folder = match target.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
     let mut partial = tempfile::Builder::new()
-        .permissions(permissions(&target))
+        .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(folder)?;
     partial.write_all(bytes)?;
+    if let Some(there) = there {
+        partial.as_file().set_permissions(there.permissions())?;
+    }
     Ok(Some((partial, target)))
-}
-
-/// Those of the file that is replaced, or what any new file has.
-fn permissions(target: &Path) -> fs::Permissions {
-    use std::os::unix::fs::PermissionsExt;
-    fs::metadata(target).map_or_else(
-        |_| fs::Permissions::from_mode(0o666),
-        |there| there.permissions(),
-    )
 }
 
 /// Says that a file can't be written.
@@ -114,9 +117,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (file, link) = (folder.path().join("file"), folder.path().join("link"));
         fs::write(&file, "old").expect("a file");
+        let mode = fs::Permissions::from_mode(0o664);
+        fs::set_permissions(&file, mode.clone()).expect("its permissions");
         std::os::unix::fs::symlink(&file, &link).expect("a link");
         write(&link, b"new").expect("it is written");
         assert_eq!(fs::read(&file).expect("the file"), b"new");
+        let kept = fs::metadata(&file).expect("the file").permissions();
+        assert_eq!(kept.mode() & 0o777, mode.mode());
         assert!(fs::symlink_metadata(&link).expect("the link").is_symlink());
         write(Path::new("/dev/null"), b"new").expect("it is written");
         let names = fs::read_dir(folder.path()).expect("the folder").count();

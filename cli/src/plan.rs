@@ -395,20 +395,29 @@ pub(crate) fn tables(args: &TablesArgs) -> Result<(), Failure> {
             file(table).display()
         );
     }
-    for table in ["HMAT", "SSDT"] {
-        let old = file(table);
-        if !tables.iter().any(|(made, _)| *made == table) && old.exists() {
-            // it would be taken for one of these
-            fs::remove_file(&old).map_err(|error| unwritten(&old, &error))?;
-            text += &format!("{table} of another plan removed: {}\n", old.display());
-        }
-    }
+    let old = ["HMAT", "SSDT"]
+        .into_iter()
+        .filter(|table| !tables.iter().any(|(made, _)| made == table))
+        .map(|table| (table, file(table)));
+    let old: Vec<_> = old.filter(|(_, file)| is_ours(file)).collect();
     let tables: Vec<_> = tables
         .into_iter()
         .map(|(table, bytes)| (file(table), bytes))
         .collect();
     write_all(&tables)?;
+    for (table, file) in old {
+        // it would be taken for one of these
+        fs::remove_file(&file).map_err(|error| unwritten(&file, &error))?;
+        text += &format!("{table} of another plan removed: {}\n", file.display());
+    }
     print(&text)
+}
+
+/// Whether a file is a table that an earlier command wrote.
+fn is_ours(file: &Path) -> bool {
+    // the OEM's identity in a table's header
+    let header = files::read(file, 16).unwrap_or_default();
+    header.get(10..16) == Some(&Oem::VARIA.id[..])
 }
 
 /// What bare metal's firmware says of a function's memory, if its place in ACPI is known.

@@ -97,14 +97,18 @@ fn place(to: &Path) -> Result<PathBuf, Error> {
         path: to.to_owned(),
         source,
     };
-    match fs::canonicalize(to) {
-        Ok(there) if there.is_file() => Ok(there),
-        Ok(_) => Err(error(io::Error::new(
+    // through links, those of a process's own files too, which lead to no path
+    match fs::metadata(to) {
+        Ok(there) if there.is_file() => fs::canonicalize(to).map_err(error),
+        Err(missing)
+            if missing.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(to).is_err() =>
+        {
+            Ok(to.to_owned())
+        }
+        _ => Err(error(io::Error::new(
             io::ErrorKind::InvalidInput,
             "it is there and is no ordinary file",
         ))),
-        Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(to.to_owned()),
-        Err(other) => Err(error(other)),
     }
 }
 

@@ -114,7 +114,11 @@ fn a_capture_follows_links_and_replaces_ordinary_files_alone() {
     assert!(made.unwrap().success());
     capture("pipe").refused(&["pipe", "no ordinary file"]);
     capture("host").refused(&["host", "no ordinary file"]);
-    assert_eq!(fs::read_dir(folder.root()).unwrap().count(), 4);
+    std::os::unix::fs::symlink("nowhere", folder.root().join("dangling")).unwrap();
+    capture("dangling").refused(&["dangling", "no ordinary file"]);
+    // a pipe, which this test reads
+    capture("/dev/stdout").refused(&["/dev/stdout", "no ordinary file"]);
+    assert_eq!(fs::read_dir(folder.root()).unwrap().count(), 5);
 }
 
 #[test]

@@ -218,16 +218,24 @@ fn tables_are_those_of_one_plan_or_none() {
     };
     tables(&["--access", "1,0=500,400000"]).success();
     assert!(out.join("hmat.aml").exists());
-    let text = tables(&[]).success().stdout;
-    assert!(text.contains("HMAT of another plan removed"), "{text}");
-    assert!(!out.join("hmat.aml").exists());
     // one of them can't be written
     let before = std::fs::read(out.join("srat.aml")).unwrap();
     std::fs::remove_file(out.join("slit.aml")).unwrap();
     std::fs::create_dir(out.join("slit.aml")).unwrap();
+    let failed = tables(&["--nodes-per-gpu", "2"]);
+    assert!(!failed.status.success() && failed.stderr.contains("slit.aml"));
     let more = ["--nodes-per-gpu", "2", "--access", "1,0=500,400000"];
     tables(&more).refused(&["slit.aml"]);
     assert_eq!(std::fs::read(out.join("srat.aml")).unwrap(), before);
+    assert!(out.join("hmat.aml").exists());
+    std::fs::remove_dir(out.join("slit.aml")).unwrap();
+    let text = tables(&[]).success().stdout;
+    assert!(text.contains("HMAT of another plan removed"), "{text}");
+    assert!(!out.join("hmat.aml").exists());
+    // somebody else's
+    std::fs::write(out.join("hmat.aml"), b"HMAT of another firmware's").unwrap();
+    tables(&[]).success();
+    assert!(out.join("hmat.aml").exists());
 }
 
 #[test]

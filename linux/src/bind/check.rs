@@ -74,7 +74,7 @@ pub(super) fn bind(host: &dyn Host, request: &Request) -> Result<Vec<Chosen>, Bi
         let (before, modalias) = look(tree, bdf)?;
         let (name, why) = match &request.driver {
             Some(name) => {
-                known(tree, &release, name)?;
+                check_name(name)?;
                 (name.clone(), "it was asked for".to_owned())
             }
             None => {
@@ -177,36 +177,16 @@ fn nobody_uses(tree: &Tree, bdf: Bdf, group: Option<GroupId>) -> Result<(), Bind
     }
 }
 
-/// Makes sure that a driver is there, or a module of its name.
-fn known(tree: &Tree, release: &str, name: &str) -> Result<(), BindError> {
-    let unknown = |why: &str| {
-        Err(BindError::NoDriver {
-            driver: name.escape_debug().to_string(),
-            why: why.to_owned(),
-        })
-    };
+/// A driver's name can be one. Whether it is there, modprobe knows.
+fn check_name(name: &str) -> Result<(), BindError> {
     let may_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if name.is_empty() || name.starts_with('.') || !name.chars().all(may_name) {
-        return unknown("that is no module's name");
+        return Err(BindError::NoDriver {
+            driver: name.escape_debug().to_string(),
+            why: "that is no module's name".to_owned(),
+        });
     }
-    let list = format!("lib/modules/{}/modules.dep", release.trim());
-    let Some(modules) = tree
-        .text(&list)
-        .filter(|_| registered(tree, name).is_none())
-    else {
-        // it is there, or modprobe knows better
-        return Ok(());
-    };
-    let file = |line: &str| line.split(':').next().unwrap_or_default().to_owned();
-    let is_there = modules.lines().map(file).any(|file| {
-        let module = file.rsplit('/').next().unwrap_or_default();
-        let module = module.split('.').next().unwrap_or_default();
-        same_name(module, name)
-    });
-    match is_there {
-        true => Ok(()),
-        false => unknown("no module of that name is in modules.dep"),
-    }
+    Ok(())
 }
 
 /// Makes sure that a driver is there; its name as sysfs spells it.

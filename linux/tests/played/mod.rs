@@ -116,12 +116,6 @@ impl Played {
         fs::write(self.function(bdf).join(name), format!("{text}\n")).unwrap();
     }
 
-    /// What depmod found.
-    pub(crate) fn modules(&mut self, text: &str) {
-        let release = self.tree.text("proc/sys/kernel/osrelease").unwrap();
-        self.put(&format!("lib/modules/{}/modules.dep", release.trim()), text);
-    }
-
     pub(crate) fn remove_file(&mut self, bdf: Bdf, name: &str) {
         fs::remove_file(self.function(bdf).join(name)).unwrap();
     }
