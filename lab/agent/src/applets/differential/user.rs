@@ -25,8 +25,9 @@ use crate::applets::vfio::OpenDevice;
 const CONTROL: u64 = 0x7fff_ffff_ffff_f000;
 /// The address of the first mapping for a device's own accesses, and how far the next is away.
 const IOVA: u64 = 1 << 32;
-/// How long the kernel may take to suspend a device that nobody uses.
-const SUSPEND_LIMIT: Duration = Duration::from_secs(1);
+/// How long the kernel may take to suspend a device that nobody uses: on a busy machine more than
+/// a second.
+const SUSPEND_LIMIT: Duration = Duration::from_secs(5);
 
 /// The user, with all that it has open.
 pub(super) struct User {
