@@ -18,7 +18,7 @@ use varia_spec::vfio::RegionIndex;
 use varia_sys::mapping::{Access, page_size};
 use varia_sys::vfio::{Device, position};
 
-use super::vfio::OpenDevice;
+use super::{answer, vfio::OpenDevice};
 
 /// Nanoseconds that one operation took, by its name: in the fastest of some samples, which others on
 /// the machine have disturbed the least.
@@ -55,18 +55,7 @@ struct Bench {
 }
 
 pub(super) fn run(arguments: &[String]) -> ExitCode {
-    match bench(arguments)
-        .and_then(|times| serde_json::to_string(&times).map_err(|error| error.to_string()))
-    {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("bench: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    answer("bench", bench(arguments))
 }
 
 fn bench(arguments: &[String]) -> Result<Times> {

@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::answer;
+
 /// How a driver's probe ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bound {
@@ -34,17 +36,7 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
             .map(|probe| probe.join().map_err(ended).flatten());
         joined.collect()
     });
-    let text = answers.and_then(|list| serde_json::to_string(&list).map_err(|e| e.to_string()));
-    match text {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("bind: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    answer("bind", answers)
 }
 
 fn bind(driver: &str, bdf: &str) -> Result<Bound, String> {

@@ -15,7 +15,7 @@ use varia_spec::pci::header;
 use varia_spec::vfio::RegionIndex;
 use varia_sys::vfio::position;
 
-use super::vfio::OpenDevice;
+use super::{answer, vfio::OpenDevice};
 
 const PARAMETER: &str = "/sys/module/varia_importer/parameters/import";
 
@@ -37,18 +37,7 @@ pub enum Shared {
 }
 
 pub(super) fn run(arguments: &[String]) -> ExitCode {
-    let text = share(arguments)
-        .and_then(|shared| serde_json::to_string(&shared).map_err(|error| error.to_string()));
-    match text {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("dma-buf: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    answer("dma-buf", share(arguments))
 }
 
 fn share(arguments: &[String]) -> Result<Shared, String> {

@@ -13,7 +13,7 @@ use varia_spec::vfio::{IrqIndex, RegionIndex, irq_set};
 use varia_sys::event::EventFd;
 use varia_sys::vfio::position;
 
-use super::vfio::OpenDevice;
+use super::{answer, vfio::OpenDevice};
 
 /// How long it waits.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -28,18 +28,7 @@ pub struct Signalled {
 }
 
 pub(super) fn run(arguments: &[String]) -> ExitCode {
-    let text = wait(arguments)
-        .and_then(|seen| serde_json::to_string(&seen).map_err(|error| error.to_string()));
-    match text {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("error-event: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    answer("error-event", wait(arguments))
 }
 
 fn wait(arguments: &[String]) -> Result<Signalled, String> {

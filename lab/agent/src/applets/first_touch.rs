@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use varia_sys::mapping::{Access, Mapping, page_size};
 use varia_sys::vfio::{Device, position};
 
-use super::vfio::OpenDevice;
+use super::{answer, vfio::OpenDevice};
 
 /// How often the kernel may choose another address than the last time.
 const ATTEMPTS: u32 = 8;
@@ -33,18 +33,7 @@ pub struct Touched {
 }
 
 pub(super) fn run(arguments: &[String]) -> ExitCode {
-    let text = touch(arguments)
-        .and_then(|touched| serde_json::to_string(&touched).map_err(|error| error.to_string()));
-    match text {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("first-touch: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    answer("first-touch", touch(arguments))
 }
 
 fn touch(arguments: &[String]) -> Result<Touched, String> {

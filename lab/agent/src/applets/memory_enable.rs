@@ -12,7 +12,7 @@ use varia_spec::pci::header;
 use varia_spec::vfio::RegionIndex;
 use varia_sys::vfio::{Device, position};
 
-use super::vfio::OpenDevice;
+use super::{answer, vfio::OpenDevice};
 
 /// What is written, with memory off and with memory on.
 const OFF: [u8; 8] = *b"dropped?";
@@ -39,18 +39,7 @@ pub struct Switched {
 }
 
 pub(super) fn run(arguments: &[String]) -> ExitCode {
-    let text = switch(arguments)
-        .and_then(|list| serde_json::to_string(&list).map_err(|error| error.to_string()));
-    match text {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("memory-enable: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    answer("memory-enable", switch(arguments))
 }
 
 fn switch(arguments: &[String]) -> Result<Vec<Switched>, String> {

@@ -5,6 +5,8 @@
 
 use std::process::ExitCode;
 
+use serde::Serialize;
+
 pub mod bench;
 pub mod bind;
 mod differential;
@@ -58,4 +60,18 @@ pub fn find(name: &str) -> Option<Applet> {
 /// The names of all applets.
 pub fn names() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|(name, _)| *name)
+}
+
+/// Prints what an applet has found as JSON, or why it has not.
+fn answer<T: Serialize>(name: &str, found: Result<T, String>) -> ExitCode {
+    match found.and_then(|found| serde_json::to_string(&found).map_err(|error| error.to_string())) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -26,6 +26,8 @@ use serde::{Deserialize, Serialize};
 use actor::{Actor, Control};
 use target::Target;
 
+use super::answer;
+
 mod actor;
 mod control;
 mod memory;
@@ -151,18 +153,7 @@ const ASKING: [Part; 3] = [
 ];
 
 pub(super) fn run(arguments: &[String]) -> ExitCode {
-    match stress(arguments)
-        .and_then(|report| serde_json::to_string(&report).map_err(|error| error.to_string()))
-    {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("stress: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    answer("stress", stress(arguments))
 }
 
 fn stress(arguments: &[String]) -> Result<Report, String> {

@@ -9,7 +9,7 @@ use varia_spec::pci::header;
 use varia_spec::vfio::RegionIndex;
 use varia_sys::vfio::{Device, position};
 
-use super::vfio::OpenDevice;
+use super::{answer, vfio::OpenDevice};
 
 /// What a driver says of a function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,17 +39,7 @@ pub struct Region {
 
 pub(super) fn run(arguments: &[String]) -> ExitCode {
     let reports: Result<Vec<_>, _> = arguments.iter().map(|bdf| report(bdf)).collect();
-    let text = reports.and_then(|list| serde_json::to_string(&list).map_err(|e| e.to_string()));
-    match text {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("vfio-info: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    answer("vfio-info", reports)
 }
 
 fn report(bdf: &str) -> Result<Report, String> {

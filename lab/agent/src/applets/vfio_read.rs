@@ -15,7 +15,7 @@ use varia_spec::pci::header;
 use varia_spec::vfio::RegionIndex;
 use varia_sys::vfio::{Device, position};
 
-use super::vfio::OpenDevice;
+use super::{answer, vfio::OpenDevice};
 
 /// What a read gave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,18 +43,7 @@ pub struct Beside {
 const REST: Duration = Duration::from_millis(20);
 
 pub(super) fn run(arguments: &[String]) -> ExitCode {
-    let text = read(arguments)
-        .and_then(|seen| serde_json::to_string(&seen).map_err(|error| error.to_string()));
-    match text {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("vfio-read: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    answer("vfio-read", read(arguments))
 }
 
 fn read(arguments: &[String]) -> Result<Seen, String> {
