@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 
 use tempfile::TempDir;
 use varia_serve::{Backend, Endpoint, View};
+use varia_silicon::profile::{self, Body};
 use varia_silicon::{Options, Profile, Silicon};
 use varia_sys::event::EventFd;
 use varia_sys::socket::Listener;
@@ -92,4 +93,22 @@ impl Drop for Gpu {
             eprintln!("the server of a GPU panicked");
         }
     }
+}
+
+/// The profile `cxl` with another code for how long a driver is to wait for the memory: 4 to the
+/// power of the code, in seconds.
+///
+/// # Panics
+/// If the catalogue has no such profile.
+#[must_use]
+pub fn cxl_that_takes(code: u8) -> Profile {
+    let mut chip = profile::find("cxl")
+        .expect("a profile of the catalogue")
+        .clone();
+    for capability in &mut chip.capabilities {
+        if let Body::CxlDevice { timeout } = &mut capability.value.body {
+            *timeout = code;
+        }
+    }
+    chip
 }

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use varia_agent::applets::stress::{End, Memory as Place, Plan, Report};
 use varia_lab::{Arch, Ending, GuestCommand, Task};
-use varia_silicon::profile::{self, Body};
+use varia_silicon::profile;
 use varia_silicon::{Faults, ManualClock, Options, Readiness};
 use varia_spec::Errno;
 use varia_vmtests::Result;
 use varia_vmtests::counters::Counters;
+use varia_vmtests::gpu::cxl_that_takes;
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
 
 const MIB: u64 = 1 << 20;
@@ -43,12 +44,7 @@ const CXL_TIMEOUT: u8 = 4;
 
 fn machine(clocks: &[Arc<ManualClock>; COUNT]) -> Result<Host> {
     let find = |name| profile::find(name).expect("a profile of the catalogue");
-    let mut cxl = find("cxl").clone();
-    for capability in &mut cxl.capabilities {
-        if let Body::CxlDevice { timeout } = &mut capability.value.body {
-            *timeout = CXL_TIMEOUT;
-        }
-    }
+    let cxl = cxl_that_takes(CXL_TIMEOUT);
     let options = |gpu: usize, readiness| Options {
         memory: Some(SIZE),
         readiness,

@@ -11,12 +11,13 @@ use varia_agent::applets::vfio_read::Seen;
 use varia_core::Device;
 use varia_lab::Arch;
 use varia_serve::{Endpoint, View};
-use varia_silicon::profile::{self, Body, Profile};
+use varia_silicon::profile::{self, Profile};
 use varia_silicon::{Faults, ManualClock, Options, Readiness, Silicon};
 use varia_spec::Errno;
 use varia_spec::vfio::RegionIndex;
 use varia_variant::{Millis, Variant};
 use varia_vmtests::clock::SleepClock;
+use varia_vmtests::gpu::cxl_that_takes;
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
 use varia_vmtests::{Result, report};
 
@@ -64,13 +65,7 @@ fn find(name: &str) -> Profile {
 
 /// One that says that it may need 16 s.
 fn patient_cxl() -> Profile {
-    let mut profile = find("cxl");
-    for capability in &mut profile.capabilities {
-        if let Body::CxlDevice { timeout } = &mut capability.value.body {
-            *timeout = 2;
-        }
-    }
-    profile
+    cxl_that_takes(2)
 }
 
 fn options(readiness: Readiness, clock: &Arc<impl varia_silicon::Clock + 'static>) -> Options {
