@@ -1,0 +1,197 @@
+//! The options of the commands that emulate a device: serve, inspect, run.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use varia_plan::Arch;
+
+use crate::size::Size;
+
+/// Which device.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DeviceArgs {
+    /// The profile: gh200-120gb (or gh200), gh200-480gb, gb200, gb300, gb300-cxl (or cxl), nic.
+    pub(crate) profile: String,
+    /// Coherent memory, for example 96G or 96G+300M [default: what the chip has]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<Size>,
+}
+
+/// How the device behaves, for tests.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct BehaviourArgs {
+    /// Keep the coherent memory in this file (made if absent) instead of a memfd.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) backing: Option<PathBuf>,
+    /// Host-physical address of the coherent memory, for example 0x80000000 [default: assumed]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) base: Option<Size>,
+    /// The memory is ready so many seconds after power-on and after each reset, or never.
+    #[arg(long, value_name = "SECONDS|never")]
+    pub(crate) ready_after: Option<ReadyAfter>,
+    /// Break something: c2c-down, size-zero, no-properties, lost-after-resets=N,
+    /// poisoned-page=OFFSET or gone-after=SECONDS; may be given again.
+    #[arg(long, value_name = "FAULT")]
+    pub(crate) fault: Vec<Fault>,
+}
+
+/// When the memory is ready.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ReadyAfter {
+    Seconds(u64),
+    Never,
+}
+
+impl std::str::FromStr for ReadyAfter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "never" => Ok(Self::Never),
+            text => text
+                .parse()
+                .map(Self::Seconds)
+                .map_err(|_| format!("{text:?} is neither a number of seconds nor \"never\"")),
+        }
+    }
+}
+
+/// Something broken; see [`varia_silicon::Faults`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    C2cDown,
+    SizeZero,
+    NoProperties,
+    LostAfterResets(u64),
+    PoisonedPage(Size),
+    GoneAfter(u64),
+}
+
+impl std::str::FromStr for Fault {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text, None),
+        };
+        match (name, value) {
+            ("c2c-down", None) => Ok(Self::C2cDown),
+            ("size-zero", None) => Ok(Self::SizeZero),
+            ("no-properties", None) => Ok(Self::NoProperties),
+            ("lost-after-resets", Some(count)) => count
+                .parse()
+                .map(Self::LostAfterResets)
+                .map_err(|_| format!("{count:?} is not a number of resets")),
+            ("poisoned-page", Some(offset)) => offset
+                .parse()
+                .map(Self::PoisonedPage)
+                .map_err(|error| format!("{offset:?} is no offset in the memory: {error}")),
+            ("gone-after", Some(seconds)) => seconds
+                .parse()
+                .map(Self::GoneAfter)
+                .map_err(|_| format!("{seconds:?} is not a number of seconds")),
+            _ => Err(format!(
+                "there is no fault {text:?}: use c2c-down, size-zero, no-properties, \
+                 lost-after-resets=N, poisoned-page=OFFSET or gone-after=SECONDS"
+            )),
+        }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::C2cDown => f.write_str("c2c-down"),
+            Self::SizeZero => f.write_str("size-zero"),
+            Self::NoProperties => f.write_str("no-properties"),
+            Self::LostAfterResets(count) => write!(f, "lost-after-resets={count}"),
+            Self::PoisonedPage(offset) => write!(f, "poisoned-page={}", offset.argument()),
+            Self::GoneAfter(seconds) => write!(f, "gone-after={seconds}"),
+        }
+    }
+}
+
+/// Which side of the device is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum As {
+    /// What a VM sees: BAR0, BAR2 = resmem, BAR4 = usemem.
+    Virtual,
+    /// What the machine that owns it sees: bare silicon.
+    Physical,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) behaviour: BehaviourArgs,
+    /// Which side of the device the client sees.
+    #[arg(long = "as", value_enum, default_value_t = As::Virtual)]
+    pub(crate) view: As,
+    /// The socket [default: varia-PROFILE.sock in $XDG_RUNTIME_DIR or the temporary directory]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Fail reads and writes of the memory while memory is disabled in the command register.
+    #[arg(long)]
+    pub(crate) honour_memory_enable: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct InspectArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) behaviour: BehaviourArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Draw the layout to scale into this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) behaviour: BehaviourArgs,
+    /// The guest's architecture: aarch64 or x86_64.
+    #[arg(long, default_value = "aarch64")]
+    pub(crate) arch: Arch,
+    /// Print the command and start nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// A kernel for the guest.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// An initramfs for the kernel.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// The kernel's command line, after the console's.
+    #[arg(long, value_name = "TEXT", requires = "kernel")]
+    pub(crate) append: Option<String>,
+    /// A disk image to boot from.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) disk: Option<PathBuf>,
+    /// The guest's own memory.
+    #[arg(long, value_name = "SIZE", default_value = "2G")]
+    pub(crate) ram: Size,
+    /// The guest's CPUs.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) cpus: u32,
+    /// Memory-less NUMA nodes for the device [default: 8 if it has coherent memory, else none]
+    #[arg(long, value_name = "N")]
+    pub(crate) nodes: Option<u32>,
+    /// QEMU itself [default: qemu-system-ARCH in $PATH]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) qemu: Option<PathBuf>,
+    /// Firmware for the guest [default for aarch64: where distributions put it]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bios: Option<PathBuf>,
+    /// One more argument for QEMU; may be given again.
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub(crate) qemu_arg: Vec<String>,
+}
