@@ -4,9 +4,9 @@
 use std::process::ExitCode;
 
 use serde_json::json;
+use varia_explain::{Examination, Knowledge, Language, MOST_BYTES, Weight, examine};
 use varia_facts::Facts;
 use varia_linux::inventory::Extent;
-use varia_plan::definition::{Examination, Knowledge, Language, MOST_BYTES, Weight, examine};
 
 use crate::{
     Failure,

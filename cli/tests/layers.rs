@@ -59,6 +59,7 @@ const LAYERS: &[Layer] = &[
     ),
     // pure
     layer("varia-plan", &["varia-facts", "varia-firmware"]),
+    layer("varia-explain", &["varia-facts", "varia-plan"]),
     layer("varia-doctor", &["varia-facts", "varia-plan"]),
     layer(
         "varia",
@@ -74,6 +75,7 @@ const LAYERS: &[Layer] = &[
             "varia-linux",
             "varia-firmware",
             "varia-plan",
+            "varia-explain",
             "varia-doctor",
         ],
     ),
@@ -113,6 +115,7 @@ const LAYERS: &[Layer] = &[
             "varia-facts",
             "varia-linux",
             "varia-plan",
+            "varia-explain",
             "varia-doctor",
             "varia-firmware",
             "varia-lab",

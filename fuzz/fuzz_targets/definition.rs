@@ -1,4 +1,4 @@
-//! Any bytes as a definition of a VM. The corpus replays in the ordinary tests of `plan`, which
+//! Any bytes as a definition of a VM. The corpus replays in the ordinary tests of `explain`, which
 //! hold the checks.
 
 #![no_main]
@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use varia_facts::Facts;
 
-#[path = "../../plan/tests/definitions/exercise.rs"]
+#[path = "../../explain/tests/definitions/exercise.rs"]
 mod exercise;
 
 static FACTS: LazyLock<Facts> = LazyLock::new(exercise::facts);

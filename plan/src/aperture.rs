@@ -4,10 +4,9 @@ use varia_facts::Bytes;
 
 use crate::error::Error;
 use crate::gpu::{Bar, Gpu};
+use crate::limits::VIRT_APERTURE;
 use crate::plan::Arch;
 
-/// The aperture that QEMU's virt machine has by itself, and the least that it takes.
-pub(crate) const VIRT_DEFAULT: u64 = 512 << 30;
 /// Room for what else has 64-bit BARs: disks, network, consoles.
 const OTHERS: u64 = 1 << 30;
 /// Where RAM begins on the virt machine.
@@ -45,7 +44,7 @@ pub fn aperture_for(arch: Arch, windows: impl Iterator<Item = Bytes>) -> u128 {
     let sum: u128 = windows.map(|window| u128::from(window.0)).sum();
     let size = (sum + u128::from(OTHERS)).next_power_of_two();
     match arch {
-        Arch::Aarch64 => size.max(VIRT_DEFAULT.into()),
+        Arch::Aarch64 => size.max(VIRT_APERTURE.into()),
         Arch::X86_64 => size,
     }
 }

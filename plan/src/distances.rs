@@ -6,7 +6,7 @@ use crate::gpu::Gpu;
 use crate::plan::Socket;
 
 /// From a node to itself.
-pub(crate) const LOCAL: u8 = 10;
+pub const LOCAL: u8 = 10;
 /// What Linux takes where nothing is said; here: between the nodes of one GPU.
 const SAME_GPU: u8 = 20;
 /// Between CPU sockets, from a CPU to its own GPU, to another's, and between GPUs, where the host
@@ -18,7 +18,7 @@ const GPUS: u8 = 160;
 
 /// What a node of the VM stands for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Place {
+pub enum Place {
     /// The socket with this index.
     Socket(usize),
     /// A node of the GPU with this index.
@@ -81,7 +81,7 @@ pub(crate) fn distances(
 
 /// What is taken for a distance where the host does not say; `own` has the socket that a GPU is
 /// attached to.
-pub(crate) fn assumed(from: Place, to: Place, own: impl Fn(usize) -> Option<usize>) -> u8 {
+pub fn assumed(from: Place, to: Place, own: impl Fn(usize) -> Option<usize>) -> u8 {
     match (from, to) {
         (Place::Socket(_), Place::Socket(_)) => SOCKETS,
         (Place::Gpu(one), Place::Gpu(other)) if one == other => SAME_GPU,

@@ -3,8 +3,8 @@
 
 use std::fmt::Display;
 
-use crate::explain::size;
 use crate::gpu::{Gpu, Source};
+use crate::part::size;
 use crate::plan::{Iommu, Plan, Socket};
 use crate::xml::Element;
 

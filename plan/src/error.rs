@@ -2,10 +2,8 @@
 
 use varia_facts::{Bdf, Bytes, GroupId, NodeId};
 
+use crate::limits::MAX_NODES;
 use crate::request::What;
-
-/// The most NUMA nodes that QEMU takes (`MAX_NODES`).
-pub(crate) const MAX_NODES: u32 = 128;
 
 /// Why there is no plan.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -30,7 +30,7 @@ pub struct Bar {
 impl Bar {
     /// Those that the VM sees of a function of the host, as far as they need 64-bit
     /// prefetchable addresses.
-    pub(crate) fn of(function: &PciFunction) -> Vec<Self> {
+    pub fn of(function: &PciFunction) -> Vec<Self> {
         let bars = function.virtual_bars.iter().filter(|bar| bar.prefetchable);
         bars.map(|bar| Self {
             index: bar.index,

@@ -301,7 +301,7 @@ fn devices(plan: &Plan, hostdevs: Vec<Element>) -> Element {
 }
 
 /// The SMMU of the root bus of a controller's index.
-pub(crate) fn smmu(bus: impl std::fmt::Display) -> Element {
+pub fn smmu(bus: impl std::fmt::Display) -> Element {
     Element::new("iommu").with("model", "smmuv3").child(
         Element::new("driver")
             .with("pciBus", bus)

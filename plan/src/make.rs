@@ -7,18 +7,13 @@ use varia_facts::{self as facts, Bytes, Facts, NodeId, PciFunction, Qemu};
 use crate::aperture::{aperture, window};
 use crate::check;
 use crate::distances::distances;
-use crate::error::{Error, MAX_NODES};
+use crate::error::Error;
 use crate::gpu::{Bar, CoherentMemory, Gpu, GuestNode, Source, VirtualFunction};
+use crate::limits::{ADDRESS_BITS, BUSES, MAX_NODES, SMALL_LINUX_NODES};
 use crate::plan::{Accelerator, Arch, Backing, Firmware, Iommu, Plan, SCHEMA, Socket};
 use crate::request::{IommuChoice, Request, What};
 
 const MIB: u64 = 1 << 20;
-/// Address bits of a guest where KVM could not be asked: what Grace's CPUs have.
-pub(crate) const ADDRESS_BITS: u32 = 48;
-/// Bus numbers for each root bus of a GPU: its own, its port's, and some for what may be behind.
-pub(crate) const BUSES: u8 = 8;
-/// Nodes that Linux has room for where it is built with `CONFIG_NODES_SHIFT=4`, Debian's arm64.
-pub(crate) const SMALL_LINUX_NODES: u32 = 16;
 
 /// Plans a VM for functions of the host that `facts` describes.
 ///
@@ -272,7 +267,11 @@ fn check_ram(host: &facts::NumaNode, hugepages: Option<Bytes>, wanted: Bytes) ->
     Ok(())
 }
 
-pub(crate) fn pins(host: &facts::NumaNode, vcpus: u32) -> Result<Vec<u32>, Error> {
+/// One CPU of a node of the host for each virtual CPU.
+///
+/// # Errors
+/// [`Error::Pins`] if the node has fewer.
+pub fn pins(host: &facts::NumaNode, vcpus: u32) -> Result<Vec<u32>, Error> {
     let there = host.cpus.count();
     if u64::from(vcpus) > there {
         return Err(Error::Pins {

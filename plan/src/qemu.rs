@@ -7,16 +7,16 @@ use std::path::Path;
 
 use varia_facts::CpuList;
 
-use crate::explain::Part;
 use crate::gpu::{CoherentMemory, Gpu, Source};
+use crate::part::Part;
 use crate::plan::{Accelerator, Arch, Backing, Firmware, Iommu, Plan, SSID_BITS, Socket};
 
 /// Where Debian's package `qemu-efi-aarch64` has UEFI for arm64.
-pub(crate) const UEFI: &str = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
+pub const UEFI: &str = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
 
 /// What an SMMU of the VM has. QEMU 11.0 gives it neither ATS nor PASIDs unless it is told to, and
 /// 11.1 what the host has.
-pub(crate) fn smmu() -> String {
+pub fn smmu() -> String {
     format!("accel=on,ats=on,ssidsize={SSID_BITS}")
 }
 

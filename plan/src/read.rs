@@ -1,8 +1,8 @@
 //! A plan, read back from its JSON: what comes from a file holds what a plan holds.
 
 use crate::check as rules;
-use crate::error::MAX_NODES;
 use crate::gpu::Gpu;
+use crate::limits::MAX_NODES;
 use crate::plan::{Plan, Socket};
 
 /// More virtual CPUs than any VMM takes.

@@ -6,7 +6,7 @@ use quick_xml::escape::escape;
 
 /// An element with attributes and either text or elements in it.
 #[derive(Clone, Debug)]
-pub(crate) struct Element {
+pub struct Element {
     name: &'static str,
     attributes: Vec<(&'static str, String)>,
     text: Option<String>,
@@ -14,7 +14,9 @@ pub(crate) struct Element {
 }
 
 impl Element {
-    pub(crate) const fn new(name: &'static str) -> Self {
+    /// An element of this name, with nothing in it.
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
         Self {
             name,
             attributes: Vec::new(),
@@ -23,41 +25,43 @@ impl Element {
         }
     }
 
-    pub(crate) const fn name(&self) -> &'static str {
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
         self.name
     }
 
     /// With an attribute.
-    pub(crate) fn with(mut self, name: &'static str, value: impl fmt::Display) -> Self {
+    pub fn with(mut self, name: &'static str, value: impl fmt::Display) -> Self {
         self.attributes.push((name, value.to_string()));
         self
     }
 
     /// With text in it.
-    pub(crate) fn content(mut self, text: impl fmt::Display) -> Self {
+    pub fn content(mut self, text: impl fmt::Display) -> Self {
         self.text = Some(text.to_string());
         self
     }
 
     /// With an element in it.
-    pub(crate) fn child(mut self, child: Self) -> Self {
+    pub fn child(mut self, child: Self) -> Self {
         self.children.push(child);
         self
     }
 
     /// With an element in it, if there is one.
-    pub(crate) fn maybe(mut self, child: Option<Self>) -> Self {
+    pub fn maybe(mut self, child: Option<Self>) -> Self {
         self.children.extend(child);
         self
     }
 
     /// With an element in it that holds text.
-    pub(crate) fn text(self, name: &'static str, text: impl fmt::Display) -> Self {
+    pub fn text(self, name: &'static str, text: impl fmt::Display) -> Self {
         self.child(Self::new(name).content(text))
     }
 
     /// As text of several lines, each but the first behind `indent`, without the last newline.
-    pub(crate) fn indented(&self, indent: &str) -> String {
+    pub fn indented(&self, indent: &str) -> String {
         let text = self.to_string();
         text.trim_end().replace('\n', &format!("\n{indent}"))
     }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use varia_plan::definition::{Code, Weight};
+use varia_explain::{Code, Weight};
 use varia_silicon::machine::{GB200_NVL4, GB300_NVL4, GH200, GH200_X4, Machine};
 
 use crate::process::{Ended, Folder, ended, varia};

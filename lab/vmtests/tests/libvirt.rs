@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use varia_explain::{Knowledge, examine};
 use varia_facts::{Bdf, Facts, PciFunction};
 use varia_lab::{Arch, GuestCommand, Set, packages};
 use varia_linux::Tree;
 use varia_linux::inventory::{Extent, Inventory};
-use varia_plan::definition::{Knowledge, examine};
 use varia_plan::{
     Accelerator, Iommu, Kernel, Plan, Request, VirtualFunction, What, arguments, domain, make,
 };

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use serde_json::json;
+use varia_explain::{Knowledge, examine};
 use varia_facts::{Bytes, Facts};
 use varia_lab::qemu::Qemu;
 use varia_lab::{Arch, Set, packages};
 use varia_linux::Tree;
 use varia_linux::inventory::{Extent, Inventory};
-use varia_plan::definition::{Knowledge, examine};
 use varia_plan::{Iommu, Part, Plan, Request, What, arguments, make};
 use varia_serve::View;
 use varia_silicon::machine::{GB200_NVL4, GB300_NVL4, GH200, GH200_X4, Machine};

@@ -1,0 +1,249 @@
+//! A definition and what is known of the GPUs in it.
+
+use varia_facts::{Bdf, Facts, NodeId, PciFunction};
+
+use super::model::{Bus, BusKind, Definition, Function, Language};
+use varia_plan::NODES_PER_GPU;
+use varia_plan::window;
+use varia_plan::{Bar, CoherentMemory, Gpu, GuestNode, Source, VirtualFunction};
+
+/// What somebody knows of the devices in a definition.
+#[derive(Clone, Debug, Default)]
+pub struct Knowledge<'a> {
+    /// The host that the VM is for.
+    pub facts: Option<&'a Facts>,
+    /// GPUs that somebody names, by address on the host or by id in the VM, as a host of their
+    /// chip has them. Other devices are no GPUs then, unless `facts` says so.
+    pub named: Vec<(String, PciFunction)>,
+    /// Nodes for each GPU, where it is not what firmware sets aside or the driver's usual number.
+    pub nodes_per_gpu: Option<u32>,
+}
+
+/// A GPU of a definition.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    /// Its place in the list of functions.
+    pub(crate) function: usize,
+    /// Its id; empty if it has none.
+    pub(crate) id: String,
+    pub(crate) host: Option<Bdf>,
+    /// Its 64-bit prefetchable BARs; none if nothing is known of it but what the definition says.
+    pub(crate) bars: Option<Vec<Bar>>,
+    /// How many nodes it should have.
+    pub(crate) nodes: u32,
+    /// The host's node of its CPUs.
+    pub(crate) cpu_node: Option<NodeId>,
+}
+
+impl Subject {
+    /// What messages call it.
+    pub(crate) fn label(&self) -> String {
+        match (self.id.as_str(), self.host) {
+            ("", Some(host)) => format!("the GPU {host}"),
+            (id, Some(host)) => format!("{id} ({host})"),
+            (id, None) => id.to_owned(),
+        }
+    }
+}
+
+/// What rules look at.
+#[derive(Debug)]
+pub(crate) struct Case<'a> {
+    pub(crate) definition: &'a Definition,
+    pub(crate) facts: Option<&'a Facts>,
+    pub(crate) gpus: Vec<Subject>,
+    /// Somebody says how many nodes each GPU is to have.
+    pub(crate) is_count_told: bool,
+    /// Functions of which nobody knows what they are.
+    pub(crate) unknown: Vec<&'a Function>,
+}
+
+impl<'a> Case<'a> {
+    pub(crate) fn new(definition: &'a Definition, knowledge: &Knowledge<'a>) -> Self {
+        let mut case = Self {
+            definition,
+            facts: knowledge.facts,
+            is_count_told: knowledge.nodes_per_gpu.is_some(),
+            gpus: Vec::new(),
+            unknown: Vec::new(),
+        };
+        for (index, function) in definition.functions.iter().enumerate() {
+            let id = function.id.clone().unwrap_or_default();
+            let is_named = |name: &String| {
+                name.parse::<Bdf>()
+                    .is_ok_and(|bdf| Some(bdf) == function.host)
+                    || Some(name) == function.id.as_ref()
+            };
+            let named = knowledge.named.iter().find(|(name, _)| is_named(name));
+            let on_host = function.host.and_then(|bdf| knowledge.facts?.function(bdf));
+            let known = named.map(|(_, known)| known).or(on_host);
+            let is_tied = definition
+                .initiators
+                .iter()
+                .any(|one| one.device == id && !id.is_empty());
+            let bars = match known {
+                Some(known) if is_gpu(known) => Some(Bar::of(known)),
+                // the definition itself treats it as one
+                _ if is_tied => None,
+                Some(_) => continue,
+                None if !knowledge.named.is_empty() => continue,
+                None => {
+                    case.unknown.push(function);
+                    continue;
+                }
+            };
+            let is_again =
+                function.host.is_some() && case.gpus.iter().any(|gpu| gpu.host == function.host);
+            let set_aside = known
+                .and_then(|known| known.coherent_memory.as_ref()?.pxm_count)
+                .filter(|count| *count > 0);
+            case.gpus.push(Subject {
+                function: index,
+                id,
+                host: function.host,
+                bars: bars.filter(|bars| !bars.is_empty()),
+                nodes: knowledge
+                    .nodes_per_gpu
+                    .or(set_aside)
+                    .unwrap_or(NODES_PER_GPU),
+                cpu_node: match named {
+                    // a made-up host's nodes are nobody's
+                    Some(_) => None,
+                    // and one of two that are the same function is another one
+                    None if is_again => None,
+                    None => on_host.and_then(|function| function.cpu_node),
+                },
+            });
+        }
+        case
+    }
+
+    pub(crate) fn function(&self, gpu: &Subject) -> Option<&'a Function> {
+        self.definition.functions.get(gpu.function)
+    }
+
+    /// The line of a GPU.
+    pub(crate) fn line(&self, gpu: &Subject) -> usize {
+        self.function(gpu).map_or(1, |function| function.place.line)
+    }
+
+    /// The root port above a GPU, and the root bus above that, by their places in the list.
+    pub(crate) fn above(&self, gpu: &Subject) -> (Option<usize>, Option<usize>) {
+        let mut name = self
+            .function(gpu)
+            .and_then(|function| function.bus.as_deref());
+        let (mut port, mut steps) = (None, 0);
+        while let Some(at) = self.bus(name.unwrap_or(self.definition.root())) {
+            let Some(bus) = self.definition.buses.get(at) else {
+                break;
+            };
+            match bus.kind {
+                BusKind::Root | BusKind::Expander { .. } => return (port, Some(at)),
+                BusKind::Port { .. } => port = port.or(Some(at)),
+                BusKind::Bridge => {}
+            }
+            name = bus.parent.as_deref();
+            steps += 1;
+            // buses that are below each other
+            if steps > self.definition.buses.len() {
+                break;
+            }
+        }
+        (port, None)
+    }
+
+    pub(crate) fn bus(&self, name: &str) -> Option<usize> {
+        self.definition
+            .buses
+            .iter()
+            .position(|bus| bus.name == name)
+    }
+
+    /// The root bus of a GPU, if it is one beside the machine's.
+    pub(crate) fn root_bus(&self, gpu: &Subject) -> Option<(usize, &'a Bus)> {
+        let (_, root) = self.above(gpu);
+        let bus = self.definition.buses.get(root?)?;
+        matches!(bus.kind, BusKind::Expander { .. }).then_some((root?, bus))
+    }
+
+    /// The node of the CPUs that a GPU is attached to, as its root bus says.
+    pub(crate) fn socket(&self, gpu: &Subject) -> Option<u32> {
+        match self.root_bus(gpu)?.1.kind {
+            BusKind::Expander { node, .. } => node,
+            _ => None,
+        }
+    }
+
+    /// Nodes with CPUs, in their order.
+    pub(crate) fn sockets(&self) -> Vec<u32> {
+        let nodes = self.definition.nodes.iter();
+        let mut sockets: Vec<_> = nodes
+            .filter(|node| node.cpus.is_some())
+            .map(|node| node.id)
+            .collect();
+        sockets.sort_unstable();
+        sockets.dedup();
+        sockets
+    }
+
+    /// The node of the VM whose RAM is on a GPU's socket of the host, if one is.
+    pub(crate) fn socket_on_host(&self, gpu: &Subject) -> Option<u32> {
+        let wanted = gpu.cpu_node?;
+        let mut nodes = self
+            .definition
+            .nodes
+            .iter()
+            .filter(|node| node.cpus.is_some());
+        let is_on = |node: &&super::model::Node| {
+            let host = node
+                .backing
+                .as_ref()
+                .and_then(|backing| backing.host_nodes.as_deref());
+            host.and_then(|text| text.parse().ok()) == Some(wanted.0)
+        };
+        nodes.find(is_on).map(|node| node.id)
+    }
+
+    /// The GPUs whose BARs are known, as a plan has them.
+    pub(crate) fn planned(&self) -> Vec<Gpu> {
+        let known = self
+            .gpus
+            .iter()
+            .filter_map(|gpu| Some((gpu, gpu.bars.clone()?)));
+        known
+            .filter_map(|(gpu, bars)| {
+                Some(Gpu {
+                    window: window(&bars).ok()?,
+                    memory: CoherentMemory {
+                        device: VirtualFunction {
+                            id: gpu.id.clone(),
+                            bars,
+                        },
+                        source: match gpu.host {
+                            Some(host) => Source::Function(host),
+                            None => Source::VfioUser(gpu.id.clone().into()),
+                        },
+                        nodes: 0..0,
+                    },
+                    socket: GuestNode(0),
+                    bus: None,
+                })
+            })
+            .collect()
+    }
+
+    pub(crate) fn is_qemu(&self) -> bool {
+        self.definition.language == Language::Qemu
+    }
+
+    /// A GPU of the host is in it.
+    pub(crate) fn has_hardware(&self) -> bool {
+        let mut functions = self.gpus.iter().filter_map(|gpu| self.function(gpu));
+        functions.any(|function| !function.is_served)
+    }
+}
+
+fn is_gpu(function: &PciFunction) -> bool {
+    function.coherent_memory.is_some()
+        || function.virtual_bars.iter().any(|bar| bar.memory.is_some())
+}

@@ -1,0 +1,459 @@
+//! A libvirt domain -> a definition.
+//!
+//! Source: libvirt 12.8 `docs/formatdomain` and its schema. A bus is called by the index of the
+//! controller that makes it.
+
+use roxmltree::{Document, Node, ParsingOptions};
+use varia_facts::{Bdf, Bytes, CpuList};
+
+use super::error::{ReadError, line_of};
+use super::model::{
+    Backing, Bus, BusKind, Definition, Distance, Function, Initiator, Language, Machine, Name,
+    Node as Numa, Pin, Place, Smmu,
+};
+use super::properties::Properties;
+use varia_plan::Arch;
+
+/// QEMU's own arguments in a domain.
+pub(super) const QEMU: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
+/// What libvirt calls the iommufd of a domain.
+const IOMMUFD: &str = "iommufd0";
+/// 128 nodes with all distances are about 40,000, blanks between them included.
+const MOST_NODES: u32 = 200_000;
+/// Deeper than any domain; XML that is deeper is a parser's trouble.
+const DEEPEST: usize = 64;
+
+/// Reads the XML of a domain.
+pub(super) fn parse(text: &str) -> Result<Document<'_>, ReadError> {
+    is_shallow(text)?;
+    let options = ParsingOptions {
+        nodes_limit: MOST_NODES,
+        ..ParsingOptions::default()
+    };
+    let document = Document::parse_with_options(text, options).map_err(|error| ReadError::Xml {
+        line: error.pos().row as usize,
+        why: error.to_string(),
+    })?;
+    Ok(document)
+}
+
+/// Whether it is the XML of a domain.
+pub(super) fn check(text: &str) -> Result<(), ReadError> {
+    let document = parse(text)?;
+    let root = document.root_element();
+    if root.has_tag_name("domain") {
+        return Ok(());
+    }
+    Err(ReadError::Element {
+        line: line_of(text, root.range().start),
+        element: root.tag_name().name().chars().take(40).collect(),
+    })
+}
+
+/// The parser goes down a level of the stack for each level of the document.
+fn is_shallow(text: &str) -> Result<(), ReadError> {
+    let mut depth = 0_usize;
+    for (at, _) in text.match_indices('<') {
+        let rest = text.as_bytes().get(at + 1..).unwrap_or_default();
+        match rest.first() {
+            Some(b'/') => depth = depth.saturating_sub(1),
+            Some(b'!' | b'?') => {}
+            _ => {
+                let end = rest.iter().position(|byte| *byte == b'>');
+                let is_empty = end
+                    .and_then(|end| end.checked_sub(1))
+                    .is_some_and(|end| rest.get(end) == Some(&b'/'));
+                depth += usize::from(!is_empty);
+            }
+        }
+        if depth > DEEPEST {
+            return Err(ReadError::Xml {
+                line: line_of(text, at),
+                why: format!("elements are nested deeper than {DEEPEST}"),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Reads what matters to GPUs.
+pub(super) fn definition(text: &str) -> Result<Definition, ReadError> {
+    let document = parse(text)?;
+    let reader = Reader {
+        lines: text.match_indices('\n').map(|(at, _)| at).collect(),
+    };
+    let domain = document.root_element();
+    let arch = path(domain, &["os", "type"]).and_then(|node| node.attribute("arch"));
+    let arch = arch
+        .and_then(|arch| arch.parse().ok())
+        .unwrap_or(Arch::Aarch64);
+    let mut out = Definition::empty(Language::Libvirt, arch, reader.machine(domain));
+    if let Some(node) = child(domain, "iommufd")
+        && node.attribute("enabled") == Some("yes")
+    {
+        out.iommufds.push((IOMMUFD.to_owned(), reader.place(node)));
+    }
+    reader.numa(domain, &mut out);
+    reader.devices(domain, &mut out);
+    reader.arguments(domain, &mut out);
+    if let Some(tune) = child(domain, "cputune") {
+        for node in elements(tune, "vcpupin") {
+            if let (Some(vcpu), Some(cpus)) = (number(node, "vcpu"), node.attribute("cpuset")) {
+                out.pins.push(Pin {
+                    place: reader.place(node),
+                    vcpu,
+                    cpus: cpus.to_owned(),
+                });
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// The first child of this name.
+pub(super) fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
+    node.children().find(|child| child.has_tag_name(name))
+}
+
+/// The element at the end of a path of names.
+pub(super) fn path<'a, 'i>(node: Node<'a, 'i>, names: &[&str]) -> Option<Node<'a, 'i>> {
+    names.iter().try_fold(node, |node, name| child(node, name))
+}
+
+/// The children of this name.
+pub(super) fn elements<'a, 'i>(
+    node: Node<'a, 'i>,
+    name: &str,
+) -> impl Iterator<Item = Node<'a, 'i>> {
+    node.children()
+        .filter(move |child| child.has_tag_name(name))
+}
+
+/// A number that an attribute has, decimal or hexadecimal.
+pub(super) fn number(node: Node<'_, '_>, name: &str) -> Option<u32> {
+    let text = node.attribute(name)?.trim();
+    match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// A size with its unit, which is KiB where nothing is said.
+fn scaled(text: &str, unit: Option<&str>) -> Option<Bytes> {
+    let shift = match unit.unwrap_or("KiB") {
+        "b" | "bytes" => 0,
+        "k" | "KiB" => 10,
+        "M" | "MiB" => 20,
+        "G" | "GiB" => 30,
+        "T" | "TiB" => 40,
+        _ => return None,
+    };
+    text.trim()
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1 << shift)
+        .map(Bytes)
+}
+
+/// Finds lines.
+struct Reader {
+    lines: Vec<usize>,
+}
+
+impl Reader {
+    fn place(&self, node: Node<'_, '_>) -> Place {
+        let at = node.range().start;
+        Place {
+            line: 1 + self.lines.partition_point(|line| *line < at),
+            index: node.id().get_usize(),
+        }
+    }
+
+    fn machine(&self, domain: Node<'_, '_>) -> Machine {
+        let features = child(domain, "features");
+        let feature = |name: &str| features.and_then(|features| child(features, name));
+        let os = child(domain, "os");
+        let cpu = child(domain, "cpu");
+        let model = cpu.map(|cpu| {
+            let model = match cpu.attribute("mode") {
+                Some("host-passthrough") => "host".to_owned(),
+                Some("maximum") => "max".to_owned(),
+                Some("host-model") => "host-model".to_owned(),
+                _ => child(cpu, "model")
+                    .and_then(|model| model.text())
+                    .unwrap_or("default")
+                    .to_owned(),
+            };
+            (model, self.place(cpu))
+        });
+        let width = cpu.and_then(|cpu| child(cpu, "maxphysaddr"));
+        let memory = child(domain, "memory");
+        Machine {
+            place: self.place(domain),
+            kind: os
+                .and_then(|os| child(os, "type")?.attribute("machine"))
+                .unwrap_or_default()
+                .to_owned(),
+            has_acpi: feature("acpi").is_some(),
+            gic: feature("gic").and_then(|gic| gic.attribute("version").map(str::to_owned)),
+            aperture: None,
+            is_low: false,
+            accelerator: domain.attribute("type").map(str::to_owned),
+            cpu: model,
+            address_bits: width.and_then(|node| Some((number(node, "bits")?, self.place(node)))),
+            has_firmware: os.is_some_and(|os| {
+                os.attribute("firmware").is_some() || child(os, "loader").is_some()
+            }),
+            smmu: false,
+            ram: memory.and_then(|memory| scaled(memory.text()?, memory.attribute("unit"))),
+        }
+    }
+
+    fn numa(&self, domain: Node<'_, '_>, out: &mut Definition) {
+        let Some(numa) = path(domain, &["cpu", "numa"]) else {
+            return;
+        };
+        let tune = child(domain, "numatune");
+        let host = |id: u32| {
+            let own = tune.and_then(|tune| {
+                elements(tune, "memnode").find(|node| number(*node, "cellid") == Some(id))
+            });
+            let all = || tune.and_then(|tune| child(tune, "memory"));
+            own.or_else(all)?.attribute("nodeset").map(str::to_owned)
+        };
+        let shared = path(domain, &["memoryBacking", "access"])
+            .is_some_and(|access| access.attribute("mode") == Some("shared"));
+        for (index, cell) in (0..).zip(elements(numa, "cell")) {
+            let id = number(cell, "id").unwrap_or(index);
+            let memory = cell
+                .attribute("memory")
+                .and_then(|text| scaled(text, cell.attribute("unit")));
+            let has_memory = memory.is_some_and(|memory| memory.0 > 0);
+            let place = self.place(cell);
+            out.nodes.push(Numa {
+                place,
+                id,
+                cpus: cell.attribute("cpus").map(str::to_owned),
+                has_memory,
+                memory: memory.filter(|_| has_memory),
+                backing: has_memory.then(|| Backing {
+                    place,
+                    host_nodes: host(id),
+                    is_shared: shared || cell.attribute("memAccess") == Some("shared"),
+                }),
+            });
+            let Some(distances) = child(cell, "distances") else {
+                continue;
+            };
+            for sibling in elements(distances, "sibling") {
+                if let (Some(to), Some(value)) = (number(sibling, "id"), number(sibling, "value")) {
+                    out.distances.push(Distance {
+                        place: self.place(sibling),
+                        from: id,
+                        to,
+                        value,
+                    });
+                }
+            }
+        }
+    }
+
+    fn devices(&self, domain: Node<'_, '_>, out: &mut Definition) {
+        let Some(devices) = child(domain, "devices") else {
+            return;
+        };
+        for node in elements(devices, "controller") {
+            if node.attribute("type") == Some("pci") {
+                self.controller(node, out);
+            }
+        }
+        if out.bus("0").is_none() {
+            out.buses.push(Bus {
+                place: self.place(devices),
+                name: "0".to_owned(),
+                parent: None,
+                kind: BusKind::Root,
+            });
+        }
+        for node in elements(devices, "iommu") {
+            if node.attribute("model") != Some("smmuv3") {
+                continue;
+            }
+            let driver = child(node, "driver");
+            let bus = driver.and_then(|driver| number(driver, "pciBus"));
+            match bus {
+                None => out.machine.smmu = true,
+                Some(bus) => out.smmus.push(Smmu {
+                    place: self.place(node),
+                    bus: Some(bus.to_string()),
+                    is_accelerated: driver.and_then(|one| one.attribute("accel")) == Some("on"),
+                }),
+            }
+        }
+        for (index, node) in elements(devices, "hostdev").enumerate() {
+            let is_pci = node.attribute("type") == Some("pci");
+            if is_pci && node.attribute("mode") != Some("capabilities") {
+                self.hostdev(index, node, domain, out);
+            }
+        }
+    }
+
+    fn controller(&self, node: Node<'_, '_>, out: &mut Definition) {
+        let place = self.place(node);
+        let target = child(node, "target");
+        let of_target = |name: &str| target.and_then(|target| number(target, name));
+        let kind = match node.attribute("model") {
+            Some("pcie-root" | "pci-root") => {
+                if let Some(hole) = child(node, "pcihole64") {
+                    let size = hole
+                        .text()
+                        .and_then(|text| scaled(text, hole.attribute("unit")));
+                    out.machine.aperture = Some((size, self.place(hole)));
+                }
+                BusKind::Root
+            }
+            Some("pcie-expander-bus") => BusKind::Expander {
+                number: of_target("busNr"),
+                node: target
+                    .and_then(|target| child(target, "node")?.text())
+                    .and_then(|text| text.trim().parse().ok()),
+            },
+            Some("pcie-root-port") => BusKind::Port {
+                chassis: of_target("chassis"),
+                slot: None,
+                window: None,
+            },
+            _ => BusKind::Bridge,
+        };
+        out.buses.push(Bus {
+            place,
+            name: number(node, "index")
+                .map(|index| index.to_string())
+                .unwrap_or_default(),
+            parent: bus_of(node),
+            kind,
+        });
+    }
+
+    fn hostdev(
+        &self,
+        index: usize,
+        node: Node<'_, '_>,
+        domain: Node<'_, '_>,
+        out: &mut Definition,
+    ) {
+        let place = self.place(node);
+        let alias = child(node, "alias").and_then(|alias| alias.attribute("name"));
+        let id = alias.map_or_else(|| format!("hostdev{index}"), str::to_owned);
+        let source = path(node, &["source", "address"]);
+        let rom = child(node, "rom");
+        let is_off = |name: &str, off: &str| rom.and_then(|rom| rom.attribute(name)) == Some(off);
+        if let Some(acpi) = child(node, "acpi") {
+            let nodes: Option<CpuList> =
+                acpi.attribute("nodeset").and_then(|text| text.parse().ok());
+            for node in nodes.iter().flat_map(CpuList::iter).take(1024) {
+                out.initiators.push(Initiator {
+                    place: self.place(acpi),
+                    device: id.clone(),
+                    node,
+                });
+            }
+        }
+        if alias.is_some() {
+            out.ids.push(Name {
+                id: id.clone(),
+                is_object: false,
+                place,
+            });
+        }
+        let address = child(node, "address");
+        let slot = address.map(|address| {
+            let part = |name: &str| number(address, name).unwrap_or(0);
+            format!("{}.{}", part("slot"), part("function"))
+        });
+        out.functions.push(Function {
+            place,
+            host: source.and_then(bdf),
+            is_served: false,
+            bus: bus_of(node),
+            slot: slot.unwrap_or_default(),
+            iommufd: out.iommufds.first().map(|(name, _)| name.clone()),
+            is_unmapped: override_of(domain, &id)
+                .is_some_and(|property| property.attribute("value") == Some("true")),
+            has_rom: !is_off("bar", "off") && !is_off("enabled", "no"),
+            driver: child(node, "driver")
+                .and_then(|driver| driver.attribute("model"))
+                .map(str::to_owned),
+            id: Some(id),
+        });
+    }
+
+    /// Arguments that libvirt passes on to QEMU.
+    fn arguments(&self, domain: Node<'_, '_>, out: &mut Definition) {
+        let lines = domain
+            .children()
+            .filter(|node| node.has_tag_name((QEMU, "commandline")));
+        let args: Vec<_> = lines
+            .flat_map(|line| {
+                line.children()
+                    .filter(|node| node.has_tag_name((QEMU, "arg")))
+            })
+            .collect();
+        for pair in args.windows(2) {
+            let [option, value] = pair else { continue };
+            let text = value.attribute("value").unwrap_or_default();
+            let Ok(properties) = Properties::read(text) else {
+                continue;
+            };
+            match option.attribute("value") {
+                Some("-object") if properties.kind("qom-type") == "acpi-generic-initiator" => {
+                    let node = properties.get("node").and_then(|text| text.parse().ok());
+                    if let (Some(device), Some(node)) = (properties.get("pci-dev"), node) {
+                        out.initiators.push(Initiator {
+                            place: self.place(*value),
+                            device,
+                            node,
+                        });
+                    }
+                }
+                Some("-machine" | "-M") => {
+                    if let Some(size) = properties.get("highmem-mmio-size") {
+                        let size = super::qemu::size(&size, 0);
+                        out.machine.aperture = Some((size, self.place(*value)));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The property that keeps a device's BARs from being mapped.
+pub(super) fn override_of<'a, 'i>(domain: Node<'a, 'i>, id: &str) -> Option<Node<'a, 'i>> {
+    let mut devices = domain
+        .descendants()
+        .filter(|node| node.has_tag_name((QEMU, "device")) && node.attribute("alias") == Some(id));
+    let device = devices.next()?;
+    let mut properties = device
+        .descendants()
+        .filter(|node| node.has_tag_name((QEMU, "property")));
+    properties.find(|node| node.attribute("name") == Some("x-no-mmap"))
+}
+
+/// The bus of an element's address.
+fn bus_of(node: Node<'_, '_>) -> Option<String> {
+    let mut addresses = elements(node, "address");
+    let address = addresses.find(|one| one.attribute("type") == Some("pci"))?;
+    number(address, "bus").map(|bus| bus.to_string())
+}
+
+fn bdf(address: Node<'_, '_>) -> Option<Bdf> {
+    let part = |name: &str| number(address, name).unwrap_or(0);
+    let byte = |name: &str| u8::try_from(part(name)).ok();
+    Bdf::new(
+        part("domain"),
+        byte("bus")?,
+        byte("slot")?,
+        byte("function")?,
+    )
+}

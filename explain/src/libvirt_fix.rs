@@ -1,0 +1,257 @@
+//! A fix -> the domain that has it.
+
+mod buses;
+mod nodes;
+
+use roxmltree::{Document, Node, NodeId};
+
+use nodes::cell;
+
+use super::fix::Fix;
+use super::libvirt::{child, elements, override_of, parse, path};
+use super::markup::Changes;
+use super::model::{Definition, Place};
+use varia_plan::libvirt::smmu;
+use varia_plan::xml::Element;
+
+/// Applies a fix to a domain; its text, or `None` where it can't be done here.
+pub(super) fn apply(text: &str, definition: &Definition, fix: &Fix) -> Option<String> {
+    let document = parse(text).ok()?;
+    let mut domain = Domain {
+        document: &document,
+        root: document.root_element(),
+        definition,
+        changes: Changes::new(&document),
+    };
+    domain.apply(fix)?;
+    Some(domain.changes.text(&document))
+}
+
+struct Domain<'d, 'a> {
+    document: &'d Document<'a>,
+    root: Node<'d, 'a>,
+    definition: &'d Definition,
+    changes: Changes<'a>,
+}
+
+impl<'d, 'a> Domain<'d, 'a> {
+    fn apply(&mut self, fix: &Fix) -> Option<()> {
+        match fix {
+            Fix::FirstNode => self.first_node()?,
+            Fix::AddNodes(nodes) => {
+                let numa = path(self.root, &["cpu", "numa"])?;
+                for node in nodes {
+                    self.changes.append(numa, cell(*node));
+                }
+            }
+            Fix::RemoveNodes(nodes) => self.remove_nodes(nodes)?,
+            Fix::Renumber(pairs) => self.renumber(pairs)?,
+            Fix::EmptyNode(node) => {
+                let cell = self.at(self.definition.nodes.get(*node)?.place)?;
+                self.changes.set(cell, "memory", "0");
+            }
+            Fix::NodeId { node, id } => {
+                let cell = self.at(self.definition.nodes.get(*node)?.place)?;
+                self.changes.set(cell, "id", &id.to_string());
+            }
+            Fix::RemoveNode(node) => {
+                let cell = self.at(self.definition.nodes.get(*node)?.place)?;
+                self.changes.remove(cell);
+            }
+            Fix::Initiators { device, nodes } => self.initiators(device, nodes)?,
+            Fix::Distances { set, remove } => self.distances(set, remove),
+            Fix::Aperture(size) => self.aperture(size.0)?,
+            Fix::AddressBits(bits) => {
+                let (_, place) = self.definition.machine.address_bits?;
+                let node = self.at(place)?;
+                self.changes.set(node, "bits", &bits.to_string());
+            }
+            Fix::Gic => self.feature(Element::new("gic").with("version", 3)),
+            Fix::Kvm => self.changes.set(self.root, "type", "kvm"),
+            Fix::HostCpu => self.host_cpu(),
+            Fix::Acpi => self.feature(Element::new("acpi")),
+            Fix::Firmware => {
+                let os = child(self.root, "os")?;
+                self.changes.set(os, "firmware", "efi");
+            }
+            Fix::NoMachineSmmu => {
+                let devices = child(self.root, "devices")?;
+                let smmu = elements(devices, "iommu").find(|node| {
+                    let driver = child(*node, "driver");
+                    node.attribute("model") == Some("smmuv3")
+                        && driver
+                            .and_then(|driver| driver.attribute("pciBus"))
+                            .is_none()
+                });
+                self.changes.remove(smmu?);
+            }
+            Fix::RootPort {
+                function,
+                name,
+                bus,
+                chassis,
+                ..
+            } => self.root_port(*function, name, bus, *chassis)?,
+            Fix::RootBus {
+                port,
+                name,
+                number,
+                node,
+            } => self.root_bus(*port, name, *number, *node)?,
+            Fix::BusNode { bus, node } => {
+                let controller = self.at(self.definition.buses.get(*bus)?.place)?;
+                let element = Element::new("node").content(node);
+                match child(controller, "target") {
+                    Some(target) => match child(target, "node") {
+                        Some(old) => self.changes.replace(old, &element),
+                        None => self.changes.append(target, element),
+                    },
+                    None => self
+                        .changes
+                        .append(controller, Element::new("target").child(element)),
+                }
+            }
+            Fix::BusNumber { bus, number } => self.target(*bus, "busNr", *number)?,
+            Fix::Chassis { bus, chassis } => self.target(*bus, "chassis", *chassis)?,
+            Fix::UseIommufd { .. } => self.upsert(self.root, "iommufd", &[("enabled", "yes")]),
+            Fix::Accelerate(smmu) => {
+                let node = self.at(self.definition.smmus.get(*smmu)?.place)?;
+                self.upsert(node, "driver", &[("accel", "on")]);
+            }
+            Fix::SmmuBus { smmu, bus } => {
+                let node = self.at(self.definition.smmus.get(*smmu)?.place)?;
+                let name = &self.definition.buses.get(*bus)?.name;
+                self.upsert(node, "driver", &[("pciBus", name)]);
+            }
+            Fix::AddSmmu { bus } => {
+                let name = &self.definition.buses.get(*bus)?.name;
+                let devices = child(self.root, "devices")?;
+                let smmu = smmu(name);
+                match elements(devices, "iommu").last() {
+                    Some(last) => self.changes.add_behind(last, &smmu),
+                    None => self.changes.append(devices, smmu),
+                }
+            }
+            Fix::Mapped(function) => {
+                let id = self.definition.functions.get(*function)?.id.as_deref()?;
+                self.changes.remove(override_of(self.root, id)?);
+            }
+            Fix::NoRom(function) => {
+                let hostdev = self.function(*function)?;
+                self.upsert(hostdev, "rom", &[("bar", "off")]);
+            }
+            Fix::BestDriver(function) => {
+                let driver = child(self.function(*function)?, "driver")?;
+                self.changes.unset(driver, "model");
+            }
+            Fix::HostNode { node, host } => {
+                let node = self.definition.nodes.get(*node)?.id;
+                self.memnode(node, host.0);
+            }
+            Fix::Pins(pins) => self.pins(pins),
+            // QEMU's alone
+            Fix::RemoveInitiators(_)
+            | Fix::Machine
+            | Fix::Window { .. }
+            | Fix::Id { .. }
+            | Fix::Rename { .. }
+            | Fix::AddIommufd(_)
+            | Fix::Shared(_) => return None,
+        }
+        Some(())
+    }
+
+    fn at(&self, place: Place) -> Option<Node<'d, 'a>> {
+        let id = u32::try_from(place.index).ok()?;
+        self.document.get_node(NodeId::new(id))
+    }
+
+    fn function(&self, function: usize) -> Option<Node<'d, 'a>> {
+        self.at(self.definition.functions.get(function)?.place)
+    }
+
+    /// Gives the first child of this name attributes; makes it if it is not there.
+    fn upsert(
+        &mut self,
+        parent: Node<'d, 'a>,
+        name: &'static str,
+        attributes: &[(&'static str, &str)],
+    ) {
+        match child(parent, name) {
+            Some(node) => {
+                for (name, value) in attributes {
+                    self.changes.set(node, name, value);
+                }
+            }
+            None => {
+                let element = attributes
+                    .iter()
+                    .fold(Element::new(name), |element, (name, value)| {
+                        element.with(name, value)
+                    });
+                self.changes.append(parent, element);
+            }
+        }
+    }
+
+    /// Gives the machine a feature.
+    fn feature(&mut self, feature: Element) {
+        let name = feature.name();
+        let Some(features) = child(self.root, "features") else {
+            let features = Element::new("features").child(feature);
+            return match child(self.root, "os") {
+                Some(os) => self.changes.add_behind(os, &features),
+                None => self.changes.append(self.root, features),
+            };
+        };
+        match child(features, name) {
+            Some(old) => self.changes.replace(old, &feature),
+            None => self.changes.append(features, feature),
+        }
+    }
+    fn aperture(&mut self, size: u64) -> Option<()> {
+        let hole = Element::new("pcihole64")
+            .with("unit", "KiB")
+            .content(size >> 10);
+        if let Some((_, place)) = self.definition.machine.aperture {
+            let old = self
+                .at(place)
+                .filter(|node| node.has_tag_name("pcihole64"))?;
+            self.changes.replace(old, &hole);
+            return Some(());
+        }
+        let devices = child(self.root, "devices")?;
+        let root = elements(devices, "controller")
+            .find(|node| matches!(node.attribute("model"), Some("pcie-root" | "pci-root")));
+        match root {
+            Some(root) => self.changes.append(root, hole),
+            None => {
+                let root = Element::new("controller")
+                    .with("type", "pci")
+                    .with("index", 0)
+                    .with("model", "pcie-root")
+                    .child(hole);
+                match elements(devices, "controller").next() {
+                    Some(first) => self.changes.add_before(first, &root),
+                    None => self.changes.append(devices, root),
+                }
+            }
+        }
+        Some(())
+    }
+
+    fn host_cpu(&mut self) {
+        let Some(cpu) = child(self.root, "cpu") else {
+            let cpu = Element::new("cpu").with("mode", "host-passthrough");
+            return self.changes.append(self.root, cpu);
+        };
+        self.changes.set(cpu, "mode", "host-passthrough");
+        // what only another mode has
+        self.changes.unset(cpu, "match");
+        for name in ["model", "vendor"] {
+            if let Some(node) = child(cpu, name) {
+                self.changes.remove(node);
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! A definition of a VM, in whichever language it was written: what matters to GPUs in it, and
+//! where it stands in the text.
+
+use serde::Serialize;
+use varia_facts::{Bdf, Bytes};
+
+use varia_plan::Arch;
+
+/// The language of a definition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Language {
+    /// A QEMU command line.
+    Qemu,
+    /// libvirt's domain XML.
+    Libvirt,
+}
+
+/// Where something stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Place {
+    /// The line, from 1.
+    pub(crate) line: usize,
+    /// The option's index on a command line, the element's in XML.
+    pub(crate) index: usize,
+}
+
+/// What matters to GPUs.
+#[derive(Clone, Debug)]
+pub(crate) struct Definition {
+    pub(crate) language: Language,
+    pub(crate) arch: Arch,
+    pub(crate) machine: Machine,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) distances: Vec<Distance>,
+    pub(crate) initiators: Vec<Initiator>,
+    pub(crate) functions: Vec<Function>,
+    pub(crate) buses: Vec<Bus>,
+    pub(crate) smmus: Vec<Smmu>,
+    /// Names of iommufd objects.
+    pub(crate) iommufds: Vec<(String, Place)>,
+    /// Every name of a device or an object.
+    pub(crate) ids: Vec<Name>,
+    /// A host's CPUs for a virtual one: libvirt alone has them.
+    pub(crate) pins: Vec<Pin>,
+}
+
+impl Definition {
+    /// A machine with nothing in it.
+    pub(crate) fn empty(language: Language, arch: Arch, machine: Machine) -> Self {
+        Self {
+            language,
+            arch,
+            machine,
+            nodes: Vec::new(),
+            distances: Vec::new(),
+            initiators: Vec::new(),
+            functions: Vec::new(),
+            buses: Vec::new(),
+            smmus: Vec::new(),
+            iommufds: Vec::new(),
+            ids: Vec::new(),
+            pins: Vec::new(),
+        }
+    }
+}
+
+/// The name of a device or an object.
+#[derive(Clone, Debug)]
+pub(crate) struct Name {
+    pub(crate) id: String,
+    /// Devices and objects have names of their own.
+    pub(crate) is_object: bool,
+    pub(crate) place: Place,
+}
+
+/// The machine.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Machine {
+    pub(crate) place: Place,
+    pub(crate) kind: String,
+    pub(crate) has_acpi: bool,
+    /// The interrupt controller's version, as it is written.
+    pub(crate) gic: Option<String>,
+    /// The aperture, and its size if that is a number.
+    pub(crate) aperture: Option<(Option<Bytes>, Place)>,
+    /// No addresses above 4 GiB for devices.
+    pub(crate) is_low: bool,
+    /// What runs the CPUs, as it is written.
+    pub(crate) accelerator: Option<String>,
+    /// The CPU model, as it is written.
+    pub(crate) cpu: Option<(String, Place)>,
+    /// The width of the guest's addresses, if it is said.
+    pub(crate) address_bits: Option<(u32, Place)>,
+    pub(crate) has_firmware: bool,
+    /// An SMMU for the whole machine.
+    pub(crate) smmu: bool,
+    pub(crate) ram: Option<Bytes>,
+}
+
+/// A NUMA node.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) place: Place,
+    pub(crate) id: u32,
+    /// Virtual CPUs, as they are written.
+    pub(crate) cpus: Option<String>,
+    pub(crate) has_memory: bool,
+    /// Its size, if that is known.
+    pub(crate) memory: Option<Bytes>,
+    /// What says which host's nodes its memory is on: the backend, the element.
+    pub(crate) backing: Option<Backing>,
+}
+
+/// The memory behind a node.
+#[derive(Clone, Debug)]
+pub(crate) struct Backing {
+    pub(crate) place: Place,
+    /// The host's nodes, as they are written.
+    pub(crate) host_nodes: Option<String>,
+    pub(crate) is_shared: bool,
+}
+
+impl Node {
+    /// One for a GPU: nothing is in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.cpus.is_none() && !self.has_memory
+    }
+}
+
+/// A distance from one node to another.
+#[derive(Clone, Debug)]
+pub(crate) struct Distance {
+    pub(crate) place: Place,
+    pub(crate) from: u32,
+    pub(crate) to: u32,
+    pub(crate) value: u32,
+}
+
+/// A Generic Initiator: a node that is tied to a function.
+#[derive(Clone, Debug)]
+pub(crate) struct Initiator {
+    pub(crate) place: Place,
+    /// The function's name.
+    pub(crate) device: String,
+    pub(crate) node: u32,
+}
+
+/// A function of the host, or one that a vfio-user server offers.
+#[derive(Clone, Debug)]
+pub(crate) struct Function {
+    pub(crate) place: Place,
+    pub(crate) id: Option<String>,
+    /// Its address on the host; none for one of a server, or if the text does not say.
+    pub(crate) host: Option<Bdf>,
+    pub(crate) is_served: bool,
+    /// The bus that it is on; none where the VMM chooses.
+    pub(crate) bus: Option<String>,
+    /// Slot and function on it.
+    pub(crate) slot: String,
+    /// The iommufd that it uses.
+    pub(crate) iommufd: Option<String>,
+    /// Its BARs are not mapped.
+    pub(crate) is_unmapped: bool,
+    /// Its expansion ROM is shown.
+    pub(crate) has_rom: bool,
+    /// The host's driver that libvirt is told to bind.
+    pub(crate) driver: Option<String>,
+}
+
+impl Function {
+    /// What messages call it.
+    pub(crate) fn label(&self) -> String {
+        match (self.host, &self.id) {
+            (Some(host), _) => host.to_string(),
+            (None, Some(id)) => id.clone(),
+            (None, None) => format!("the device in line {}", self.place.line),
+        }
+    }
+}
+
+/// A PCI bus, by what makes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Bus {
+    pub(crate) place: Place,
+    pub(crate) name: String,
+    /// The bus that its bridge is on; none where the VMM chooses.
+    pub(crate) parent: Option<String>,
+    pub(crate) kind: BusKind,
+}
+
+/// What makes a bus.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum BusKind {
+    /// The machine.
+    Root,
+    /// An expander: another root bus.
+    Expander {
+        number: Option<u32>,
+        node: Option<u32>,
+    },
+    /// A root port.
+    Port {
+        chassis: Option<u32>,
+        slot: Option<u32>,
+        /// What it reserves of 64-bit prefetchable addresses, if that is a number.
+        window: Option<Option<Bytes>>,
+    },
+    /// Another bridge.
+    Bridge,
+}
+
+/// An SMMUv3 of one root bus.
+#[derive(Clone, Debug)]
+pub(crate) struct Smmu {
+    pub(crate) place: Place,
+    pub(crate) bus: Option<String>,
+    pub(crate) is_accelerated: bool,
+}
+
+/// A virtual CPU's host CPUs, as they are written.
+#[derive(Clone, Debug)]
+pub(crate) struct Pin {
+    pub(crate) place: Place,
+    pub(crate) vcpu: u32,
+    pub(crate) cpus: String,
+}
+
+impl Definition {
+    /// The name of the machine's own root bus.
+    pub(crate) fn root(&self) -> &'static str {
+        match self.language {
+            Language::Qemu => "pcie.0",
+            Language::Libvirt => "0",
+        }
+    }
+
+    pub(crate) fn bus(&self, name: &str) -> Option<&Bus> {
+        self.buses.iter().find(|bus| bus.name == name)
+    }
+
+    /// The distance from one node to another; the way back if only that is said.
+    pub(crate) fn distance(&self, from: u32, to: u32) -> Option<u32> {
+        let find = |from, to| {
+            self.distances
+                .iter()
+                .find(|one| (one.from, one.to) == (from, to))
+        };
+        let found = find(from, to).or_else(|| find(to, from));
+        found.map(|one| one.value)
+    }
+
+    /// A name that nothing has.
+    pub(crate) fn unused(&self, wanted: &str) -> String {
+        let is_used =
+            |name: &str| self.ids.iter().any(|one| one.id == name) || self.bus(name).is_some();
+        let mut name = wanted.to_owned();
+        let mut count = 1;
+        while is_used(&name) {
+            count += 1;
+            name = format!("{wanted}.{count}");
+        }
+        name
+    }
+}

@@ -1,0 +1,352 @@
+//! A QEMU command line -> a definition.
+//!
+//! Source: the QEMU 11.1 manual (`virt`, `pxb-pcie`, `pcie-root-port`, `arm-smmuv3`, `vfio-pci`,
+//! `vfio-user-pci`, `acpi-generic-initiator`, `iommufd`).
+
+use varia_facts::{Bdf, Bytes};
+
+use super::command::{Command, Opt};
+use super::model::{
+    Backing, Bus, BusKind, Definition, Distance, Function, Initiator, Language, Machine, Name,
+    Node, Place, Smmu,
+};
+use super::properties::Properties;
+use varia_plan::Arch;
+
+/// Reads what matters to GPUs.
+pub(crate) fn definition(command: &Command) -> Definition {
+    let machine = machine(command);
+    let of_program = command.program.as_deref().and_then(|name| {
+        let (_, arch) = name.rsplit_once("qemu-system-")?;
+        arch.parse().ok()
+    });
+    let arch = of_program.unwrap_or(match machine.kind.contains("q35") {
+        true => Arch::X86_64,
+        false => Arch::Aarch64,
+    });
+    let mut out = Definition::empty(Language::Qemu, arch, machine);
+    out.buses.push(Bus {
+        place: out.machine.place,
+        name: "pcie.0".to_owned(),
+        parent: None,
+        kind: BusKind::Root,
+    });
+    for (index, option) in command.options.iter().enumerate() {
+        let place = Place {
+            line: option.line,
+            index,
+        };
+        add(&mut out, command, option, place);
+    }
+    out
+}
+
+/// Adds what one option says.
+pub(crate) fn add(out: &mut Definition, command: &Command, option: &Opt, place: Place) {
+    let properties = &option.properties;
+    match option.name.as_str() {
+        "device" => {
+            let driver = properties.kind("driver").to_owned();
+            if let Some(id) = properties.get("id") {
+                out.ids.push(Name {
+                    id,
+                    is_object: false,
+                    place,
+                });
+            }
+            device(out, command, &driver, properties, place);
+        }
+        "object" => {
+            if let Some(id) = properties.get("id") {
+                out.ids.push(Name {
+                    id,
+                    is_object: true,
+                    place,
+                });
+            }
+            object(out, properties, place);
+        }
+        "numa" => numa(out, command, properties, place),
+        _ => {}
+    }
+}
+
+fn machine(command: &Command) -> Machine {
+    let mut machine = Machine {
+        // where there is no option nothing can be changed
+        place: Place {
+            line: command.line,
+            index: usize::MAX,
+        },
+        has_acpi: true,
+        ..Machine::default()
+    };
+    for (index, option) in command.options.iter().enumerate() {
+        let properties = &option.properties;
+        let place = Place {
+            line: option.line,
+            index,
+        };
+        match option.name.as_str() {
+            "machine" => {
+                machine.place = place;
+                let kind = properties.kind("type");
+                if !kind.is_empty() {
+                    machine.kind = kind.to_owned();
+                }
+                if properties.switch("acpi") == Some(false) {
+                    machine.has_acpi = false;
+                }
+                machine.is_low |= ["highmem", "highmem-mmio"]
+                    .iter()
+                    .any(|key| properties.switch(key) == Some(false));
+                if let Some(version) = properties.get("gic-version") {
+                    machine.gic = Some(version);
+                }
+                if let Some(text) = properties.get("highmem-mmio-size") {
+                    machine.aperture = Some((size(&text, 0), place));
+                }
+                if let Some(accelerators) = properties.get("accel") {
+                    let first = accelerators.split(':').next().map(str::to_owned);
+                    machine.accelerator = machine.accelerator.or(first);
+                }
+                machine.smmu |= properties.get("iommu").as_deref() == Some("smmuv3");
+                machine.has_firmware |= properties.get("pflash0").is_some();
+            }
+            "no-acpi" => machine.has_acpi = false,
+            "accel" => {
+                let kind = properties.kind("accel").to_owned();
+                machine.accelerator = machine.accelerator.or(Some(kind));
+            }
+            "enable-kvm" => machine.accelerator = Some("kvm".to_owned()),
+            "cpu" => {
+                machine.cpu = Some((properties.kind("model").to_owned(), place));
+                let bits = properties
+                    .get("phys-bits")
+                    .and_then(|bits| bits.parse().ok());
+                machine.address_bits = bits.map(|bits| (bits, place));
+            }
+            "bios" | "pflash" => machine.has_firmware = true,
+            "drive" => {
+                machine.has_firmware |= properties.get("if").as_deref() == Some("pflash");
+            }
+            "m" => {
+                let text = properties.get("size");
+                machine.ram = size(text.as_deref().unwrap_or(properties.kind("size")), 20);
+            }
+            _ => {}
+        }
+    }
+    machine
+}
+
+/// Virtual CPUs, if the text says how many.
+pub(crate) fn cpus(command: &Command) -> Option<u32> {
+    let option = command
+        .options
+        .iter()
+        .rfind(|option| option.name == "smp")?;
+    let properties = &option.properties;
+    let text = properties.get("cpus");
+    text.as_deref()
+        .unwrap_or(properties.kind("cpus"))
+        .parse()
+        .ok()
+}
+
+fn device(
+    out: &mut Definition,
+    command: &Command,
+    driver: &str,
+    properties: &Properties,
+    place: Place,
+) {
+    // what is said for every device of a driver
+    let get = |key: &str| properties.get(key).or_else(|| global(command, driver, key));
+    let is_on = |key: &str| matches!(get(key).as_deref(), Some("on" | "yes" | "true"));
+    let number = |key: &str| get(key).and_then(|text| text.parse().ok());
+    let id = get("id");
+    match driver {
+        "vfio-pci" | "vfio-pci-nohotplug" | "vfio-user-pci" => out.functions.push(Function {
+            place,
+            host: host(properties),
+            is_served: driver == "vfio-user-pci",
+            bus: get("bus"),
+            slot: get("addr").unwrap_or_default(),
+            iommufd: get("iommufd"),
+            is_unmapped: is_on("x-no-mmap"),
+            has_rom: driver != "vfio-user-pci"
+                && !matches!(get("rombar").as_deref(), Some("0" | "off")),
+            driver: None,
+            id,
+        }),
+        "pcie-root-port" | "ioh3420" | "cxl-rp" => out.buses.push(Bus {
+            place,
+            name: id.unwrap_or_default(),
+            parent: get("bus"),
+            kind: BusKind::Port {
+                chassis: number("chassis"),
+                slot: number("slot"),
+                window: match driver {
+                    // it has no such property
+                    "ioh3420" => Some(None),
+                    _ => get("pref64-reserve").map(|text| size(&text, 0)),
+                },
+            },
+        }),
+        "pxb-pcie" | "pxb-cxl" | "pxb" => out.buses.push(Bus {
+            place,
+            name: id.unwrap_or_default(),
+            parent: get("bus"),
+            kind: BusKind::Expander {
+                number: number("bus_nr"),
+                node: number("numa_node"),
+            },
+        }),
+        "x3130-upstream" | "xio3130-downstream" | "pcie-pci-bridge" => out.buses.push(Bus {
+            place,
+            name: id.unwrap_or_default(),
+            parent: get("bus"),
+            kind: BusKind::Bridge,
+        }),
+        "arm-smmuv3" => out.smmus.push(Smmu {
+            place,
+            bus: get("primary-bus"),
+            is_accelerated: is_on("accel"),
+        }),
+        _ => {}
+    }
+}
+
+fn global(command: &Command, driver: &str, key: &str) -> Option<String> {
+    let wanted = format!("{driver}.{key}");
+    let said = command
+        .options
+        .iter()
+        .rev()
+        .filter(|one| one.name == "global");
+    said.filter_map(|one| one.text.split_once('='))
+        .find(|(name, _)| *name == wanted)
+        .map(|(_, value)| value.to_owned())
+}
+
+/// `host=`, with or without a domain, or the end of `sysfsdev=`.
+fn host(properties: &Properties) -> Option<Bdf> {
+    let text = properties.get("host").or_else(|| {
+        let path = properties.get("sysfsdev")?;
+        Some(path.trim_end_matches('/').rsplit('/').next()?.to_owned())
+    })?;
+    text.parse()
+        .or_else(|_| format!("0000:{text}").parse())
+        .ok()
+}
+
+fn object(out: &mut Definition, properties: &Properties, place: Place) {
+    match properties.kind("qom-type") {
+        "acpi-generic-initiator" => {
+            let node = properties.get("node").and_then(|text| text.parse().ok());
+            if let (Some(device), Some(node)) = (properties.get("pci-dev"), node) {
+                out.initiators.push(Initiator {
+                    place,
+                    device,
+                    node,
+                });
+            }
+        }
+        "iommufd" => {
+            let id = properties.get("id").unwrap_or_default();
+            out.iommufds.push((id, place));
+        }
+        _ => {}
+    }
+}
+
+fn numa(out: &mut Definition, command: &Command, properties: &Properties, place: Place) {
+    let number = |key: &str| {
+        properties
+            .get(key)
+            .and_then(|text| text.parse::<u32>().ok())
+    };
+    match properties.kind("type") {
+        "node" => {
+            let id = number("nodeid").unwrap_or(out.nodes.len() as u32);
+            let backend = properties
+                .get("memdev")
+                .and_then(|id| backend(command, &id));
+            let own = properties.get("mem").and_then(|text| size(&text, 20));
+            let memory = backend.as_ref().and_then(|(_, size)| *size).or(own);
+            out.nodes.push(Node {
+                place,
+                id,
+                cpus: properties.get("cpus"),
+                has_memory: properties.get("memdev").is_some() || own.is_some_and(|own| own.0 > 0),
+                memory,
+                backing: backend.map(|(backing, _)| backing),
+            });
+        }
+        "dist" => {
+            if let (Some(from), Some(to), Some(value)) =
+                (number("src"), number("dst"), number("val"))
+            {
+                out.distances.push(Distance {
+                    place,
+                    from,
+                    to,
+                    value,
+                });
+            }
+        }
+        "cpu" => {
+            let node = number("node-id");
+            if let Some(node) = out.nodes.iter_mut().find(|one| Some(one.id) == node) {
+                node.cpus.get_or_insert_default();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A memory backend and its size, by its name.
+fn backend(command: &Command, id: &str) -> Option<(Backing, Option<Bytes>)> {
+    let mut options = command.options.iter().enumerate();
+    let (index, option) = options.find(|(_, option)| {
+        option.name == "object"
+            && option
+                .properties
+                .kind("qom-type")
+                .starts_with("memory-backend-")
+            && option.properties.get("id").as_deref() == Some(id)
+    })?;
+    let properties = &option.properties;
+    let backing = Backing {
+        place: Place {
+            line: option.line,
+            index,
+        },
+        host_nodes: properties.get("host-nodes"),
+        is_shared: properties.switch("share") == Some(true),
+    };
+    let size = properties.get("size").and_then(|text| size(&text, 0));
+    Some((backing, size))
+}
+
+/// A size as QEMU reads it; a number alone has the unit of `shift` bits.
+pub(crate) fn size(text: &str, shift: u32) -> Option<Bytes> {
+    if let Some(hex) = text.strip_prefix("0x") {
+        return u64::from_str_radix(hex, 16).ok().map(Bytes);
+    }
+    let text = text.strip_suffix(['b', 'B']).unwrap_or(text);
+    let (number, shift) = match text.chars().last()?.to_ascii_lowercase() {
+        'k' => (text.get(..text.len() - 1)?, 10),
+        'm' => (text.get(..text.len() - 1)?, 20),
+        'g' => (text.get(..text.len() - 1)?, 30),
+        't' => (text.get(..text.len() - 1)?, 40),
+        'p' => (text.get(..text.len() - 1)?, 50),
+        _ => (text, shift),
+    };
+    number
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1 << shift)
+        .map(Bytes)
+}

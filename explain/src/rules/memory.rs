@@ -1,0 +1,179 @@
+//! RAM and virtual CPUs: on the host's node that the GPU is attached to, as far as the host is
+//! known.
+
+use std::collections::BTreeSet;
+
+use varia_facts::{CpuList, NodeId};
+
+use crate::case::Case;
+use crate::finding::{Code, Findings};
+use crate::fix::Fix;
+use crate::model::{Language, Node};
+use varia_plan::pins;
+use varia_plan::size;
+
+pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
+    sum(case, out);
+    shared(case, out);
+    host_nodes(case, out);
+    if case.definition.language == Language::Libvirt {
+        processors(case, out);
+    }
+}
+
+fn sum(case: &Case<'_>, out: &mut Findings) {
+    let definition = case.definition;
+    let with_memory = definition.nodes.iter().filter(|node| node.has_memory);
+    let sizes: Option<Vec<u64>> = with_memory.map(|node| Some(node.memory?.0)).collect();
+    let (Some(ram), Some(sizes)) = (definition.machine.ram, sizes) else {
+        return;
+    };
+    let all = sizes
+        .iter()
+        .fold(0_u64, |all, one| all.saturating_add(*one));
+    let is_wrong = all != ram.0 && !definition.nodes.is_empty();
+    if !is_wrong || !case.is_qemu() || out.has(&[Code::NodeHasMemory, Code::NodeTwice]) {
+        return;
+    }
+    out.add(
+        Code::MemorySum,
+        definition.machine.place.line,
+        format!(
+            "the nodes have {} of RAM, and the machine {} (-m)",
+            size(all),
+            size(ram.0)
+        ),
+        "make them the same: GPUs' nodes have none, and count for nothing",
+        None,
+    );
+}
+
+fn shared(case: &Case<'_>, out: &mut Findings) {
+    let is_served = |gpu| {
+        case.function(gpu)
+            .is_some_and(|function| function.is_served)
+    };
+    if !case.gpus.iter().any(is_served) {
+        return;
+    }
+    for (index, node) in case.definition.nodes.iter().enumerate() {
+        let Some(backing) = node.backing.as_ref().filter(|backing| !backing.is_shared) else {
+            continue;
+        };
+        out.add(
+            Code::MemoryNotShared,
+            backing.place.line,
+            format!("the RAM of node {} is not shared", node.id),
+            "share it: the vfio-user server maps it (share=on)",
+            Fix::Shared(index),
+        );
+    }
+}
+
+/// The host's node that the RAM of each GPU's socket is on.
+fn host_nodes(case: &Case<'_>, out: &mut Findings) {
+    if out.has(&[Code::RootBusNode, Code::RootBusMissing, Code::BusMissing]) {
+        return;
+    }
+    let mut seen = BTreeSet::new();
+    for gpu in &case.gpus {
+        let sockets = case.sockets();
+        let only = sockets.first().copied().filter(|_| sockets.len() == 1);
+        let (Some(wanted), Some(socket)) = (gpu.cpu_node, case.socket(gpu).or(only)) else {
+            continue;
+        };
+        let nodes = case.definition.nodes.iter().enumerate();
+        let node = nodes.into_iter().find(|(_, node)| node.id == socket);
+        let Some((index, node)) = node.filter(|_| seen.insert(socket)) else {
+            continue;
+        };
+        let Some(backing) = &node.backing else {
+            continue;
+        };
+        let fix = Fix::HostNode {
+            node: index,
+            host: wanted,
+        };
+        let label = gpu.label();
+        match backing.host_nodes.as_deref() {
+            None => out.add(
+                Code::MemoryAnywhere,
+                backing.place.line,
+                format!("the RAM of node {socket} may be on any node of the host; the CPUs of {label} are on node {wanted}"),
+                format!("bind it to the host's node {wanted}"),
+                fix,
+            ),
+            Some(text) if text.parse::<CpuList>().is_ok_and(|list| !list.iter().any(|one| one == wanted.0)) => out.add(
+                Code::MemoryElsewhere,
+                backing.place.line,
+                format!("the RAM of node {socket} is on the host's node {text}; the CPUs of {label} are on node {wanted}"),
+                format!("bind it to the host's node {wanted}"),
+                fix,
+            ),
+            Some(_) => {}
+        }
+    }
+}
+
+/// Virtual CPUs of a node whose RAM is on one node of the host.
+fn processors(case: &Case<'_>, out: &mut Findings) {
+    let definition = case.definition;
+    if out.has(&[Code::MemoryElsewhere, Code::MemoryAnywhere]) {
+        return;
+    }
+    let (mut absent, mut elsewhere) = (Vec::new(), Vec::new());
+    let mut first = None;
+    for node in &definition.nodes {
+        let Some((host, vcpus)) = bound(case, node) else {
+            continue;
+        };
+        let Ok(chosen) = pins(host, vcpus.len() as u32) else {
+            continue;
+        };
+        for (vcpu, cpu) in vcpus.into_iter().zip(chosen) {
+            let pin = definition.pins.iter().find(|pin| pin.vcpu == vcpu);
+            let is_near = |pin: &crate::model::Pin| match pin.cpus.parse::<CpuList>() {
+                Ok(cpus) => cpus
+                    .iter()
+                    .all(|cpu| host.cpus.iter().any(|one| one == cpu)),
+                Err(_) => true,
+            };
+            match pin {
+                None => absent.push((vcpu, cpu)),
+                Some(pin) if !is_near(pin) => {
+                    first.get_or_insert((pin.place.line, host.id, pin.cpus.clone(), vcpu));
+                    elsewhere.push((vcpu, cpu));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    if let Some((line, host, cpus, vcpu)) = first {
+        out.add(
+            Code::CpusElsewhere,
+            line,
+            format!("virtual CPU {vcpu} is pinned to the host's CPU {cpus}, and its RAM is on node {host}"),
+            format!("pin it to a CPU of node {host}"),
+            Fix::Pins(elsewhere),
+        );
+    }
+    if !absent.is_empty() {
+        let numbers: Vec<u32> = absent.iter().map(|(vcpu, _)| *vcpu).collect();
+        out.add(
+            Code::CpusAnywhere,
+            definition.machine.place.line,
+            format!("virtual CPUs {} are not pinned, and the RAM beside them is on one node of the host", super::list(&numbers)),
+            "pin them to CPUs of that node (vcpupin)",
+            Fix::Pins(absent),
+        );
+    }
+}
+
+/// The one node of the host that a node's RAM is on, and the node's virtual CPUs.
+fn bound<'a>(case: &Case<'a>, node: &Node) -> Option<(&'a varia_facts::NumaNode, Vec<u32>)> {
+    let host = node.backing.as_ref()?.host_nodes.as_deref()?.parse().ok()?;
+    let host = case.facts?.host.node(NodeId(host))?;
+    let vcpus: CpuList = node.cpus.as_deref()?.parse().ok()?;
+    // more than any machine has is somebody's mistake
+    (vcpus.count() <= 4096).then(|| (host, vcpus.iter().collect()))
+}

@@ -1,0 +1,270 @@
+//! Several faults at once, definitions with next to nothing in them, and what only one of the
+//! other tests' definitions could show.
+
+use varia_explain::{Examination, Knowledge, examine};
+use varia_facts::Bytes;
+use varia_plan::{Arch, Bar, Emulated};
+
+use crate::host::{GIB, GPUS, MIB, facts, facts_with_iommufd, request};
+use crate::text::{codes, command_line, examined, swap, two, without, xml};
+
+/// Everything that was found has a correction, and with all of them nothing is found.
+fn is_put_right(found: &Examination, again: &Examination) {
+    for (finding, is_corrected) in &found.findings {
+        assert!(is_corrected, "{finding:?}: {}", found.corrected);
+    }
+    assert_eq!(
+        codes(again),
+        [""; 0],
+        "{:?}: {}",
+        again.findings,
+        found.corrected
+    );
+}
+
+#[test]
+fn many_faults_of_a_command_line() {
+    let (facts, plan) = two();
+    let mut text = command_line(&plan);
+    for (from, to) in [
+        (
+            "gic-version=3,highmem-mmio-size=1024G",
+            "highmem-mmio-size=512G",
+        ),
+        ("-cpu host", "-cpu max,pauth-impdef=on -no-acpi"),
+        ("-accel kvm", "-accel tcg,thread=multi"),
+        ("vfio-pci,id=gpu0,", "vfio-pci,id=gpu0,x-no-mmap=on,"),
+        ("id=gpu0.gi3,pci-dev=gpu0", "id=gpu0.gi3,pci-dev=gpu9"),
+        ("pci-dev=gpu1,node=12", "pci-dev=gpu1,node=1"),
+        ("bus_nr=16,numa_node=1", "bus_nr=8,numa_node=0"),
+        ("host-nodes=1,", "host-nodes=0,"),
+    ] {
+        text = swap(&text, from, to);
+    }
+    text = without(&text, &["-bios", "dist,src=3,dst=12,"]);
+    let found = examined(&text, &facts);
+    let mut named = codes(&found);
+    named.sort_unstable();
+    assert_eq!(
+        named,
+        [
+            "accelerator",
+            "acpi-off",
+            "aperture-too-small",
+            "bars-not-mapped",
+            "distances-incomplete",
+            "firmware-missing",
+            "gic-version",
+            "initiator-device",
+            "initiator-node",
+            "root-bus-node",
+            "root-bus-number",
+        ]
+    );
+    is_put_right(&found, &examined(&found.corrected, &facts));
+    assert!(
+        found.corrected.contains("-cpu max,pauth-impdef=on"),
+        "{}",
+        found.corrected
+    );
+}
+
+#[test]
+fn a_command_line_with_next_to_nothing() {
+    for text in [
+        "qemu-system-aarch64 -M virt -m 8G -smp 4 -device vfio-pci,host=0009:01:00.0\n",
+        "\n\nqemu-system-aarch64 -device vfio-pci,host=0009:01:00.0 -m 8G -accel tcg",
+        "#!/bin/sh\nqemu-system-aarch64 \\\n\t-machine virt \\\n\t-m 4096 \\\n\t-device \
+         vfio-pci,host=0009:01:00.0,id=a,bus=pcie.0 \\\n\t-device vfio-pci,host=0029:01:00.0\n",
+    ] {
+        let found = examined(text, &facts());
+        assert!(found.findings.len() > 4, "{:?}", found.findings);
+        assert!(
+            found.findings.iter().all(|(finding, _)| finding.line > 0),
+            "{:?}",
+            found.findings
+        );
+        is_put_right(&found, &examined(&found.corrected, &facts()));
+    }
+}
+
+#[test]
+fn a_domain_with_next_to_nothing() {
+    let hostdev = |domain: &str| {
+        format!(
+            "    <hostdev mode='subsystem' type='pci' managed='yes'>\n      <source>\n        <address \
+             domain='{domain}' bus='0x01' slot='0x00' function='0x0'/>\n      </source>\n    </hostdev>\n"
+        )
+    };
+    let text = format!(
+        "<domain type='qemu'>\n  <name>a</name>\n  <memory unit='GiB'>8</memory>\n  \
+         <vcpu>4</vcpu>\n  <os>\n    <type arch='aarch64' machine='virt'>hvm</type>\n  </os>\n  \
+         <devices>\n{}{}  </devices>\n</domain>\n",
+        hostdev("0x0009"),
+        hostdev("0x0029")
+    );
+    for facts in [facts(), facts_with_iommufd()] {
+        let found = examined(&text, &facts);
+        assert!(found.findings.len() > 4, "{:?}", found.findings);
+        is_put_right(&found, &examined(&found.corrected, &facts));
+    }
+}
+
+/// A device that is a GPU by its initiators alone: its BARs are not known.
+#[test]
+fn an_aperture_for_what_nobody_knows() {
+    let text = command_line(&two().1);
+    let unknown = Knowledge::default();
+    let judged = |text: &str| examine(text.as_bytes(), &unknown).expect("a definition");
+    let found = judged(&text);
+    assert_eq!(
+        (codes(&found).len(), found.notes.len()),
+        (0, 3),
+        "{:?}",
+        found.notes
+    );
+    for machine in [
+        "virt,highmem=off,",
+        "virt,highmem-mmio=off,",
+        "virt,highmem-mmio-size=1G,",
+    ] {
+        let found =
+            judged(&swap(&text, "virt,", machine).replace("highmem-mmio-size=1024G", "x=y"));
+        assert_eq!(codes(&found), ["aperture-too-small"]);
+        assert!(
+            found.findings[0].0.what.contains("512 GiB"),
+            "{:?}",
+            found.findings
+        );
+        is_put_right(&found, &judged(&found.corrected));
+    }
+}
+
+#[test]
+fn arguments_of_a_process_are_put_right_as_a_script() {
+    let process = "/usr/bin/qemu-system-aarch64\0-machine\0virt,gic-version=3\0-m\08G\0-device\0\
+                   vfio-pci,host=0009:01:00.0,id=a\0";
+    let found = examined(process, &facts());
+    assert!(
+        found
+            .text
+            .starts_with("/usr/bin/qemu-system-aarch64 \\\n  -machine"),
+        "{}",
+        found.text
+    );
+    is_put_right(&found, &examined(&found.corrected, &facts()));
+}
+
+#[test]
+fn what_a_shell_expands_is_not_judged_and_stays() {
+    let (facts, plan) = two();
+    let text = command_line(&plan);
+    let aperture = "'virt,gic-version=3,highmem-mmio-size=1024G'";
+    let text = swap(&text, "-m 8192M", "-m \"$RAM\"");
+    for machine in [
+        "\"virt,gic-version=2,highmem-mmio-size=$MMIO\"",
+        "\"virt,gic-version=2,highmem-mmio-size=`cat mmio`\"",
+        "virt,gic-version=2,highmem-mmio-size=`cat mmio`",
+    ] {
+        let found = examined(&swap(&text, aperture, machine), &facts);
+        assert_eq!(codes(&found), ["gic-version"]);
+        let wanted = format!(
+            "-machine {} ",
+            machine.replace("gic-version=2", "gic-version=3")
+        );
+        assert!(found.corrected.contains(&wanted), "{}", found.corrected);
+    }
+}
+
+#[test]
+fn how_many_nodes_a_gpu_needs_may_be_told() {
+    let facts = facts();
+    let mut wanted = request(&GPUS[..1]);
+    for (nodes, told, named) in [
+        (8, None, &[][..]),
+        (1, None, &[]),
+        (4, None, &["nodes-too-few"]),
+        (4, Some(4), &[]),
+        (1, Some(4), &["nodes-too-few"]),
+        (8, Some(4), &["nodes-too-many"]),
+    ] {
+        wanted.nodes_per_gpu = nodes;
+        let plan = varia_plan::make(&facts, &wanted).expect("a plan");
+        let knowledge = Knowledge {
+            facts: Some(&facts),
+            nodes_per_gpu: told,
+            ..Knowledge::default()
+        };
+        for text in [command_line(&plan), xml(&plan)] {
+            let found = examine(text.as_bytes(), &knowledge).expect("a definition");
+            assert_eq!(codes(&found), named, "{nodes} {told:?}");
+            let again = examine(found.corrected.as_bytes(), &knowledge).expect("a definition");
+            is_put_right(&found, &again);
+            assert_eq!(
+                found.notes.iter().any(|note| note.contains("MIG")),
+                nodes == 1 && told.is_none()
+            );
+        }
+    }
+}
+
+#[test]
+fn more_nodes_than_there_can_be() {
+    let mut text = command_line(&two().1).trim_end().to_owned();
+    for node in 18..129 {
+        text += &format!(" \\\n  -numa node,nodeid={node}");
+    }
+    let found = examined(&text, &facts());
+    assert_eq!(codes(&found), ["nodes-over-limit"]);
+    assert!(!found.findings[0].1 && found.findings[0].0.what.contains("129"));
+}
+
+/// What a server offers, as a made-up host's function has it.
+fn served(arch: Arch) -> (String, Knowledge<'static>) {
+    let bars = [(0, 16 * MIB), (2, GIB), (4, 128 * GIB)].map(|(index, size)| Bar {
+        index,
+        size: Bytes(size),
+    });
+    let plan = Emulated {
+        arch,
+        cpus: 2,
+        memory: Bytes(2 * GIB),
+        gpus: vec![("/run/gpu".into(), bars.to_vec())],
+        nodes_per_gpu: 8,
+    };
+    let knowledge = Knowledge {
+        named: vec![("gpu0".to_owned(), facts().functions[0].clone())],
+        ..Knowledge::default()
+    };
+    (command_line(&plan.plan().expect("a plan")), knowledge)
+}
+
+#[test]
+fn servers_need_shared_memory() {
+    for arch in [Arch::Aarch64, Arch::X86_64] {
+        let (text, knowledge) = served(arch);
+        let judged = |text: &str| examine(text.as_bytes(), &knowledge).expect("a definition");
+        assert_eq!(codes(&judged(&text)), [""; 0]);
+        let found = judged(&swap(&text, ",share=on", ""));
+        assert_eq!(codes(&found), ["memory-not-shared"]);
+        is_put_right(&found, &judged(&found.corrected));
+    }
+}
+
+#[test]
+fn x86_addresses_are_as_wide_as_the_aperture_needs() {
+    let (text, knowledge) = served(Arch::X86_64);
+    let judged = |text: &str| examine(text.as_bytes(), &knowledge).expect("a definition");
+    assert_eq!(
+        codes(&judged(&swap(&text, "-cpu max", "-cpu max,phys-bits=46"))),
+        [""; 0]
+    );
+    let found = judged(&swap(&text, "-cpu max", "-cpu max,phys-bits=38"));
+    assert_eq!(codes(&found), ["address-width"]);
+    is_put_right(&found, &judged(&found.corrected));
+    assert!(
+        found.corrected.contains("phys-bits=40"),
+        "{}",
+        found.corrected
+    );
+}

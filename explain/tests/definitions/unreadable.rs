@@ -1,0 +1,138 @@
+//! What is no definition is refused with the line; nothing panics.
+
+use varia_explain::{Knowledge, MOST_BYTES, ReadError, examine};
+
+use crate::exercise::{self, exercise};
+
+fn refused(text: impl AsRef<[u8]>) -> ReadError {
+    let text = text.as_ref();
+    examine(text, &Knowledge::default()).expect_err("no definition")
+}
+
+#[test]
+fn what_is_no_definition() {
+    for text in ["", "  \n\t\n", "\0", "\u{feff}"] {
+        assert_eq!(refused(text), ReadError::Empty, "{text:?}");
+    }
+    assert_eq!(refused(vec![b' '; 50 << 20]), ReadError::TooLarge);
+    assert_eq!(refused(vec![b'a'; MOST_BYTES + 1]), ReadError::TooLarge);
+    assert_eq!(refused(b"a\nb\n\xff"), ReadError::NotText { line: 3 });
+    assert_eq!(refused("\n\nhello world"), ReadError::Neither { line: 3 });
+    assert_eq!(
+        refused("qemu-system-aarch64 \\\n -m 1 \\\n -name 'vm"),
+        ReadError::Quote {
+            line: 3,
+            quote: '\''
+        }
+    );
+    assert!(matches!(
+        refused("-device {\"driver\":"),
+        ReadError::Json { line: 1, .. }
+    ));
+    assert!(matches!(
+        refused(format!("qemu-system-aarch64{}", " -a".repeat(30_000))),
+        ReadError::Options { .. }
+    ));
+}
+
+#[test]
+fn what_is_no_domain() {
+    assert_eq!(
+        refused("\n<network/>"),
+        ReadError::Element {
+            line: 2,
+            element: "network".to_owned()
+        }
+    );
+    assert!(matches!(
+        refused("<domain>\n<os>\n</domain>"),
+        ReadError::Xml { line: 3, .. }
+    ));
+    let bomb = "<?xml version='1.0'?>\n<!DOCTYPE d [<!ENTITY a 'aaaa'><!ENTITY b '&a;&a;'>]>\n<domain>&b;</domain>";
+    let error = refused(bomb);
+    assert!(matches!(error, ReadError::Xml { .. }), "{error}");
+    assert!(error.to_string().contains("DTD"), "{error}");
+    let deep = "<domain>".repeat(100_000);
+    assert!(matches!(refused(&deep), ReadError::Xml { line: 1, .. }));
+    let wide = format!("<domain>{}</domain>", "<a/>".repeat(300_000));
+    assert!(matches!(refused(&wide), ReadError::Xml { .. }));
+}
+
+/// The fuzz target's corpus.
+fn corpus() -> Vec<Vec<u8>> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/definition");
+    let files = std::fs::read_dir(folder).expect("the corpus");
+    let mut paths: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    paths.sort();
+    let read = |path| std::fs::read(path).expect("a file");
+    paths.into_iter().map(read).collect()
+}
+
+#[test]
+fn the_corpus_is_read() {
+    let facts = exercise::facts();
+    let read = corpus()
+        .iter()
+        .filter(|bytes| exercise(bytes, &facts))
+        .count();
+    assert!(read >= 4, "{read}");
+}
+
+/// Definitions whose bytes are changed at random are read or refused.
+#[test]
+fn damaged_definitions_do_no_harm() {
+    let facts = exercise::facts();
+    let texts = corpus();
+    let pieces = [
+        "<",
+        ">",
+        "'",
+        "\"",
+        "\\",
+        "\n",
+        ",",
+        "=",
+        "{",
+        "}",
+        "$(",
+        "`",
+        "\0",
+        "0",
+        "999999999999",
+        "-numa",
+        "-1",
+        "<acpi/>",
+        "nodeset='0-4294967295'",
+        "é",
+        " ",
+        "bus='0x02'",
+        "id='0'",
+        "nodeid=",
+        "pci-dev=",
+        "node=7",
+        "numa_node=0",
+        "bus=pcie.0",
+        "8",
+        "9",
+    ];
+    let mut random = fastrand::Rng::with_seed(1);
+    let (mut read, mut refused) = (0, 0);
+    for _ in 0..1000 {
+        let mut text = random.choice(&texts).expect("a text").clone();
+        for _ in 0..random.usize(1..6) {
+            let at = random.usize(..text.len());
+            let piece = random.choice(&pieces).expect("a piece").bytes();
+            let end = match random.u8(..8) {
+                0 => text.len(),
+                1..4 => at,
+                _ => (at + random.usize(1..60)).min(text.len()),
+            };
+            text.splice(at..end, piece);
+        }
+        match exercise(&text, &facts) {
+            true => read += 1,
+            false => refused += 1,
+        }
+    }
+    assert!(read > 100 && refused > 100, "{read} {refused}");
+}
