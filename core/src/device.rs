@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use varia_spec::Errno;
 use varia_spec::pci::CFG_SPACE_EXP_SIZE;
-pub use varia_variant::HostPhys;
+pub use varia_units::HostPhys;
 
 use crate::dma::Dma;
 

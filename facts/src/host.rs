@@ -2,17 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{Bdf, Bytes, CpuList, GroupId, NodeId};
+use varia_units::{Arch, Bytes};
 
-/// A processor architecture, by the name that `uname -m` prints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Arch {
-    /// 64-bit Arm.
-    Aarch64,
-    /// 64-bit x86.
-    X86_64,
-}
+use crate::ids::{Bdf, CpuList, GroupId, NodeId};
 
 /// A machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

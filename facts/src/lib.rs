@@ -8,22 +8,23 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | `units` | addresses, sizes, numbers of nodes and groups |
+//! | `ids` | PCI addresses, numbers of nodes and groups, lists of CPUs |
 //! | `pci` | PCI functions, their BARs, coherent memory |
 //! | `host` | CPUs, NUMA nodes, hugepages, IOMMU groups |
 //! | `kernel` | release, options, modules, KVM |
 //! | `vmm` | QEMU, libvirt |
 
 mod host;
+mod ids;
 mod kernel;
 mod pci;
-mod units;
 mod vmm;
 
-pub use host::{Arch, Host, HugePages, Iommu, IommuGroup, Limit, NumaNode, Speed};
+pub use host::{Host, HugePages, Iommu, IommuGroup, Limit, NumaNode, Speed};
+pub use ids::{Bdf, BdfError, CpuList, CpuListError, GroupId, NodeId};
 pub use kernel::{Kernel, Kvm, Module};
 pub use pci::{Bar, BarKind, CoherentMemory, CoherentSource, PciFunction, VirtualBar};
-pub use units::{Bdf, BdfError, Bytes, CpuList, CpuListError, GroupId, HostPhys, NodeId};
+pub use varia_units::{Arch, Bytes, HostPhys};
 pub use vmm::{Feature, Libvirt, Qemu, Vmm};
 
 use serde::{Deserialize, Deserializer, Serialize, de};

@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{Bdf, Bytes, GroupId, HostPhys, NodeId};
+use varia_units::{Bytes, HostPhys};
+
+use crate::ids::{Bdf, GroupId, NodeId};
 
 /// A PCI function of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -35,7 +35,7 @@ mkdir -p "$source" "$documents/examples" "$tree/DEBIAN"
 # The source, as it lies in the project.
 (
 	cd "$top"
-	find kernel spec variant variants -type f ! -path '*/target/*' ! -path '*/build/*' \
+	find kernel units spec variant variants -type f ! -path '*/target/*' ! -path '*/build/*' \
 		! -path '*/tests/*' ! -name '.*' ! -path kernel/original.sh ! -path 'kernel/dkms/*'
 	echo kernel/dkms/build.sh
 	echo kernel/dkms/rebuild.sh

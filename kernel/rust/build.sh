@@ -77,8 +77,9 @@ if [ ! -f "$work/stamp" ]; then
 	echo "$stamp" >"$work/stamp"
 fi
 compile compiler_builtins 2024 "$here/stub.rs" rlib --extern core
+compile varia_units 2024 "$top/units/src/lib.rs" rlib
 compile varia_spec 2024 "$top/spec/src/lib.rs" rlib
-compile varia_variant 2024 "$top/variant/src/lib.rs" rlib --extern varia_spec
+compile varia_variant 2024 "$top/variant/src/lib.rs" rlib --extern varia_units --extern varia_spec
 compile varia_variants 2024 "$top/variants/src/lib.rs" rlib --extern varia_spec --extern varia_variant
 compile varia_module 2024 "$MODULE/variant.rs" rlib \
 	--extern varia_spec --extern varia_variant --extern varia_variants

@@ -23,7 +23,13 @@ const MODULE: &str = "nvgrace-gpu-vfio-pci";
 const SECOND: &str = "varia-overlay-vfio-pci";
 
 /// What Varia's modules are made of, in the workspace.
-const SOURCES: [&str; 4] = ["kernel", "spec/src", "variant/src", "variants/src"];
+const SOURCES: [&str; 5] = [
+    "kernel",
+    "units/src",
+    "spec/src",
+    "variant/src",
+    "variants/src",
+];
 
 /// Varia's `nvgrace-gpu-vfio-pci.ko`.
 ///

@@ -166,7 +166,7 @@ impl Variant for Layer<'_> {
     fn event(&self, event: varia_variant::Event) {
         self.0.event(event);
     }
-    fn needs_bar(&self, bar: varia_variant::Bar) -> bool {
+    fn needs_bar(&self, bar: varia_variant::BarIndex) -> bool {
         self.0.needs_bar(bar)
     }
 }

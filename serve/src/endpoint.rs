@@ -8,8 +8,8 @@ use varia_spec::{
     vfio::{RegionIndex, region_flags},
 };
 use varia_variant::{
-    Bar, ConfigOwner, Decline, Direction, Environment, Event, Millis, Outcome, PageShift, Refusal,
-    Region, Variant, Wait,
+    BarIndex, ConfigOwner, Decline, Direction, Environment, Event, Millis, Outcome, PageShift,
+    Refusal, Region, Variant, Wait,
 };
 use varia_variants::AnyVariant;
 
@@ -210,9 +210,10 @@ impl Endpoint {
     pub fn open(&self) -> Result<(), Errno> {
         self.core.open()?;
         if let Some(variant) = &self.variant {
-            let missing =
-                |bar: &Bar| variant.needs_bar(*bar) && self.core.device().bar(bar.get()).is_none();
-            if (0..6).filter_map(Bar::new).any(|bar| missing(&bar)) {
+            let missing = |bar: &BarIndex| {
+                variant.needs_bar(*bar) && self.core.device().bar(bar.get()).is_none()
+            };
+            if (0..6).filter_map(BarIndex::new).any(|bar| missing(&bar)) {
                 self.core.close();
                 return Err(Errno::ENODEV);
             }

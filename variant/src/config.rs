@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use varia_spec::pci::header::bar::{MEM_PREFETCH, MEM_TYPE_64, SPACE_IO};
 
-use crate::units::BarSize;
+use varia_units::BarSize;
 
 /// Read or write, from the user's side.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -7,8 +7,8 @@
 use varia_spec::vfio::RegionIndex;
 
 use crate::{
-    After, Bar, Before, ConfigOwner, ConfigPiece, Direction, Event, Generation, Outcome, Ready,
-    Region, Sample, Variant, Wait,
+    After, BarIndex, Before, ConfigOwner, ConfigPiece, Direction, Event, Generation, Outcome,
+    Ready, Region, Sample, Variant, Wait,
     ready::{Status, Values},
 };
 
@@ -121,7 +121,7 @@ impl<V: Variant, E: Extension> Variant for Extended<V, E> {
         self.extension.event(event);
     }
 
-    fn needs_bar(&self, bar: Bar) -> bool {
+    fn needs_bar(&self, bar: BarIndex) -> bool {
         self.variant.needs_bar(bar)
     }
 }

@@ -20,7 +20,6 @@ pub mod mmap;
 pub mod probe;
 pub mod ready;
 pub mod registers;
-pub mod units;
 
 pub use config::{ConfigOwner, ConfigPiece, Direction};
 pub use extension::{Extended, Extension};
@@ -29,7 +28,7 @@ pub use mmap::{Fault, FaultRequest, Mapping, MmapRequest};
 pub use probe::{Answer, Decline, Environment, Outcome, Plan, Question, Refusal};
 pub use ready::{After, Before, Generation, Ready, Register, Sample, Wait};
 pub use registers::{Command, RegisterAccess, Registers, Target};
-pub use units::{Bar, BarSize, HostPhys, Millis, Monotonic, PageFrame, PageShift};
+pub use varia_units::{BarIndex, BarSize, HostPhys, Millis, Monotonic, PageFrame, PageShift};
 
 use core::fmt;
 
@@ -112,5 +111,5 @@ pub trait Variant {
 
     /// Whether the variant's decisions refer to registers of a physical BAR: open fails unless it
     /// can be mapped.
-    fn needs_bar(&self, bar: Bar) -> bool;
+    fn needs_bar(&self, bar: BarIndex) -> bool;
 }

@@ -9,10 +9,8 @@ use varia_spec::{
     vfio::{MAX_REGION_SIZE, region_flags},
 };
 
-use crate::{
-    config::Direction,
-    units::{BarSize, HostPhys},
-};
+use crate::config::Direction;
+use varia_units::{BarSize, HostPhys};
 
 /// How the CPU maps and accesses the memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

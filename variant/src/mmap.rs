@@ -4,10 +4,8 @@
 
 use varia_spec::Errno;
 
-use crate::{
-    memory::{MemoryRegion, MemoryType},
-    units::{PageFrame, PageShift},
-};
+use crate::memory::{MemoryRegion, MemoryType};
+use varia_units::{PageFrame, PageShift};
 
 /// A request to map part of a region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -143,7 +141,7 @@ impl MemoryRegion {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::{BarSize, HostPhys};
+    use varia_units::{BarSize, HostPhys};
 
     const MIB: u64 = 1 << 20;
 

@@ -4,7 +4,7 @@ use core::fmt;
 
 use varia_spec::Errno;
 
-use crate::units::{Bar, PageShift};
+use varia_units::{BarIndex, PageShift};
 
 /// One thing that a runtime finds out. Its [`Answer`] is a number or an errno.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,7 +28,7 @@ pub enum Question {
         offset: u16,
     },
     /// The size of a physical BAR in bytes; `ENOENT` when the function does not have it.
-    BarSize(Bar),
+    BarSize(BarIndex),
     /// A little-endian u64 at an offset in the result of an administration command without data,
     /// which the function's owner gets for this function; bytes beyond the result are 0.
     CommandWord {
@@ -112,7 +112,7 @@ pub enum Decline {
     /// The function's owner has no commands for it that would do.
     NoCommands,
     /// A physical BAR is where the variant would put its own.
-    BarTaken(Bar),
+    BarTaken(BarIndex),
 }
 
 /// Why a probe fails.

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use varia_spec::Errno;
 
-use crate::units::{Millis, Monotonic};
+use varia_units::{Millis, Monotonic};
 
 /// The most registers that one look reads.
 pub const MAX_REGISTERS: usize = 2;

@@ -5,11 +5,8 @@
 
 use varia_spec::{Errno, vfio::region_flags};
 
-use crate::{
-    config::Direction,
-    memory::RegionInfo,
-    units::{Bar, BarSize},
-};
+use crate::{config::Direction, memory::RegionInfo};
+use varia_units::{BarIndex, BarSize};
 
 /// An access to a region of registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,7 +27,7 @@ pub enum Target {
     /// To the same number of bytes of a physical BAR; `EIO` while the device's memory is disabled.
     Bar {
         /// The BAR.
-        bar: Bar,
+        bar: BarIndex,
         /// Offset in it in bytes.
         offset: u64,
     },

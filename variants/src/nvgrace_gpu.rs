@@ -15,9 +15,9 @@ use varia_spec::{
     vfio::RegionIndex,
 };
 use varia_variant::{
-    After, Answer, Bar, Before, ConfigOwner, ConfigPiece, Decline, Direction, Environment, Event,
-    Generation, HostPhys, Outcome, Plan, Probe, Question, Ready, Refusal, Region, Sample, Variant,
-    Wait,
+    After, Answer, BarIndex, Before, ConfigOwner, ConfigPiece, Decline, Direction, Environment,
+    Event, Generation, HostPhys, Outcome, Plan, Probe, Question, Ready, Refusal, Region, Sample,
+    Variant, Wait,
     config::FakeBar,
     ready::{Status, Values},
 };
@@ -114,7 +114,7 @@ impl Probe for NvgraceGpu {
             id: nvidia::dvsec::ID,
             offset: nvidia::dvsec::BITMAP,
         },
-        Question::BarSize(Bar::BAR0),
+        Question::BarSize(BarIndex::BAR0),
     ];
 
     fn probe(answers: &[Answer], environment: Environment) -> Self {
@@ -189,8 +189,8 @@ impl Variant for NvgraceGpu {
     }
 
     /// The readiness registers are in BAR0; the original asks for it with CXL too.
-    fn needs_bar(&self, bar: Bar) -> bool {
-        bar == Bar::BAR0
+    fn needs_bar(&self, bar: BarIndex) -> bool {
+        bar == BarIndex::BAR0
     }
 }
 

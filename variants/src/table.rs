@@ -4,8 +4,8 @@ use core::fmt;
 
 use varia_spec::{nvidia, vfio::RegionIndex, virtio};
 use varia_variant::{
-    After, Answer, Bar, Before, ConfigPiece, Direction, Environment, Event, Generation, Outcome,
-    Probe, Question, Ready, Region, Sample, Variant, Wait,
+    After, Answer, BarIndex, Before, ConfigPiece, Direction, Environment, Event, Generation,
+    Outcome, Probe, Question, Ready, Region, Sample, Variant, Wait,
     ready::{Status, Values},
 };
 
@@ -108,7 +108,7 @@ impl Variant for AnyVariant {
         dispatch!(self, v => v.event(event));
     }
 
-    fn needs_bar(&self, bar: Bar) -> bool {
+    fn needs_bar(&self, bar: BarIndex) -> bool {
         dispatch!(self, v => v.needs_bar(bar))
     }
 }

@@ -15,8 +15,8 @@ use varia_spec::{
     virtio::{self, admin, device_id},
 };
 use varia_variant::{
-    Answer, Bar, ConfigOwner, ConfigPiece, Decline, Direction, Environment, Event, Outcome, Plan,
-    Probe, Question, Ready, Region, Variant,
+    Answer, BarIndex, ConfigOwner, ConfigPiece, Decline, Direction, Environment, Event, Outcome,
+    Plan, Probe, Question, Ready, Region, Variant,
     config::{FakeBar, FixedRegister, StickyBits},
 };
 
@@ -70,7 +70,7 @@ fn notify(answers: &[Answer]) -> Option<Notify> {
         match flags {
             admin::NOTIFY_INFO_END => return None,
             admin::NOTIFY_INFO_MEMBER => {
-                let bar = Bar::new(bar)?;
+                let bar = BarIndex::new(bar)?;
                 return Some(Notify { bar, offset });
             }
             _ => {}
@@ -88,7 +88,7 @@ const fn notify_word(entry: u16, offset: u16) -> Question {
 
 impl Probe for Virtio {
     const QUESTIONS: &'static [Question] = &[
-        Question::BarSize(Bar::BAR0),
+        Question::BarSize(BarIndex::BAR0),
         Question::CommandWord {
             opcode: admin::LIST_QUERY,
             offset: 0,
@@ -110,7 +110,7 @@ impl Probe for Virtio {
         };
         let commands = commands.unwrap_or(0) & admin::LEGACY_BITMAP;
         let plan = match notify(places) {
-            _ if bar0.is_ok() => Plan::Decline(Decline::BarTaken(Bar::BAR0)),
+            _ if bar0.is_ok() => Plan::Decline(Decline::BarTaken(BarIndex::BAR0)),
             Some(notify) if commands == admin::LEGACY_BITMAP => Plan::Serve(Served::new(notify)),
             _ => Plan::Decline(Decline::NoCommands),
         };
@@ -168,7 +168,7 @@ impl Variant for Virtio {
     }
 
     /// Queues are notified there.
-    fn needs_bar(&self, bar: Bar) -> bool {
+    fn needs_bar(&self, bar: BarIndex) -> bool {
         matches!(&self.plan, Plan::Serve(served) if served.interface.notify.bar == bar)
     }
 }

@@ -52,7 +52,7 @@ impl Stats {
         };
         let border = rust(&tree.join("kernel/rust/src"))?;
         let mut decisions = Vec::new();
-        for folder in ["spec/src", "variant/src", "variants/src"] {
+        for folder in ["units/src", "spec/src", "variant/src", "variants/src"] {
             decisions.extend(rust(&tree.join(folder))?);
         }
         Ok(Self {

@@ -5,7 +5,7 @@ use core::{array, slice};
 
 use varia_module::Served;
 use varia_spec::Errno;
-use varia_variant::{self as variant, Bar, Event, Probe, Variant};
+use varia_variant::{self as variant, BarIndex, Event, Probe, Variant};
 
 use crate::{
     abi::c_functions,
@@ -173,7 +173,7 @@ c_functions! {
     /// Whether open fails unless BAR0 can be mapped: 0 or 1.
     fn varia_needs_bar0(state: *const State) -> i32 {
         // SAFETY: by the contract of all functions.
-        i32::from(unsafe { state::variant(state) }.is_ok_and(|variant| variant.needs_bar(Bar::BAR0)))
+        i32::from(unsafe { state::variant(state) }.is_ok_and(|variant| variant.needs_bar(BarIndex::BAR0)))
     }
 
     /// An ioctl of the device: 0 if vfio-pci-core shall carry it out, or a negative errno.

@@ -211,7 +211,7 @@ mod tests {
         for reason in [
             Decline::LinkDown,
             Decline::NoCommands,
-            Decline::BarTaken(varia_variant::Bar::BAR0),
+            Decline::BarTaken(varia_variant::BarIndex::BAR0),
             Decline::Property {
                 name: "nvidia,gpu-mem-base-pa",
                 errno: Errno::EOVERFLOW,

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// The crates that are copied, and what their tests read besides.
-const COPIED: [&str; 5] = [
+const COPIED: [&str; 6] = [
+    "units",
     "spec",
     "variant",
     "variants",
@@ -28,7 +29,7 @@ const COPIED: [&str; 5] = [
 /// The copy's workspace: what its members inherit.
 const WORKSPACE: &str = r#"[workspace]
 resolver = "3"
-members = ["spec", "variant", "variants", "core"]
+members = ["units", "spec", "variant", "variants", "core"]
 
 [workspace.package]
 version = "0.0.0"
@@ -38,6 +39,7 @@ license = "MIT OR Apache-2.0"
 rust-version = "1.95"
 
 [workspace.dependencies]
+varia-units = { path = "units" }
 varia-spec = { path = "spec" }
 varia-variant = { path = "variant" }
 varia-variants = { path = "variants" }
@@ -55,7 +57,8 @@ debug = false
 const FOREIGN: [&str; 4] = ["thiserror", "libc", "vm-memory", "tempfile"];
 
 /// The suites: the folders whose faults they are to catch, and what cargo is told.
-const SUITES: [(&[&str], &[&str]); 4] = [
+const SUITES: [(&[&str], &[&str]); 5] = [
+    (&["units/"], &["-p", "varia-units", "--lib"]),
     (&["variant/"], &["-p", "varia-variant", "--lib"]),
     (
         &["variant/", "variants/"],

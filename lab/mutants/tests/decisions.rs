@@ -68,7 +68,7 @@ fn a_change_that_is_no_fault_survives_and_one_that_does_not_build_is_an_error() 
     let copy = copy(0);
     let mutant = |right, wrong| Mutant {
         name: "for this test",
-        file: "variant/src/units.rs",
+        file: "units/src/address.rs",
         right,
         wrong,
     };

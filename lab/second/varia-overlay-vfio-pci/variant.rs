@@ -5,7 +5,7 @@
 
 use varia_spec::{pci::header, vfio::RegionIndex};
 use varia_variant::{
-    Answer, Bar, ConfigOwner, ConfigPiece, Direction, Environment, Event, Outcome, Probe, Question,
+    Answer, BarIndex, ConfigOwner, ConfigPiece, Direction, Environment, Event, Outcome, Probe, Question,
     Ready, Region, Variant, config::FixedRegister,
 };
 
@@ -48,7 +48,7 @@ impl Variant for Served {
 
     fn event(&self, _: Event) {}
 
-    fn needs_bar(&self, _: Bar) -> bool {
+    fn needs_bar(&self, _: BarIndex) -> bool {
         false
     }
 }

@@ -12,7 +12,13 @@ use varia_lab::{Arch, Set, kernel_modules, packages};
 use crate::error::{Error, Result};
 
 /// What our module is made of, in the workspace.
-const SOURCES: [&str; 4] = ["kernel", "spec/src", "variant/src", "variants/src"];
+const SOURCES: [&str; 5] = [
+    "kernel",
+    "units/src",
+    "spec/src",
+    "variant/src",
+    "variants/src",
+];
 /// What is left out of a copy: what cargo and make leave behind.
 const LEFT_OUT: [&str; 2] = ["target", "build"];
 

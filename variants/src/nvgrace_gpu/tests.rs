@@ -234,7 +234,7 @@ fn a_declined_device_is_transparent() {
     let mut out = [0x55; 64];
     gpu.config_load(0, &mut out);
     assert_eq!(out, [0x55; 64]);
-    assert!(gpu.needs_bar(Bar::BAR0));
+    assert!(gpu.needs_bar(BarIndex::BAR0));
 }
 
 #[test]

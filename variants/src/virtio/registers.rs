@@ -14,7 +14,7 @@ use varia_spec::{
     virtio::{admin, legacy, net},
 };
 use varia_variant::{
-    Bar, BarSize, Command, Direction, RegisterAccess, Registers, Target, config::StickyBits,
+    BarIndex, BarSize, Command, Direction, RegisterAccess, Registers, Target, config::StickyBits,
 };
 
 /// Bytes in the region: the common registers with their vectors, and a network card's up to its
@@ -31,7 +31,7 @@ pub const SIZE: BarSize = match BarSize::covering(LEN) {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Notify {
     /// The function's BAR.
-    pub bar: Bar,
+    pub bar: BarIndex,
     /// Offset in it in bytes.
     pub offset: u64,
 }

@@ -83,7 +83,7 @@ fn a_card_is_served_with_all_commands_a_place_to_notify_and_no_bar0() {
     let taken = probe(Ok(4096), ALL, places);
     assert_eq!(
         taken.outcome(),
-        Outcome::Decline(Decline::BarTaken(Bar::BAR0))
+        Outcome::Decline(Decline::BarTaken(BarIndex::BAR0))
     );
     let unanswered = Virtio::probe(&[], ENVIRONMENT);
     assert_eq!(unanswered.outcome(), Outcome::Decline(Decline::NoCommands));
@@ -114,9 +114,9 @@ fn the_first_place_in_the_cards_own_bars_is_taken_and_none_behind_the_end() {
         if let Some(expected) = expected {
             assert_eq!(notified(&card), Some(expected), "{places:?}");
             let needed = (0..6)
-                .filter_map(Bar::new)
+                .filter_map(BarIndex::new)
                 .filter(|bar| card.needs_bar(*bar));
-            assert_eq!(needed.map(Bar::get).collect::<Vec<_>>(), [expected.0]);
+            assert_eq!(needed.map(BarIndex::get).collect::<Vec<_>>(), [expected.0]);
         }
     }
 }
@@ -148,7 +148,7 @@ fn expected(
         return Err(Errno::EINVAL);
     }
     if offset == 16 {
-        let bar = Bar::new(4).expect("a BAR");
+        let bar = BarIndex::new(4).expect("a BAR");
         let notify = Target::Bar {
             bar,
             offset: 0x3000,
@@ -307,7 +307,11 @@ fn a_declined_card_is_transparent() {
     };
     assert_eq!(card.config_piece(Direction::Write, 0, 0x40), piece);
     assert!(matches!(card.region(RegionIndex::BAR0), Region::Base));
-    assert!((0..6).filter_map(Bar::new).all(|bar| !card.needs_bar(bar)));
+    assert!(
+        (0..6)
+            .filter_map(BarIndex::new)
+            .all(|bar| !card.needs_bar(bar))
+    );
     card.event(Event::Opened);
     card.event(Event::ResetDone);
 }

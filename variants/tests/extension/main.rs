@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use varia_spec::{Errno, vfio::RegionIndex, virtio::admin};
 use varia_variant::{
-    Answer, Bar, BarSize, ConfigOwner, ConfigPiece, Direction, Environment, Event, Extended,
+    Answer, BarIndex, BarSize, ConfigOwner, ConfigPiece, Direction, Environment, Event, Extended,
     Extension, Outcome, PageShift, Question, Region, RegisterAccess, Registers, Target, Variant,
 };
 use varia_variants::{AnyVariant, TABLE};
@@ -88,7 +88,7 @@ fn served(index: usize) -> AnyVariant {
         match *question {
             Question::Property("nvidia,gpu-mem-base-pa") => Ok(0x42_0000_0000),
             Question::Property(_) => Ok(96 << 30),
-            Question::BarSize(Bar::BAR0) if entry.name == "nvgrace-gpu" => Ok(16 << 20),
+            Question::BarSize(BarIndex::BAR0) if entry.name == "nvgrace-gpu" => Ok(16 << 20),
             Question::CommandWord { opcode: 0, .. } => Ok(admin::LEGACY_BITMAP),
             Question::CommandWord { offset: 0, .. } => Ok(0x0402),
             Question::CommandWord { .. } => Ok(0),
@@ -148,7 +148,7 @@ fn an_extension_adds_its_own_to_every_variant_and_changes_nothing_else() {
             };
             assert_eq!(kind(extended.region(region)), expected, "{}", entry.name);
         }
-        for bar in (0..6).filter_map(Bar::new) {
+        for bar in (0..6).filter_map(BarIndex::new) {
             assert_eq!(extended.needs_bar(bar), alone.needs_bar(bar));
         }
         assert_eq!(extended.outcome(), alone.outcome());

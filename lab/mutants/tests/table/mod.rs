@@ -12,7 +12,7 @@ const MEMORY: &str = "variant/src/memory.rs";
 const GENERATIONS: &str = "variant/src/ready.rs";
 const CONFIG: &str = "variant/src/config.rs";
 const MMAP: &str = "variant/src/mmap.rs";
-const UNITS: &str = "variant/src/units.rs";
+const UNITS: &str = "units/src/bar.rs";
 
 const fn mutant(
     file: &'static str,

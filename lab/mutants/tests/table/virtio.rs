@@ -112,7 +112,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         VIRTIO,
         "BAR0 is needed to open the device",
         "served.interface.notify.bar == bar",
-        "bar == Bar::BAR0",
+        "bar == BarIndex::BAR0",
     ),
     mutant(
         REGISTERS,

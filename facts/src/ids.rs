@@ -1,27 +1,12 @@
-//! Addresses, sizes and numbers, each a type of its own.
+//! Names and numbers that Linux gives to functions, nodes, groups and CPUs, each a type of its own.
 //!
-//! In JSON addresses and sizes are numbers of bytes, a PCI address and a list of CPUs are the
-//! text that Linux writes.
+//! In JSON a PCI address and a list of CPUs are the text that Linux writes.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-
-/// A number of bytes.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(transparent)]
-pub struct Bytes(pub u64);
-
-/// A physical address of the host.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(transparent)]
-pub struct HostPhys(pub u64);
 
 /// Linux's number of a NUMA node of the host.
 #[derive(
