@@ -95,8 +95,10 @@ const LAYERS: &[Layer] = &[
             "varia-differential",
         ],
     ),
+    // packages, and programs run in their own root; knows no machine
+    layer("varia-debian", &[]),
     // boots machines, and knows no GPU
-    layer("varia-lab", &["varia-agent"]),
+    layer("varia-lab", &["varia-agent", "varia-debian"]),
     // builds copies of crates and links none
     layer("varia-mutants", &[]),
     // the commands of the project: what they show is `varia`'s, started as a program

@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-use crate::apt::host_arch;
-use crate::arch::Arch;
-use crate::chroot::Chroot;
-use crate::command;
+use varia_debian::Arch;
+use varia_debian::apt::host_arch;
+use varia_debian::chroot::Chroot;
+use varia_debian::command;
+use varia_debian::packages::{self, Set};
+
 use crate::error::{LabError, Result};
-use crate::packages::{self, Set};
 
 /// What makes a program static.
 const STATIC: &str = "-C target-feature=+crt-static";

@@ -10,42 +10,9 @@ pub type Result<T> = std::result::Result<T, LabError>;
 /// What went wrong, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
-    /// The system refused something.
-    #[error("{doing}: {source}")]
-    Io {
-        /// What the lab was doing.
-        doing: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Something that the lab needs from this machine is not there.
-    #[error("{what}; {remedy}")]
-    Missing {
-        /// What is missing.
-        what: String,
-        /// How to get it.
-        remedy: String,
-    },
-    /// A program that the lab ran has failed.
-    #[error("`{command}` failed ({status}):\n{output}")]
-    Command {
-        /// The program with its arguments.
-        command: String,
-        /// How it ended.
-        status: String,
-        /// The last lines of its output.
-        output: String,
-    },
-    /// User namespaces are refused, so the unpacked tools can't run.
-    #[error(
-        "this machine refuses user namespaces, which the lab needs to run unpacked compilers \
-         ({detail}); allow them (for instance `sysctl kernel.apparmor_restrict_unprivileged_userns=0` \
-         or `sysctl kernel.unprivileged_userns_clone=1`) or run the lab as root"
-    )]
-    UserNamespaces {
-        /// What `unshare` said.
-        detail: String,
-    },
+    /// Failure of fetching packages, of a program, or of the system.
+    #[error(transparent)]
+    Debian(#[from] varia_debian::Error),
     /// A kernel module could not be found or understood.
     #[error("kernel module {name}: {why}")]
     Module {
@@ -114,21 +81,18 @@ impl fmt::Debug for VmFailure {
 }
 
 impl LabError {
-    /// An [`LabError::Io`] that says what was being done, for `map_err`.
+    /// Maker of an error that names the step that the system refused, for `map_err`.
     pub fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let doing = doing.into();
-        move |source| Self::Io { doing, source }
+        let error = varia_debian::Error::io(doing);
+        move |source| error(source).into()
     }
 
-    /// The same about a file: `verb` and its path.
+    /// Maker of an error about a file: `verb` and its path.
     pub fn file(verb: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         Self::io(format!("{verb} {}", path.display()))
     }
 
     pub(crate) fn missing(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::Missing {
-            what: what.into(),
-            remedy: remedy.into(),
-        }
+        varia_debian::Error::missing(what, remedy).into()
     }
 }

@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use crate::arch::Arch;
+use varia_debian::Arch;
+use varia_debian::packages::ARM64_16K;
 
 /// A kernel of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,7 +64,7 @@ impl Flavour {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Debian(arch) => arch.debian(),
-            Self::Debian16k => "arm64-16k",
+            Self::Debian16k => ARM64_16K,
             Self::Debug64k => "debug-64k",
         }
     }

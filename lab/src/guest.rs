@@ -140,7 +140,7 @@ impl Output {
         Err(LabError::GuestCommand {
             command: self.command,
             ending: ending_in_words(self.ending),
-            output: crate::command::last_lines(&output, 40),
+            output: varia_debian::command::last_lines(&output, 40),
         })
     }
 }

@@ -8,12 +8,13 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::arch::Arch;
-use crate::elf::Elf;
+use varia_debian::Arch;
+use varia_debian::elf::Elf;
+use varia_debian::packages::{self, Set};
+
 use crate::error::{LabError, Result};
 use crate::flavour::Flavour;
 use crate::kernel_build;
-use crate::packages::{self, Set};
 
 /// A kernel that a machine can boot.
 #[derive(Clone, Debug)]

@@ -9,15 +9,16 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use varia_debian::Arch;
+use varia_debian::cache::Cache;
+use varia_debian::chroot::Chroot;
+use varia_debian::command;
+use varia_debian::packages::{self, Set, Tree};
+use varia_debian::progress::{Progress, Unit};
+
 use crate::agent_build::{compiler, workspace};
-use crate::arch::Arch;
-use crate::cache::Cache;
-use crate::chroot::Chroot;
-use crate::command;
 use crate::error::{LabError, Result};
 use crate::kernel_modules::source_archive;
-use crate::packages::{self, Set, Tree};
-use crate::progress::{Progress, Unit};
 
 /// How many lines make prints for a whole build, about: for showing how far it is.
 const STEPS: u64 = 2_030;
@@ -94,7 +95,7 @@ fn build(tools: &Tree, name: &str, script: &Path, fragment: &Path, out: &Path) -
         .env("ARCH", Arch::Aarch64.debian())
         .env("CROSS_COMPILE", format!("{}-", Arch::Aarch64.triplet()))
         .env("CC", compiler(tools, Arch::Aarch64)?)
-        .env("HOSTCC", compiler(tools, crate::apt::host_arch()?)?)
+        .env("HOSTCC", compiler(tools, varia_debian::apt::host_arch()?)?)
         .env("JOBS", jobs.to_string());
     let source = source_archive(tools)?;
     let argv = [
@@ -139,7 +140,7 @@ fn run_counting(mut command: Command, mut tell: impl FnMut()) -> Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&said);
-    Err(command::failed(&command, &status.to_string(), &said))
+    Err(command::failed(&command, &status.to_string(), &said).into())
 }
 
 #[cfg(test)]

@@ -8,13 +8,14 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use varia_debian::Arch;
+use varia_debian::chroot::Chroot;
+use varia_debian::packages::{self, Set, Tree};
+
 use crate::agent_build::{compiler, target_folder, workspace};
-use crate::arch::Arch;
-use crate::chroot::Chroot;
 use crate::error::{LabError, Result};
 use crate::flavour::Flavour;
 use crate::kernel_build;
-use crate::packages::{self, Set, Tree};
 
 /// The name of either driver's module.
 const MODULE: &str = "nvgrace-gpu-vfio-pci";

@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use varia_debian::Arch;
+use varia_debian::chroot::Chroot;
+use varia_debian::command;
+use varia_debian::packages::{self, Set, Tree};
+
 use crate::agent_build::{target_folder, workspace};
-use crate::arch::Arch;
-use crate::chroot::Chroot;
-use crate::command;
 use crate::error::{LabError, Result};
 use crate::kernel_modules::{lock, rust_object};
-use crate::packages::{self, Set, Tree};
 
 /// The version of the package.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

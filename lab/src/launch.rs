@@ -8,13 +8,13 @@ use std::process::Command;
 
 use tempfile::TempDir;
 use varia_agent::wire::{AGENT_PATH, BOOT_PLAN_PATH, BootPlan, ModuleFile, PORT_NAME, Share};
+use varia_debian::Arch;
+use varia_debian::packages::{self, Set};
 
 use crate::agent_build;
-use crate::arch::Arch;
 use crate::error::{LabError, Result};
 use crate::initramfs::{self, Archive};
 use crate::kernel::{Kernel, Module};
-use crate::packages::{self, Set};
 use crate::qemu::Qemu;
 use crate::vm::{Contents, ModuleSource, RootBus, Vm};
 

@@ -6,11 +6,12 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::apt::host_arch;
-use crate::arch::Arch;
-use crate::command;
+use varia_debian::Arch;
+use varia_debian::apt::host_arch;
+use varia_debian::command;
+use varia_debian::packages::{self, Set};
+
 use crate::error::{LabError, Result};
-use crate::packages::{self, Set};
 
 /// The first version with a vfio-user client.
 const OLDEST: (u32, u32) = (10, 1);

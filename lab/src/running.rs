@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use varia_agent::wire::{self, Ending, Reply, Request, VERSION};
+use varia_debian::Arch;
+use varia_debian::command;
+use varia_debian::packages;
 
-use crate::arch::Arch;
-use crate::command;
 use crate::error::{LabError, Result, VmFailure};
 use crate::launch::{self, Mode, ModuleOrders};
-use crate::packages;
 use crate::slots::Slot;
 use crate::vm::Vm;
 

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
+use varia_debian::Arch;
+
 use crate::agent_build::{compiler, workspace};
-use crate::arch::Arch;
 use crate::error::{LabError, Result};
 use crate::flavour::Flavour;
 use crate::kernel_modules::{Target, source_archive};

@@ -7,8 +7,9 @@
 use std::fs::File;
 use std::time::{Duration, Instant};
 
+use varia_debian::packages;
+
 use crate::error::{LabError, Result};
-use crate::packages;
 
 /// Who waits longer is told so.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -7,13 +7,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::arch::Arch;
-use crate::closure;
+use varia_debian::Arch;
+use varia_debian::closure;
+use varia_debian::command;
+use varia_debian::packages::Tree;
+
 use crate::error::Result;
 use crate::flavour::Flavour;
 use crate::kernel::Kernel;
 use crate::launch::{self, Mode};
-use crate::packages::Tree;
 use crate::running::Running;
 
 /// How long a machine may take to boot unless it is told otherwise.
@@ -390,11 +392,11 @@ impl Vm {
         let mut command = launch.command;
         let status = command
             .status()
-            .map_err(|source| crate::command::unstartable(&command, source))?;
+            .map_err(|source| command::unstartable(&command, source))?;
         if status.success() {
             return Ok(());
         }
-        Err(crate::command::failed(&command, &status.to_string(), ""))
+        Err(command::failed(&command, &status.to_string(), "").into())
     }
 
     fn wish(mut self, source: ModuleSource, parameters: String, loads_at_boot: bool) -> Self {

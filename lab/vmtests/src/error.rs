@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use varia_lab::LabError;
+use varia_lab::{DebianError, LabError};
 use varia_serve::Error as ServeError;
 use varia_silicon::SiliconError;
 use varia_sys::socket::SocketError;
@@ -17,6 +17,9 @@ pub enum Error {
     /// The lab.
     #[error(transparent)]
     Lab(#[from] LabError),
+    /// Its packages and their programs.
+    #[error(transparent)]
+    Debian(#[from] DebianError),
     /// The model of the device.
     #[error(transparent)]
     Silicon(#[from] SiliconError),

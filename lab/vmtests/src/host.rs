@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
-use varia_lab::chroot::compile_asl;
+use varia_lab::iasl::compile_asl;
 use varia_lab::{
     Arch, Flavour, GuestCommand, LabError, MemoryNode, RootBus, Running, Task, VfioUser, Vm,
     kernel_modules,

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use varia_agent::applets::vfio_info::Report;
 use varia_lab::Arch;
-use varia_lab::chroot::compile_asl;
+use varia_lab::iasl::compile_asl;
 use varia_silicon::profile::{self, Body, Profile};
 use varia_silicon::{Faults, Options};
 use varia_spec::Errno;

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use varia_lab::chroot::compile_asl;
+use varia_lab::iasl::compile_asl;
 use varia_lab::{Arch, Ending, GuestCommand, LabError, Result, Set, Vm, packages};
 
 fn boots_loads_vfio_pci_and_powers_off(arch: Arch) -> Result<()> {

@@ -7,7 +7,7 @@ use std::fs;
 use varia_lab::agent_build::{target_folder, workspace};
 use varia_lab::chroot::Chroot;
 use varia_lab::elf::Elf;
-use varia_lab::{Arch, LabError, Set, kernel_modules, packages};
+use varia_lab::{Arch, DebianError, Set, kernel_modules, packages};
 
 fn described(path: &std::path::Path, key: &str) -> Result<Vec<String>, Box<dyn Error>> {
     let bytes = fs::read(path)?;
@@ -69,7 +69,7 @@ fn script(
         std::iter::once(script.as_os_str()).chain(arguments.iter().map(|text| text.as_ref()));
     match chroot.run(argv) {
         Ok(output) => Ok((true, String::from_utf8_lossy(&output.stdout).into_owned())),
-        Err(LabError::Command { output, .. }) => Ok((false, output)),
+        Err(DebianError::Command { output, .. }) => Ok((false, output)),
         Err(other) => Err(other.into()),
     }
 }

@@ -32,7 +32,7 @@ fn deb() -> varia_lab::Result<PathBuf> {
 }
 
 /// What `dpkg-deb` says.
-fn dpkg_deb(option: &str, package: &Path) -> varia_lab::Result<String> {
+fn dpkg_deb(option: &str, package: &Path) -> Result<String, varia_lab::DebianError> {
     command::text(Command::new("dpkg-deb").arg(option).arg(package))
 }
 

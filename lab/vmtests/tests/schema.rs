@@ -6,7 +6,7 @@ use std::path::Path;
 use varia_facts::Bytes;
 use varia_lab::agent_build::workspace;
 use varia_lab::chroot::Chroot;
-use varia_lab::{Arch, LabError, Set, packages};
+use varia_lab::{Arch, DebianError, Set, packages};
 use varia_linux::Tree;
 use varia_linux::inventory::{Extent, Inventory};
 use varia_plan::{Kernel, Request, domain, make};
@@ -19,7 +19,7 @@ fn judged(folder: &Path) -> Result<String> {
     let script = "xmllint --noout --relaxng /usr/share/libvirt/schemas/domain.rng *.xml 2>&1";
     match chroot.cwd(folder).run(["/bin/sh", "-c", script]) {
         Ok(output) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        Err(LabError::Command { output, .. }) => Ok(output),
+        Err(DebianError::Command { output, .. }) => Ok(output),
         Err(error) => Err(error.into()),
     }
 }

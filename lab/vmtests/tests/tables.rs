@@ -7,7 +7,7 @@ use varia_firmware::{
     Access, DeviceProperties, Distances, Domain, MemoryRange, Numa, Oem, Processor,
     ProximityDomain, hmat, slit, srat, ssdt,
 };
-use varia_lab::chroot::recompile;
+use varia_lab::iasl::recompile;
 use varia_lab::{Arch, Running, Vm};
 use varia_vmtests::Result;
 use varia_vmtests::command::varia;

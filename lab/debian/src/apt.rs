@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::arch::Arch;
 use crate::command;
-use crate::error::{LabError, Result};
+use crate::error::{Error, Result};
 use crate::mirror::{Keys, Mirror};
 use crate::progress::{Progress, Unit};
 
@@ -92,15 +92,15 @@ impl Apt {
     /// Writes apt's configuration for `suite` under `cache` (the lab's folder).
     ///
     /// # Errors
-    /// Those of [`Mirror::of_this_machine`]; [`LabError::Missing`] for a machine that is
-    /// neither x86-64 nor 64-bit Arm; [`LabError::Io`].
+    /// Those of [`Mirror::of_this_machine`]; [`Error::Missing`] for a machine that is
+    /// neither x86-64 nor 64-bit Arm; [`Error::Io`].
     pub fn open(cache: &Path, suite: Suite) -> Result<Self> {
         let mirror = Mirror::of_this_machine()?;
         let host = host_arch()?;
         let folder = cache.join("apt").join(suite.name());
         for name in ["lists/partial", "none/partial", "../archives/partial"] {
             let path = folder.join(name);
-            fs::create_dir_all(&path).map_err(LabError::file("create", &path))?;
+            fs::create_dir_all(&path).map_err(Error::file("create", &path))?;
         }
         let apt = Self {
             folder,
@@ -153,7 +153,7 @@ impl Apt {
     /// Fetches the package lists, unless they are fresh and `force` is not set.
     ///
     /// # Errors
-    /// [`LabError::Command`] with what apt said.
+    /// [`Error::Command`] with what apt said.
     pub fn update(&self, force: bool) -> Result<()> {
         if !force && self.is_fresh() {
             return Ok(());
@@ -168,7 +168,7 @@ impl Apt {
     /// The names of packages that start with `prefix`, for every architecture.
     ///
     /// # Errors
-    /// [`LabError::Command`].
+    /// [`Error::Command`].
     pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
         let text = command::text(self.apt("apt-cache").args(["pkgnames", prefix]))?;
         let mut names: Vec<_> = text.lines().map(str::to_owned).collect();
@@ -179,7 +179,7 @@ impl Apt {
     /// Every package file that `wanted` comes to.
     ///
     /// # Errors
-    /// [`LabError::Command`] if a package does not exist or dependencies can't be met.
+    /// [`Error::Command`] if a package does not exist or dependencies can't be met.
     pub fn resolve(&self, wanted: &Wanted) -> Result<Vec<Deb>> {
         let mut debs = Vec::new();
         for (verb, names) in [("install", &wanted.whole), ("download", &wanted.alone)] {
@@ -205,7 +205,7 @@ impl Apt {
     /// Downloads what `wanted` comes to (`debs`, from [`Apt::resolve`]), showing progress.
     ///
     /// # Errors
-    /// [`LabError::Command`] with what apt said, [`LabError::Io`].
+    /// [`Error::Command`] with what apt said, [`Error::Io`].
     pub fn download(&self, what: &str, wanted: &Wanted, debs: &[Deb]) -> Result<()> {
         let archives = self.archives();
         let missing: Vec<_> = debs
@@ -240,14 +240,14 @@ impl Apt {
     /// Unpacks downloaded packages into `root`, which gets Debian's merged `/usr` layout.
     ///
     /// # Errors
-    /// [`LabError::Command`] if a package is damaged, [`LabError::Io`].
+    /// [`Error::Command`] if a package is damaged, [`Error::Io`].
     pub fn unpack(&self, what: &str, debs: &[Deb], root: &Path) -> Result<()> {
         for name in ["bin", "sbin", "lib", "lib64"] {
             let folder = root.join("usr").join(name);
-            fs::create_dir_all(&folder).map_err(LabError::file("create", &folder))?;
+            fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
             let link = root.join(name);
             std::os::unix::fs::symlink(format!("usr/{name}"), &link)
-                .map_err(LabError::file("create", &link))?;
+                .map_err(Error::file("create", &link))?;
         }
         let title = format!("unpack {what}: packages");
         let progress = Mutex::new(Progress::start(title, Unit::Items, debs.len() as u64));
@@ -277,7 +277,7 @@ impl Apt {
         // The alternatives system would make this link; no maintainer script has run.
         if root.join("usr/bin/mawk").exists() && !root.join("usr/bin/awk").exists() {
             let link = root.join("usr/bin/awk");
-            std::os::unix::fs::symlink("mawk", &link).map_err(LabError::file("create", &link))?;
+            std::os::unix::fs::symlink("mawk", &link).map_err(Error::file("create", &link))?;
         }
         Ok(())
     }
@@ -286,12 +286,12 @@ impl Apt {
     /// that root sees dependencies met; no maintainer script has run.
     ///
     /// # Errors
-    /// [`LabError::Command`] if a package is damaged, [`LabError::Io`].
+    /// [`Error::Command`] if a package is damaged, [`Error::Io`].
     pub fn write_database(&self, debs: &[Deb], root: &Path) -> Result<()> {
         let folder = root.join("var/lib/dpkg");
         for name in ["info", "updates", "triggers"] {
             let path = folder.join(name);
-            fs::create_dir_all(&path).map_err(LabError::file("create", &path))?;
+            fs::create_dir_all(&path).map_err(Error::file("create", &path))?;
         }
         let mut status = String::new();
         for deb in debs {
@@ -301,7 +301,7 @@ impl Apt {
             status.push_str(&format!("{first}\nStatus: install ok installed\n{rest}\n"));
         }
         let path = folder.join("status");
-        fs::write(&path, status).map_err(LabError::file("write", &path))
+        fs::write(&path, status).map_err(Error::file("write", &path))
     }
 
     /// Removes downloaded packages that are no longer needed.
@@ -331,14 +331,14 @@ impl Apt {
     /// Runs apt, telling `tell` now and then how many bytes there are.
     fn run_watching(&self, mut apt: Command, mut tell: impl FnMut(u64)) -> Result<()> {
         let log_path = self.folder.join("apt.log");
-        let log = fs::File::create(&log_path).map_err(LabError::file("create", &log_path))?;
-        let errors = log.try_clone().map_err(LabError::file("open", &log_path))?;
+        let log = fs::File::create(&log_path).map_err(Error::file("create", &log_path))?;
+        let errors = log.try_clone().map_err(Error::file("open", &log_path))?;
         apt.stdin(Stdio::null()).stdout(log).stderr(errors);
         let mut child = apt
             .spawn()
             .map_err(|source| command::unstartable(&apt, source))?;
         loop {
-            let status = child.try_wait().map_err(LabError::io("wait for apt-get"))?;
+            let status = child.try_wait().map_err(Error::io("wait for apt-get"))?;
             tell(self.downloaded());
             match status {
                 Some(status) if status.success() => return Ok(()),
@@ -426,7 +426,7 @@ impl Apt {
 
     fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = self.folder.join(name);
-        fs::write(&path, text).map_err(LabError::file("write", &path))
+        fs::write(&path, text).map_err(Error::file("write", &path))
     }
 }
 
@@ -437,10 +437,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The architecture of this machine, as packages for it are named.
 ///
 /// # Errors
-/// [`LabError::Missing`] if the lab has no tools for it.
+/// [`Error::Missing`] if the lab has no tools for it.
 pub fn host_arch() -> Result<Arch> {
     Arch::host().ok_or_else(|| {
-        LabError::missing(
+        Error::missing(
             format!(
                 "the lab has no tools for a machine of type {}",
                 std::env::consts::ARCH

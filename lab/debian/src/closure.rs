@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::arch::Arch;
 use crate::elf::Elf;
-use crate::error::{LabError, Result};
+use crate::error::{Error, Result};
 use crate::packages::Tree;
 
 /// Paths in the machine with the files of this one, for `programs` (absolute paths in
@@ -23,7 +23,7 @@ pub fn of(tree: &Tree, arch: Arch, programs: &[&str]) -> Result<BTreeMap<String,
             continue;
         }
         let host = locate(tree, &path)?;
-        let bytes = fs::read(&host).map_err(LabError::file("read", &host))?;
+        let bytes = fs::read(&host).map_err(Error::file("read", &host))?;
         if let Some(elf) = Elf::parse(&bytes) {
             // Everything under /lib is under /usr/lib: the set has the merged layout.
             todo.extend(elf.interpreter().map(|loader| merged(&loader)));
@@ -52,7 +52,7 @@ fn locate(tree: &Tree, path: &str) -> Result<PathBuf> {
     if host.is_file() {
         return Ok(host);
     }
-    Err(LabError::missing(
+    Err(Error::missing(
         format!("the set at {} has no {path}", tree.root().display()),
         "name a file of the set",
     ))

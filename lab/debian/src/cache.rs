@@ -9,7 +9,7 @@ use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::error::{LabError, Result};
+use crate::error::{Error, Result};
 
 /// The prefix of folders that are being filled.
 const UNFINISHED: &str = ".new-";
@@ -30,8 +30,8 @@ impl Cache {
     /// Opens the folder in the user's cache, creating it if need be.
     ///
     /// # Errors
-    /// [`LabError::Missing`] when neither `XDG_CACHE_HOME` nor `HOME` is set to an
-    /// absolute path, or [`LabError::Io`].
+    /// [`Error::Missing`] when neither `XDG_CACHE_HOME` nor `HOME` is set to an
+    /// absolute path, or [`Error::Io`].
     pub fn open() -> Result<Self> {
         let absolute = |name: &str| {
             env::var_os(name)
@@ -41,7 +41,7 @@ impl Cache {
         let base = absolute("XDG_CACHE_HOME")
             .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
             .ok_or_else(|| {
-                LabError::missing(
+                Error::missing(
                     "neither XDG_CACHE_HOME nor HOME is an absolute path",
                     "set one: the lab keeps what it fetches there",
                 )
@@ -52,9 +52,9 @@ impl Cache {
     /// Opens a folder of the caller's choice.
     ///
     /// # Errors
-    /// [`LabError::Io`] if it can't be created.
+    /// [`Error::Io`] if it can't be created.
     pub fn at(root: PathBuf) -> Result<Self> {
-        fs::create_dir_all(&root).map_err(LabError::file("create", &root))?;
+        fs::create_dir_all(&root).map_err(Error::file("create", &root))?;
         Ok(Self { root })
     }
 
@@ -67,16 +67,16 @@ impl Cache {
     /// Takes the lock, waiting for whoever has it; says so when it has to wait.
     ///
     /// # Errors
-    /// [`LabError::Io`] if the lock file can't be opened or locked.
+    /// [`Error::Io`] if the lock file can't be opened or locked.
     pub fn lock(&self) -> Result<CacheLock> {
         let path = self.root.join("lock");
-        let file = File::create(&path).map_err(LabError::file("open", &path))?;
+        let file = File::create(&path).map_err(Error::file("open", &path))?;
         if file.try_lock().is_err() {
             eprintln!(
                 "another process is filling {}; waiting for it",
                 self.root.display()
             );
-            file.lock().map_err(LabError::file("lock", &path))?;
+            file.lock().map_err(Error::file("lock", &path))?;
         }
         self.sweep();
         Ok(CacheLock { _file: file })
@@ -86,13 +86,13 @@ impl Cache {
     /// it appears whole or not at all. `_lock` shows that nobody else fills it.
     ///
     /// # Errors
-    /// Those of `fill`, and [`LabError::Io`].
-    pub fn fill(
+    /// Those of `fill`, and [`Error::Io`].
+    pub fn fill<E: From<Error>>(
         &self,
         _lock: &CacheLock,
         name: &str,
-        fill: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<PathBuf> {
+        fill: impl FnOnce(&Path) -> std::result::Result<(), E>,
+    ) -> std::result::Result<PathBuf, E> {
         let target = self.root.join(name);
         if target.is_dir() {
             return Ok(target);
@@ -101,15 +101,15 @@ impl Cache {
             .root
             .join(format!("{UNFINISHED}{}", std::process::id()));
         let _ = fs::remove_dir_all(&unfinished);
-        fs::create_dir_all(&unfinished).map_err(LabError::file("create", &unfinished))?;
+        fs::create_dir_all(&unfinished).map_err(Error::file("create", &unfinished))?;
         if let Err(error) = fill(&unfinished) {
             let _ = fs::remove_dir_all(&unfinished);
             return Err(error);
         }
         if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent).map_err(LabError::file("create", parent))?;
+            fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
         }
-        fs::rename(&unfinished, &target).map_err(LabError::file("rename to", &target))?;
+        fs::rename(&unfinished, &target).map_err(Error::file("rename to", &target))?;
         Ok(target)
     }
 
@@ -135,13 +135,13 @@ mod tests {
         let lock = cache.lock().unwrap();
         let result = cache.fill(&lock, "sets/x", |path| {
             fs::write(path.join("half"), "made").unwrap();
-            Err(LabError::Description("interrupted".into()))
+            Err(Error::missing("interrupted", ""))
         });
         assert!(result.is_err());
         assert!(!cache.root().join("sets/x").exists());
         let path = cache.fill(&lock, "sets/x", |path| {
             assert!(!path.join("half").exists());
-            fs::write(path.join("whole"), "made").map_err(LabError::file("write", path))
+            fs::write(path.join("whole"), "made").map_err(Error::file("write", path))
         });
         assert!(path.unwrap().join("whole").exists());
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use crate::error::{LabError, Result};
+use crate::error::{Error, Result};
 
 /// How many lines of a failed program's output an error shows.
 const SHOWN_LINES: usize = 40;
@@ -13,7 +13,7 @@ const SHOWN_LINES: usize = 40;
 /// Runs a program to its end with its output collected; anything but success is an error.
 ///
 /// # Errors
-/// [`LabError::Missing`] if there is no such program, [`LabError::Command`] if it fails.
+/// [`Error::Missing`] if there is no such program, [`Error::Command`] if it fails.
 pub fn run(command: &mut Command) -> Result<Output> {
     let output = command
         .stdin(Stdio::null())
@@ -37,8 +37,8 @@ pub fn text(command: &mut Command) -> Result<String> {
 
 /// The error for a program that ran and failed, with the end of what it printed.
 #[must_use]
-pub fn failed(command: &Command, status: &str, output: &str) -> LabError {
-    LabError::Command {
+pub fn failed(command: &Command, status: &str, output: &str) -> Error {
+    Error::Command {
         command: line(command),
         status: status.to_owned(),
         output: last_lines(output, SHOWN_LINES),
@@ -47,10 +47,10 @@ pub fn failed(command: &Command, status: &str, output: &str) -> LabError {
 
 /// The error for a program that could not be started.
 #[must_use]
-pub fn unstartable(command: &Command, source: io::Error) -> LabError {
+pub fn unstartable(command: &Command, source: io::Error) -> Error {
     let program = command.get_program().to_string_lossy().into_owned();
     if source.kind() != io::ErrorKind::NotFound {
-        return LabError::Io {
+        return Error::Io {
             doing: format!("run {program}"),
             source,
         };
@@ -66,7 +66,7 @@ pub fn unstartable(command: &Command, source: io::Error) -> LabError {
     } else {
         format!("install the package {package} (the lab runs on Debian and its derivatives)")
     };
-    LabError::missing(
+    Error::missing(
         format!("the program {program} is not on this machine"),
         remedy,
     )

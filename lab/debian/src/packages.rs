@@ -13,11 +13,20 @@ use serde::{Deserialize, Serialize};
 use crate::apt::{Apt, Suite, Wanted, host_arch, natural_key};
 use crate::arch::Arch;
 use crate::cache::{Cache, CacheLock};
-use crate::error::{LabError, Result};
-use crate::flavour::Flavour;
+use crate::error::{Error, Result};
 
 /// The kernel series that the lab is made for; another is taken only if it is gone.
 const KERNEL_SERIES: &str = "7.2";
+
+/// Debian's name of its arm64 kernel with pages of 16 KiB.
+pub const ARM64_16K: &str = "arm64-16k";
+
+/// Debian's kernels that the lab builds modules for.
+const KERNELS: [(&str, Arch); 3] = [
+    (Arch::Aarch64.debian(), Arch::Aarch64),
+    (Arch::X86_64.debian(), Arch::X86_64),
+    (ARM64_16K, Arch::Aarch64),
+];
 
 /// A set of packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,10 +128,10 @@ impl Tree {
     /// The packages with their versions and architectures, one on each line.
     ///
     /// # Errors
-    /// [`LabError::Io`].
+    /// [`Error::Io`].
     pub fn versions(&self) -> Result<String> {
         let path = self.folder.join("versions");
-        fs::read_to_string(&path).map_err(LabError::file("read", &path))
+        fs::read_to_string(&path).map_err(Error::file("read", &path))
     }
 }
 
@@ -158,7 +167,7 @@ pub fn refresh(sets: &[Set]) -> Result<()> {
 /// The versions of what is there, for a report.
 ///
 /// # Errors
-/// [`LabError::Io`].
+/// [`Error::Io`].
 pub fn report() -> Result<String> {
     let cache = Cache::open()?;
     let Some(generation) = current(&cache)? else {
@@ -209,7 +218,7 @@ fn current(cache: &Cache) -> Result<Option<Generation>> {
         // A file of another version of this program is as good as none.
         Ok(text) => Ok(serde_json::from_slice(&text).ok()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(LabError::file("read", &path)(error)),
+        Err(error) => Err(Error::file("read", &path)(error)),
     }
 }
 
@@ -221,10 +230,10 @@ fn fetch(cache: &Cache, lock: &CacheLock, set: Set, force: bool) -> Result<Tree>
     let record = cache.root().join("generation.json");
     if current(cache)?.as_ref() != Some(&generation) {
         let text = serde_json::to_vec_pretty(&generation)
-            .map_err(|error| LabError::io("describe the generation")(error.into()))?;
+            .map_err(|error| Error::io("describe the generation")(error.into()))?;
         let unfinished = record.with_extension("new");
-        fs::write(&unfinished, text).map_err(LabError::file("write", &unfinished))?;
-        fs::rename(&unfinished, &record).map_err(LabError::file("write", &record))?;
+        fs::write(&unfinished, text).map_err(Error::file("write", &unfinished))?;
+        fs::rename(&unfinished, &record).map_err(Error::file("write", &record))?;
     }
     let wanted = recipe(set, &generation)?;
     let name = set.name();
@@ -241,7 +250,7 @@ fn fetch(cache: &Cache, lock: &CacheLock, set: Set, force: bool) -> Result<Tree>
         }
         let versions: String = debs.iter().map(|deb| deb.record() + "\n").collect();
         let path = folder.join("versions");
-        fs::write(&path, versions).map_err(LabError::file("write", &path))?;
+        fs::write(&path, versions).map_err(Error::file("write", &path))?;
         if !set.shares_downloads() {
             apt.forget(&debs);
         }
@@ -273,7 +282,7 @@ fn suites() -> Result<Vec<Suite>> {
     };
     match Suite::ALL.into_iter().find(|suite| suite.name() == wanted) {
         Some(suite) => Ok(vec![suite]),
-        None => Err(LabError::missing(
+        None => Err(Error::missing(
             format!("the lab knows no suite {wanted:?}"),
             "set VARIA_SUITE to forky or trixie-backports, or not at all",
         )),
@@ -303,7 +312,7 @@ fn choose_suite(cache: &Cache, force: bool) -> Result<(Apt, Generation)> {
             Err(error) => refusals.push(format!("{}: {error}", suite.name())),
         }
     }
-    Err(LabError::missing(
+    Err(Error::missing(
         format!(
             "no suite of the mirror has the lab's packages:\n{}",
             refusals.join("\n")
@@ -333,7 +342,7 @@ fn newest_kernel(apt: &Apt) -> Result<String> {
             return Ok((*release).to_owned());
         }
     }
-    Err(LabError::missing(
+    Err(Error::missing(
         "there is no package linux-binary-*",
         "use a mirror that has forky",
     ))
@@ -348,7 +357,7 @@ fn newest_gcc(apt: &Apt) -> Result<u32> {
             .ok()
     });
     versions.max().ok_or_else(|| {
-        LabError::missing(
+        Error::missing(
             "there is no package gcc-N-aarch64-linux-gnu",
             "use another mirror",
         )
@@ -377,7 +386,7 @@ fn recipe(set: Set, generation: &Generation) -> Result<Wanted> {
             }
         }
         Set::Kernel16k => {
-            let name = Flavour::Debian16k.name();
+            let name = ARM64_16K;
             for part in ["binary", "modules", "base"] {
                 alone.push(format!("linux-{part}-{kernel}-{name}:arm64"));
             }
@@ -396,9 +405,8 @@ fn recipe(set: Set, generation: &Generation) -> Result<Wanted> {
             for arch in Arch::ALL {
                 alone.push(format!("uuid-dev:{}", arch.debian()));
             }
-            let debians = Arch::ALL.map(Flavour::Debian);
-            for flavour in debians.into_iter().chain([Flavour::Debian16k]) {
-                let debian = flavour.arch().debian();
+            for (flavour, arch) in KERNELS {
+                let debian = arch.debian();
                 alone.push(format!("linux-headers-{kernel}-{flavour}:{debian}"));
                 alone.push(format!("linux-base-{kernel}-{flavour}:{debian}"));
             }
@@ -491,7 +499,8 @@ fn folder_of(set: Set, generation: &Generation) -> Result<String> {
 
 /// FNV-1a over the bytes, folded to 32 bits: stable between compilers, and long enough
 /// to notice a change.
-pub(crate) fn fold_hash(bytes: &[u8]) -> u32 {
+#[must_use]
+pub fn fold_hash(bytes: &[u8]) -> u32 {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
@@ -509,10 +518,10 @@ pub fn cache_folder() -> Result<PathBuf> {
 /// A folder of the lab's cache for the caller's own use, created if need be.
 ///
 /// # Errors
-/// [`LabError::Io`].
+/// [`Error::Io`].
 pub fn cache_subfolder(name: &Path) -> Result<PathBuf> {
     let path = Cache::open()?.root().join(name);
-    fs::create_dir_all(&path).map_err(LabError::file("create", &path))?;
+    fs::create_dir_all(&path).map_err(Error::file("create", &path))?;
     Ok(path)
 }
 

@@ -10,7 +10,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::{LabError, Result};
+use crate::error::{Error, Result};
 
 /// A Debian mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,12 +59,12 @@ impl Mirror {
     /// source that apt is configured with.
     ///
     /// # Errors
-    /// [`LabError::Missing`] with what to set or install.
+    /// [`Error::Missing`] with what to set or install.
     pub fn of_this_machine() -> Result<Self> {
         if let Ok(uri) = env::var("VARIA_MIRROR") {
             let keyring = KEYRINGS.iter().find(|path| Path::new(path).exists());
             let keyring = keyring.ok_or_else(|| {
-                LabError::missing(
+                Error::missing(
                     "VARIA_MIRROR is set, but Debian's signing keys are not on this machine",
                     "install the package debian-archive-keyring",
                 )
@@ -75,7 +75,7 @@ impl Mirror {
             });
         }
         Self::in_configuration(Path::new("/etc/apt"))?.ok_or_else(|| {
-            LabError::missing(
+            Error::missing(
                 "apt on this machine is configured with no Debian mirror, and the lab's packages \
                  come from Debian",
                 "set VARIA_MIRROR to the URI of one (the part before `dists/`) and install the \
@@ -93,7 +93,7 @@ impl Mirror {
         parts.sort();
         files.append(&mut parts);
         for file in files.iter().filter(|file| file.is_file()) {
-            let text = fs::read_to_string(file).map_err(LabError::file("read", file))?;
+            let text = fs::read_to_string(file).map_err(Error::file("read", file))?;
             let found = if file.extension().is_some_and(|end| end == "sources") {
                 from_deb822(&text)
             } else {

@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use crate::command;
-use crate::error::{LabError, Result};
+use crate::error::{Error, Result};
 use crate::packages::Tree;
 
 /// Makes the root and goes into it. `$1` is the fetched root, `$2` the working folder,
@@ -107,8 +107,8 @@ impl Chroot {
     /// Runs a command to its end.
     ///
     /// # Errors
-    /// [`LabError::UserNamespaces`] if this machine refuses them, [`LabError::Command`]
-    /// if the command fails, [`LabError::Io`].
+    /// [`Error::UserNamespaces`] if this machine refuses them, [`Error::Command`]
+    /// if the command fails, [`Error::Io`].
     pub fn run<S: Into<OsString>>(&self, argv: impl IntoIterator<Item = S>) -> Result<Output> {
         command::run(&mut self.prepared(argv)?).map_err(explained)
     }
@@ -117,7 +117,7 @@ impl Chroot {
     /// in place.
     ///
     /// # Errors
-    /// [`LabError::Missing`] for a folder that can't be bound, [`LabError::Io`].
+    /// [`Error::Missing`] for a folder that can't be bound, [`Error::Io`].
     pub fn prepared<S: Into<OsString>>(
         &self,
         argv: impl IntoIterator<Item = S>,
@@ -129,14 +129,14 @@ impl Chroot {
     /// Whether this machine lets the current user make the namespaces.
     ///
     /// # Errors
-    /// [`LabError::UserNamespaces`] with what was said.
+    /// [`Error::UserNamespaces`] with what was said.
     pub fn check() -> Result<()> {
         let mut command = Command::new("unshare");
         command
             .args(namespaces())
             .args(["/bin/sh", "-c", "mount -t tmpfs varia /mnt"]);
         match command::run(&mut command) {
-            Err(LabError::Command { output, .. }) => Err(LabError::UserNamespaces {
+            Err(Error::Command { output, .. }) => Err(Error::UserNamespaces {
                 detail: output.trim().to_owned(),
             }),
             other => other.map(drop),
@@ -146,62 +146,15 @@ impl Chroot {
     /// Makes the mount point; it stays empty outside the namespace.
     fn prepare(&self) -> Result<()> {
         let point = self.root.join("mnt");
-        std::fs::create_dir_all(&point).map_err(LabError::file("create", &point))?;
+        std::fs::create_dir_all(&point).map_err(Error::file("create", &point))?;
         for folder in &self.binds {
             if !folder.is_absolute() || !folder.is_dir() {
                 let what = format!("{} can't be bound into the root", folder.display());
-                return Err(LabError::missing(
-                    what,
-                    "give the absolute path of a folder",
-                ));
+                return Err(Error::missing(what, "give the absolute path of a folder"));
             }
         }
         Ok(())
     }
-}
-
-/// The ACPI compiler's output for an ASL source: a table, ready for a machine.
-///
-/// # Errors
-/// [`LabError::Command`] with what `iasl` said of the source, and those of fetching it.
-pub fn compile_asl(source: &str) -> Result<Vec<u8>> {
-    let tools = crate::packages::ensure(crate::packages::Set::Tools)?;
-    let scratch = tempfile::tempdir().map_err(LabError::io("create a temporary folder"))?;
-    let file = scratch.path().join("table.asl");
-    std::fs::write(&file, source).map_err(LabError::file("write", &file))?;
-    Chroot::new(&tools)
-        .bind(scratch.path())
-        .cwd(scratch.path())
-        .run(["iasl", "table.asl"])?;
-    let table = scratch.path().join("table.aml");
-    std::fs::read(&table).map_err(LabError::file("read", &table))
-}
-
-/// What the ACPI compiler makes of its own disassembly of `table`, with all that it said.
-///
-/// # Errors
-/// [`LabError::Command`] with what `iasl` said if it refuses either, and those of fetching it.
-pub fn recompile(table: &[u8]) -> Result<(Vec<u8>, String)> {
-    let tools = crate::packages::ensure(crate::packages::Set::Tools)?;
-    let scratch = tempfile::tempdir().map_err(LabError::io("create a temporary folder"))?;
-    let (first, second) = (
-        scratch.path().join("first.aml"),
-        scratch.path().join("second.aml"),
-    );
-    std::fs::write(&first, table).map_err(LabError::file("write", &first))?;
-    let root = Chroot::new(&tools).bind(scratch.path()).cwd(scratch.path());
-    let mut said = String::new();
-    let steps: [&[&str]; 2] = [
-        &["iasl", "-d", "first.aml"],
-        &["iasl", "-p", "second", "first.dsl"],
-    ];
-    for step in steps {
-        let output = root.run(step.iter().copied())?;
-        said.push_str(&String::from_utf8_lossy(&output.stdout));
-        said.push_str(&String::from_utf8_lossy(&output.stderr));
-    }
-    let bytes = std::fs::read(&second).map_err(LabError::file("read", &second))?;
-    Ok((bytes, said))
 }
 
 /// What `unshare` is asked for: an ordinary user becomes root in a namespace of its own;
@@ -221,9 +174,9 @@ fn namespaces() -> &'static [&'static str] {
 }
 
 /// Tells a refusal of namespaces from a failure of the command itself, by trying.
-fn explained(error: LabError) -> LabError {
+fn explained(error: Error) -> Error {
     match (&error, Chroot::check()) {
-        (LabError::Command { .. }, Err(refusal)) => refusal,
+        (Error::Command { .. }, Err(refusal)) => refusal,
         _ => error,
     }
 }

@@ -1,0 +1,23 @@
+//! Debian for the lab, without root: packages fetched and unpacked, and programs run in them.
+//!
+//! [`mirror`] finds where Debian's packages come from, [`apt`] fetches and unpacks them,
+//! [`packages`] keeps the sets that the lab works with. [`chroot`] runs the fetched tools, and
+//! [`closure`] says which files a program needs elsewhere. Nothing here knows of virtual
+//! machines.
+
+pub mod apt;
+pub mod arch;
+pub mod cache;
+pub mod chroot;
+pub mod closure;
+pub mod command;
+pub mod elf;
+pub mod error;
+pub mod iasl;
+pub mod mirror;
+pub mod packages;
+pub mod progress;
+
+pub use arch::Arch;
+pub use error::{Error, Result};
+pub use packages::Set;
