@@ -2,7 +2,7 @@
 
 use varia_facts::{Bdf, Facts, NodeId, PciFunction};
 
-use super::model::{Bus, BusKind, Definition, Function, Language};
+use crate::model::{Bus, BusKind, Definition, Function, Language};
 use varia_plan::NODES_PER_GPU;
 use varia_plan::window;
 use varia_plan::{Bar, CoherentMemory, Gpu, GuestNode, Source, VirtualFunction};
@@ -194,7 +194,7 @@ impl<'a> Case<'a> {
             .nodes
             .iter()
             .filter(|node| node.cpus.is_some());
-        let is_on = |node: &&super::model::Node| {
+        let is_on = |node: &&crate::model::Node| {
             let host = node
                 .backing
                 .as_ref()

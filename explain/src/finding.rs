@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::fix::Fix;
+use crate::edit::fix::Fix;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]

@@ -1,52 +1,36 @@
-//! Definitions of VMs that there are already: what is missing or wrong in them for their GPUs, and
-//! the same text with that put right.
+//! Existing definitions of VMs: what is missing or wrong in them for their GPUs, and the same text
+//! with corrections.
 //!
-//! A libvirt domain or a QEMU command line is read into one model ([`model`]); rules look at that
-//! and at what is known of the host; a finding names its place and carries a fix; and each
-//! language writes fixes into its text. The corrected text is what comes of one fix after
-//! another, each made in the text that the one before left, until nothing is found that has one.
-//! What a plan knows (windows, apertures, distances) is asked of the plan's own code.
+//! A libvirt domain or a QEMU command line is read into one model; rules check the model against
+//! what is known of the host; a finding has a line and a correction, which is written into the
+//! text in its language. The corrected text results from one correction after another, each made
+//! in the text that the one before left, until no finding has one. Windows, apertures and
+//! distances are those of crate `plan`. No I/O.
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | `words`, `properties`, `command` | a shell's words, QEMU's values, a command line that can be changed |
-//! | `qemu`, `qemu_fix` | a command line into the model, a fix into a command line |
-//! | `markup`, `libvirt`, `libvirt_fix` | XML that can be changed; the same for a domain |
-//! | `model` | a definition, in whichever language |
-//! | `case` | which functions are GPUs, and what is known of them |
-//! | `rules`, `finding`, `fix` | what must be there, what was found, what would put it right |
+//! | `model` | a definition, in either language |
+//! | `parse` | a text -> the model |
+//! | `case` | the functions that are GPUs, and what is known of them |
+//! | `rules`, `finding` | the checks, and what they find |
+//! | `edit` | corrections of the text |
 
 mod case;
-mod command;
-mod error;
+mod edit;
 mod finding;
-mod fix;
-mod libvirt;
-mod libvirt_fix;
-mod markup;
 mod model;
-mod properties;
-mod qemu;
-mod qemu_fix;
+mod parse;
 mod rules;
-mod words;
-
-use std::collections::BTreeSet;
 
 use similar::TextDiff;
 
 pub use case::Knowledge;
-pub use error::{MOST_BYTES, ReadError};
 pub use finding::{Code, Finding, Weight};
 pub use model::Language;
+pub use parse::error::{MOST_BYTES, ReadError};
 
 use case::Case;
-use command::Command;
-use fix::Fix;
-use model::Definition;
-
-/// No definition needs as many fixes.
-const MOST_FIXES: usize = 100;
+use parse::Source;
 
 /// What is to be said of a definition.
 #[derive(Clone, Debug)]
@@ -95,7 +79,7 @@ pub fn examine(bytes: &[u8], knowledge: &Knowledge<'_>) -> Result<Examination, R
     let findings = rules::check(&case);
     let corrected = match findings.is_empty() {
         true => source.text().to_owned(),
-        false => correct(&source, knowledge),
+        false => edit::correct(&source, knowledge),
     };
     let rest = match Source::read(corrected.as_bytes()).and_then(|source| source.definition()) {
         Ok(definition) => rules::check(&Case::new(&definition, knowledge)),
@@ -134,31 +118,6 @@ pub fn examine(bytes: &[u8], knowledge: &Knowledge<'_>) -> Result<Examination, R
     })
 }
 
-/// One fix after another.
-fn correct(source: &Source, knowledge: &Knowledge<'_>) -> String {
-    let mut text = source.text().to_owned();
-    let mut seen = BTreeSet::from([text.clone()]);
-    for _ in 0..MOST_FIXES {
-        let Some(next) = corrected_once(&text, knowledge).filter(|next| !seen.contains(next))
-        else {
-            break;
-        };
-        seen.insert(next.clone());
-        text = next;
-    }
-    text
-}
-
-fn corrected_once(text: &str, knowledge: &Knowledge<'_>) -> Option<String> {
-    let source = Source::read(text.as_bytes()).ok()?;
-    let definition = source.definition().ok()?;
-    let findings = rules::check(&Case::new(&definition, knowledge));
-    findings
-        .iter()
-        .filter_map(|finding| finding.fix.as_ref())
-        .find_map(|fix| source.apply(&definition, fix).filter(|next| next != text))
-}
-
 fn notes(case: &Case<'_>) -> Vec<String> {
     let mut notes = Vec::new();
     for gpu in case.gpus.iter().filter(|gpu| gpu.bars.is_none()) {
@@ -195,57 +154,4 @@ fn notes(case: &Case<'_>) -> Vec<String> {
         ));
     }
     notes
-}
-
-/// A definition's text, in its language.
-enum Source {
-    Qemu(Command),
-    Libvirt(String),
-}
-
-impl Source {
-    fn read(bytes: &[u8]) -> Result<Self, ReadError> {
-        if bytes.len() > MOST_BYTES {
-            return Err(ReadError::TooLarge);
-        }
-        let text = std::str::from_utf8(bytes).map_err(|error| {
-            let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
-            ReadError::NotText {
-                line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
-            }
-        })?;
-        if text
-            .trim_matches(|c: char| c.is_whitespace() || matches!(c, '\0' | '\u{feff}'))
-            .is_empty()
-        {
-            return Err(ReadError::Empty);
-        }
-        let begin = text.trim_start_matches('\u{feff}').trim_start();
-        if begin.starts_with('<') {
-            libvirt::check(text)?;
-            return Ok(Self::Libvirt(text.to_owned()));
-        }
-        Command::read(text.to_owned()).map(Self::Qemu)
-    }
-
-    fn text(&self) -> &str {
-        match self {
-            Self::Qemu(command) => command.text(),
-            Self::Libvirt(text) => text,
-        }
-    }
-
-    fn definition(&self) -> Result<Definition, ReadError> {
-        match self {
-            Self::Qemu(command) => Ok(qemu::definition(command)),
-            Self::Libvirt(text) => libvirt::definition(text),
-        }
-    }
-
-    fn apply(&self, definition: &Definition, fix: &Fix) -> Option<String> {
-        match self {
-            Self::Qemu(command) => qemu_fix::apply(command, definition, fix),
-            Self::Libvirt(text) => libvirt_fix::apply(text, definition, fix),
-        }
-    }
 }

@@ -10,9 +10,9 @@ mod names;
 mod nodes;
 mod topology;
 
-use super::case::Case;
-use super::finding::{Finding, Findings};
-use super::fix::Fix;
+use crate::case::Case;
+use crate::edit::fix::Fix;
+use crate::finding::{Finding, Findings};
 
 /// Everything that is missing or wrong, in the order in which it is to be put right: names before
 /// what refers to them, nodes before what ties them, and distances when all nodes are there.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::nodes as named;
 use crate::case::Case;
+use crate::edit::fix::Fix;
 use crate::finding::{Code, Findings};
-use crate::fix::Fix;
 use varia_plan::distances::{LOCAL, Place, assumed};
 
 /// Findings that leave it open which nodes there are.

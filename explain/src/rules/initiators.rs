@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{list, nodes as named};
 use crate::case::{Case, Subject};
+use crate::edit::fix::Fix;
 use crate::finding::{Code, Findings};
-use crate::fix::Fix;
 
 /// Which nodes are tied to which GPU, and what is left over on both sides. A node or an initiator
 /// that a finding speaks of is not left over.

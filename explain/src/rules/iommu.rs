@@ -2,8 +2,8 @@
 //! is told of a device.
 
 use crate::case::Case;
+use crate::edit::fix::Fix;
 use crate::finding::{Code, Findings};
-use crate::fix::Fix;
 use crate::model::BusKind;
 
 pub(super) fn check(case: &Case<'_>, out: &mut Findings) {

@@ -4,8 +4,8 @@
 use varia_facts::Bytes;
 
 use crate::case::Case;
+use crate::edit::fix::Fix;
 use crate::finding::{Code, Findings};
-use crate::fix::Fix;
 use varia_plan::Arch;
 use varia_plan::limits::ADDRESS_BITS;
 use varia_plan::limits::VIRT_APERTURE;

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use varia_facts::{CpuList, NodeId};
 
 use crate::case::Case;
+use crate::edit::fix::Fix;
 use crate::finding::{Code, Findings};
-use crate::fix::Fix;
 use crate::model::{Language, Node};
 use varia_plan::pins;
 use varia_plan::size;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::case::Case;
+use crate::edit::fix::Fix;
 use crate::finding::{Code, Findings};
-use crate::fix::Fix;
 
 pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
     ids(case, out);

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::initiators::Ties;
 use super::nodes as named;
 use crate::case::Case;
+use crate::edit::fix::Fix;
 use crate::finding::{Code, Findings};
-use crate::fix::Fix;
 use varia_plan::limits::MAX_NODES;
 
 pub(super) fn check(case: &Case<'_>, out: &mut Findings) {

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use crate::case::{Case, Subject};
+use crate::edit::fix::Fix;
 use crate::finding::{Code, Findings};
-use crate::fix::Fix;
 use crate::model::BusKind;
 use varia_plan::Arch;
 use varia_plan::limits::BUSES;

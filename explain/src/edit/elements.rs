@@ -1,21 +1,18 @@
 //! A fix -> the domain that has it.
 
-mod buses;
-mod nodes;
-
 use roxmltree::{Document, Node, NodeId};
 
-use nodes::cell;
+use super::cells::cell;
 
-use super::fix::Fix;
-use super::libvirt::{child, elements, override_of, parse, path};
 use super::markup::Changes;
-use super::model::{Definition, Place};
+use crate::edit::fix::Fix;
+use crate::model::{Definition, Place};
+use crate::parse::domain::{child, elements, override_of, parse, path};
 use varia_plan::libvirt::smmu;
 use varia_plan::xml::Element;
 
 /// Applies a fix to a domain; its text, or `None` where it can't be done here.
-pub(super) fn apply(text: &str, definition: &Definition, fix: &Fix) -> Option<String> {
+pub(crate) fn apply(text: &str, definition: &Definition, fix: &Fix) -> Option<String> {
     let document = parse(text).ok()?;
     let mut domain = Domain {
         document: &document,
@@ -27,11 +24,12 @@ pub(super) fn apply(text: &str, definition: &Definition, fix: &Fix) -> Option<St
     Some(domain.changes.text(&document))
 }
 
-struct Domain<'d, 'a> {
-    document: &'d Document<'a>,
-    root: Node<'d, 'a>,
-    definition: &'d Definition,
-    changes: Changes<'a>,
+/// A domain while it is changed.
+pub(crate) struct Domain<'d, 'a> {
+    pub(crate) document: &'d Document<'a>,
+    pub(crate) root: Node<'d, 'a>,
+    pub(crate) definition: &'d Definition,
+    pub(crate) changes: Changes<'a>,
 }
 
 impl<'d, 'a> Domain<'d, 'a> {
@@ -161,17 +159,17 @@ impl<'d, 'a> Domain<'d, 'a> {
         Some(())
     }
 
-    fn at(&self, place: Place) -> Option<Node<'d, 'a>> {
+    pub(crate) fn at(&self, place: Place) -> Option<Node<'d, 'a>> {
         let id = u32::try_from(place.index).ok()?;
         self.document.get_node(NodeId::new(id))
     }
 
-    fn function(&self, function: usize) -> Option<Node<'d, 'a>> {
+    pub(crate) fn function(&self, function: usize) -> Option<Node<'d, 'a>> {
         self.at(self.definition.functions.get(function)?.place)
     }
 
     /// Gives the first child of this name attributes; makes it if it is not there.
-    fn upsert(
+    pub(crate) fn upsert(
         &mut self,
         parent: Node<'d, 'a>,
         name: &'static str,
@@ -195,7 +193,7 @@ impl<'d, 'a> Domain<'d, 'a> {
     }
 
     /// Gives the machine a feature.
-    fn feature(&mut self, feature: Element) {
+    pub(crate) fn feature(&mut self, feature: Element) {
         let name = feature.name();
         let Some(features) = child(self.root, "features") else {
             let features = Element::new("features").child(feature);
@@ -209,7 +207,7 @@ impl<'d, 'a> Domain<'d, 'a> {
             None => self.changes.append(features, feature),
         }
     }
-    fn aperture(&mut self, size: u64) -> Option<()> {
+    pub(crate) fn aperture(&mut self, size: u64) -> Option<()> {
         let hole = Element::new("pcihole64")
             .with("unit", "KiB")
             .content(size >> 10);
@@ -240,7 +238,7 @@ impl<'d, 'a> Domain<'d, 'a> {
         Some(())
     }
 
-    fn host_cpu(&mut self) {
+    pub(crate) fn host_cpu(&mut self) {
         let Some(cpu) = child(self.root, "cpu") else {
             let cpu = Element::new("cpu").with("mode", "host-passthrough");
             return self.changes.append(self.root, cpu);

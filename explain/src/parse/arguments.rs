@@ -6,11 +6,11 @@
 use varia_facts::{Bdf, Bytes};
 
 use super::command::{Command, Opt};
-use super::model::{
+use super::properties::Properties;
+use crate::model::{
     Backing, Bus, BusKind, Definition, Distance, Function, Initiator, Language, Machine, Name,
     Node, Place, Smmu,
 };
-use super::properties::Properties;
 use varia_plan::Arch;
 
 /// Reads what matters to GPUs.

@@ -2,19 +2,19 @@
 
 use roxmltree::Node;
 
-use super::Domain;
-use crate::libvirt::{child, elements};
+use super::elements::Domain;
+use crate::parse::domain::{child, elements};
 use varia_plan::xml::Element;
 
 impl<'d, 'a> Domain<'d, 'a> {
-    pub(super) fn target(&mut self, bus: usize, name: &'static str, value: u32) -> Option<()> {
+    pub(crate) fn target(&mut self, bus: usize, name: &'static str, value: u32) -> Option<()> {
         let controller = self.at(self.definition.buses.get(bus)?.place)?;
         self.upsert(controller, "target", &[(name, &value.to_string())]);
         Some(())
     }
 
     /// The first index that no controller has.
-    pub(super) fn free_index(&self) -> u32 {
+    pub(crate) fn free_index(&self) -> u32 {
         let buses = self
             .definition
             .buses
@@ -24,7 +24,7 @@ impl<'d, 'a> Domain<'d, 'a> {
     }
 
     /// Adds a controller behind the last one.
-    pub(super) fn add_controller(&mut self, element: &Element) -> Option<()> {
+    pub(crate) fn add_controller(&mut self, element: &Element) -> Option<()> {
         let devices = child(self.root, "devices")?;
         let mut controllers = elements(devices, "controller");
         match controllers
@@ -39,7 +39,7 @@ impl<'d, 'a> Domain<'d, 'a> {
     }
 
     /// Puts a device on a bus, as its first.
-    pub(super) fn move_to(&mut self, node: Node<'d, 'a>, bus: u32) {
+    pub(crate) fn move_to(&mut self, node: Node<'d, 'a>, bus: u32) {
         let mut addresses = elements(node, "address");
         let text = format!("{bus:#04x}");
         match addresses.find(|one| one.attribute("type") == Some("pci")) {
@@ -52,7 +52,7 @@ impl<'d, 'a> Domain<'d, 'a> {
         }
     }
 
-    pub(super) fn root_port(
+    pub(crate) fn root_port(
         &mut self,
         function: usize,
         name: &str,
@@ -78,7 +78,7 @@ impl<'d, 'a> Domain<'d, 'a> {
     }
 
     /// A controller's index is above that of the one that it is on.
-    pub(super) fn root_bus(
+    pub(crate) fn root_bus(
         &mut self,
         port: usize,
         name: &str,

@@ -1,9 +1,9 @@
 //! A fix -> the command line that has it.
 
-use super::command::{Command, Opt};
-use super::fix::Fix;
-use super::model::Definition;
-use super::qemu::cpus;
+use crate::edit::fix::Fix;
+use crate::model::Definition;
+use crate::parse::arguments::cpus;
+use crate::parse::command::{Command, Opt};
 use varia_plan::Arch;
 use varia_plan::qemu::{UEFI, smmu};
 

@@ -7,15 +7,15 @@ use roxmltree::{Document, Node, ParsingOptions};
 use varia_facts::{Bdf, Bytes, CpuList};
 
 use super::error::{ReadError, line_of};
-use super::model::{
+use super::properties::Properties;
+use crate::model::{
     Backing, Bus, BusKind, Definition, Distance, Function, Initiator, Language, Machine, Name,
     Node as Numa, Pin, Place, Smmu,
 };
-use super::properties::Properties;
 use varia_plan::Arch;
 
 /// QEMU's own arguments in a domain.
-pub(super) const QEMU: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
+pub(crate) const QEMU: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
 /// What libvirt calls the iommufd of a domain.
 const IOMMUFD: &str = "iommufd0";
 /// 128 nodes with all distances are about 40,000, blanks between them included.
@@ -24,7 +24,7 @@ const MOST_NODES: u32 = 200_000;
 const DEEPEST: usize = 64;
 
 /// Reads the XML of a domain.
-pub(super) fn parse(text: &str) -> Result<Document<'_>, ReadError> {
+pub(crate) fn parse(text: &str) -> Result<Document<'_>, ReadError> {
     is_shallow(text)?;
     let options = ParsingOptions {
         nodes_limit: MOST_NODES,
@@ -38,7 +38,7 @@ pub(super) fn parse(text: &str) -> Result<Document<'_>, ReadError> {
 }
 
 /// Whether it is the XML of a domain.
-pub(super) fn check(text: &str) -> Result<(), ReadError> {
+pub(crate) fn check(text: &str) -> Result<(), ReadError> {
     let document = parse(text)?;
     let root = document.root_element();
     if root.has_tag_name("domain") {
@@ -77,7 +77,7 @@ fn is_shallow(text: &str) -> Result<(), ReadError> {
 }
 
 /// Reads what matters to GPUs.
-pub(super) fn definition(text: &str) -> Result<Definition, ReadError> {
+pub(crate) fn definition(text: &str) -> Result<Definition, ReadError> {
     let document = parse(text)?;
     let reader = Reader {
         lines: text.match_indices('\n').map(|(at, _)| at).collect(),
@@ -111,17 +111,17 @@ pub(super) fn definition(text: &str) -> Result<Definition, ReadError> {
 }
 
 /// The first child of this name.
-pub(super) fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
+pub(crate) fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
     node.children().find(|child| child.has_tag_name(name))
 }
 
 /// The element at the end of a path of names.
-pub(super) fn path<'a, 'i>(node: Node<'a, 'i>, names: &[&str]) -> Option<Node<'a, 'i>> {
+pub(crate) fn path<'a, 'i>(node: Node<'a, 'i>, names: &[&str]) -> Option<Node<'a, 'i>> {
     names.iter().try_fold(node, |node, name| child(node, name))
 }
 
 /// The children of this name.
-pub(super) fn elements<'a, 'i>(
+pub(crate) fn elements<'a, 'i>(
     node: Node<'a, 'i>,
     name: &str,
 ) -> impl Iterator<Item = Node<'a, 'i>> {
@@ -130,7 +130,7 @@ pub(super) fn elements<'a, 'i>(
 }
 
 /// A number that an attribute has, decimal or hexadecimal.
-pub(super) fn number(node: Node<'_, '_>, name: &str) -> Option<u32> {
+pub(crate) fn number(node: Node<'_, '_>, name: &str) -> Option<u32> {
     let text = node.attribute(name)?.trim();
     match text.strip_prefix("0x") {
         Some(hex) => u32::from_str_radix(hex, 16).ok(),
@@ -418,7 +418,7 @@ impl Reader {
                 }
                 Some("-machine" | "-M") => {
                     if let Some(size) = properties.get("highmem-mmio-size") {
-                        let size = super::qemu::size(&size, 0);
+                        let size = super::arguments::size(&size, 0);
                         out.machine.aperture = Some((size, self.place(*value)));
                     }
                 }
@@ -429,7 +429,7 @@ impl Reader {
 }
 
 /// The property that keeps a device's BARs from being mapped.
-pub(super) fn override_of<'a, 'i>(domain: Node<'a, 'i>, id: &str) -> Option<Node<'a, 'i>> {
+pub(crate) fn override_of<'a, 'i>(domain: Node<'a, 'i>, id: &str) -> Option<Node<'a, 'i>> {
     let mut devices = domain
         .descendants()
         .filter(|node| node.has_tag_name((QEMU, "device")) && node.attribute("alias") == Some(id));

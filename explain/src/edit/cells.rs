@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use roxmltree::Node;
 
-use super::Domain;
-use crate::libvirt::{child, elements, number, path};
+use super::elements::Domain;
+use crate::parse::domain::{child, elements, number, path};
 use varia_plan::xml::Element;
 
 impl<'d, 'a> Domain<'d, 'a> {
-    pub(super) fn first_node(&mut self) -> Option<()> {
+    pub(crate) fn first_node(&mut self) -> Option<()> {
         let ram = self.definition.machine.ram?;
         let vcpus: u32 = child(self.root, "vcpu")?.text()?.trim().parse().ok()?;
         let cell = Element::new("cell")
@@ -31,13 +31,13 @@ impl<'d, 'a> Domain<'d, 'a> {
         Some(())
     }
 
-    pub(super) fn cells(&self) -> Vec<Node<'d, 'a>> {
+    pub(crate) fn cells(&self) -> Vec<Node<'d, 'a>> {
         let numa = path(self.root, &["cpu", "numa"]);
         numa.map(|numa| elements(numa, "cell").collect())
             .unwrap_or_default()
     }
 
-    pub(super) fn siblings(&self) -> Vec<Node<'d, 'a>> {
+    pub(crate) fn siblings(&self) -> Vec<Node<'d, 'a>> {
         let cells = self.cells().into_iter();
         cells
             .filter_map(|cell| child(cell, "distances"))
@@ -45,7 +45,7 @@ impl<'d, 'a> Domain<'d, 'a> {
             .collect()
     }
 
-    pub(super) fn remove_nodes(&mut self, nodes: &[u32]) -> Option<()> {
+    pub(crate) fn remove_nodes(&mut self, nodes: &[u32]) -> Option<()> {
         let is_one = |node: &u32| nodes.contains(node);
         for node in &self.definition.nodes {
             if is_one(&node.id) {
@@ -61,7 +61,7 @@ impl<'d, 'a> Domain<'d, 'a> {
         self.map_initiators(|node| (!is_one(&node)).then_some(node))
     }
 
-    pub(super) fn renumber(&mut self, pairs: &[(u32, u32)]) -> Option<()> {
+    pub(crate) fn renumber(&mut self, pairs: &[(u32, u32)]) -> Option<()> {
         let to = |node: u32| {
             let found = pairs.iter().find(|(from, _)| *from == node);
             found.map_or(node, |(_, to)| *to)
@@ -101,7 +101,7 @@ impl<'d, 'a> Domain<'d, 'a> {
     }
 
     /// Each device's nodes by its `<acpi nodeset>`; `None` if one is tied by QEMU's own arguments.
-    pub(super) fn nodesets(&self) -> Option<BTreeMap<String, Vec<u32>>> {
+    pub(crate) fn nodesets(&self) -> Option<BTreeMap<String, Vec<u32>>> {
         let mut sets: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for one in &self.definition.initiators {
             if !self.at(one.place)?.has_tag_name("acpi") {
@@ -112,7 +112,7 @@ impl<'d, 'a> Domain<'d, 'a> {
         Some(sets)
     }
 
-    pub(super) fn map_initiators(&mut self, map: impl Fn(u32) -> Option<u32>) -> Option<()> {
+    pub(crate) fn map_initiators(&mut self, map: impl Fn(u32) -> Option<u32>) -> Option<()> {
         for (device, nodes) in self.nodesets()? {
             let mapped: Vec<u32> = nodes.iter().filter_map(|node| map(*node)).collect();
             if mapped != nodes {
@@ -122,7 +122,7 @@ impl<'d, 'a> Domain<'d, 'a> {
         Some(())
     }
 
-    pub(super) fn initiators(&mut self, device: &str, nodes: &[u32]) -> Option<()> {
+    pub(crate) fn initiators(&mut self, device: &str, nodes: &[u32]) -> Option<()> {
         for (other, old) in self.nodesets()? {
             let rest: Vec<u32> = old
                 .iter()
@@ -137,7 +137,7 @@ impl<'d, 'a> Domain<'d, 'a> {
     }
 
     /// Gives a device these nodes.
-    pub(super) fn tie(&mut self, device: &str, mut nodes: Vec<u32>) -> Option<()> {
+    pub(crate) fn tie(&mut self, device: &str, mut nodes: Vec<u32>) -> Option<()> {
         nodes.sort_unstable();
         nodes.dedup();
         let mut functions = self.definition.functions.iter();
@@ -157,7 +157,7 @@ impl<'d, 'a> Domain<'d, 'a> {
         Some(())
     }
 
-    pub(super) fn distances(&mut self, set: &[(u32, u32, u32)], remove: &[usize]) {
+    pub(crate) fn distances(&mut self, set: &[(u32, u32, u32)], remove: &[usize]) {
         let given = remove
             .iter()
             .filter_map(|one| self.definition.distances.get(*one));
@@ -212,7 +212,7 @@ impl<'d, 'a> Domain<'d, 'a> {
         }
     }
 
-    pub(super) fn memnode(&mut self, node: u32, host: u32) {
+    pub(crate) fn memnode(&mut self, node: u32, host: u32) {
         let element = Element::new("memnode")
             .with("cellid", node)
             .with("mode", "strict")
@@ -230,7 +230,7 @@ impl<'d, 'a> Domain<'d, 'a> {
         }
     }
 
-    pub(super) fn pins(&mut self, pins: &[(u32, u32)]) {
+    pub(crate) fn pins(&mut self, pins: &[(u32, u32)]) {
         let tune = child(self.root, "cputune");
         let mut new = Vec::new();
         for (vcpu, cpu) in pins {
@@ -262,7 +262,7 @@ impl<'d, 'a> Domain<'d, 'a> {
 }
 
 /// A node in which nothing is.
-pub(super) fn cell(node: u32) -> Element {
+pub(crate) fn cell(node: u32) -> Element {
     Element::new("cell")
         .with("id", node)
         .with("memory", 0)

@@ -9,7 +9,7 @@ use varia_plan::xml::Element;
 
 /// Changes of a document, made at once.
 #[derive(Debug)]
-pub(super) struct Changes<'a> {
+pub(crate) struct Changes<'a> {
     text: &'a str,
     /// Which bytes become what; of those at one place the first comes first.
     list: Vec<(Range<usize>, String)>,
@@ -18,7 +18,7 @@ pub(super) struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    pub(super) fn new(document: &Document<'a>) -> Self {
+    pub(crate) fn new(document: &Document<'a>) -> Self {
         Self {
             text: document.input_text(),
             list: Vec::new(),
@@ -27,7 +27,7 @@ impl<'a> Changes<'a> {
     }
 
     /// Gives an attribute a value.
-    pub(super) fn set(&mut self, node: Node<'_, 'a>, name: &str, value: &str) {
+    pub(crate) fn set(&mut self, node: Node<'_, 'a>, name: &str, value: &str) {
         if let Some(attribute) = node.attribute_node(name) {
             let value = escape(value).into_owned();
             return self.list.push((attribute.range_value(), value));
@@ -42,7 +42,7 @@ impl<'a> Changes<'a> {
     }
 
     /// Takes an attribute away.
-    pub(super) fn unset(&mut self, node: Node<'_, 'a>, name: &str) {
+    pub(crate) fn unset(&mut self, node: Node<'_, 'a>, name: &str) {
         if let Some(attribute) = node.attribute_node(name) {
             let range = attribute.range();
             let before = self.text.get(..range.start).unwrap_or_default();
@@ -52,7 +52,7 @@ impl<'a> Changes<'a> {
     }
 
     /// Takes an element away, with its line.
-    pub(super) fn remove(&mut self, node: Node<'_, 'a>) {
+    pub(crate) fn remove(&mut self, node: Node<'_, 'a>) {
         let range = node.range();
         let before = self.text.get(..range.start).unwrap_or_default();
         let start = match before.rfind('\n') {
@@ -63,13 +63,13 @@ impl<'a> Changes<'a> {
     }
 
     /// Puts an element in another's place.
-    pub(super) fn replace(&mut self, node: Node<'_, 'a>, element: &Element) {
+    pub(crate) fn replace(&mut self, node: Node<'_, 'a>, element: &Element) {
         let text = element.indented(&self.indent(node));
         self.list.push((node.range(), text));
     }
 
     /// Adds an element in front of another.
-    pub(super) fn add_before(&mut self, node: Node<'_, 'a>, element: &Element) {
+    pub(crate) fn add_before(&mut self, node: Node<'_, 'a>, element: &Element) {
         let indent = self.indent(node);
         let at = node.range().start;
         let text = format!("{}\n{indent}", element.indented(&indent));
@@ -77,7 +77,7 @@ impl<'a> Changes<'a> {
     }
 
     /// Adds an element behind another.
-    pub(super) fn add_behind(&mut self, node: Node<'_, 'a>, element: &Element) {
+    pub(crate) fn add_behind(&mut self, node: Node<'_, 'a>, element: &Element) {
         let indent = self.indent(node);
         let at = node.range().end;
         let text = format!("\n{indent}{}", element.indented(&indent));
@@ -85,7 +85,7 @@ impl<'a> Changes<'a> {
     }
 
     /// Adds an element at the end of another.
-    pub(super) fn append(&mut self, parent: Node<'_, 'a>, element: Element) {
+    pub(crate) fn append(&mut self, parent: Node<'_, 'a>, element: Element) {
         let at = parent.range().start;
         match self.appended.iter_mut().find(|(start, _)| *start == at) {
             Some((_, elements)) => elements.push(element),
@@ -94,7 +94,7 @@ impl<'a> Changes<'a> {
     }
 
     /// The text with all changes.
-    pub(super) fn text(mut self, document: &Document<'a>) -> String {
+    pub(crate) fn text(mut self, document: &Document<'a>) -> String {
         for (start, elements) in std::mem::take(&mut self.appended) {
             let mut nodes = document.descendants();
             let found = nodes.find(|node| node.is_element() && node.range().start == start);
