@@ -5,7 +5,7 @@ use varia_facts::{BarKind, Bytes, PciFunction, VirtualBar};
 use varia_spec::Errno;
 use varia_spec::nvidia::{self, device_id, dvsec};
 use varia_spec::vfio::RegionIndex;
-use varia_variant::{Answer, Environment, Outcome, PageShift, Question, Region, Variant};
+use varia_variant::{Answer, Answers, Environment, Outcome, PageShift, Question, Region, Variant};
 use varia_variants::{AnyVariant, table};
 
 /// The variant of a device, its name, and what of its answer is assumed; none if no variant of
@@ -17,11 +17,9 @@ pub(crate) fn variant(
 ) -> Option<(&'static str, AnyVariant, Option<String>)> {
     let entry = table::find(function.vendor, function.device)?;
     let mut assumed = None;
-    let answers: Vec<Answer> = entry
-        .questions
-        .iter()
-        .map(|question| answer(*question, function, config, &mut assumed))
-        .collect();
+    let answers = Answers::collect(entry.questions, |question| {
+        answer(question, function, config, &mut assumed)
+    });
     let page = page.map(|page| page.0.max(1).ilog2());
     let environment = Environment {
         page: page.and_then(PageShift::new).unwrap_or(PageShift::KIB_64),

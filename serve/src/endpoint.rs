@@ -8,8 +8,8 @@ use varia_spec::{
     vfio::{RegionIndex, region_flags},
 };
 use varia_variant::{
-    BarIndex, ConfigOwner, Decline, Direction, Environment, Event, Millis, Outcome, PageShift,
-    Refusal, Region, Variant, Wait,
+    Answers, BarIndex, ConfigOwner, Decline, Direction, Environment, Event, Millis, Outcome,
+    PageShift, Refusal, Region, Variant, Wait,
 };
 use varia_variants::AnyVariant;
 
@@ -143,11 +143,9 @@ impl Endpoint {
             });
         };
         let device = &**core.device();
-        let answers: Vec<_> = entry
-            .questions
-            .iter()
-            .map(|question| discover::answer(device, *question))
-            .collect();
+        let answers = Answers::collect(entry.questions, |question| {
+            discover::answer(device, question)
+        });
         let environment = Environment {
             page: host_page(),
             honour_memory_enable: options.honour_memory_enable,

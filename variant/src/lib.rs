@@ -25,7 +25,7 @@ pub use config::{ConfigOwner, ConfigPiece, Direction};
 pub use extension::{Extended, Extension};
 pub use memory::{Begin, MemoryRegion, MemoryType, RegionInfo, Segment, SegmentKind};
 pub use mmap::{Fault, FaultRequest, Mapping, MmapRequest};
-pub use probe::{Answer, Decline, Environment, Outcome, Plan, Question, Refusal};
+pub use probe::{Answer, Answers, Decline, Environment, Outcome, Plan, Question, Refusal};
 pub use ready::{After, Before, Generation, Ready, Register, Sample, Wait};
 pub use registers::{Command, RegisterAccess, Registers, Target};
 pub use varia_units::{BarIndex, BarSize, HostPhys, Millis, Monotonic, PageFrame, PageShift};
@@ -68,17 +68,17 @@ pub enum Event {
     ResetDone,
 }
 
-/// How a variant comes to be: the runtime answers its questions, then builds it.
+/// Construction of a variant: the runtime answers its questions, then builds it.
 pub trait Probe: Variant + Sized {
-    /// What the runtime finds out before [`Probe::probe`], in this order; at most
+    /// Questions that the runtime answers before [`Probe::probe`]; at most
     /// [`probe::MAX_QUESTIONS`].
     const QUESTIONS: &'static [Question];
 
-    /// Builds the variant's whole state; `answers` has one entry for each question, in order.
+    /// Builds the variant's whole state from the answers to [`Probe::QUESTIONS`].
     ///
     /// The layout is computed here and never changes. Whether the device is served is the
     /// [`Variant::outcome`], to be asked after the readiness wait.
-    fn probe(answers: &[Answer], environment: Environment) -> Self;
+    fn probe(answers: &Answers, environment: Environment) -> Self;
 }
 
 /// A layer over a base: it sees what the base answers and changes what it must.

@@ -1,6 +1,6 @@
-//! What a runtime finds out before a device is served, and the variant's answer.
+//! Questions that a runtime answers before a device is served, and the outcome of a probe.
 
-use core::fmt;
+use core::{array, fmt};
 
 use varia_spec::Errno;
 
@@ -39,11 +39,50 @@ pub enum Question {
     },
 }
 
-/// The most questions that a variant asks; runtimes keep their answers in a fixed array.
+/// The most questions that a variant asks.
 pub const MAX_QUESTIONS: usize = 12;
 
-/// What a runtime found out.
+/// Answer to a [`Question`].
 pub type Answer = Result<u64, Errno>;
+
+/// Answers of a runtime, found by their question.
+#[derive(Clone, Copy, Debug)]
+pub struct Answers {
+    questions: &'static [Question],
+    answers: [Answer; MAX_QUESTIONS],
+}
+
+impl Answers {
+    /// Answers to `questions`, of which `answer` is asked in their order; at most
+    /// [`MAX_QUESTIONS`].
+    pub fn collect(
+        questions: &'static [Question],
+        mut answer: impl FnMut(Question) -> Answer,
+    ) -> Self {
+        let mut unanswered = questions.iter();
+        Self {
+            questions,
+            answers: array::from_fn(|_| match unanswered.next() {
+                Some(question) => answer(*question),
+                None => Err(Errno::ENOENT),
+            }),
+        }
+    }
+
+    /// Answer to `question`; `ENOENT` if the question was not asked.
+    pub fn to(&self, question: Question) -> Answer {
+        let mut answered = self.questions.iter().zip(self.answers);
+        answered
+            .find(|(asked, _)| **asked == question)
+            .map_or(Err(Errno::ENOENT), |(_, answer)| answer)
+    }
+
+    /// Value of a firmware property; without the property, the reason to decline the device.
+    pub fn property(&self, name: &'static str) -> Result<u64, Decline> {
+        let answer = self.to(Question::Property(name));
+        answer.map_err(|errno| Decline::Property { name, errno })
+    }
+}
 
 /// What holds for the whole host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -278,5 +317,31 @@ impl fmt::Display for Refusal {
                  that the function is a GPU of this driver"
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn answers_are_found_by_question_and_absent_if_not_asked() {
+        const BASE: Question = Question::Property("base");
+        const SIZE: Question = Question::Property("size");
+        const BAR0: Question = Question::BarSize(BarIndex::BAR0);
+        let mut asked = Vec::new();
+        let answers = Answers::collect(&[BASE, BAR0], |question| {
+            asked.push(question);
+            if question == BAR0 {
+                Ok(16)
+            } else {
+                Err(Errno::EIO)
+            }
+        });
+        assert_eq!(asked, [BASE, BAR0]);
+        assert_eq!(answers.to(BAR0), Ok(16));
+        assert_eq!(answers.to(BASE), Err(Errno::EIO));
+        assert_eq!(answers.to(SIZE), Err(Errno::ENOENT));
     }
 }

@@ -15,7 +15,7 @@ use varia_spec::{
     vfio::RegionIndex,
 };
 use varia_variant::{
-    After, Answer, BarIndex, Before, ConfigOwner, ConfigPiece, Decline, Direction, Environment,
+    After, Answers, BarIndex, Before, ConfigOwner, ConfigPiece, Decline, Direction, Environment,
     Event, Generation, HostPhys, Outcome, Plan, Probe, Question, Ready, Refusal, Region, Sample,
     Variant, Wait,
     config::FakeBar,
@@ -89,11 +89,32 @@ impl NvgraceGpu {
     }
 }
 
+/// Base of the coherent memory, from the firmware.
+const MEM_BASE: Question = Question::Property(nvidia::property::MEM_BASE_PA);
+
+/// Size of the coherent memory, from the firmware.
+const MEM_SIZE: Question = Question::Property(nvidia::property::MEM_SIZE);
+
+/// Offset of the CXL Device DVSEC, which only a device with the CXL method has.
+const CXL_DVSEC: Question = Question::DvsecOffset {
+    vendor: cxl::VENDOR_ID,
+    id: cxl::DEVICE,
+};
+
+/// Bits of NVIDIA's DVSEC, one of which says that the device is without the MIG bug.
+const BITMAP: Question = Question::DvsecWord {
+    vendor: nvidia::VENDOR_ID,
+    id: nvidia::dvsec::ID,
+    offset: nvidia::dvsec::BITMAP,
+};
+
+/// Size of BAR0, in which the readiness registers are.
+const BAR0_SIZE: Question = Question::BarSize(BarIndex::BAR0);
+
 /// Base and size from the firmware; any failure makes the base serve the device alone.
-fn memory(base: Answer, size: Answer) -> Result<(HostPhys, u64), Decline> {
-    let property = |name, answer: Answer| answer.map_err(|errno| Decline::Property { name, errno });
-    let base = property(nvidia::property::MEM_BASE_PA, base)?;
-    let size = property(nvidia::property::MEM_SIZE, size)?;
+fn memory(answers: &Answers) -> Result<(HostPhys, u64), Decline> {
+    let base = answers.property(nvidia::property::MEM_BASE_PA)?;
+    let size = answers.property(nvidia::property::MEM_SIZE)?;
     if size == 0 {
         Err(Decline::LinkDown)
     } else {
@@ -102,29 +123,16 @@ fn memory(base: Answer, size: Answer) -> Result<(HostPhys, u64), Decline> {
 }
 
 impl Probe for NvgraceGpu {
-    const QUESTIONS: &'static [Question] = &[
-        Question::Property(nvidia::property::MEM_BASE_PA),
-        Question::Property(nvidia::property::MEM_SIZE),
-        Question::DvsecOffset {
-            vendor: cxl::VENDOR_ID,
-            id: cxl::DEVICE,
-        },
-        Question::DvsecWord {
-            vendor: nvidia::VENDOR_ID,
-            id: nvidia::dvsec::ID,
-            offset: nvidia::dvsec::BITMAP,
-        },
-        Question::BarSize(BarIndex::BAR0),
-    ];
+    const QUESTIONS: &'static [Question] = &[MEM_BASE, MEM_SIZE, CXL_DVSEC, BITMAP, BAR0_SIZE];
 
-    fn probe(answers: &[Answer], environment: Environment) -> Self {
-        let answer = |index: usize| answers.get(index).copied().unwrap_or(Err(Errno::ENOENT));
-        let cxl_dvsec = answer(2).ok().and_then(|offset| u16::try_from(offset).ok());
-        let bitmap = answer(3).unwrap_or(0);
+    fn probe(answers: &Answers, environment: Environment) -> Self {
+        let cxl_dvsec = answers.to(CXL_DVSEC).ok();
+        let cxl_dvsec = cxl_dvsec.and_then(|offset| u16::try_from(offset).ok());
+        let bitmap = answers.to(BITMAP).unwrap_or(0);
         let mig_bug = bitmap & u64::from(nvidia::dvsec::MIG_SUPPORTED_WITH_CACHED_RESMEM) == 0;
         let method = Method::choose(cxl_dvsec);
-        let bar0 = answer(4).unwrap_or(0);
-        let plan = match memory(answer(0), answer(1)) {
+        let bar0 = answers.to(BAR0_SIZE).unwrap_or(0);
+        let plan = match memory(answers) {
             _ if method == Method::Bar0 && bar0 < nvidia::bar0::MIN_LEN => {
                 Plan::Fail(Refusal::Bar0TooSmall {
                     size: bar0,

@@ -4,7 +4,7 @@ use core::fmt;
 
 use varia_spec::{nvidia, vfio::RegionIndex, virtio};
 use varia_variant::{
-    After, Answer, BarIndex, Before, ConfigPiece, Direction, Environment, Event, Generation,
+    After, Answers, BarIndex, Before, ConfigPiece, Direction, Environment, Event, Generation,
     Outcome, Probe, Question, Ready, Region, Sample, Variant, Wait,
     ready::{Status, Values},
 };
@@ -18,10 +18,10 @@ pub struct Entry {
     pub name: &'static str,
     /// Vendor and device ids.
     pub ids: &'static [(u16, u16)],
-    /// What to find out before [`Entry::probe`].
+    /// Questions to answer before [`Entry::probe`].
     pub questions: &'static [Question],
     /// Builds the variant; see [`Probe::probe`].
-    pub probe: fn(&[Answer], Environment) -> AnyVariant,
+    pub probe: fn(&Answers, Environment) -> AnyVariant,
 }
 
 /// All variants.

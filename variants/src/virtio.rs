@@ -9,13 +9,12 @@
 pub mod registers;
 
 use varia_spec::{
-    Errno,
     pci::header::{self, command},
     vfio::RegionIndex,
     virtio::{self, admin, device_id},
 };
 use varia_variant::{
-    Answer, BarIndex, ConfigOwner, ConfigPiece, Decline, Direction, Environment, Event, Outcome,
+    Answers, BarIndex, ConfigOwner, ConfigPiece, Decline, Direction, Environment, Event, Outcome,
     Plan, Probe, Question, Ready, Region, Variant,
     config::{FakeBar, FixedRegister, StickyBits},
 };
@@ -60,12 +59,36 @@ impl Served {
     }
 }
 
-/// The first notification place in the function's own BARs.
-fn notify(answers: &[Answer]) -> Option<Notify> {
-    for entry in answers.chunks_exact(2) {
-        let &[Ok(place), Ok(offset)] = entry else {
-            return None;
-        };
+/// Size of a BAR0 of the function's own.
+const BAR0_SIZE: Question = Question::BarSize(BarIndex::BAR0);
+
+/// Commands that the function's owner has, a bit for each.
+const COMMANDS: Question = Question::CommandWord {
+    opcode: admin::LIST_QUERY,
+    offset: 0,
+};
+
+/// Flags and BAR of a notification place.
+const fn notify_place(entry: u16) -> Question {
+    Question::CommandWord {
+        opcode: admin::LEGACY_NOTIFY_INFO,
+        offset: entry * admin::NOTIFY_INFO_LEN,
+    }
+}
+
+/// Offset of a notification place in its BAR.
+const fn notify_offset(entry: u16) -> Question {
+    Question::CommandWord {
+        opcode: admin::LEGACY_NOTIFY_INFO,
+        offset: entry * admin::NOTIFY_INFO_LEN + 8,
+    }
+}
+
+/// First notification place in the function's own BARs.
+fn notify(answers: &Answers) -> Option<Notify> {
+    for entry in 0..admin::MAX_NOTIFY_INFO {
+        let place = answers.to(notify_place(entry)).ok()?;
+        let offset = answers.to(notify_offset(entry)).ok()?;
         let [flags, bar, ..] = place.to_le_bytes();
         match flags {
             admin::NOTIFY_INFO_END => return None,
@@ -79,38 +102,24 @@ fn notify(answers: &[Answer]) -> Option<Notify> {
     None
 }
 
-const fn notify_word(entry: u16, offset: u16) -> Question {
-    Question::CommandWord {
-        opcode: admin::LEGACY_NOTIFY_INFO,
-        offset: entry * admin::NOTIFY_INFO_LEN + offset,
-    }
-}
-
 impl Probe for Virtio {
     const QUESTIONS: &'static [Question] = &[
-        Question::BarSize(BarIndex::BAR0),
-        Question::CommandWord {
-            opcode: admin::LIST_QUERY,
-            offset: 0,
-        },
-        notify_word(0, 0),
-        notify_word(0, 8),
-        notify_word(1, 0),
-        notify_word(1, 8),
-        notify_word(2, 0),
-        notify_word(2, 8),
-        notify_word(3, 0),
-        notify_word(3, 8),
+        BAR0_SIZE,
+        COMMANDS,
+        notify_place(0),
+        notify_offset(0),
+        notify_place(1),
+        notify_offset(1),
+        notify_place(2),
+        notify_offset(2),
+        notify_place(3),
+        notify_offset(3),
     ];
 
-    fn probe(answers: &[Answer], _: Environment) -> Self {
-        let (bar0, commands, places) = match answers {
-            [bar0, commands, places @ ..] => (*bar0, *commands, places),
-            _ => (Err(Errno::ENOENT), Err(Errno::ENOENT), [].as_slice()),
-        };
-        let commands = commands.unwrap_or(0) & admin::LEGACY_BITMAP;
-        let plan = match notify(places) {
-            _ if bar0.is_ok() => Plan::Decline(Decline::BarTaken(BarIndex::BAR0)),
+    fn probe(answers: &Answers, _: Environment) -> Self {
+        let commands = answers.to(COMMANDS).unwrap_or(0) & admin::LEGACY_BITMAP;
+        let plan = match notify(answers) {
+            _ if answers.to(BAR0_SIZE).is_ok() => Plan::Decline(Decline::BarTaken(BarIndex::BAR0)),
             Some(notify) if commands == admin::LEGACY_BITMAP => Plan::Serve(Served::new(notify)),
             _ => Plan::Decline(Decline::NoCommands),
         };

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! From questions to a state, and whether the device is served.
 
-use core::{array, slice};
+use core::slice;
 
 use varia_module::Served;
 use varia_spec::Errno;
-use varia_variant::{self as variant, BarIndex, Event, Probe, Variant};
+use varia_variant::{self as variant, Answers, BarIndex, Event, Probe, Variant};
 
 use crate::{
     abi::c_functions,
@@ -129,13 +129,14 @@ c_functions! {
             }
             // SAFETY: not null, and `count` answers by the contract of all functions.
             let given = unsafe { slice::from_raw_parts(answers, count) };
-            let all: [variant::Answer; MAX_QUESTIONS] = array::from_fn(|index| {
-                given.get(index).map_or(Err(Errno::ENOENT), answer)
+            let mut given = given.iter();
+            let answers = Answers::collect(Served::QUESTIONS, |_| {
+                given.next().map_or(Err(Errno::ENOENT), answer)
             });
             // SAFETY: `environment` by the contract of all functions.
             let environment = unsafe { read(environment) }?;
             let page = page_shift(environment.page_shift)?;
-            let built = Served::probe(all.get(..count).unwrap_or(&all), variant::Environment {
+            let built = Served::probe(&answers, variant::Environment {
                 page,
                 honour_memory_enable: environment.honour_memory_enable != 0,
             });

@@ -5,7 +5,7 @@
 
 use varia_spec::{pci::header, vfio::RegionIndex};
 use varia_variant::{
-    Answer, BarIndex, ConfigOwner, ConfigPiece, Direction, Environment, Event, Outcome, Probe, Question,
+    Answers, BarIndex, ConfigOwner, ConfigPiece, Direction, Environment, Event, Outcome, Probe, Question,
     Ready, Region, Variant, config::FixedRegister,
 };
 
@@ -19,7 +19,7 @@ pub struct Served;
 impl Probe for Served {
     const QUESTIONS: &'static [Question] = &[];
 
-    fn probe(_: &[Answer], _: Environment) -> Self {
+    fn probe(_: &Answers, _: Environment) -> Self {
         Self
     }
 }

@@ -4,8 +4,8 @@ use std::{format, vec, vec::Vec};
 
 use varia_spec::nvidia::dvsec::MIG_SUPPORTED_WITH_CACHED_RESMEM;
 use varia_variant::{
-    Begin, Fault, FaultRequest, MemoryType, Millis, MmapRequest, Monotonic, PageFrame, PageShift,
-    SegmentKind,
+    Answer, Begin, Fault, FaultRequest, MemoryType, Millis, MmapRequest, Monotonic, PageFrame,
+    PageShift, SegmentKind,
 };
 
 use super::*;
@@ -22,15 +22,60 @@ const ENVIRONMENT: Environment = Environment {
     honour_memory_enable: false,
 };
 
+/// Answers of a device to the variant's questions.
+#[derive(Clone, Copy)]
+struct Device {
+    base: Answer,
+    size: Answer,
+    cxl_dvsec: Answer,
+    bitmap: Answer,
+    bar0: Answer,
+}
+
+/// 96 GiB with the MIG bug, and a BAR0.
+const GH200: Device = Device {
+    base: Ok(BASE),
+    size: Ok(96 * GIB),
+    cxl_dvsec: ABSENT,
+    bitmap: ABSENT,
+    bar0: BAR0,
+};
+
+impl Device {
+    fn probe_in(self, environment: Environment) -> NvgraceGpu {
+        let answers = Answers::collect(NvgraceGpu::QUESTIONS, |question| match question {
+            MEM_BASE => self.base,
+            MEM_SIZE => self.size,
+            CXL_DVSEC => self.cxl_dvsec,
+            BITMAP => self.bitmap,
+            BAR0_SIZE => self.bar0,
+            other => panic!("{other:?}"),
+        });
+        NvgraceGpu::probe(&answers, environment)
+    }
+
+    fn probe(self) -> NvgraceGpu {
+        self.probe_in(ENVIRONMENT)
+    }
+}
+
 fn gpu(size: u64, bitmap: Answer) -> NvgraceGpu {
-    NvgraceGpu::probe(&[Ok(BASE), Ok(size), ABSENT, bitmap, BAR0], ENVIRONMENT)
+    Device {
+        size: Ok(size),
+        bitmap,
+        ..GH200
+    }
+    .probe()
 }
 
 fn cxl_gpu() -> NvgraceGpu {
-    NvgraceGpu::probe(
-        &[Ok(BASE), Ok(96 * GIB), Ok(0x300), FIXED, ABSENT],
-        ENVIRONMENT,
-    )
+    Device {
+        cxl_dvsec: Ok(0x300),
+        bitmap: FIXED,
+        bar0: ABSENT,
+        ..GH200
+    }
+    .probe()
 }
 
 /// (length, BAR size) of usemem and resmem.
@@ -114,8 +159,13 @@ fn sizes_that_leave_nothing_fail_with_their_errno() {
             page,
             ..ENVIRONMENT
         };
-        match NvgraceGpu::probe(&[Ok(base), Ok(size), ABSENT, bitmap, BAR0], environment).outcome()
-        {
+        let device = Device {
+            base: Ok(base),
+            size: Ok(size),
+            bitmap,
+            ..GH200
+        };
+        match device.probe_in(environment).outcome() {
             Outcome::Fail(refusal) => {
                 assert!(
                     format!("{refusal}").contains("0x"),
@@ -144,9 +194,16 @@ fn sizes_that_leave_nothing_fail_with_their_errno() {
 
 #[test]
 fn fallback_reason() {
-    let probe = |answers: &[Answer]| NvgraceGpu::probe(answers, ENVIRONMENT);
+    let probe = |base, size| {
+        Device {
+            base,
+            size,
+            ..GH200
+        }
+        .probe()
+    };
     let name = nvidia::property::MEM_BASE_PA;
-    let declined = probe(&[Err(Errno::EINVAL), Ok(GIB), ABSENT, ABSENT, BAR0]);
+    let declined = probe(Err(Errno::EINVAL), Ok(GIB));
     let reason = Decline::Property {
         name,
         errno: Errno::EINVAL,
@@ -155,7 +212,7 @@ fn fallback_reason() {
     assert!(format!("{reason}").contains("nvidia,gpu-mem-base-pa can't be read (EINVAL)"));
 
     let name = nvidia::property::MEM_SIZE;
-    let declined = probe(&[Ok(BASE), Err(Errno::EOVERFLOW), ABSENT, ABSENT, BAR0]);
+    let declined = probe(Ok(BASE), Err(Errno::EOVERFLOW));
     let reason = Decline::Property {
         name,
         errno: Errno::EOVERFLOW,
@@ -163,15 +220,20 @@ fn fallback_reason() {
     assert_eq!(declined.outcome(), Outcome::Decline(reason));
 
     assert_eq!(
-        probe(&[Ok(BASE), Ok(0), ABSENT, ABSENT, BAR0]).outcome(),
+        probe(Ok(BASE), Ok(0)).outcome(),
         Outcome::Decline(Decline::LinkDown)
     );
 }
 
 #[test]
 fn base_page_aligned() {
-    let probe =
-        |base| NvgraceGpu::probe(&[Ok(base), Ok(96 * GIB), ABSENT, ABSENT, BAR0], ENVIRONMENT);
+    let probe = |base| {
+        Device {
+            base: Ok(base),
+            ..GH200
+        }
+        .probe()
+    };
     let refusal = Refusal::BaseNotPageAligned {
         base: BASE + 2048,
         page: 4096,
@@ -193,8 +255,14 @@ fn bar_within_1_tib() {
 
 #[test]
 fn bar0_holds_registers() {
-    let outcome = |cxl, bar0| {
-        NvgraceGpu::probe(&[Ok(BASE), Ok(96 * GIB), cxl, ABSENT, bar0], ENVIRONMENT).outcome()
+    let outcome = |cxl_dvsec, bar0| {
+        Device {
+            cxl_dvsec,
+            bar0,
+            ..GH200
+        }
+        .probe()
+        .outcome()
     };
     let refused = |bar0| match outcome(ABSENT, bar0) {
         Outcome::Fail(refusal) => Some((format!("{refusal}"), refusal.errno())),
@@ -221,7 +289,12 @@ fn bar0_holds_registers() {
 
 #[test]
 fn a_declined_device_is_transparent() {
-    let gpu = NvgraceGpu::probe(&[ABSENT, ABSENT, ABSENT, ABSENT, BAR0], ENVIRONMENT);
+    let gpu = Device {
+        base: ABSENT,
+        size: ABSENT,
+        ..GH200
+    }
+    .probe();
     for index in 0..9 {
         assert!(matches!(gpu.region(RegionIndex(index)), Region::Base));
     }
@@ -467,12 +540,11 @@ fn bar0_is_not_read_while_memory_is_disabled() {
 
 #[test]
 fn honour_memory_enable() {
-    let answers = [Ok(BASE), Ok(96 * GIB), ABSENT, ABSENT, BAR0];
     let environment = Environment {
         honour_memory_enable: true,
         ..ENVIRONMENT
     };
-    let gpu = NvgraceGpu::probe(&answers, environment);
+    let gpu = GH200.probe_in(environment);
     assert_eq!(run(&gpu, true, |_| [0xff, 0xff]).0, Ok(()));
     assert_eq!(run(&gpu, false, |_| [0xff, 0xff]).0, Err(Errno::EIO));
 }

@@ -2,7 +2,8 @@
 
 use std::{vec, vec::Vec};
 
-use varia_variant::{BarSize, Command, PageShift, RegisterAccess, Registers, Target};
+use varia_spec::Errno;
+use varia_variant::{Answer, BarSize, Command, PageShift, RegisterAccess, Registers, Target};
 
 use super::*;
 
@@ -17,11 +18,22 @@ const PLACE: [Answer; 2] = [Ok(0x0402), Ok(0x3000)];
 const END: [Answer; 2] = [Ok(0), Ok(0)];
 
 fn probe(bar0: Answer, commands: Answer, places: [[Answer; 2]; 4]) -> Virtio {
-    let answers: Vec<_> = [bar0, commands]
-        .into_iter()
-        .chain(places.into_iter().flatten())
-        .collect();
-    assert_eq!(answers.len(), Virtio::QUESTIONS.len());
+    let answers = Answers::collect(Virtio::QUESTIONS, |question| match question {
+        BAR0_SIZE => bar0,
+        COMMANDS => commands,
+        place => {
+            let mut places = (0..).zip(places);
+            let found = places.find_map(|(entry, [place_answer, offset_answer])| {
+                [
+                    (notify_place(entry), place_answer),
+                    (notify_offset(entry), offset_answer),
+                ]
+                .into_iter()
+                .find_map(|(asked, answer)| (asked == place).then_some(answer))
+            });
+            found.expect("a question about one of the places")
+        }
+    });
     Virtio::probe(&answers, ENVIRONMENT)
 }
 
@@ -85,7 +97,7 @@ fn a_card_is_served_with_all_commands_a_place_to_notify_and_no_bar0() {
         taken.outcome(),
         Outcome::Decline(Decline::BarTaken(BarIndex::BAR0))
     );
-    let unanswered = Virtio::probe(&[], ENVIRONMENT);
+    let unanswered = Virtio::probe(&Answers::collect(&[], |_| ABSENT), ENVIRONMENT);
     assert_eq!(unanswered.outcome(), Outcome::Decline(Decline::NoCommands));
 }
 

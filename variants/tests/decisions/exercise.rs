@@ -4,7 +4,7 @@
 
 use varia_spec::{nvidia::MEMBLK_SIZE, vfio::RegionIndex};
 use varia_variant::{
-    Answer, Begin, ConfigOwner, Direction, Environment, Fault, FaultRequest, MemoryRegion,
+    Answer, Answers, Begin, ConfigOwner, Direction, Environment, Fault, FaultRequest, MemoryRegion,
     MmapRequest, Outcome, PageShift, Probe, Region, SegmentKind, Variant, memory::natural_width,
     probe::Question,
 };
@@ -90,7 +90,7 @@ impl Device {
     }
 
     fn probe(&self) -> NvgraceGpu {
-        let answer = |question: &Question| -> Answer {
+        let answer = |question| -> Answer {
             match question {
                 Question::Property(name) if name.ends_with("base-pa") => Ok(self.base),
                 Question::Property(_) => Ok(self.size),
@@ -100,7 +100,7 @@ impl Device {
                 question => unreachable!("{question:?}"),
             }
         };
-        let answers: Vec<_> = NvgraceGpu::QUESTIONS.iter().map(answer).collect();
+        let answers = Answers::collect(NvgraceGpu::QUESTIONS, answer);
         let environment = Environment {
             page: self.page,
             honour_memory_enable: false,

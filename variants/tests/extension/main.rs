@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use varia_spec::{Errno, vfio::RegionIndex, virtio::admin};
 use varia_variant::{
-    Answer, BarIndex, BarSize, ConfigOwner, ConfigPiece, Direction, Environment, Event, Extended,
-    Extension, Outcome, PageShift, Question, Region, RegisterAccess, Registers, Target, Variant,
+    Answer, Answers, BarIndex, BarSize, ConfigOwner, ConfigPiece, Direction, Environment, Event,
+    Extended, Extension, Outcome, PageShift, Question, Region, RegisterAccess, Registers, Target,
+    Variant,
 };
 use varia_variants::{AnyVariant, TABLE};
 
@@ -84,8 +85,8 @@ impl Extension for Clique {
 /// A variant that serves its device.
 fn served(index: usize) -> AnyVariant {
     let entry = &TABLE[index];
-    let answer = |question: &Question| -> Answer {
-        match *question {
+    let answer = |question| -> Answer {
+        match question {
             Question::Property("nvidia,gpu-mem-base-pa") => Ok(0x42_0000_0000),
             Question::Property(_) => Ok(96 << 30),
             Question::BarSize(BarIndex::BAR0) if entry.name == "nvgrace-gpu" => Ok(16 << 20),
@@ -95,7 +96,7 @@ fn served(index: usize) -> AnyVariant {
             _ => Err(Errno::ENOENT),
         }
     };
-    let answers: Vec<_> = entry.questions.iter().map(answer).collect();
+    let answers = Answers::collect(entry.questions, answer);
     let environment = Environment {
         page: PageShift::KIB_4,
         honour_memory_enable: false,

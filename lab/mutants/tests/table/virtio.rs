@@ -21,18 +21,18 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         VIRTIO,
         "other commands are in the way of the legacy ones",
-        "commands.unwrap_or(0) & admin::LEGACY_BITMAP",
-        "commands.unwrap_or(0)",
+        "answers.to(COMMANDS).unwrap_or(0) & admin::LEGACY_BITMAP",
+        "answers.to(COMMANDS).unwrap_or(0)",
     ),
     mutant(
         VIRTIO,
         "a BAR0 of its own is covered",
-        "_ if bar0.is_ok() =>",
+        "_ if answers.to(BAR0_SIZE).is_ok() =>",
         "_ if false =>",
     ),
     mutant(
         VIRTIO,
-        "places behind the end are looked at",
+        "places behind the end are read",
         "admin::NOTIFY_INFO_END => return None,",
         "admin::NOTIFY_INFO_END => {}",
     ),
