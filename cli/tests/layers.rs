@@ -96,9 +96,9 @@ const LAYERS: &[Layer] = &[
         ],
     ),
     // packages, and programs run in their own root; knows no machine
-    layer("varia-debian", &[]),
+    layer("varia-debian", &["varia-units"]),
     // boots machines, and knows no GPU
-    layer("varia-lab", &["varia-agent", "varia-debian"]),
+    layer("varia-lab", &["varia-units", "varia-agent", "varia-debian"]),
     // builds copies of crates and links none
     layer("varia-mutants", &[]),
     // the commands of the project: what they show is `varia`'s, started as a program

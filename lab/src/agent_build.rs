@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-use varia_debian::Arch;
-use varia_debian::apt::host_arch;
 use varia_debian::chroot::Chroot;
 use varia_debian::command;
 use varia_debian::packages::{self, Set};
+use varia_debian::{ArchNames, host_arch};
+use varia_units::Arch;
 
 use crate::error::{LabError, Result};
 

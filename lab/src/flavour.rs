@@ -5,8 +5,9 @@
 
 use std::fmt;
 
-use varia_debian::Arch;
+use varia_debian::ArchNames;
 use varia_debian::packages::ARM64_16K;
+use varia_units::Arch;
 
 /// A kernel of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,7 +62,7 @@ impl Flavour {
 
     /// Its name: Debian's for what follows the version in a release, or the lab's own.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Debian(arch) => arch.debian(),
             Self::Debian16k => ARM64_16K,

@@ -8,9 +8,9 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use varia_debian::Arch;
 use varia_debian::elf::Elf;
 use varia_debian::packages::{self, Set};
+use varia_units::Arch;
 
 use crate::error::{LabError, Result};
 use crate::flavour::Flavour;

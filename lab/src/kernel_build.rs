@@ -9,12 +9,13 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use varia_debian::Arch;
 use varia_debian::cache::Cache;
 use varia_debian::chroot::Chroot;
 use varia_debian::command;
 use varia_debian::packages::{self, Set, Tree};
 use varia_debian::progress::{Progress, Unit};
+use varia_debian::{ArchNames, host_arch};
+use varia_units::Arch;
 
 use crate::agent_build::{compiler, workspace};
 use crate::error::{LabError, Result};
@@ -95,7 +96,7 @@ fn build(tools: &Tree, name: &str, script: &Path, fragment: &Path, out: &Path) -
         .env("ARCH", Arch::Aarch64.debian())
         .env("CROSS_COMPILE", format!("{}-", Arch::Aarch64.triplet()))
         .env("CC", compiler(tools, Arch::Aarch64)?)
-        .env("HOSTCC", compiler(tools, varia_debian::apt::host_arch()?)?)
+        .env("HOSTCC", compiler(tools, host_arch()?)?)
         .env("JOBS", jobs.to_string());
     let source = source_archive(tools)?;
     let argv = [

@@ -8,9 +8,10 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use varia_debian::Arch;
+use varia_debian::ArchNames;
 use varia_debian::chroot::Chroot;
 use varia_debian::packages::{self, Set, Tree};
+use varia_units::Arch;
 
 use crate::agent_build::{compiler, target_folder, workspace};
 use crate::error::{LabError, Result};

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use varia_debian::Arch;
+use varia_debian::ArchNames;
 use varia_debian::chroot::Chroot;
 use varia_debian::command;
 use varia_debian::packages::{self, Set, Tree};
+use varia_units::Arch;
 
 use crate::agent_build::{target_folder, workspace};
 use crate::error::{LabError, Result};

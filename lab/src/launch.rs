@@ -8,8 +8,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 use varia_agent::wire::{AGENT_PATH, BOOT_PLAN_PATH, BootPlan, ModuleFile, PORT_NAME, Share};
-use varia_debian::Arch;
 use varia_debian::packages::{self, Set};
+use varia_units::Arch;
 
 use crate::agent_build;
 use crate::error::{LabError, Result};

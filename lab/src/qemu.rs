@@ -6,10 +6,10 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use varia_debian::Arch;
-use varia_debian::apt::host_arch;
 use varia_debian::command;
 use varia_debian::packages::{self, Set};
+use varia_debian::{ArchNames, host_arch};
+use varia_units::Arch;
 
 use crate::error::{LabError, Result};
 

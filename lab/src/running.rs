@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use varia_agent::wire::{self, Ending, Reply, Request, VERSION};
-use varia_debian::Arch;
 use varia_debian::command;
 use varia_debian::packages;
+use varia_units::Arch;
 
 use crate::error::{LabError, Result, VmFailure};
 use crate::launch::{self, Mode, ModuleOrders};

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use varia_debian::Arch;
+use varia_debian::ArchNames;
+use varia_units::Arch;
 
 use crate::agent_build::{compiler, workspace};
 use crate::error::{LabError, Result};

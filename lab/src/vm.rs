@@ -7,10 +7,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use varia_debian::Arch;
 use varia_debian::closure;
 use varia_debian::command;
 use varia_debian::packages::Tree;
+use varia_units::Arch;
 
 use crate::error::Result;
 use crate::flavour::Flavour;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use varia_lab::progress::{Progress, Unit};
-use varia_lab::{Arch, Set, Vm, agent_build, packages};
+use varia_lab::{Arch, Set, Vm, agent_build, host_arch, packages};
 
 use crate::{Outcome, arch};
 
@@ -76,7 +76,7 @@ pub(crate) fn run(command: Command) -> Outcome {
 /// Builds the agent, saying so: the first time takes a while.
 pub(crate) fn build_agent(arch: Arch) -> Outcome {
     // Fetched first, so that its progress and ours do not mix.
-    if Arch::host() != Some(arch) {
+    if host_arch()? != arch {
         packages::ensure(Set::RustCross)?;
     }
     let progress = Progress::start(format!("build the guest agent for {arch}"), Unit::Items, 0);

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use varia_lab::Arch;
+use varia_lab::{Arch, UnknownArch};
 
 mod bench;
 mod demo;
@@ -103,6 +103,6 @@ fn main() -> ExitCode {
 }
 
 /// An architecture on the command line.
-fn arch(text: &str) -> Result<Arch, String> {
+fn arch(text: &str) -> Result<Arch, UnknownArch> {
     text.parse()
 }

@@ -12,7 +12,9 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::arch::Arch;
+use varia_units::Arch;
+
+use crate::arch::{ArchNames, host_arch};
 use crate::command;
 use crate::error::{Error, Result};
 use crate::mirror::{Keys, Mirror};
@@ -432,22 +434,6 @@ impl Apt {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The architecture of this machine, as packages for it are named.
-///
-/// # Errors
-/// [`Error::Missing`] if the lab has no tools for it.
-pub fn host_arch() -> Result<Arch> {
-    Arch::host().ok_or_else(|| {
-        Error::missing(
-            format!(
-                "the lab has no tools for a machine of type {}",
-                std::env::consts::ARCH
-            ),
-            "run it on x86-64 or 64-bit Arm",
-        )
-    })
 }
 
 /// Splits a name into text and numbers, so that 7.2.9 sorts before 7.2.12.

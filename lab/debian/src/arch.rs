@@ -1,75 +1,47 @@
-//! The two architectures that a lab machine can have, and what each is called by whom.
+//! Names that Debian and Rust have for an architecture, and this machine's own.
 
-use std::fmt;
-use std::str::FromStr;
+use varia_units::Arch;
 
-/// An architecture of a lab machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Arch {
-    /// 64-bit Arm: QEMU's `virt` machine.
-    Aarch64,
-    /// 64-bit x86: QEMU's `q35` machine.
-    X86_64,
+use crate::error::{Error, Result};
+
+/// Debian's and Rust's names for an [`Arch`].
+pub trait ArchNames {
+    /// Debian's name, the name of packages and kernel flavours.
+    fn debian(self) -> &'static str;
+
+    /// GNU triplet, the name of library folders and cross compilers.
+    fn triplet(self) -> &'static str;
+
+    /// Rust target of guest programs.
+    fn rust_target(self) -> &'static str;
+
+    /// File name of the dynamic loader in the library folder.
+    fn loader(self) -> &'static str;
 }
 
-impl Arch {
-    /// Both, in the order in which tests go through them.
-    pub const ALL: [Self; 2] = [Self::Aarch64, Self::X86_64];
-
-    /// The architecture of the machine that runs the lab.
-    #[must_use]
-    pub fn host() -> Option<Self> {
-        std::env::consts::ARCH.parse().ok()
-    }
-
-    /// QEMU's and Rust's name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Aarch64 => "aarch64",
-            Self::X86_64 => "x86_64",
-        }
-    }
-
-    /// Debian's name, that of packages and kernel flavours.
-    #[must_use]
-    pub const fn debian(self) -> &'static str {
+impl ArchNames for Arch {
+    fn debian(self) -> &'static str {
         match self {
             Self::Aarch64 => "arm64",
             Self::X86_64 => "amd64",
         }
     }
 
-    /// The GNU triplet, that of library folders and cross compilers.
-    #[must_use]
-    pub const fn triplet(self) -> &'static str {
+    fn triplet(self) -> &'static str {
         match self {
             Self::Aarch64 => "aarch64-linux-gnu",
             Self::X86_64 => "x86_64-linux-gnu",
         }
     }
 
-    /// The Rust target of guest programs.
-    #[must_use]
-    pub const fn rust_target(self) -> &'static str {
+    fn rust_target(self) -> &'static str {
         match self {
             Self::Aarch64 => "aarch64-unknown-linux-gnu",
             Self::X86_64 => "x86_64-unknown-linux-gnu",
         }
     }
 
-    /// The kernel's name of the first serial port.
-    #[must_use]
-    pub const fn console(self) -> &'static str {
-        match self {
-            Self::Aarch64 => "ttyAMA0",
-            Self::X86_64 => "ttyS0",
-        }
-    }
-
-    /// The file name of the dynamic loader, as it is in the library folder.
-    #[must_use]
-    pub const fn loader(self) -> &'static str {
+    fn loader(self) -> &'static str {
         match self {
             Self::Aarch64 => "ld-linux-aarch64.so.1",
             Self::X86_64 => "ld-linux-x86-64.so.2",
@@ -77,22 +49,16 @@ impl Arch {
     }
 }
 
-impl fmt::Display for Arch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Arch {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "aarch64" | "arm64" => Ok(Self::Aarch64),
-            "x86_64" | "amd64" => Ok(Self::X86_64),
-            _ => Err(format!(
-                "unknown architecture {text:?}: aarch64 and x86_64 are known"
-            )),
-        }
-    }
+/// Architecture of this machine.
+///
+/// # Errors
+/// [`Error::Missing`] if the lab has no tools for it.
+pub fn host_arch() -> Result<Arch> {
+    let name = std::env::consts::ARCH;
+    name.parse().map_err(|_| {
+        Error::missing(
+            format!("the lab has no tools for a machine of type {name}"),
+            "run it on x86-64 or 64-bit Arm",
+        )
+    })
 }

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::arch::Arch;
+use varia_units::Arch;
+
+use crate::arch::ArchNames;
 use crate::elf::Elf;
 use crate::error::{Error, Result};
 use crate::packages::Tree;

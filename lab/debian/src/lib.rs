@@ -18,6 +18,6 @@ pub mod mirror;
 pub mod packages;
 pub mod progress;
 
-pub use arch::Arch;
+pub use arch::{ArchNames, host_arch};
 pub use error::{Error, Result};
 pub use packages::Set;

@@ -9,9 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use varia_units::Arch;
 
-use crate::apt::{Apt, Suite, Wanted, host_arch, natural_key};
-use crate::arch::Arch;
+use crate::apt::{Apt, Suite, Wanted, natural_key};
+use crate::arch::{ArchNames, host_arch};
 use crate::cache::{Cache, CacheLock};
 use crate::error::{Error, Result};
 
@@ -23,8 +24,8 @@ pub const ARM64_16K: &str = "arm64-16k";
 
 /// Debian's kernels that the lab builds modules for.
 const KERNELS: [(&str, Arch); 3] = [
-    (Arch::Aarch64.debian(), Arch::Aarch64),
-    (Arch::X86_64.debian(), Arch::X86_64),
+    ("arm64", Arch::Aarch64),
+    ("amd64", Arch::X86_64),
     (ARM64_16K, Arch::Aarch64),
 ];
 

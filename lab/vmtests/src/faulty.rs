@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use varia_lab::agent_build::{target_folder, workspace};
 use varia_lab::chroot::Chroot;
-use varia_lab::{Arch, Set, kernel_modules, packages};
+use varia_lab::{Arch, ArchNames, Set, kernel_modules, packages};
 
 use crate::error::{Error, Result};
 

@@ -4,9 +4,8 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use varia_lab::apt::host_arch;
 use varia_lab::qemu::Qemu;
-use varia_lab::{Arch, Set, packages};
+use varia_lab::{Arch, ArchNames, Set, host_arch, packages};
 
 use crate::gpu::Gpu;
 

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use varia_lab::iasl::compile_asl;
-use varia_lab::{Arch, Ending, GuestCommand, LabError, Result, Set, Vm, packages};
+use varia_lab::{Arch, ArchNames, Ending, GuestCommand, LabError, Result, Set, Vm, packages};
 
 fn boots_loads_vfio_pci_and_powers_off(arch: Arch) -> Result<()> {
     let vm = Vm::new(arch).module("vfio-pci").boot()?;

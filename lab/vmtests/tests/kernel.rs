@@ -7,7 +7,7 @@ use std::fs;
 use varia_lab::agent_build::{target_folder, workspace};
 use varia_lab::chroot::Chroot;
 use varia_lab::elf::Elf;
-use varia_lab::{Arch, DebianError, Set, kernel_modules, packages};
+use varia_lab::{Arch, ArchNames, DebianError, Set, kernel_modules, packages};
 
 fn described(path: &std::path::Path, key: &str) -> Result<Vec<String>, Box<dyn Error>> {
     let bytes = fs::read(path)?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use varia_lab::chroot::Chroot;
 use varia_lab::kernel_package::{self, VERSION};
-use varia_lab::{Arch, GuestCommand, Kernel, Set, command, packages};
+use varia_lab::{Arch, ArchNames, GuestCommand, Kernel, Set, command, packages};
 use varia_silicon::{Options, profile};
 use varia_vmtests::host::{Driver, HostPlan, Memory};
 use varia_vmtests::page::{self, Place};
