@@ -1,16 +1,18 @@
 //! Direct memory access: the user's memory as a device below reaches it.
 //!
 //! A [`Dma`] is what an IOMMU domain is to a physical function: I/O virtual addresses that the
-//! user has mapped, each mapping with what the device may do there. A device gets it by
-//! [`Device::attach`](crate::Device::attach), and looks at its own bus master bit before it uses
-//! it. [`Mappings`] is `vm-memory`'s `GuestMemory`, so that rust-vmm's crates work on it.
+//! user has mapped, each mapping with the access that a device has there. A device gets its `Dma`
+//! by [`Device::attach`](crate::Device::attach), and checks its own bus master bit before it uses
+//! the memory. [`Mappings`] is `vm-memory`'s `GuestMemory`, so that rust-vmm's crates work on it.
 //!
-//! Memory without a descriptor can't be reached: an access to it fails, as one to an address that
-//! is not mapped does. A user that shrinks a file which it has mapped takes its own server down
-//! (SIGBUS); a memfd that is sealed against shrinking can't be shrunk.
+//! A device reaches the mapped ranges and nothing else of a file, although the whole file is
+//! mapped into this process. Memory without a descriptor can't be reached: an access to it fails,
+//! as an access to an address that is not mapped does. A user that shrinks a file which it has
+//! mapped ends its own server (SIGBUS); a memfd that is sealed against shrinking can't be shrunk.
+
+mod files;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::iter::FusedIterator;
 use std::os::fd::OwnedFd;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -18,18 +20,16 @@ use std::vec;
 
 use varia_spec::Errno;
 use vm_memory::guest_memory::{Error, GuestMemorySliceIterator, Result as MemoryResult};
-use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{
-    FileOffset, GuestAddress, GuestMemory, GuestMemoryMmap, MmapRegion, Permissions,
-    VolatileMemory, VolatileSlice,
-};
+use vm_memory::{GuestAddress, GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice};
 
-/// What a device may do with mapped memory.
+use self::files::{FileId, Files, Part};
+
+/// Access that a device has to mapped memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DmaAccess {
-    /// It may read.
+    /// The device may read.
     pub read: bool,
-    /// It may write.
+    /// The device may write.
     pub write: bool,
 }
 
@@ -39,23 +39,28 @@ pub struct Dma(RwLock<Mappings>);
 
 /// The mappings, while they can't change.
 #[derive(Debug, Default)]
-pub struct Mappings(BTreeMap<u64, Mapping>);
+pub struct Mappings {
+    /// Mappings by their first I/O virtual address.
+    ranges: BTreeMap<u64, Mapping>,
+    files: Files,
+}
 
 #[derive(Debug)]
 struct Mapping {
     len: u64,
     access: Permissions,
-    /// `None` for memory without a descriptor.
-    memory: Option<MmapRegion>,
+    /// The file and the offset of the first byte in it; `None` for memory that no device reaches.
+    memory: Option<(FileId, u64)>,
 }
 
 impl Dma {
-    /// Maps `len` bytes at the I/O virtual address `iova`: those of `file` from an offset on, if
-    /// there is a file.
+    /// Maps `len` bytes at the I/O virtual address `iova`: the bytes of `file` from an offset on,
+    /// if there is a file.
     ///
     /// # Errors
     /// `EEXIST` for an overlap with another mapping, `EINVAL` for no bytes, an end beyond 64 bits
-    /// or beyond the file's, `EIO` for a file that can't be mapped this way.
+    /// or beyond the file's, `EIO` for a file that can't be mapped this way, `ENOMEM` if the
+    /// address space of this process has no room.
     pub fn map(
         &self,
         iova: u64,
@@ -66,7 +71,7 @@ impl Dma {
         let end = iova.checked_add(len).filter(|end| *end > iova);
         let end = end.ok_or(Errno::EINVAL)?;
         let mut mappings = self.write();
-        let below = mappings.0.range(..end).next_back();
+        let below = mappings.ranges.range(..end).next_back();
         if below.is_some_and(|(start, mapping)| start + mapping.len > iova) {
             return Err(Errno::EEXIST);
         }
@@ -77,7 +82,14 @@ impl Dma {
             (false, false) => Permissions::No,
         };
         let memory = match file {
-            Some((fd, offset)) => Some(map_file(fd, offset, len, access)?),
+            Some((fd, offset)) => {
+                let writable = access.allow(Permissions::Write);
+                let part = Part::new(fd, offset, len, writable)?;
+                match access {
+                    Permissions::No => None,
+                    _ => Some((mappings.files.retain(part)?, offset)),
+                }
+            }
             None => None,
         };
         let mapping = Mapping {
@@ -85,26 +97,31 @@ impl Dma {
             access,
             memory,
         };
-        mappings.0.insert(iova, mapping);
+        mappings.ranges.insert(iova, mapping);
         Ok(())
     }
 
-    /// Takes away every mapping that lies in `len` bytes from `iova`. Waits for accesses that are
-    /// under way.
+    /// Removes every mapping that lies in `len` bytes from `iova`. Waits for accesses that are in
+    /// progress.
     pub fn unmap(&self, iova: u64, len: u64) {
         let end = iova.saturating_add(len);
-        let inside = |start: u64, mapping: &Mapping| start >= iova && start + mapping.len <= end;
-        self.write()
-            .0
-            .retain(|start, mapping| !inside(*start, mapping));
+        let mut mappings = self.write();
+        let inside = mappings.ranges.range(iova..end);
+        let inside = inside.filter(|(start, mapping)| **start + mapping.len <= end);
+        for start in inside.map(|(start, _)| *start).collect::<Vec<_>>() {
+            let mapping = mappings.ranges.remove(&start);
+            if let Some((file, _)) = mapping.and_then(|mapping| mapping.memory) {
+                mappings.files.release(file);
+            }
+        }
     }
 
-    /// Takes away all mappings.
+    /// Removes all mappings. Waits for accesses that are in progress.
     pub fn clear(&self) {
-        self.write().0.clear();
+        *self.write() = Mappings::default();
     }
 
-    /// The mappings, held: they don't change until the guard is dropped.
+    /// The mappings, which don't change until the guard is dropped.
     pub fn mappings(&self) -> RwLockReadGuard<'_, Mappings> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,37 +131,15 @@ impl Dma {
     }
 }
 
-fn map_file(fd: OwnedFd, offset: u64, len: u64, access: Permissions) -> Result<MmapRegion, Errno> {
-    let file = File::from(fd);
-    let there = file.metadata().map_err(|_| Errno::EIO)?.len();
-    let end = offset.checked_add(len).ok_or(Errno::EINVAL)?;
-    if end > there {
-        return Err(Errno::EINVAL);
-    }
-    // a mapping that can be written can be read as well, on every architecture
-    let prot = match access {
-        Permissions::No => libc::PROT_NONE,
-        Permissions::Read => libc::PROT_READ,
-        Permissions::Write | Permissions::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
-    };
-    let size = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
-    MmapRegionBuilder::new(size)
-        .with_file_offset(FileOffset::new(file, offset))
-        .with_mmap_prot(prot)
-        .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
-        .build()
-        .map_err(|_| Errno::EIO)
-}
-
 impl Mappings {
-    /// The mapping that contains `at`, and where in it.
+    /// The mapping that contains `at`, and the offset in it.
     fn find(&self, at: u64) -> Option<(&Mapping, u64)> {
-        let (start, mapping) = self.0.range(..=at).next_back()?;
+        let (start, mapping) = self.ranges.range(..=at).next_back()?;
         let offset = at - start;
         (offset < mapping.len).then_some((mapping, offset))
     }
 
-    /// The pieces of memory behind `count` bytes at `addr`.
+    /// The slices of memory behind `count` bytes at `addr`.
     fn slices(
         &self,
         addr: GuestAddress,
@@ -158,15 +153,13 @@ impl Mappings {
             let Some((mapping, offset)) = self.find(at) else {
                 return Err(bad);
             };
-            let Some(memory) = mapping
-                .memory
-                .as_ref()
-                .filter(|_| mapping.access.allow(access))
-            else {
+            let memory = mapping.memory.filter(|_| mapping.access.allow(access));
+            let Some((file, first)) = memory else {
                 return Err(bad);
             };
             let len = rest.min(mapping.len - offset);
-            slices.push(memory.get_slice(offset as usize, len as usize)?);
+            let slice = self.files.slice(file, first + offset, len as usize)?;
+            slices.push(slice);
             rest -= len;
             at = match at.checked_add(len) {
                 Some(next) => next,
@@ -178,7 +171,7 @@ impl Mappings {
     }
 }
 
-/// Pieces of memory that all exist.
+/// Slices of memory that all exist.
 #[derive(Debug)]
 struct Slices<'a>(vec::IntoIter<VolatileSlice<'a>>);
 

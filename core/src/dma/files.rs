@@ -1,0 +1,184 @@
+//! Files behind the user's mappings: one memory mapping and one descriptor for each.
+//!
+//! A file is known by its device and inode numbers and by the access that it is mapped for. All
+//! ranges of a file share one memory mapping of the whole file, so that neither the limit of open
+//! files nor `vm.max_map_count` limits the number of ranges. A file that has grown since is mapped
+//! again, in full, under the lock that no device holds then.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+
+use rustix::fs::{OFlags, fcntl_getfl};
+use varia_spec::Errno;
+use vm_memory::guest_memory::{Error, Result as MemoryResult};
+use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
+use vm_memory::{FileOffset, GuestAddress, MmapRegion, VolatileMemory, VolatileSlice};
+
+/// Files by their identity.
+#[derive(Debug, Default)]
+pub(super) struct Files(BTreeMap<FileId, Shared>);
+
+/// Identity of a file that is mapped for one access.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+    writable: bool,
+}
+
+/// A file that ranges of the user's mappings share.
+#[derive(Debug)]
+struct Shared {
+    /// Offset in the file of the first byte of `memory`.
+    start: u64,
+    memory: MmapRegion,
+    /// Number of the user's mappings that lie in the file.
+    ranges: usize,
+}
+
+/// Bytes of a file that the user may map.
+#[derive(Debug)]
+pub(super) struct Part {
+    file: File,
+    id: FileId,
+    /// Length of the whole file in bytes.
+    length: u64,
+    range: Range<u64>,
+}
+
+impl Part {
+    /// `len` bytes from `offset` of a descriptor that the user sent, to be read, and written if
+    /// `writable`.
+    ///
+    /// # Errors
+    /// `EINVAL` if the end lies beyond 64 bits or beyond the end of the file; `EIO` if `offset` is
+    /// not a multiple of the page size, or if the descriptor does not permit the access.
+    pub(super) fn new(fd: OwnedFd, offset: u64, len: u64, writable: bool) -> Result<Self, Errno> {
+        let mode = fcntl_getfl(&fd).map_err(|_| Errno::EIO)?;
+        let file = File::from(fd);
+        let metadata = file.metadata().map_err(|_| Errno::EIO)?;
+        let length = metadata.len();
+        let end = offset.checked_add(len).filter(|end| *end <= length);
+        let range = offset..end.ok_or(Errno::EINVAL)?;
+        let permitted = match mode & OFlags::RWMODE {
+            OFlags::RDWR => true,
+            OFlags::RDONLY => !writable,
+            _ => false,
+        };
+        let aligned = offset.is_multiple_of(rustix::param::page_size() as u64);
+        if !permitted || !aligned || mode.contains(OFlags::PATH) {
+            return Err(Errno::EIO);
+        }
+        let id = FileId {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            writable,
+        };
+        Ok(Self {
+            file,
+            id,
+            length,
+            range,
+        })
+    }
+}
+
+impl Files {
+    /// Makes a part of a file reachable, until [`release`](Self::release) with the identity that
+    /// this returns.
+    ///
+    /// # Errors
+    /// `ENOMEM` if the address space has no room, `EIO` if the file can't be mapped.
+    pub(super) fn retain(&mut self, part: Part) -> Result<FileId, Errno> {
+        let id = part.id;
+        match self.0.get_mut(&id) {
+            Some(shared) => {
+                let mapped = shared.range();
+                if part.range.start < mapped.start || part.range.end > mapped.end {
+                    (shared.start, shared.memory) = map(part, Some(mapped))?;
+                }
+                shared.ranges += 1;
+            }
+            None => {
+                let (start, memory) = map(part, None)?;
+                let shared = Shared {
+                    start,
+                    memory,
+                    ranges: 1,
+                };
+                self.0.insert(id, shared);
+            }
+        }
+        Ok(id)
+    }
+
+    /// Ends one use of a file. The last one unmaps and closes the file.
+    pub(super) fn release(&mut self, id: FileId) {
+        if let Some(shared) = self.0.get_mut(&id) {
+            shared.ranges -= 1;
+            if shared.ranges == 0 {
+                self.0.remove(&id);
+            }
+        }
+    }
+
+    /// Memory of `len` bytes from `offset` of a file.
+    pub(super) fn slice(
+        &self,
+        id: FileId,
+        offset: u64,
+        len: usize,
+    ) -> MemoryResult<VolatileSlice<'_>> {
+        let missing = Error::InvalidGuestAddress(GuestAddress(offset));
+        let shared = self.0.get(&id).ok_or(missing)?;
+        Ok(shared
+            .memory
+            .get_slice(offset.wrapping_sub(shared.start) as usize, len)?)
+    }
+}
+
+impl Shared {
+    /// Bytes of the file that are mapped.
+    fn range(&self) -> Range<u64> {
+        self.start..self.start + self.memory.size() as u64
+    }
+}
+
+/// Maps the whole file, or if that fails, as little of it as holds the part and what is mapped
+/// already. Returns the offset of the first byte, and the memory.
+fn map(part: Part, mapped: Option<Range<u64>>) -> Result<(u64, MmapRegion), Errno> {
+    let Part {
+        file,
+        id,
+        length,
+        range,
+    } = part;
+    let least = mapped.map_or(range.clone(), |mapped| {
+        mapped.start.min(range.start)..mapped.end.max(range.end)
+    });
+    // memory that can be written can be read as well, on every architecture
+    let protection = match id.writable {
+        false => libc::PROT_READ,
+        true => libc::PROT_READ | libc::PROT_WRITE,
+    };
+    let file = std::sync::Arc::new(file);
+    let attempt = |range: Range<u64>| {
+        let size = usize::try_from(range.end - range.start).map_err(|_| Errno::ENOMEM)?;
+        let memory = MmapRegionBuilder::new(size)
+            .with_file_offset(FileOffset::from_arc(file.clone(), range.start))
+            .with_mmap_prot(protection)
+            .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
+            .build()
+            .map_err(|error| match error {
+                MmapRegionError::Mmap(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
+                    Errno::ENOMEM
+                }
+                _ => Errno::EIO,
+            })?;
+        Ok((range.start, memory))
+    };
+    attempt(0..length).or_else(|_| attempt(least))
+}
