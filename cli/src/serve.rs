@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use varia_serve::{Backend, View};
-use varia_sys::{event::EventFd, socket::Listener};
+use varia_sys::{event::EventFd, limits, socket::Listener};
 use varia_vfio_user::server::Server;
 
 use crate::{
@@ -17,6 +17,9 @@ use crate::{
 
 /// Serves until SIGINT or SIGTERM.
 pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
+    if let Err(error) = limits::raise_open_files() {
+        log::warn!("the limit of open files can't be raised to its hard limit: {error}");
+    }
     let view = match args.view {
         As::Virtual => View::Virtual,
         As::Physical => View::Physical,

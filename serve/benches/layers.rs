@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::hint::black_box;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,9 +16,14 @@ use varia_silicon::{Silicon, profile};
 use varia_spec::Errno;
 use varia_spec::vfio::RegionIndex;
 use varia_spec::virtio::admin;
-use varia_sys::{event::EventFd, socket::Listener};
+use varia_sys::{event::EventFd, memory::SharedMemory, socket::Listener};
 use varia_variant::{ConfigOwner, ConfigPiece, Direction, Extended, Extension, Region, Variant};
-use varia_vfio_user::{client::Client, server::Server};
+use varia_vfio_user::{
+    client::{Client, ClientError},
+    dma::MAX_MAPS,
+    payload::{DMA_READ, DMA_WRITE},
+    server::Server,
+};
 
 const ROUNDS: u32 = 2000;
 /// Short, so that on a machine with other work some rounds are not interrupted.
@@ -215,6 +221,52 @@ fn registers() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// As many mappings of one memfd as a client may have.
+fn mappings() -> Result<(), Box<dyn Error>> {
+    const COUNT: u64 = MAX_MAPS as u64;
+    const PAGE: u64 = 4096;
+    let memory = SharedMemory::anonymous("varia-bench", 2 * COUNT * PAGE)?;
+    let (mut client, stop) = served("virtio-net")?;
+    println!(
+        "\n## {COUNT} mappings of the client's memory\n\
+         Before: when each mapping had a descriptor and a memory mapping of its own, and each \
+         removal visited all mappings; measured once.\n\n\
+         | through vfio-user | before, ms | predicted, ms | ms |\n|---|---|---|---|"
+    );
+    let show = |what: &str, before: &str, predicted: u32, began: Instant| {
+        let time = began.elapsed().as_millis();
+        println!("| {what} | {before} | {predicted} | {time} |");
+    };
+    // every other page, so that no two mappings are adjacent
+    let addresses = || (0..COUNT).map(|page| 2 * page * PAGE);
+    let map = |client: &mut Client| -> Result<(), ClientError> {
+        for at in addresses() {
+            client.dma_map(at, PAGE, DMA_READ | DMA_WRITE, Some((memory.as_fd(), at)))?;
+        }
+        Ok(())
+    };
+    let began = Instant::now();
+    map(&mut client)?;
+    show("map, one message each", "1800", 1400, began);
+    let began = Instant::now();
+    for at in addresses() {
+        client.dma_unmap(at, PAGE)?;
+    }
+    show("unmap, one message each", "38183", 1200, began);
+    map(&mut client)?;
+    let began = Instant::now();
+    client.dma_unmap_all()?;
+    show("unmap all, one message", "over 5000", 20, began);
+    map(&mut client)?;
+    let began = Instant::now();
+    client.stream().shutdown_write();
+    // the server ends the connection when all mappings are removed
+    client.receive().err().ok_or("an unexpected message")?;
+    show("the client leaves", "over 5000", 20, began);
+    stop.trigger()?;
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let machine = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = machine.lines().find(|line| line.starts_with("model name"));
@@ -228,5 +280,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     config("gh200")?;
     config("virtio-net")?;
     memory()?;
-    registers()
+    registers()?;
+    mappings()
 }

@@ -8,6 +8,7 @@ use varia_spec::{
     vfio::{IrqIndex, RegionIndex, region_flags},
 };
 use varia_sys::{
+    errno,
     event::EventFd,
     wait::{Wake, readable},
 };
@@ -61,7 +62,7 @@ impl Source for Unmask {
     fn watch(self: Box<Self>, call: Box<dyn Fn() + Send>) -> Result<Box<dyn Send>, Errno> {
         let failed = |error: io::Error| {
             log::warn!("an eventfd can't unmask INTx: {error}");
-            Errno::ENOMEM
+            errno::of_io(&error)
         };
         let stop = EventFd::new().map_err(failed)?;
         let told = stop.try_clone().map_err(failed)?;
@@ -120,7 +121,7 @@ impl backend::Backend for Backend {
             Some((fd, offset)) => {
                 let fd = fd.try_clone_to_owned().map_err(|error| {
                     log::error!("region {index} can't be offered for mapping: {error}");
-                    Errno::ENOMEM
+                    errno::of_io(&error)
                 })?;
                 (Some(fd), offset)
             }
@@ -217,9 +218,12 @@ impl backend::Backend for Backend {
             .dma()
             .map(region.addr, region.size, access, file);
         if let Err(errno) = mapped {
+            let remedy = match errno {
+                Errno::ENOMEM => "raise this process's limit of address space (ulimit -v)",
+                _ => "give the VM shared memory, as QEMU does with memory-backend-memfd,share=on",
+            };
             log::error!(
-                "{:#x} bytes at {:#x} of the client's memory can't be mapped ({}): give the VM \
-                 shared memory, as QEMU does with memory-backend-memfd,share=on",
+                "{:#x} bytes at {:#x} of the client's memory can't be mapped ({}): {remedy}",
                 region.size,
                 region.addr,
                 errno.name()

@@ -50,6 +50,8 @@ errnos! {
     EEXIST = 17, "exists already";
     ENODEV = 19, "no such device";
     EINVAL = 22, "invalid argument";
+    ENFILE = 23, "too many open files in the system";
+    EMFILE = 24, "too many open files";
     ENOTTY = 25, "not supported by this device";
     ENOSPC = 28, "no space left";
     EPIPE = 32, "broken pipe";

@@ -1,6 +1,8 @@
-//! What this process may use of the system.
+//! Limits of this process on what it uses of the system.
 
-use rustix::process::{Resource, getrlimit};
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
 /// How many bytes this process may lock; none for no limit. `RLIMIT_MEMLOCK`'s soft limit does not
@@ -14,4 +16,18 @@ pub fn memlock() -> Option<u64> {
         return None;
     }
     getrlimit(Resource::Memlock).current
+}
+
+/// Raises the number of files that this process may have open (`RLIMIT_NOFILE`) from the soft to
+/// the hard limit. Processes that this process starts inherit the new limit.
+///
+/// # Errors
+/// What `setrlimit` returns; the limit is then unchanged.
+pub fn raise_open_files() -> io::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    Ok(setrlimit(Resource::Nofile, raised)?)
 }

@@ -22,7 +22,7 @@ mod listener;
 mod stream;
 
 pub use listener::Listener;
-pub use stream::{Peer, Stream};
+pub use stream::{Descriptors, Peer, Stream};
 
 /// The longest path a Unix socket can have, in bytes (`sun_path` holds 108 with
 /// its final zero; unix(7)).
@@ -81,6 +81,16 @@ pub enum SocketError {
     TooManyFds {
         /// How many are allowed.
         max: usize,
+    },
+    /// No descriptor is left for a client or for what a message brought.
+    #[error(
+        "{what}: {source}; raise this process's limit of open files, for example with `ulimit -n`"
+    )]
+    Exhausted {
+        /// Operation that needed a descriptor.
+        what: String,
+        /// Error that the kernel returned.
+        source: io::Error,
     },
     /// The peer did nothing for too long.
     #[error("the peer did not go on within {} s", after.as_secs_f32())]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use varia_sys::event::EventFd;
 use varia_sys::memory::SharedMemory;
-use varia_sys::socket::{Limit, Listener, MAX_PATH, SocketError, Stream};
+use varia_sys::socket::{Descriptors, Limit, Listener, MAX_PATH, SocketError, Stream};
 
 fn soon<'a>() -> Limit<'a> {
     Limit::within(Duration::from_secs(5))
@@ -109,8 +109,10 @@ fn bytes_and_descriptors_arrive_together() {
     let event = EventFd::new().unwrap();
     a.send(b"hello", &[m.as_fd(), event.as_fd()], &soon())
         .unwrap();
-    let (mut buf, mut fds) = ([0; 16], Vec::new());
-    let n = b.recv(&mut buf, &mut fds, 2, &soon()).unwrap();
+    let (mut buf, mut descriptors) = ([0; 16], Descriptors::default());
+    let n = b.recv(&mut buf, &mut descriptors, 2, &soon()).unwrap();
+    let Descriptors { mut fds, lost } = descriptors;
+    assert!(!lost);
     assert_eq!((&buf[..n], fds.len()), (&b"hello"[..], 2));
     let theirs = SharedMemory::from_fd(fds.remove(0), 0, 4096).unwrap();
     let mut seen = [0; 6];
@@ -129,10 +131,10 @@ fn more_descriptors_than_allowed_are_an_error_and_all_closed() {
     for count in [3, 64] {
         let fds = vec![event.as_fd(); count];
         a.send(b"x", &fds, &soon()).unwrap();
-        let mut fds = Vec::new();
-        let e = b.recv(&mut [0; 4], &mut fds, 2, &soon()).unwrap_err();
+        let mut came = Descriptors::default();
+        let e = b.recv(&mut [0; 4], &mut came, 2, &soon()).unwrap_err();
         assert!(matches!(e, SocketError::TooManyFds { max: 2 }), "{e}");
-        assert!(fds.is_empty());
+        assert!(came.fds.is_empty());
     }
     let fds: Vec<BorrowedFd<'_>> = vec![event.as_fd(); 65];
     assert!(matches!(
@@ -147,16 +149,20 @@ fn more_descriptors_than_allowed_are_an_error_and_all_closed() {
 fn a_silent_peer_times_out_a_gone_one_is_closed_and_stop_ends_a_wait() {
     let (a, b) = Stream::pair().unwrap();
     let limit = Limit::within(Duration::from_millis(20));
-    let e = b.recv(&mut [0; 4], &mut Vec::new(), 0, &limit).unwrap_err();
+    let e = b
+        .recv(&mut [0; 4], &mut Descriptors::default(), 0, &limit)
+        .unwrap_err();
     assert!(matches!(e, SocketError::TimedOut { .. }), "{e}");
     let stop = EventFd::new().unwrap();
     stop.trigger().unwrap();
     let limit = Limit::none().or_stop(Some(&stop));
-    let e = b.recv(&mut [0; 4], &mut Vec::new(), 0, &limit).unwrap_err();
+    let e = b
+        .recv(&mut [0; 4], &mut Descriptors::default(), 0, &limit)
+        .unwrap_err();
     assert!(matches!(e, SocketError::Stopped), "{e}");
     drop(a);
     let e = b
-        .recv(&mut [0; 4], &mut Vec::new(), 0, &soon())
+        .recv(&mut [0; 4], &mut Descriptors::default(), 0, &soon())
         .unwrap_err();
     assert!(matches!(e, SocketError::Closed), "{e}");
     let e = b.send(b"x", &[], &soon()).unwrap_err();
@@ -191,7 +197,9 @@ fn accept_returns_clients_and_gives_up_in_time() {
     client.send(b"hi", &[], &soon()).unwrap();
     let mut buf = [0; 2];
     assert_eq!(
-        server.recv(&mut buf, &mut Vec::new(), 0, &soon()).unwrap(),
+        server
+            .recv(&mut buf, &mut Descriptors::default(), 0, &soon())
+            .unwrap(),
         2
     );
     let stop = EventFd::new().unwrap();

@@ -3,6 +3,7 @@
 //! Requests are made one at a time. Accesses that are longer than what was
 //! negotiated are split.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -483,11 +484,21 @@ impl Client {
     pub fn receive(&mut self) -> Result<Reply, ClientError> {
         let mut payload = Vec::new();
         let limit = Limit::within(PATIENCE);
-        let Received { header, fds } = self.connection.receive(&mut payload, &limit, None)?;
+        let Received {
+            header,
+            descriptors,
+        } = self.connection.receive(&mut payload, &limit, None)?;
+        if descriptors.lost {
+            return Err(SocketError::Exhausted {
+                what: format!("{}: the descriptors of the reply", header.command),
+                source: io::Error::from_raw_os_error(Errno::EMFILE.get()),
+            }
+            .into());
+        }
         Ok(Reply {
             header,
             payload,
-            fds,
+            fds: descriptors.fds,
         })
     }
 

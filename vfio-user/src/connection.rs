@@ -1,10 +1,10 @@
 //! Whole messages on a socket.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use varia_sys::event::EventFd;
-use varia_sys::socket::{Limit, SocketError, Stream};
+use varia_sys::socket::{Descriptors, Limit, SocketError, Stream};
 
 use crate::wire::{HEADER_LEN, Header, WireError};
 
@@ -46,7 +46,7 @@ pub struct Received {
     /// The header.
     pub header: Header,
     /// The descriptors that came along; they are closed with this value.
-    pub fds: Vec<OwnedFd>,
+    pub descriptors: Descriptors,
 }
 
 /// One end of a connection that speaks in messages.
@@ -94,27 +94,39 @@ impl Connection {
         stop: Option<&EventFd>,
     ) -> Result<Received, ConnectionError> {
         let mut header = [0; HEADER_LEN];
-        let mut fds = Vec::new();
-        let first = match self.stream.recv(&mut header, &mut fds, self.max_fds, begin) {
+        let mut descriptors = Descriptors::default();
+        let first = match self
+            .stream
+            .recv(&mut header, &mut descriptors, self.max_fds, begin)
+        {
             Ok(n) => n,
             Err(SocketError::Closed) => return Err(ConnectionError::Ended),
             Err(e) => return Err(e.into()),
         };
         let limit = Limit::within(self.message_time).or_stop(stop);
         let rest = header.get_mut(first..).unwrap_or_default();
-        self.fill(rest, &mut fds, first, HEADER_LEN, &limit)?;
+        self.fill(rest, &mut descriptors, first, HEADER_LEN, &limit)?;
         let header = Header::decode(&header, self.max_message)?;
         payload.clear();
         payload.resize(header.payload_len(), 0);
-        self.fill(payload, &mut fds, HEADER_LEN, header.size as usize, &limit)?;
-        Ok(Received { header, fds })
+        self.fill(
+            payload,
+            &mut descriptors,
+            HEADER_LEN,
+            header.size as usize,
+            &limit,
+        )?;
+        Ok(Received {
+            header,
+            descriptors,
+        })
     }
 
     /// Fill `buf`, the part from `done` on of a message of `need` bytes.
     fn fill(
         &self,
         buf: &mut [u8],
-        fds: &mut Vec<OwnedFd>,
+        descriptors: &mut Descriptors,
         done: usize,
         need: usize,
         limit: &Limit<'_>,
@@ -122,7 +134,7 @@ impl Connection {
         let mut got = done;
         let mut rest = buf;
         while !rest.is_empty() {
-            match self.stream.recv(rest, fds, self.max_fds, limit) {
+            match self.stream.recv(rest, descriptors, self.max_fds, limit) {
                 Ok(n) => {
                     got += n;
                     rest = rest.get_mut(n..).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use varia_spec::errno::Errno;
 use varia_sys::event::EventFd;
-use varia_sys::socket::{Limit, SocketError};
+use varia_sys::socket::{Descriptors, Limit, SocketError};
 
 use crate::backend::Backend;
 use crate::connection::{Connection, ConnectionError, Received};
@@ -48,20 +48,22 @@ impl<B: Backend> Conversation<'_, B> {
             }
             let limit = left.map_or(Limit::none(), Limit::within);
             let limit = limit.or_stop(self.stop);
-            let Received { header, fds } =
-                match self.connection.receive(&mut payload, &limit, self.stop) {
-                    Ok(message) => message,
-                    Err(ConnectionError::Ended) => return Ok(()),
-                    Err(ConnectionError::Socket(SocketError::TimedOut { .. })) => continue,
-                    Err(e) => return Err(stopped(e)),
-                };
+            let Received {
+                header,
+                descriptors,
+            } = match self.connection.receive(&mut payload, &limit, self.stop) {
+                Ok(message) => message,
+                Err(ConnectionError::Ended) => return Ok(()),
+                Err(ConnectionError::Socket(SocketError::TimedOut { .. })) => continue,
+                Err(e) => return Err(stopped(e)),
+            };
             if header.kind == Kind::Reply {
                 return Err(Disconnect::NotACommand(header.command));
             }
             let mut message = Message {
                 header,
                 payload: std::mem::take(&mut payload),
-                fds,
+                descriptors,
                 attempts: Attempts::new(self.backend.arrived()),
                 due: Instant::now(),
             };
@@ -84,13 +86,24 @@ impl<B: Backend> Conversation<'_, B> {
         let Message {
             header,
             payload,
-            fds,
+            descriptors,
             attempts,
             ..
         } = message;
+        let Descriptors { fds, lost } = std::mem::take(descriptors);
         let request = Request::decode(header.command, payload, self.max_xfer)?;
         let begin = Instant::now();
-        let handled = self.session.handle(request, std::mem::take(fds), attempts);
+        let handled = match lost {
+            false => self.session.handle(request, fds, attempts),
+            true => {
+                let (name, command) = (self.name, header.command);
+                log::error!(
+                    "{name}: {command} failed: no descriptor is left for what it brought; raise \
+                     the server's limit of open files, for example with `ulimit -n`"
+                );
+                Err(Errno::EMFILE)
+            }
+        };
         let took = begin.elapsed();
         if took > SLOW {
             let (name, command, took) = (self.name, header.command, took.as_secs_f32());

@@ -49,6 +49,10 @@ impl Default for Patience {
     }
 }
 
+/// Pause after a client for which there was no descriptor. A connection that
+/// could not be closed is still to be accepted, and the server must not spin.
+const SHORTAGE: Duration = Duration::from_millis(100);
+
 /// Between two looks at a client that may be gone.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -120,11 +124,24 @@ impl<B: Backend> Server<B> {
     }
 
     /// Serve the clients of `listener`, one at a time, until `stop` is
-    /// triggered. An error is one of the listener itself.
+    /// triggered. A client for which there is no descriptor or no thread loses
+    /// its connection. An error is one of the listener itself.
     pub fn serve_forever(&self, listener: &Listener, stop: &EventFd) -> Result<(), SocketError> {
         thread::scope(|scope| {
             let mut active: Option<(ScopedJoinHandle<'_, ()>, Stream)> = None;
-            while let Some(stream) = listener.accept(Some(stop), None)? {
+            loop {
+                let stream = match listener.accept(Some(stop), None) {
+                    Ok(Some(stream)) => stream,
+                    Ok(None) => break,
+                    Err(e @ SocketError::Exhausted { .. }) => {
+                        log::error!("client dropped: {e}");
+                        if stop.wait(Some(SHORTAGE)).unwrap_or(true) {
+                            break;
+                        }
+                        continue;
+                    }
+                    Err(e) => return Err(e),
+                };
                 // A client that was killed may be replaced before its thread
                 // has seen the end of its stream.
                 if let Some((thread, old)) = active.take() {
@@ -143,11 +160,14 @@ impl<B: Backend> Server<B> {
                         continue;
                     }
                 };
-                let thread = scope.spawn(move || {
+                let serve = move || {
                     // what went wrong is in the log already
                     let _ = self.serve_one(stream, Some(stop));
-                });
-                active = Some((thread, handle));
+                };
+                match thread::Builder::new().spawn_scoped(scope, serve) {
+                    Ok(thread) => active = Some((thread, handle)),
+                    Err(e) => log::error!("client dropped: no thread for it: {e}"),
+                }
             }
             if let Some((thread, _)) = active {
                 join(thread);

@@ -5,8 +5,9 @@
 //! behind it.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
+
+use varia_sys::socket::Descriptors;
 
 use crate::dispatch::Attempts;
 use crate::wire::Header;
@@ -20,7 +21,7 @@ const MOST: usize = 64;
 pub(crate) struct Message<W> {
     pub(crate) header: Header,
     pub(crate) payload: Vec<u8>,
-    pub(crate) fds: Vec<OwnedFd>,
+    pub(crate) descriptors: Descriptors,
     pub(crate) attempts: Attempts<W>,
     /// When to make the next attempt.
     pub(crate) due: Instant,

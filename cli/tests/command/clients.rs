@@ -6,12 +6,15 @@ use std::time::Instant;
 
 use varia_spec::Errno;
 use varia_sys::event::EventFd;
+use varia_sys::memory::SharedMemory;
 use varia_sys::socket::Stream;
 use varia_vfio_user::client::Client;
+use varia_vfio_user::dma::MAX_MAPS;
+use varia_vfio_user::payload::{DMA_READ, DMA_WRITE};
 use varia_vfio_user::version::{Capabilities, Version};
 use varia_vfio_user::wire::{Command, Header};
 
-use crate::process::{Folder, Serving};
+use crate::process::{Folder, Serving, command};
 
 fn serving() -> (Folder, Serving) {
     let folder = Folder::new();
@@ -163,5 +166,41 @@ fn a_second_client_is_refused_and_the_first_does_not_notice() {
     first.device_info().unwrap();
     assert_eq!(first.region_write(4, 0, &[1; 4]).unwrap(), 4);
     drop(first);
+    served(&serving);
+}
+
+/// The usual limits of an ordinary user.
+#[test]
+fn the_most_mappings_of_a_client_with_1024_descriptors() {
+    let folder = Folder::new();
+    let socket = folder.path("gpu.sock");
+    let mut limited = command("sh");
+    let limits = "ulimit -Sn 256 && ulimit -Hn 1024 && exec \"$0\" \"$@\"";
+    let program = env!("CARGO_BIN_EXE_varia");
+    limited.args(["-c", limits, program, "serve", "gb200", "--memory", "1G"]);
+    limited.arg("--socket").arg(&socket);
+    let serving = Serving::of(limited, socket);
+    let proc = format!("/proc/{}", serving.pid().as_raw_nonzero());
+    let limits = std::fs::read_to_string(format!("{proc}/limits")).unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let files: Vec<_> = files.unwrap().split_whitespace().collect();
+    assert_eq!(files[3..5], ["1024", "1024"], "raised to the hard limit");
+    let descriptors = || std::fs::read_dir(format!("{proc}/fd")).unwrap().count();
+
+    let mut client = serving.client();
+    let memory = SharedMemory::anonymous("ram", 2 * MAX_MAPS as u64 * 4096).unwrap();
+    let before = descriptors();
+    for page in 0..MAX_MAPS as u64 {
+        let at = 2 * page * 4096;
+        client
+            .dma_map(at, 4096, DMA_READ | DMA_WRITE, Some((memory.as_fd(), at)))
+            .unwrap();
+    }
+    assert_eq!(descriptors(), before + 1);
+    client.dma_unmap_all().unwrap();
+    assert_eq!(descriptors(), before);
+    drop(client);
     served(&serving);
 }

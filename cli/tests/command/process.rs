@@ -24,9 +24,15 @@ pub(crate) fn varia<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Comm
 }
 
 fn at<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(program: &Path, args: I) -> Command {
+    let mut command = command(program);
+    command.args(args);
+    command
+}
+
+/// A program without a terminal and without what is set around the tests.
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command
-        .args(args)
         .env_remove("RUST_LOG")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -24,6 +25,8 @@ const BACKLOG: i32 = 8;
 #[derive(Debug)]
 pub struct Listener {
     fd: OwnedFd,
+    /// A descriptor that is given up to accept a client when there is no other.
+    spare: Mutex<Option<OwnedFd>>,
     path: PathBuf,
     /// Device and inode of the socket file, so that `drop` removes ours only.
     identity: Option<(u64, u64)>,
@@ -52,8 +55,10 @@ impl Listener {
             .ok()
             .map(|m| (m.dev(), m.ino()));
         listen(&fd, BACKLOG).map_err(|e| SocketError::path(path, e))?;
+        let spare = Mutex::new(fd.try_clone().ok());
         Ok(Self {
             fd,
+            spare,
             path: path.to_path_buf(),
             identity,
         })
@@ -65,8 +70,13 @@ impl Listener {
         &self.path
     }
 
-    /// The next client; `None` when `stop` was triggered or `timeout` passed
-    /// before one came.
+    /// The next client; `None` if `stop` was triggered or `timeout` passed
+    /// before a client came.
+    ///
+    /// Errors: [`SocketError::Exhausted`] if no descriptor is left for the
+    /// client, whose connection is closed. The listener can be used further;
+    /// wait a moment first, as a client that could not be closed either is
+    /// still there.
     pub fn accept(
         &self,
         stop: Option<&EventFd>,
@@ -83,9 +93,27 @@ impl Listener {
                 Ok(fd) => return Ok(Some(Stream::from_fd(fd))),
                 // a client that has gone again before it was accepted
                 Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
+                Err(e @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                    self.turn_away();
+                    return Err(SocketError::Exhausted {
+                        what: what(),
+                        source: e.into(),
+                    });
+                }
                 Err(e) => return Err(SocketError::io(what(), e)),
             }
         }
+    }
+
+    /// Closes the connection of the next client, by way of the spare descriptor.
+    fn turn_away(&self) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(spare.take());
+        drop(accept_with(
+            &self.fd,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        ));
+        *spare = self.fd.try_clone().ok();
     }
 }
 

@@ -25,6 +25,16 @@ pub struct Peer {
     pub uid: u32,
 }
 
+/// Descriptors that came with received bytes.
+#[derive(Debug, Default)]
+pub struct Descriptors {
+    /// The descriptors, in the order of the message.
+    pub fds: Vec<OwnedFd>,
+    /// Some descriptors came that this process could not take, because it may
+    /// not have more files open.
+    pub lost: bool,
+}
+
 /// One end of a connection.
 #[derive(Debug)]
 pub struct Stream {
@@ -59,17 +69,17 @@ impl Stream {
     }
 
     /// Receive up to `buf.len()` bytes, and the descriptors that came with them,
-    /// which are appended to `fds`. Returns how many bytes; at least 1 unless
-    /// `buf` is empty.
+    /// which are appended to `descriptors`. Returns how many bytes; at least 1
+    /// unless `buf` is empty.
     ///
     /// Errors: [`SocketError::Closed`] at the end of the stream,
-    /// [`SocketError::TooManyFds`] when `fds` would hold more than `max_fds`
-    /// (those that came are closed), [`SocketError::TimedOut`],
+    /// [`SocketError::TooManyFds`] if there would be more than `max_fds`
+    /// descriptors (the new ones are closed), [`SocketError::TimedOut`],
     /// [`SocketError::Stopped`].
     pub fn recv(
         &self,
         buf: &mut [u8],
-        fds: &mut Vec<OwnedFd>,
+        descriptors: &mut Descriptors,
         max_fds: usize,
         limit: &Limit<'_>,
     ) -> Result<usize, SocketError> {
@@ -91,12 +101,15 @@ impl Stream {
                 }
             }
             let truncated = message.flags.contains(ReturnFlags::CTRUNC);
-            if truncated || fds.len() + came.len() > max_fds {
+            // the kernel truncates for want of room in `space`, or of free descriptors
+            let full = truncated && came.len() >= MAX_FDS;
+            if full || descriptors.fds.len() + came.len() > max_fds {
                 return Err(SocketError::TooManyFds {
                     max: max_fds.min(MAX_FDS),
                 });
             }
-            fds.append(&mut came);
+            descriptors.lost |= truncated;
+            descriptors.fds.append(&mut came);
             if message.bytes == 0 && !buf.is_empty() {
                 return Err(SocketError::Closed);
             }

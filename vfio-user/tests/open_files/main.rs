@@ -1,0 +1,223 @@
+//! A server that has no descriptor left: the client or the request gets an error, and the server
+//! lives.
+//!
+//! The limit of open files belongs to the whole process, so the tests of this program run one at a
+//! time, and the clients are in the same process as the server.
+
+#[path = "../protocol/fake.rs"]
+#[allow(dead_code, reason = "the protocol's tests use the rest of it")]
+mod fake;
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use varia_spec::errno::Errno;
+use varia_sys::event::EventFd;
+use varia_sys::memory::SharedMemory;
+use varia_sys::socket::{Limit, Listener, SocketError, Stream};
+use varia_vfio_user::client::{Client, ClientError, IrqData, Reply};
+use varia_vfio_user::connection::ConnectionError;
+use varia_vfio_user::payload::{DMA_READ, DMA_WRITE};
+use varia_vfio_user::server::Patience;
+use varia_vfio_user::wire::{Command, Header};
+
+use fake::{Event, Fake, Served};
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A process that has `free` descriptors left, until this is dropped.
+struct Scarce {
+    taken: Vec<OwnedFd>,
+    before: Rlimit,
+}
+
+impl Scarce {
+    fn new(free: usize) -> Self {
+        let before = getrlimit(Resource::Nofile);
+        let event = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let full = Rlimit {
+            current: Some(128),
+            ..before
+        };
+        setrlimit(Resource::Nofile, full).unwrap();
+        let copies = std::iter::repeat_with(|| event.try_clone());
+        let mut taken: Vec<_> = copies.map_while(Result::ok).collect();
+        taken.push(event);
+        taken.truncate(taken.len() - free);
+        Self { taken, before }
+    }
+}
+
+impl Drop for Scarce {
+    fn drop(&mut self) {
+        self.taken.clear();
+        setrlimit(Resource::Nofile, self.before).unwrap();
+    }
+}
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A server that waits for a client's first message longer than the client for the end.
+fn serve() -> Served {
+    let patience = Patience {
+        handshake: Duration::from_secs(3600),
+        ..Patience::default()
+    };
+    Served::with_patience(Fake::new(), patience)
+}
+
+/// The server has closed the connection before the first message.
+fn closed(end: Result<Reply, ClientError>) {
+    match end {
+        Err(ClientError::Connection(ConnectionError::Ended)) => {}
+        other => panic!("the server has not closed the connection: {other:?}"),
+    }
+}
+
+fn map(client: &mut Client, addr: u64, ram: &SharedMemory) -> Result<(), ClientError> {
+    client.dma_map(addr, 4096, DMA_READ | DMA_WRITE, Some((ram.as_fd(), 0)))
+}
+
+#[test]
+fn a_mapping_whose_descriptor_cant_be_taken_is_refused_and_the_client_stays() {
+    let _alone = alone();
+    let served = Served::start();
+    let mut client = served.client();
+    let ram = SharedMemory::anonymous("ram", 4096).unwrap();
+    let scarce = Scarce::new(0);
+    let refused = map(&mut client, 0x1000, &ram).unwrap_err();
+    assert_eq!(refused.errno(), Some(Errno::EMFILE));
+    assert_eq!(served.events(), [Event::Connected], "nothing was mapped");
+    client.reset().unwrap();
+    drop(scarce);
+    map(&mut client, 0x1000, &ram).unwrap();
+    assert_eq!(served.fake.dma.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn interrupts_of_which_one_descriptor_cant_be_taken_are_refused_as_a_whole() {
+    let _alone = alone();
+    let served = Served::start();
+    let mut client = served.client();
+    let events = [EventFd::new().unwrap(), EventFd::new().unwrap()];
+    let fds = events.each_ref().map(AsFd::as_fd);
+    let trigger = varia_spec::vfio::irq_set::ACTION_TRIGGER;
+    let scarce = Scarce::new(1);
+    let mut set = || client.set_irqs(2, 0, trigger, IrqData::Events(&fds));
+    assert_eq!(set().unwrap_err().errno(), Some(Errno::EMFILE));
+    assert!(served.fake.triggers.lock().unwrap().is_empty());
+    drop(scarce);
+    set().unwrap();
+    assert_eq!(served.fake.triggers.lock().unwrap().len(), 2);
+}
+
+#[test]
+fn a_client_that_cant_take_the_descriptor_of_a_reply_says_so() {
+    let _alone = alone();
+    let (ours, theirs) = Stream::pair().unwrap();
+    let mut client = Client::over(ours);
+    let header = Header::command(1, Command::DEVICE_GET_REGION_INFO, 0).reply(0);
+    let reply = || {
+        theirs
+            .send(&header.encode(), &[theirs.as_fd()], &Limit::none())
+            .unwrap();
+    };
+    let scarce = Scarce::new(0);
+    reply();
+    let lost = client.receive().unwrap_err();
+    assert!(
+        matches!(
+            &lost,
+            ClientError::Connection(ConnectionError::Socket(SocketError::Exhausted { .. }))
+        ),
+        "{lost}"
+    );
+    drop(scarce);
+    reply();
+    assert_eq!(client.receive().unwrap().fds.len(), 1);
+}
+
+#[test]
+fn a_client_that_cant_be_accepted_is_closed_and_a_later_one_is_served() {
+    let _alone = alone();
+    let served = serve();
+    // for the client's end alone
+    let scarce = Scarce::new(1);
+    for _ in 0..3 {
+        closed(served.silent_client().receive());
+    }
+    drop(scarce);
+    served.client().reset().unwrap();
+}
+
+#[test]
+fn a_client_that_cant_be_duplicated_is_closed_and_a_later_one_is_served() {
+    let _alone = alone();
+    let served = serve();
+    // for the client's end, and for the server's end alone
+    let scarce = Scarce::new(2);
+    closed(served.silent_client().receive());
+    drop(scarce);
+    served.client().reset().unwrap();
+}
+
+#[test]
+fn a_listener_without_a_descriptor_returns_at_once_and_can_be_used_again() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listener = Listener::bind(&path).unwrap();
+    let hour = Some(Duration::from_secs(3600));
+    let scarce = Scarce::new(1);
+    let client = Stream::connect(&path).unwrap();
+    let refused = listener.accept(None, hour).unwrap_err();
+    assert!(
+        matches!(refused, SocketError::Exhausted { .. }),
+        "{refused}"
+    );
+    assert!(refused.to_string().contains("ulimit -n"), "{refused}");
+    assert!(client.peer_gone());
+    drop((client, scarce));
+    let client = Stream::connect(&path).unwrap();
+    let ours = listener.accept(None, hour).unwrap().unwrap();
+    ours.send(b"x", &[], &Limit::none()).unwrap();
+    assert!(!client.peer_gone());
+}
+
+/// A thread takes address space for its stack, of which this test leaves none.
+#[test]
+fn a_client_for_which_there_is_no_thread_is_closed_and_a_later_one_is_served() {
+    let _alone = alone();
+    let served = serve();
+    let before = getrlimit(Resource::As);
+    let pages = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+    let now = Rlimit {
+        current: Some(pages * rustix::param::page_size() as u64 + (16 << 20)),
+        ..before
+    };
+    setrlimit(Resource::As, now).unwrap();
+    // the C library keeps the stacks of threads that have ended: take them all
+    let (keep, kept) = mpsc::channel::<()>();
+    let kept = Arc::new(Mutex::new(kept));
+    let wait = || {
+        let kept = Arc::clone(&kept);
+        thread::Builder::new().spawn(move || kept.lock().unwrap().recv())
+    };
+    let threads: Vec<_> = std::iter::repeat_with(wait).map_while(Result::ok).collect();
+    let end = served.silent_client().receive();
+    setrlimit(Resource::As, before).unwrap();
+    drop(keep);
+    for thread in threads {
+        assert!(thread.join().unwrap().is_err());
+    }
+    closed(end);
+    served.client().reset().unwrap();
+}
