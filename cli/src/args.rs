@@ -30,7 +30,7 @@ pub(crate) enum Command {
     /// Serve an emulated device to a VMM over vfio-user.
     #[command(after_help = "Example:\n  varia serve gh200 --socket /tmp/gh200.sock --memory 96G")]
     Serve(ServeArgs),
-    /// Show what a VM would see of a device.
+    /// Show the BARs and registers that a VM would see of a device.
     #[command(after_help = "Example:\n  varia inspect gh200 --memory 96G+300M --svg layout.svg")]
     Inspect(InspectArgs),
     /// Start QEMU with a device, its NUMA nodes and Generic Initiators.
@@ -46,32 +46,32 @@ pub(crate) enum Command {
         after_help = "Example:\n  varia plan --gpu gh200 --cpus 16 --memory 64G\n  varia plan --gpu gh200 --gpu gh200 --vmm libvirt\n  varia plan --gpu gb200:2-of-one-superchip --explain"
     )]
     Plan(PlanArgs),
-    /// Say what is missing or wrong for the GPUs in a definition of a VM that there is already.
+    /// Find faults of the GPUs in an existing VM definition, and print the corrections as a diff.
     #[command(
-        after_help = "Exits with 0 if nothing is, 1 if something is, 2 if the definition can't be judged.\n\nExample:\n  varia explain vm.xml --gpu 0009:01:00.0=gh200\n  varia explain vm.sh --gpu 0009:01:00.0=gh200 --json"
+        after_help = "Exit status: 0 without findings, 1 with findings, 2 if the definition can't be judged.\n\nExample:\n  varia explain vm.xml --gpu 0009:01:00.0=gh200\n  varia explain vm.sh --gpu 0009:01:00.0=gh200 --json"
     )]
     Explain(ExplainArgs),
-    /// Write the ACPI tables that tie GPUs to NUMA nodes, for VMMs that make none.
+    /// Write the ACPI tables that tie GPUs to NUMA nodes, for VMMs that write none themselves.
     #[command(
         after_help = "Example:\n  varia tables --gpu gh200 --out /tmp/tables\n  varia tables --gpu gh200 --access 0,0=110,450000 --out /tmp/tables"
     )]
     Tables(TablesArgs),
-    /// Check what a VM with GPUs needs: of this host, of a device, of a plan. Changes nothing;
-    /// fails if a check does.
+    /// Check this host, a device or a plan for the requirements of a VM with GPUs. Changes
+    /// nothing; fails if a check fails.
     #[command(
         after_help = "Example:\n  varia doctor --sysfs host.tar\n  varia doctor 0009:01:00.0 --sysfs host.tar --json"
     )]
     Doctor(DoctorArgs),
-    /// Keep what `list` reads of a host in a file, without serial numbers.
+    /// Write everything that `list` reads of a host to a file, without serial numbers.
     #[command(after_help = "Example:\n  varia capture host.tar")]
     Capture(CaptureArgs),
-    /// Bind devices to the VFIO drivers that are best for them.
+    /// Bind devices to their best VFIO drivers.
     #[command(after_help = "Example:\n  varia bind 0009:01:00.0 --dry-run --sysfs host.tar")]
     Bind(BindArgs),
-    /// Give devices back to the drivers that they had before `bind`.
+    /// Bind devices to the drivers that they had before `bind`.
     #[command(after_help = "Example:\n  varia unbind 0009:01:00.0")]
     Unbind(UnbindArgs),
-    /// Print what makes a shell complete `varia`'s commands and options.
+    /// Print shell completions of `varia`'s commands and options.
     #[command(
         after_help = "Example:\n  varia completions bash > ~/.local/share/bash-completion/completions/varia"
     )]
@@ -81,20 +81,20 @@ pub(crate) enum Command {
     Man(ManArgs),
 }
 
-/// Which host.
+/// Host to read.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct HostArgs {
-    /// Another host than this machine: a file of `varia capture`, or a folder with a sysfs.
+    /// Another host than this machine: a file of `varia capture`, or a directory with a sysfs.
     #[arg(long, value_name = "DIR|FILE")]
     pub(crate) sysfs: Option<PathBuf>,
 }
 
-/// Which host, or what is known of it.
+/// Host to read, or facts of a host.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct KnownHostArgs {
     #[command(flatten)]
     pub(crate) host: HostArgs,
-    /// What is known of the host, as `varia list --facts` prints it.
+    /// Facts of the host, as `varia list --facts` prints them.
     #[arg(long, value_name = "FILE", conflicts_with = "sysfs")]
     pub(crate) facts: Option<PathBuf>,
 }
@@ -106,18 +106,18 @@ pub(crate) struct ListArgs {
     /// Show every PCI function.
     #[arg(long)]
     pub(crate) all: bool,
-    /// Look at the devices' registers; refused while one of them is open.
+    /// Read the devices' registers; refused while one of the devices is open.
     #[arg(long)]
     pub(crate) probe: bool,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Print all that is known of the host, as other commands read it (JSON).
+    /// Print the facts of the host as JSON, for --facts of other commands.
     #[arg(long, conflicts_with = "json")]
     pub(crate) facts: bool,
 }
 
-/// What renders a plan.
+/// Renderer of a plan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Vmm {
     /// QEMU's command line.
@@ -126,12 +126,12 @@ pub(crate) enum Vmm {
     Libvirt,
 }
 
-/// How devices reach a VM's memory.
+/// Backend by which devices reach a VM's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum IommuArg {
-    /// What this host can do.
+    /// The best backend that this host supports.
     Auto,
-    /// VFIO's containers.
+    /// VFIO containers.
     Type1,
     /// /dev/iommu.
     Iommufd,
@@ -147,11 +147,11 @@ impl From<IommuArg> for varia_plan::IommuChoice {
     }
 }
 
-/// Which VM.
+/// VM to plan.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct VmArgs {
     /// A PCI address; N-of-one-superchip for GPUs that share a Grace CPU; a chip (gh200, gb200,
-    /// gb300, gb200:2-of-one-superchip) to plan for a host that has it. May be given again.
+    /// gb300, gb200:2-of-one-superchip) to plan for a host with this chip. May be repeated.
     #[arg(long, value_name = "WHAT", required = true)]
     pub(crate) gpu: Vec<String>,
     #[command(flatten)]
@@ -159,31 +159,31 @@ pub(crate) struct VmArgs {
     /// The VM's name.
     #[arg(long, value_name = "NAME", default_value = "gpu-vm")]
     pub(crate) name: String,
-    /// Virtual CPUs, shared out among the sockets whose GPUs it has.
+    /// Virtual CPUs, distributed over the sockets of the VM's GPUs.
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub(crate) cpus: u32,
-    /// RAM, shared out likewise.
+    /// RAM, distributed over the same sockets.
     #[arg(long, value_name = "SIZE", default_value = "8G")]
     pub(crate) memory: Size,
     /// Back RAM with hugepages of this size, for example 2M or 512M.
     #[arg(long, value_name = "SIZE")]
     pub(crate) hugepages: Option<Size>,
-    /// Memory-less NUMA nodes for each GPU: 8 where MIG is used, 1 is enough where not.
+    /// Memory-less NUMA nodes for each GPU: 8 with MIG; 1 is enough without MIG.
     #[arg(long, value_name = "N", default_value_t = varia_plan::NODES_PER_GPU)]
     pub(crate) nodes_per_gpu: u32,
-    /// How devices reach the VM's memory.
+    /// Backend by which devices reach the VM's memory.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) iommu: IommuArg,
-    /// Don't tie virtual CPUs to CPUs of the host.
+    /// Don't pin virtual CPUs to CPUs of the host.
     #[arg(long)]
     pub(crate) no_pin: bool,
-    /// Give it Extended GPU Memory.
+    /// Give the VM Extended GPU Memory.
     #[arg(long)]
     pub(crate) egm: bool,
-    /// Firmware for the VM [default for arm64: where Debian has it]
+    /// Firmware for the VM [default for arm64: Debian's path]
     #[arg(long, value_name = "FILE")]
     pub(crate) firmware: Option<PathBuf>,
-    /// A kernel for the VM, which then needs no disk to start from.
+    /// A kernel for the VM, which then needs no disk to start.
     #[arg(long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,
     /// An initramfs for the kernel.
@@ -192,7 +192,7 @@ pub(crate) struct VmArgs {
     /// The kernel's command line, after the console's.
     #[arg(long, value_name = "TEXT", requires = "kernel")]
     pub(crate) append: Option<String>,
-    /// A disk image; may be given again.
+    /// A disk image; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub(crate) disk: Vec<PathBuf>,
 }
@@ -201,35 +201,35 @@ pub(crate) struct VmArgs {
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) vm: VmArgs,
-    /// Whose language to print it in.
+    /// Output format: the configuration of this VMM.
     #[arg(long, value_enum, default_value = "qemu")]
     pub(crate) vmm: Vmm,
-    /// One more argument for QEMU, such as -nographic; may be given again.
+    /// One more argument for QEMU, such as -nographic; may be repeated.
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub(crate) qemu_arg: Vec<String>,
-    /// Say why each part is there.
+    /// Print the reason for each part.
     #[arg(long, conflicts_with = "json")]
     pub(crate) explain: bool,
     /// Print the plan as JSON.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Draw the topology into this file, too.
+    /// Also draw the topology into this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// A PCI address, or a file with a plan (`varia plan --json`), `-` for standard input
+    /// A PCI address, a file with a plan (`varia plan --json`), or `-` for standard input
     /// [default: the host and all devices that variant drivers serve]
     #[arg(value_name = "BDF|PLAN")]
     pub(crate) what: Option<String>,
     #[command(flatten)]
     pub(crate) known: KnownHostArgs,
-    /// Look at the devices' registers, unless one of them is open.
+    /// Read the devices' registers, unless one of the devices is open.
     #[arg(long, conflicts_with = "facts")]
     pub(crate) probe: bool,
-    /// This QEMU instead of the one in PATH.
+    /// QEMU [default: the one in PATH]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["sysfs", "facts"])]
     pub(crate) qemu: Option<PathBuf>,
     /// Print JSON.
@@ -239,20 +239,20 @@ pub(crate) struct DoctorArgs {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ExplainArgs {
-    /// libvirt's domain XML, a script with a QEMU command line, or /proc/PID/cmdline; - reads
+    /// libvirt's domain XML, a script with a QEMU command line, or /proc/PID/cmdline; `-` reads
     /// standard input.
     #[arg(value_name = "FILE|-")]
     pub(crate) file: PathBuf,
-    /// The chip (gh200, gb200, gb300) of a function in it, by its address on the host or its id
-    /// in the VM, where the host is another one. May be given again.
+    /// The chip (gh200, gb200, gb300) of a function in the definition, named by the function's
+    /// address on the host or by its id in the VM; for hosts other than this one. May be repeated.
     #[arg(long, value_name = "BDF|ID=CHIP")]
     pub(crate) gpu: Vec<GpuName>,
     #[command(flatten)]
     pub(crate) known: KnownHostArgs,
-    /// Memory-less NUMA nodes for each GPU [default: what firmware sets aside, or 8]
+    /// Memory-less NUMA nodes for each GPU [default: the number that firmware reserves, or 8]
     #[arg(long, value_name = "N")]
     pub(crate) nodes_per_gpu: Option<u32>,
-    /// Write the corrected definition into this file, too.
+    /// Also write the corrected definition into this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Print JSON.
@@ -277,7 +277,7 @@ impl std::str::FromStr for GpuName {
                 chip: chip.to_owned(),
             }),
             _ => Err(format!(
-                "{text:?} names no GPU and its chip: write 0009:01:00.0=gh200"
+                "{text:?} is not FUNCTION=CHIP: write for example 0009:01:00.0=gh200"
             )),
         }
     }
@@ -287,16 +287,16 @@ impl std::str::FromStr for GpuName {
 pub(crate) struct TablesArgs {
     #[command(flatten)]
     pub(crate) vm: VmArgs,
-    /// The folder to write to; made if absent.
+    /// Output directory; created if absent.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
-    /// How fast the VM's node FROM reaches the memory of node TO, for HMAT, as FROM,TO=NS,MB/S;
-    /// may be given again [default: what the host's firmware says of its own nodes]
+    /// Latency and bandwidth from the VM's node FROM to the memory of node TO, for HMAT, as
+    /// FROM,TO=NS,MB/S; may be repeated [default: the values of the host's firmware]
     #[arg(long, value_name = "ACCESS")]
     pub(crate) access: Vec<AccessArg>,
 }
 
-/// How fast a node reaches another's memory.
+/// Latency and bandwidth of a node's access to another node's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct AccessArg(pub(crate) Access);
 
@@ -330,19 +330,20 @@ pub(crate) struct BindArgs {
     /// PCI addresses, such as 0009:01:00.0
     #[arg(required = true, value_name = "BDF")]
     pub(crate) devices: Vec<Bdf>,
-    /// This driver, in either spelling, instead of the best of each device.
+    /// Driver to bind, in either spelling [default: the best driver of each device]
     #[arg(long, value_name = "NAME")]
     pub(crate) driver: Option<String>,
-    /// This driver where the best one refuses the device; without it the device is left as it was.
+    /// Driver to bind if the best driver refuses the device [default: none, the device stays as it
+    /// was]
     #[arg(long, value_name = "NAME")]
     pub(crate) fallback: Option<String>,
-    /// Say what would be done, and do nothing.
+    /// Print the changes without making them.
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Another host, for --dry-run.
     #[command(flatten)]
     pub(crate) host: HostArgs,
-    /// Where to keep what devices were bound to before.
+    /// Directory for the record of previous drivers.
     #[arg(long, value_name = "DIR", default_value = varia_linux::bind::Live::STATE)]
     pub(crate) state: PathBuf,
 }
@@ -352,12 +353,12 @@ pub(crate) struct UnbindArgs {
     /// PCI addresses, such as 0009:01:00.0
     #[arg(required = true, value_name = "BDF")]
     pub(crate) devices: Vec<Bdf>,
-    /// Say what would be done, and do nothing.
+    /// Print the changes without making them.
     #[arg(long)]
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) host: HostArgs,
-    /// Where `bind` kept what devices were bound to before.
+    /// Directory in which `bind` recorded the previous drivers.
     #[arg(long, value_name = "DIR", default_value = varia_linux::bind::Live::STATE)]
     pub(crate) state: PathBuf,
 }
@@ -368,7 +369,7 @@ pub(crate) struct CaptureArgs {
     pub(crate) host: HostArgs,
     /// The file to write, a tar archive.
     pub(crate) file: PathBuf,
-    /// Read the configuration spaces of devices that variant drivers serve, too.
+    /// Also read the configuration spaces of devices that variant drivers serve.
     #[arg(long)]
     pub(crate) config: bool,
 }
@@ -383,13 +384,13 @@ pub(crate) enum Shell {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CompletionsArgs {
-    /// Whose completions.
+    /// Shell to complete for.
     pub(crate) shell: Shell,
 }
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ManArgs {
-    /// The folder to write to; made if absent.
+    /// Output directory; created if absent.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
 }

@@ -55,7 +55,7 @@ pub(crate) fn unbind(args: &UnbindArgs) -> Result<(), Failure> {
 fn needs_dry_run(dry_run: bool, host: &HostArgs) -> Result<(), Failure> {
     match &host.sysfs {
         Some(path) if !dry_run => Err(format!(
-            "{} can be looked at, but not changed: add --dry-run, or leave out --sysfs",
+            "{} can be read, but not changed: add --dry-run, or leave out --sysfs",
             path.display()
         )
         .into()),
@@ -63,20 +63,20 @@ fn needs_dry_run(dry_run: bool, host: &HostArgs) -> Result<(), Failure> {
     }
 }
 
-/// This machine, held by this command, which a signal to end does not stop half way.
+/// This machine, locked by this command, which SIGINT and SIGTERM do not interrupt.
 fn live(state: &Path) -> Result<Live, Failure> {
     // the change takes a moment and ends by itself
     ctrlc::set_handler(|| {})?;
     Live::new(state).map_err(|error| {
         format!(
-            "can't use {}: {error}: run it as root, or name another folder with --state",
+            "can't use {}: {error}: run this command as root, or name another directory with --state",
             state.display()
         )
         .into()
     })
 }
 
-/// Ends what an interrupted command began.
+/// Completes or takes back the changes of an interrupted command.
 fn recover(host: &mut dyn Host) -> Result<(), Failure> {
     let (what, devices) = match bind::recover(host)? {
         None => return Ok(()),
@@ -115,8 +115,8 @@ fn done(outcome: &Outcome) -> String {
     let Outcome { bdf, after, .. } = outcome;
     match &outcome.fell_back {
         Some((driver, why)) => format!(
-            "{bdf} is {after} INSTEAD OF {driver}, which refuses it ({why}): a VM gets it without \
-             what that driver adds\n"
+            "{bdf} is {after} INSTEAD OF {driver}, which refuses it ({why}): a VM gets the device without \
+             the additions of that driver\n"
         ),
         None if outcome.before == outcome.after => format!("{bdf} was {after} already\n"),
         None => format!("{bdf} is {after}: {}\n", outcome.why),

@@ -1,4 +1,4 @@
-//! A profile, made into a device and an endpoint.
+//! Construction of a device and an endpoint from a profile.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     size::Size,
 };
 
-/// A device and what it was made of.
+/// A device, its profile and its endpoint.
 pub(crate) struct Made {
     pub(crate) profile: &'static Profile,
     pub(crate) silicon: Arc<Silicon>,
@@ -21,8 +21,7 @@ pub(crate) struct Made {
     pub(crate) fresh: Fresh,
 }
 
-/// A backing file that was not there before. It is removed again unless the device comes to be
-/// served.
+/// A backing file that this command created, removed again unless the device is served.
 pub(crate) struct Fresh(Option<PathBuf>);
 
 impl Fresh {
@@ -45,7 +44,7 @@ impl Drop for Fresh {
     }
 }
 
-/// Makes the device that was asked for.
+/// Constructs the requested device.
 pub(crate) fn make(
     device: &DeviceArgs,
     behaviour: &BehaviourArgs,
@@ -106,14 +105,14 @@ fn faults(wanted: &[Fault]) -> Faults {
     faults
 }
 
-/// Why a device can't be served, with what to ask for instead.
+/// Reason for a refused device, with a request that would be served.
 fn explain(profile: &Profile, error: &varia_serve::Error) -> String {
     let varia_serve::Error::Refused { refusal, .. } = error else {
         return error.to_string();
     };
     let too_little = |size, least| {
         format!(
-            "{} of memory leave nothing usable on a {}: give it at least {}, as in --memory {}",
+            "{} of memory leave nothing usable on a {}: give at least {}, as in --memory {}",
             Size(size),
             profile.name,
             Size(least),
@@ -126,7 +125,7 @@ fn explain(profile: &Profile, error: &varia_serve::Error) -> String {
             too_little(size, reserve.saturating_add(MEMBLK_SIZE))
         }
         Refusal::BarTooLarge { length } => format!(
-            "{} of memory need a BAR above {}, which VFIO can't address: give the {} at most that, as in --memory {}",
+            "{} of memory need a BAR above {}, which VFIO can't address: give the {} at most this size, as in --memory {}",
             Size(length),
             Size(MAX_REGION_SIZE),
             profile.name,
@@ -136,7 +135,7 @@ fn explain(profile: &Profile, error: &varia_serve::Error) -> String {
     }
 }
 
-/// Where a profile's socket is unless another place is named.
+/// Default path of a profile's socket.
 pub(crate) fn default_socket(profile: &str) -> PathBuf {
     let directory =
         std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);

@@ -1,4 +1,4 @@
-//! `varia doctor`: what a VM with GPUs needs, looked for on a host.
+//! `varia doctor`: checks of a host for a VM with GPUs.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -19,7 +19,7 @@ const SCHEMA: &str = "varia-doctor/1";
 const SEVERITY: usize = 15;
 const NAME: usize = 19;
 
-/// What is asked about.
+/// Subject of the checks.
 enum What {
     Host,
     Device(Bdf),
@@ -36,8 +36,8 @@ impl What {
         }
         let json = files::read_json(Path::new(text)).map_err(|error| {
             format!(
-                "{text:?} is neither a PCI address (0009:01:00.0) nor a file with a plan that can \
-                 be read: {error}"
+                "{text:?} is neither a PCI address (0009:01:00.0) nor a readable file with a plan: \
+                 {error}"
             )
         })?;
         let plan = Plan::from_json(&json)
@@ -45,7 +45,7 @@ impl What {
         Ok(Self::Plan(Box::new(plan)))
     }
 
-    /// The devices that are asked about.
+    /// The devices to check.
     fn devices(&self, facts: &Facts) -> Vec<Bdf> {
         match self {
             Self::Host => served(facts),
@@ -55,26 +55,26 @@ impl What {
     }
 }
 
-/// All that was gathered.
+/// Facts, and where they are from.
 struct Gathered {
     facts: Facts,
     notes: Vec<String>,
-    /// It is this machine, whose files can be looked for.
+    /// True for this machine, whose files can be checked.
     live: bool,
 }
 
-/// What is printed; the JSON's schema.
+/// The printed report; the JSON's schema.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     schema: &'static str,
     product: Option<&'a str>,
     kernel: Option<&'a str>,
-    /// Devices that are asked about.
+    /// Checked devices.
     devices: &'a [Bdf],
     /// The worst severity.
     worst: Severity,
     findings: &'a [Finding],
-    /// What could not be found out, and why.
+    /// Facts that could not be read, and the reasons.
     notes: &'a [String],
 }
 
@@ -174,7 +174,7 @@ fn served(facts: &Facts) -> Vec<Bdf> {
     functions.map(|function| function.bdf).collect()
 }
 
-/// Somebody looks at a terminal, and wants colours there (no-color.org).
+/// True if standard output is a terminal whose user wants colours (no-color.org).
 fn is_coloured() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     std::io::stdout().is_terminal() && !set("NO_COLOR")

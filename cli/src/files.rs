@@ -1,5 +1,4 @@
-//! Files that a user names: what is read has a limit, what is written is there in full or not at
-//! all.
+//! Files that a user names: reads have a limit, writes are complete or absent.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -7,13 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
+use varia_facts::Bytes;
 
 use crate::Failure;
 
 /// Standard input, as a file's name.
 pub(crate) const INPUT: &str = "-";
 
-/// No description of a host or plan of a VM is larger, in bytes.
+/// Largest accepted description of a host or plan of a VM, in bytes.
 const MOST_JSON: u64 = 64 << 20;
 
 /// A file, or standard input; not more than `most` bytes of it.
@@ -31,7 +31,7 @@ pub(crate) fn read(file: &Path, most: u64) -> io::Result<Vec<u8>> {
 pub(crate) fn read_json(file: &Path) -> io::Result<String> {
     let bytes = read(file, MOST_JSON + 1)?;
     if bytes.len() as u64 > MOST_JSON {
-        let text = format!("it is larger than {MOST_JSON} bytes");
+        let text = format!("the file is larger than {}", Bytes(MOST_JSON));
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
     }
     String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
@@ -42,8 +42,8 @@ pub(crate) fn write(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
     write_all(&[(file.to_owned(), bytes.to_owned())])
 }
 
-/// Writes files: none of them, unless all can be written. What stands there and is no ordinary
-/// file, such as a terminal, is written to.
+/// Writes all files or none. An existing path that is not a regular file, such as a terminal, is
+/// written to.
 pub(crate) fn write_all(files: &[(PathBuf, Vec<u8>)]) -> Result<(), Failure> {
     let mut ready = Vec::new();
     for (file, bytes) in files {
@@ -63,8 +63,8 @@ pub(crate) fn write_all(files: &[(PathBuf, Vec<u8>)]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What will be the file, beside it, and where that is when links are followed. None if it has been
-/// written to.
+/// Temporary file beside the target, and the target with links followed; `None` if the bytes were
+/// written to the path itself.
 fn prepare(file: &Path, bytes: &[u8]) -> io::Result<Option<(NamedTempFile, PathBuf)>> {
     // through links, those of a process's own files too, which lead to no path
     let there = fs::metadata(file).ok();
@@ -78,7 +78,7 @@ fn prepare(file: &Path, bytes: &[u8]) -> io::Result<Option<(NamedTempFile, PathB
         // who may not write it may not replace it
         File::options().write(true).open(file)?;
     } else if fs::symlink_metadata(file).is_ok() {
-        let text = "it is a link to nothing";
+        let text = "the path is a link to a missing file";
         return Err(io::Error::new(io::ErrorKind::NotFound, text));
     }
     let target = match &there {
@@ -99,7 +99,7 @@ fn prepare(file: &Path, bytes: &[u8]) -> io::Result<Option<(NamedTempFile, PathB
     Ok(Some((partial, target)))
 }
 
-/// Says that a file can't be written.
+/// Error for a file that can't be written.
 pub(crate) fn unwritten(file: &Path, error: &io::Error) -> Failure {
     format!(
         "can't write {}: {error}: name a file in a directory that you may write to",

@@ -1,4 +1,4 @@
-//! `varia inspect`: what a VM would see of a device, and what is known of the chip.
+//! `varia inspect`: a VM's view of a device, and the facts of the chip.
 
 use serde::Serialize;
 use varia_core::{BarSpace, Device};
@@ -21,7 +21,7 @@ use crate::{
 /// The version of the JSON's schema. A field may be added within a version.
 const SCHEMA: &str = "varia-inspect/1";
 
-/// What is printed; the JSON's schema. Sizes and addresses are in bytes.
+/// The printed inspection; the JSON's schema. Sizes and addresses are in bytes.
 #[derive(Debug, Serialize)]
 struct Inspection {
     schema: &'static str,
@@ -31,9 +31,9 @@ struct Inspection {
     /// Memory outside every BAR, if the chip has any.
     memory: Option<Memory>,
     variant: Option<&'static str>,
-    /// Why the variant does not serve the device.
+    /// Reason of the variant for not serving the device.
     declined: Option<String>,
-    /// How the device says that its memory can be used.
+    /// Readiness method of the device's memory.
     readiness: Option<String>,
     bars: Vec<Bar>,
     facts: Vec<Fact>,
@@ -52,7 +52,7 @@ struct Bar {
     /// Bytes that can be mapped; the size itself unless the BAR is larger than its memory.
     length: u64,
     kind: &'static str,
-    /// What the variant calls its memory there, if it has any: `usemem` or `resmem`.
+    /// The variant's name of the memory behind the BAR: `usemem` or `resmem`.
     memory: Option<&'static str>,
     /// Host-physical address of that memory.
     base: Option<u64>,
@@ -65,7 +65,7 @@ struct Fact {
     why: &'static str,
 }
 
-/// Prints what was asked for.
+/// Prints the inspection.
 pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
     let made = make(&args.device, &args.behaviour, View::Virtual, false)?;
     let inspection = Inspection::new(&made)?;

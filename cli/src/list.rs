@@ -1,7 +1,7 @@
 //! `varia list` and `varia capture`: the devices of a host that variant drivers serve.
 
 use serde::Serialize;
-use varia_facts::{BarKind, Bdf, CoherentSource, GroupId, Host, NodeId, PciFunction};
+use varia_facts::{BarKind, Bdf, Bytes, CoherentSource, GroupId, Host, NodeId, PciFunction};
 use varia_linux::capture::{self, Options};
 use varia_linux::inventory::{Extent, Inventory};
 use varia_linux::matching::same_name;
@@ -17,14 +17,14 @@ use crate::{
 /// The version of the JSON's schema. A field may be added within a version.
 const SCHEMA: &str = "varia-list/1";
 
-/// What is printed; the JSON's schema.
+/// The printed list; the JSON's schema.
 #[derive(Debug, Serialize)]
 struct Listing<'a> {
     schema: &'static str,
     product: Option<&'a str>,
     kernel: Option<&'a str>,
     devices: Vec<Device<'a>>,
-    /// What could not be found out, and why.
+    /// Facts that could not be read, and the reasons.
     notes: &'a [String],
 }
 
@@ -50,7 +50,7 @@ struct Member<'a> {
     name: Option<&'a str>,
 }
 
-/// The host that was asked for.
+/// The requested host.
 pub(crate) fn host(args: &HostArgs) -> Result<Tree, Failure> {
     Ok(match &args.sysfs {
         Some(path) => Tree::open(path)?,
@@ -58,7 +58,7 @@ pub(crate) fn host(args: &HostArgs) -> Result<Tree, Failure> {
     })
 }
 
-/// Prints what was asked for.
+/// Prints the list.
 pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
     let tree = host(&args.host)?;
     let extent = if args.all || args.facts {
@@ -81,19 +81,19 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
     print(&listing.text(&inventory.facts.host))
 }
 
-/// Makes a captured host.
+/// Writes a captured host.
 pub(crate) fn capture(args: &CaptureArgs) -> Result<(), Failure> {
     let options = Options {
         config: args.config,
     };
     let captured = capture::capture(&host(&args.host)?, &args.file, options)?;
     print(&format!(
-        "captured {} PCI functions, of which variant drivers serve {}, into {} ({} bytes)\n\
-         no serial number is in it; `tar -tvf` shows what is\n",
+        "captured {} PCI functions, of which variant drivers serve {}, into {} ({})\n\
+         the file contains no serial number; `tar -tvf` lists its contents\n",
         captured.functions,
         captured.served,
         args.file.display(),
-        captured.bytes
+        Bytes(captured.bytes).rounded()
     ))
 }
 
@@ -123,7 +123,7 @@ impl<'a> Listing<'a> {
             out += &device.text(host);
         }
         if self.devices.is_empty() {
-            out += "no PCI device here is served by a variant driver (`--all` shows every one)\n";
+            out += "no variant driver serves a PCI device of this host (`--all` lists every function)\n";
         }
         for note in self.notes {
             out += &format!("\nnote: {note}\n");
@@ -226,14 +226,14 @@ impl<'a> Device<'a> {
         }
         if let Some(ready) = function.ready {
             let text = if ready { "ready" } else { "not ready" };
-            line("memory is", text.to_owned());
+            line("memory", text.to_owned());
         }
         out
     }
 
     fn group(&self, group: Option<GroupId>) -> String {
         let Some(group) = group else {
-            return "none: no IOMMU translates for it, so it can't be given to a VM".to_owned();
+            return "none: no IOMMU translates for the device, so that no VM can get it".to_owned();
         };
         if self.group_members.is_empty() {
             return format!("{group}, alone");
@@ -250,14 +250,14 @@ impl<'a> Device<'a> {
 fn node(host: &Host, own: Option<NodeId>, nearest: Option<NodeId>) -> String {
     let cpus = |id: NodeId| host.node(id).map(|node| node.cpus.to_string());
     let Some(own) = own else {
-        return "firmware names none".to_owned();
+        return "not given by firmware".to_owned();
     };
     match nearest {
         Some(nearest) if nearest == own => {
             format!("{own}, CPUs {}", cpus(own).unwrap_or_default())
         }
         Some(nearest) => format!(
-            "{own}, without CPUs; the nearest with some is {nearest}, CPUs {}",
+            "{own}, without CPUs; the nearest node with CPUs is {nearest}, CPUs {}",
             cpus(nearest).unwrap_or_default()
         ),
         None => format!("{own}"),

@@ -1,9 +1,9 @@
 //! `varia`, the command.
 //!
-//! | module | what is in it |
+//! | module | contents |
 //! |---|---|
 //! | `args` | the command line |
-//! | `device` | a profile, made into a device and an endpoint |
+//! | `device` | construction of a device and an endpoint |
 //! | `serve` | `varia serve` |
 //! | `inspect`, `drawing` | `varia inspect` |
 //! | `run`, `qemu` | `varia run` |
@@ -13,7 +13,7 @@
 //! | `doctor` | `varia doctor` |
 //! | `explain` | `varia explain` |
 //! | `manual` | `varia man`, `varia completions` |
-//! | `output` | what goes to the terminal |
+//! | `output` | output to the terminal |
 
 mod args;
 mod bind;
@@ -41,7 +41,7 @@ use args::{Command, Varia};
 fn main() -> ExitCode {
     let varia = match Varia::try_parse() {
         Ok(varia) => varia,
-        // what was asked for: help, the version
+        // requested output: help, the version
         Err(error) if error.exit_code() == 0 || has_no_arguments(&error) => error.exit(),
         Err(error) => {
             output::complain(&output::one_line(&error.to_string()));
@@ -74,10 +74,10 @@ fn main() -> ExitCode {
     })
 }
 
-/// No command at all: clap prints the help.
+/// True without any command: clap prints the help.
 fn has_no_arguments(error: &clap::Error) -> bool {
     error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
 }
 
-/// Anything that ends a command; its text says what was wrong and what to do.
+/// Error that ends a command; its text names the fault and the remedy.
 pub(crate) type Failure = Box<dyn std::error::Error>;

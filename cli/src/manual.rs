@@ -1,5 +1,5 @@
-//! `varia man` and `varia completions`: manual pages and shell completions, made of the same
-//! definitions as the command line.
+//! `varia man` and `varia completions`: manual pages and shell completions, generated from the
+//! definitions of the command line.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ use crate::{
     output::print,
 };
 
-/// What a command's examples begin with in its help.
+/// Heading of the examples in a command's help.
 const EXAMPLES: &str = "Example:\n";
 
 /// Prints a shell's completions.

@@ -1,11 +1,11 @@
-//! What goes to the terminal: results to standard output, one line for each failure to standard
+//! Output to the terminal: results to standard output, one line for each failure to standard
 //! error.
 
 use std::io::{self, Write};
 
 use crate::Failure;
 
-/// Prints to standard output; a reader that has gone is no error.
+/// Prints to standard output; a closed pipe is no error.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -14,12 +14,12 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Says why a command ends, in one line whatever is in the text.
+/// Prints the failure of a command in one line.
 pub(crate) fn complain(text: &str) {
     eprintln!("varia: {}", printable(text));
 }
 
-/// A text in one line, without what a terminal would obey.
+/// A text in one line, without control characters.
 pub(crate) fn printable(text: &str) -> String {
     let mut line = String::new();
     for c in text.chars() {
@@ -32,7 +32,7 @@ pub(crate) fn printable(text: &str) -> String {
     line
 }
 
-/// What clap says in several lines, in one.
+/// Joins clap's message of several lines into one line.
 pub(crate) fn one_line(text: &str) -> String {
     let mut out = String::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {

@@ -1,4 +1,4 @@
-//! Finds QEMU and its firmware on this machine.
+//! Search for QEMU and its firmware on this machine.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,7 +10,7 @@ use varia_plan::Arch;
 /// The first version with `vfio-user-pci`.
 const NEEDED: (u32, u32) = (10, 1);
 
-/// Where distributions put UEFI firmware for arm64 guests.
+/// Paths of UEFI firmware for arm64 guests on the known distributions.
 pub(crate) const FIRMWARE: [&str; 5] = [
     "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
     "/usr/share/AAVMF/AAVMF_CODE.fd",
@@ -19,7 +19,7 @@ pub(crate) const FIRMWARE: [&str; 5] = [
     "/usr/share/edk2-armvirt/aarch64/QEMU_EFI.fd",
 ];
 
-/// QEMU can't be used.
+/// Reason why QEMU can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("can't start {}: {error}: install QEMU {}.{} or newer, or name it with --qemu", path.display(), NEEDED.0, NEEDED.1)]
@@ -27,7 +27,7 @@ pub(crate) enum Error {
         path: PathBuf,
         error: std::io::Error,
     },
-    #[error("{} is QEMU {found}, and vfio-user needs {}.{}: install a newer one (on Debian from backports), or name it with --qemu", path.display(), NEEDED.0, NEEDED.1)]
+    #[error("{} is QEMU {found}, and vfio-user needs {}.{}: install a newer QEMU (on Debian from backports), or name it with --qemu", path.display(), NEEDED.0, NEEDED.1)]
     TooOld { path: PathBuf, found: String },
     #[error("no UEFI firmware for aarch64 at {}: install it (on Debian, qemu-efi-aarch64), or name it with --bios", FIRMWARE.join(", "))]
     NoFirmware,

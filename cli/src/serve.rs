@@ -1,4 +1,4 @@
-//! `varia serve`: offers a device on a socket until it is told to stop.
+//! `varia serve`: serves a device on a socket until a signal stops the server.
 
 use std::{path::Path, sync::Arc};
 
@@ -48,7 +48,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
     print("stopped\n")
 }
 
-/// One line that scripts can wait for, then what is served.
+/// Prints one line for scripts to wait for, then the regions.
 fn announce(made: &Made, view: View, path: &Path) -> Result<(), Failure> {
     let side = match view {
         View::Virtual => "virtual",

@@ -7,35 +7,35 @@ use varia_plan::Arch;
 
 use crate::size::Size;
 
-/// Which device.
+/// Device to emulate.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DeviceArgs {
     /// The profile: gh200-120gb (or gh200), gh200-480gb, gb200, gb300, gb300-cxl (or cxl), nic.
     pub(crate) profile: String,
-    /// Coherent memory, for example 96G or 96G+300M [default: what the chip has]
+    /// Coherent memory, for example 96G or 96G+300M [default: the chip's own size]
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<Size>,
 }
 
-/// How the device behaves, for tests.
+/// Behaviour of the device, for tests.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct BehaviourArgs {
-    /// Keep the coherent memory in this file (made if absent) instead of a memfd.
+    /// Keep the coherent memory in this file (created if absent) instead of a memfd.
     #[arg(long, value_name = "FILE")]
     pub(crate) backing: Option<PathBuf>,
     /// Host-physical address of the coherent memory, for example 0x80000000 [default: assumed]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) base: Option<Size>,
-    /// The memory is ready so many seconds after power-on and after each reset, or never.
+    /// Delay of readiness after power-on and after each reset, or never.
     #[arg(long, value_name = "SECONDS|never")]
     pub(crate) ready_after: Option<ReadyAfter>,
-    /// Break something: c2c-down, size-zero, no-properties, lost-after-resets=N,
-    /// poisoned-page=OFFSET or gone-after=SECONDS; may be given again.
+    /// Inject a fault: c2c-down, size-zero, no-properties, lost-after-resets=N,
+    /// poisoned-page=OFFSET or gone-after=SECONDS; may be repeated.
     #[arg(long, value_name = "FAULT")]
     pub(crate) fault: Vec<Fault>,
 }
 
-/// When the memory is ready.
+/// Time at which the memory becomes ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ReadyAfter {
     Seconds(u64),
@@ -56,7 +56,7 @@ impl std::str::FromStr for ReadyAfter {
     }
 }
 
-/// Something broken; see [`varia_silicon::Faults`].
+/// An injected fault; see [`varia_silicon::Faults`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
     C2cDown,
@@ -86,13 +86,13 @@ impl std::str::FromStr for Fault {
             ("poisoned-page", Some(offset)) => offset
                 .parse()
                 .map(Self::PoisonedPage)
-                .map_err(|error| format!("{offset:?} is no offset in the memory: {error}")),
+                .map_err(|error| format!("{offset:?} is not an offset in the memory: {error}")),
             ("gone-after", Some(seconds)) => seconds
                 .parse()
                 .map(Self::GoneAfter)
                 .map_err(|_| format!("{seconds:?} is not a number of seconds")),
             _ => Err(format!(
-                "there is no fault {text:?}: use c2c-down, size-zero, no-properties, \
+                "unknown fault {text:?}: use c2c-down, size-zero, no-properties, \
                  lost-after-resets=N, poisoned-page=OFFSET or gone-after=SECONDS"
             )),
         }
@@ -112,12 +112,12 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// Which side of the device is shown.
+/// View of the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum As {
-    /// What a VM sees: BAR0, BAR2 = resmem, BAR4 = usemem.
+    /// The view of a VM: BAR0, BAR2 = resmem, BAR4 = usemem.
     Virtual,
-    /// What the machine that owns it sees: bare silicon.
+    /// The view of the machine that owns the device: bare silicon.
     Physical,
 }
 
@@ -127,7 +127,7 @@ pub(crate) struct ServeArgs {
     pub(crate) device: DeviceArgs,
     #[command(flatten)]
     pub(crate) behaviour: BehaviourArgs,
-    /// Which side of the device the client sees.
+    /// View of the device for the client.
     #[arg(long = "as", value_enum, default_value_t = As::Virtual)]
     pub(crate) view: As,
     /// The socket [default: varia-PROFILE.sock in $XDG_RUNTIME_DIR or the temporary directory]
@@ -161,7 +161,7 @@ pub(crate) struct RunArgs {
     /// The guest's architecture: aarch64 or x86_64.
     #[arg(long, default_value = "aarch64")]
     pub(crate) arch: Arch,
-    /// Print the command and start nothing.
+    /// Print QEMU's command without starting QEMU.
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// A kernel for the guest.
@@ -182,16 +182,16 @@ pub(crate) struct RunArgs {
     /// The guest's CPUs.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) cpus: u32,
-    /// Memory-less NUMA nodes for the device [default: 8 if it has coherent memory, else none]
+    /// Memory-less NUMA nodes for the device [default: 8 for a device with coherent memory, else 0]
     #[arg(long, value_name = "N")]
     pub(crate) nodes: Option<u32>,
     /// QEMU itself [default: qemu-system-ARCH in $PATH]
     #[arg(long, value_name = "FILE")]
     pub(crate) qemu: Option<PathBuf>,
-    /// Firmware for the guest [default for aarch64: where distributions put it]
+    /// Firmware for the guest [default for aarch64: the distributions' paths]
     #[arg(long, value_name = "FILE")]
     pub(crate) bios: Option<PathBuf>,
-    /// One more argument for QEMU; may be given again.
+    /// One more argument for QEMU; may be repeated.
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub(crate) qemu_arg: Vec<String>,
 }

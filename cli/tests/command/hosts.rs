@@ -28,7 +28,7 @@ fn a_gb200_is_shown_with_what_an_operator_needs() {
         "driver           nvidia",
         "best driver      nvgrace_gpu_vfio_pci: vfio_pci:v000010DEd00002941sv*sd*bc*sc*i* matches",
         "IOMMU group      1, alone",
-        "NUMA node        2, without CPUs; the nearest with some is 0, CPUs 0-71",
+        "NUMA node        2, without CPUs; the nearest node with CPUs is 0, CPUs 0-71",
         "coherent memory  184 GiB at 0x420000000000, 8 proximity domains from 2 (_DSD in SSDT1)",
         "in a VM, BAR4    256 GiB: usemem, 184 GiB",
         "0039:01:00.0",
@@ -72,9 +72,12 @@ fn a_capture_lists_as_its_host_does() {
 }
 
 #[test]
-fn a_host_without_such_a_device_says_so() {
+fn a_host_without_such_a_device_is_listed_as_empty() {
     let text = list(&host(&machine::NONE), &[]);
-    assert!(text.starts_with("no PCI device here is served"), "{text}");
+    assert!(
+        text.starts_with("no variant driver serves a PCI device of this host"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -182,7 +185,7 @@ fn only_this_machine_can_be_changed() {
         command
             .args(["--sysfs", "host", "--state", "state"])
             .current_dir(folder.root());
-        ended(command).refused(&["host can be looked at", "--dry-run"]);
+        ended(command).refused(&["host can be read", "--dry-run"]);
     }
 }
 
