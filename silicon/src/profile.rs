@@ -16,7 +16,9 @@ mod virtio_net;
 use std::sync::LazyLock;
 
 use varia_core::{BarSpec, HostPhys};
-use varia_spec::nvidia;
+use varia_spec::nvidia::{self, chip::Chip};
+
+pub use varia_spec::fact::{Fact, Mark};
 
 pub use capability::{Body, Capability};
 pub use check::BadProfile;
@@ -36,42 +38,6 @@ pub static ALL: LazyLock<Vec<Profile>> = LazyLock::new(|| {
     ]
 });
 
-/// Where a fact comes from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mark {
-    /// A public source shows it.
-    Sourced(&'static str),
-    /// It is not public; why this value was taken.
-    Assumed(&'static str),
-}
-
-/// A value and where it comes from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Fact<T> {
-    /// The value.
-    pub value: T,
-    /// Its origin.
-    pub mark: Mark,
-}
-
-impl<T> Fact<T> {
-    /// A value that a public source shows.
-    pub const fn sourced(value: T, source: &'static str) -> Self {
-        Self {
-            value,
-            mark: Mark::Sourced(source),
-        }
-    }
-
-    /// A value that is not public, and why it was taken.
-    pub const fn assumed(value: T, why: &'static str) -> Self {
-        Self {
-            value,
-            mark: Mark::Assumed(why),
-        }
-    }
-}
-
 /// A chip, with the board and firmware around it.
 #[derive(Clone, Debug)]
 pub struct Profile {
@@ -81,6 +47,8 @@ pub struct Profile {
     pub alias: Option<&'static str>,
     /// What it is called in full.
     pub title: &'static str,
+    /// Chip of the table in `varia_spec`; `None` for a device that is no GPU of NVIDIA's.
+    pub chip: Option<&'static Chip>,
     /// PCI vendor id.
     pub vendor_id: Fact<u16>,
     /// PCI device id.

@@ -6,9 +6,11 @@
 #![no_std]
 
 pub mod errno;
+pub mod fact;
 pub mod nvidia;
 pub mod pci;
 pub mod vfio;
 pub mod virtio;
 
 pub use errno::Errno;
+pub use fact::{Fact, Mark};

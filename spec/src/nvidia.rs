@@ -1,24 +1,12 @@
-//! What NVIDIA's coherent GPUs define: firmware properties, the DVSEC, readiness registers.
+//! NVIDIA's coherent GPUs: chips, firmware properties, the DVSEC, readiness registers.
 //!
-//! Source: Linux 7.2 `drivers/vfio/pci/nvgrace-gpu/main.c`, which is the public description of
+//! Source of all but the chips: Linux 7.2 `drivers/vfio/pci/nvgrace-gpu/main.c`, which is the public description of
 //! this interface between firmware, GPU and driver.
+
+pub mod chip;
 
 /// NVIDIA's PCI vendor id.
 pub const VENDOR_ID: u16 = 0x10de;
-
-/// Device ids that the Linux 7.2 driver lists.
-pub mod device_id {
-    /// GH200 120GB.
-    pub const GH200_120GB: u16 = 0x2342;
-    /// GH200 480GB.
-    pub const GH200_480GB: u16 = 0x2345;
-    /// GH200 (a further SKU).
-    pub const GH200: u16 = 0x2348;
-    /// GB200.
-    pub const GB200: u16 = 0x2941;
-    /// GB300.
-    pub const GB300: u16 = 0x31c2;
-}
 
 /// ACPI `_DSD` properties of the GPU's PCI function, each an unsigned 64-bit integer.
 pub mod property {

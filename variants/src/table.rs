@@ -24,34 +24,30 @@ pub struct Entry {
     pub probe: fn(&Answers, Environment) -> AnyVariant,
 }
 
+/// The entry of [`NvgraceGpu`].
+pub static NVGRACE_GPU: Entry = Entry {
+    name: "nvgrace-gpu",
+    ids: &nvidia::chip::COHERENT_IDS,
+    questions: NvgraceGpu::QUESTIONS,
+    probe: |answers, environment| AnyVariant::NvgraceGpu(NvgraceGpu::probe(answers, environment)),
+};
+
+/// The entry of [`Virtio`].
+pub static VIRTIO: Entry = Entry {
+    name: "virtio",
+    ids: &[(virtio::VENDOR_ID, virtio::device_id::MODERN_NET)],
+    questions: Virtio::QUESTIONS,
+    probe: |answers, environment| AnyVariant::Virtio(Virtio::probe(answers, environment)),
+};
+
 /// All variants.
-pub static TABLE: &[Entry] = &[
-    Entry {
-        name: "nvgrace-gpu",
-        ids: &[
-            (nvidia::VENDOR_ID, nvidia::device_id::GH200_120GB),
-            (nvidia::VENDOR_ID, nvidia::device_id::GH200_480GB),
-            (nvidia::VENDOR_ID, nvidia::device_id::GH200),
-            (nvidia::VENDOR_ID, nvidia::device_id::GB200),
-            (nvidia::VENDOR_ID, nvidia::device_id::GB300),
-        ],
-        questions: NvgraceGpu::QUESTIONS,
-        probe: |answers, environment| {
-            AnyVariant::NvgraceGpu(NvgraceGpu::probe(answers, environment))
-        },
-    },
-    Entry {
-        name: "virtio",
-        ids: &[(virtio::VENDOR_ID, virtio::device_id::MODERN_NET)],
-        questions: Virtio::QUESTIONS,
-        probe: |answers, environment| AnyVariant::Virtio(Virtio::probe(answers, environment)),
-    },
-];
+pub static TABLE: &[&Entry] = &[&NVGRACE_GPU, &VIRTIO];
 
 /// The entry that serves a device, by vendor and device id.
 pub fn find(vendor: u16, device: u16) -> Option<&'static Entry> {
     TABLE
         .iter()
+        .copied()
         .find(|entry| entry.ids.contains(&(vendor, device)))
 }
 

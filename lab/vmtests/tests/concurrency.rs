@@ -10,7 +10,7 @@ use varia_agent::applets::stress::{End, Memory as Place, Plan, Report};
 use varia_core::Device;
 use varia_lab::{Arch, Flavour, GuestCommand};
 use varia_silicon::{Options, Readiness, profile};
-use varia_spec::nvidia::device_id;
+use varia_spec::nvidia::chip;
 use varia_vmtests::Result;
 use varia_vmtests::counters::Counters;
 use varia_vmtests::faulty::{self, Fault};
@@ -61,7 +61,7 @@ fn machine(flavour: impl Into<Flavour>, name: &str) -> HostPlan {
     let mut chip = profile::find("gh200")
         .expect("a profile of the catalogue")
         .clone();
-    chip.device_id.value = device_id::GB200;
+    chip.device_id.value = chip::GB200.skus[0].device.value;
     let options = Options {
         memory: Some(GIB + 512 * MIB + TAIL),
         readiness: Readiness::After(READY),

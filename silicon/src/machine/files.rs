@@ -6,7 +6,10 @@ use std::io;
 use std::path::Path;
 
 use varia_core::{ConfigRegister, Device};
-use varia_spec::{nvidia, pci::header};
+use varia_spec::{
+    nvidia::{self, chip},
+    pci::header,
+};
 
 use super::{Machine, aml, domain};
 use crate::{Options, Silicon, profile};
@@ -33,6 +36,8 @@ const ROOT_PORT: (u16, u16, u32) = (nvidia::VENDOR_ID, 0x22b2, 0x06_04_00);
 const DRIVE: (u16, u16, u32) = (0x144d, 0xa80a, 0x01_08_02);
 /// `IORESOURCE_MEM | PREFETCH | MEM_64`, and the bits that pci sets beside them.
 const RESOURCE_FLAGS: u64 = 0x14_220c;
+/// Other vendors in the host's pci.ids.
+const VENDORS: &str = "144d  Samsung Electronics Co Ltd\n\ta80a  NVMe SSD Controller\n";
 /// Memory-less nodes that firmware sets aside for each GPU.
 const NODES_PER_GPU: u32 = 8;
 
@@ -141,20 +146,24 @@ impl Builder {
             self.folder(&format!("sys/class/iommu/smmu3.{address:#018x}"));
         }
         let modules = format!("lib/modules/{RELEASE}");
-        self.text(
-            &format!("{modules}/modules.alias"),
-            [
-                "# Aliases extracted from modules themselves.",
-                "alias pci:v000010DEd*sv*sd*bc03sc02i00* nvidia",
-                "alias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci",
-                "alias vfio_pci:v000010DEd00002342sv*sd*bc*sc*i* nvgrace_gpu_vfio_pci",
-                "alias vfio_pci:v000010DEd00002345sv*sd*bc*sc*i* nvgrace_gpu_vfio_pci",
-                "alias vfio_pci:v000010DEd00002348sv*sd*bc*sc*i* nvgrace_gpu_vfio_pci",
-                "alias vfio_pci:v000010DEd00002941sv*sd*bc*sc*i* nvgrace_gpu_vfio_pci",
-                "alias vfio_pci:v000010DEd000031C2sv*sd*bc*sc*i* nvgrace_gpu_vfio_pci",
-            ]
-            .join("\n"),
-        );
+        let mut aliases = vec![
+            "# Aliases extracted from modules themselves.".to_owned(),
+            "alias pci:v000010DEd*sv*sd*bc03sc02i00* nvidia".to_owned(),
+            "alias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci".to_owned(),
+        ];
+        let mut names = format!("{VENDORS}10de  NVIDIA Corporation\n\t22b2  Grace PCIe root port");
+        for (chip, sku) in chip::skus() {
+            let device = sku.device.value;
+            if sku.released {
+                aliases.push(format!(
+                    "alias vfio_pci:v000010DEd{device:08X}sv*sd*bc*sc*i* {}",
+                    chip.driver().name()
+                ));
+            }
+            names += &format!("\n\t{device:04x}  {}", sku.name);
+        }
+        self.text(&format!("{modules}/modules.alias"), aliases.join("\n"));
+        self.text("usr/share/misc/pci.ids", names);
         self.text(
             &format!("{modules}/modules.dep"),
             [
@@ -172,12 +181,6 @@ impl Builder {
              CONFIG_ARM_SMMU_V3=y\nCONFIG_KVM=y\nCONFIG_NVGRACE_GPU_VFIO_PCI=m\n\
              CONFIG_VFIO_IOMMU_TYPE1=m\nCONFIG_VFIO_DEVICE_CDEV=y\nCONFIG_HUGETLBFS=y\n\
              CONFIG_NUMA=y\nCONFIG_NODES_SHIFT=6",
-        );
-        self.text(
-            "usr/share/misc/pci.ids",
-            "10de  NVIDIA Corporation\n\t2342  GH100 [GH200 120GB / 480GB]\n\
-             \t2941  GB100 [HGX GB200]\n\t22b2  Grace PCIe root port\n\
-             144d  Samsung Electronics Co Ltd\n\ta80a  NVMe SSD Controller",
         );
         let asked = format!(
             "{{\"arch\":\"aarch64\",\"page_size\":{},\"memlock\":\"unlimited\",\

@@ -1,11 +1,13 @@
-//! What Grace Hopper and Grace Blackwell have in common: the function of the GH100 die, as public
-//! listings of its PCI Express cards show it.
+//! Function of NVIDIA's data-centre GPUs: the GH100 die, as public listings of its PCI Express cards
+//! show it.
 //!
-//! GH200 is that die. Of Blackwell no listing is public; that it looks the same is assumed, and a
-//! caller says so by the marks that it passes.
+//! Ids, BARs, the MIG bug and readiness are those of the chip table (`varia_spec::nvidia::chip`).
+//! All else is the same for every chip: sourced for Hopper, whose die the listings show, and
+//! assumed for a later chip, of which no listing is public.
 
 use varia_core::{BarSpace, BarSpec, HostPhys};
-use varia_spec::nvidia;
+use varia_spec::nvidia::chip::{self, Chip, Family, Readiness, Sku};
+use varia_spec::nvidia::{self, dvsec};
 
 use super::{Bar, Body, Capability, Coherent, Content, Fact, Mark, Profile};
 
@@ -17,70 +19,57 @@ const MSIX: &str = "count: the H20 listing; offsets: older NVIDIA GPUs";
 const BASE: &str = "an address that Grace firmware could choose: above RAM, in 48 bits";
 const PXM: &str = "NVIDIA's edk2 for Grace: 16 + 8 * socket, eight each";
 const HIDDEN: &str = "a VM sees an empty capability of vfio-pci's here; with 16 lanes this one ends where 0x12c begins";
-const BLACKWELL: &str = "as on the GH100 die: no public listing of Grace Blackwell shows it";
-
-/// The driver.
+const LATER: &str = "as on the GH100 die: no public listing of this chip shows it";
+const REGISTERS: &str = "the driver reads it; its offset is assumed";
+const CXL: &str =
+    "the driver reads it where it is; offset, timeout, and that this chip has it are assumed";
 const DRIVER: &str = "Linux 7.2 drivers/vfio/pci/nvgrace-gpu/main.c";
 
-/// Which die a listing is taken for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Die {
-    /// The one that the listings show.
-    Gh100,
-    /// A later one, assumed to look like it.
-    Blackwell,
-}
-
-/// What tells one chip of the family from another.
-pub(super) struct Chip {
+/// A product of a chip, with what the chip table does not have.
+pub(super) struct Product {
     pub(super) name: &'static str,
     pub(super) alias: Option<&'static str>,
     pub(super) title: &'static str,
-    pub(super) die: Die,
-    pub(super) device_id: u16,
+    pub(super) chip: &'static Chip,
+    pub(super) sku: Sku,
     pub(super) subsystem_id: u16,
-    /// Region 2 of the physical function.
-    pub(super) bar2: Fact<u64>,
-    pub(super) memory: Fact<u64>,
+    /// Bytes of coherent memory, for a chip that has some.
+    pub(super) memory: Option<Fact<u64>>,
     pub(super) serial: u64,
 }
 
-impl Die {
-    fn mark(self, listing: &'static str) -> Mark {
-        match self {
-            Self::Gh100 => Mark::Sourced(listing),
-            Self::Blackwell => Mark::Assumed(BLACKWELL),
-        }
+/// Origin of a value that a listing of the GH100 die shows, for another chip as well.
+fn mark(chip: &Chip, listing: &'static str) -> Mark {
+    match chip.family {
+        Family::Hopper => Mark::Sourced(listing),
+        Family::Blackwell => Mark::Assumed(LATER),
     }
 }
 
-/// A chip of the family, without what its own generation adds.
-pub(super) fn profile(chip: Chip) -> Profile {
-    let die = chip.die;
-    let h100 = die.mark(H100);
+/// Profile of a product.
+pub(super) fn profile(product: Product) -> Profile {
+    let chip = product.chip;
+    let h100 = mark(chip, H100);
     Profile {
-        name: chip.name,
-        alias: chip.alias,
-        title: chip.title,
+        name: product.name,
+        alias: product.alias,
+        title: product.title,
+        chip: Some(chip),
         vendor_id: Fact::sourced(nvidia::VENDOR_ID, DRIVER),
-        device_id: Fact::sourced(chip.device_id, DRIVER),
+        device_id: product.sku.device,
         revision: fact(0xa1, h100),
         class: fact(0x03_02_00, h100),
         subsystem_vendor_id: fact(nvidia::VENDOR_ID, h100),
-        subsystem_id: Fact::assumed(chip.subsystem_id, "no public listing of this chip shows it"),
+        subsystem_id: Fact::assumed(
+            product.subsystem_id,
+            "no public listing of this chip shows it",
+        ),
         interrupt_pin: fact(1, h100),
-        bars: vec![
-            fact(bar(0, 16 << 20, Content::Registers), h100),
-            Fact {
-                value: bar(2, chip.bar2.value, Content::Memory),
-                mark: chip.bar2.mark,
-            },
-            fact(bar(4, 32 << 20, Content::Memory), h100),
-        ],
+        bars: chip.bars.iter().map(|one| bar(*one)).collect(),
         rom: None,
-        capabilities: capabilities(die, chip.serial),
-        coherent: Some(Coherent {
-            size: chip.memory,
+        capabilities: capabilities(chip, product.serial),
+        coherent: product.memory.map(|size| Coherent {
+            size,
             base: Fact::assumed(HostPhys(0x4200_0000_0000), BASE),
             pxm_start: Fact::sourced(16, PXM),
             pxm_count: Fact::sourced(8, PXM),
@@ -98,9 +87,15 @@ pub(super) fn at(offset: u16, body: Body) -> Capability {
     Capability { offset, body }
 }
 
-/// The die's capabilities; what vfio-pci keeps from a VM is assumed.
-fn capabilities(die: Die, serial: u64) -> Vec<Fact<Capability>> {
-    let (h100, h20, msix) = (die.mark(H100), die.mark(H20), die.mark(MSIX));
+/// The CXL Device DVSEC, with a Memory_Active_Timeout of 4 s.
+pub(super) fn cxl() -> Fact<Capability> {
+    Fact::assumed(at(0x320, Body::CxlDevice { timeout: 1 }), CXL)
+}
+
+/// The die's capabilities, with those by which a driver learns of the MIG bug and of readiness;
+/// capabilities that vfio-pci hides from a VM are assumed.
+fn capabilities(chip: &Chip, serial: u64) -> Vec<Fact<Capability>> {
+    let (h100, h20, msix) = (mark(chip, H100), mark(chip, H20), mark(chip, MSIX));
     let power = Body::Power {
         light_sleep: false,
         soft_reset: false,
@@ -125,7 +120,10 @@ fn capabilities(die: Die, serial: u64) -> Vec<Fact<Capability>> {
         revision: 1,
         len: 0x14,
     };
-    vec![
+    let registers = Body::NvidiaRegisters {
+        bitmap: dvsec::MIG_SUPPORTED_WITH_CACHED_RESMEM,
+    };
+    let mut all = vec![
         fact(at(0x40, power), h100),
         fact(at(0x48, message), h100),
         fact(at(0x60, express), h100),
@@ -138,27 +136,39 @@ fn capabilities(die: Die, serial: u64) -> Vec<Fact<Capability>> {
         fact(at(0x2a4, vendor), h20),
         fact(at(0x2b8, Body::PowerBudget), h20),
         fact(at(0x2f0, Body::Serial(serial)), h20),
-    ]
+    ];
+    if let Some(coherent) = &chip.coherent {
+        if coherent.mig_bug.is_some_and(|bug| !bug.value) {
+            all.push(Fact::sourced(at(0x300, registers), REGISTERS));
+        }
+        if coherent.readiness.value == Readiness::Cxl {
+            all.push(cxl());
+        }
+    }
+    all
 }
 
 fn fact<T>(value: T, mark: Mark) -> Fact<T> {
     Fact { value, mark }
 }
 
-fn bar(index: u8, size: u64, content: Content) -> Bar {
+fn bar(bar: Fact<chip::Bar>) -> Fact<Bar> {
+    let chip::Bar { index, size } = bar.value;
+    let content = match index {
+        0 => Content::Registers,
+        _ => Content::Memory,
+    };
     let spec = BarSpec {
         size,
         space: BarSpace::Memory64,
         prefetchable: true,
     };
-    Bar {
-        index,
-        spec,
-        content,
-    }
-}
-
-/// Where the listing of region 2 comes from on the die itself.
-pub(super) fn bar2_of_h100() -> Fact<u64> {
-    Fact::sourced(128 << 30, H100)
+    fact(
+        Bar {
+            index,
+            spec,
+            content,
+        },
+        bar.mark,
+    )
 }

@@ -20,6 +20,7 @@ pub(super) fn nic() -> Profile {
         name: "nic",
         alias: None,
         title: "network card of no maker",
+        chip: None,
         vendor_id: Fact::assumed(0x1234, IDS),
         device_id: Fact::assumed(0x0e1c, IDS),
         revision: Fact::assumed(3, MADE_UP),

@@ -23,6 +23,7 @@ pub(super) fn virtio_net() -> Profile {
         name: "virtio-net",
         alias: None,
         title: "virtio network card with legacy commands",
+        chip: None,
         vendor_id: Fact::sourced(VENDOR_ID, VIRTIO),
         device_id: Fact::sourced(device_id::MODERN_NET, VIRTIO),
         revision: Fact::sourced(1, VIRTIO),
