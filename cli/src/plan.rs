@@ -23,9 +23,6 @@ use crate::{
     output::print,
 };
 
-/// The most GPUs that a Grace CPU shares a superchip with.
-const BLACKWELL_PER_SUPERCHIP: u32 = 2;
-
 /// Prints a VM's configuration.
 pub(crate) fn plan(args: &PlanArgs) -> Result<(), Failure> {
     if args.vmm == Vmm::Libvirt && !args.qemu_arg.is_empty() {
@@ -260,8 +257,8 @@ fn made_up(asked: &[Asked]) -> Result<(Facts, Vec<What>), Failure> {
     let Some(chip) = chip else {
         return Err("no chip was asked for: give one, as in --gpu gh200".into());
     };
-    let hopper = chip.starts_with("gh");
-    let most = if hopper { 1 } else { BLACKWELL_PER_SUPERCHIP };
+    let coherent = profile::find(chip)?.chip.and_then(|chip| chip.coherent);
+    let most = coherent.map_or(1, |coherent| coherent.per_superchip.value);
     if together > most {
         return Err(format!(
             "{chip}:{together}-of-one-superchip can't be had: a superchip has {most} of them"
@@ -269,7 +266,7 @@ fn made_up(asked: &[Asked]) -> Result<(Facts, Vec<What>), Failure> {
         .into());
     }
     let gpus = if alone > 0 { most.min(alone) } else { together };
-    let base = if hopper { GH200 } else { GB200_NVL4 };
+    let base = if most == 1 { GH200 } else { GB200_NVL4 };
     let machine = Machine {
         chip: Some(chip),
         gpus,

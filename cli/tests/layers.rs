@@ -63,7 +63,8 @@ const LAYERS: &[Layer] = &[
     // pure
     layer("varia-plan", &["varia-facts", "varia-firmware"]),
     layer("varia-explain", &["varia-facts", "varia-plan"]),
-    layer("varia-doctor", &["varia-facts", "varia-plan"]),
+    // the chip table
+    layer("varia-doctor", &["varia-spec", "varia-facts", "varia-plan"]),
     layer(
         "varia",
         &[

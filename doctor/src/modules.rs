@@ -2,12 +2,13 @@
 
 use varia_facts::Module;
 use varia_plan::Iommu;
+use varia_spec::nvidia::chip::Driver;
 
 use crate::scene::Scene;
 use crate::{Finding, bad, failure, not_applicable, ok, unknown, warning};
 
 /// The variant driver of GPUs with coherent memory, by its name in sysfs.
-pub(crate) const VARIANT: &str = "nvgrace_gpu_vfio_pci";
+pub(crate) const VARIANT: &str = Driver::NvgraceGpu.name();
 /// What our module says of its author.
 const OURS: &str = "The Varia developers";
 

@@ -11,6 +11,7 @@ mod reading;
 use std::path::Path;
 
 use varia_facts::{Bdf, Facts, PciFunction};
+use varia_spec::nvidia::chip::Identity;
 
 use crate::error::Error;
 use crate::matching::{Aliases, Choice, Modalias, Why};
@@ -86,11 +87,15 @@ impl Inventory {
         }
     }
 
-    /// The functions that a variant driver serves, one of ours or one that is installed.
+    /// The functions that are shown: those that a variant driver serves, of Varia's or installed,
+    /// and every data-centre GPU of NVIDIA's.
     #[must_use]
     pub fn served(&self) -> Vec<Bdf> {
         let served = |function: &&PciFunction| {
-            function.variant.is_some() || matches!(self.best(function).why, Why::Alias { .. })
+            let (vendor, device) = (function.vendor, function.device);
+            function.variant.is_some()
+                || Identity::of(vendor, device, function.class) != Identity::Other
+                || matches!(self.best(function).why, Why::Alias { .. })
         };
         let functions = self.facts.functions.iter().filter(served);
         functions.map(|function| function.bdf).collect()

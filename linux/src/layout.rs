@@ -1,37 +1,92 @@
-//! What a variant makes of a device for a VM, from firmware's properties and, where somebody
-//! looked, the device's own registers.
+//! Layout that a variant gives a device in a VM, from firmware's properties and, where it has been
+//! read, the device's configuration space.
 
 use varia_facts::{BarKind, Bytes, PciFunction, VirtualBar};
 use varia_spec::Errno;
-use varia_spec::nvidia::{self, device_id, dvsec};
+use varia_spec::nvidia::{self, chip::Identity, dvsec};
 use varia_spec::vfio::RegionIndex;
 use varia_variant::{Answer, Answers, Environment, Outcome, PageShift, Question, Region, Variant};
-use varia_variants::{AnyVariant, table};
+use varia_variants::{AnyVariant, Entry, table};
 
-/// The variant of a device, its name, and what of its answer is assumed; none if no variant of
-/// ours serves the device. `config` is its configuration space, if somebody read it.
-pub(crate) fn variant(
-    function: &PciFunction,
+/// Lays a device out: fills in the variant that serves the device, the BARs that a VM sees, and
+/// the note on what is assumed or not known of them. `config` is the device's configuration space,
+/// if it has been read; `page` is the host's page size.
+///
+/// Returns the variant, or `None` if no variant of Varia's serves the device or if what the variant
+/// asks for is not known.
+pub fn lay_out(
+    function: &mut PciFunction,
     config: Option<&[u8]>,
     page: Option<Bytes>,
-) -> Option<(&'static str, AnyVariant, Option<String>)> {
-    let entry = table::find(function.vendor, function.device)?;
-    let mut assumed = None;
-    let answers = Answers::collect(entry.questions, |question| {
-        answer(question, function, config, &mut assumed)
+) -> Option<AnyVariant> {
+    function.virtual_bars.clear();
+    function.layout_note = None;
+    let identity = Identity::of(function.vendor, function.device, function.class);
+    let Some(entry) = entry(function, identity, config) else {
+        if identity == Identity::Unknown {
+            function.layout_note = Some(unknown_chip(function));
+        }
+        return None;
+    };
+    function.variant = Some(entry.name.to_owned());
+    let mut assumed = (identity == Identity::Unknown).then(|| {
+        "the chip is not known: this is what the device says of itself, and no released driver \
+         lists its id"
+            .to_owned()
     });
+    let mut is_known = true;
+    let answers = Answers::collect(entry.questions, |question| {
+        answer(question, function, config, &mut assumed).unwrap_or_else(|NotKnown| {
+            is_known = false;
+            Err(Errno::ENOENT)
+        })
+    });
+    if !is_known {
+        function.layout_note = Some(
+            "whether the chip has the MIG bug that needs resmem is not known: probe it \
+             (varia list --probe)"
+                .to_owned(),
+        );
+        return None;
+    }
     let page = page.map(|page| page.0.max(1).ilog2());
     let environment = Environment {
         page: page.and_then(PageShift::new).unwrap_or(PageShift::KIB_64),
         honour_memory_enable: false,
     };
     let variant = (entry.probe)(&answers, environment);
-    Some((entry.name, variant, assumed))
+    apply(function, &variant, assumed);
+    Some(variant)
+}
+
+/// The entry of the variant that serves a device. An unknown chip to which firmware gives coherent
+/// memory is served by what its own registers say, once they have been read.
+fn entry(
+    function: &PciFunction,
+    identity: Identity,
+    config: Option<&[u8]>,
+) -> Option<&'static Entry> {
+    let is_probed = config.is_some() && function.coherent_memory.is_some();
+    table::find(function.vendor, function.device)
+        .or_else(|| (identity == Identity::Unknown && is_probed).then_some(&table::NVGRACE_GPU))
+}
+
+fn unknown_chip(function: &PciFunction) -> String {
+    let (vendor, device) = (function.vendor, function.device);
+    match function.coherent_memory {
+        Some(_) => format!(
+            "the chip {vendor:04x}:{device:04x} is not known, and firmware gives it coherent \
+             memory: probe it (varia list --probe)"
+        ),
+        None => format!(
+            "the chip {vendor:04x}:{device:04x} is not known, and firmware gives it no coherent \
+             memory that can be seen here: vfio-pci gives a VM its BARs"
+        ),
+    }
 }
 
 /// Writes a variant's layout into what is known of the device.
-pub(crate) fn apply(function: &mut PciFunction, variant: &AnyVariant, assumed: Option<String>) {
-    function.virtual_bars.clear();
+fn apply(function: &mut PciFunction, variant: &AnyVariant, assumed: Option<String>) {
     function.layout_note = match variant.outcome() {
         Outcome::Serve => assumed,
         Outcome::Decline(reason) => Some(reason.to_string()),
@@ -71,13 +126,16 @@ pub(crate) fn apply(function: &mut PciFunction, variant: &AnyVariant, assumed: O
     }
 }
 
+/// What a variant asks for is not known.
+struct NotKnown;
+
 fn answer(
     question: Question,
     function: &PciFunction,
     config: Option<&[u8]>,
     assumed: &mut Option<String>,
-) -> Answer {
-    match question {
+) -> Result<Answer, NotKnown> {
+    Ok(match question {
         Question::Property(name) => {
             let memory = function.coherent_memory.as_ref();
             let value = memory.and_then(|memory| match name {
@@ -94,38 +152,37 @@ fn answer(
         }
         // only the owner's driver can ask
         Question::CommandWord { .. } => Err(Errno::EOPNOTSUPP),
-        Question::DvsecOffset { vendor, id } => {
-            let config = config.ok_or(Errno::ENOENT)?;
-            find_dvsec(config, vendor, id)
-                .map(|at| at as u64)
-                .ok_or(Errno::ENOENT)
-        }
+        Question::DvsecOffset { vendor, id } => config
+            .and_then(|config| find_dvsec(config, vendor, id))
+            .map(|at| at as u64)
+            .ok_or(Errno::ENOENT),
         Question::DvsecWord { vendor, id, offset } => match config {
             Some(config) => find_dvsec(config, vendor, id)
                 .and_then(|at| config.get(at + usize::from(offset)..)?.first_chunk())
                 .map(|word| u64::from(u16::from_le_bytes(*word)))
                 .ok_or(Errno::ENOENT),
             None => {
-                let fixed = without_mig_bug(function.device);
-                let has = if fixed { "is without" } else { "has" };
+                let bug = mig_bug(function).ok_or(NotKnown)?;
+                let has = if bug { "has" } else { "is without" };
                 *assumed = Some(format!(
                     "by its id the chip {has} the MIG bug that needs resmem; nobody asked the \
                      device itself (--probe does)"
                 ));
-                Ok(u64::from(if fixed {
-                    dvsec::MIG_SUPPORTED_WITH_CACHED_RESMEM
-                } else {
+                Ok(u64::from(if bug {
                     0
+                } else {
+                    dvsec::MIG_SUPPORTED_WITH_CACHED_RESMEM
                 }))
             }
         },
-    }
+    })
 }
 
-/// Whether a chip is without the MIG bug, judged by its id: Hopper has it, Blackwell not.
-/// Source: the driver's authors in the message that brings GB200 to it.
-fn without_mig_bug(device: u16) -> bool {
-    matches!(device, device_id::GB200 | device_id::GB300)
+/// Presence of the MIG bug in a chip of the table; `None` if that is not known.
+fn mig_bug(function: &PciFunction) -> Option<bool> {
+    let identity = Identity::of(function.vendor, function.device, function.class);
+    let coherent = identity.chip()?.coherent?;
+    coherent.mig_bug.map(|bug| bug.value)
 }
 
 /// The offset of a DVSEC in a configuration space.

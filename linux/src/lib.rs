@@ -24,7 +24,7 @@ pub mod bind;
 pub mod capture;
 mod error;
 pub mod inventory;
-mod layout;
+pub mod layout;
 pub mod matching;
 pub mod pci_ids;
 pub mod probe;

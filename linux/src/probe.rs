@@ -8,6 +8,7 @@ use std::fs::File;
 
 use varia_facts::PciFunction;
 use varia_spec::Errno;
+use varia_spec::nvidia::chip::Identity;
 use varia_spec::pci::header;
 use varia_sys::mapping::{Access, Mapping, Share, page_size};
 use varia_variant::{After, Before, Monotonic, Ready, Register, Sample, Wait};
@@ -28,7 +29,11 @@ pub fn probe(tree: &Tree, inventory: &mut Inventory) -> Result<(), Error> {
         return Err(Error::ProbeOfCapture);
     }
     let functions = &mut inventory.facts.functions;
-    let ours = |function: &&mut PciFunction| function.variant.is_some();
+    let ours = |function: &&mut PciFunction| {
+        let (vendor, device) = (function.vendor, function.device);
+        function.variant.is_some()
+            || Identity::of(vendor, device, function.class) == Identity::Unknown
+    };
     for function in functions.iter_mut().filter(ours) {
         let users = users(tree, function.bdf, function.iommu_group);
         function.open = Some(!users.is_empty());
@@ -67,10 +72,9 @@ fn look(
                 .to_owned(),
         );
     }
-    let Some((_, variant, assumed)) = layout::variant(function, Some(&config), page) else {
+    let Some(variant) = layout::lay_out(function, Some(&config), page) else {
         return Ok(());
     };
-    layout::apply(function, &variant, assumed);
     let word = |at: u16| {
         let bytes = config.get(usize::from(at)..)?.first_chunk()?;
         Some(u32::from_le_bytes(*bytes))

@@ -344,3 +344,60 @@ fn files_that_make_no_sense_are_noted_by_their_paths() {
             .any(|one| one.path.ends_with("osrelease"))
     );
 }
+
+/// Makes the GPU of a GH200 a chip that is not in the table: 10de:2343.
+fn unknown_chip(host: &TempDir) {
+    let gpu = "sys/devices/pci0009:00/0009:00:00.0/0009:01:00.0";
+    put(
+        host,
+        &format!("{gpu}/modalias"),
+        b"pci:v000010DEd00002343sv000010DEsd00001809bc03sc02i00\n",
+    );
+    put(host, &format!("{gpu}/device"), b"0x2343\n");
+}
+
+#[test]
+fn an_unknown_chip_is_given_no_other_chips_layout_until_it_is_probed() {
+    let host = folder(&machine::GH200);
+    unknown_chip(&host);
+    let bdf = machine::GH200.gpus()[0].parse().unwrap();
+    // what a live host shows before --probe: no configuration space
+    let config = host
+        .path()
+        .join("sys/devices/pci0009:00/0009:00:00.0/0009:01:00.0/config");
+    let registers = fs::read(&config).unwrap();
+    fs::remove_file(&config).unwrap();
+    let found = inventory(host.path(), Extent::Served);
+    assert_eq!(found.served(), [bdf], "a GPU that is not known is shown");
+    let gpu = found.facts.function(bdf).unwrap();
+    assert!(gpu.coherent_memory.is_some());
+    assert_eq!((&gpu.variant, gpu.virtual_bars.len()), (&None, 0));
+    let note = gpu.layout_note.as_deref().unwrap();
+    for part in ["10de:2343", "not known", "varia list --probe"] {
+        assert!(note.contains(part), "{part:?} is not in {note}");
+    }
+    // the device's own registers tell
+    fs::write(&config, registers).unwrap();
+    let found = inventory(host.path(), Extent::Served);
+    let gpu = found.facts.function(bdf).unwrap();
+    assert_eq!(gpu.variant.as_deref(), Some("nvgrace-gpu"));
+    assert_eq!(gpu.virtual_bars[1].memory.as_deref(), Some("resmem"));
+    let note = gpu.layout_note.as_deref().unwrap();
+    assert!(note.contains("not known"), "{note}");
+}
+
+#[test]
+fn an_unknown_chip_without_coherent_memory_is_shown_with_vfio_pci() {
+    let host = folder(&machine::GH200);
+    unknown_chip(&host);
+    fs::remove_file(host.path().join("sys/firmware/acpi/tables/SSDT1")).unwrap();
+    let found = inventory(host.path(), Extent::Served);
+    let gpu = found.facts.function(found.served()[0]).unwrap();
+    assert_eq!(gpu.variant, None);
+    assert_eq!(gpu.best_driver.as_deref(), Some("vfio-pci"));
+    let note = gpu.layout_note.as_deref().unwrap();
+    assert!(
+        note.contains("not known") && note.contains("vfio-pci"),
+        "{note}"
+    );
+}

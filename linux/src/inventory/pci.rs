@@ -9,7 +9,7 @@ use varia_facts::{
     Bar, BarKind, Bdf, Bytes, CoherentMemory, CoherentSource, Facts, GroupId, HostPhys, NodeId,
     PciFunction,
 };
-use varia_spec::nvidia::property;
+use varia_spec::nvidia::{chip::Identity, property};
 use varia_variants::table;
 
 use super::reading::Reading;
@@ -121,10 +121,13 @@ pub(super) fn functions(
     Ok(())
 }
 
-/// A variant driver serves it: one of ours, or one that is installed.
+/// Selects a function that is shown: one that a variant driver serves, of Varia's or installed,
+/// and every data-centre GPU of NVIDIA's.
 fn is_served(modalias: &Modalias, aliases: &Aliases) -> bool {
     let (vendor, device) = modalias.id();
-    table::find(vendor, device).is_some() || matches!(aliases.best(modalias).why, Why::Alias { .. })
+    table::find(vendor, device).is_some()
+        || Identity::of(vendor, device, modalias.class()) != Identity::Other
+        || matches!(aliases.best(modalias).why, Why::Alias { .. })
 }
 
 fn group(tree: &Tree, bdf: Bdf) -> Option<GroupId> {
@@ -297,8 +300,5 @@ fn memory(tree: &Tree, function: &mut PciFunction, firmware: &Firmware, page: Op
     };
     // without the extended capabilities nothing can be said
     let config = config.as_deref().filter(|config| config.len() > 256);
-    if let Some((name, variant, assumed)) = layout::variant(function, config, page) {
-        function.variant = Some(name.to_owned());
-        layout::apply(function, &variant, assumed);
-    }
+    layout::lay_out(function, config, page);
 }
