@@ -14,6 +14,7 @@
 #   CROSS_COMPILE  prefix of the compiler for ARCH; by default none is needed, or Debian's
 #   CC             the compiler, where the headers don't name it
 #   JOBS           parallel jobs of make, 2 by default
+#   UNRELEASED_IDS "y" adds the PCI ids that no released kernel's driver lists; docs/kernel.md
 #   WARNINGS       "shown" prints warnings; otherwise they are errors
 #   and those of rust/build.sh
 set -eu
@@ -64,7 +65,8 @@ cp "$out/varia_probes.h" "$source/"
 # A warning of the compiler, objtool or modpost is an error, unless it is to be shown only.
 status=0
 make -s -C "$kdir" M="$source" ARCH=$kernel_arch CROSS_COMPILE="$CROSS_COMPILE" \
-	-j"${JOBS:-2}" ${CC:+"CC=$CC"} VARIA_MODULE="$name" modules >"$out/$name.log" 2>&1 || status=$?
+	-j"${JOBS:-2}" ${CC:+"CC=$CC"} VARIA_MODULE="$name" \
+	VARIA_UNRELEASED_IDS="${UNRELEASED_IDS:-n}" modules >"$out/$name.log" 2>&1 || status=$?
 cat "$out/$name.log" >&2
 if [ "${WARNINGS:-}" != shown ] && grep -qi warning "$out/$name.log"; then
 	status=1
