@@ -9,29 +9,29 @@ use crate::ids::{Bdf, CpuList, GroupId, NodeId};
 /// A machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
-    /// Its architecture.
+    /// Processor architecture.
     #[serde(default)]
     pub arch: Option<Arch>,
-    /// What its firmware calls it: vendor and product, no serial number.
+    /// Vendor and product by the firmware, without serial number.
     #[serde(default)]
     pub product: Option<String>,
-    /// CPUs that are online.
+    /// Online CPUs.
     #[serde(default)]
     pub cpus: CpuList,
-    /// What kind of CPU it is (`MIDR_EL1` of the first one); none on another architecture than
-    /// arm64.
+    /// `MIDR_EL1` of the first CPU, which identifies the kind of CPU; `None` on other architectures
+    /// than arm64.
     #[serde(default)]
     pub midr: Option<u64>,
-    /// Bits of a physical address, where `/proc/cpuinfo` says so (x86-64).
+    /// Bits of a physical address by `/proc/cpuinfo` (x86-64).
     #[serde(default)]
     pub address_bits: Option<u32>,
     /// RAM, `MemTotal`.
     #[serde(default)]
     pub memory: Option<Bytes>,
-    /// RAM that could be used now, `MemAvailable`.
+    /// Available RAM, `MemAvailable`.
     #[serde(default)]
     pub memory_available: Option<Bytes>,
-    /// How much memory this user may lock (`RLIMIT_MEMLOCK`, soft).
+    /// Limit of locked memory for this user (`RLIMIT_MEMLOCK`, soft).
     #[serde(default)]
     pub memlock: Option<Limit>,
     /// NUMA nodes, by number.
@@ -43,14 +43,14 @@ pub struct Host {
 }
 
 impl Host {
-    /// A node by its number.
+    /// Node with the number `id`.
     #[must_use]
     pub fn node(&self, id: NodeId) -> Option<&NumaNode> {
         self.nodes.iter().find(|node| node.id == id)
     }
 
-    /// The node with CPUs that is nearest to a node: itself if it has some. Of several at one
-    /// distance the first.
+    /// Nearest node with CPUs: the node itself if the node has CPUs. The first of several nodes at
+    /// one distance.
     #[must_use]
     pub fn nearest_with_cpus(&self, id: NodeId) -> Option<NodeId> {
         let from = self.node(id)?;
@@ -69,61 +69,61 @@ impl Host {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Limit {
-    /// None.
+    /// No limit.
     Unlimited,
-    /// So many bytes.
+    /// Limit in bytes.
     Bytes(Bytes),
 }
 
 /// A NUMA node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NumaNode {
-    /// Its number.
+    /// Number of the node.
     pub id: NodeId,
-    /// Its CPUs.
+    /// CPUs of the node.
     #[serde(default)]
     pub cpus: CpuList,
-    /// Its memory; 0 for a node without.
+    /// Memory of the node; 0 for a memory-less node.
     #[serde(default)]
     pub memory: Bytes,
-    /// Of that, what is free.
+    /// Free part of the memory.
     #[serde(default)]
     pub memory_free: Bytes,
-    /// Its distance to each node of [`Host::nodes`], in their order, as SLIT has it: 10 for
+    /// SLIT distance to each node of [`Host::nodes`], in the order of the nodes; 10 for the node
     /// itself.
     #[serde(default)]
     pub distances: Vec<u32>,
-    /// Firmware ties it to a Generic Initiator.
+    /// True if firmware ties the node to a Generic Initiator.
     #[serde(default)]
     pub generic_initiator: bool,
-    /// Its pools of hugepages.
+    /// Pools of hugepages of the node.
     #[serde(default)]
     pub hugepages: Vec<HugePages>,
-    /// How fast CPUs reach its memory, as firmware says in HMAT.
+    /// Latency and bandwidth of CPU accesses to the node's memory, from firmware's HMAT.
     #[serde(default)]
     pub speed: Option<Speed>,
 }
 
-/// How fast memory is reached. Source: `Documentation/ABI/stable/sysfs-devices-node` of Linux 7.2,
-/// access class 1: the CPUs that reach it best.
+/// Latency and bandwidth of memory accesses. Source: `Documentation/ABI/stable/sysfs-devices-node` of Linux 7.2,
+/// access class 1: the CPUs with the best access.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Speed {
-    /// The nodes of these CPUs.
+    /// Nodes of the CPUs with the best access.
     pub from: Vec<NodeId>,
-    /// The latency of a read or a write, whichever takes longer, in nanoseconds.
+    /// The longer of read and write latency, in nanoseconds.
     pub latency: u32,
-    /// The bandwidth of reads or writes, whichever is less, in MB/s.
+    /// The lower of read and write bandwidth, in MB/s.
     pub bandwidth: u32,
 }
 
 /// A pool of hugepages of one size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HugePages {
-    /// Size of each.
+    /// Size of a page.
     pub size: Bytes,
-    /// How many there are.
+    /// Number of pages.
     pub total: u64,
-    /// How many of them are free.
+    /// Number of free pages.
     pub free: u64,
 }
 
@@ -133,7 +133,7 @@ pub struct Iommu {
     /// Instances in `/sys/class/iommu`, such as `smmu3.0x0000000011000000` or `dmar0`.
     #[serde(default)]
     pub instances: Vec<String>,
-    /// Groups that have PCI functions, by number.
+    /// Groups with PCI functions, by number.
     #[serde(default)]
     pub groups: Vec<IommuGroup>,
 }
@@ -141,11 +141,11 @@ pub struct Iommu {
 /// An IOMMU group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IommuGroup {
-    /// Its number.
+    /// Number of the group.
     pub id: GroupId,
-    /// Its PCI functions.
+    /// PCI functions of the group.
     pub members: Vec<Bdf>,
-    /// The type of its default domain: `DMA`, `DMA-FQ`, `identity`.
+    /// Type of the group's default domain: `DMA`, `DMA-FQ`, `identity`.
     #[serde(default)]
     pub kind: Option<String>,
 }

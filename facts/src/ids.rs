@@ -51,7 +51,7 @@ pub struct Bdf {
 
 /// A text that is not the address of a PCI function.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no PCI address: give domain, bus, device and function, as in 0000:01:00.0")]
+#[error("{0:?} is not a PCI address: give domain, bus, device and function, as in 0000:01:00.0")]
 pub struct BdfError(pub String);
 
 impl Bdf {
@@ -147,24 +147,24 @@ pub struct CpuList {
 
 /// A text that is not a list of CPUs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no list of CPUs: give rising numbers and ranges, as in 0-3,8")]
+#[error("{0:?} is not a list of CPUs: give rising numbers and ranges, as in 0-3,8")]
 pub struct CpuListError(pub String);
 
 impl CpuList {
-    /// No CPU at all.
+    /// True for a list without CPUs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// How many there are.
+    /// Number of CPUs.
     #[must_use]
     pub fn count(&self) -> u64 {
         let count = |(first, last): &(u32, u32)| u64::from(*last) - u64::from(*first) + 1;
         self.ranges.iter().map(count).sum()
     }
 
-    /// A CPU is in it.
+    /// True if the list has the CPU.
     #[must_use]
     pub fn contains(&self, cpu: u32) -> bool {
         let has = |(first, last): &(u32, u32)| (*first..=*last).contains(&cpu);

@@ -9,32 +9,32 @@ use varia_units::Bytes;
 /// A kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kernel {
-    /// What `uname -r` prints.
+    /// Release, as `uname -r` prints it.
     #[serde(default)]
     pub release: Option<String>,
-    /// Its page size.
+    /// Base page size.
     #[serde(default)]
     pub page_size: Option<Bytes>,
-    /// The words of its command line that concern IOMMU, VFIO, hugepages and NUMA.
+    /// Words of the command line that concern IOMMU, VFIO, hugepages and NUMA.
     #[serde(default)]
     pub cmdline: Vec<String>,
-    /// Build options without their `CONFIG_`, with `y`, `m` or a value; one that is off is
-    /// absent. Only those that matter here; none if no configuration was found.
+    /// Build options without their `CONFIG_`, with `y`, `m` or a value; an option that is off
+    /// is absent. Only the options that Varia needs; `None` if no configuration was found.
     #[serde(default)]
     pub config: Option<BTreeMap<String, String>>,
-    /// The file that has them.
+    /// File of the configuration.
     #[serde(default)]
     pub config_source: Option<String>,
-    /// Modules that matter here, by their names with underscores.
+    /// Modules that Varia needs, by name with underscores.
     #[serde(default)]
     pub modules: BTreeMap<String, Module>,
-    /// `/dev/vfio/vfio` is there: containers and groups.
+    /// True if `/dev/vfio/vfio` exists: containers and groups.
     #[serde(default)]
     pub vfio_container: Option<bool>,
-    /// `/dev/iommu` is there.
+    /// True if `/dev/iommu` exists.
     #[serde(default)]
     pub iommufd: Option<bool>,
-    /// KVM.
+    /// Capabilities of KVM.
     #[serde(default)]
     pub kvm: Kvm,
 }
@@ -52,57 +52,57 @@ impl Kernel {
 /// A kernel module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
-    /// It can be loaded: `modules.dep` has it.
+    /// True if the module can be loaded: `modules.dep` lists the module.
     #[serde(default)]
     pub installed: bool,
-    /// It is part of the kernel.
+    /// True if the module is built into the kernel.
     #[serde(default)]
     pub builtin: bool,
-    /// It is loaded, or part of the kernel and running.
+    /// True if the module is loaded, or built in and running.
     #[serde(default)]
     pub loaded: bool,
-    /// What `/sys/module/NAME/version` says.
+    /// Content of `/sys/module/NAME/version`.
     #[serde(default)]
     pub version: Option<String>,
-    /// `/sys/module/NAME/taint`: `O` for one from outside the kernel's tree.
+    /// Content of `/sys/module/NAME/taint`: `O` for a module from outside the kernel's tree.
     #[serde(default)]
     pub taint: Option<String>,
-    /// Its parameters that matter here.
+    /// Parameters that Varia needs.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
-    /// The file that would be loaded, as `modinfo` says.
+    /// File that would be loaded, by `modinfo`.
     #[serde(default)]
     pub file: Option<String>,
-    /// Who wrote it, as `modinfo` says: tells drivers of one name apart.
+    /// Author by `modinfo`, which distinguishes drivers with one name.
     #[serde(default)]
     pub author: Option<String>,
 }
 
 impl Module {
-    /// It is there, or can be loaded.
+    /// True if the module is loaded or built in, or can be loaded.
     #[must_use]
     pub fn usable(&self) -> bool {
         self.installed || self.builtin || self.loaded
     }
 }
 
-/// What KVM can do. Each is none where nobody could ask.
+/// Capabilities of KVM, each `None` if it could not be queried.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kvm {
-    /// `/dev/kvm` is there.
+    /// True if `/dev/kvm` exists.
     #[serde(default)]
     pub present: Option<bool>,
-    /// Why it could not be asked.
+    /// Reason why KVM could not be queried.
     #[serde(default)]
     pub error: Option<String>,
     /// `KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED` (243): device memory can be mapped into a guest
-    /// as cacheable. The kernel says so only where the CPU has stage-2 forced write-back.
+    /// as cacheable. The kernel reports the capability only on CPUs with stage-2 forced write-back.
     #[serde(default)]
     pub cacheable_pfnmap: Option<bool>,
     /// Bits of a guest's physical addresses, `KVM_CAP_ARM_VM_IPA_SIZE`.
     #[serde(default)]
     pub ipa_bits: Option<u32>,
-    /// The most CPUs of a guest, `KVM_CAP_MAX_VCPUS`.
+    /// Largest number of CPUs of a guest, `KVM_CAP_MAX_VCPUS`.
     #[serde(default)]
     pub max_vcpus: Option<u32>,
 }

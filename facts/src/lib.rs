@@ -1,12 +1,11 @@
-//! What is known of a host, its PCI functions, its kernel and its VMM: plain data.
+//! Facts of a host, of its PCI functions, its kernel and its VMM: plain data.
 //!
-//! Inventory (crate `linux`) writes it, planners, checks and cluster tools read it. Nothing is
-//! decided and nothing is looked up here. What is not known is absent (`None`, or an empty
-//! list), never a stand-in. As JSON it has a version, [`SCHEMA`]: fields may be added within a
-//! version, and a reader ignores those that it does not know; a file of another version is
-//! refused when it is read.
+//! The inventory (crate `linux`) writes facts; planners, checks and cluster tools read them. This
+//! crate decides nothing and reads no host. An unknown fact is absent (`None`, or an empty list),
+//! never a default. The JSON has a version, [`SCHEMA`]: fields may be added within a version, a
+//! reader ignores unknown fields, and refuses a file of another version.
 //!
-//! | module | what is in it |
+//! | module | contents |
 //! |---|---|
 //! | `ids` | PCI addresses, numbers of nodes and groups, lists of CPUs |
 //! | `pci` | PCI functions, their BARs, coherent memory |
@@ -32,38 +31,38 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 /// The version of the JSON's schema.
 pub const SCHEMA: &str = "varia-facts/1";
 
-/// All that is known of one machine.
+/// Facts of one machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// [`SCHEMA`].
     #[serde(deserialize_with = "schema")]
     pub schema: String,
-    /// The machine.
+    /// Hardware of the machine.
     pub host: Host,
-    /// Its kernel.
+    /// Kernel of the machine.
     pub kernel: Kernel,
-    /// What could run virtual machines on it.
+    /// Programs that can run virtual machines on the machine.
     #[serde(default)]
     pub vmm: Vmm,
-    /// Its PCI functions, by address.
+    /// PCI functions, by address.
     #[serde(default)]
     pub functions: Vec<PciFunction>,
-    /// Files that should have told something and did not.
+    /// Files that could not be read or parsed.
     #[serde(default)]
     pub unread: Vec<Unread>,
 }
 
-/// A file that could not be read, or that has not what belongs into it.
+/// A file that could not be read or parsed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unread {
-    /// Its path, from the root.
+    /// Path from the root.
     pub path: String,
-    /// What is wrong with it.
+    /// Fault of the file.
     pub why: String,
 }
 
 impl Facts {
-    /// Facts about a machine whose PCI functions are not known yet.
+    /// Facts of a machine without its PCI functions.
     #[must_use]
     pub fn new(host: Host, kernel: Kernel, vmm: Vmm) -> Self {
         Self {
@@ -89,8 +88,8 @@ fn schema<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
         return Ok(found);
     }
     Err(de::Error::custom(format!(
-        "these facts are of schema {found:?} and this program reads {SCHEMA:?}: write them again \
-         with this program's `varia list --facts`"
+        "the facts have schema {found:?}, and this program reads {SCHEMA:?}: write the facts again \
+         with `varia list --facts` of this program"
     )))
 }
 

@@ -1,5 +1,4 @@
-//! PCI functions, as the machine that owns them sees them, and what their variant makes of
-//! them for a VM.
+//! PCI functions as the owning machine sees them, and the BARs that their variants show to VMs.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +9,7 @@ use crate::ids::{Bdf, GroupId, NodeId};
 /// A PCI function of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PciFunction {
-    /// Where it is.
+    /// Address of the function.
     pub bdf: Bdf,
     /// Vendor id.
     pub vendor: u16,
@@ -25,34 +24,34 @@ pub struct PciFunction {
     /// Revision id.
     #[serde(default)]
     pub revision: Option<u8>,
-    /// What pci.ids calls it.
+    /// Name in pci.ids.
     #[serde(default)]
     pub name: Option<String>,
-    /// The driver that is bound to it.
+    /// Bound driver.
     #[serde(default)]
     pub driver: Option<String>,
-    /// The VFIO driver that is best for it, by the aliases of the installed modules.
+    /// Best VFIO driver, by the aliases of the installed modules.
     #[serde(default)]
     pub best_driver: Option<String>,
-    /// What its `driver_override` says.
+    /// Content of `driver_override`.
     #[serde(default)]
     pub driver_override: Option<String>,
-    /// Varia's variant for it, by name.
+    /// Name of Varia's variant for the function.
     #[serde(default)]
     pub variant: Option<String>,
-    /// Its IOMMU group; none if no IOMMU translates for it.
+    /// IOMMU group; `None` if no IOMMU translates for the function.
     #[serde(default)]
     pub iommu_group: Option<GroupId>,
-    /// The NUMA node that firmware puts it into.
+    /// NUMA node, as firmware gives it.
     #[serde(default)]
     pub numa_node: Option<NodeId>,
-    /// The nearest node with CPUs, which may be another one.
+    /// Nearest node with CPUs, which may differ from the function's node.
     #[serde(default)]
     pub cpu_node: Option<NodeId>,
-    /// The bridge that it is behind; none on a root bus.
+    /// Bridge above the function; `None` on a root bus.
     #[serde(default)]
     pub upstream: Option<Bdf>,
-    /// Its path in ACPI's namespace.
+    /// Path in ACPI's namespace.
     #[serde(default)]
     pub acpi_path: Option<String>,
     /// Physical BARs, by index.
@@ -61,22 +60,22 @@ pub struct PciFunction {
     /// Memory that is coherent with the CPU and outside every physical BAR.
     #[serde(default)]
     pub coherent_memory: Option<CoherentMemory>,
-    /// The BARs that its variant shows to a VM, by index; empty if they are not known.
+    /// BARs that the variant shows to a VM, by index; empty if the layout is not known.
     #[serde(default)]
     pub virtual_bars: Vec<VirtualBar>,
-    /// Why the variant's layout is not known, or what of it is assumed.
+    /// Reason why the variant's layout is not known, or the assumed part of the layout.
     #[serde(default)]
     pub layout_note: Option<String>,
-    /// Whether the device's memory was ready when it was probed; none if nobody looked.
+    /// Readiness of the device's memory at the probe; `None` without a probe.
     #[serde(default)]
     pub ready: Option<bool>,
-    /// Why it was not looked at when it should have been.
+    /// Reason why a requested probe did not read the device.
     #[serde(default)]
     pub unprobed: Option<String>,
-    /// Whether somebody had the device open.
+    /// True if the device was open; `None` if not known.
     #[serde(default)]
     pub open: Option<bool>,
-    /// Who that was: a process, a file system, an interface that is up.
+    /// User of the device: a process, a file system, an interface that is up.
     #[serde(default)]
     pub user: Option<String>,
 }
@@ -86,46 +85,46 @@ pub struct PciFunction {
 pub struct Bar {
     /// 0 to 5.
     pub index: u8,
-    /// Where it is; `None` if it was given no address.
+    /// Address; `None` if the BAR has none.
     pub address: Option<HostPhys>,
-    /// Its size.
+    /// Size of the BAR.
     pub size: Bytes,
-    /// What it decodes.
+    /// Decoded address space.
     pub kind: BarKind,
-    /// Prefetchable memory.
+    /// True for prefetchable memory.
     pub prefetchable: bool,
 }
 
-/// What a BAR decodes.
+/// Address space that a BAR decodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BarKind {
-    /// Ports.
+    /// I/O ports.
     Io,
     /// Memory below 4 GiB.
     Memory32,
-    /// Memory anywhere.
+    /// Memory at any 64-bit address.
     Memory64,
 }
 
 /// Coherent memory of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CoherentMemory {
-    /// Where it begins.
+    /// First address of the memory.
     pub base: HostPhys,
-    /// How much there is.
+    /// Size of the memory.
     pub size: Bytes,
-    /// The first proximity domain that firmware sets aside for it.
+    /// First proximity domain that firmware reserves for the memory.
     #[serde(default)]
     pub pxm_start: Option<u32>,
-    /// How many it sets aside.
+    /// Number of reserved proximity domains.
     #[serde(default)]
     pub pxm_count: Option<u32>,
-    /// Who says so.
+    /// Source of these values.
     pub source: CoherentSource,
 }
 
-/// Who says where coherent memory is.
+/// Source of the location of coherent memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CoherentSource {
@@ -140,14 +139,14 @@ pub enum CoherentSource {
 pub struct VirtualBar {
     /// 0 to 5.
     pub index: u8,
-    /// Its size.
+    /// Size of the BAR.
     pub size: Bytes,
     /// Bytes of memory behind it; the rest is padding.
     pub length: Bytes,
-    /// 64-bit memory; prefetchable memory always is here.
+    /// True for 64-bit memory; prefetchable memory is always 64-bit here.
     pub prefetchable: bool,
-    /// What the variant calls the memory behind it (`usemem`, `resmem`); none for a BAR that
-    /// the VM gets as it is.
+    /// The variant's name of the memory behind the BAR (`usemem`, `resmem`); `None` for a physical
+    /// BAR that the VM gets unchanged.
     #[serde(default)]
     pub memory: Option<String>,
 }

@@ -1,10 +1,10 @@
-//! What could run virtual machines: QEMU, libvirt.
+//! Programs that run virtual machines: QEMU, libvirt.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The VMMs that were found.
+/// VMMs of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vmm {
     /// QEMU for the machine's architecture.
@@ -13,7 +13,7 @@ pub struct Vmm {
     /// libvirt's daemon.
     #[serde(default)]
     pub libvirt: Option<Libvirt>,
-    /// Why what is not known is not: by `qemu`, `qemu-features` or `libvirt`.
+    /// Reasons for missing facts, by `qemu`, `qemu-features` or `libvirt`.
     #[serde(default)]
     pub unknown: BTreeMap<String, String>,
 }
@@ -21,27 +21,27 @@ pub struct Vmm {
 /// A QEMU.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Qemu {
-    /// Where it is.
+    /// Path of the program.
     pub path: String,
-    /// Its version, such as 11.1.0.
+    /// Version, such as 11.1.0.
     pub version: String,
-    /// The command or the request that told the version.
+    /// Command or request that returned the version.
     #[serde(default)]
     pub source: String,
-    /// Of what GPUs in a VM need, what it has and what not; empty if it could not be asked.
+    /// Features for GPUs in VMs, present and absent; empty if QEMU could not be queried.
     #[serde(default)]
     pub features: Vec<Feature>,
 }
 
-/// Something that a QEMU has or lacks.
+/// A feature that a QEMU has or lacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Feature {
-    /// A device or an object, `acpi-generic-initiator`, or a property of one,
-    /// `arm-smmuv3.accel`.
+    /// A device or an object (`acpi-generic-initiator`), or a property of a device or object
+    /// (`arm-smmuv3.accel`).
     pub name: String,
-    /// Whether it is there.
+    /// True if the QEMU has the feature.
     pub present: bool,
-    /// The request that told it.
+    /// Request that returned this fact.
     #[serde(default)]
     pub source: String,
 }
@@ -53,7 +53,7 @@ impl Qemu {
         number(&self.version)
     }
 
-    /// Whether it has a feature; none if nobody asked it.
+    /// True if QEMU has the feature; `None` if QEMU was not queried for the feature.
     #[must_use]
     pub fn has(&self, name: &str) -> Option<bool> {
         let mut features = self.features.iter();
@@ -65,9 +65,9 @@ impl Qemu {
 /// A libvirt.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Libvirt {
-    /// Its version, such as 12.8.0.
+    /// Version, such as 12.8.0.
     pub version: String,
-    /// The command that told it.
+    /// Command that returned the version.
     #[serde(default)]
     pub source: String,
 }
