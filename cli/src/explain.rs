@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use serde_json::json;
-use varia_explain::{Examination, Knowledge, Language, MOST_BYTES, Weight, examine};
+use varia_explain::{Examination, Knowledge, Language, MOST_BYTES, examine};
 use varia_facts::Facts;
 use varia_linux::inventory::Extent;
 
@@ -112,7 +112,7 @@ fn as_json(found: &Examination, name: &str) -> serde_json::Value {
                 "weight": finding.code.weight(),
                 "line": finding.line,
                 "what": finding.what,
-                "why": finding.code.meaning(),
+                "why": finding.why,
                 "remedy": finding.remedy,
                 "corrected": is_corrected,
             })
@@ -139,23 +139,16 @@ fn as_text(found: &Examination, name: &str) -> String {
         gpus => format!("{name} is {} with {}.\n", language(found), gpus.join(", ")),
     };
     for (finding, is_corrected) in &found.findings {
-        let weight = match finding.code.weight() {
-            Weight::Fault => "fault",
-            Weight::Advice => "advice",
-        };
+        let weight = finding.code.weight().name();
         text += &format!(
             "\nline {}: {} ({weight})\n",
             finding.line,
             finding.code.name()
         );
-        text += &wrapped(&format!(
-            "{}. In general: {}.",
-            finding.what,
-            finding.code.meaning()
-        ));
+        text += &wrapped(&format!("{}: {}.", finding.what, finding.why));
         let own = match is_corrected {
             true => "",
-            false => " The correction leaves that to you.",
+            false => " The diff does not contain this change.",
         };
         text += &wrapped(&format!("Remedy: {}.{own}", finding.remedy));
     }

@@ -2,6 +2,7 @@
 
 use varia_facts::{Bdf, Facts, NodeId, PciFunction};
 
+use crate::assignment::Assignment;
 use crate::model::{Bus, BusKind, Definition, Function, Language};
 use varia_plan::NODES_PER_GPU;
 use varia_plan::window;
@@ -52,6 +53,8 @@ pub(crate) struct Case<'a> {
     pub(crate) definition: &'a Definition,
     pub(crate) facts: Option<&'a Facts>,
     pub(crate) gpus: Vec<Subject>,
+    /// Nodes of the GPUs.
+    pub(crate) assignment: Assignment,
     /// Somebody says how many nodes each GPU is to have.
     pub(crate) is_count_told: bool,
     /// Functions of which nobody knows what they are.
@@ -65,6 +68,7 @@ impl<'a> Case<'a> {
             facts: knowledge.facts,
             is_count_told: knowledge.nodes_per_gpu.is_some(),
             gpus: Vec::new(),
+            assignment: Assignment::default(),
             unknown: Vec::new(),
         };
         for (index, function) in definition.functions.iter().enumerate() {
@@ -115,11 +119,21 @@ impl<'a> Case<'a> {
                 },
             });
         }
+        case.assignment = Assignment::new(definition, &case.gpus, case.is_count_told);
         case
     }
 
     pub(crate) fn function(&self, gpu: &Subject) -> Option<&'a Function> {
         self.definition.functions.get(gpu.function)
+    }
+
+    /// A node of a GPU, if it has one.
+    pub(crate) fn first_node(&self, gpu: &Subject) -> Option<u32> {
+        let place = self
+            .gpus
+            .iter()
+            .position(|one| one.function == gpu.function)?;
+        self.assignment.nodes.get(place)?.first().copied()
     }
 
     /// The line of a GPU.
@@ -150,6 +164,11 @@ impl<'a> Case<'a> {
             }
         }
         (port, None)
+    }
+
+    /// No device or object has this id.
+    pub(crate) fn is_free(&self, id: &str) -> bool {
+        !self.definition.ids.iter().any(|one| one.id == id)
     }
 
     pub(crate) fn bus(&self, name: &str) -> Option<usize> {

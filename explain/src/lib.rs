@@ -15,6 +15,7 @@
 //! | `rules`, `finding` | the checks, and what they find |
 //! | `edit` | corrections of the text |
 
+mod assignment;
 mod case;
 mod edit;
 mod finding;
@@ -25,7 +26,7 @@ mod rules;
 use similar::TextDiff;
 
 pub use case::Knowledge;
-pub use finding::{Code, Finding, Weight};
+pub use finding::{Code, Finding, Texts, Weight};
 pub use model::Language;
 pub use parse::error::{MOST_BYTES, ReadError};
 
@@ -132,15 +133,10 @@ fn notes(case: &Case<'_>) -> Vec<String> {
             gpu.label()
         ));
     }
-    for gpu in &case.gpus {
-        let its = case
-            .definition
-            .initiators
-            .iter()
-            .filter(|one| one.device == gpu.id);
-        if its.count() == 1 && gpu.nodes > 1 && !case.is_count_told {
+    for (gpu, nodes) in case.gpus.iter().zip(&case.assignment.nodes) {
+        if nodes.len() == 1 && gpu.nodes > 1 && !case.is_count_told {
             notes.push(format!(
-                "{} has one node, which is enough without MIG; with MIG it needs {}",
+                "{} has 1 node, which is enough without MIG; with MIG it needs {}",
                 gpu.label(),
                 gpu.nodes
             ));

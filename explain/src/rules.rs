@@ -1,8 +1,7 @@
-//! What a definition must have for the GPUs in it. Each rule looks at one matter and adds what it
-//! finds; a fault has one cause and gives one finding.
+//! Rules for the GPUs of a definition. A file of rules has one subject; one cause gives one
+//! finding.
 
 mod distances;
-mod initiators;
 mod iommu;
 mod machine;
 mod memory;
@@ -11,11 +10,10 @@ mod nodes;
 mod topology;
 
 use crate::case::Case;
-use crate::edit::fix::Fix;
 use crate::finding::{Finding, Findings};
 
-/// Everything that is missing or wrong, in the order in which it is to be put right: names before
-/// what refers to them, nodes before what ties them, and distances when all nodes are there.
+/// Findings about a definition, in the order of their corrections: names before references, nodes
+/// before distances.
 pub(crate) fn check(case: &Case<'_>) -> Vec<Finding> {
     if case.gpus.is_empty() {
         return Vec::new();
@@ -28,27 +26,10 @@ pub(crate) fn check(case: &Case<'_>) -> Vec<Finding> {
     nodes::check(case, &mut found);
     memory::check(case, &mut found);
     distances::check(case, &mut found);
-    for finding in &mut found.0 {
-        leave_names(case, finding);
-    }
     found.0
 }
 
-/// Without a fix that adds something under a name that is there: what has it may be a bus of a
-/// kind that is not known.
-fn leave_names(case: &Case<'_>, finding: &mut Finding) {
-    let (Some(Fix::RootPort { name, .. } | Fix::RootBus { name, .. })
-    | Some(Fix::AddIommufd(name))) = &finding.fix
-    else {
-        return;
-    };
-    if case.definition.ids.iter().any(|one| one.id == *name) {
-        finding.remedy = format!("{name:?} is something else's id: name one that is there");
-        finding.fix = None;
-    }
-}
-
-/// `1, 2 and 5`, or `1 to 8`.
+/// `1, 2, 5`, or `1 to 8`.
 fn list(numbers: &[u32]) -> String {
     let mut runs: Vec<(u32, u32)> = Vec::new();
     for number in numbers {

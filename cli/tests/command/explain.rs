@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use varia_explain::{Code, Weight};
+use varia_explain::Code;
 use varia_silicon::machine::{GB200_NVL4, GB300_NVL4, GH200, GH200_X4, Machine};
 
 use crate::process::{Ended, Folder, ended, varia};
@@ -159,13 +159,22 @@ fn what_can_not_be_judged() {
 /// The table of the documentation, as the code has it. `VARIA_WRITE_PLANS=1` writes it anew.
 #[test]
 fn the_documentation_has_every_code() {
-    let mut table = "| finding | weight | what it means |\n|---|---|---|\n".to_owned();
+    let cell = |alternatives: &[&str]| {
+        let text = alternatives.join("; or: ");
+        text.replace(['{', '}'], "*").replace('<', "\\<")
+    };
+    let mut table =
+        "| finding | weight | found | reason | remedy |\n|---|---|---|---|---|\n".to_owned();
     for code in Code::ALL {
-        let weight = match code.weight() {
-            Weight::Fault => "fault",
-            Weight::Advice => "advice",
-        };
-        table += &format!("| {} | {weight} | {} |\n", code.name(), code.meaning());
+        let texts = code.texts();
+        table += &format!(
+            "| {} | {} | {} | {} | {} |\n",
+            texts.name,
+            texts.weight.name(),
+            cell(texts.found),
+            cell(texts.why),
+            cell(texts.remedy)
+        );
     }
     let path = Path::new(DOCS).join("explain.md");
     let page = std::fs::read_to_string(&path).unwrap();

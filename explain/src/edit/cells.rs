@@ -45,20 +45,57 @@ impl<'d, 'a> Domain<'d, 'a> {
             .collect()
     }
 
-    pub(crate) fn remove_nodes(&mut self, nodes: &[u32]) -> Option<()> {
-        let is_one = |node: &u32| nodes.contains(node);
+    /// Nodes and what ties them, as an assignment has them.
+    pub(crate) fn assign(
+        &mut self,
+        numbers: &[(usize, Option<u32>)],
+        define: &[u32],
+        remove: &[u32],
+        ties: &[(String, Vec<u32>)],
+    ) -> Option<()> {
+        for (node, number) in numbers {
+            let cell = self.at(self.definition.nodes.get(*node)?.place)?;
+            match number {
+                Some(number) => self.changes.set(cell, "id", &number.to_string()),
+                None => self.changes.remove(cell),
+            }
+        }
+        let numa = path(self.root, &["cpu", "numa"])?;
+        for node in define {
+            self.changes.append(numa, cell(*node));
+        }
         for node in &self.definition.nodes {
-            if is_one(&node.id) {
+            if remove.contains(&node.id) {
                 let cell = self.at(node.place)?;
                 self.changes.remove(cell);
             }
         }
         for sibling in self.siblings() {
-            if number(sibling, "id").is_some_and(|id| is_one(&id)) {
+            if number(sibling, "id").is_some_and(|id| remove.contains(&id)) {
                 self.changes.remove(sibling);
             }
         }
-        self.map_initiators(|node| (!is_one(&node)).then_some(node))
+        let mut wanted: BTreeMap<String, Vec<u32>> = ties.iter().cloned().collect();
+        wanted.retain(|_, nodes| !nodes.is_empty());
+        let mut current: BTreeMap<&String, Vec<u32>> = BTreeMap::new();
+        for one in &self.definition.initiators {
+            current.entry(&one.device).or_default().push(one.node);
+        }
+        current.values_mut().for_each(|nodes| nodes.sort_unstable());
+        if wanted
+            .iter()
+            .eq(current.iter().map(|(device, nodes)| (*device, nodes)))
+        {
+            return Some(());
+        }
+        // initiators of QEMU's own arguments stay
+        self.nodesets()?;
+        for (device, nodes) in ties {
+            if current.get(device).map_or(&[][..], Vec::as_slice) != nodes {
+                self.tie(device, nodes.clone())?;
+            }
+        }
+        Some(())
     }
 
     pub(crate) fn renumber(&mut self, pairs: &[(u32, u32)]) -> Option<()> {
@@ -120,20 +157,6 @@ impl<'d, 'a> Domain<'d, 'a> {
             }
         }
         Some(())
-    }
-
-    pub(crate) fn initiators(&mut self, device: &str, nodes: &[u32]) -> Option<()> {
-        for (other, old) in self.nodesets()? {
-            let rest: Vec<u32> = old
-                .iter()
-                .copied()
-                .filter(|node| !nodes.contains(node))
-                .collect();
-            if other != device && rest != old {
-                self.tie(&other, rest)?;
-            }
-        }
-        self.tie(device, nodes.to_vec())
     }
 
     /// Gives a device these nodes.

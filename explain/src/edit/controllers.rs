@@ -20,7 +20,7 @@ impl<'d, 'a> Domain<'d, 'a> {
             .buses
             .iter()
             .filter_map(|bus| bus.name.parse::<u32>().ok());
-        buses.max().unwrap_or(0) + 1
+        buses.max().unwrap_or(0).saturating_add(1)
     }
 
     /// Adds a controller behind the last one.
@@ -100,7 +100,7 @@ impl<'d, 'a> Domain<'d, 'a> {
         self.changes.add_before(controller, &bus);
         self.move_to(controller, index);
         if own <= index {
-            let own = self.free_index().max(index + 1);
+            let own = self.free_index().max(index.saturating_add(1));
             self.changes.set(controller, "index", &own.to_string());
             let on_it = |bus: &Option<String>| bus.as_deref() == Some(&old.name);
             for function in self

@@ -2,12 +2,10 @@
 
 use roxmltree::{Document, Node, NodeId};
 
-use super::cells::cell;
-
 use super::markup::Changes;
 use crate::edit::fix::Fix;
 use crate::model::{Definition, Place};
-use crate::parse::domain::{child, elements, override_of, parse, path};
+use crate::parse::domain::{child, elements, override_of, parse};
 use varia_plan::libvirt::smmu;
 use varia_plan::xml::Element;
 
@@ -36,27 +34,17 @@ impl<'d, 'a> Domain<'d, 'a> {
     fn apply(&mut self, fix: &Fix) -> Option<()> {
         match fix {
             Fix::FirstNode => self.first_node()?,
-            Fix::AddNodes(nodes) => {
-                let numa = path(self.root, &["cpu", "numa"])?;
-                for node in nodes {
-                    self.changes.append(numa, cell(*node));
-                }
-            }
-            Fix::RemoveNodes(nodes) => self.remove_nodes(nodes)?,
+            Fix::Assign {
+                numbers,
+                define,
+                remove,
+                ties,
+            } => self.assign(numbers, define, remove, ties)?,
             Fix::Renumber(pairs) => self.renumber(pairs)?,
             Fix::EmptyNode(node) => {
                 let cell = self.at(self.definition.nodes.get(*node)?.place)?;
                 self.changes.set(cell, "memory", "0");
             }
-            Fix::NodeId { node, id } => {
-                let cell = self.at(self.definition.nodes.get(*node)?.place)?;
-                self.changes.set(cell, "id", &id.to_string());
-            }
-            Fix::RemoveNode(node) => {
-                let cell = self.at(self.definition.nodes.get(*node)?.place)?;
-                self.changes.remove(cell);
-            }
-            Fix::Initiators { device, nodes } => self.initiators(device, nodes)?,
             Fix::Distances { set, remove } => self.distances(set, remove),
             Fix::Aperture(size) => self.aperture(size.0)?,
             Fix::AddressBits(bits) => {
@@ -148,8 +136,7 @@ impl<'d, 'a> Domain<'d, 'a> {
             }
             Fix::Pins(pins) => self.pins(pins),
             // QEMU's alone
-            Fix::RemoveInitiators(_)
-            | Fix::Machine
+            Fix::Machine
             | Fix::Window { .. }
             | Fix::Id { .. }
             | Fix::Rename { .. }

@@ -1,4 +1,4 @@
-//! What would put a finding right, in no language yet.
+//! Corrections of a definition, in no language yet.
 
 use varia_facts::{Bytes, NodeId};
 
@@ -8,22 +8,21 @@ use varia_facts::{Bytes, NodeId};
 pub(crate) enum Fix {
     /// Node 0 with all CPUs and all RAM.
     FirstNode,
-    /// Nodes in which nothing is.
-    AddNodes(Vec<u32>),
-    /// No such nodes, and nothing that refers to them.
-    RemoveNodes(Vec<u32>),
-    /// Other numbers for nodes: from, to.
+    /// Nodes and Generic Initiators as GPUs need them.
+    Assign {
+        /// Other numbers for nodes, by their place in the list; without a number the node goes.
+        numbers: Vec<(usize, Option<u32>)>,
+        /// Nodes to define, empty.
+        define: Vec<u32>,
+        /// Nodes to remove, with their distances.
+        remove: Vec<u32>,
+        /// Nodes of each device; no other initiator stays.
+        ties: Vec<(String, Vec<u32>)>,
+    },
+    /// Other numbers for nodes wherever the definition has them: from, to.
     Renumber(Vec<(u32, u32)>),
     /// No memory in a node, the one at this place of the list.
     EmptyNode(usize),
-    /// Another number for a node, the one at this place of the list.
-    NodeId { node: usize, id: u32 },
-    /// One definition of a node less: the one at this place of the list.
-    RemoveNode(usize),
-    /// A device's nodes, all of them.
-    Initiators { device: String, nodes: Vec<u32> },
-    /// Without these initiators, by their places in the list.
-    RemoveInitiators(Vec<usize>),
     /// Distances to have: from, to, value; and such as nobody needs, by their place in the list.
     Distances {
         set: Vec<(u32, u32, u32)>,

@@ -15,32 +15,30 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
     let machine = definition.machine.place.index;
     match fix {
         Fix::FirstNode => first_node(&mut command, definition)?,
-        Fix::AddNodes(nodes) => {
-            for node in nodes {
-                let value = format!("node,nodeid={node}");
-                command.add(is_node, "numa", value);
+        Fix::Assign {
+            numbers,
+            define,
+            remove,
+            ties,
+        } => {
+            for (node, number) in numbers {
+                let place = definition.nodes.get(*node)?.place;
+                match number {
+                    Some(number) => command.set(place.index, "nodeid", &number.to_string()),
+                    None => command.remove(place.index),
+                }
             }
+            for node in define {
+                command.add(is_node, "numa", format!("node,nodeid={node}"));
+            }
+            remove_nodes(&mut command, definition, remove);
+            initiators(&mut command, definition, ties);
         }
-        Fix::RemoveNodes(nodes) => remove_nodes(&mut command, definition, nodes),
         Fix::Renumber(pairs) => renumber(&mut command, pairs),
         Fix::EmptyNode(node) => {
             let place = definition.nodes.get(*node)?.place;
             command.unset(place.index, "memdev");
             command.unset(place.index, "mem");
-        }
-        Fix::NodeId { node, id } => {
-            let place = definition.nodes.get(*node)?.place;
-            command.set(place.index, "nodeid", &id.to_string());
-        }
-        Fix::RemoveNode(node) => command.remove(definition.nodes.get(*node)?.place.index),
-        Fix::Initiators { device, nodes } => initiators(&mut command, definition, device, nodes),
-        Fix::RemoveInitiators(list) => {
-            for one in list
-                .iter()
-                .filter_map(|one| definition.initiators.get(*one))
-            {
-                command.remove(one.place.index);
-            }
         }
         Fix::Distances { set, remove } => {
             for one in remove
@@ -229,13 +227,6 @@ fn remove_nodes(command: &mut Command, definition: &Definition, nodes: &[u32]) {
             command.remove(one.place.index);
         }
     }
-    for one in definition
-        .initiators
-        .iter()
-        .filter(|one| nodes.contains(&one.node))
-    {
-        command.remove(one.place.index);
-    }
 }
 
 fn renumber(command: &mut Command, pairs: &[(u32, u32)]) {
@@ -260,31 +251,30 @@ fn renumber(command: &mut Command, pairs: &[(u32, u32)]) {
     }
 }
 
-/// Objects that tie no node as they should serve for those that are not tied yet.
-fn initiators(command: &mut Command, definition: &Definition, device: &str, nodes: &[u32]) {
-    let is_function = |name: &str| {
-        let mut functions = definition.functions.iter();
-        functions.any(|function| function.id.as_deref() == Some(name))
-    };
-    let mut missing: Vec<u32> = nodes.to_vec();
+/// Leaves one object for each node of each device; objects that tie anything else are changed
+/// before new ones are added.
+fn initiators(command: &mut Command, definition: &Definition, ties: &[(String, Vec<u32>)]) {
+    let all = ties
+        .iter()
+        .flat_map(|(device, nodes)| nodes.iter().map(move |node| (device.as_str(), *node)));
+    let mut missing: Vec<(&str, u32)> = all.collect();
     let mut spare = Vec::new();
     for one in &definition.initiators {
-        if one.device == device {
-            match missing.iter().position(|node| *node == one.node) {
-                Some(at) => drop(missing.remove(at)),
-                None => spare.push(one),
-            }
-        } else if !is_function(&one.device) || nodes.contains(&one.node) {
-            spare.push(one);
+        let tie = (one.device.as_str(), one.node);
+        match missing.iter().position(|missing| *missing == tie) {
+            Some(at) => drop(missing.remove(at)),
+            None => spare.push(one),
         }
     }
-    for node in missing {
-        let same = spare.iter().position(|one| one.node == node);
-        let at = same.or((!spare.is_empty()).then_some(0));
-        match at.map(|at| spare.remove(at)) {
-            Some(one) => {
-                command.set(one.place.index, "pci-dev", device);
-                command.set(one.place.index, "node", &node.to_string());
+    for (device, node) in missing {
+        let same_node = spare.iter().position(|one| one.node == node);
+        let same_device = || spare.iter().position(|one| one.device == device);
+        let any = || (!spare.is_empty()).then_some(0);
+        match same_node.or_else(same_device).or_else(any) {
+            Some(at) => {
+                let index = spare.remove(at).place.index;
+                command.set(index, "pci-dev", device);
+                command.set(index, "node", &node.to_string());
             }
             None => {
                 let id = definition.unused(&format!("{device}.gi{node}"));
@@ -299,7 +289,7 @@ fn initiators(command: &mut Command, definition: &Definition, device: &str, node
             }
         }
     }
-    for one in spare.iter().filter(|one| one.device == device) {
+    for one in spare {
         command.remove(one.place.index);
     }
 }

@@ -1,4 +1,4 @@
-//! Distances: all or none, of nodes that are there, and the same there and back.
+//! Distances: of all pairs of defined nodes or of none, and the same in both directions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use crate::edit::fix::Fix;
 use crate::finding::{Code, Findings};
 use varia_plan::distances::{LOCAL, Place, assumed};
 
-/// Findings that leave it open which nodes there are.
+/// Findings after which the set of nodes is not known.
 const BEFORE: [Code; 4] = [
     Code::NodeTwice,
     Code::NodeGap,
@@ -25,8 +25,8 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
     {
         return;
     }
-    // nodes that another finding adds
-    let tied: BTreeSet<u32> = definition.initiators.iter().map(|one| one.node).collect();
+    // nodes that another finding defines
+    let added = &case.assignment.define;
     let places = Places::new(case);
     let pairs = there
         .iter()
@@ -36,8 +36,7 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
         out.add(
             Code::DistancesMissing,
             definition.nodes.first().map_or(1, |node| node.place.line),
-            "no distances between nodes are given",
-            "give them: a GPU's memory is farther from CPUs than RAM",
+            &[],
             Fix::Distances {
                 set: pairs
                     .map(|(from, to)| (from, to, places.distance(from, to)))
@@ -47,7 +46,7 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
         );
         return;
     }
-    let is_there = |node: u32| there.contains(&node) || tied.contains(&node);
+    let is_there = |node: u32| there.contains(&node) || added.contains(&node);
     let mut wrong = Vec::new();
     for (index, one) in definition.distances.iter().enumerate() {
         if !is_there(one.from) || !is_there(one.to) {
@@ -62,11 +61,7 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
         out.add(
             Code::DistanceNode,
             one.place.line,
-            format!(
-                "a distance between nodes {} and {} is given, and there is no node {node}",
-                one.from, one.to
-            ),
-            "take it away",
+            &[("from", &one.from), ("to", &one.to), ("node", &node)],
             Fix::Distances {
                 set: Vec::new(),
                 remove: wrong,
@@ -88,12 +83,7 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
         out.add(
             Code::DistancesIncomplete,
             line,
-            format!(
-                "{} pairs of nodes have no distance, others have one: to {}",
-                absent.len(),
-                named(&nodes)
-            ),
-            "give them all",
+            &[("count", &absent.len()), ("nodes", &named(&nodes))],
             Fix::Distances {
                 set: absent
                     .iter()
@@ -105,7 +95,7 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
     }
 }
 
-/// Values that SLIT can't have.
+/// Values that a SLIT can't have.
 fn values(case: &Case<'_>, places: &Places, out: &mut Findings) {
     for one in &case.definition.distances {
         let local = u32::from(LOCAL);
@@ -123,11 +113,12 @@ fn values(case: &Case<'_>, places: &Places, out: &mut Findings) {
         out.add(
             Code::DistanceValue,
             one.place.line,
-            format!(
-                "the distance from node {} to node {} is {}",
-                one.from, one.to, one.value
-            ),
-            format!("make it {value}: a node is {LOCAL} from itself, and 11 to 254 from another"),
+            &[
+                ("from", &one.from),
+                ("to", &one.to),
+                ("value", &one.value),
+                ("wanted", &value),
+            ],
             Fix::Distances {
                 set: vec![(one.from, one.to, value)],
                 remove: Vec::new(),
@@ -136,7 +127,7 @@ fn values(case: &Case<'_>, places: &Places, out: &mut Findings) {
     }
 }
 
-/// Another way back, unless the host's nodes have that too.
+/// Different values in the two directions, unless the host's nodes have such.
 fn symmetry(case: &Case<'_>, places: &Places, out: &mut Findings) {
     let definition = case.definition;
     let of_host = case.facts.is_some_and(|facts| {
@@ -163,8 +154,12 @@ fn symmetry(case: &Case<'_>, places: &Places, out: &mut Findings) {
         out.add(
             Code::DistancesAsymmetric,
             one.place.line,
-            format!("node {to} is {wrong} from node {from}, and {value} the other way"),
-            format!("make both {value}"),
+            &[
+                ("from", &from),
+                ("to", &to),
+                ("wrong", &wrong),
+                ("value", &value),
+            ],
             Fix::Distances {
                 set: vec![(from, to, value)],
                 remove: Vec::new(),
@@ -173,13 +168,13 @@ fn symmetry(case: &Case<'_>, places: &Places, out: &mut Findings) {
     }
 }
 
-/// What each node stands for, and how far such are apart.
+/// The socket or the GPU of each node, and the distances between them.
 struct Places {
     nodes: BTreeMap<u32, Place>,
     /// The socket of each GPU.
     own: Vec<Option<usize>>,
     given: BTreeMap<(u32, u32), u32>,
-    /// What most nodes have that stand for the same.
+    /// The most frequent distance between two places.
     usual: BTreeMap<(Place, Place), u32>,
 }
 
@@ -188,8 +183,7 @@ impl Places {
         let definition = case.definition;
         let sockets = case.sockets();
         let place = |node: u32| {
-            let tie = definition.initiators.iter().find(|one| one.node == node);
-            let gpu = tie.and_then(|tie| case.gpus.iter().position(|gpu| gpu.id == tie.device));
+            let gpu = case.assignment.owner(node);
             let socket = sockets.iter().position(|socket| *socket == node);
             gpu.map_or(Place::Socket(socket.unwrap_or(0)), Place::Gpu)
         };
@@ -233,13 +227,14 @@ impl Places {
         self.nodes.get(&node).copied().unwrap_or(Place::Socket(0))
     }
 
-    /// What is given, there or back.
+    /// The given distance, in either direction.
     fn given(&self, from: u32, to: u32) -> Option<u32> {
         let back = || self.given.get(&(to, from));
         self.given.get(&(from, to)).or_else(back).copied()
     }
 
-    /// What most nodes have that stand for the same, there or back, or what is assumed.
+    /// The most frequent distance between the places of two nodes in either direction, or the
+    /// assumed one.
     fn distance(&self, from: u32, to: u32) -> u32 {
         let (one, other) = (self.place(from), self.place(to));
         let own = |gpu: usize| self.own.get(gpu).copied().flatten();
@@ -251,7 +246,7 @@ impl Places {
     }
 }
 
-/// SLIT has 10 for a node itself and 255 for what can't be reached.
+/// A SLIT has 10 for a node itself and 255 for an unreachable one.
 fn is_possible(value: u32) -> bool {
     value > u32::from(LOCAL) && value < 255
 }

@@ -1,9 +1,10 @@
-//! How GPUs reach the VM's memory: iommufd, and SMMUs that the host's carries out. And what VFIO
-//! is told of a device.
+//! DMA of GPUs: iommufd and accelerated SMMUs. And the options of a device.
 
-use crate::case::Case;
+use std::collections::BTreeSet;
+
+use crate::case::{Case, Subject};
 use crate::edit::fix::Fix;
-use crate::finding::{Code, Findings};
+use crate::finding::{Code, Findings, Value, optional};
 use crate::model::BusKind;
 
 pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
@@ -22,8 +23,7 @@ fn devices(case: &Case<'_>, out: &mut Findings) {
             out.add(
                 Code::BarsNotMapped,
                 line,
-                format!("the BARs of {} are not mapped (x-no-mmap)", gpu.label()),
-                "take x-no-mmap away",
+                &[("gpu", &gpu.label())],
                 Fix::Mapped(gpu.function),
             );
         }
@@ -31,8 +31,7 @@ fn devices(case: &Case<'_>, out: &mut Findings) {
             out.add(
                 Code::RomShown,
                 line,
-                format!("the expansion ROM of {} is shown", gpu.label()),
-                "leave it out: rombar=0, or <rom bar='off'/>",
+                &[("gpu", &gpu.label())],
                 Fix::NoRom(gpu.function),
             );
         }
@@ -40,8 +39,7 @@ fn devices(case: &Case<'_>, out: &mut Findings) {
             out.add(
                 Code::PlainDriver,
                 line,
-                format!("{} is to be bound to plain vfio-pci", gpu.label()),
-                "let libvirt choose the driver, or bind it with varia bind",
+                &[("gpu", &gpu.label())],
                 Fix::BestDriver(gpu.function),
             );
         }
@@ -55,61 +53,54 @@ fn iommufd(case: &Case<'_>, out: &mut Findings) {
         .iter()
         .filter_map(|gpu| case.function(gpu)?.iommufd.clone())
         .collect();
+    let mut absent = BTreeSet::new();
     for gpu in &case.gpus {
         let Some(function) = case.function(gpu).filter(|function| !function.is_served) else {
             continue;
         };
         let line = function.place.line;
-        let has_smmu = case.root_bus(gpu).is_some_and(|(_, bus)| {
+        let smmu = case.root_bus(gpu).filter(|(_, bus)| {
             let mut smmus = definition.smmus.iter();
             smmus.any(|smmu| smmu.is_accelerated && smmu.bus.as_deref() == Some(&bus.name))
         });
         match &function.iommufd {
-            Some(id)
-                if !definition.iommufds.iter().any(|(name, _)| name == id)
-                // one object for several: one finding
-                && !out
-                    .0
-                    .iter()
-                    .any(|found| found.fix == Some(Fix::AddIommufd(id.clone()))) =>
-            {
-                out.add(
-                    Code::IommufdObject,
-                    line,
-                    format!(
-                        "{} uses the iommufd {id:?}, which is not there",
-                        gpu.label()
-                    ),
-                    format!("add the object: iommufd,id={id}"),
-                    Fix::AddIommufd(id.clone()),
-                );
+            Some(id) => {
+                let is_there = definition.iommufds.iter().any(|(name, _)| name == id);
+                // one object for several GPUs: one finding
+                if !is_there && absent.insert(id) {
+                    let taken = definition.ids.iter().find(|one| one.id == *id);
+                    out.add(
+                        Code::IommufdObject,
+                        line,
+                        &[
+                            ("gpu", &gpu.label()),
+                            ("iommufd", id),
+                            ("taken", &optional(taken.map(|one| &one.id))),
+                        ],
+                        taken.is_none().then(|| Fix::AddIommufd(id.clone())),
+                    );
+                }
             }
-            Some(_) => {}
-            None if has_smmu || !others.is_empty() || !definition.iommufds.is_empty() => {
+            None if smmu.is_some() || !others.is_empty() || !definition.iommufds.is_empty() => {
                 let own = definition.iommufds.iter().map(|(name, _)| name.clone());
                 let id = own
                     .chain(others.clone())
                     .next()
                     .unwrap_or_else(|| "iommufd0".to_owned());
-                let why = if has_smmu {
-                    "while its SMMU is carried out by the host's"
-                } else {
-                    "while there is one"
-                };
                 // libvirt has one switch for all
-                let is_said = !case.is_qemu() && out.has(&[Code::IommufdMissing]);
-                if !is_said {
-                    out.add(
-                        Code::IommufdMissing,
-                        line,
-                        format!("{} does not use iommufd, {why}", gpu.label()),
-                        format!("let it use it: iommufd={id}"),
-                        Fix::UseIommufd {
-                            function: gpu.function,
-                            id,
-                        },
-                    );
+                if !case.is_qemu() && out.has(&[Code::IommufdMissing]) {
+                    continue;
                 }
+                let values: &[Value<'_>] = &[
+                    ("gpu", &gpu.label()),
+                    ("smmu", &optional(smmu.map(|(_, bus)| &bus.name))),
+                    ("iommufd", &id.clone()),
+                ];
+                let fix = Fix::UseIommufd {
+                    function: gpu.function,
+                    id,
+                };
+                out.add(Code::IommufdMissing, line, values, fix);
             }
             None => {}
         }
@@ -160,14 +151,14 @@ fn smmus(case: &Case<'_>, out: &mut Findings) {
             out.add(
                 Code::SmmuBus,
                 smmu.place.line,
-                match is_other {
-                    true => format!("an SMMU is on the bus {name:?}, which has another"),
-                    false => format!("an SMMU is on {name:?}, which is no root bus"),
-                },
-                match own {
-                    Some((gpu, (_, bus))) => format!("put it on {:?}, {}'s", bus.name, gpu.label()),
-                    None => "take it away".to_owned(),
-                },
+                &[
+                    (
+                        if is_other { "shared" } else { "bus" },
+                        &format!("{name:?}"),
+                    ),
+                    ("root", &optional(own.map(|(_, (_, bus))| &bus.name))),
+                    ("gpu", &optional(own.map(|(gpu, _)| gpu.label()))),
+                ],
                 own.map(|(_, (bus, _))| Fix::SmmuBus {
                     smmu: index,
                     bus: *bus,
@@ -182,8 +173,7 @@ fn smmus(case: &Case<'_>, out: &mut Findings) {
             out.add(
                 Code::SmmuNotAccelerated,
                 smmu.place.line,
-                format!("the SMMU of {} is emulated", gpu.label()),
-                "let the host's SMMU carry it out: accel=on",
+                &[("gpu", &gpu.label())],
                 Fix::Accelerate(index),
             );
         }
@@ -198,14 +188,13 @@ fn smmus(case: &Case<'_>, out: &mut Findings) {
         out.add(
             Code::SmmuMissing,
             case.line(gpu),
-            format!("{} has no SMMU, while other GPUs have one", gpu.label()),
-            "add an arm-smmuv3 with accel=on to its root bus",
+            &[("gpu", &gpu.label())],
             Fix::AddSmmu { bus: *bus },
         );
     }
 }
 
-fn is_hardware(case: &Case<'_>, gpu: &crate::case::Subject) -> bool {
+fn is_hardware(case: &Case<'_>, gpu: &Subject) -> bool {
     case.function(gpu)
         .is_some_and(|function| !function.is_served)
 }

@@ -1,16 +1,14 @@
-//! RAM and virtual CPUs: on the host's node that the GPU is attached to, as far as the host is
-//! known.
+//! RAM and virtual CPUs: their nodes of the host, compared with that of the GPU.
 
 use std::collections::BTreeSet;
 
-use varia_facts::{CpuList, NodeId};
+use varia_facts::{Bytes, CpuList, NodeId};
 
 use crate::case::Case;
 use crate::edit::fix::Fix;
-use crate::finding::{Code, Findings};
+use crate::finding::{Code, Findings, Value, optional};
 use crate::model::{Language, Node};
 use varia_plan::pins;
-use varia_plan::size;
 
 pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
     sum(case, out);
@@ -38,12 +36,7 @@ fn sum(case: &Case<'_>, out: &mut Findings) {
     out.add(
         Code::MemorySum,
         definition.machine.place.line,
-        format!(
-            "the nodes have {} of RAM, and the machine {} (-m)",
-            size(all),
-            size(ram.0)
-        ),
-        "make them the same: GPUs' nodes have none, and count for nothing",
+        &[("nodes", &Bytes(all)), ("ram", &ram)],
         None,
     );
 }
@@ -63,8 +56,7 @@ fn shared(case: &Case<'_>, out: &mut Findings) {
         out.add(
             Code::MemoryNotShared,
             backing.place.line,
-            format!("the RAM of node {} is not shared", node.id),
-            "share it: the vfio-user server maps it (share=on)",
+            &[("node", &node.id)],
             Fix::Shared(index),
         );
     }
@@ -94,22 +86,22 @@ fn host_nodes(case: &Case<'_>, out: &mut Findings) {
             node: index,
             host: wanted,
         };
-        let label = gpu.label();
+        let host = backing.host_nodes.clone();
+        let values: &[Value<'_>] = &[
+            ("node", &socket),
+            ("host", &optional(host)),
+            ("gpu", &gpu.label()),
+            ("wanted", &wanted),
+        ];
         match backing.host_nodes.as_deref() {
-            None => out.add(
-                Code::MemoryAnywhere,
-                backing.place.line,
-                format!("the RAM of node {socket} may be on any node of the host; the CPUs of {label} are on node {wanted}"),
-                format!("bind it to the host's node {wanted}"),
-                fix,
-            ),
-            Some(text) if text.parse::<CpuList>().is_ok_and(|list| !list.iter().any(|one| one == wanted.0)) => out.add(
-                Code::MemoryElsewhere,
-                backing.place.line,
-                format!("the RAM of node {socket} is on the host's node {text}; the CPUs of {label} are on node {wanted}"),
-                format!("bind it to the host's node {wanted}"),
-                fix,
-            ),
+            None => out.add(Code::MemoryAnywhere, backing.place.line, values, fix),
+            Some(text)
+                if text
+                    .parse::<CpuList>()
+                    .is_ok_and(|list| !list.iter().any(|one| one == wanted.0)) =>
+            {
+                out.add(Code::MemoryElsewhere, backing.place.line, values, fix)
+            }
             Some(_) => {}
         }
     }
@@ -152,8 +144,7 @@ fn processors(case: &Case<'_>, out: &mut Findings) {
         out.add(
             Code::CpusElsewhere,
             line,
-            format!("virtual CPU {vcpu} is pinned to the host's CPU {cpus}, and its RAM is on node {host}"),
-            format!("pin it to a CPU of node {host}"),
+            &[("vcpu", &vcpu), ("cpus", &cpus), ("host", &host)],
             Fix::Pins(elsewhere),
         );
     }
@@ -162,18 +153,17 @@ fn processors(case: &Case<'_>, out: &mut Findings) {
         out.add(
             Code::CpusAnywhere,
             definition.machine.place.line,
-            format!("virtual CPUs {} are not pinned, and the RAM beside them is on one node of the host", super::list(&numbers)),
-            "pin them to CPUs of that node (vcpupin)",
+            &[("vcpus", &super::list(&numbers))],
             Fix::Pins(absent),
         );
     }
 }
 
-/// The one node of the host that a node's RAM is on, and the node's virtual CPUs.
+/// The one node of the host with a node's RAM, and the node's virtual CPUs.
 fn bound<'a>(case: &Case<'a>, node: &Node) -> Option<(&'a varia_facts::NumaNode, Vec<u32>)> {
     let host = node.backing.as_ref()?.host_nodes.as_deref()?.parse().ok()?;
     let host = case.facts?.host.node(NodeId(host))?;
     let vcpus: CpuList = node.cpus.as_deref()?.parse().ok()?;
-    // more than any machine has is somebody's mistake
+    // a range of more CPUs than any machine has is a mistake
     (vcpus.count() <= 4096).then(|| (host, vcpus.iter().collect()))
 }

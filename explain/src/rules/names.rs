@@ -1,4 +1,4 @@
-//! Names of devices and objects, and that a function of the host is in the VM once.
+//! Ids of GPUs and Generic Initiators, and functions of the host that are in the VM twice.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
     ids(case, out);
     let definition = case.definition;
     for gpu in case.gpus.iter().filter(|gpu| gpu.id.is_empty()) {
-        // a name that initiators use and nothing has
+        // an id that initiators refer to and nothing has
         let mut tied = definition.initiators.iter().map(|one| &one.device);
         let is_free = |name: &&String| !definition.ids.iter().any(|one| one.id == **name);
         let id = tied
@@ -20,8 +20,7 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
         out.add(
             Code::IdMissing,
             case.line(gpu),
-            format!("{} has no id", gpu.label()),
-            format!("give it one: id={id}"),
+            &[("gpu", &gpu.label()), ("id", &id.clone())],
             Fix::Id {
                 function: gpu.function,
                 id,
@@ -36,34 +35,31 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
         out.add(
             Code::FunctionTwice,
             case.line(gpu),
-            format!("{host} is in the VM twice: a function is in a VM once"),
-            "take it away, with its port, or name the function that is meant",
+            &[("function", &host)],
             None,
         );
     }
 }
 
+/// Reports a Generic Initiator with the id of another object: nothing refers to the id, so that the
+/// correction can rename the initiator. QEMU itself names any other id that is used twice.
 fn ids(case: &Case<'_>, out: &mut Findings) {
     let definition = case.definition;
     let mut seen = BTreeSet::new();
     for (index, name) in definition.ids.iter().enumerate() {
-        if name.id.is_empty() || seen.insert((name.is_object, name.id.as_str())) {
+        if !name.is_object || name.id.is_empty() || seen.insert(name.id.as_str()) {
             continue;
         }
-        // nothing refers to an initiator: it may have any name
-        let is_initiator = definition
-            .initiators
-            .iter()
-            .any(|one| one.place == name.place && name.is_object);
+        let mut initiators = definition.initiators.iter();
+        if !initiators.any(|one| one.place == name.place) {
+            continue;
+        }
         let id = definition.unused(&name.id);
         out.add(
             Code::IdTwice,
             name.place.line,
-            format!("the id {:?} is given twice", name.id),
-            format!(
-                "name one of them differently, {id:?} for instance, where it is referred to also"
-            ),
-            is_initiator.then_some(Fix::Rename { name: index, id }),
+            &[("id", &format!("{:?}", name.id)), ("new", &id.clone())],
+            Fix::Rename { name: index, id },
         );
     }
 }

@@ -1,111 +1,197 @@
-//! The nodes themselves: their numbers, and that those of GPUs are empty.
+//! NUMA nodes: their numbers, those of GPUs, and the Generic Initiators that tie them.
 
 use std::collections::BTreeSet;
 
-use super::initiators::Ties;
-use super::nodes as named;
-use crate::case::Case;
-use crate::edit::fix::Fix;
-use crate::finding::{Code, Findings};
 use varia_plan::limits::MAX_NODES;
 
+use super::nodes as named;
+use crate::assignment::{Difference, Instead};
+use crate::case::{Case, Subject};
+use crate::edit::fix::Fix;
+use crate::finding::{Code, Findings, Value, optional};
+
 pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
-    let definition = case.definition;
-    let line = definition.machine.place.line;
-    let there: BTreeSet<u32> = definition.nodes.iter().map(|node| node.id).collect();
-    let mut ties = Ties::new(case, &there);
-    twice(case, &there, &mut ties, out);
-    gaps(case, &there, &mut ties, out);
-    ties.check(case, out);
-    if there.len() as u64 > u64::from(MAX_NODES) {
+    for difference in &case.assignment.differences {
+        report(case, difference, out);
+    }
+    let nodes = case.definition.nodes.iter().map(|node| node.id);
+    let count = nodes.collect::<BTreeSet<u32>>().len();
+    if count as u64 > u64::from(MAX_NODES) {
         out.add(
             Code::NodesOverLimit,
-            line,
-            format!(
-                "there are {} nodes, and QEMU takes {MAX_NODES}",
-                there.len()
-            ),
-            "give the VM fewer GPUs, or each fewer nodes",
+            case.definition.machine.place.line,
+            &[("count", &count), ("most", &MAX_NODES)],
             None,
         );
     }
 }
 
-/// Two nodes with one number; one of them may be the one that is missing elsewhere.
-fn twice(case: &Case<'_>, there: &BTreeSet<u32>, ties: &mut Ties, out: &mut Findings) {
-    let mut seen = BTreeSet::new();
-    for (index, node) in case.definition.nodes.iter().enumerate() {
-        if seen.insert(node.id) {
-            continue;
-        }
-        let missing = ties.take_missing(|_| true);
-        let hole = || (0..node.id).find(|id| !there.contains(id));
-        let (remedy, fix) = match missing.or_else(hole) {
-            Some(id) => (
-                format!("give one of them the number {id}, which no node has"),
-                Fix::NodeId { node: index, id },
-            ),
-            None => ("take one of them away".to_owned(), Fix::RemoveNode(index)),
-        };
-        out.add(
-            Code::NodeTwice,
-            node.place.line,
-            format!("there are two nodes with the number {}", node.id),
-            remedy,
-            fix,
-        );
-    }
-}
-
-/// Numbers that no node has, below one that a node has.
-fn gaps(case: &Case<'_>, there: &BTreeSet<u32>, ties: &mut Ties, out: &mut Findings) {
+fn report(case: &Case<'_>, difference: &Difference, out: &mut Findings) {
     let definition = case.definition;
-    let Some(last) = there.last().copied() else {
-        return;
+    let assign = || case.assignment.fix(&case.gpus);
+    let label = |gpu: usize| case.gpus.get(gpu).map(Subject::label).unwrap_or_default();
+    let wanted = |gpu: usize| case.gpus.get(gpu).map_or(0, |gpu| gpu.nodes);
+    let line_of_gpu = |gpu: usize| case.gpus.get(gpu).map_or(1, |gpu| case.line(gpu));
+    let line_of_node = |place: usize| {
+        definition
+            .nodes
+            .get(place)
+            .map_or(1, |node| node.place.line)
     };
-    // somebody gave two nodes one number
-    if out.has(&[Code::NodeTwice]) {
-        return;
-    }
-    let mut holes = Vec::new();
-    for hole in (0..last)
-        .filter(|id| !there.contains(id))
-        .take(MAX_NODES as usize)
-    {
-        // a node that is tied as one number and defined as another
-        let astray = ties
-            .take_orphan_above(hole)
-            .filter(|_| ties.is_missing(hole));
-        let node = astray.and_then(|id| definition.nodes.iter().position(|node| node.id == id));
-        if let (Some(id), Some(node)) = (astray, node) {
-            ties.take_missing(|one| one == hole);
+    let number = |place: usize| definition.nodes.get(place).map_or(0, |node| node.id);
+    match difference {
+        Difference::NumberTwice { place, free } => out.add(
+            Code::NodeTwice,
+            line_of_node(*place),
+            &[("node", &number(*place)), ("free", &optional(*free))],
+            assign(),
+        ),
+        Difference::Astray { hole, node, place } => out.add(
+            Code::NodeGap,
+            line_of_node(*place),
+            &[("hole", hole), ("node", node)],
+            assign(),
+        ),
+        Difference::Gap { last, holes, pairs } => {
+            let first = holes.first().copied().unwrap_or(0);
+            let mut nodes = definition.nodes.iter();
+            let behind = nodes.find(|node| node.id > first);
             out.add(
                 Code::NodeGap,
-                definition.nodes.get(node).map_or(1, |node| node.place.line),
-                format!("there is no node {hole}, though a Generic Initiator ties it, and node {id} is tied to nothing"),
-                format!("give node {id} the number {hole}"),
-                Fix::NodeId { node, id: hole },
+                behind.map_or(1, |node| node.place.line),
+                &[("last", last), ("holes", &named(holes))],
+                pairs.clone().map(Fix::Renumber),
             );
-        } else if !ties.is_missing(hole) {
-            holes.push(hole);
+        }
+        Difference::Device {
+            device,
+            nodes,
+            line,
+            gpu,
+        } => {
+            let is_there = definition.ids.iter().any(|one| one.id == *device);
+            let values: &[Value<'_>] = &[
+                ("nodes", &named(nodes)),
+                (
+                    if is_there { "other" } else { "absent" },
+                    &format!("{device:?}"),
+                ),
+                ("gpu", &optional(gpu.map(label))),
+            ];
+            out.add(Code::InitiatorDevice, *line, values, assign());
+        }
+        Difference::Undefined { nodes, line } => {
+            out.add(
+                Code::NodeMissing,
+                *line,
+                &[("nodes", &named(nodes))],
+                assign(),
+            );
+        }
+        Difference::HasMemory { place } => out.add(
+            Code::NodeHasMemory,
+            line_of_node(*place),
+            &[("node", &number(*place))],
+            Fix::EmptyNode(*place),
+        ),
+        Difference::Unfit {
+            gpu,
+            node,
+            has_cpus,
+            instead,
+            line,
+        } => {
+            let (untied, new) = match instead {
+                Instead::Untied(node) => (Some(*node), None),
+                Instead::New(nodes) => (None, Some(named(nodes))),
+                Instead::Nothing => (None, None),
+            };
+            let values: &[Value<'_>] = &[
+                ("gpu", &label(*gpu)),
+                (if *has_cpus { "node" } else { "undefined" }, node),
+                ("instead", &optional(untied)),
+                ("new", &optional(new)),
+            ];
+            out.add(Code::InitiatorNode, *line, values, assign());
+        }
+        Difference::TiedTwice {
+            gpu,
+            node,
+            instead,
+            line,
+        } => {
+            let values: &[Value<'_>] = &[
+                ("gpu", &label(*gpu)),
+                ("node", node),
+                ("instead", &optional(*instead)),
+            ];
+            out.add(Code::InitiatorTwice, *line, values, assign());
+        }
+        Difference::Shared {
+            right,
+            gpu,
+            nodes,
+            instead,
+            is_new,
+            line,
+        } => {
+            let values: &[Value<'_>] = &[
+                ("other", &label(*right)),
+                ("gpu", &label(*gpu)),
+                ("nodes", &named(nodes)),
+                (if *is_new { "new" } else { "instead" }, &named(instead)),
+            ];
+            out.add(Code::NodeShared, *line, values, assign());
+        }
+        Difference::WrongGpu {
+            gpu,
+            giver,
+            nodes,
+            line,
+        } => {
+            let values: &[Value<'_>] = &[
+                ("other", &label(*giver)),
+                ("gpu", &label(*gpu)),
+                ("count", &nodes.len()),
+                ("wanted", &wanted(*giver)),
+                ("nodes", &named(nodes)),
+            ];
+            out.add(Code::InitiatorWrongGpu, *line, values, assign());
+        }
+        Difference::Untied { gpu, nodes } => {
+            let has_id = case.gpus.get(*gpu).is_some_and(|gpu| !gpu.id.is_empty());
+            out.add(
+                Code::InitiatorMissing,
+                line_of_gpu(*gpu),
+                &[("nodes", &named(nodes)), ("gpu", &label(*gpu))],
+                has_id.then(assign),
+            );
+        }
+        Difference::TooFew { gpu, own, more } => {
+            let code = match own {
+                0 => Code::NodesMissing,
+                _ => Code::NodesTooFew,
+            };
+            let fix = match definition.nodes.is_empty() {
+                true => Fix::FirstNode,
+                false => assign(),
+            };
+            let values: &[Value<'_>] = &[
+                ("gpu", &label(*gpu)),
+                ("own", own),
+                ("wanted", &wanted(*gpu)),
+                ("count", more),
+            ];
+            out.add(code, line_of_gpu(*gpu), values, fix);
+        }
+        Difference::TooMany { gpu, own, nodes } => {
+            let values: &[Value<'_>] = &[
+                ("gpu", &label(*gpu)),
+                ("own", own),
+                ("wanted", &wanted(*gpu)),
+                ("nodes", &named(nodes)),
+            ];
+            out.add(Code::NodesTooMany, line_of_gpu(*gpu), values, assign());
         }
     }
-    let Some(first) = holes.first().copied() else {
-        return;
-    };
-    let pairs: Vec<_> = (0..)
-        .zip(there)
-        .filter(|(to, from)| to != *from)
-        .map(|(to, from)| (*from, to))
-        .collect();
-    let place = definition.nodes.iter().find(|node| node.id > first);
-    // with nodes that are to be added, numbers would be given twice
-    let fix = (!ties.misses()).then_some(Fix::Renumber(pairs));
-    out.add(
-        Code::NodeGap,
-        place.map_or(1, |node| node.place.line),
-        format!("there is a node {last}, and no {}", named(&holes)),
-        "number the nodes from 0 without a gap",
-        fix,
-    );
 }

@@ -1,15 +1,14 @@
-//! Where GPUs are attached: each behind a root port of its own, on arm64 behind a root bus of its
-//! own, which is on its CPUs' node.
+//! Buses above GPUs: each GPU behind a root port of its own, on arm64 behind a root bus on the
+//! node of the GPU's CPUs.
 
 use std::collections::BTreeSet;
 
 use crate::case::{Case, Subject};
 use crate::edit::fix::Fix;
-use crate::finding::{Code, Findings};
+use crate::finding::{Code, Findings, optional};
 use crate::model::BusKind;
 use varia_plan::Arch;
 use varia_plan::limits::BUSES;
-use varia_plan::size;
 use varia_plan::window;
 
 pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
@@ -38,12 +37,9 @@ fn socket(case: &Case<'_>, gpu: &Subject) -> u32 {
 /// The node with CPUs that is nearest to a GPU's nodes, by the definition's distances.
 fn nearest(case: &Case<'_>, gpu: &Subject) -> Option<(u32, u32)> {
     let definition = case.definition;
-    let its = definition
-        .initiators
-        .iter()
-        .find(|one| one.device == gpu.id)?;
+    let own = case.first_node(gpu)?;
     let sockets = case.sockets().into_iter();
-    let far = sockets.filter_map(|node| Some((node, definition.distance(node, its.node)?)));
+    let far = sockets.filter_map(|node| Some((node, definition.distance(node, own)?)));
     far.min_by_key(|(_, far)| *far)
 }
 
@@ -57,7 +53,8 @@ fn free_number(case: &Case<'_>) -> Option<u32> {
             _ => None,
         });
     let step = u32::from(BUSES);
-    let next = numbers.max().unwrap_or(0) / step * step + step;
+    let last = numbers.max().unwrap_or(0) / step * step;
+    let next = last.checked_add(step)?;
     (next <= u32::from(u8::MAX - BUSES)).then_some(next)
 }
 
@@ -96,7 +93,13 @@ fn new_bus(case: &Case<'_>, gpu: &Subject, port: usize, name: Option<&str>) -> O
     })
 }
 
-/// A bus that the GPU or its port is on, and that nothing makes.
+/// The name of a bus that does not exist, if something else has it: a device of a kind that is not
+/// known here may make a bus.
+fn taken(case: &Case<'_>, name: &str) -> String {
+    optional(Some(format!("{name:?}")).filter(|_| !case.is_free(name)))
+}
+
+/// Reports a bus of the GPU or of its port that does not exist.
 fn is_bus_missing(case: &Case<'_>, gpu: &Subject, out: &mut Findings) -> bool {
     let definition = case.definition;
     let Some(function) = case.function(gpu) else {
@@ -110,9 +113,14 @@ fn is_bus_missing(case: &Case<'_>, gpu: &Subject, out: &mut Findings) -> bool {
         out.add(
             Code::BusMissing,
             function.place.line,
-            format!("{} is on the bus {name:?}, which is not there", gpu.label()),
-            "add a root port of this name",
-            new_port(case, gpu, Some(name), definition.root()),
+            &[
+                ("gpu", &gpu.label()),
+                ("bus", &format!("{name:?}")),
+                ("taken", &taken(case, name)),
+                ("root_port", &name),
+            ],
+            case.is_free(name)
+                .then(|| new_port(case, gpu, Some(name), definition.root())),
         );
         return true;
     }
@@ -141,18 +149,19 @@ fn is_bus_missing(case: &Case<'_>, gpu: &Subject, out: &mut Findings) -> bool {
         out.add(
             Code::BusMissing,
             bus.place.line,
-            format!(
-                "the root port {:?} is on the bus {name:?}, which is not there",
-                bus.name
-            ),
-            "add a root bus of this name (pxb-pcie), on the node of the GPU's CPUs",
-            fix,
+            &[
+                ("port", &format!("{:?}", bus.name)),
+                ("bus", &format!("{name:?}")),
+                ("taken", &taken(case, name)),
+                ("root_bus", &name),
+            ],
+            fix.filter(|_| case.is_free(name)),
         );
     }
     true
 }
 
-/// No port, or one that somebody else has.
+/// Reports a GPU without a root port, or in the slot of another GPU.
 fn is_port_wrong(
     case: &Case<'_>,
     gpu: &Subject,
@@ -175,17 +184,15 @@ fn is_port_wrong(
             (true, Arch::Aarch64) => Code::RootBusMissing,
             (false, _) => Code::RootPortMissing,
         };
-        let what = if is_given_one {
-            "has no address: it comes to the first root bus"
-        } else {
-            "is on a root bus, with no root port above it"
-        };
+        let root_name = root_name.unwrap_or(definition.root());
         out.add(
             code,
             function.place.line,
-            format!("{} {what}", gpu.label()),
-            "put it behind a root port of its own",
-            new_port(case, gpu, None, root_name.unwrap_or(definition.root())),
+            &[
+                (if is_given_one { "unplaced" } else { "gpu" }, &gpu.label()),
+                ("bus", &format!("{root_name:?}")),
+            ],
+            new_port(case, gpu, None, root_name),
         );
         return true;
     }
@@ -199,12 +206,13 @@ fn is_port_wrong(
     out.add(
         Code::PortShared,
         function.place.line,
-        format!(
-            "{} is in the slot of another GPU, on the bus {:?}",
-            gpu.label(),
-            function.bus.as_deref().unwrap_or_default()
-        ),
-        "put it behind a root port of its own",
+        &[
+            ("gpu", &gpu.label()),
+            (
+                "bus",
+                &format!("{:?}", function.bus.as_deref().unwrap_or_default()),
+            ),
+        ],
         new_port(case, gpu, None, definition.root()),
     );
     true
@@ -224,11 +232,7 @@ fn root_bus(case: &Case<'_>, gpu: &Subject, seen: &mut BTreeSet<usize>, out: &mu
             out.add(
                 Code::RootBusMissing,
                 port_bus.place.line,
-                format!("{} is behind the machine's own root bus", gpu.label()),
-                format!(
-                    "give it a root bus of its own (pxb-pcie) on node {}",
-                    socket(case, gpu)
-                ),
+                &[("gpu", &gpu.label()), ("node", &socket(case, gpu))],
                 new_bus(case, gpu, port, None),
             );
         }
@@ -240,19 +244,13 @@ fn root_bus(case: &Case<'_>, gpu: &Subject, seen: &mut BTreeSet<usize>, out: &mu
             true if is_of_another_node(case, gpu, root) => Code::RootBusFar,
             true => return,
         };
-        let other = match code {
-            Code::RootBusFar => "a GPU of another node",
-            _ => "another GPU",
-        };
         out.add(
             code,
             port_bus.place.line,
-            format!(
-                "{} is behind the root bus {:?}, as {other} is",
-                gpu.label(),
-                root_bus.name
-            ),
-            "give it one of its own (pxb-pcie)",
+            &[
+                ("gpu", &gpu.label()),
+                ("bus", &format!("{:?}", root_bus.name)),
+            ],
             new_bus(case, gpu, port, None),
         );
         return;
@@ -262,30 +260,29 @@ fn root_bus(case: &Case<'_>, gpu: &Subject, seen: &mut BTreeSet<usize>, out: &mu
         return;
     }
     let wanted = socket(case, gpu);
-    let what = match node {
-        None => "is on no node".to_owned(),
-        Some(node) if !sockets.contains(&node) => {
-            format!("is on node {node}, which has no CPUs")
-        }
-        Some(node)
-            if case
-                .socket_on_host(gpu)
-                .is_some_and(|socket| socket != node) =>
-        {
-            format!("is on node {node}, and the GPU's CPUs are node {wanted}'s")
-        }
-        Some(node) => match (nearest(case, gpu), distance_to(case, gpu, node)) {
-            (Some((near, far)), Some(own)) if case.socket_on_host(gpu).is_none() && far < own => {
-                format!("is on node {node}, and the GPU's nodes are nearer to node {near}")
-            }
-            _ => return,
-        },
+    let of_host = case.socket_on_host(gpu);
+    let own = of_host.filter(|own| Some(*own) != node);
+    let near = match (node, nearest(case, gpu)) {
+        (Some(node), Some((near, far))) if of_host.is_none() => distance_to(case, gpu, node)
+            .filter(|own| far < *own)
+            .map(|_| near),
+        _ => None,
     };
+    let has_cpus = node.is_some_and(|node| sockets.contains(&node));
+    if has_cpus && own.is_none() && near.is_none() {
+        return;
+    }
     out.add(
         Code::RootBusNode,
         root_bus.place.line,
-        format!("the root bus {:?} of {} {what}", root_bus.name, gpu.label()),
-        format!("put it on node {wanted}"),
+        &[
+            ("bus", &format!("{:?}", root_bus.name)),
+            ("gpu", &gpu.label()),
+            ("node", &optional(node)),
+            ("own", &optional(own.filter(|_| has_cpus))),
+            ("near", &optional(near.filter(|_| has_cpus))),
+            ("wanted", &wanted),
+        ],
         Fix::BusNode {
             bus: root,
             node: wanted,
@@ -306,12 +303,7 @@ fn is_of_another_node(case: &Case<'_>, gpu: &Subject, root: usize) -> bool {
 }
 
 fn distance_to(case: &Case<'_>, gpu: &Subject, node: u32) -> Option<u32> {
-    let its = case
-        .definition
-        .initiators
-        .iter()
-        .find(|one| one.device == gpu.id)?;
-    case.definition.distance(node, its.node)
+    case.definition.distance(node, case.first_node(gpu)?)
 }
 
 /// QEMU's ports reserve addresses; libvirt has no attribute for it.
@@ -328,21 +320,21 @@ fn reserve(case: &Case<'_>, gpu: &Subject, out: &mut Findings) {
     let BusKind::Port { window, .. } = bus.kind else {
         return;
     };
-    let what = match window {
-        None => "reserves no 64-bit prefetchable addresses".to_owned(),
-        Some(Some(given)) if given < wanted => format!("reserves {}", size(given.0)),
+    let reserved = match window {
+        None => None,
+        Some(Some(given)) if given < wanted => Some(given),
         Some(_) => return,
     };
     out.add(
         Code::RootPortWindow,
         bus.place.line,
-        format!(
-            "the root port {:?} {what}, and the BARs of {} need {}",
-            bus.name,
-            gpu.label(),
-            size(wanted.0)
-        ),
-        format!("let it reserve them: pref64-reserve={}M", wanted.0 >> 20),
+        &[
+            ("port", &format!("{:?}", bus.name)),
+            ("reserved", &optional(reserved)),
+            ("gpu", &gpu.label()),
+            ("wanted", &wanted),
+            ("option", &wanted.suffixed()),
+        ],
         Fix::Window {
             bus: port,
             window: wanted,
@@ -368,14 +360,11 @@ fn numbers(case: &Case<'_>, out: &mut Findings) {
         out.add(
             Code::RootBusNumber,
             bus.place.line,
-            format!(
-                "the root bus {:?} has the number {number}, as another one has",
-                bus.name
-            ),
-            match free {
-                Some(free) => format!("give it the number {free}"),
-                None => "give it a number that is free".to_owned(),
-            },
+            &[
+                ("bus", &format!("{:?}", bus.name)),
+                ("number", &number),
+                ("free", &optional(free)),
+            ],
             free.map(|number| Fix::BusNumber { bus: index, number }),
         );
     }
@@ -392,18 +381,20 @@ fn chassis(case: &Case<'_>, out: &mut Findings) {
         else {
             continue;
         };
-        if seen.insert((chassis, slot.unwrap_or(0))) {
+        let slot = slot.unwrap_or(0);
+        if seen.insert((chassis, slot)) {
             continue;
         }
         let free = free_chassis(case);
         out.add(
             Code::ChassisTwice,
             bus.place.line,
-            format!(
-                "the root port {:?} is in chassis {chassis}, as another one is",
-                bus.name
-            ),
-            format!("give it a chassis of its own: chassis={free}"),
+            &[
+                ("port", &format!("{:?}", bus.name)),
+                ("chassis", &chassis),
+                ("slot", &slot),
+                ("free", &free),
+            ],
             Fix::Chassis {
                 bus: index,
                 chassis: free,

@@ -219,6 +219,32 @@ fn more_nodes_than_there_can_be() {
     assert!(!found.findings[0].1 && found.findings[0].0.what.contains("129"));
 }
 
+/// Numbers at the end of their range are read, and corrections keep below it.
+#[test]
+fn the_largest_numbers() {
+    let (facts, plan) = two();
+    let text = command_line(&plan);
+    for (from, to) in [
+        ("node,nodeid=17'", "node,nodeid=4294967295'"),
+        ("pci-dev=gpu1,node=17'", "pci-dev=gpu1,node=4294967295'"),
+        ("bus_nr=16,", "bus_nr=4294967295,"),
+        ("chassis=2,", "chassis=4294967295,"),
+    ] {
+        let found = examined(&swap(&text, from, to), &facts);
+        examined(&found.corrected, &facts);
+    }
+    let text = xml(&plan);
+    for (from, to) in [
+        ("<cell id='17'", "<cell id='4294967295'"),
+        ("index='4'", "index='4294967295'"),
+        ("chassis='2'", "chassis='4294967295'"),
+    ] {
+        let broken = swap(&text, from, to);
+        let found = examined(&broken, &facts);
+        examined(&found.corrected, &facts);
+    }
+}
+
 /// What a server offers, as a made-up host's function has it.
 fn served(arch: Arch) -> (String, Knowledge<'static>) {
     let bars = [(0, 16 * MIB), (2, GIB), (4, 128 * GIB)].map(|(index, size)| Bar {

@@ -49,7 +49,14 @@ pub(crate) fn examined(text: &str, facts: &Facts) -> Examination {
         facts: Some(facts),
         ..Knowledge::default()
     };
-    examine(text.as_bytes(), &knowledge).unwrap_or_else(|error| panic!("{error}: {text}"))
+    let found =
+        examine(text.as_bytes(), &knowledge).unwrap_or_else(|error| panic!("{error}: {text}"));
+    for (finding, _) in &found.findings {
+        let texts = [&finding.what, &finding.why, &finding.remedy];
+        let is_complete = texts.iter().all(|text| !text.contains(['{', '}']));
+        assert!(is_complete, "a value is not given: {finding:?}");
+    }
+    found
 }
 
 /// The codes of what was found.

@@ -113,6 +113,10 @@ pub(super) const QEMU: &[Fault] = &[
     fault(Code::InitiatorNode, |text| {
         swap(text, "pci-dev=gpu0,node=6'", "pci-dev=gpu0,node=42'")
     }),
+    fault(Code::InitiatorNode, |text| {
+        let text = without(text, &["node,nodeid=17'", "dst=17,"]);
+        swap(&text, "pci-dev=gpu1,node=17'", "pci-dev=gpu1,node=1'")
+    }),
     fault(Code::InitiatorTwice, |text| {
         swap(text, "pci-dev=gpu0,node=6'", "pci-dev=gpu0,node=7'")
     }),
