@@ -227,6 +227,28 @@ fn a_whole_group_that_is_named_together_is_bound_together() {
 }
 
 #[test]
+fn a_group_is_bound_beside_members_whose_drivers_do_no_dma() {
+    let drive = "1000:00:00.0";
+    for (driver, stays) in [
+        (Some("pcieport"), true),
+        (Some("pci-stub"), true),
+        (Some("vfio-pci"), true),
+        (Some(VARIANT), true),
+        (None, true),
+        (Some("nvme"), false),
+        (Some("ahci"), false),
+    ] {
+        let gpus = gpus(1);
+        let mut host = Played::new();
+        host.set(drive.parse().unwrap(), driver, None);
+        host.join_group(gpus[0], drive);
+        let bound = bind::bind(&mut host, &request(&gpus));
+        let refused = matches!(&bound, Err(BindError::Group { .. }));
+        assert_eq!((bound.is_ok(), refused), (stays, !stays), "{driver:?}");
+    }
+}
+
+#[test]
 fn a_device_that_goes_in_the_middle_takes_nothing_with_it() {
     // its writes are 3: override, unbind, bind
     for gone_after in 0..6 {

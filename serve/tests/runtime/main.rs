@@ -7,6 +7,7 @@ mod connection;
 mod decline;
 mod machine;
 mod mapping;
+mod open;
 mod readiness;
 mod regions;
 mod registers;
