@@ -120,13 +120,13 @@ fn explain(profile: &Profile, error: &varia_serve::Error) -> String {
         )
     };
     match *refusal {
-        Refusal::NothingUsable { size, least } => too_little(size, least),
+        Refusal::NothingUsable { size, least } => too_little(size.0, least.0),
         Refusal::BelowReserve { size, reserve } => {
-            too_little(size, reserve.saturating_add(MEMBLK_SIZE))
+            too_little(size.0, reserve.0.saturating_add(MEMBLK_SIZE))
         }
         Refusal::BarTooLarge { length } => format!(
             "{} of memory need a BAR above {}, which VFIO can't address: give the {} at most this size, as in --memory {}",
-            Size(length),
+            Size(length.0),
             Size(MAX_REGION_SIZE),
             profile.name,
             Size(MAX_REGION_SIZE).argument()

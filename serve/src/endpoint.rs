@@ -60,10 +60,7 @@ pub enum Error {
     #[error(transparent)]
     Malformed(#[from] Refused),
     /// The device did not become ready.
-    #[error(
-        "the device is not ready ({}): its memory can't be used; reset it, and check its link and \
-         memory training", .0.name()
-    )]
+    #[error("{}", Refusal::NotReady { errno: *.0 })]
     NotReady(Errno),
     /// The device does not answer.
     #[error("the device does not answer ({}): check that it is there", .0.name())]

@@ -54,6 +54,14 @@ impl Unit {
         }
     }
 
+    /// Name after a count: `1 byte`, `2 bytes`, `1 GiB`.
+    pub const fn name_after(self, count: u64) -> &'static str {
+        match (count, self) {
+            (1, Self::Byte) => "byte",
+            _ => self.name(),
+        }
+    }
+
     /// Suffix as command lines have it: `G`; empty for bytes.
     pub const fn suffix(self) -> &'static str {
         match self {
@@ -99,10 +107,7 @@ impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (count, unit)) in self.terms().enumerate() {
             let plus = if index == 0 { "" } else { " + " };
-            match (count, unit) {
-                (1, Unit::Byte) => write!(f, "{plus}1 byte")?,
-                _ => write!(f, "{plus}{count} {}", unit.name())?,
-            }
+            write!(f, "{plus}{count} {}", unit.name_after(count))?;
         }
         Ok(())
     }

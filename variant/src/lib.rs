@@ -20,6 +20,7 @@ pub mod mmap;
 pub mod probe;
 pub mod ready;
 pub mod registers;
+pub mod text;
 
 pub use config::{ConfigOwner, ConfigPiece, Direction};
 pub use extension::{Extended, Extension};
@@ -28,7 +29,10 @@ pub use mmap::{Fault, FaultRequest, Mapping, MmapRequest};
 pub use probe::{Answer, Answers, Decline, Environment, Outcome, Plan, Question, Refusal};
 pub use ready::{After, Before, Generation, Ready, Register, Sample, Wait};
 pub use registers::{Command, RegisterAccess, Registers, Target};
-pub use varia_units::{BarIndex, BarSize, HostPhys, Millis, Monotonic, PageFrame, PageShift};
+pub use text::{Sentence, TextSegment};
+pub use varia_units::{
+    BarIndex, BarSize, Bytes, HostPhys, Millis, Monotonic, PageFrame, PageShift,
+};
 
 use core::fmt;
 

@@ -3,8 +3,12 @@
 use core::{array, fmt};
 
 use varia_spec::Errno;
+use varia_units::{BarIndex, Bytes, HostPhys, PageShift};
 
-use varia_units::{BarIndex, PageShift};
+use crate::text::{
+    Sentence,
+    TextSegment::{self, Decimal, Hexadecimal, Size, Text},
+};
 
 /// One thing that a runtime finds out. Its [`Answer`] is a number or an errno.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,7 +88,7 @@ impl Answers {
     }
 }
 
-/// What holds for the whole host.
+/// Properties of the whole host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Environment {
     /// The base page size.
@@ -136,88 +140,94 @@ impl<T> Plan<T> {
     }
 }
 
-/// Why the base serves a device alone.
+/// Reason why the base serves a device alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decline {
     /// A firmware property is missing or has the wrong type.
     Property {
-        /// The property's name.
+        /// Name of the property.
         name: &'static str,
-        /// What the look-up gave.
+        /// Error of the lookup.
         errno: Errno,
     },
     /// The memory's size is 0: its link to the CPU is down.
     LinkDown,
-    /// The function's owner has no commands for it that would do.
+    /// The function's owner lacks the commands that the variant needs.
     NoCommands,
     /// A physical BAR is where the variant would put its own.
     BarTaken(BarIndex),
 }
 
-/// Why a probe fails.
+/// Reason for a probe failure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
     /// The memory is smaller than what must be reserved (`EOVERFLOW`).
     BelowReserve {
-        /// Bytes there are.
-        size: u64,
-        /// Bytes to reserve.
-        reserve: u64,
+        /// Size of the memory.
+        size: Bytes,
+        /// Size to reserve.
+        reserve: Bytes,
     },
     /// Nothing is left once the reserve is taken and the rest rounded down (`EINVAL`).
     NothingUsable {
-        /// Bytes there are.
-        size: u64,
-        /// Bytes that would do.
-        least: u64,
+        /// Size of the memory.
+        size: Bytes,
+        /// The smallest size that leaves something.
+        least: Bytes,
     },
     /// The base is not a multiple of the page size (`EINVAL`).
     BaseNotPageAligned {
-        /// The base in bytes.
-        base: u64,
-        /// The page size in bytes.
-        page: u64,
+        /// Base of the memory.
+        base: HostPhys,
+        /// Page size.
+        page: Bytes,
     },
     /// The memory ends beyond 64 bits (`EOVERFLOW`).
     BeyondAddresses {
-        /// The base in bytes.
-        base: u64,
-        /// Bytes there are.
-        size: u64,
+        /// Base of the memory.
+        base: HostPhys,
+        /// Size of the memory.
+        size: Bytes,
     },
     /// The memory ends beyond the addresses that the CPU can reach (`EOVERFLOW`).
     OutOfReach {
-        /// The region's base in bytes.
-        base: u64,
-        /// Bytes in the region.
-        length: u64,
-        /// The last address that it can.
-        last: u64,
+        /// Base of the region.
+        base: HostPhys,
+        /// Length of the region.
+        length: Bytes,
+        /// The last address that the CPU can reach.
+        last: HostPhys,
     },
-    /// A BAR that covers it would not fit a VFIO file position (`EOVERFLOW`).
+    /// A BAR that covers the memory would not fit a VFIO file position (`EOVERFLOW`).
     BarTooLarge {
-        /// Bytes to cover.
-        length: u64,
+        /// Size to cover.
+        length: Bytes,
     },
     /// The kernel uses the addresses as its own memory (`EBUSY`).
     SystemRam {
-        /// The region's base in bytes.
-        base: u64,
-        /// Bytes in the region.
-        length: u64,
+        /// Base of the region.
+        base: HostPhys,
+        /// Length of the region.
+        length: Bytes,
     },
-    /// The physical BAR0 is too small for the registers that tell readiness (`ENXIO`), or there
-    /// is none (`ENOMEM`).
+    /// The function has no BAR0, and the readiness registers are in BAR0 (`ENOMEM`).
+    NoBar0,
+    /// The physical BAR0 is too small for the readiness registers (`ENXIO`).
     Bar0TooSmall {
-        /// Bytes there are; 0 is none.
-        size: u64,
-        /// Bytes up to the end of the last register.
-        least: u64,
+        /// Size of BAR0.
+        size: Bytes,
+        /// Offset at which the last register ends.
+        end: u64,
+    },
+    /// The device was not ready in time, or its registers could not be read.
+    NotReady {
+        /// Error of the wait.
+        errno: Errno,
     },
 }
 
 impl Refusal {
-    /// The errno that the probe returns.
+    /// Errno that the probe returns.
     pub const fn errno(&self) -> Errno {
         match self {
             Self::BelowReserve { .. }
@@ -226,104 +236,240 @@ impl Refusal {
             | Self::BarTooLarge { .. } => Errno::EOVERFLOW,
             Self::NothingUsable { .. } | Self::BaseNotPageAligned { .. } => Errno::EINVAL,
             Self::SystemRam { .. } => Errno::EBUSY,
-            // What the original's failed mapping gives.
-            Self::Bar0TooSmall { size: 0, .. } => Errno::ENOMEM,
+            // As the failed mapping in the original driver.
+            Self::NoBar0 => Errno::ENOMEM,
             Self::Bar0TooSmall { .. } => Errno::ENXIO,
+            Self::NotReady { errno } => *errno,
+        }
+    }
+}
+
+const OTHER_SIZE: TextSegment = Text("; the host's firmware has to give another memory size");
+
+const OTHER_BASE: TextSegment = Text("; the host's firmware has to give another memory base");
+
+impl Decline {
+    /// Sentence with the reason and what to do.
+    pub fn sentence(&self) -> Sentence {
+        match *self {
+            Self::Property { name, errno } => Sentence::new([
+                Text("firmware property "),
+                Text(name),
+                Text(" can't be read ("),
+                Text(errno.name()),
+                Text(
+                    "): served as a plain PCI device without its coherent memory; check the \
+                     host's ACPI tables",
+                ),
+            ]),
+            Self::LinkDown => Sentence::new([Text(
+                "firmware reports a memory size of 0, so the chip-to-chip link is down: served as \
+                 a plain PCI device without its coherent memory; check the link and reset the host",
+            )]),
+            Self::NoCommands => Sentence::new([Text(
+                "the function's owner offers no legacy commands for the function: served without \
+                 a legacy interface; give the function to a guest with a modern driver",
+            )]),
+            Self::BarTaken(bar) => Sentence::new([
+                Text("the function has a BAR"),
+                Decimal(bar.get() as u64),
+                Text(
+                    " of its own: served without a legacy interface; give the function to a guest \
+                     with a driver for it",
+                ),
+            ]),
+        }
+    }
+}
+
+impl Refusal {
+    /// Sentence with the reason and what to do.
+    pub fn sentence(&self) -> Sentence {
+        match *self {
+            Self::BelowReserve { size, reserve } => Sentence::new([
+                Text("memory size "),
+                Size(size),
+                Text(" is smaller than the "),
+                Size(reserve),
+                Text(" to reserve from it"),
+                OTHER_SIZE,
+            ]),
+            Self::NothingUsable { size, least } => Sentence::new([
+                Text("memory size "),
+                Size(size),
+                Text(" leaves nothing usable: at least "),
+                Size(least),
+                Text(" are needed"),
+                OTHER_SIZE,
+            ]),
+            Self::BaseNotPageAligned { base, page } => Sentence::new([
+                Text("memory base "),
+                Hexadecimal(base.0),
+                Text(" is not a multiple of the page size "),
+                Size(page),
+                OTHER_BASE,
+            ]),
+            Self::BeyondAddresses { base, size } => Sentence::new([
+                Text("memory of "),
+                Size(size),
+                Text(" at "),
+                Hexadecimal(base.0),
+                Text(" ends beyond 64 bits"),
+                OTHER_BASE,
+            ]),
+            Self::OutOfReach { base, length, last } => Sentence::new([
+                Text("memory of "),
+                Size(length),
+                Text(" at "),
+                Hexadecimal(base.0),
+                Text(" ends beyond "),
+                Hexadecimal(last.0),
+                Text(", the last address that the CPU can reach"),
+                OTHER_BASE,
+            ]),
+            Self::BarTooLarge { length } => Sentence::new([
+                Text("memory of "),
+                Size(length),
+                Text(" needs a BAR above 1 TiB, which VFIO can't address"),
+                OTHER_SIZE,
+            ]),
+            Self::SystemRam { base, length } => Sentence::new([
+                Text("memory of "),
+                Size(length),
+                Text(" at "),
+                Hexadecimal(base.0),
+                Text(
+                    " overlaps what the kernel uses as its own RAM; take that RAM offline first, \
+                     or have the host's firmware give another memory base",
+                ),
+            ]),
+            Self::NoBar0 => Sentence::new([Text(
+                "the function has no BAR0 with the registers that tell when it is ready; rescan \
+                 the bus, or reset the host",
+            )]),
+            Self::Bar0TooSmall { size, end } => Sentence::new([
+                Text("BAR0 has "),
+                Size(size),
+                Text(" and its readiness registers end at "),
+                Hexadecimal(end),
+                Text("; check that the function is a GPU of this driver"),
+            ]),
+            Self::NotReady { errno } => Sentence::new([
+                Text("the device is not ready ("),
+                Text(errno.name()),
+                Text(
+                    "): its memory can't be used; check its link to the CPU and its memory \
+                     training, reset it, and try again",
+                ),
+            ]),
         }
     }
 }
 
 impl fmt::Display for Decline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Property { name, errno } => write!(
-                f,
-                "firmware property {name} can't be read ({}): served as a plain PCI device without \
-                 its coherent memory; check the host's ACPI tables",
-                errno.name()
-            ),
-            Self::LinkDown => f.write_str(
-                "firmware reports a memory size of 0, so the chip-to-chip link is down: served as \
-                 a plain PCI device without its coherent memory; check the link and reset the host",
-            ),
-            Self::NoCommands => f.write_str(
-                "the function's owner offers no legacy commands for it: served as it is, without a \
-                 legacy interface; give it to a guest with a modern driver",
-            ),
-            Self::BarTaken(bar) => write!(
-                f,
-                "the function has a BAR{} of its own: served as it is, without a legacy \
-                 interface; give it to a guest with a driver for it",
-                bar.get()
-            ),
-        }
+        self.sentence().fmt(f)
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BelowReserve { size, reserve } => {
-                write!(
-                    f,
-                    "memory size {size:#x} is smaller than the {reserve:#x} bytes to \
-                     reserve from it; the host's firmware has to give another memory size"
-                )
-            }
-            Self::NothingUsable { size, least } => {
-                write!(
-                    f,
-                    "memory size {size:#x} leaves nothing usable: at least {least:#x} bytes are \
-                     needed; the host's firmware has to give another memory size"
-                )
-            }
-            Self::BaseNotPageAligned { base, page } => {
-                write!(
-                    f,
-                    "memory base {base:#x} is not a multiple of the page size {page:#x}; the \
-                     host's firmware has to give another memory base"
-                )
-            }
-            Self::BeyondAddresses { base, size } => {
-                write!(
-                    f,
-                    "memory of {size:#x} bytes at {base:#x} ends beyond 64 bits; the host's \
-                     firmware has to give another memory base"
-                )
-            }
-            Self::OutOfReach { base, length, last } => write!(
-                f,
-                "memory of {length:#x} bytes at {base:#x} ends beyond {last:#x}, the last address \
-                 that the CPU can reach; the host's firmware has to give another memory base"
-            ),
-            Self::BarTooLarge { length } => write!(
-                f,
-                "memory of {length:#x} bytes needs a BAR above 1 TiB, which VFIO can't \
-                 address; the host's firmware has to give another memory size"
-            ),
-            Self::SystemRam { base, length } => write!(
-                f,
-                "memory of {length:#x} bytes at {base:#x} overlaps what the kernel uses as its \
-                 own RAM; take it offline first, or have the host's firmware give another memory \
-                 base"
-            ),
-            Self::Bar0TooSmall { size: 0, .. } => f.write_str(
-                "it has no BAR0 with the registers that tell when it is ready; rescan the bus, or \
-                 reset the host",
-            ),
-            Self::Bar0TooSmall { size, least } => write!(
-                f,
-                "BAR0 has {size:#x} bytes and its readiness registers end at {least:#x}; check \
-                 that the function is a GPU of this driver"
-            ),
-        }
+        self.sentence().fmt(f)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::vec::Vec;
+    use std::{string::ToString, vec::Vec};
+
+    #[test]
+    fn a_sentence_names_the_value_and_the_remedy() {
+        let errno = Errno::EINVAL;
+        let name = "nvidia,gpu-mem-size";
+        for (reason, begins) in [
+            (
+                Decline::Property { name, errno },
+                "firmware property nvidia,gpu-mem-size can't be read (EINVAL): served as a plain",
+            ),
+            (
+                Decline::LinkDown,
+                "firmware reports a memory size of 0, so the chip-to-chip link is down",
+            ),
+            (
+                Decline::BarTaken(BarIndex::BAR0),
+                "the function has a BAR0 of its own: served without a legacy interface; give",
+            ),
+        ] {
+            let text = reason.to_string();
+            assert!(text.starts_with(begins) && text.contains(';'), "{text}");
+        }
+        let base = HostPhys(0x4200_0000_0800);
+        let gib = Bytes(1 << 30);
+        for (refusal, begins) in [
+            (
+                Refusal::BelowReserve {
+                    size: Bytes((1 << 30) - 4096),
+                    reserve: gib,
+                },
+                "memory size 1023 MiB + 1020 KiB is smaller than the 1 GiB to reserve from it; ",
+            ),
+            (
+                Refusal::NothingUsable {
+                    size: gib,
+                    least: Bytes(3 << 29),
+                },
+                "memory size 1 GiB leaves nothing usable: at least 1 GiB + 512 MiB are needed; ",
+            ),
+            (
+                Refusal::BaseNotPageAligned {
+                    base,
+                    page: Bytes(1 << 16),
+                },
+                "memory base 0x420000000800 is not a multiple of the page size 64 KiB; ",
+            ),
+            (
+                Refusal::BeyondAddresses { base, size: gib },
+                "memory of 1 GiB at 0x420000000800 ends beyond 64 bits; ",
+            ),
+            (
+                Refusal::OutOfReach {
+                    base,
+                    length: gib,
+                    last: HostPhys(0xffff_ffff),
+                },
+                "memory of 1 GiB at 0x420000000800 ends beyond 0xffffffff, the last address that",
+            ),
+            (
+                Refusal::BarTooLarge {
+                    length: Bytes((1 << 40) + (1 << 30)),
+                },
+                "memory of 1 TiB + 1 GiB needs a BAR above 1 TiB, which VFIO can't address; ",
+            ),
+            (
+                Refusal::SystemRam { base, length: gib },
+                "memory of 1 GiB at 0x420000000800 overlaps what the kernel uses as its own RAM; ",
+            ),
+            (
+                Refusal::NoBar0,
+                "the function has no BAR0 with the registers that tell when it is ready; ",
+            ),
+            (
+                Refusal::Bar0TooSmall {
+                    size: Bytes(0x2_0000),
+                    end: 0x200c0,
+                },
+                "BAR0 has 128 KiB and its readiness registers end at 0x200c0; ",
+            ),
+            (
+                Refusal::NotReady { errno },
+                "the device is not ready (EINVAL): its memory can't be used; check its link",
+            ),
+        ] {
+            let text = refusal.to_string();
+            assert!(text.starts_with(begins), "{text}");
+        }
+    }
 
     #[test]
     fn answers_are_found_by_question_and_absent_if_not_asked() {

@@ -15,9 +15,9 @@ use varia_spec::{
     vfio::RegionIndex,
 };
 use varia_variant::{
-    After, Answers, BarIndex, Before, ConfigOwner, ConfigPiece, Decline, Direction, Environment,
-    Event, Generation, HostPhys, Outcome, Plan, Probe, Question, Ready, Refusal, Region, Sample,
-    Variant, Wait,
+    After, Answers, BarIndex, Before, Bytes, ConfigOwner, ConfigPiece, Decline, Direction,
+    Environment, Event, Generation, HostPhys, Outcome, Plan, Probe, Question, Ready, Refusal,
+    Region, Sample, Variant, Wait,
     config::FakeBar,
     ready::{Status, Values},
 };
@@ -112,13 +112,13 @@ const BITMAP: Question = Question::DvsecWord {
 const BAR0_SIZE: Question = Question::BarSize(BarIndex::BAR0);
 
 /// Base and size from the firmware; any failure makes the base serve the device alone.
-fn memory(answers: &Answers) -> Result<(HostPhys, u64), Decline> {
+fn memory(answers: &Answers) -> Result<(HostPhys, Bytes), Decline> {
     let base = answers.property(nvidia::property::MEM_BASE_PA)?;
     let size = answers.property(nvidia::property::MEM_SIZE)?;
     if size == 0 {
         Err(Decline::LinkDown)
     } else {
-        Ok((HostPhys(base), size))
+        Ok((HostPhys(base), Bytes(size)))
     }
 }
 
@@ -131,13 +131,13 @@ impl Probe for NvgraceGpu {
         let bitmap = answers.to(BITMAP).unwrap_or(0);
         let mig_bug = bitmap & u64::from(nvidia::dvsec::MIG_SUPPORTED_WITH_CACHED_RESMEM) == 0;
         let method = Method::choose(cxl_dvsec);
-        let bar0 = answers.to(BAR0_SIZE).unwrap_or(0);
+        let bar0 = answers.to(BAR0_SIZE).ok();
         let plan = match memory(answers) {
-            _ if method == Method::Bar0 && bar0 < nvidia::bar0::MIN_LEN => {
-                Plan::Fail(Refusal::Bar0TooSmall {
-                    size: bar0,
-                    least: nvidia::bar0::MIN_LEN,
-                })
+            _ if method == Method::Bar0 && bar0 < Some(nvidia::bar0::MIN_LEN) => {
+                Plan::Fail(bar0.map_or(Refusal::NoBar0, |size| Refusal::Bar0TooSmall {
+                    size: Bytes(size),
+                    end: nvidia::bar0::MIN_LEN,
+                }))
             }
             Err(reason) => Plan::Decline(reason),
             Ok((base, size)) => match Layout::new(base, size, mig_bug, environment.page) {

@@ -5,7 +5,7 @@ use core::slice;
 
 use varia_module::Served;
 use varia_spec::Errno;
-use varia_variant::{self as variant, Answers, BarIndex, Event, Probe, Variant};
+use varia_variant::{self as variant, Answers, BarIndex, Bytes, Event, HostPhys, Probe, Variant};
 
 use crate::{
     abi::c_functions,
@@ -67,8 +67,8 @@ fn in_ram(variant: &Served, ram: u32) -> Option<variant::Refusal> {
     let index = (ram != 0).then(|| ram.trailing_zeros())?;
     let region = state::memory(variant, index)?;
     Some(variant::Refusal::SystemRam {
-        base: region.base().0,
-        length: region.length(),
+        base: region.base(),
+        length: Bytes(region.length()),
     })
 }
 
@@ -76,28 +76,42 @@ fn in_ram(variant: &Served, ram: u32) -> Option<variant::Refusal> {
 fn out_of_reach(variant: &Served, last: u64) -> Option<variant::Refusal> {
     (0..REGIONS as u32).find_map(|index| {
         let region = state::memory(variant, index)?;
-        let (base, length) = (region.base().0, region.length());
-        let end = base.saturating_add(length.saturating_sub(1));
-        (end > last).then_some(variant::Refusal::OutOfReach { base, length, last })
+        let (base, length) = (region.base(), region.length());
+        let end = base.0.saturating_add(length.saturating_sub(1));
+        (end > last).then_some(variant::Refusal::OutOfReach {
+            base,
+            length: Bytes(length),
+            last: HostPhys(last),
+        })
     })
 }
 
-const NOT_SERVED: &str = "not served: ";
+/// Beginning of the log line of a probe that fails.
+pub(crate) const NOT_SERVED: &str = "not served: ";
 
-/// `OUTCOME_*` or the errno, and the reason.
-fn outcome(variant: &Served, ram: u32, last: u64) -> (Result<i32, Errno>, Text) {
-    let outcome = match variant.outcome() {
-        variant::Outcome::Serve => out_of_reach(variant, last)
-            .or_else(|| in_ram(variant, ram))
-            .map_or(variant::Outcome::Serve, variant::Outcome::Fail),
-        other => other,
+/// `OUTCOME_*` or the errno, and the reason. `waited` is the error of the first wait.
+fn outcome(
+    variant: &Served,
+    waited: Option<Errno>,
+    ram: u32,
+    last: u64,
+) -> (Result<i32, Errno>, Text) {
+    let refused = match waited {
+        Some(errno) => Some(variant::Refusal::NotReady { errno }),
+        None if variant.outcome() == variant::Outcome::Serve => {
+            out_of_reach(variant, last).or_else(|| in_ram(variant, ram))
+        }
+        None => None,
     };
-    match outcome {
+    match refused.map_or_else(|| variant.outcome(), variant::Outcome::Fail) {
         variant::Outcome::Serve => (Ok(OUTCOME_SERVE), Text::new()),
-        variant::Outcome::Decline(reason) => (Ok(OUTCOME_DECLINE), Text::new().decline(&reason)),
+        variant::Outcome::Decline(reason) => {
+            let text = Text::new().sentence(&reason.sentence());
+            (Ok(OUTCOME_DECLINE), text)
+        }
         variant::Outcome::Fail(refusal) => {
             let text = Text::new().str(NOT_SERVED);
-            (Err(refusal.errno()), text.refusal(&refusal))
+            (Err(refusal.errno()), text.sentence(&refusal.sentence()))
         }
     }
 }
@@ -161,10 +175,8 @@ c_functions! {
         value((|| {
             // SAFETY: by the contract of all functions.
             let variant = unsafe { state::variant(state) }?;
-            let (verdict, reason) = match waited.checked_neg().and_then(Errno::new) {
-                Some(errno) => (Err(errno), Text::new().str(NOT_SERVED).not_ready(errno)),
-                None => outcome(variant, ram, last),
-            };
+            let waited = waited.checked_neg().and_then(Errno::new);
+            let (verdict, reason) = outcome(variant, waited, ram, last);
             // SAFETY: `text` by the contract of all functions.
             unsafe { show::copy(reason, text, len) }?;
             verdict

@@ -57,8 +57,8 @@ fn layout(instance: &Instance, cursor: u64) -> Option<Text> {
         0 => {
             return Some(match instance.variant.outcome() {
                 Outcome::Serve => text.str("served"),
-                Outcome::Decline(reason) => text.str("declined: ").decline(&reason),
-                Outcome::Fail(refusal) => text.str("refused: ").refusal(&refusal),
+                Outcome::Decline(reason) => text.str("declined: ").sentence(&reason.sentence()),
+                Outcome::Fail(refusal) => text.str("refused: ").sentence(&refusal.sentence()),
             });
         }
         1 => return Some(text.str("page_size ").hex(instance.page.size())),

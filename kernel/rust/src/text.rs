@@ -1,19 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Why a probe was declined or failed, written without `core::fmt`.
+//! Text in a buffer of fixed size, written without `core::fmt`.
 //!
-//! The wording is that of `varia_variant`'s `Display`; a test compares the two. `core::fmt` goes
-//! through function pointers and paths that can panic, which this object must not contain.
+//! The sentences are those of `varia_variant`, which its `Display` prints in user space; a test
+//! compares the two. `core::fmt` goes through function pointers and paths that can panic, which
+//! this object must not contain.
 
-use varia_spec::Errno;
-use varia_variant::{Decline, Refusal};
+use varia_variant::{Bytes, Sentence, TextSegment};
 
 use crate::types::TEXT_LEN;
-
-/// What to do about a memory size.
-const ANOTHER_SIZE: &str = "; the host's firmware has to give another memory size";
-
-/// What to do about a memory base.
-const ANOTHER_BASE: &str = "; the host's firmware has to give another memory base";
 
 /// A C string under construction; what does not fit is cut off.
 pub(crate) struct Text {
@@ -43,104 +37,31 @@ impl Text {
         }
     }
 
-    /// Why the base serves the device alone.
-    pub(crate) fn decline(self, reason: &Decline) -> Self {
-        match reason {
-            Decline::Property { name, errno } => self
-                .str("firmware property ")
-                .str(name)
-                .str(" can't be read (")
-                .str(errno.name())
-                .str("): served as a plain PCI device without its coherent memory; check the host's ACPI tables"),
-            Decline::LinkDown => self.str(
-                "firmware reports a memory size of 0, so the chip-to-chip link is down: served as \
-                 a plain PCI device without its coherent memory; check the link and reset the host",
-            ),
-            Decline::NoCommands => self.str(
-                "the function's owner offers no legacy commands for it: served as it is, without a \
-                 legacy interface; give it to a guest with a modern driver",
-            ),
-            Decline::BarTaken(bar) => self
-                .str("the function has a BAR")
-                .dec(bar.get().into())
-                .str(
-                    " of its own: served as it is, without a legacy interface; give it to a guest \
-                     with a driver for it",
-                ),
-        }
+    /// A sentence, segment by segment.
+    pub(crate) fn sentence(self, sentence: &Sentence) -> Self {
+        sentence
+            .segments()
+            .iter()
+            .fold(self, |text, segment| match *segment {
+                TextSegment::Text(words) => text.str(words),
+                TextSegment::Decimal(number) => text.dec(number),
+                TextSegment::Hexadecimal(number) => text.hex(number),
+                TextSegment::Size(size) => text.size(size),
+            })
     }
 
-    /// Why the probe fails.
-    pub(crate) fn refusal(self, refusal: &Refusal) -> Self {
-        match refusal {
-            Refusal::BelowReserve { size, reserve } => self
-                .str("memory size ")
-                .hex(*size)
-                .str(" is smaller than the ")
-                .hex(*reserve)
-                .str(" bytes to reserve from it")
-                .str(ANOTHER_SIZE),
-            Refusal::NothingUsable { size, least } => self
-                .str("memory size ")
-                .hex(*size)
-                .str(" leaves nothing usable: at least ")
-                .hex(*least)
-                .str(" bytes are needed")
-                .str(ANOTHER_SIZE),
-            Refusal::BaseNotPageAligned { base, page } => self
-                .str("memory base ")
-                .hex(*base)
-                .str(" is not a multiple of the page size ")
-                .hex(*page)
-                .str(ANOTHER_BASE),
-            Refusal::BeyondAddresses { base, size } => self
-                .str("memory of ")
-                .hex(*size)
-                .str(" bytes at ")
-                .hex(*base)
-                .str(" ends beyond 64 bits")
-                .str(ANOTHER_BASE),
-            Refusal::OutOfReach { base, length, last } => self
-                .str("memory of ")
-                .hex(*length)
-                .str(" bytes at ")
-                .hex(*base)
-                .str(" ends beyond ")
-                .hex(*last)
-                .str(", the last address that the CPU can reach")
-                .str(ANOTHER_BASE),
-            Refusal::BarTooLarge { length } => self
-                .str("memory of ")
-                .hex(*length)
-                .str(" bytes needs a BAR above 1 TiB, which VFIO can't address")
-                .str(ANOTHER_SIZE),
-            Refusal::SystemRam { base, length } => self
-                .str("memory of ")
-                .hex(*length)
-                .str(" bytes at ")
-                .hex(*base)
-                .str(
-                    " overlaps what the kernel uses as its own RAM; take it offline first, or \
-                     have the host's firmware give another memory base",
-                ),
-            Refusal::Bar0TooSmall { size: 0, .. } => self.str(
-                "it has no BAR0 with the registers that tell when it is ready; rescan the bus, or \
-                 reset the host",
-            ),
-            Refusal::Bar0TooSmall { size, least } => self
-                .str("BAR0 has ")
-                .hex(*size)
-                .str(" bytes and its readiness registers end at ")
-                .hex(*least)
-                .str("; check that the function is a GPU of this driver"),
-        }
-    }
-
-    /// Why the first wait for readiness failed.
-    pub(crate) fn not_ready(self, errno: Errno) -> Self {
-        self.str("it is not ready (")
-            .str(errno.name())
-            .str("): check its memory and its link to the CPU, reset it, then bind it again")
+    /// A size as a sum of binary units, as its `Display` has it.
+    pub(crate) fn size(self, size: Bytes) -> Self {
+        let mut plus = "";
+        size.terms().fold(self, |text, (count, unit)| {
+            let text = text
+                .str(plus)
+                .dec(count)
+                .str(" ")
+                .str(unit.name_after(count));
+            plus = " + ";
+            text
+        })
     }
 
     fn byte(&mut self, byte: u8) {
@@ -197,7 +118,11 @@ impl Text {
 
 #[cfg(test)]
 mod tests {
+    use varia_spec::Errno;
+    use varia_variant::{BarIndex, Decline, HostPhys, Refusal};
+
     use super::*;
+    use crate::probe::NOT_SERVED;
 
     fn string(text: Text) -> String {
         let mut bytes = [0xee; TEXT_LEN];
@@ -207,44 +132,65 @@ mod tests {
     }
 
     #[test]
-    fn reasons_read_as_their_display_does() {
+    fn reasons_read_as_their_display_does_and_none_is_cut() {
+        let errno = Errno::EOVERFLOW;
         for reason in [
             Decline::LinkDown,
             Decline::NoCommands,
-            Decline::BarTaken(varia_variant::BarIndex::BAR0),
+            Decline::BarTaken(BarIndex::BAR0),
             Decline::Property {
                 name: "nvidia,gpu-mem-base-pa",
-                errno: Errno::EOVERFLOW,
+                errno,
             },
         ] {
-            assert_eq!(string(Text::new().decline(&reason)), reason.to_string());
+            let text = Text::new().sentence(&reason.sentence());
+            assert_eq!(string(text), reason.to_string());
         }
-        let (base, size, page) = (0x42_0000_0000, 0, 0x1_0000);
-        for refusal in [
-            Refusal::BelowReserve {
-                size,
-                reserve: 1 << 30,
-            },
-            Refusal::NothingUsable { size, least: page },
-            Refusal::BaseNotPageAligned { base, page },
-            Refusal::BeyondAddresses {
-                base: u64::MAX,
-                size: 0xfedc_ba98_7654_3210,
-            },
-            Refusal::OutOfReach {
-                base,
-                length: 4096,
-                last: 0xffff_ffff,
-            },
-            Refusal::BarTooLarge { length: 15 },
-            Refusal::SystemRam { base, length: 4096 },
-            Refusal::Bar0TooSmall { size, least: 1 },
-            Refusal::Bar0TooSmall {
-                size: 16,
-                least: 32,
-            },
+        for (address, size) in [
+            (0, Bytes(0)),
+            (0x42_0000_0000, Bytes(1)),
+            (0xffff_ffff, Bytes((95 << 30) + 4096)),
+            (u64::MAX, Bytes(u64::MAX)),
         ] {
-            assert_eq!(string(Text::new().refusal(&refusal)), refusal.to_string());
+            let base = HostPhys(address);
+            for refusal in [
+                Refusal::BelowReserve {
+                    size,
+                    reserve: size,
+                },
+                Refusal::NothingUsable { size, least: size },
+                Refusal::BaseNotPageAligned { base, page: size },
+                Refusal::BeyondAddresses { base, size },
+                Refusal::OutOfReach {
+                    base,
+                    length: size,
+                    last: base,
+                },
+                Refusal::BarTooLarge { length: size },
+                Refusal::SystemRam { base, length: size },
+                Refusal::NoBar0,
+                Refusal::Bar0TooSmall { size, end: address },
+                Refusal::NotReady { errno },
+            ] {
+                let text = Text::new().str(NOT_SERVED).sentence(&refusal.sentence());
+                assert_eq!(string(text), format!("{NOT_SERVED}{refusal}"));
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_read_as_their_display_does() {
+        for bytes in [
+            0,
+            1,
+            1023,
+            4097,
+            95 << 30,
+            (1 << 30) + (300 << 20),
+            u64::MAX,
+        ] {
+            let size = Bytes(bytes);
+            assert_eq!(string(Text::new().size(size)), size.to_string());
         }
     }
 

@@ -1,5 +1,6 @@
 //! Firmware that gives our module something wrong, and GPUs that lack what it needs: each gets its
-//! error number and one line in the log that says what to do, and leaves nothing behind.
+//! error number and one line in the log, the sentence of the variant's reason, and leaves nothing
+//! behind.
 
 use std::fmt::Write;
 
@@ -9,6 +10,7 @@ use varia_lab::iasl::compile_asl;
 use varia_silicon::profile::{self, Body, Profile};
 use varia_silicon::{Faults, Options};
 use varia_spec::Errno;
+use varia_variant::{Bytes, Decline, HostPhys, Refusal};
 use varia_vmtests::Result;
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
 
@@ -16,14 +18,47 @@ const BASE: &str = "nvidia,gpu-mem-base-pa";
 const SIZE: &str = "nvidia,gpu-mem-size";
 const UUID: &str = "daffd814-6eba-4d8c-8a91-bc9bbf4aa301";
 
-/// A GPU with what firmware says of it, in ASL, and what comes of it.
+/// A GPU with its firmware properties, in ASL, and the outcome of its probe.
 struct Case {
     properties: &'static [(&'static str, &'static str)],
     bar0: Option<u64>,
     /// The error number; none if the device is served as a plain one.
     errno: Option<Errno>,
-    /// What the line in the log says.
-    says: &'static str,
+    /// The reason, whose sentence is the line in the log.
+    reason: Reason,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Reason {
+    Decline(Decline),
+    Refusal(Refusal),
+}
+
+impl Reason {
+    /// The whole text of the log line `line`.
+    fn text(self, line: &str) -> String {
+        match self {
+            Self::Decline(reason) => reason.to_string(),
+            Self::Refusal(Refusal::OutOfReach { base, length, .. }) => {
+                let last = last_address(line);
+                format!("not served: {}", Refusal::OutOfReach { base, length, last })
+            }
+            Self::Refusal(refusal) => format!("not served: {refusal}"),
+        }
+    }
+}
+
+/// The last address that the machine's CPU can reach, as a line of the log names it.
+fn last_address(line: &str) -> HostPhys {
+    let (_, after) = line.split_once("ends beyond 0x").expect("an address");
+    let digits = after.split(',').next().unwrap_or_default();
+    let last = u64::from_str_radix(digits, 16).expect("hexadecimal digits");
+    // No CPU has more than 52 bits.
+    assert!(
+        last.trailing_ones() <= 52 && last & (last + 1) == 0,
+        "{line}"
+    );
+    HostPhys(last)
 }
 
 const GOOD_BASE: (&str, &str) = (BASE, "0x420000000000");
@@ -35,87 +70,123 @@ const CASES: &[Case] = &[
         properties: &[GOOD_SIZE],
         bar0: BAR0,
         errno: None,
-        says: "firmware property nvidia,gpu-mem-base-pa can't be read (EINVAL): served as a plain",
+        reason: Reason::Decline(Decline::Property {
+            name: BASE,
+            errno: Errno::EINVAL,
+        }),
     },
     Case {
         properties: &[GOOD_BASE],
         bar0: BAR0,
         errno: None,
-        says: "firmware property nvidia,gpu-mem-size can't be read (EINVAL): served as a plain",
+        reason: Reason::Decline(Decline::Property {
+            name: SIZE,
+            errno: Errno::EINVAL,
+        }),
     },
     Case {
         properties: &[(BASE, "\"a text\""), GOOD_SIZE],
         bar0: BAR0,
         errno: None,
-        says: "firmware property nvidia,gpu-mem-base-pa can't be read (EPROTO): served as a plain",
+        reason: Reason::Decline(Decline::Property {
+            name: BASE,
+            errno: Errno::EPROTO,
+        }),
     },
     Case {
         properties: &[GOOD_BASE, (SIZE, "\"a text\"")],
         bar0: BAR0,
         errno: None,
-        says: "firmware property nvidia,gpu-mem-size can't be read (EPROTO): served as a plain",
+        reason: Reason::Decline(Decline::Property {
+            name: SIZE,
+            errno: Errno::EPROTO,
+        }),
     },
     Case {
         properties: &[GOOD_BASE, (SIZE, "0")],
         bar0: BAR0,
         errno: None,
-        says: "firmware reports a memory size of 0, so the chip-to-chip link is down",
+        reason: Reason::Decline(Decline::LinkDown),
     },
     Case {
         properties: &[(BASE, "0x420000000800"), GOOD_SIZE],
         bar0: BAR0,
         errno: Some(Errno::EINVAL),
-        says: "not served: memory base 0x420000000800 is not a multiple of the page size 0x1000",
+        reason: Reason::Refusal(Refusal::BaseNotPageAligned {
+            base: HostPhys(0x4200_0000_0800),
+            page: Bytes(0x1000),
+        }),
     },
     Case {
         // RAM of this machine begins at 1 GiB.
         properties: &[(BASE, "0x50000000"), GOOD_SIZE],
         bar0: BAR0,
         errno: Some(Errno::EBUSY),
-        says: "not served: memory of 0x40000000 bytes at 0x70000000 overlaps what the kernel uses",
+        reason: Reason::Refusal(Refusal::SystemRam {
+            base: HostPhys(0x7000_0000),
+            length: Bytes(0x4000_0000),
+        }),
     },
     Case {
         properties: &[GOOD_BASE, (SIZE, "0x40000000")],
         bar0: BAR0,
         errno: Some(Errno::EINVAL),
-        says: "not served: memory size 0x40000000 leaves nothing usable",
+        reason: Reason::Refusal(Refusal::NothingUsable {
+            size: Bytes(0x4000_0000),
+            least: Bytes(0x6000_0000),
+        }),
     },
     Case {
         properties: &[GOOD_BASE, (SIZE, "0x3fffffff")],
         bar0: BAR0,
         errno: Some(Errno::EOVERFLOW),
-        says: "not served: memory size 0x3fffffff is smaller than the 0x40000000 bytes to reserve",
+        reason: Reason::Refusal(Refusal::BelowReserve {
+            size: Bytes(0x3fff_ffff),
+            reserve: Bytes(0x4000_0000),
+        }),
     },
     Case {
         properties: &[GOOD_BASE, (SIZE, "0x10080000000")],
         bar0: BAR0,
         errno: Some(Errno::EOVERFLOW),
-        says: "not served: memory of 0x10040000000 bytes needs a BAR above 1 TiB",
+        reason: Reason::Refusal(Refusal::BarTooLarge {
+            length: Bytes(0x100_4000_0000),
+        }),
     },
     Case {
         properties: &[(BASE, "0xfffffffff0000000"), GOOD_SIZE],
         bar0: BAR0,
         errno: Some(Errno::EOVERFLOW),
-        says: "not served: memory of 0x60000000 bytes at 0xfffffffff0000000 ends beyond 64 bits",
+        reason: Reason::Refusal(Refusal::BeyondAddresses {
+            base: HostPhys(0xffff_ffff_f000_0000),
+            size: Bytes(0x6000_0000),
+        }),
     },
     Case {
-        // No CPU has more than 52 bits.
+        // The last address is read from the line: it depends on the CPU.
         properties: &[(BASE, "0x100000000000000"), GOOD_SIZE],
         bar0: BAR0,
         errno: Some(Errno::EOVERFLOW),
-        says: "not served: memory of 0x40000000 bytes at 0x100000020000000 ends beyond 0xf",
+        reason: Reason::Refusal(Refusal::OutOfReach {
+            base: HostPhys(0x100_0000_2000_0000),
+            length: Bytes(0x4000_0000),
+            last: HostPhys(0),
+        }),
     },
     Case {
         properties: &[GOOD_BASE, GOOD_SIZE],
         bar0: None,
         errno: Some(Errno::ENOMEM),
-        says: "not served: it has no BAR0 with the registers",
+        reason: Reason::Refusal(Refusal::NoBar0),
     },
     Case {
         properties: &[GOOD_BASE, GOOD_SIZE],
         bar0: Some(0x2_0000),
         errno: Some(Errno::ENXIO),
-        says: "not served: BAR0 has 0x20000 bytes and its readiness registers end at 0x200c0",
+        reason: Reason::Refusal(Refusal::Bar0TooSmall {
+            size: Bytes(0x2_0000),
+            end: 0x200c0,
+        }),
     },
 ];
 
@@ -158,8 +229,8 @@ fn firmware() -> String {
     asl + "}\n"
 }
 
-/// What our module says of a device since a line of the log, without what the kernel's own code
-/// says in its name.
+/// Lines of our module about a device since a line of the log, without those that the kernel's own
+/// code writes in the module's name.
 fn said(host: &Host, gpu: usize, since: usize) -> Result<Vec<String>> {
     let log = host.vm.sh("dmesg")?;
     let name = format!("{} {}: ", Driver::Ours.name(), host.address(gpu));
@@ -203,10 +274,11 @@ fn bad_input_gets_its_error_one_line_in_the_log_and_leaves_nothing_behind() -> R
         let since = host.vm.sh("dmesg")?.lines().count();
         let bound = host.bind(gpu, Driver::Ours)?;
         let errno = case.errno.map(Errno::get);
-        assert_eq!(bound.err(), errno, "{}", case.says);
+        assert_eq!(bound.err(), errno, "{:?}", case.reason);
         let lines = said(&host, gpu, since)?;
-        assert_eq!(lines.len(), 1, "{}: {lines:#?}", case.says);
-        assert!(lines[0].contains(case.says), "{}: {lines:#?}", case.says);
+        assert_eq!(lines.len(), 1, "{:?}: {lines:#?}", case.reason);
+        let text = format!(": {}", case.reason.text(&lines[0]));
+        assert!(lines[0].ends_with(&text), "{text:?} in {lines:#?}");
         assert!(lines[0].contains(';'), "what to do: {lines:#?}");
 
         // Without an unbind: taking the module away has to do it.
@@ -217,7 +289,7 @@ fn bad_input_gets_its_error_one_line_in_the_log_and_leaves_nothing_behind() -> R
             "ls -d /sys/kernel/debug/nvgrace_gpu_vfio_pci /sys/bus/pci/drivers/nvgrace_gpu_vfio_pci \
              /sys/class/vfio-dev/* /dev/vfio/[0-9]* 2>/dev/null || true",
         )?;
-        assert_eq!(left, "", "{}", case.says);
+        assert_eq!(left, "", "{:?}", case.reason);
     }
 
     // A range of page frames that was left behind would keep this one from being opened.

@@ -15,7 +15,7 @@ use varia_silicon::profile::{self, Profile};
 use varia_silicon::{Faults, ManualClock, Options, Readiness, Silicon};
 use varia_spec::Errno;
 use varia_spec::vfio::RegionIndex;
-use varia_variant::{Millis, Variant};
+use varia_variant::{Decline, Millis, Refusal, Variant};
 use varia_vmtests::clock::SleepClock;
 use varia_vmtests::gpu::cxl_that_takes;
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
@@ -279,18 +279,16 @@ fn waits(driver: Driver) -> Result<()> {
     falls_back(&host, SIZE_ZERO, driver)?;
     if driver == Driver::Ours {
         let log = host.vm.sh("dmesg")?;
+        let not_ready = |errno| format!("not served: {}", Refusal::NotReady { errno });
         for (gpu, line) in [
-            (DEAD_GH200, "not served: it is not ready (ETIME)"),
-            (DEAD_CXL, "not served: it is not ready (ETIME)"),
-            (LINK_DOWN, "not served: it is not ready (ETIME)"),
-            (LINK_DOWN_CXL, "not served: it is not ready (ETIME)"),
-            (GONE_CXL, "not served: it is not ready (ENODEV)"),
-            (
-                SIZE_ZERO,
-                "so the chip-to-chip link is down: served as a plain PCI device",
-            ),
+            (DEAD_GH200, not_ready(Errno::ETIME)),
+            (DEAD_CXL, not_ready(Errno::ETIME)),
+            (LINK_DOWN, not_ready(Errno::ETIME)),
+            (LINK_DOWN_CXL, not_ready(Errno::ETIME)),
+            (GONE_CXL, not_ready(Errno::ENODEV)),
+            (SIZE_ZERO, Decline::LinkDown.to_string()),
         ] {
-            assert_log(&log, host.address(gpu), line);
+            assert_log(&log, host.address(gpu), &line);
         }
     }
     host.power_off()

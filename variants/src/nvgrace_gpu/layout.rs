@@ -9,7 +9,7 @@
 //! Source: Linux 7.2 `nvgrace-gpu/main.c:nvgrace_gpu_init_nvdev_struct`.
 
 use varia_spec::nvidia::{MEMBLK_SIZE, RESMEM_MIN};
-use varia_variant::{BarSize, HostPhys, MemoryRegion, MemoryType, PageShift, Refusal};
+use varia_variant::{BarSize, Bytes, HostPhys, MemoryRegion, MemoryType, PageShift, Refusal};
 
 /// The two regions. Immutable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,52 +21,46 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Divides `size` bytes at `base`.
+    /// Divides `size` of memory at `base`.
     ///
     /// With the MIG bug, `usemem` is rounded down to [`MEMBLK_SIZE`] and `resmem` takes the rest,
     /// from 1 GiB to under 1.5 GiB. The size of BAR4 is that of the memory *before* the rounding.
-    pub fn new(base: HostPhys, size: u64, mig_bug: bool, page: PageShift) -> Result<Self, Refusal> {
-        if !base.0.is_multiple_of(page.size()) {
-            return Err(Refusal::BaseNotPageAligned {
-                base: base.0,
-                page: page.size(),
-            });
+    pub fn new(
+        base: HostPhys,
+        size: Bytes,
+        mig_bug: bool,
+        page: PageShift,
+    ) -> Result<Self, Refusal> {
+        let page = Bytes(page.size());
+        if !base.0.is_multiple_of(page.0) {
+            return Err(Refusal::BaseNotPageAligned { base, page });
         }
-        if base.checked_add(size).is_none() {
-            return Err(Refusal::BeyondAddresses { base: base.0, size });
+        let beyond = Refusal::BeyondAddresses { base, size };
+        if base.checked_add(size.0).is_none() {
+            return Err(beyond);
         }
-        let reserve = if mig_bug { RESMEM_MIN } else { 0 };
-        let usable = size
-            .checked_sub(reserve)
-            .ok_or(Refusal::BelowReserve { size, reserve })?;
-        let nothing = Refusal::NothingUsable {
-            size,
-            least: reserve + MEMBLK_SIZE,
+        let reserve = Bytes(if mig_bug { RESMEM_MIN } else { 0 });
+        let too_small = Refusal::BelowReserve { size, reserve };
+        let usable = size.0.checked_sub(reserve.0).ok_or(too_small)?;
+        let length = if mig_bug {
+            usable - usable % MEMBLK_SIZE
+        } else {
+            usable
         };
-        if usable == 0 {
-            return Err(nothing);
-        }
-        if !mig_bug {
-            let usemem = region(base, usable, usable, MemoryType::Cached)?;
-            return Ok(Self {
-                usemem: usemem.named("usemem"),
-                resmem: None,
-            });
-        }
-        let length = usable - usable % MEMBLK_SIZE;
         if length == 0 {
-            return Err(nothing);
+            let least = Bytes(reserve.0 + MEMBLK_SIZE);
+            return Err(Refusal::NothingUsable { size, least });
         }
-        let usemem = region(base, length, usable, MemoryType::Cached)?;
-        let rest = size - length;
-        let start = base
-            .checked_add(length)
-            .ok_or(Refusal::BeyondAddresses { base: base.0, size })?;
-        let resmem = region(start, rest, rest, MemoryType::WriteCombining)?;
-        Ok(Self {
-            usemem: usemem.named("usemem"),
-            resmem: Some(resmem.named("resmem")),
-        })
+        let usemem = region(base, length, usable, MemoryType::Cached)?.named("usemem");
+        let resmem = if mig_bug {
+            let rest = size.0 - length;
+            let start = base.checked_add(length).ok_or(beyond)?;
+            let resmem = region(start, rest, rest, MemoryType::WriteCombining)?;
+            Some(resmem.named("resmem"))
+        } else {
+            None
+        };
+        Ok(Self { usemem, resmem })
     }
 }
 
@@ -77,7 +71,9 @@ fn region(
     covered: u64,
     memory: MemoryType,
 ) -> Result<MemoryRegion, Refusal> {
-    let too_large = Refusal::BarTooLarge { length: covered };
+    let too_large = Refusal::BarTooLarge {
+        length: Bytes(covered),
+    };
     let size = BarSize::covering(covered).ok_or(too_large)?;
     MemoryRegion::new(base, length, size, memory).map_err(|_| too_large)
 }

@@ -167,9 +167,12 @@ fn sizes_that_leave_nothing_fail_with_their_errno() {
         };
         match device.probe_in(environment).outcome() {
             Outcome::Fail(refusal) => {
+                let text = format!("{refusal}");
                 assert!(
-                    format!("{refusal}").contains("0x"),
-                    "the message names the value"
+                    [format!("{}", Bytes(size)), format!("{base:#x}")]
+                        .iter()
+                        .any(|value| text.contains(value)),
+                    "the message names the value: {text}"
                 );
                 refusal.errno()
             }
@@ -235,8 +238,8 @@ fn base_page_aligned() {
         .probe()
     };
     let refusal = Refusal::BaseNotPageAligned {
-        base: BASE + 2048,
-        page: 4096,
+        base: HostPhys(BASE + 2048),
+        page: Bytes(4096),
     };
     assert_eq!(probe(BASE + 2048).outcome(), Outcome::Fail(refusal));
     assert_eq!(probe(BASE + 4096).outcome(), Outcome::Serve);
@@ -249,8 +252,9 @@ fn bar_within_1_tib() {
         _ => None,
     };
     assert_eq!(refused(1 << 40), None);
-    let length = (1 << 40) + 4096;
-    assert_eq!(refused(length), Some(Refusal::BarTooLarge { length }));
+    let size = (1 << 40) + 4096;
+    let length = Bytes(size);
+    assert_eq!(refused(size), Some(Refusal::BarTooLarge { length }));
 }
 
 #[test]
@@ -274,7 +278,7 @@ fn bar0_holds_registers() {
     let (text, errno) = refused(Ok(0x2_0000)).expect("a register lies outside");
     assert_eq!(errno, Errno::ENXIO);
     assert!(
-        text.contains("0x20000 bytes") && text.contains("0x200c0"),
+        text.contains("128 KiB") && text.contains("0x200c0"),
         "{text}"
     );
     assert_eq!(refused(Ok(0x200c0)), None);

@@ -62,14 +62,14 @@ const MUTANTS: &[Mutant] = &[
     mutant(
         LAYOUT,
         "resmem begins where the rounding began",
-        ".checked_add(length)\n",
-        ".checked_add(usable)\n",
+        "base.checked_add(length).ok_or(beyond)",
+        "base.checked_add(usable).ok_or(beyond)",
     ),
     mutant(
         LAYOUT,
         "resmem is only what the rounding left",
-        "let rest = size - length;",
-        "let rest = size - length - usable % MEMBLK_SIZE;",
+        "let rest = size.0 - length;",
+        "let rest = size.0 - length - usable % MEMBLK_SIZE;",
     ),
     mutant(
         LAYOUT,
@@ -86,8 +86,8 @@ const MUTANTS: &[Mutant] = &[
     mutant(
         LAYOUT,
         "chips without the bug are rounded too",
-        "if !mig_bug {\n            let usemem = region(base, usable, usable,",
-        "if !mig_bug {\n            let usemem = region(base, usable - usable % MEMBLK_SIZE, usable,",
+        "} else {\n            usable\n",
+        "} else {\n            usable - usable % MEMBLK_SIZE\n",
     ),
     mutant(
         LAYOUT,
@@ -117,7 +117,7 @@ const MUTANTS: &[Mutant] = &[
         VARIANT,
         "a missing property fails the probe",
         "Err(reason) => Plan::Decline(reason)",
-        "Err(_) => Plan::Fail(Refusal::BeyondAddresses { base: 0, size: 0 })",
+        "Err(_) => Plan::Fail(Refusal::NoBar0)",
     ),
     mutant(
         VARIANT,
