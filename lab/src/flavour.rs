@@ -6,7 +6,7 @@
 use std::fmt;
 
 use varia_debian::ArchNames;
-use varia_debian::packages::ARM64_16K;
+use varia_debian::recipe::ARM64_16K;
 use varia_units::Arch;
 
 /// A kernel of the lab.

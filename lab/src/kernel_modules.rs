@@ -201,8 +201,8 @@ pub(crate) struct Target {
     kernel: String,
     /// Folders outside the tools' root that the build reads.
     bound: Vec<PathBuf>,
-    /// The C compiler, where the headers don't name it.
-    compiler: Option<String>,
+    /// The C compiler: the headers may name that of another suite than the tools', or none.
+    compiler: String,
 }
 
 impl Target {
@@ -214,7 +214,7 @@ impl Target {
                 flavour,
                 kernel: headers.display().to_string(),
                 bound: vec![headers.clone()],
-                compiler: Some(compiler(&tools, flavour.arch())?),
+                compiler: compiler(&tools, flavour.arch())?,
                 headers,
                 tools,
             });
@@ -224,7 +224,7 @@ impl Target {
             headers: headers(&tools, flavour.name()),
             kernel: tools.kernel_release(flavour.name()),
             bound: Vec::new(),
-            compiler: None,
+            compiler: compiler(&tools, flavour.arch())?,
             tools,
         })
     }
@@ -283,12 +283,10 @@ impl Target {
         let mut chroot = Chroot::new(&self.tools)
             .bind(workspace())
             .bind(&out)
-            .cwd(&out);
+            .cwd(&out)
+            .env("CC", &self.compiler);
         for folder in &self.bound {
             chroot = chroot.bind(folder);
-        }
-        if let Some(compiler) = &self.compiler {
-            chroot = chroot.env("CC", compiler);
         }
         for (name, value) in variables {
             chroot = chroot.env(name, value);

@@ -1,4 +1,4 @@
-//! Which QEMU runs the machines: this machine's own if it is new enough, else a fetched one.
+//! QEMU for the lab's machines: this machine's own if the lab knows its version, else a fetched one.
 //!
 //! The fetched QEMU needs no root folder of its own: its loader is told where its
 //! libraries are, so it runs as an ordinary program even where namespaces are refused.
@@ -6,15 +6,13 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use varia_debian::choice;
 use varia_debian::command;
 use varia_debian::packages::{self, Set};
 use varia_debian::{ArchNames, host_arch};
 use varia_units::Arch;
 
 use crate::error::{LabError, Result};
-
-/// The first version with a vfio-user client.
-const OLDEST: (u32, u32) = (10, 1);
 
 /// A QEMU for one architecture.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +33,7 @@ impl Qemu {
         let name = format!("qemu-system-{arch}");
         if let Some(program) = command::find_program(&name)
             && let Ok(qemu) = Self::probe(vec![program], true)
-            && qemu.is_new_enough()
+            && choice::knows_qemu(&qemu.version)
             && qemu.has_vfio_user()
         {
             return Ok(qemu);
@@ -86,37 +84,8 @@ impl Qemu {
         Ok(qemu)
     }
 
-    fn is_new_enough(&self) -> bool {
-        version_of(&self.version).is_some_and(|version| version >= OLDEST)
-    }
-
     fn has_vfio_user(&self) -> bool {
         let devices = command::text(self.command().args(["-machine", "none", "-device", "help"]));
         devices.is_ok_and(|text| text.contains("\"vfio-user-pci\""))
-    }
-}
-
-/// Major and minor version.
-fn version_of(text: &str) -> Option<(u32, u32)> {
-    let mut parts = text.split('.');
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_compared_as_numbers() {
-        let qemu = |version: &str| Qemu {
-            argv: vec![],
-            version: version.into(),
-            is_native: true,
-        };
-        assert!(!qemu("7.2.17").is_new_enough());
-        assert!(!qemu("10.0.9").is_new_enough());
-        assert!(qemu("10.1.0").is_new_enough());
-        assert!(qemu("11.1.2").is_new_enough());
-        assert!(!qemu("unknown").is_new_enough());
     }
 }

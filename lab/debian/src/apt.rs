@@ -19,40 +19,11 @@ use crate::command;
 use crate::error::{Error, Result};
 use crate::mirror::{Keys, Mirror};
 use crate::progress::{Progress, Unit};
+use crate::suite::Suite;
 
 /// Package lists younger than this are used without asking the mirror again, so that
 /// sets fetched on one day fit together.
 const LISTS_FRESH: Duration = Duration::from_secs(12 * 3600);
-
-/// A release of Debian to take packages from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Suite {
-    /// The release after trixie.
-    Forky,
-    /// trixie with its backports preferred.
-    TrixieBackports,
-}
-
-impl Suite {
-    /// The lab's order of preference.
-    pub const ALL: [Self; 2] = [Self::Forky, Self::TrixieBackports];
-
-    /// Debian's name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Forky => "forky",
-            Self::TrixieBackports => "trixie-backports",
-        }
-    }
-
-    const fn sources(self) -> &'static [&'static str] {
-        match self {
-            Self::Forky => &["forky"],
-            Self::TrixieBackports => &["trixie", "trixie-backports"],
-        }
-    }
-}
 
 /// A package file, as apt announces it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +50,20 @@ pub struct Wanted {
     pub whole: Vec<String>,
     /// Packages alone.
     pub alone: Vec<String>,
+}
+
+impl Wanted {
+    /// Adds packages with their dependencies; names are separated by spaces.
+    pub fn add_whole(&mut self, names: &str) {
+        self.whole
+            .extend(names.split_whitespace().map(str::to_owned));
+    }
+
+    /// Adds packages without dependencies; names are separated by spaces.
+    pub fn add_alone(&mut self, names: &str) {
+        self.alone
+            .extend(names.split_whitespace().map(str::to_owned));
+    }
 }
 
 /// The private apt, for one suite.
@@ -167,15 +152,12 @@ impl Apt {
         self.write("updated", "")
     }
 
-    /// The names of packages that start with `prefix`, for every architecture.
+    /// The package lists of every architecture, as stanzas.
     ///
     /// # Errors
     /// [`Error::Command`].
-    pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
-        let text = command::text(self.apt("apt-cache").args(["pkgnames", prefix]))?;
-        let mut names: Vec<_> = text.lines().map(str::to_owned).collect();
-        names.sort_by_key(|name| natural_key(name));
-        Ok(names)
+    pub fn lists(&self) -> Result<String> {
+        command::text(self.apt("apt-cache").arg("dumpavail"))
     }
 
     /// Every package file that `wanted` comes to.
@@ -248,8 +230,10 @@ impl Apt {
             let folder = root.join("usr").join(name);
             fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
             let link = root.join(name);
-            std::os::unix::fs::symlink(format!("usr/{name}"), &link)
-                .map_err(Error::file("create", &link))?;
+            if !link.is_symlink() {
+                std::os::unix::fs::symlink(format!("usr/{name}"), &link)
+                    .map_err(Error::file("create", &link))?;
+            }
         }
         let title = format!("unpack {what}: packages");
         let progress = Mutex::new(Progress::start(title, Unit::Items, debs.len() as u64));
@@ -389,10 +373,6 @@ impl Apt {
         ] {
             text.push_str(&format!("#clear {hook};\n"));
         }
-        let release = match self.suite {
-            Suite::Forky => "",
-            Suite::TrixieBackports => "trixie-backports",
-        };
         for (name, value) in [
             ("Dir::State", folder.to_string()),
             ("Dir::State::Lists", format!("{folder}/lists/")),
@@ -410,7 +390,7 @@ impl Apt {
             ),
             ("Dir::Etc::PreferencesParts", format!("{folder}/none/")),
             ("APT::Architecture", host.debian().to_owned()),
-            ("APT::Default-Release", release.to_owned()),
+            ("APT::Default-Release", self.suite.preferred().to_owned()),
             // Empty: downloads run as the current user, who owns these folders.
             ("APT::Sandbox::User", String::new()),
             ("APT::Keep-Downloaded-Packages", "true".to_owned()),

@@ -8,6 +8,7 @@
 pub mod apt;
 pub mod arch;
 pub mod cache;
+pub mod choice;
 pub mod chroot;
 pub mod closure;
 pub mod command;
@@ -17,6 +18,8 @@ pub mod iasl;
 pub mod mirror;
 pub mod packages;
 pub mod progress;
+pub mod recipe;
+pub mod suite;
 
 pub use arch::{ArchNames, host_arch};
 pub use error::{Error, Result};
