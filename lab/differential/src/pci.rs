@@ -5,16 +5,16 @@
 //! [`Predicate`] says exactly how they may differ; and a [`Coverage`] shows which kinds of access
 //! each capability had.
 
-mod compare;
 mod coverage;
-mod generate;
-mod op;
+mod difference;
+mod operation;
 mod places;
-mod predicate;
+mod sequence;
+mod verdict;
 
-pub use compare::{Report, compare};
 pub use coverage::{Coverage, Kind};
-pub use generate::operations;
-pub use op::{Answer, Data, Op, Target};
+pub use difference::{ALLOWED, Case, Predicate};
+pub use operation::{Answer, Data, Op, Target};
 pub use places::{Place, places};
-pub use predicate::{ALLOWED, Case, Predicate};
+pub use sequence::operations;
+pub use verdict::{Report, compare};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::op::Op;
+use super::operation::Op;
 use super::places::Place;
 
 /// A kind of access.

@@ -1,8 +1,6 @@
 //! libvirt in a machine that has no system around it: its programs, its users, and a daemon that
 //! needs no other service.
 
-use std::time::Duration;
-
 use varia_lab::{Arch, GuestCommand, Running, Set, Vm, packages};
 
 use crate::error::Result;
@@ -22,8 +20,6 @@ const SHARED: [&str; 3] = [
     "/usr/share/AAVMF",
     "/usr/share/qemu/firmware",
 ];
-/// What the daemon may take to start.
-const LIMIT: Duration = Duration::from_secs(120);
 
 /// Users as Debian's package makes them, and a configuration that asks for no other service.
 const PREPARE: &str = r#"
@@ -44,7 +40,7 @@ pub const LOG: &str = "/tmp/daemon.log";
 /// It listens once there is its socket.
 const WAIT: &str = r#"
 while ! [ -S /run/libvirt/libvirt-sock ]; do
-    [ $((tries += 1)) -lt 600 ] || { cat "$1" >&2; exit 1; }
+    [ $((tries += 1)) -lt 15000 ] || { cat "$1" >&2; exit 1; }
     sleep 0.1
 done
 "#;
@@ -80,7 +76,7 @@ pub fn install(vm: &Running) -> Result<()> {
 pub fn start(vm: &Running, root: &str) -> Result<()> {
     let shell = |script: &str| {
         let command = GuestCommand::new(["/bin/sh", "-c", script, "libvirt", LOG]);
-        command.in_root(root).limit(LIMIT)
+        command.in_root(root)
     };
     vm.run(&shell(PREPARE))?.checked()?;
     // A QEMU that libvirt starts is nobody's child, and libvirt waits 40 s for one that has ended

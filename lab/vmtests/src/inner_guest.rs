@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::Duration;
 
 use varia_lab::initramfs::Archive;
 use varia_lab::{Arch, GuestCommand, Kernel, LabError, Set, Vm, agent_build, closure, packages};
@@ -26,8 +25,6 @@ pub const INITRAMFS: &str = "/root/guest/initrd";
 const REPORT: &str = "/tmp/nested.report";
 const CONSOLE: &str = "/tmp/nested.console";
 const MEMORY_MIB: u32 = 512;
-/// What a guest may take to start, report and end.
-const LIMIT: Duration = Duration::from_secs(150);
 
 /// Finds where to report to and the GPUs, then runs the test's script.
 const INIT: &str = r#"#!/bin/busybox sh
@@ -135,7 +132,7 @@ pub fn run(host: &Host, gpu: usize, initiators: u32, variables: &[(&str, &str)])
         let _ = write!(append, " {name}={value}");
     }
     argv.extend(["-append".to_owned(), append]);
-    let output = host.vm.run(&GuestCommand::new(argv).limit(LIMIT))?;
+    let output = host.vm.run(&GuestCommand::new(argv))?;
     let report = host.vm.read_text(REPORT).unwrap_or_default();
     if !output.success() || !report.ends_with("== end") {
         return Err(Error::Unexpected(format!(

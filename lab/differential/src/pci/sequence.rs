@@ -6,7 +6,7 @@ use varia_spec::pci::cap::{af, exp, id, pm};
 use varia_spec::pci::header;
 use varia_spec::vfio::{IrqIndex, RegionIndex};
 
-use super::op::{Data, Op};
+use super::operation::{Data, Op};
 use super::places::Place;
 
 /// After one access in so many comes an operation of another kind.

@@ -1,6 +1,6 @@
 //! The differences between the kernel's core and ours that are meant, each by name.
 
-use super::op::{Answer, Op};
+use super::operation::{Answer, Op};
 
 /// One operation and its two answers.
 #[derive(Clone, Copy, Debug)]

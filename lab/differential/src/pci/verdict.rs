@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::op::{Answer, Op};
-use super::predicate::{Case, Predicate};
+use super::difference::{Case, Predicate};
+use super::operation::{Answer, Op};
 
 /// What a comparison found.
 #[derive(Clone, Debug)]
