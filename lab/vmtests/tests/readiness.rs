@@ -1,18 +1,19 @@
-//! GPUs that are not ready, late, or without their link: what the kernel's own driver does,
-//! what ours does, and what the user-space runtime does.
+//! GPUs that are not ready, late, or without their link: what the kernel's own driver does, what ours
+//! does, and what the user-space runtime does.
 //!
-//! All waits of one driver run at the same time in one machine.
+//! Each row of [`ROWS`] is a GPU of one machine: all waits of one driver run at the same time. The
+//! clock of a GPU moves only when the test moves it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use varia_agent::applets::BEGUN;
 use varia_agent::applets::bind::Bound;
 use varia_agent::applets::vfio_read::Seen;
-use varia_core::Device;
-use varia_lab::Arch;
+use varia_lab::{Arch, Task};
 use varia_serve::{Endpoint, View};
 use varia_silicon::profile::{self, Profile};
-use varia_silicon::{Faults, ManualClock, Options, Readiness, Silicon};
+use varia_silicon::{Clock, Faults, ManualClock, Options, Readiness, Silicon};
 use varia_spec::Errno;
 use varia_spec::vfio::RegionIndex;
 use varia_variant::{Decline, Millis, Refusal, Variant};
@@ -25,37 +26,163 @@ const GIB: u64 = 1 << 30;
 const SIZE: u64 = GIB + GIB / 2;
 const WORD: [u8; 8] = *b"readable";
 
-/// What a driver waits for the readiness registers, in seconds, and what a machine under
-/// software emulation may add.
+/// Timeout of the readiness registers, in seconds.
 const WAIT: u64 = 30;
-const SLACK: u64 = 20;
+/// Timeouts of CXL, in seconds: from the start to valid, and from valid to active by the profile.
+const CXL_VALID: u64 = 1;
+const CXL_ACTIVE: u64 = 4;
+/// Code of the longest timeout from valid to active that CXL knows, 256 s: no wait of a late GPU
+/// runs into it.
+const PATIENT: u8 = 4;
 
-/// How long the test keeps a late GPU waiting.
+/// Time that the test keeps a late GPU waiting.
 const DELAY: Duration = Duration::from_secs(3);
-/// How long opening a GPU may take.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// What a late GPU needs, on its own clock, which the test moves.
+/// Time that a late GPU needs, on its own clock.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// The GPUs of the machine, by number.
-const DEAD_GH200: usize = 0;
-const DEAD_GB200: usize = 1;
-const DEAD_CXL: usize = 2;
-const LINK_DOWN: usize = 3;
-const LATE: usize = 4;
-const LATE_AFTER_RESET: usize = 5;
-const DEAD_AFTER_RESET: usize = 6;
-const SIZE_ZERO: usize = 7;
-const LINK_DOWN_CXL: usize = 8;
-const LATE_CXL: usize = 9;
-const GONE_CXL: usize = 10;
-const LATE_CXL_AFTER_RESET: usize = 11;
-const COUNT: usize = 12;
+/// A GPU's chip.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Chip {
+    /// A profile of the catalogue.
+    Named(&'static str),
+    /// CXL with the longest timeout.
+    PatientCxl,
+}
 
-/// What a GPU with CXL may take from valid to active, in seconds: by its profile, and by
-/// [`patient_cxl`].
-const CXL_WAIT: u64 = 4;
-const PATIENT_CXL_WAIT: u64 = 16;
+const GH200: Chip = Chip::Named("gh200");
+const GB200: Chip = Chip::Named("gb200");
+const CXL: Chip = Chip::Named("cxl");
+
+impl Chip {
+    fn profile(self) -> Profile {
+        match self {
+            Self::Named(name) => find(name),
+            Self::PatientCxl => cxl_that_takes(PATIENT),
+        }
+    }
+}
+
+/// State of a GPU, and the moment when it changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Never ready.
+    Dead,
+    /// Ready, with its link down.
+    LinkDown,
+    /// Not ready when it is bound, and ready when its clock moves.
+    Late,
+    /// Ready when it is bound; its open resets it, and it is ready again when its clock moves.
+    LateAfterReset,
+    /// Ready when it is bound, and never again after its open resets it.
+    DeadAfterReset,
+    /// Valid but never active, and gone from the bus when its clock moves.
+    Gone,
+    /// Its firmware says that it has no memory.
+    SizeZero,
+}
+
+impl State {
+    fn options(self, clock: &Arc<impl Clock + 'static>) -> Options {
+        let (readiness, faults) = match self {
+            Self::Dead => (Readiness::Never, Faults::NONE),
+            Self::LinkDown => (Readiness::Immediate, LINK_DOWN),
+            Self::Late | Self::LateAfterReset | Self::DeadAfterReset => {
+                (Readiness::After(WARM_UP), Faults::NONE)
+            }
+            Self::Gone => (Readiness::Immediate, GONE),
+            Self::SizeZero => (Readiness::Immediate, SIZE_ZERO),
+        };
+        Options {
+            memory: Some(SIZE),
+            readiness,
+            faults,
+            clock: Arc::clone(clock) as Arc<_>,
+            ..Options::default()
+        }
+    }
+
+    /// Whether the GPU is ready when it is bound, and is opened and read then.
+    const fn is_read(self) -> bool {
+        matches!(self, Self::LateAfterReset | Self::DeadAfterReset)
+    }
+}
+
+/// End of a probe or, if the GPU is read, of the read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    /// `ETIME` after so many seconds.
+    TimesOut(u64),
+    /// It succeeds, once the clock has moved.
+    Waits,
+    /// `ENODEV`, once the clock has moved.
+    NoDevice,
+    /// The GPU is served as a plain PCI device.
+    FallsBack,
+}
+
+impl End {
+    /// What our module logs of a probe that ends so.
+    fn log(self) -> Option<String> {
+        let errno = match self {
+            Self::TimesOut(_) => Errno::ETIME,
+            Self::NoDevice => Errno::ENODEV,
+            Self::Waits => return None,
+            Self::FallsBack => return Some(Decline::LinkDown.to_string()),
+        };
+        Some(format!("not served: {}", Refusal::NotReady { errno }))
+    }
+}
+
+/// A GPU of the machine.
+struct Row {
+    what: &'static str,
+    chip: Chip,
+    state: State,
+    end: End,
+}
+
+const fn row(what: &'static str, chip: Chip, state: State, end: End) -> Row {
+    Row {
+        what,
+        chip,
+        state,
+        end,
+    }
+}
+
+#[rustfmt::skip]
+const ROWS: [Row; 12] = [
+    row("a dead GH200", GH200, State::Dead, End::TimesOut(WAIT)),
+    row("a dead GB200", GB200, State::Dead, End::TimesOut(WAIT)),
+    row("a GB300 that CXL never calls valid", CXL, State::Dead, End::TimesOut(CXL_VALID)),
+    row("a GH200 without its link", GH200, State::LinkDown, End::TimesOut(WAIT)),
+    row("a late GH200", GH200, State::Late, End::Waits),
+    row("a GH200 late after a reset", GH200, State::LateAfterReset, End::Waits),
+    row("a GH200 dead after a reset", GH200, State::DeadAfterReset, End::TimesOut(WAIT)),
+    row("a GH200 without memory", GH200, State::SizeZero, End::FallsBack),
+    row("a GB300 that CXL never calls active", CXL, State::LinkDown, End::TimesOut(CXL_ACTIVE)),
+    row("a GB300 that CXL calls active late", Chip::PatientCxl, State::Late, End::Waits),
+    row("a GB300 that goes while it is waited for", Chip::PatientCxl, State::Gone, End::NoDevice),
+    row("a GB300 that CXL calls active late after a reset", Chip::PatientCxl, State::LateAfterReset, End::Waits),
+];
+
+const LINK_DOWN: Faults = Faults {
+    c2c_down: true,
+    ..Faults::NONE
+};
+const GONE: Faults = Faults {
+    c2c_down: true,
+    gone_after: Some(WARM_UP),
+    ..Faults::NONE
+};
+const SIZE_ZERO: Faults = Faults {
+    size_zero: true,
+    ..Faults::NONE
+};
+const NO_PROPERTIES: Faults = Faults {
+    no_properties: true,
+    ..Faults::NONE
+};
 
 fn find(name: &str) -> Profile {
     profile::find(name)
@@ -63,67 +190,86 @@ fn find(name: &str) -> Profile {
         .clone()
 }
 
-/// One that says that it may need 16 s.
-fn patient_cxl() -> Profile {
-    cxl_that_takes(2)
+/// Numbers of the rows that are so.
+fn which(is_so: impl Fn(&Row) -> bool) -> Vec<usize> {
+    let rows = ROWS.iter().enumerate().filter(|(_, row)| is_so(row));
+    rows.map(|(number, _)| number).collect()
 }
 
-fn options(readiness: Readiness, clock: &Arc<impl varia_silicon::Clock + 'static>) -> Options {
-    Options {
-        memory: Some(SIZE),
-        readiness,
-        clock: Arc::clone(clock) as Arc<_>,
-        ..Options::default()
+/// Machine with a GPU for each row, and their clocks.
+fn machine(driver: Driver) -> Result<(Host, Vec<Arc<ManualClock>>)> {
+    let clocks: Vec<Arc<ManualClock>> = ROWS.iter().map(|_| Arc::default()).collect();
+    let mut plan = HostPlan::new(Arch::Aarch64, &format!("waits with {driver:?}"));
+    for (row, clock) in ROWS.iter().zip(&clocks) {
+        let memory = if row.state.is_read() {
+            Memory::Real
+        } else {
+            Memory::Absent
+        };
+        plan = plan.gpu(&row.chip.profile(), row.state.options(clock), memory);
+    }
+    let host = plan.boot()?;
+    host.load(driver)?;
+    for gpu in which(|row| row.state.is_read()) {
+        let memory = host.memory(gpu);
+        memory.write(0, &WORD).expect("the memory's first bytes");
+        clocks[gpu].advance(WARM_UP);
+        assert_eq!(host.bind(gpu, driver)?, Ok(()), "{}", ROWS[gpu].what);
+    }
+    Ok((host, clocks))
+}
+
+/// Everything that waits in the machine.
+struct Started {
+    /// GPUs that are read, and their readers.
+    readings: Vec<(usize, Task)>,
+    /// GPUs that are probed, all by one task.
+    probed: Vec<usize>,
+    probes: Task,
+}
+
+/// Starts everything that waits, and moves the clocks once all of it has waited for a while.
+fn start(host: &Host, driver: Driver, clocks: &[Arc<ManualClock>]) -> Result<Started> {
+    let mut readings = Vec::new();
+    for gpu in which(|row| row.state.is_read()) {
+        // the open resets it; configuration writes go on beside the read
+        let arguments = [host.address(gpu), "4", "0", "beside"];
+        readings.push((gpu, host.start("vfio-read", &arguments)?));
+    }
+    let probed = which(|row| !row.state.is_read() && row.end != End::FallsBack);
+    let mut arguments = vec![driver.name()];
+    arguments.extend(probed.iter().map(|gpu| host.address(*gpu)));
+    let probes = host.start("bind", &arguments)?;
+    let count = readings.len() + probed.len();
+    host.vm.sh(&format!(
+        "until [ $(ls {BEGUN} | wc -l) -eq {count} ]; do sleep 0.1; done"
+    ))?;
+    std::thread::sleep(DELAY);
+    for gpu in which(|row| matches!(row.end, End::Waits | End::NoDevice)) {
+        clocks[gpu].advance(WARM_UP);
+    }
+    Ok(Started {
+        readings,
+        probed,
+        probes,
+    })
+}
+
+fn assert_read(row: &Row, read: &Seen) {
+    match row.end {
+        End::Waits => {
+            assert_eq!((read.errno, &*read.bytes), (None, &WORD[..]), "{read:?}");
+            assert!(read.millis >= 1000, "it did not wait: {read:?}");
+        }
+        _ => assert_eq!(read.errno, Some(Errno::ETIME.get()), "{read:?}"),
     }
 }
 
-fn dead() -> Options {
-    options(Readiness::Never, &Arc::new(ManualClock::default()))
-}
-
-fn faulty(faults: Faults) -> Options {
-    Options {
-        memory: Some(SIZE),
-        faults,
-        ..Options::default()
-    }
-}
-
-const LINK_DOWN_FAULT: Faults = Faults {
-    c2c_down: true,
-    ..Faults::NONE
-};
-/// Valid but never active, and then gone from the bus.
-const GONE_FAULT: Faults = Faults {
-    c2c_down: true,
-    gone_after: Some(WARM_UP),
-    ..Faults::NONE
-};
-const SIZE_ZERO_FAULT: Faults = Faults {
-    size_zero: true,
-    ..Faults::NONE
-};
-const NO_PROPERTIES_FAULT: Faults = Faults {
-    no_properties: true,
-    ..Faults::NONE
-};
-
-fn assert_timed_out(what: &str, bound: Bound, seconds: u64) {
-    assert_eq!(bound.errno, Some(Errno::ETIME.get()), "{what}: {bound:?}");
-    let expected = seconds * 1000..(seconds + SLACK) * 1000;
-    assert!(expected.contains(&bound.millis), "{what}: {bound:?}");
-}
-
-/// A wait that nothing else in a machine takes as long as, in milliseconds.
+/// Duration that nothing else in a machine has, in milliseconds.
 const LONG: u64 = 20_000;
 
-/// Reads a GPU, and writes its command register meanwhile.
-fn seen(host: &Host, gpu: usize) -> Result<varia_lab::Task> {
-    host.start("vfio-read", &[host.address(gpu), "4", "0", "beside"])
-}
-
-/// What becomes of configuration writes while a read waits. Who polls with the lock held lets the
-/// first one wait as long; who does not, lets many end.
+/// Checks the configuration writes that went on while a read waited. With the lock held during the
+/// poll the first write waits as long; without it, many writes end.
 fn assert_beside(what: &str, read: &Seen, blocks: bool) {
     let Seen { millis, beside, .. } = read;
     println!("result: {what}: {millis} ms, meanwhile {beside:?}");
@@ -138,163 +284,75 @@ fn assert_beside(what: &str, read: &Seen, blocks: bool) {
     }
 }
 
-/// Everything that waits, at the same time; then a GPU whose firmware says it has no memory.
+/// Checks the end of a probe. `longest` is one that waited for [`WAIT`] at the same time: a shorter
+/// timeout ends before it on a machine of any speed.
+fn assert_bound(row: &Row, bound: &Bound, longest: u64) {
+    let Row { what, end, .. } = row;
+    let (errno, least) = match end {
+        End::TimesOut(seconds) => (Some(Errno::ETIME.get()), seconds * 1000),
+        End::NoDevice => (Some(Errno::ENODEV.get()), 1000),
+        End::Waits | End::FallsBack => (None, 1000),
+    };
+    assert_eq!(bound.errno, errno, "{what}: {bound:?}");
+    assert!(bound.millis >= least, "{what}: {bound:?}");
+    if *end != End::TimesOut(WAIT) {
+        assert!(bound.millis < longest, "{what}: {bound:?}, {longest} ms");
+    }
+}
+
+/// Everything that waits, at the same time; then a GPU whose firmware says that it has no memory.
 fn waits(driver: Driver) -> Result<()> {
-    let clocks: Vec<_> = (0..4).map(|_| Arc::new(ManualClock::default())).collect();
-    let [late, late_after_reset, dead_after_reset, gone] = &clocks[..] else {
-        unreachable!("there are four");
-    };
-    let after = |clock| options(Readiness::After(WARM_UP), clock);
-    let (gh200, gb200, cxl) = (find("gh200"), find("gb200"), patient_cxl());
-    let going = Options {
-        faults: GONE_FAULT,
-        ..options(Readiness::Immediate, gone)
-    };
-    let host = HostPlan::new(Arch::Aarch64, &format!("waits with {driver:?}"))
-        .gpu(&gh200, dead(), Memory::Absent)
-        .gpu(&gb200, dead(), Memory::Absent)
-        .gpu(&find("cxl"), dead(), Memory::Absent)
-        .gpu(&gh200, faulty(LINK_DOWN_FAULT), Memory::Absent)
-        .gpu(&gh200, after(late), Memory::Absent)
-        .gpu(&gh200, after(late_after_reset), Memory::Real)
-        .gpu(&gh200, after(dead_after_reset), Memory::Real)
-        .gpu(&gh200, faulty(SIZE_ZERO_FAULT), Memory::Absent)
-        .gpu(&find("cxl"), faulty(LINK_DOWN_FAULT), Memory::Absent)
-        .gpu(&cxl, after(late), Memory::Absent)
-        .gpu(&cxl, going, Memory::Absent)
-        .gpu(&cxl, after(late_after_reset), Memory::Real)
-        .boot()?;
-    assert_eq!(host.addresses().len(), COUNT);
-    host.load(driver)?;
-    for gpu in [LATE_AFTER_RESET, LATE_CXL_AFTER_RESET] {
-        let memory = host.memory(gpu);
-        memory.write(0, &WORD).expect("the memory's first bytes");
-    }
-
-    // These are ready, and not any more when they are opened, which resets them.
-    late_after_reset.advance(WARM_UP);
-    dead_after_reset.advance(WARM_UP);
-    for gpu in [LATE_AFTER_RESET, DEAD_AFTER_RESET, LATE_CXL_AFTER_RESET] {
-        assert_eq!(host.bind(gpu, driver)?, Ok(()), "GPU {gpu}");
-    }
-    let waiting = [
-        DEAD_GH200,
-        DEAD_GB200,
-        DEAD_CXL,
-        LINK_DOWN,
-        LATE,
-        LINK_DOWN_CXL,
-        LATE_CXL,
-        GONE_CXL,
-    ];
-    let mut arguments = vec![driver.name()];
-    arguments.extend(waiting.map(|gpu| host.address(gpu)));
-    let binding = host.start("bind", &arguments)?;
-    let resets = || [LATE_AFTER_RESET, LATE_CXL_AFTER_RESET].map(|g| host.silicon(g).reset_count());
-    let before = resets();
-    let reading_late = seen(&host, LATE_AFTER_RESET)?;
-    let reading_late_cxl = seen(&host, LATE_CXL_AFTER_RESET)?;
-    let reading_dead = seen(&host, DEAD_AFTER_RESET)?;
-    let deadline = Instant::now() + PATIENCE;
-    while resets()
-        .iter()
-        .zip(before)
-        .any(|(now, before)| *now == before)
-    {
-        assert!(Instant::now() < deadline, "opening a GPU does not reset it");
-        std::thread::sleep(DELAY / 100);
-    }
-    std::thread::sleep(DELAY);
-    late.advance(WARM_UP);
-    late_after_reset.advance(WARM_UP);
-    gone.advance(WARM_UP);
-
-    // The original polls BAR0 with the lock held, and CXL without it.
-    let polls_locked = driver == Driver::Original;
-    for (what, reading, blocks) in [
-        ("a late GH200", reading_late, polls_locked),
-        ("a late GB300 with CXL", reading_late_cxl, false),
-    ] {
+    let (host, clocks) = machine(driver)?;
+    let Started {
+        readings,
+        probed,
+        probes,
+    } = start(&host, driver, &clocks)?;
+    for (gpu, reading) in readings {
+        let row = &ROWS[gpu];
         let read: Seen = host.answer(&reading)?;
-        assert_eq!((read.errno, &*read.bytes), (None, &WORD[..]), "{read:?}");
-        assert!(read.millis >= 1000, "it did not wait: {read:?}");
-        assert_beside(&format!("{driver:?}, {what}"), &read, blocks);
+        assert_read(row, &read);
+        // The original polls BAR0 with the lock held, and CXL without it.
+        let blocks = driver == Driver::Original && row.chip == GH200;
+        assert_beside(&format!("{driver:?}, {}", row.what), &read, blocks);
     }
-    let bound: Vec<Bound> = host.answer(&binding)?;
-    let [
-        gh200_dead,
-        gb200_dead,
-        cxl_dead,
-        link_down,
-        late,
-        link_down_cxl,
-        late_cxl,
-        gone_cxl,
-    ] = bound[..]
-    else {
-        panic!("eight were to be bound: {bound:?}");
-    };
-    assert_timed_out("a GH200 that never gets ready", gh200_dead, WAIT);
-    assert_timed_out("a GB200 that never gets ready", gb200_dead, WAIT);
-    assert_timed_out("a GB300 that CXL never calls valid", cxl_dead, 1);
-    assert_timed_out("a GH200 without its link", link_down, WAIT);
-    assert_timed_out(
-        "a GB300 that CXL never calls active",
-        link_down_cxl,
-        CXL_WAIT,
-    );
-    for (what, bound, wait) in [
-        ("a late GH200", late, WAIT),
-        (
-            "a GB300 that CXL calls active late",
-            late_cxl,
-            PATIENT_CXL_WAIT,
-        ),
-    ] {
-        assert_eq!(bound.errno, None, "{what}: {bound:?}");
-        let possible = 1000..wait * 1000;
-        assert!(possible.contains(&bound.millis), "{what}: {bound:?}");
+    let bound: Vec<Bound> = host.answer(&probes)?;
+    assert_eq!(bound.len(), probed.len());
+    let longest = probed.iter().zip(&bound);
+    let longest = longest
+        .filter(|(gpu, _)| ROWS[**gpu].end == End::TimesOut(WAIT))
+        .map(|(_, bound)| bound.millis)
+        .min()
+        .expect("a row with the longest timeout");
+    for (gpu, bound) in probed.iter().zip(&bound) {
+        assert_bound(&ROWS[*gpu], bound, longest);
     }
-    let is_gone = (gone_cxl.errno, gone_cxl.millis >= 1000);
-    assert_eq!(
-        is_gone,
-        (Some(Errno::ENODEV.get()), true),
-        "a GB300 that goes while it is waited for: {gone_cxl:?}"
-    );
-    let read: Seen = host.answer(&reading_dead)?;
-    assert_eq!(
-        read.errno,
-        Some(Errno::ETIME.get()),
-        "after a reset: {read:?}"
-    );
-    assert_beside(&format!("{driver:?}, a dead GH200"), &read, polls_locked);
 
-    // The late one is served like one that was ready.
-    let served = [LATE, LATE_AFTER_RESET, LATE_CXL, LATE_CXL_AFTER_RESET];
-    let reports = report::of_kernel(&host, &served)?;
-    assert_eq!(reports[0], reports[1]);
-    assert_eq!(reports[0].regions[4].size, GIB / 2);
-    assert_eq!(reports[2], reports[3]);
-    assert_eq!(reports[2].regions[4].size, 2 * GIB);
-    falls_back(&host, SIZE_ZERO, driver)?;
+    // The late ones are served like the ones that were ready.
+    let served = |chip: Chip| which(|row| row.chip == chip && row.end == End::Waits);
+    for (chip, size) in [(GH200, GIB / 2), (Chip::PatientCxl, 2 * GIB)] {
+        let reports = report::of_kernel(&host, &served(chip))?;
+        let [late, late_after_reset] = &reports[..] else {
+            panic!("two {chip:?} are served: {reports:?}");
+        };
+        assert_eq!(late, late_after_reset);
+        assert_eq!(late.regions[4].size, size);
+    }
+    for gpu in which(|row| row.end == End::FallsBack) {
+        falls_back(&host, gpu, driver)?;
+    }
     if driver == Driver::Ours {
         let log = host.vm.sh("dmesg")?;
-        let not_ready = |errno| format!("not served: {}", Refusal::NotReady { errno });
-        for (gpu, line) in [
-            (DEAD_GH200, not_ready(Errno::ETIME)),
-            (DEAD_CXL, not_ready(Errno::ETIME)),
-            (LINK_DOWN, not_ready(Errno::ETIME)),
-            (LINK_DOWN_CXL, not_ready(Errno::ETIME)),
-            (GONE_CXL, not_ready(Errno::ENODEV)),
-            (SIZE_ZERO, Decline::LinkDown.to_string()),
-        ] {
-            assert_log(&log, host.address(gpu), &line);
+        for gpu in which(|row| !row.state.is_read()) {
+            if let Some(line) = ROWS[gpu].end.log() {
+                assert_log(&log, host.address(gpu), &line);
+            }
         }
     }
     host.power_off()
 }
 
-/// The driver takes the GPU, and it looks as it does with vfio-pci.
+/// Checks that the driver serves the GPU as vfio-pci does.
 fn falls_back(host: &Host, gpu: usize, driver: Driver) -> Result<()> {
     host.load(Driver::VfioPci)?;
     assert_eq!(host.bind(gpu, Driver::VfioPci)?, Ok(()), "vfio-pci");
@@ -317,12 +375,20 @@ fn assert_log(log: &str, address: &str, text: &str) {
     );
 }
 
+fn faulty(faults: Faults) -> Options {
+    Options {
+        memory: Some(SIZE),
+        faults,
+        ..Options::default()
+    }
+}
+
 /// A GPU without properties, as inside a VM, and afterwards one with them.
 fn without_properties(driver: Driver) -> Result<(Host, String)> {
     let gh200 = find("gh200");
     let host = HostPlan::new(Arch::Aarch64, &format!("no properties with {driver:?}"))
-        .gpu(&gh200, faulty(NO_PROPERTIES_FAULT), Memory::Absent)
-        .gpu(&gh200, faulty(Faults::default()), Memory::Absent)
+        .gpu(&gh200, faulty(NO_PROPERTIES), Memory::Absent)
+        .gpu(&gh200, faulty(Faults::NONE), Memory::Absent)
         .boot()?;
     host.load(driver)?;
     falls_back(&host, 0, driver)?;
@@ -367,7 +433,7 @@ fn no_empty_range_after_a_fallback_our_module_opens_the_next_gpu() -> Result<()>
     host.power_off()
 }
 
-/// An endpoint on a clock of its own, which patience does not cut short.
+/// An endpoint on a clock of its own, whose timeout for a client does not cut a wait short.
 fn runtime(
     profile: &Profile,
     readiness: Readiness,
@@ -380,8 +446,11 @@ fn runtime(
     let silicon = Silicon::new(
         profile,
         Options {
+            memory: Some(SIZE),
+            readiness,
             faults,
-            ..options(readiness, &clock)
+            clock: Arc::clone(&clock) as Arc<_>,
+            ..Options::default()
         },
     );
     let endpoint = Endpoint::new(
@@ -400,36 +469,38 @@ fn seconds(clock: &SleepClock) -> u64 {
     varia_serve::Clock::now(clock).0 / 1000
 }
 
+/// The rows of GPUs that are bound, on a clock that moves only while the runtime sleeps.
 #[test]
-fn the_user_space_runtime_fails_when_a_gpu_is_dead_or_has_no_link() {
-    let none = Faults::default();
-    for (what, profile, faults, wait) in [
-        ("a dead GH200", find("gh200"), none, WAIT),
-        ("a dead GB200", find("gb200"), none, WAIT),
-        ("a GB300 that CXL never calls valid", find("cxl"), none, 1),
-        (
-            "a GH200 without its link",
-            find("gh200"),
-            LINK_DOWN_FAULT,
-            WAIT,
-        ),
-        (
-            "a GB300 that CXL never calls active",
-            find("cxl"),
-            LINK_DOWN_FAULT,
-            CXL_WAIT,
-        ),
-    ] {
-        // a link that is down is enough, and a CXL device without it knows its memory
-        let readiness = match faults.c2c_down {
-            true => Readiness::Immediate,
-            false => Readiness::Never,
+fn the_user_space_runtime_ends_each_probe_as_its_row_says() {
+    for row in ROWS.iter().filter(|row| !row.state.is_read()) {
+        let what = row.what;
+        let options = row.state.options(&Arc::new(ManualClock::default()));
+        let late = Readiness::After(DELAY);
+        let readiness = match row.state {
+            State::Late => late,
+            _ => options.readiness,
         };
-        let (clock, endpoint) = runtime(&profile, readiness, faults);
-        let error = endpoint.expect_err(what);
-        assert_eq!(error.errno(), Errno::ETIME, "{what}");
+        let (clock, endpoint) = runtime(&row.chip.profile(), readiness, options.faults);
         let waited = seconds(&clock);
-        assert!((wait..=wait + 1).contains(&waited), "{what}: {waited} s");
+        let errno = endpoint.as_ref().err().map(varia_serve::Error::errno);
+        match row.end {
+            End::TimesOut(wait) => {
+                assert_eq!(errno, Some(Errno::ETIME), "{what}");
+                assert!((wait..=wait + 1).contains(&waited), "{what}: {waited} s");
+            }
+            End::NoDevice => {
+                assert_eq!(errno, Some(Errno::ENODEV), "{what}");
+                assert_eq!(waited, WARM_UP.as_secs(), "{what}");
+            }
+            End::Waits => {
+                assert_eq!(errno, None, "{what}");
+                assert_eq!(waited, DELAY.as_secs(), "{what}");
+            }
+            End::FallsBack => {
+                assert_eq!(errno, None, "{what}");
+                assert!(endpoint.is_ok_and(|it| it.declined().is_some()), "{what}");
+            }
+        }
     }
 }
 
@@ -437,7 +508,7 @@ fn the_user_space_runtime_fails_when_a_gpu_is_dead_or_has_no_link() {
 fn the_user_space_runtime_waits_for_a_late_gpu_and_again_after_a_reset() {
     for profile in [find("gh200"), find("cxl")] {
         let late = Readiness::After(DELAY);
-        let (clock, endpoint) = runtime(&profile, late, Faults::default());
+        let (clock, endpoint) = runtime(&profile, late, Faults::NONE);
         let endpoint = endpoint.expect("a late GPU is served");
         assert_eq!(seconds(&clock), DELAY.as_secs());
         endpoint.open().expect("it opens");
@@ -449,21 +520,13 @@ fn the_user_space_runtime_waits_for_a_late_gpu_and_again_after_a_reset() {
 }
 
 #[test]
-fn the_user_space_runtime_has_no_device_when_a_gpu_goes_while_it_is_waited_for() {
-    let (clock, endpoint) = runtime(&patient_cxl(), Readiness::Immediate, GONE_FAULT);
-    let error = endpoint.expect_err("it goes after a second");
-    assert_eq!(error.errno(), Errno::ENODEV);
-    assert_eq!(seconds(&clock), WARM_UP.as_secs());
-}
-
-#[test]
 fn the_user_space_runtime_gives_up_when_readiness_is_lost_after_a_reset() {
     // two resets are the probe's, the third is that of open
     let lost = Faults {
         lost_after_resets: Some(4),
         ..Faults::NONE
     };
-    for (profile, wait) in [(find("gh200"), WAIT), (find("cxl"), 1)] {
+    for (profile, wait) in [(find("gh200"), WAIT), (find("cxl"), CXL_VALID)] {
         let (clock, endpoint) = runtime(&profile, Readiness::Immediate, lost);
         let endpoint = endpoint.expect("it is ready at first");
         endpoint.open().expect("it opens");
@@ -483,7 +546,7 @@ fn the_user_space_runtime_gives_up_when_readiness_is_lost_after_a_reset() {
 
 #[test]
 fn the_user_space_runtime_falls_back_without_a_size_or_properties() {
-    for faults in [SIZE_ZERO_FAULT, NO_PROPERTIES_FAULT] {
+    for faults in [SIZE_ZERO, NO_PROPERTIES] {
         let (_, endpoint) = runtime(&find("gh200"), Readiness::Immediate, faults);
         let endpoint = endpoint.expect("it falls back");
         assert!(endpoint.declined().is_some(), "{faults:?}");

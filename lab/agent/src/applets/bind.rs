@@ -9,14 +9,14 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::answer;
+use super::{answer, begin};
 
-/// How a driver's probe ended.
+/// Outcome of a driver's probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bound {
-    /// Its error number; none if the driver has the function.
+    /// Error number of the probe; none if the driver has the function.
     pub errno: Option<i32>,
-    /// How long it took, in milliseconds.
+    /// Duration of the probe, in milliseconds.
     pub millis: u64,
 }
 
@@ -46,6 +46,7 @@ fn bind(driver: &str, bdf: &str) -> Result<Bound, String> {
     if !fs::exists(&path).is_ok_and(|exists| exists) {
         return Err(format!("{path} does not exist: load the driver first"));
     }
+    begin(bdf)?;
     let started = Instant::now();
     let errno = match fs::write(&path, bdf) {
         Ok(()) => None,

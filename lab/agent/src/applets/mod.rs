@@ -3,6 +3,7 @@
 //! An applet is an ordinary program: arguments, standard input, standard output, exit
 //! code. A file for each; this table finds them.
 
+use std::fs;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -27,6 +28,10 @@ pub mod vfio_read;
 
 /// An applet: it gets the arguments after its name.
 pub type Applet = fn(&[String]) -> ExitCode;
+
+/// Folder in which `bind` and `vfio-read` make a file, named for the function, right before the
+/// operation that may wait.
+pub const BEGUN: &str = "/tmp/begun";
 
 /// Every applet with its name.
 const TABLE: &[(&str, Applet)] = &[
@@ -60,6 +65,14 @@ pub fn find(name: &str) -> Option<Applet> {
 /// The names of all applets.
 pub fn names() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|(name, _)| *name)
+}
+
+/// Makes the function's file in [`BEGUN`].
+fn begin(bdf: &str) -> Result<(), String> {
+    let file = format!("{BEGUN}/{bdf}");
+    fs::create_dir_all(BEGUN)
+        .and_then(|()| fs::write(&file, ""))
+        .map_err(|error| format!("{file}: {error}"))
 }
 
 /// Prints what an applet has found as JSON, or why it has not.

@@ -15,7 +15,7 @@ use varia_spec::pci::header;
 use varia_spec::vfio::RegionIndex;
 use varia_sys::vfio::{Device, position};
 
-use super::{answer, vfio::OpenDevice};
+use super::{answer, begin, vfio::OpenDevice};
 
 /// What a read gave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,7 @@ fn read(arguments: &[String]) -> Result<Seen, String> {
     let device = &opened.device;
     let ended = AtomicBool::new(!beside);
     let mut bytes = vec![0; 8];
+    begin(bdf)?;
     thread::scope(|scope| {
         let writer = scope.spawn(|| write_until(device, &ended));
         let started = Instant::now();
