@@ -12,6 +12,7 @@ mod demo;
 mod fuzz;
 mod lab;
 mod modules;
+mod programs;
 mod soak;
 mod stats;
 mod test;

@@ -2,27 +2,62 @@
 
 use std::env;
 use std::process::Command;
+use std::time::Instant;
 
 use varia_lab::agent_build::{self, workspace};
 use varia_lab::{Arch, Set, packages};
 
-use crate::{Outcome, lab};
+use crate::{Outcome, lab, programs};
 
-/// The package whose tests boot machines.
+/// The package whose tests boot VMs.
 pub(crate) const MACHINE_TESTS: &str = "varia-vmtests";
 
-/// Every test. What machines are made of is fetched and built first, where it can be
-/// seen; a test that misses something fails.
+/// Runs every test, or those that `rest`, arguments for cargo test, selects. What VMs are made of is
+/// fetched and built first, with progress; a test that misses something fails.
 pub(crate) fn all(rest: &[String]) -> Outcome {
     prepare()?;
-    kernel_crate(rest)?;
-    cargo_test(&["--workspace"], rest)
+    run(&["--workspace"], rest)
 }
 
-/// The tests that need no machine.
+/// Runs the tests that need no VM.
 pub(crate) fn without_machines(rest: &[String]) -> Outcome {
-    kernel_crate(rest)?;
-    cargo_test(&["--workspace", "--exclude", MACHINE_TESTS], rest)
+    run(&["--workspace", "--exclude", MACHINE_TESTS], rest)
+}
+
+fn run(selection: &[&str], rest: &[String]) -> Outcome {
+    if !rest.is_empty() {
+        // a package that is named stands for the whole workspace
+        let names_package = rest
+            .iter()
+            .take_while(|word| *word != "--")
+            .any(|word| word.starts_with("-p") || word.starts_with("--package"));
+        let selection = if names_package { &[] } else { selection };
+        return succeed(cargo(selection).args(rest));
+    }
+    let started = Instant::now();
+    let mut failed = Vec::new();
+    // The module's Rust half is a workspace of its own.
+    let kernel = ["--manifest-path", "kernel/rust/Cargo.toml"];
+    if succeed(&mut cargo(&kernel)).is_err() {
+        failed.push("kernel/rust".to_owned());
+    }
+    let ended = programs::run(programs::build(cargo(selection))?)?;
+    let names = ended
+        .iter()
+        .filter(|it| !it.passed)
+        .map(|it| it.name.clone());
+    failed.extend(names);
+    if succeed(cargo(selection).arg("--doc")).is_err() {
+        failed.push("documentation".to_owned());
+    }
+    println!("{}", programs::table(&ended));
+    let minutes = started.elapsed().as_secs_f64() / 60.0;
+    println!("all tests took {minutes:.1} minutes");
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("failing tests in {} (see above)", failed.join(", ")).into())
+    }
 }
 
 pub(crate) fn prepare() -> Outcome {
@@ -37,24 +72,15 @@ pub(crate) fn prepare() -> Outcome {
     Ok(())
 }
 
-/// The tests of the kernel module's Rust half, which is a workspace of its own; left out when
-/// something else is asked for.
-fn kernel_crate(rest: &[String]) -> Outcome {
-    if !rest.is_empty() {
-        return Ok(());
-    }
-    cargo_test(&["--manifest-path", "kernel/rust/Cargo.toml"], &[])
-}
-
-fn cargo_test(selection: &[&str], rest: &[String]) -> Outcome {
-    if cargo(selection).args(rest).status()?.success() {
+fn succeed(command: &mut Command) -> Outcome {
+    if command.status()?.success() {
         Ok(())
     } else {
         Err("there are failing tests (see above)".into())
     }
 }
 
-/// cargo test of `selection`, to its end.
+/// `cargo test` of `selection`, which goes on after a failure.
 pub(crate) fn cargo(selection: &[&str]) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
@@ -62,7 +88,7 @@ pub(crate) fn cargo(selection: &[&str]) -> Command {
         .arg("test")
         .args(selection)
         .arg("--no-fail-fast");
-    // The lab's builds and cargo's go to the same place wherever the tests are run from.
+    // The lab's builds and cargo's go to the same folder wherever the tests are run from.
     cargo.env("CARGO_TARGET_DIR", agent_build::target_folder());
     cargo
 }

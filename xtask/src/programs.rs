@@ -1,0 +1,353 @@
+//! Test programs of the workspace: building them, running two at a time, and the time of each.
+//!
+//! Output of a program is collected, and printed whole when the program ends. A program that
+//! occupies the machine by itself ([`ALONE`]) runs alone, the others beside one other.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use varia_lab::agent_build::target_folder;
+
+use crate::test::MACHINE_TESTS;
+
+/// Programs that run alone, by package: their VMs have four processors, or use two all the time,
+/// or several VMs run at once; or they compile.
+const ALONE: &[(&str, &[&str])] = &[
+    (
+        MACHINE_TESTS,
+        &[
+            "concurrency",
+            "differential",
+            "host_plans",
+            "nested",
+            "operator",
+            "package",
+        ],
+    ),
+    ("varia-mutants", &["decisions"]),
+];
+/// Programs that run at a time.
+const LANES: usize = 2;
+/// Time between two lines that say what runs.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// Rows of the table of times.
+const ROWS: usize = 15;
+
+/// A test program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    package: String,
+    target: String,
+    /// Folder of the package, where the program runs.
+    folder: PathBuf,
+    executable: PathBuf,
+}
+
+impl Program {
+    /// The program that a line of `cargo test --no-run --message-format=json` names, if it names
+    /// one.
+    fn of(line: &str) -> Option<Self> {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let executable = message["executable"].as_str()?;
+        if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+            return None;
+        }
+        let folder = Path::new(message["manifest_path"].as_str()?).parent()?;
+        let target = message["target"]["name"].as_str()?;
+        Some(Self {
+            package: package(message["package_id"].as_str()?)?,
+            target: target.to_owned(),
+            folder: folder.to_owned(),
+            executable: executable.into(),
+        })
+    }
+
+    /// Package and target.
+    fn name(&self) -> String {
+        format!("{} {}", self.package, self.target)
+    }
+
+    fn is_alone(&self) -> bool {
+        let of_package = ALONE.iter().find(|(package, _)| *package == self.package);
+        of_package.is_some_and(|(_, targets)| targets.contains(&&*self.target))
+    }
+
+    /// Whether it boots VMs, which takes longest.
+    fn boots(&self) -> bool {
+        self.package == MACHINE_TESTS
+    }
+}
+
+/// Name in a package id: `path+file:///folder/name#0.1.0`, or `...#name@0.1.0`.
+fn package(id: &str) -> Option<String> {
+    let (path, version) = id.split_once('#')?;
+    let name = match version.split_once('@') {
+        Some((name, _)) => name,
+        None => path.rsplit('/').next()?,
+    };
+    Some(name.to_owned())
+}
+
+/// Builds the test programs that `cargo`, a `cargo test`, selects, and lists them: those that boot
+/// VMs first, and of these the ones that run alone.
+///
+/// # Errors
+/// That they do not build; the compiler says why.
+pub(crate) fn build(mut cargo: Command) -> Result<Vec<Program>, Box<dyn std::error::Error>> {
+    let arguments = ["--no-run", "--message-format=json-render-diagnostics"];
+    let mut child = cargo.args(arguments).stdout(Stdio::piped()).spawn()?;
+    let output = child.stdout.take().ok_or("cargo has no output")?;
+    let mut programs = Vec::new();
+    for line in BufReader::new(output).lines() {
+        programs.extend(Program::of(&line?));
+    }
+    if !child.wait()?.success() {
+        return Err("the tests do not build (see above)".into());
+    }
+    programs.sort_by_key(|it| (!it.boots(), !it.is_alone(), it.name()));
+    Ok(programs)
+}
+
+/// A program that runs.
+struct Running {
+    program: Program,
+    child: Child,
+    started: Instant,
+    output: File,
+    /// File for the times of the processor.
+    times: tempfile::NamedTempFile,
+}
+
+impl Running {
+    fn start(program: Program) -> std::io::Result<Self> {
+        let output = tempfile::tempfile()?;
+        let times = tempfile::NamedTempFile::new()?;
+        // the shell's `times` knows what the program and its VMs took of the processors
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", "\"$0\"; code=$?; times >\"$1\"; exit $code"])
+            .arg(&program.executable)
+            .arg(times.path())
+            .current_dir(&program.folder)
+            .env("CARGO_MANIFEST_DIR", &program.folder)
+            .env("CARGO_PKG_NAME", &program.package)
+            .env("CARGO_TARGET_DIR", target_folder())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output.try_clone()?);
+        Ok(Self {
+            program,
+            child: shell.spawn()?,
+            started: Instant::now(),
+            output,
+            times,
+        })
+    }
+
+    /// Prints the output.
+    fn end(mut self, status: ExitStatus) -> std::io::Result<Ended> {
+        let took = self.started.elapsed();
+        let mut text = Vec::new();
+        self.output.rewind()?;
+        self.output.read_to_end(&mut text)?;
+        let text = String::from_utf8_lossy(&text);
+        let name = self.program.name();
+        println!("     Running {name} ({} s)\n{text}", took.as_secs());
+        let times = std::fs::read_to_string(self.times.path())?;
+        Ok(Ended {
+            name,
+            passed: status.success(),
+            took,
+            processor: processor(&times),
+        })
+    }
+
+    fn describe(&self) -> String {
+        let seconds = self.started.elapsed().as_secs();
+        format!("{} ({seconds} s)", self.program.name())
+    }
+}
+
+/// A program that has ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Ended {
+    /// Package and target.
+    pub(crate) name: String,
+    /// Whether all of its tests passed.
+    pub(crate) passed: bool,
+    took: Duration,
+    /// Time of the processors, the VMs' included; none if it was killed.
+    processor: Option<Duration>,
+}
+
+/// Runs all, [`LANES`] at a time, and prints the output of each.
+///
+/// # Errors
+/// A program that can't be started.
+pub(crate) fn run(programs: Vec<Program>) -> std::io::Result<Vec<Ended>> {
+    let total = programs.len();
+    let mut waiting = programs;
+    let mut running: Vec<Running> = Vec::new();
+    let mut ended = Vec::new();
+    let mut spoken = Instant::now();
+    while !(waiting.is_empty() && running.is_empty()) {
+        while let Some(next) = next(&waiting, &running) {
+            let program = waiting.remove(next);
+            println!("start {}", program.name());
+            running.push(Running::start(program)?);
+        }
+        thread::sleep(Duration::from_millis(50));
+        let mut still = Vec::new();
+        for mut program in running {
+            match program.child.try_wait()? {
+                None => still.push(program),
+                Some(status) => ended.push(program.end(status)?),
+            }
+        }
+        running = still;
+        if spoken.elapsed() >= HEARTBEAT && !running.is_empty() {
+            let names: Vec<_> = running.iter().map(Running::describe).collect();
+            println!(
+                "{} of {total} programs ended; running: {}",
+                ended.len(),
+                names.join(", ")
+            );
+            spoken = Instant::now();
+        }
+    }
+    Ok(ended)
+}
+
+/// The first of the waiting programs that may start beside the running ones.
+fn next(waiting: &[Program], running: &[Running]) -> Option<usize> {
+    let alone = |it: &Running| it.program.is_alone();
+    if running.len() >= LANES || running.iter().any(alone) {
+        return None;
+    }
+    let fits = |it: &Program| running.is_empty() || !it.is_alone();
+    waiting.iter().position(fits)
+}
+
+/// Table of the programs that took longest.
+pub(crate) fn table(ended: &[Ended]) -> String {
+    let mut longest: Vec<_> = ended.iter().collect();
+    longest.sort_by_key(|it| std::cmp::Reverse(it.took));
+    let mut text = String::from("What took longest, in seconds, and the time of the processors:\n");
+    for it in longest.iter().take(ROWS) {
+        let processor = it.processor.map_or("?".to_owned(), seconds);
+        // writing to a String can't fail
+        let _ = writeln!(text, "{:>7} {processor:>7}  {}", seconds(it.took), it.name);
+    }
+    let processor: Duration = ended.iter().filter_map(|it| it.processor).sum();
+    let _ = write!(
+        text,
+        "{} programs; the processors worked for {} s",
+        ended.len(),
+        seconds(processor)
+    );
+    text
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.0}", time.as_secs_f64())
+}
+
+/// Time of the processors by the shell's `times`, whose second line is that of the ended children.
+fn processor(times: &str) -> Option<Duration> {
+    let words = times.lines().nth(1)?.split_whitespace();
+    let part = |word: &str| {
+        let (minutes, seconds) = word.strip_suffix('s')?.split_once('m')?;
+        let minutes: f64 = minutes.parse().ok()?;
+        let seconds: f64 = seconds.replace(',', ".").parse().ok()?;
+        Duration::try_from_secs_f64(60.0 * minutes + seconds).ok()
+    };
+    words.map(part).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(package: &str, target: &str) -> Program {
+        Program {
+            package: package.to_owned(),
+            target: target.to_owned(),
+            folder: "/".into(),
+            executable: "/bin/true".into(),
+        }
+    }
+
+    fn running(target: &str) -> Running {
+        Running::start(program(MACHINE_TESTS, target)).unwrap()
+    }
+
+    #[test]
+    fn a_program_is_read_from_what_cargo_says_and_others_are_none() {
+        let line = r#"{"reason":"compiler-artifact","package_id":"path+file:///v/lab/vmtests#varia-vmtests@0.1.0","manifest_path":"/v/lab/vmtests/Cargo.toml","target":{"name":"aer"},"profile":{"test":true},"executable":"/v/target/aer-1"}"#;
+        let expected = Program {
+            folder: "/v/lab/vmtests".into(),
+            executable: "/v/target/aer-1".into(),
+            ..program("varia-vmtests", "aer")
+        };
+        assert_eq!(Program::of(line), Some(expected));
+        assert_eq!(
+            Program::of(&line.replace("\"test\":true", "\"test\":false")),
+            None
+        );
+        assert_eq!(Program::of("not JSON"), None);
+        let id = "path+file:///v/xtask#0.1.0";
+        assert_eq!(package(id).as_deref(), Some("xtask"));
+    }
+
+    #[test]
+    fn two_light_programs_run_at_once_and_a_heavy_one_alone() {
+        let heavy = program(MACHINE_TESTS, "concurrency");
+        let light = program(MACHINE_TESTS, "aer");
+        let waiting = [heavy.clone(), light];
+        assert_eq!(next(&waiting, &[]), Some(0));
+        assert_eq!(next(&waiting, &[running("bind")]), Some(1));
+        assert_eq!(next(&waiting[..1], &[running("bind")]), None);
+        assert_eq!(next(&waiting, &[running("concurrency")]), None);
+        assert_eq!(next(&waiting, &[running("bind"), running("gone")]), None);
+    }
+
+    #[test]
+    fn every_program_that_runs_alone_exists() {
+        let folder = varia_lab::agent_build::workspace();
+        for (package, targets) in ALONE {
+            let tests = match *package {
+                MACHINE_TESTS => "lab/vmtests/tests",
+                _ => "lab/mutants/tests",
+            };
+            for target in *targets {
+                let file = folder.join(tests).join(format!("{target}.rs"));
+                assert!(file.exists(), "{package} {target}");
+            }
+        }
+    }
+
+    #[test]
+    fn programs_run_and_their_ends_are_told() {
+        let mut fails = program("some", "fails");
+        fails.executable = "/bin/false".into();
+        let ended = run(vec![program("some", "passes"), fails]).unwrap();
+        let mut ends: Vec<_> = ended.iter().map(|it| (&*it.name, it.passed)).collect();
+        ends.sort_unstable();
+        assert_eq!(ends, [("some fails", false), ("some passes", true)]);
+        assert!(ended.iter().all(|it| it.processor.is_some()), "{ended:?}");
+        assert!(table(&ended).contains("some passes"));
+    }
+
+    #[test]
+    fn the_time_of_processors_is_that_of_the_children() {
+        let times = "0m0.00s 0m0.00s\n1m2.50s 0m1.25s\n";
+        assert_eq!(processor(times), Some(Duration::from_millis(63_750)));
+        assert_eq!(processor(""), None);
+    }
+}
