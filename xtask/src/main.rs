@@ -12,6 +12,7 @@ mod demo;
 mod fuzz;
 mod lab;
 mod modules;
+mod mutants;
 mod programs;
 mod soak;
 mod stats;
@@ -47,7 +48,8 @@ enum Command {
     /// Run the tests with larger counts than `test` has time for, then the fuzzers, and keep the
     /// results in docs/soak.md. Takes hours, and an idle machine.
     Soak {
-        /// Which: a test program of lab/vmtests/tests, units, fuzz; all of them if none is named.
+        /// Parts: a test program of lab/vmtests/tests, units, mutants-CRATE, fuzz; all of them if
+        /// none is named.
         parts: Vec<String>,
         /// How many operations each counted test does.
         #[arg(long, default_value_t = 1_000_000)]

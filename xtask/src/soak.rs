@@ -12,10 +12,10 @@ use varia_lab::progress::{Progress, Unit};
 use varia_lab::{Arch, Flavour, Kernel, Set, packages};
 
 use crate::test::{self, MACHINE_TESTS};
-use crate::{Outcome, fuzz};
+use crate::{Outcome, fuzz, mutants};
 
-/// How long the tests with a duration last, in seconds.
-const SECONDS: u64 = 30 * 60;
+/// Factor of the counts of tests whose operations are not counted one by one.
+const TIMES: u64 = 20;
 /// What needs no machine.
 const UNITS: &str = "units";
 /// The fuzzers.
@@ -84,6 +84,7 @@ fn known() -> Result<Vec<String>, Box<dyn std::error::Error>> {
     }
     machines.sort();
     machines.insert(0, UNITS.to_owned());
+    machines.extend(mutants::CRATES.map(|folder| format!("mutants-{folder}")));
     machines.push(FUZZ.to_owned());
     Ok(machines)
 }
@@ -93,6 +94,13 @@ fn prepare(parts: &[String]) -> Outcome {
     let wanted = |names: &[&str]| parts.iter().any(|part| names.contains(&part.as_str()));
     if wanted(&[FUZZ]) {
         fuzz::ready()?;
+    }
+    let of_mutants = |part: &String| mutants::folder(part).is_some();
+    if parts.iter().any(of_mutants) {
+        mutants::ready()?;
+    }
+    if parts.iter().all(of_mutants) {
+        return Ok(());
     }
     test::prepare()?;
     if wanted(WITH_DEBUG_KERNEL) {
@@ -118,6 +126,12 @@ struct Soaked {
 fn one(part: &str, counts: Counts) -> Result<Soaked, Box<dyn std::error::Error>> {
     let started = Instant::now();
     let mut log = Log::create(part)?;
+    if let Some(folder) = mutants::folder(part) {
+        let tried = mutants::run(folder)?;
+        log.failed += u64::from(!tried.passed);
+        log.said = tried.lines;
+        return Ok(log.result(started.elapsed()));
+    }
     match part {
         FUZZ => match fuzz::run(&[], counts.fuzz_seconds)? {
             (true, lines) => log.said = lines,
@@ -137,17 +151,7 @@ fn one(part: &str, counts: Counts) -> Result<Soaked, Box<dyn std::error::Error>>
             log.follow(&mut cargo_test(&selection, counts))?;
         }
     }
-    let verdict = match (log.failed, log.passed) {
-        (0, 0) => "passed".to_owned(),
-        (0, passed) => format!("{passed} passed"),
-        (failed, passed) => format!("**{failed} failed**, {passed} passed"),
-    };
-    Ok(Soaked {
-        passed: log.failed == 0,
-        verdict,
-        took: started.elapsed(),
-        said: log.said,
-    })
+    Ok(log.result(started.elapsed()))
 }
 
 fn cargo_test(selection: &[&str], counts: Counts) -> Command {
@@ -155,7 +159,7 @@ fn cargo_test(selection: &[&str], counts: Counts) -> Command {
     cargo
         .args(["--", "--include-ignored", "--show-output"])
         .env("VARIA_COUNT", counts.operations.to_string())
-        .env("VARIA_SECONDS", SECONDS.to_string());
+        .env("VARIA_TIMES", TIMES.to_string());
     cargo
 }
 
@@ -208,6 +212,20 @@ impl Log {
             return Err(format!("{} ran no test", self.part).into());
         }
         Ok(())
+    }
+
+    fn result(self, took: Duration) -> Soaked {
+        let verdict = match (self.failed, self.passed) {
+            (0, 0) => "passed".to_owned(),
+            (0, passed) => format!("{passed} passed"),
+            (failed, passed) => format!("**{failed} failed**, {passed} passed"),
+        };
+        Soaked {
+            passed: self.failed == 0,
+            verdict,
+            took,
+            said: self.said,
+        }
     }
 
     fn take(&mut self, line: &str) {

@@ -1,0 +1,392 @@
+//! Mutants in a soak: a hundred of each crate, by cargo-mutants, chosen by a seed.
+//!
+//! A run of a crate takes at most [`LIMIT`] and keeps what it found in the build folder; the next run
+//! of the same sources goes on from there. A mutant that the crate's tests do not catch has to be
+//! listed in `docs/mutants.md`, with the reason why no test can.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use varia_lab::agent_build::{target_folder, workspace};
+use varia_lab::progress::{Progress, Unit};
+
+use crate::Outcome;
+
+/// Folders of the crates. Their parts of a soak are `mutants-` and this name.
+pub(crate) const CRATES: [&str; 7] = [
+    "serve",
+    "vfio-user",
+    "linux",
+    "plan",
+    "firmware",
+    "doctor",
+    "silicon",
+];
+/// Mutants of each crate.
+const COUNT: usize = 100;
+/// Seed of the choice.
+const SEED: u64 = 0x5661_7269_6131_3030;
+/// Time that a run of a crate may take.
+const LIMIT: Duration = Duration::from_secs(40 * 60);
+/// Page with the mutants that the tests do not catch.
+const PAGE: &str = "docs/mutants.md";
+
+/// Ends of mutants, by the files in which cargo-mutants lists them.
+const ENDS: [(&str, End); 4] = [
+    ("caught.txt", End::Caught),
+    ("missed.txt", End::Missed),
+    ("timeout.txt", End::TimedOut),
+    ("unviable.txt", End::Unviable),
+];
+
+/// End of a mutant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+enum End {
+    /// A test fails.
+    Caught,
+    /// All tests pass.
+    Missed,
+    /// The tests do not end.
+    TimedOut,
+    /// It does not build.
+    Unviable,
+}
+
+/// State of a crate's mutants from one run to the next.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+struct State {
+    /// Sources that were mutated: git's name of the crate's folder.
+    sources: String,
+    /// End of each mutant that has been tried, by its name.
+    ends: BTreeMap<String, End>,
+}
+
+/// Result of a run.
+pub(crate) struct Tried {
+    /// Whether every mutant that was missed is listed.
+    pub(crate) passed: bool,
+    /// Lines for the page of soaks.
+    pub(crate) lines: Vec<String>,
+}
+
+/// Checks that cargo-mutants is there.
+///
+/// # Errors
+/// What to install.
+pub(crate) fn ready() -> Outcome {
+    let mut version = cargo(&["--version"]);
+    let version = version.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if version.is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    Err("the mutants need cargo-mutants: cargo install cargo-mutants --locked".into())
+}
+
+/// Tries mutants of the crate in `folder` until all of the chosen ones have been tried or the time is
+/// up.
+///
+/// # Errors
+/// A missing tool, sources that are not committed, tests that fail without a mutant.
+pub(crate) fn run(folder: &str) -> Result<Tried, Box<dyn std::error::Error>> {
+    ready()?;
+    let started = Instant::now();
+    let home = target_folder().join("mutants").join(folder);
+    fs::create_dir_all(&home)?;
+    let file = home.join("state.json");
+    let mut state = State::read(&file, &sources(folder)?);
+    let chosen = choose(&list(folder)?);
+    state.ends.retain(|name, _| chosen.contains(name));
+    let waiting: Vec<_> = chosen
+        .iter()
+        .filter(|name| !state.ends.contains_key(*name))
+        .cloned()
+        .collect();
+    if !waiting.is_empty() {
+        attempt(folder, &home, &waiting, started + LIMIT)?;
+        state.ends.extend(ends(&home.join("mutants.out")));
+        fs::write(&file, serde_json::to_vec_pretty(&state)?)?;
+    }
+    Ok(state.judge(folder, chosen.len(), &listed()?))
+}
+
+impl State {
+    /// What an earlier run of the same sources has kept.
+    fn read(file: &Path, sources: &str) -> Self {
+        let kept = fs::read(file).ok();
+        let kept = kept.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
+        kept.filter(|kept| kept.sources == sources)
+            .unwrap_or_else(|| Self {
+                sources: sources.to_owned(),
+                ends: BTreeMap::new(),
+            })
+    }
+
+    fn judge(&self, folder: &str, chosen: usize, listed: &[String]) -> Tried {
+        let count = |end: End| self.ends.values().filter(|it| **it == end).count();
+        let missed = self.ends.iter().filter(|(_, end)| **end == End::Missed);
+        let unlisted: Vec<_> = missed
+            .map(|(name, _)| without_place(name))
+            .filter(|name| !listed.contains(name))
+            .collect();
+        let mut lines = vec![format!(
+            "{folder}: {} of {chosen} mutants tried: {} caught, {} timed out, {} do not build, {} \
+             not caught, of which {} are not listed in {PAGE}",
+            self.ends.len(),
+            count(End::Caught),
+            count(End::TimedOut),
+            count(End::Unviable),
+            count(End::Missed),
+            unlisted.len()
+        )];
+        if self.ends.len() < chosen {
+            lines.push("run it again for the rest".to_owned());
+        }
+        lines.extend(unlisted.iter().map(|name| format!("not caught: {name}")));
+        Tried {
+            passed: unlisted.is_empty(),
+            lines,
+        }
+    }
+}
+
+/// All mutants of a crate, by name.
+fn list(folder: &str) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    let output = cargo(&["--list", "--file", &format!("{folder}/**/*.rs")])
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !output.status.success() {
+        return Err(format!("cargo-mutants lists no mutants of {folder} (see above)").into());
+    }
+    let text = String::from_utf8(output.stdout)?;
+    let names: Vec<_> = text.lines().map(str::to_owned).collect();
+    if names.is_empty() {
+        return Err(format!("there are no mutants of {folder}").into());
+    }
+    Ok(names)
+}
+
+/// [`COUNT`] of the mutants, the same ones for the same names.
+fn choose(names: &[String]) -> Vec<String> {
+    let mut hashed: Vec<_> = names.iter().map(|name| (hash(name), name)).collect();
+    hashed.sort_unstable();
+    let chosen = hashed.into_iter().take(COUNT);
+    chosen.map(|(_, name)| name.clone()).collect()
+}
+
+/// Seeded hash of a mutant's name (FNV-1a, then mixed). The place is left out, so that a line which
+/// is added above changes no choice but among mutants of one name.
+fn hash(name: &str) -> u64 {
+    let mut hash = SEED;
+    for byte in without_place(name).bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash ^= hash >> 32;
+    hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    hash ^ hash >> 29
+}
+
+/// A name without line and column: `serve/src/a.rs:1:2: replace f` is `serve/src/a.rs: replace f`.
+fn without_place(name: &str) -> String {
+    let parts = name.split_once(": ");
+    let Some((place, what)) = parts else {
+        return name.to_owned();
+    };
+    let file = place.split(':').next().unwrap_or(place);
+    format!("{file}: {what}")
+}
+
+/// Tries mutants until the time is up.
+fn attempt(folder: &str, home: &Path, names: &[String], until: Instant) -> Outcome {
+    // what an earlier run has found is in the state
+    let _ = fs::remove_dir_all(home.join("mutants.out"));
+    let _ = fs::remove_dir_all(home.join("mutants.out.old"));
+    let mut command = cargo(&["--no-shuffle", "--colors=never", "--file"]);
+    command.arg(format!("{folder}/**/*.rs"));
+    for name in names {
+        command.args(["--re", &format!("^{}$", escaped(name))]);
+    }
+    let log = home.join("run.log");
+    command.arg("--output").arg(home);
+    command.stdout(fs::File::create(&log)?);
+    command.stderr(Stdio::null());
+    let total = names.len() as u64;
+    let mut progress = Progress::start(format!("mutants of {folder}"), Unit::Items, total);
+    let mut child = command.spawn()?;
+    let status = loop {
+        progress.set(ends(&home.join("mutants.out")).len() as u64);
+        if let Some(status) = child.try_wait()? {
+            break Some(status);
+        }
+        if Instant::now() >= until {
+            interrupt(&mut child)?;
+            break None;
+        }
+        thread::sleep(Duration::from_secs(1));
+    };
+    progress.finish();
+    // 0: all caught, 2: some missed, 3: some timed out; see cargo-mutants' exit codes
+    let code = status.and_then(|status| status.code());
+    if status.is_some() && !matches!(code, Some(0 | 2 | 3)) {
+        let log = log.display();
+        return Err(format!("the tests of {folder} fail without a mutant: see {log}").into());
+    }
+    Ok(())
+}
+
+/// Interrupts cargo-mutants, which ends what it has started and removes its copy of the tree.
+fn interrupt(child: &mut Child) -> Outcome {
+    let id = child.id().to_string();
+    Command::new("kill").args(["-INT", &id]).status()?;
+    child.wait()?;
+    Ok(())
+}
+
+/// Ends of the mutants that a run of cargo-mutants has tried so far.
+fn ends(folder: &Path) -> BTreeMap<String, End> {
+    let mut ends = BTreeMap::new();
+    for (file, end) in ENDS {
+        let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
+        // a line may be under way
+        for line in text.split_inclusive('\n') {
+            if let Some(name) = line.strip_suffix('\n') {
+                ends.insert(name.to_owned(), end);
+            }
+        }
+    }
+    ends
+}
+
+/// The mutants that the page lists: the first cell of each row, between back quotes.
+fn listed() -> std::io::Result<Vec<String>> {
+    let text = fs::read_to_string(workspace().join(PAGE))?;
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
+    let names = rows.filter_map(|row| row.split_once("` |"));
+    // a bar inside a cell is escaped
+    Ok(names.map(|(name, _)| name.replace("\\|", "|")).collect())
+}
+
+/// Git's name of what is in a folder.
+fn sources(folder: &str) -> Result<String, Box<dyn std::error::Error>> {
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        command.args(arguments).current_dir(workspace()).output()
+    };
+    if !git(&["status", "--porcelain", "--", folder])?
+        .stdout
+        .is_empty()
+    {
+        return Err(format!("{folder} has changes: commit them, then try its mutants").into());
+    }
+    let name = git(&["rev-parse", &format!("HEAD:{folder}")])?;
+    Ok(String::from_utf8(name.stdout)?.trim().to_owned())
+}
+
+/// A name as a regular expression that matches no other.
+fn escaped(name: &str) -> String {
+    let mut text = String::new();
+    for character in name.chars() {
+        if r".+*?()|[]{}^$#&-~\".contains(character) {
+            text.push('\\');
+        }
+        text.push(character);
+    }
+    text
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .arg("mutants")
+        .args(arguments)
+        .current_dir(workspace());
+    // each copy of the tree has a build folder of its own
+    cargo.env_remove("CARGO_TARGET_DIR");
+    cargo
+}
+
+/// The crate's folder of a part of a soak.
+pub(crate) fn folder(part: &str) -> Option<&'static str> {
+    let name = part.strip_prefix("mutants-")?;
+    CRATES.into_iter().find(|folder| *folder == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(count: usize) -> Vec<String> {
+        let name = |n| format!("serve/src/a.rs:{n}:5: replace f{n} -> bool with true");
+        (0..count).map(name).collect()
+    }
+
+    #[test]
+    fn the_choice_is_the_same_each_time_and_does_not_depend_on_lines() {
+        let all = names(500);
+        let chosen = choose(&all);
+        assert_eq!(chosen.len(), COUNT);
+        let reversed: Vec<_> = all.iter().rev().cloned().collect();
+        assert_eq!(choose(&reversed), chosen);
+        let moved = |names: &[String]| -> Vec<_> {
+            let move_by_one = |name: &String| name.replace(":5: ", ":6: ");
+            names.iter().map(move_by_one).collect()
+        };
+        assert_eq!(choose(&moved(&all)), moved(&chosen));
+        assert_eq!(choose(&names(3)).len(), 3);
+    }
+
+    #[test]
+    fn a_run_goes_on_where_one_of_the_same_sources_ended() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut state = State::read(file.path(), "one");
+        assert_eq!(state.ends.len(), 0);
+        state.ends.insert("a mutant".to_owned(), End::Caught);
+        fs::write(file.path(), serde_json::to_vec(&state).unwrap()).unwrap();
+        assert_eq!(State::read(file.path(), "one"), state);
+        assert!(State::read(file.path(), "other").ends.is_empty());
+    }
+
+    #[test]
+    fn a_mutant_that_is_missed_and_not_listed_fails_the_run() {
+        let name = "plan/src/a.rs:7:9: replace == with != in f";
+        let missed = State {
+            sources: String::new(),
+            ends: [(name.to_owned(), End::Missed)].into(),
+        };
+        let tried = missed.judge("plan", 2, &[]);
+        assert!(!tried.passed);
+        assert!(
+            tried.lines[0].contains("1 of 2 mutants tried"),
+            "{:?}",
+            tried.lines
+        );
+        assert_eq!(
+            tried.lines[1..],
+            [
+                "run it again for the rest",
+                "not caught: plan/src/a.rs: replace == with != in f"
+            ]
+        );
+        let known = "plan/src/a.rs: replace == with != in f".to_owned();
+        assert!(missed.judge("plan", 1, &[known]).passed);
+    }
+
+    #[test]
+    fn names_are_escaped_for_a_regular_expression() {
+        let name = "a.rs:1:2: replace f -> Option<u8> with Some(0)";
+        let expected = r"a\.rs:1:2: replace f \-> Option<u8> with Some\(0\)";
+        assert_eq!(escaped(name), expected);
+    }
+
+    #[test]
+    fn every_crate_exists_and_the_page_can_be_read() {
+        for folder in CRATES {
+            assert!(workspace().join(folder).join("Cargo.toml").exists());
+        }
+        listed().unwrap();
+    }
+}
