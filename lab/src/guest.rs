@@ -2,15 +2,11 @@
 
 use std::time::Duration;
 
+use varia_agent::HANG;
 use varia_agent::wire::{AGENT_PATH, Ending, Reply, Request, RunSpec};
 
 use crate::error::{LabError, Result};
-use crate::running::{ANSWER_LIMIT, Running, ending_in_words};
-
-/// How long a command may run unless it is told otherwise.
-const COMMAND_LIMIT: Duration = Duration::from_secs(60);
-/// What an answer may take beyond the command's own limit.
-const GRACE: Duration = Duration::from_secs(15);
+use crate::running::{Running, ending_in_words};
 
 /// A command for a machine.
 #[derive(Clone, Debug)]
@@ -50,7 +46,7 @@ impl GuestCommand {
                 ..RunSpec::default()
             },
             input: Vec::new(),
-            limit: COMMAND_LIMIT,
+            limit: HANG,
         }
     }
 
@@ -104,7 +100,7 @@ impl GuestCommand {
 
     fn spec(&self) -> RunSpec {
         RunSpec {
-            limit: Some(crate::running::scaled(self.limit)),
+            limit: Some(self.limit),
             ..self.spec.clone()
         }
     }
@@ -152,7 +148,7 @@ impl Running {
     /// [`LabError::Agent`] if it could not be started, [`LabError::Vm`].
     pub fn run(&self, command: &GuestCommand) -> Result<Output> {
         let request = Request::Run(command.spec());
-        let answer = self.call(&request, &command.input, command.limit + GRACE)?;
+        let answer = self.call(&request, &command.input, command.limit + HANG)?;
         self.output(answer, command.line())
     }
 
@@ -179,11 +175,7 @@ impl Running {
     /// # Errors
     /// [`LabError::Agent`] if it could not be started, [`LabError::Vm`].
     pub fn spawn(&self, command: &GuestCommand) -> Result<Task> {
-        match self.call(
-            &Request::Spawn(command.spec()),
-            &command.input,
-            ANSWER_LIMIT,
-        )? {
+        match self.call(&Request::Spawn(command.spec()), &command.input, HANG)? {
             (Reply::Started { task }, _) => Ok(Task {
                 number: task,
                 command: command.line(),
@@ -199,9 +191,9 @@ impl Running {
     pub fn wait(&self, task: &Task, limit: Duration) -> Result<Output> {
         let request = Request::Wait {
             task: task.number,
-            limit: crate::running::scaled(limit),
+            limit,
         };
-        let answer = self.call(&request, &[], limit + GRACE)?;
+        let answer = self.call(&request, &[], limit + HANG)?;
         self.output(answer, task.command.clone())
     }
 
@@ -211,7 +203,7 @@ impl Running {
     /// As for [`Running::read`].
     pub fn kill_task(&self, task: &Task) -> Result<()> {
         let request = Request::Kill { task: task.number };
-        self.call(&request, &[], ANSWER_LIMIT).map(drop)
+        self.call(&request, &[], HANG).map(drop)
     }
 
     /// Reads a whole file.
@@ -232,8 +224,7 @@ impl Running {
             offset,
             limit,
         };
-        self.call(&request, &[], ANSWER_LIMIT)
-            .map(|(_, bytes)| bytes)
+        self.call(&request, &[], HANG).map(|(_, bytes)| bytes)
     }
 
     /// Reads a file as text, without white space at the end: a sysfs attribute, say.
@@ -255,7 +246,7 @@ impl Running {
             path: path.to_owned(),
             mode: 0o755,
         };
-        self.call(&request, bytes.as_ref(), ANSWER_LIMIT).map(drop)
+        self.call(&request, bytes.as_ref(), HANG).map(drop)
     }
 
     /// The names in a folder, sorted.
@@ -268,7 +259,7 @@ impl Running {
                 path: path.to_owned(),
             },
             &[],
-            ANSWER_LIMIT,
+            HANG,
         )? {
             (Reply::Names(names), _) => Ok(names),
             (other, _) => Err(self.unexpected(&other)),
@@ -286,7 +277,7 @@ impl Running {
                 path: path.to_owned(),
             },
             &[],
-            ANSWER_LIMIT,
+            HANG,
         )? {
             (Reply::Names(names), _) => Ok(names
                 .first()
@@ -310,8 +301,7 @@ impl Running {
         if let Some(last) = order.last_mut().filter(|_| !parameters.is_empty()) {
             last.parameters = parameters.to_owned();
         }
-        self.call(&Request::Insmod(order), &[], ANSWER_LIMIT)
-            .map(drop)
+        self.call(&Request::Insmod(order), &[], HANG).map(drop)
     }
 
     /// Mounts a file system, creating the mount point; an empty `kind` is a bind mount.
@@ -325,7 +315,7 @@ impl Running {
             kind: kind.to_owned(),
             options: options.to_owned(),
         };
-        self.call(&request, &[], ANSWER_LIMIT).map(drop)
+        self.call(&request, &[], HANG).map(drop)
     }
 
     /// Binds a PCI device (`0000:01:00.0`) to a driver by `driver_override`.

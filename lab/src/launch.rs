@@ -213,8 +213,14 @@ fn memory(vm: &Vm, arguments: &mut Arguments) {
     }
 }
 
+/// Longest limits of the kernel's watchdogs (Linux 7.2 `kernel/rcu/update.c`, `kernel/watchdog.c`,
+/// `kernel/hung_task.c`): on a busy machine the processors of a VM may stand still for a minute.
+const WATCHDOGS: &str = "rcupdate.rcu_cpu_stall_timeout=300 watchdog_thresh=60 \
+    sysctl.kernel.hung_task_timeout_secs=1800";
+
 fn command_line(vm: &Vm, mode: Mode) -> String {
     let mut words = vec![format!("console={} panic=-1", vm.arch.console())];
+    words.push(WATCHDOGS.to_owned());
     if mode == Mode::Shell {
         words.push("quiet".to_owned());
     }

@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use varia_agent::HANG;
 use varia_agent::wire::{self, Ending, Reply, Request, VERSION};
 use varia_debian::command;
 use varia_debian::packages;
@@ -21,10 +22,6 @@ use crate::launch::{self, Mode, ModuleOrders};
 use crate::slots::Slot;
 use crate::vm::Vm;
 
-/// How long an ordinary answer may take.
-pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// How long a machine may take to switch itself off.
-const OFF_LIMIT: Duration = Duration::from_secs(30);
 /// How many lines of the console a failure shows.
 const SHOWN_LINES: usize = 60;
 
@@ -71,7 +68,7 @@ impl Running {
             folder: launch.folder,
             _slot: slot,
         };
-        machine.greet(&listener, scaled(vm.timeout))?;
+        machine.greet(&listener, vm.timeout)?;
         Ok(machine)
     }
 
@@ -126,7 +123,7 @@ impl Running {
         let mut channel = lock(&self.channel);
         let answer = match channel.as_mut() {
             None => Err(io::Error::from(io::ErrorKind::NotConnected)),
-            Some(stream) => exchange(stream, request, body, scaled(limit)),
+            Some(stream) => exchange(stream, request, body, limit),
         };
         match answer {
             Ok((Reply::Failed { what, errno }, _)) => Err(LabError::Agent { what, errno }),
@@ -153,7 +150,7 @@ impl Running {
             let sent = wire::send(stream, &Request::PowerOff, &[]);
             sent.map_err(|error| self.fail(&format!("it can't be switched off: {error}")))?;
         }
-        match self.wait_for_end(OFF_LIMIT)? {
+        match self.wait_for_end(HANG)? {
             status if status.success() => Ok(()),
             status => Err(self.fail(&format!("QEMU ended with {status}"))),
         }
@@ -164,7 +161,7 @@ impl Running {
     /// # Errors
     /// [`LabError::Vm`] if that takes longer than `limit`.
     pub fn wait_for_end(&self, limit: Duration) -> Result<ExitStatus> {
-        let deadline = Instant::now() + scaled(limit);
+        let deadline = Instant::now() + limit;
         loop {
             if let Some(status) = self.ended()? {
                 return Ok(status);
@@ -312,14 +309,6 @@ impl Drop for Running {
         let _ = child.kill();
         let _ = child.wait();
     }
-}
-
-/// A limit, stretched by `VARIA_TIME_SCALE` (a whole number) on a slow machine.
-pub(crate) fn scaled(limit: Duration) -> Duration {
-    let scale = std::env::var("VARIA_TIME_SCALE")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    limit.saturating_mul(scale.unwrap_or(1).max(1))
 }
 
 /// How a command ended, in words.

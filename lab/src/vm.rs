@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use varia_agent::HANG;
 use varia_debian::closure;
 use varia_debian::command;
 use varia_debian::packages::Tree;
@@ -18,8 +19,6 @@ use crate::kernel::Kernel;
 use crate::launch::{self, Mode};
 use crate::running::Running;
 
-/// How long a machine may take to boot unless it is told otherwise.
-const BOOT_LIMIT: Duration = Duration::from_secs(90);
 /// The machine's memory unless it is told otherwise, in MiB.
 const MEMORY_MIB: u64 = 1024;
 
@@ -69,7 +68,8 @@ pub struct VfioUser {
     pub id: String,
     /// The server's socket.
     pub socket: PathBuf,
-    /// How long QEMU waits for an answer; its own default (5 s) if not given.
+    /// Time that QEMU waits for a reply: [`HANG`] unless it is told otherwise, and QEMU's own default
+    /// of 5 s, which a server on a busy machine may miss, if none.
     pub message_timeout: Option<Duration>,
     /// Further properties of the root port, such as `pref64-reserve=256G`.
     pub port_options: Vec<String>,
@@ -93,7 +93,7 @@ impl VfioUser {
         Self {
             id: id.into(),
             socket: socket.into(),
-            message_timeout: None,
+            message_timeout: Some(HANG),
             port_options: Vec::new(),
             root_bus: None,
         }
@@ -166,7 +166,7 @@ impl Vm {
             devices: Vec::new(),
             qemu_args: Vec::new(),
             counts: false,
-            timeout: BOOT_LIMIT,
+            timeout: HANG,
         }
     }
 

@@ -27,7 +27,7 @@ const ADMINISTRATORS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/us
 /// libvirt's daemon, the modular one first, and its client, which may be of another version.
 const LIBVIRT: [&str; 3] = ["virtqemud", "libvirtd", "virsh"];
 /// How long a program may take to answer.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 /// The longest answer, in bytes.
 const LONGEST: u64 = 16 << 20;
 

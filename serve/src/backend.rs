@@ -265,12 +265,12 @@ mod tests {
             .unwrap();
         for _ in 0..2 {
             event.trigger().unwrap();
-            let called = receiver.recv_timeout(Duration::from_secs(10));
+            let called = receiver.recv_timeout(Duration::from_secs(600));
             assert_eq!(called, Ok(()));
         }
         drop(watch);
         // the thread ends, and with it what it would call
-        let ended = receiver.recv_timeout(Duration::from_secs(10));
+        let ended = receiver.recv_timeout(Duration::from_secs(600));
         assert_eq!(ended, Err(mpsc::RecvTimeoutError::Disconnected));
     }
 }

@@ -23,8 +23,8 @@ use crate::payload::{self, DMA_UNMAP_ALL, DmaMap, DmaUnmap, InfoQuery, RegionAcc
 use crate::version::{Capabilities, MAJOR, MINOR, Version};
 use crate::wire::{Command, Header, Kind, MAX_MESSAGE, MAX_MSG_FDS, WireError};
 
-/// How long a reply may take: as QEMU's `x-msg-timeout`.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Timeout of a reply: a server that takes as long hangs, on a machine of any speed.
+const TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// The most bytes of region information that we ask for again.
 const MAX_REGION_INFO: usize = 1 << 16;
@@ -137,7 +137,7 @@ impl Client {
     /// Use a connected stream and say nothing yet.
     #[must_use]
     pub fn over(stream: Stream) -> Self {
-        let connection = Connection::new(stream, MAX_MESSAGE, MAX_MSG_FDS, PATIENCE);
+        let connection = Connection::new(stream, MAX_MESSAGE, MAX_MSG_FDS, TIMEOUT);
         Self {
             connection,
             next_id: 0,
@@ -483,7 +483,7 @@ impl Client {
     /// Receive whatever message comes next.
     pub fn receive(&mut self) -> Result<Reply, ClientError> {
         let mut payload = Vec::new();
-        let limit = Limit::within(PATIENCE);
+        let limit = Limit::within(TIMEOUT);
         let Received {
             header,
             descriptors,
@@ -507,7 +507,7 @@ impl Client {
         Ok(self
             .connection
             .stream()
-            .send(bytes, fds, &Limit::within(PATIENCE))?)
+            .send(bytes, fds, &Limit::within(TIMEOUT))?)
     }
 
     /// The socket itself.

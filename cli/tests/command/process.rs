@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 use varia_vfio_user::client::Client;
 
-/// For anything that should happen at once, on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// Limit that only a hang reaches, however slow the machine.
+pub(crate) const HANG: Duration = Duration::from_secs(10 * 60);
 
 /// `varia` with these arguments, without a terminal and without what is set around the tests.
 pub(crate) fn varia<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Command {
@@ -40,14 +40,14 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// What a command came to.
+/// End of a command.
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-/// Runs a command to its end, which has to come soon.
+/// Runs a command to its end.
 pub(crate) fn ended(mut command: Command) -> Ended {
     wait(command.spawn().unwrap())
 }
@@ -78,10 +78,10 @@ fn end_of(child: &mut Child) -> ExitStatus {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
         }
-        if begin.elapsed() > SOON {
+        if begin.elapsed() > HANG {
             child.kill().unwrap();
             child.wait().unwrap();
-            panic!("varia did not end within {SOON:?}");
+            panic!("varia did not end within {HANG:?}");
         }
         thread::sleep(Duration::from_millis(5));
     }
@@ -114,7 +114,16 @@ pub(crate) struct Folder(TempDir);
 impl Folder {
     /// An empty one that everybody may enter.
     pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::of(tempfile::tempdir().unwrap())
+    }
+
+    /// The same in RAM, for memory of a device: a busy disk would hold its accesses up. Programs may
+    /// not run there.
+    pub(crate) fn in_ram() -> Self {
+        Self::of(tempfile::tempdir_in("/dev/shm").unwrap())
+    }
+
+    fn of(folder: TempDir) -> Self {
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         Self(folder)
     }
@@ -265,7 +274,7 @@ impl Serving {
             }
             drop(lines);
             assert!(
-                begin.elapsed() < SOON && self.child.try_wait().unwrap().is_none(),
+                begin.elapsed() < HANG && self.child.try_wait().unwrap().is_none(),
                 "{text:?} is not in:\n{}",
                 self.text()
             );

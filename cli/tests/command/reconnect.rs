@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use varia_sys::mapping::Access;
 use varia_vfio_user::client::Client;
 
-use crate::process::{Folder, SOON, Serving};
+use crate::process::{Folder, HANG, Serving};
 
 /// What the environment of the process that is to be killed names: the server's socket.
 const SOCKET: &str = "VARIA_TEST_KILLED_CLIENT";
@@ -18,7 +18,7 @@ fn a_client_that_is_killed_and_started_again_finds_its_bytes() {
     if let Some(socket) = std::env::var_os(SOCKET) {
         attach_until_killed(Path::new(&socket));
     }
-    let folder = Folder::new();
+    let folder = Folder::in_ram();
     let memory = folder.argument("memory");
     let args = ["gh200", "--memory", "2G", "--backing", &memory];
     let mut serving = Serving::start(&folder, &args);
@@ -32,7 +32,7 @@ fn a_client_that_is_killed_and_started_again_finds_its_bytes() {
         let begin = Instant::now();
         // it has mapped usemem, and says so there
         while byte(Path::new(&memory), 0) != round {
-            assert!(begin.elapsed() < SOON, "{}", serving.text());
+            assert!(begin.elapsed() < HANG, "{}", serving.text());
             std::thread::sleep(Duration::from_millis(5));
         }
         killed.kill().unwrap();
@@ -63,7 +63,7 @@ fn attach_until_killed(socket: &Path) -> ! {
     client.region_write(2, 4096, &next).unwrap();
     client.region_write(4, 8192, &next).unwrap();
     mapping.write(0, &next).unwrap();
-    std::thread::sleep(SOON);
+    std::thread::sleep(HANG);
     panic!("nobody killed it");
 }
 

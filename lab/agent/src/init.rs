@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot};
 
+use crate::HANG;
 use crate::wire::{BOOT_PLAN_PATH, BootPlan, ModuleFile, PORT_NAME, Share};
 
 /// Mounts what every machine has, and carries the boot plan out.
@@ -101,12 +102,12 @@ pub fn mount_at(source: &str, target: &str, kind: &str, options: &str) -> io::Re
     Ok(())
 }
 
-/// Opens the channel's port; waits for its device node for up to ten seconds.
+/// Opens the channel's port; waits for the port's device node up to [`HANG`].
 ///
 /// # Errors
 /// `NotFound` if no port of that name appears, else why it can't be opened.
 pub fn open_port() -> io::Result<File> {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + HANG;
     loop {
         if let Some(node) = find_port() {
             return File::options().read(true).write(true).open(node);

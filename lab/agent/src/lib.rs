@@ -7,9 +7,15 @@
 //! alone. The agent is not a general remote shell: it trusts whoever started the
 //! machine, and does nothing to defend itself.
 
+use std::time::Duration;
+
 pub mod applets;
 pub mod init;
 pub mod process;
 pub mod serve;
 pub mod sysfs;
 pub mod wire;
+
+/// Limit that only a hang reaches, however slow the machine: a test fails by it and never passes by
+/// it.
+pub const HANG: Duration = Duration::from_secs(30 * 60);

@@ -5,13 +5,11 @@
 //! a part of the machine's RAM that its kernel leaves alone and that the silicon shares, or
 //! [`Memory::Absent`]: addresses where nothing is, for a test that never touches them.
 
-use std::time::Duration;
-
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use varia_lab::iasl::compile_asl;
 use varia_lab::{
-    Arch, Flavour, GuestCommand, LabError, MemoryNode, RootBus, Running, Task, VfioUser, Vm,
+    Arch, Flavour, GuestCommand, HANG, LabError, MemoryNode, RootBus, Running, Task, VfioUser, Vm,
     kernel_modules,
 };
 use varia_serve::View;
@@ -27,7 +25,9 @@ use crate::log;
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
-/// Where the machine's own RAM begins.
+/// Folder for memory of VMs and devices: in RAM, where no busy disk holds an access up.
+pub const MEMORY_FOLDER: &str = "/dev/shm";
+/// Start of the machine's own RAM.
 const RAM_START: [(Arch, u64); 2] = [(Arch::Aarch64, GIB), (Arch::X86_64, 0)];
 /// Where absent memory begins, and how far that of the next GPU is away.
 const ABSENT_START: u64 = 0x4200_0000_0000;
@@ -45,8 +45,6 @@ const FIRST_ROOT_BUS: u8 = 32;
 const ROOT_BUS_STRIDE: u8 = 8;
 /// Bytes of BAR 2 where the chip's own is too large.
 const SMALL_BAR2: u64 = 64 * MIB;
-/// What an applet may take: a driver waits 30 s for a GPU that never gets ready.
-const PATIENCE: Duration = Duration::from_secs(100);
 
 /// What is behind the addresses of a GPU's coherent memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -218,8 +216,8 @@ impl HostPlan {
         let (arch, flavour) = (self.vm.arch(), self.vm.flavour());
         let memory = tempfile::Builder::new()
             .prefix("varia-host-")
-            .tempdir()
-            .map_err(Error::io("create a temporary folder"))?;
+            .tempdir_in(MEMORY_FOLDER)
+            .map_err(Error::io("create a folder in /dev/shm"))?;
         let start = RAM_START
             .iter()
             .find_map(|(known, start)| (*known == arch).then_some(*start))
@@ -481,7 +479,7 @@ impl Host {
     /// # Errors
     /// What the machine says.
     pub fn start(&self, applet: &str, arguments: &[&str]) -> Result<Task> {
-        let command = GuestCommand::applet(applet, arguments).limit(PATIENCE);
+        let command = GuestCommand::applet(applet, arguments).limit(HANG);
         Ok(self.vm.spawn(&command)?)
     }
 
@@ -490,7 +488,7 @@ impl Host {
     /// # Errors
     /// If it fails or answers with something else.
     pub fn answer<T: DeserializeOwned>(&self, task: &Task) -> Result<T> {
-        let output = self.vm.wait(task, PATIENCE)?.checked()?;
+        let output = self.vm.wait(task, HANG)?.checked()?;
         serde_json::from_slice(&output.stdout).map_err(|error| {
             let text = output.text();
             Error::Unexpected(format!("{task:?} printed {text:?}: {error}"))

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use varia_lab::qemu::Qemu;
-use varia_lab::{Arch, ArchNames, Set, host_arch, packages};
+use varia_lab::{Arch, ArchNames, HANG, Set, host_arch, packages};
 
 use crate::gpu::Gpu;
 
@@ -42,7 +42,8 @@ impl Machine {
     pub fn start(gpu: &Gpu) -> Self {
         let messages = gpu.folder().join("qemu.log");
         let device = format!(
-            r#"{{"driver":"vfio-user-pci","bus":"pcie.0","addr":"5.0","socket":{{"type":"unix","path":"{}"}}}}"#,
+            r#"{{"driver":"vfio-user-pci","bus":"pcie.0","addr":"5.0","x-msg-timeout":{},"socket":{{"type":"unix","path":"{}"}}}}"#,
+            HANG.as_millis(),
             gpu.socket().display()
         );
         let mut qemu = qemu()

@@ -21,9 +21,8 @@ fn signalled(host: &Host, monitor: &mut Connection, driver: Driver) -> Result<(S
     assert_eq!(host.bind(0, driver)?, Ok(()));
     let armed = format!("/tmp/armed-{driver:?}");
     let task = host.start("error-event", &[host.address(0), &armed])?;
-    host.vm.sh(&format!(
-        "for i in $(seq 300); do [ -e {armed} ] && exit 0; sleep 0.1; done; exit 1"
-    ))?;
+    let wait = format!("until [ -e {armed} ]; do sleep 0.1; done");
+    host.vm.sh(&wait)?;
     let since = host.vm.sh("dmesg")?.lines().count();
     // an uncorrectable error that is not fatal
     let said = monitor.human(&format!("pcie_aer_inject_error {PORT} COMP_TIME"));

@@ -6,10 +6,10 @@
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
-use varia_lab::{Arch, GuestCommand, Set, closure, packages};
+use varia_lab::{Arch, GuestCommand, HANG, Set, closure, packages};
 use varia_silicon::{Options, Profile, profile};
 use varia_vmtests::command::small_varia;
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
@@ -18,8 +18,6 @@ const MIB: u64 = 1 << 20;
 /// Rounds of bind and unbind, each killed; `./x soak` asks for more.
 const ROUNDS: usize = 50;
 const SOAK_ROUNDS: usize = 500;
-/// How long one command may take.
-const LIMIT: Duration = Duration::from_secs(60);
 /// A device with a driver of its own, on the root bus.
 const NATIVE: &str = "0000:00:10.0";
 const VARIANT: &str = "nvgrace_gpu_vfio_pci";
@@ -94,7 +92,7 @@ impl Lab {
     fn varia(&self, args: &str) -> Result<std::result::Result<String, String>> {
         let words = shell_words(args);
         let argv = std::iter::once("/usr/bin/varia".to_owned()).chain(words);
-        let output = self.host.vm.run(&GuestCommand::new(argv).limit(LIMIT))?;
+        let output = self.host.vm.run(&GuestCommand::new(argv))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(match output.success() {
             true => Ok(text(&output.stdout)),
@@ -268,10 +266,10 @@ fn in_use(lab: &Lab, gpu: &str) -> Result<()> {
     lab.varia(&format!("bind {gpu}"))??;
     let group = format!("/sys/bus/pci/devices/{gpu}/iommu_group");
     let group = lab.host.vm.link_name(&group)?;
-    let holder = GuestCommand::sh(&format!("exec sleep 1000 < /dev/vfio/{group}"));
-    let holder = lab.host.vm.spawn(&holder.limit(LIMIT))?;
+    let holder = GuestCommand::sh(&format!("exec sleep 100000 < /dev/vfio/{group}"));
+    let holder = lab.host.vm.spawn(&holder)?;
     // until it has the file open
-    lab.sh("for i in 1 2 3 4 5 6 7 8 9; do pidof sleep && exit 0; sleep 0.2; done; exit 1")?;
+    lab.sh("until pidof sleep; do sleep 0.2; done")?;
     for command in ["unbind", "list --probe"] {
         let device = if command == "unbind" { gpu } else { "" };
         let told = lab.varia(&format!("{command} {device}"))?.unwrap_err();
@@ -282,7 +280,7 @@ fn in_use(lab: &Lab, gpu: &str) -> Result<()> {
     }
     assert_eq!(lab.state(gpu)?, bound(VARIANT));
     lab.sh("kill $(pidof sleep)")?;
-    lab.host.vm.wait(&holder, LIMIT)?;
+    lab.host.vm.wait(&holder, HANG)?;
     lab.varia(&format!("unbind {gpu}"))??;
     // now nobody has it open, and no driver decodes its memory
     lab.varia("list --probe")??;

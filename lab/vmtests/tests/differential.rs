@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use varia_differential::compare::Report;
 use varia_differential::predicate::{AGAINST_ORIGINAL, ON_AMD64, ON_ARM64, USER_SPACE};
 use varia_differential::{Answer, Op, Predicate, Shape, Surface, operations};
-use varia_lab::{Arch, Flavour, GuestCommand, Task, kernel_modules};
+use varia_lab::{Arch, Flavour, GuestCommand, HANG, Task, kernel_modules};
 use varia_serve::View;
 use varia_spec::Errno;
 use varia_vmtests::faulty::{self, Fault};
@@ -84,10 +84,9 @@ impl Run {
         operations(self.seed, self.count, shape, self.surface)
     }
 
-    /// One operation in 500 is a reset, which takes a fifth of a second with others beside it; a
-    /// busy machine takes several times that.
+    /// Ten thousand operations take half a minute on an idle machine.
     fn limit(&self) -> Duration {
-        Duration::from_secs(120) + Duration::from_millis(20) * self.count as u32
+        HANG * (1 + self.count as u32 / 10_000)
     }
 
     fn start(&self, host: &Host, layout: &Layout) -> Result<Task> {

@@ -1,10 +1,11 @@
 //! A user of our module that is killed, a device that is unbound while it is open, and many binds:
 //! everything ends, everything balances, and nothing is left behind when the module is unloaded.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use varia_agent::applets::stress::{End, Memory as Place, Plan};
-use varia_lab::{Arch, Ending, GuestCommand, Task};
+use varia_lab::{Arch, Ending, GuestCommand, HANG, Task};
 use varia_silicon::{ManualClock, Options, Readiness, profile};
 use varia_vmtests::Result;
 use varia_vmtests::counters::{Counters, DEBUGFS};
@@ -14,8 +15,6 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 /// usemem 512 MiB, resmem 1 GiB.
 const SIZE: u64 = GIB + 512 * MIB;
-/// What ending may take in a machine under software emulation; a wait that ignores a kill takes 30 s.
-const SOON: Duration = Duration::from_secs(15);
 
 /// The GPUs.
 const READY: usize = 0;
@@ -53,9 +52,10 @@ fn machine() -> Result<Host> {
     Ok(host)
 }
 
-fn stress(host: &Host, seconds: u64) -> Result<Task> {
+/// Starts all uses of a device, until the threads of a name have done that many operations.
+fn stress(host: &Host, name: &str, count: u64) -> Result<Task> {
     let plan = Plan {
-        seconds,
+        counts: BTreeMap::from([(name.to_owned(), count)]),
         seed: 1,
         ready_ms: 0,
         pause_ms: 1000,
@@ -79,7 +79,7 @@ fn stress(host: &Host, seconds: u64) -> Result<Task> {
 
 /// Waits until a count of a GPU has reached a value.
 fn wait_for(host: &Host, gpu: usize, count: &str, least: u64) -> Result<()> {
-    let deadline = Instant::now() + SOON;
+    let deadline = Instant::now() + HANG;
     while Counters::read(host, gpu)?.get(count) < least {
         assert!(Instant::now() < deadline, "{count} does not reach {least}");
         std::thread::sleep(Duration::from_millis(50));
@@ -87,10 +87,10 @@ fn wait_for(host: &Host, gpu: usize, count: &str, least: u64) -> Result<()> {
     Ok(())
 }
 
-/// Kills a task, which ends soon, and looks whether everything of its device balances.
+/// Kills a task, which ends by that, and checks that the counters of its device balance.
 fn kill(host: &Host, task: &Task, gpu: usize) -> Result<Counters> {
     host.vm.kill_task(task)?;
-    let output = host.vm.wait(task, SOON)?;
+    let output = host.vm.wait(task, HANG)?;
     assert_eq!(output.ending, Ending::Signal(9), "{output:?}");
     let counters = Counters::read(host, gpu)?;
     assert_eq!(counters.broken_rules(), Vec::<String>::new());
@@ -156,7 +156,7 @@ fn killed_in_the_middle_of_everything(host: &Host) -> Result<()> {
     load(host, READY)?;
     for round in 1..=3 {
         let begun = Counters::read(host, READY)?.get("faults_served");
-        let user = stress(host, 60)?;
+        let user = stress(host, "read", u64::MAX)?;
         wait_for(host, READY, "faults_served", begun + 20)?;
         let counters = kill(host, &user, READY)?;
         assert_eq!(counters.get("closes"), round, "{counters:?}");
@@ -167,7 +167,7 @@ fn killed_in_the_middle_of_everything(host: &Host) -> Result<()> {
 fn unbound_while_open(host: &Host) -> Result<()> {
     load(host, READY)?;
     let begun = Counters::read(host, READY)?.get("faults_served");
-    let user = stress(host, 3)?;
+    let user = stress(host, "state", 10)?;
     wait_for(host, READY, "faults_served", begun + 20)?;
     // It waits for the user, who is not disturbed by it.
     let address = host.address(READY);
@@ -178,7 +178,7 @@ fn unbound_while_open(host: &Host) -> Result<()> {
     let unbinding = host.vm.spawn(&unbinding)?;
     let report: varia_agent::applets::stress::Report = host.answer(&user)?;
     assert!(report.violations.is_empty(), "{report:#?}");
-    host.vm.wait(&unbinding, SOON)?.checked()?;
+    host.vm.wait(&unbinding, HANG)?.checked()?;
     let driver = format!("/sys/bus/pci/devices/{address}/driver");
     assert!(host.vm.link_name(&driver).is_err(), "it is still bound");
     assert_eq!(host.bind(READY, Driver::Ours)?, Ok(()));
@@ -202,7 +202,7 @@ fn bound_again_and_again(host: &Host) -> Result<()> {
             "n=0; while [ $n -lt {count} ]; do echo {address} > {driver}/unbind && \
              echo {address} > {driver}/bind || exit 1; n=$((n + 1)); done"
         );
-        let command = GuestCommand::sh(&script).limit(Duration::from_secs(120 + count));
+        let command = GuestCommand::sh(&script).limit(HANG * (1 + count as u32 / 100));
         host.vm.run(&command)?.checked()
     };
     // What is kept for the next time is kept by then.

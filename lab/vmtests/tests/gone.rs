@@ -4,11 +4,12 @@
 //! The silicon answers with all ones from the moment that the test chooses; its memory is a part of
 //! the machine's RAM and goes on answering, which a real one's would not.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use varia_agent::applets::stress::{End, Memory as Place, Plan, Report};
-use varia_lab::{Arch, Ending, GuestCommand, Task};
+use varia_lab::{Arch, Ending, GuestCommand, HANG, Task};
 use varia_silicon::profile;
 use varia_silicon::{Faults, ManualClock, Options, Readiness};
 use varia_spec::Errno;
@@ -21,12 +22,9 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 /// usemem 512 MiB, resmem 1 GiB; without the MIG bug all of it is usemem.
 const SIZE: u64 = GIB + 512 * MIB;
-/// The most that anything may take in a machine under software emulation, while a processor is for
-/// others. The kernel waits 60 s for a device that does not answer after a reset.
-const SOON: Duration = Duration::from_secs(20);
-
-/// The most that a GPU is used for; all of the steps below take less.
-const USED: Duration = Duration::from_secs(300);
+/// Line of the kernel's log for a device that does not answer within a second after a reset: it then
+/// waits for a minute. Source: Linux 7.2 `drivers/pci/pci.c:pci_dev_wait`.
+const WAITS_FOR_DEVICE: &str = "not ready ";
 
 /// The GPUs: one that need not be waited for, one whose wait nothing but time or a kill ends, and
 /// one that CXL shows to be gone.
@@ -72,7 +70,7 @@ fn user(host: &Host, gpu: usize) -> Result<Task> {
         size,
     };
     let plan = Plan {
-        seconds: USED.as_secs(),
+        counts: BTreeMap::new(),
         seed: 1,
         ready_ms: 0,
         pause_ms: 1000,
@@ -84,7 +82,7 @@ fn user(host: &Host, gpu: usize) -> Result<Task> {
         end: End::Gone,
     };
     let plan = serde_json::to_string(&plan).expect("a plan is JSON");
-    let command = GuestCommand::applet("stress", &[host.address(gpu), &plan]).limit(2 * USED);
+    let command = GuestCommand::applet("stress", &[host.address(gpu), &plan]);
     Ok(host.vm.spawn(&command)?)
 }
 
@@ -94,7 +92,7 @@ fn wait_until(
     mut is_so: impl FnMut() -> Result<bool>,
     meanwhile: impl Fn(),
 ) -> Result<()> {
-    let deadline = Instant::now() + SOON;
+    let deadline = Instant::now() + HANG;
     while !is_so()? {
         assert!(Instant::now() < deadline, "{what} does not come");
         meanwhile();
@@ -178,9 +176,9 @@ fn killed_in_its_removal(host: &Host, reader: &Task) -> Result<()> {
     let has_begun = || Ok(host.vm.sh("dmesg")?.contains(&begun));
     wait_until("the removal", has_begun, || ())?;
     host.vm.kill_task(reader)?;
-    let output = host.vm.wait(reader, SOON)?;
+    let output = host.vm.wait(reader, HANG)?;
     assert_eq!(output.ending, Ending::Signal(9), "{output:?}");
-    host.vm.wait(&removing, SOON)?.checked()?;
+    host.vm.wait(&removing, HANG)?.checked()?;
     Ok(())
 }
 
@@ -191,10 +189,8 @@ fn report(host: &Host, user: &Task) -> Result<Report> {
     assert!(report.violations.is_empty(), "{report:#?}");
     let counters = Counters::parse(report.counters.as_deref().unwrap_or_default())?;
     assert_eq!(counters.broken_rules_while_open(), Vec::<String>::new());
-    let soon = SOON.as_millis() as u64;
-    assert!(report.removal_ms.is_some_and(|ms| ms < soon), "{report:#?}");
-    for tally in report.actors.values() {
-        assert!(tally.slowest_ms < soon, "{report:#?}");
-    }
+    assert!(report.removal_ms.is_some(), "{report:#?}");
+    let log = host.vm.sh("dmesg")?;
+    assert!(!log.contains(WAITS_FOR_DEVICE), "{report:#?}\n{log}");
     Ok(report)
 }

@@ -3,14 +3,14 @@
 //! GPUs' memory. One guest for each topology that the documentation shows.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use varia_facts::Facts;
-use varia_lab::{Arch, GuestCommand, Task, agent_build};
+use varia_lab::{Arch, GuestCommand, HANG, Task, agent_build};
 use varia_plan::{Bar, Plan, What, affinity, arguments};
 use varia_silicon::{Options, profile};
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory, shrink_bar2};
-use varia_vmtests::nested::{self, INITRAMFS, KERNEL, Report};
+use varia_vmtests::inner_guest::{self, INITRAMFS, KERNEL, Report};
 use varia_vmtests::{Error, Result};
 
 const MIB: u64 = 1 << 20;
@@ -18,8 +18,6 @@ const GIB: u64 = 1 << 30;
 const USEMEM: u64 = 512 * MIB;
 /// What GH200 keeps uncached of its memory.
 const RESMEM: u64 = GIB;
-/// What a plan and a guest may take.
-const LIMIT: Duration = Duration::from_secs(600);
 /// Where the machine leaves a word for the guest, and where the guest leaves one.
 const FROM_HOST: u64 = 0x1000;
 const FROM_GUEST: u64 = 0x20_0000;
@@ -109,7 +107,7 @@ fn host() -> Result<Host> {
                 .machine("virtualization=on")
                 .cpu("neoverse-v1")
                 .host_file("/usr/bin/varia", &varia);
-            nested::equip(vm, SCRIPT)
+            inner_guest::equip(vm, SCRIPT)
         })?
         .boot()?;
     for socket in 0..SOCKETS {
@@ -134,7 +132,7 @@ fn more(name: &str) -> String {
 }
 
 fn run(host: &Host, command: &str) -> Result<String> {
-    let command = GuestCommand::sh(command).limit(LIMIT);
+    let command = GuestCommand::sh(command);
     Ok(host.vm.run(&command)?.checked()?.text())
 }
 
@@ -182,15 +180,15 @@ fn planned(
 /// The QEMU that a task has become or started: the CPUs that it may use, and its command line.
 fn running(host: &Host, name: &str, task: &Task) -> Result<(String, Vec<String>)> {
     let script = format!(
-        "for try in $(seq 100); do for process in /proc/[0-9]*; do \
+        "for try in $(seq 5000); do for process in /proc/[0-9]*; do \
          case \"$(readlink $process/exe)\" in */qemu-system-aarch64) \
          if tr '\\0' '\\n' < $process/cmdline | grep -qx {name}; then \
          sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' $process/status; cat $process/cmdline; \
          exit 0; fi;; esac; done; sleep 0.2; done; exit 1"
     );
-    let output = host.vm.run(&GuestCommand::sh(&script).limit(LIMIT))?;
+    let output = host.vm.run(&GuestCommand::sh(&script))?;
     if !output.success() {
-        let ended = host.vm.wait(task, LIMIT)?;
+        let ended = host.vm.wait(task, HANG)?;
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();
         return Err(Error::Unexpected(format!("no QEMU runs: {said}")));
     }
@@ -204,9 +202,7 @@ fn running(host: &Host, name: &str, task: &Task) -> Result<(String, Vec<String>)
 fn start(host: &Host, name: &str, file: &str, plan: &Plan) -> Result<Report> {
     let report = format!("/tmp/{name}.report");
     run(host, &format!("truncate -s 64K {report}"))?;
-    let task = host
-        .vm
-        .spawn(&GuestCommand::new(["/bin/sh", file]).limit(LIMIT))?;
+    let task = host.vm.spawn(&GuestCommand::new(["/bin/sh", file]))?;
     let (cpus, argv) = running(host, name, &task)?;
     let pinned = affinity(plan).expect("pins");
     assert_eq!(cpus, pinned.to_string(), "{name}: where QEMU runs");
@@ -216,7 +212,7 @@ fn start(host: &Host, name: &str, file: &str, plan: &Plan) -> Result<Report> {
     let more = shell_words::split(&more(name)).expect("words");
     let expected: Vec<_> = planned.chain(more).collect();
     assert_eq!(argv[1..], expected, "{name}: what runs is what was planned");
-    let output = host.vm.wait(&task, LIMIT)?;
+    let output = host.vm.wait(&task, HANG)?;
     let text = host.vm.read_text(&report)?;
     let text = text.trim_end_matches('\0').trim_end();
     if !output.success() || !text.ends_with("== end") {
@@ -228,7 +224,7 @@ fn start(host: &Host, name: &str, file: &str, plan: &Plan) -> Result<Report> {
             host.vm.read_text(&console(name)).unwrap_or_default()
         )));
     }
-    Ok(nested::sections(text))
+    Ok(inner_guest::sections(text))
 }
 
 fn digits(bytes: [u8; 8]) -> String {

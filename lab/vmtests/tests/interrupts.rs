@@ -6,6 +6,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use varia_lab::HANG;
 use varia_serve::View;
 use varia_silicon::{Options, profile};
 use varia_vmtests::gpu::Gpu;
@@ -32,7 +33,7 @@ fn machine() -> (Gpu, Machine) {
 
 /// Waits until the message has arrived.
 fn expect(machine: &mut Machine, message: u64) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + HANG;
     loop {
         let seen = machine.read(TARGET);
         if seen == message {

@@ -2,7 +2,6 @@
 //! what our own arguments start, but for the differences that are named here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use varia_explain::{Knowledge, examine};
 use varia_facts::{Bdf, Facts, PciFunction};
@@ -15,9 +14,7 @@ use varia_plan::{
 use varia_silicon::machine::{GB200_NVL4, GB300_NVL4, GH200, GH200_X4, Machine};
 use varia_silicon::{Options, profile};
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
-use varia_vmtests::{Result, libvirt};
-
-const PATIENCE: Duration = Duration::from_secs(120);
+use varia_vmtests::{Result, libvirt_daemon};
 
 const TRANSLATE: &str = r#"
 for file in /tmp/*.xml; do
@@ -58,10 +55,8 @@ fn libvirt_starts_what_we_start() -> Result<()> {
     for (name, _, xml) in &domains {
         host.vm.write(&format!("{root}/tmp/{name}.xml"), xml)?;
     }
-    libvirt::start(&host.vm, &root)?;
-    let command = GuestCommand::new(["/bin/sh", "-c", TRANSLATE])
-        .in_root(&root)
-        .limit(PATIENCE);
+    libvirt_daemon::start(&host.vm, &root)?;
+    let command = GuestCommand::new(["/bin/sh", "-c", TRANSLATE]).in_root(&root);
     host.vm.run(&command)?.checked()?;
     for (name, plan, _) in &domains {
         let read = |what: &str| host.vm.read_text(&format!("{root}/tmp/{name}.xml.{what}"));
@@ -75,7 +70,8 @@ fn libvirt_starts_what_we_start() -> Result<()> {
             error,
             "0",
             "{name}: {}",
-            host.vm.read_text(&format!("{root}{}", libvirt::LOG))?
+            host.vm
+                .read_text(&format!("{root}{}", libvirt_daemon::LOG))?
         );
         let ours = arguments(plan)
             .into_iter()

@@ -7,7 +7,7 @@ use serde_json::Value;
 use varia_lab::{Arch, Flavour, agent_build};
 use varia_silicon::{Options, profile};
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
-use varia_vmtests::nested::{self, Report};
+use varia_vmtests::inner_guest::{self, Report};
 use varia_vmtests::{Error, Result};
 
 const MIB: u64 = 1 << 20;
@@ -94,7 +94,7 @@ fn a_guest_sees_the_same(flavour: Flavour) -> Result<()> {
         .try_with(|vm| {
             let varia = agent_build::program(Arch::Aarch64, "varia", "varia")?;
             let vm = vm.machine("virtualization=on").cpu("neoverse-v1");
-            nested::equip(vm.host_file("/usr/bin/varia", varia), &script())
+            inner_guest::equip(vm.host_file("/usr/bin/varia", varia), &script())
         })?;
     let started = Instant::now();
     let host = plan.boot()?;
@@ -119,7 +119,7 @@ fn a_guest_sees_the_same(flavour: Flavour) -> Result<()> {
                 .expect("inside the memory");
         }
         let word = digits(to_host);
-        let report = nested::run(&host, 0, INITIATORS, &[("word", &word)])?;
+        let report = inner_guest::run(&host, 0, INITIATORS, &[("word", &word)])?;
         println!(
             "{driver:?}: the guest has ended after {:?}",
             started.elapsed()

@@ -4,17 +4,15 @@
 
 use std::time::{Duration, Instant};
 
-use varia_lab::{Arch, GuestCommand, Set, Task, agent_build, packages};
+use varia_lab::{Arch, GuestCommand, HANG, Set, Task, agent_build, packages};
 use varia_silicon::{Options, profile};
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
 use varia_vmtests::page::{Block, Place, blocks, matches};
-use varia_vmtests::{Error, Result, libvirt, nested};
+use varia_vmtests::{Error, Result, inner_guest, libvirt_daemon};
 
 const MIB: u64 = 1 << 20;
 /// Where everything is typed.
 const HOME: &str = "/root";
-/// What a command may take, and a guest until it greets.
-const LIMIT: Duration = Duration::from_secs(180);
 /// Names for PCI ids, on the host and in the guest.
 const PCI_IDS: &str = "/usr/share/misc/pci.ids";
 /// The terminal that the guest's console is on: what is typed, and what is shown.
@@ -50,7 +48,7 @@ fn host() -> Result<Host> {
                 .cpu("neoverse-v1")
                 .host_file("/usr/bin/varia", varia)
                 .host_file(PCI_IDS, names);
-            libvirt::equip(nested::equip(vm, SHELL)?)
+            libvirt_daemon::equip(inner_guest::equip(vm, SHELL)?)
         })?
         .boot()?;
     host.install_kernel()?;
@@ -58,8 +56,8 @@ fn host() -> Result<Host> {
         "cp {} {HOME}/nvgrace-gpu-vfio-pci.ko; mkfifo {TYPED}",
         Driver::Ours.file()
     ))?;
-    libvirt::install(&host.vm)?;
-    libvirt::start(&host.vm, "/")?;
+    libvirt_daemon::install(&host.vm)?;
+    libvirt_daemon::start(&host.vm, "/")?;
     Ok(host)
 }
 
@@ -68,7 +66,7 @@ fn on_host(host: &Host, block: &Block) -> Result<String> {
     let mut printed = String::new();
     for line in &block.lines {
         let begin = Instant::now();
-        let command = GuestCommand::sh(line).cwd(HOME).limit(LIMIT);
+        let command = GuestCommand::sh(line).cwd(HOME);
         let output = host.vm.run(&command)?.checked()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         println!("# {line}   ({:?})\n{text}", begin.elapsed());
@@ -89,7 +87,7 @@ impl Console {
     fn open(host: &Host, line: &str) -> Result<Self> {
         let script = format!("exec 0<>{TYPED} >{SHOWN} 2>&1; exec script -qec \"$0\" /dev/null");
         let command = GuestCommand::new(["/bin/sh", "-c", &script, line]);
-        let command = command.cwd(HOME).limit(10 * LIMIT);
+        let command = command.cwd(HOME).limit(10 * HANG);
         // what an earlier guest showed is not this one's
         host.vm.sh(&format!("rm -f {SHOWN}"))?;
         let task = host.vm.spawn(&command)?;
@@ -110,7 +108,7 @@ impl Console {
                 self.read += text.len() + PROMPT.len();
                 return Ok(text.to_owned());
             }
-            if begin.elapsed() > LIMIT {
+            if begin.elapsed() > HANG {
                 let why = host.vm.sh(WHY)?;
                 return Err(Error::Unexpected(format!(
                     "the guest says no more:\n{shown}\n{why}"
@@ -124,7 +122,7 @@ impl Console {
     fn line(&mut self, host: &Host, line: &str) -> Result<String> {
         host.vm.sh(&format!("cat >{TYPED} <<'END'\n{line}\nEND"))?;
         if line == "poweroff -f" {
-            let output = host.vm.wait(&self.task, LIMIT)?;
+            let output = host.vm.wait(&self.task, HANG)?;
             assert!(output.success(), "{output:?}");
             host.vm.sh(IS_OVER)?;
             return Ok(String::new());

@@ -1,7 +1,5 @@
 //! no-fault-under-lock: our module takes no user fault with a lock held.
 
-use std::time::Duration;
-
 use varia_lab::{Arch, GuestCommand};
 use varia_silicon::{Options, profile};
 use varia_vmtests::Result;
@@ -21,8 +19,7 @@ fn no_fault_under_lock_a_read_into_a_mapping_of_the_same_region_ends() -> Result
         .boot()?;
     host.load(Driver::Ours)?;
     assert_eq!(host.bind(0, Driver::Ours)?, Ok(()));
-    let command = GuestCommand::applet("own-buffer", &[host.address(0), "2000"])
-        .limit(Duration::from_secs(60));
+    let command = GuestCommand::applet("own-buffer", &[host.address(0), "2000"]);
     let said = host.vm.run(&command)?.checked()?.text();
     let counts: Vec<u32> = said
         .split_whitespace()

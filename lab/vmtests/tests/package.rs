@@ -23,7 +23,7 @@ const MIB: u64 = 1 << 20;
 const NEWER: &str = "1000.1";
 const PACKAGE: &str = "nvgrace-gpu-vfio-pci-dkms";
 /// What installing may take: compilers run under software emulation, and beside other machines.
-const PATIENCE: Duration = Duration::from_secs(1800);
+const LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -240,7 +240,7 @@ fn a_machine_installs_uses_upgrades_and_removes_it(arch: Arch) -> Outcome {
         let command = GuestCommand::new(["/bin/sh", "-ec", script])
             .in_root(&root)
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .limit(PATIENCE);
+            .limit(LIMIT);
         Ok(host.vm.run(&command)?.checked()?.text())
     };
 

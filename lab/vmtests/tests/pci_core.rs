@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use varia_agent::applets::pci_core::Outcome;
 use varia_differential::pci::{ALLOWED, Answer, Coverage, Op, compare, operations, places};
-use varia_lab::{Arch, GuestCommand, Running, Task, VfioUser, Vm};
+use varia_lab::{Arch, GuestCommand, HANG, Running, Task, VfioUser, Vm};
 use varia_serve::View;
 use varia_silicon::{Options, profile};
 use varia_vmtests::gpu::Gpu;
@@ -50,7 +50,7 @@ fn start(vm: &Running, kernel: &str, ours: &str) -> Result<Task, Box<dyn Error>>
 }
 
 fn limit() -> Duration {
-    Duration::from_secs(120) + Duration::from_millis(20) * count() as u32
+    HANG * (1 + count() as u32 / 10_000)
 }
 
 /// How many hot resets the kernel carried out; `None` if it has none for this device.

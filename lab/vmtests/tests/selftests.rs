@@ -5,7 +5,6 @@
 //! to pass or to skip itself, with the reason that is listed here.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use varia_lab::{Arch, Ending, Flavour, GuestCommand, selftests};
 use varia_silicon::{Options, profile};
@@ -97,9 +96,7 @@ fn run(host: &Host, programs: &[String], iommufd: bool) -> Result<(Ends, String)
         } else {
             "vfio_type1v2_iommu"
         };
-        let command = GuestCommand::new(argv)
-            .env("VARIA_IOMMU_MODE", mode)
-            .limit(Duration::from_secs(120));
+        let command = GuestCommand::new(argv).env("VARIA_IOMMU_MODE", mode);
         let output = host.vm.run(&command)?;
         let (text, errors) = (output.text(), String::from_utf8_lossy(&output.stderr));
         log.push_str(&format!(
@@ -126,9 +123,8 @@ fn run(host: &Host, programs: &[String], iommufd: bool) -> Result<(Ends, String)
 fn left_out(host: &Host) -> Result<Ends> {
     let program = format!("/lab/selftests/{WITH_MESSAGES}");
     let argv = [program.as_str(), "-f", MESSAGES, host.address(0)];
-    let command = GuestCommand::new(argv.map(str::to_owned))
-        .env("VARIA_IOMMU_MODE", "vfio_type1v2_iommu")
-        .limit(Duration::from_secs(120));
+    let command =
+        GuestCommand::new(argv.map(str::to_owned)).env("VARIA_IOMMU_MODE", "vfio_type1v2_iommu");
     Ok(read(WITH_MESSAGES, &host.vm.run(&command)?.text()))
 }
 

@@ -14,12 +14,12 @@ use varia_vfio_user::connection::ConnectionError;
 use varia_vfio_user::server::{Disconnect, Patience, Server};
 use varia_vfio_user::wire::{Command, Header, MAX_DATA_XFER};
 
-use crate::fake::{Event, Fake, Served, impatience};
+use crate::fake::{Event, Fake, HANG, Served, impatience, patience};
 
 /// Serve one client, which does what `act` says and then keeps its end open, and
 /// return why the server ended the conversation.
 fn end_of(act: impl FnOnce(&mut Client) + Send) -> Disconnect {
-    end_within(Patience::default(), act)
+    end_within(patience(), act)
 }
 
 fn end_within(patience: Patience, act: impl FnOnce(&mut Client) + Send) -> Disconnect {
@@ -60,7 +60,7 @@ fn silence_before_the_handshake_is_ended_in_time() {
     let end = end_within(
         Patience {
             handshake,
-            ..Patience::default()
+            ..patience()
         },
         |_| {},
     );
@@ -293,17 +293,26 @@ fn the_device_serves_the_next_client_after_each_bad_one() {
 
 #[test]
 fn a_second_client_is_told_no_and_the_first_goes_on() {
-    let served = Served::with_patience(Fake::new(), impatience());
-    let mut first = served.client();
-    let second = Client::connect(&served.path).unwrap_err();
-    assert_eq!(second.errno(), Some(Errno::EBUSY), "{second}");
-    // one that says nothing is closed as well
-    let mut silent = served.silent_client();
-    assert!(silent.receive().is_err());
-    first.device_info().unwrap();
-    drop(first);
-    served.wait_for(&Event::Disconnected);
-    served.client().device_info().unwrap();
+    for says_something in [true, false] {
+        // a client that says nothing is closed as well, after a time
+        let limits = if says_something {
+            patience()
+        } else {
+            impatience()
+        };
+        let served = Served::with_patience(Fake::new(), limits);
+        let mut first = served.client();
+        if says_something {
+            let second = Client::connect(&served.path).unwrap_err();
+            assert_eq!(second.errno(), Some(Errno::EBUSY), "{second}");
+        } else {
+            assert!(served.silent_client().receive().is_err());
+        }
+        first.device_info().unwrap();
+        drop(first);
+        served.wait_for(&Event::Disconnected);
+        served.client().device_info().unwrap();
+    }
 }
 
 #[test]
@@ -322,7 +331,11 @@ fn a_client_that_was_killed_can_be_replaced_at_once() {
 
 #[test]
 fn a_client_whose_end_comes_late_is_succeeded_by_the_next() {
-    let served = Served::start();
+    let limits = Patience {
+        succession: HANG,
+        ..patience()
+    };
+    let served = Served::with_patience(Fake::new(), limits);
     let first = served.client();
     // as the kernel may, after a process was killed
     let held = first.stream().try_clone().unwrap();
@@ -341,7 +354,7 @@ fn a_server_that_is_told_to_stop_does_so_with_a_client_connected() {
     let mut client = served.client();
     let begin = Instant::now();
     drop(served);
-    assert!(begin.elapsed() < Duration::from_secs(2));
+    assert!(begin.elapsed() < HANG);
     assert!(client.receive().is_err());
 }
 

@@ -3,12 +3,12 @@
 //! Region 0 is 16 KiB of mappable memory, region 1 is 8 KiB of which the second
 //! page can be mapped, region 7 is 256 bytes that remember what is written, and
 //! the others are not there. Reads and writes behind the end are short.
-//! While the device is late, accesses of region 7 wait, up to [`LATE`].
+//! While the device is late, accesses of region 7 wait; a test may have them end after [`LATE`].
 //! Interrupt index 2 has 8 interrupts; index 0 one; the others none.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -29,8 +29,10 @@ pub(crate) const BAR0_LEN: u64 = 16384;
 pub(crate) const BAR1_LEN: u64 = 8192;
 pub(crate) const CONFIG_LEN: u64 = 256;
 
-/// How long an access of a late region 7 waits before it fails with ETIMEDOUT.
+/// Least time that an access of a late region 7 waits before it fails with ETIMEDOUT.
 pub(crate) const LATE: Duration = Duration::from_millis(400);
+/// Limit that only a hang reaches, however slow the machine.
+pub(crate) const HANG: Duration = Duration::from_secs(10 * 60);
 
 /// What the device was asked to do, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +75,10 @@ pub(crate) struct Fake {
     pub(crate) dma: Mutex<Vec<DmaRegion>>,
     /// Accesses of region 7 wait.
     pub(crate) late: AtomicBool,
+    /// Accesses that have arrived.
+    pub(crate) arrivals: AtomicUsize,
+    /// Accesses that have to have arrived before one of region 7 ends with ETIMEDOUT.
+    pub(crate) times_out_from: AtomicUsize,
     /// The device can't be opened.
     pub(crate) broken: AtomicBool,
 }
@@ -88,6 +94,8 @@ impl Fake {
             triggers: Mutex::default(),
             dma: Mutex::default(),
             late: AtomicBool::default(),
+            arrivals: AtomicUsize::default(),
+            times_out_from: AtomicUsize::new(usize::MAX),
             broken: AtomicBool::default(),
         }
     }
@@ -105,12 +113,13 @@ impl Fake {
         }
     }
 
-    /// How long an access that arrived at `since` still waits, if it does.
+    /// Time after which an access that arrived at `since` is tried again, if it waits.
     fn wait(&self, index: u32, since: Instant) -> Result<Option<Progress>, Errno> {
         if index != 7 || !self.late.load(Ordering::SeqCst) {
             return Ok(None);
         }
-        if since.elapsed() > LATE {
+        let arrivals = self.arrivals.load(Ordering::SeqCst);
+        if since.elapsed() > LATE && arrivals >= self.times_out_from.load(Ordering::SeqCst) {
             return Err(Errno::ETIMEDOUT);
         }
         Ok(Some(Progress::Wait(Duration::from_millis(5))))
@@ -127,6 +136,7 @@ impl Backend for Fake {
     type Wait = Instant;
 
     fn arrived(&self) -> Instant {
+        self.arrivals.fetch_add(1, Ordering::SeqCst);
         Instant::now()
     }
 
@@ -298,12 +308,22 @@ impl Backend for Fake {
 }
 
 /// Time limits that a test can sit out, for a client that is to run into them.
-/// Others get the default, so that a busy machine does not fail a test.
 pub(crate) fn impatience() -> Patience {
     let short = Duration::from_millis(150);
     Patience {
         message: short,
         refusal: short,
+        ..patience()
+    }
+}
+
+/// Time limits that only a hang reaches, but for the one of a client that stays while another
+/// connects.
+pub(crate) fn patience() -> Patience {
+    Patience {
+        handshake: 2 * HANG,
+        message: 2 * HANG,
+        refusal: 2 * HANG,
         ..Patience::default()
     }
 }
@@ -323,7 +343,7 @@ impl Served {
     }
 
     pub(crate) fn of(fake: Fake) -> Self {
-        Self::with_patience(fake, Patience::default())
+        Self::with_patience(fake, patience())
     }
 
     pub(crate) fn with_patience(fake: Fake, patience: Patience) -> Self {
@@ -361,9 +381,9 @@ impl Served {
         self.fake.events.lock().unwrap().clone()
     }
 
-    /// Wait until the device has been told of `event`.
+    /// Waits until the device has been told of `event`.
     pub(crate) fn wait_for(&self, event: &Event) {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + HANG;
         while !self.events().contains(event) {
             assert!(
                 Instant::now() < deadline,

@@ -57,6 +57,8 @@ fn other_requests_are_served_while_an_access_waits() {
 fn accesses_that_wait_together_end_each_at_its_own_time() {
     let served = late();
     let client = &mut served.client();
+    // A server that served one after the other would wait for ever.
+    served.fake.times_out_from.store(5, Ordering::SeqCst);
     let begin = Instant::now();
     for id in 1..=5 {
         begin_read(client, id, 7);
@@ -67,8 +69,8 @@ fn accesses_that_wait_together_end_each_at_its_own_time() {
         let errno = Errno::ETIMEDOUT.get().cast_unsigned();
         assert_eq!(reply.header.error, Some(errno));
     }
-    let took = begin.elapsed();
-    assert!(took >= LATE && took < 3 * LATE, "{took:?}");
+    assert_eq!(served.fake.arrivals.load(Ordering::SeqCst), 5);
+    assert!(begin.elapsed() >= LATE);
 }
 
 #[test]
@@ -150,9 +152,8 @@ fn a_server_stops_while_an_access_waits() {
     let served = late();
     let client = served.client();
     begin_read(&client, 1, 7);
-    let begin = Instant::now();
+    // the access never ends by itself
     drop(served);
-    assert!(begin.elapsed() < LATE, "it did not wait for the device");
 }
 
 #[test]

@@ -6,7 +6,6 @@
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use varia_spec::vfio::{IrqIndex, RegionIndex, irq_set};
@@ -14,9 +13,7 @@ use varia_sys::event::EventFd;
 use varia_sys::vfio::position;
 
 use super::{answer, vfio::OpenDevice};
-
-/// How long it waits.
-const PATIENCE: Duration = Duration::from_secs(40);
+use crate::HANG;
 
 /// What the user of a device sees of an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +46,7 @@ fn wait(arguments: &[String]) -> Result<Signalled, String> {
         )
         .map_err(|errno| format!("{bdf}: ask for error events: {errno}"))?;
     fs::write(armed, "").map_err(|error| format!("{armed}: {error}"))?;
-    let waited = event.wait(Some(PATIENCE)).and_then(|_| event.drain());
+    let waited = event.wait(Some(HANG)).and_then(|_| event.drain());
     let times = waited.map_err(|error| format!("wait for the event: {error}"))?;
     let mut bytes = [0; 8];
     let read = device.read_at(position(RegionIndex::BAR4.0, 0), &mut bytes);

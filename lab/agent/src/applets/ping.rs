@@ -6,7 +6,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use etherparse::checksum::Sum16BitWords;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -15,7 +15,8 @@ use rustix::net::{
     socket_with,
 };
 
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::HANG;
+
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
 const HEADER: usize = 8;
@@ -46,8 +47,8 @@ fn ping(arguments: &[String]) -> Result<u32, String> {
     let kind = (AddressFamily::INET, SocketType::RAW);
     let socket = socket_with(kind.0, kind.1, SocketFlags::CLOEXEC, Some(ipproto::ICMP))
         .map_err(|e| format!("a raw socket: {e}"))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))
-        .map_err(|e| format!("the socket's patience: {e}"))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(HANG))
+        .map_err(|e| format!("the socket's timeout: {e}"))?;
     let mut count = 0;
     let mut packet = vec![0; 65_536];
     for size in (first..=last).step_by(step.max(1)) {
@@ -56,7 +57,7 @@ fn ping(arguments: &[String]) -> Result<u32, String> {
         let to = SocketAddrV4::new(address, 0);
         sendto(&socket, &request, SendFlags::empty(), &to)
             .map_err(|e| format!("{size} bytes can't be sent: {e}"))?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + HANG;
         loop {
             let (_, len) = recv(&socket, &mut packet[..], RecvFlags::empty())
                 .map_err(|e| format!("no answer to {size} bytes: {e}"))?;
@@ -67,7 +68,7 @@ fn ping(arguments: &[String]) -> Result<u32, String> {
             }
             // something else came
             if Instant::now() > deadline {
-                return Err(format!("no answer to {size} bytes in {PATIENCE:?}"));
+                return Err(format!("no answer to {size} bytes in {HANG:?}"));
             }
         }
         count += 1;

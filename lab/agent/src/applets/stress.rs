@@ -8,8 +8,8 @@
 //! - an error number other than those that the operation may end with (`EAGAIN` of a read, say);
 //! - an operation that does not end.
 //!
-//! The plan is a [`Plan`] as JSON; prints a [`Report`], as JSON on one line. The first violation
-//! ends it. With [`End::Removal`] the function is removed from the bus at the end, while all of
+//! The plan is a [`Plan`] as JSON; prints a [`Report`], as JSON on one line. All threads go on until
+//! those of each name have done their count of operations, or until the first violation. With [`End::Removal`] the function is removed from the bus at the end, while all of
 //! this goes on, and comes back only when somebody looks for it; with [`End::Gone`] it does not even
 //! answer any more by then.
 
@@ -34,25 +34,26 @@ mod memory;
 mod pattern;
 mod target;
 
-/// What is to be done.
+/// Order to the applet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// How long, without the removal. With [`End::Gone`], how long at most until it is gone.
-    pub seconds: u64,
-    /// What chance begins with.
+    /// Successful operations of the threads of each name after which all threads stop. A violation
+    /// stops them earlier. Not used with [`End::Gone`], where the device decides when they stop.
+    pub counts: BTreeMap<String, u64>,
+    /// Seed of the random numbers.
     pub seed: u64,
-    /// What the device needs after a reset, in milliseconds: a VFIO user who sees its memory
+    /// Time that the device needs after a reset, in milliseconds: a VFIO user who sees the memory
     /// earlier sees memory that is not ready.
     pub ready_ms: u64,
-    /// The most between two `VFIO_DEVICE_RESET`, in milliseconds.
+    /// Longest time between two `VFIO_DEVICE_RESET`, in milliseconds.
     pub pause_ms: u64,
-    /// The regions with the device's memory.
+    /// Regions with the device's memory.
     pub memory: Vec<Memory>,
-    /// How it ends.
+    /// End of the use.
     pub end: End,
 }
 
-/// How the use of a device ends.
+/// End of the use of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
     /// It is closed.
@@ -127,7 +128,7 @@ impl Tally {
 const ABSENCE: Duration = Duration::from_secs(1);
 /// How long the device is used on after its removal has begun.
 const REMOVAL: Duration = Duration::from_secs(3);
-/// How often it is looked whether an operation does not end.
+/// Time between two checks of the counts and of operations that do not end.
 const WATCH: Duration = Duration::from_millis(100);
 
 /// A thread: its name, how many of it, and what it does until it is told to stop.
@@ -194,18 +195,23 @@ fn stress(arguments: &[String]) -> Result<Report, String> {
         })
     });
 
-    let end = Instant::now() + Duration::from_secs(plan.seconds);
-    watch(&control, end, || goes && is_gone(&config));
-    if goes && !control.stopped() && !is_gone(&config) {
-        return Err(format!("{bdf} is not gone after {} s", plan.seconds));
+    if let Some(unknown) = plan.counts.keys().find(|name| !control.has(name)) {
+        return Err(format!("there is no thread {unknown:?} to count"));
     }
+    let over = || match goes {
+        true => is_gone(&config),
+        false => control.reached(&plan.counts),
+    };
+    watch(&control, over);
     let remover = removes.map(|path| {
         // Used on in its absence, and then in its removal.
-        watch(&control, Instant::now() + ABSENCE, || !goes);
+        if goes {
+            watch(&control, after(ABSENCE));
+        }
         let remover = thread::spawn(move || {
             fs::write(&path, "1").map_err(|error| format!("{path}: {error}"))
         });
-        watch(&control, Instant::now() + REMOVAL, || false);
+        watch(&control, after(REMOVAL));
         remover
     });
     control.stop();
@@ -227,9 +233,15 @@ fn stress(arguments: &[String]) -> Result<Report, String> {
     Ok(report)
 }
 
-/// Waits until a moment, an event or the first violation; an operation that does not end is one.
-fn watch(control: &Control, until: Instant, event: impl Fn() -> bool) {
-    while Instant::now() < until && !control.stopped() && !event() {
+/// Event that comes after a time.
+fn after(time: Duration) -> impl Fn() -> bool {
+    let started = Instant::now();
+    move || started.elapsed() >= time
+}
+
+/// Waits until an event or the first violation; an operation that does not end is a violation.
+fn watch(control: &Control, event: impl Fn() -> bool) {
+    while !control.stopped() && !event() {
         thread::sleep(WATCH);
         control.look_for_the_stuck();
     }

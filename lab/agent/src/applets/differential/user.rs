@@ -27,7 +27,7 @@ const CONTROL: u64 = 0x7fff_ffff_ffff_f000;
 const IOVA: u64 = 1 << 32;
 /// How long the kernel may take to suspend a device that nobody uses: on a busy machine more than
 /// a second.
-const SUSPEND_LIMIT: Duration = Duration::from_secs(5);
+const SUSPEND_LIMIT: Duration = Duration::from_secs(120);
 
 /// The user, with all that it has open.
 pub(super) struct User {

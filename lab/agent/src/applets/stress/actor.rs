@@ -1,5 +1,6 @@
 //! A thread of the test: what it counts, and how it reports what must not happen.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -10,8 +11,8 @@ use varia_spec::Errno;
 
 use super::Tally;
 
-/// A driver waits 30 s for a device; what takes this long has been forgotten.
-const STUCK: Duration = Duration::from_secs(90);
+/// Time after which an operation does not end by itself. A driver waits 30 s for a device.
+const STUCK: Duration = Duration::from_secs(10 * 60);
 /// How many violations are kept.
 const KEPT: usize = 20;
 
@@ -21,7 +22,17 @@ pub(super) struct Control {
     started: Instant,
     stop: AtomicBool,
     violations: Mutex<Vec<String>>,
-    busy: Mutex<Vec<(&'static str, Arc<AtomicU64>)>>,
+    watched: Mutex<Vec<Watched>>,
+}
+
+/// State of a thread, as seen by the others.
+#[derive(Clone, Debug)]
+struct Watched {
+    name: &'static str,
+    /// Time at which its operation began, as [`Control::now`]; 0 between operations.
+    busy: Arc<AtomicU64>,
+    /// Operations that succeeded.
+    done: Arc<AtomicU64>,
 }
 
 impl Default for Control {
@@ -30,7 +41,7 @@ impl Default for Control {
             started: Instant::now(),
             stop: AtomicBool::new(false),
             violations: Mutex::default(),
-            busy: Mutex::default(),
+            watched: Mutex::default(),
         }
     }
 }
@@ -38,15 +49,19 @@ impl Default for Control {
 impl Control {
     /// A thread to be.
     pub(super) fn actor(self: &Arc<Self>, name: &'static str, seed: u64, number: u64) -> Actor {
-        let busy = Arc::default();
-        lock(&self.busy).push((name, Arc::clone(&busy)));
+        let watched = Watched {
+            name,
+            busy: Arc::default(),
+            done: Arc::default(),
+        };
+        lock(&self.watched).push(watched.clone());
         Actor {
             name,
             number,
             rng: Rng::with_seed(seed.wrapping_mul(1000).wrapping_add(number)),
             control: Arc::clone(self),
             tally: Tally::default(),
-            busy,
+            watched,
         }
     }
 
@@ -58,6 +73,28 @@ impl Control {
         self.stop.load(Ordering::SeqCst)
     }
 
+    /// Whether there is a thread of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        lock(&self.watched).iter().any(|known| known.name == name)
+    }
+
+    /// Operations that have succeeded so far, by the names of the threads.
+    pub(super) fn counts(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::new();
+        for known in lock(&self.watched).iter() {
+            *counts.entry(known.name).or_default() += known.done.load(Ordering::SeqCst);
+        }
+        counts
+    }
+
+    /// Whether the threads of each name have done at least that many operations.
+    pub(super) fn reached(&self, least: &BTreeMap<String, u64>) -> bool {
+        let counts = self.counts();
+        least
+            .iter()
+            .all(|(name, least)| counts.get(name.as_str()).is_some_and(|done| done >= least))
+    }
+
     pub(super) fn violations(&self) -> Vec<String> {
         lock(&self.violations).clone()
     }
@@ -65,13 +102,13 @@ impl Control {
     /// Whether an operation does not end; that is a violation.
     pub(super) fn look_for_the_stuck(&self) -> bool {
         let now = self.now();
-        let stuck: Vec<_> = lock(&self.busy)
+        let stuck: Vec<_> = lock(&self.watched)
             .iter()
-            .filter(|(_, since)| {
-                let since = since.load(Ordering::SeqCst);
+            .filter(|known| {
+                let since = known.busy.load(Ordering::SeqCst);
                 since != 0 && now.saturating_sub(since) > STUCK.as_millis() as u64
             })
-            .map(|(name, _)| *name)
+            .map(|known| known.name)
             .collect();
         for name in &stuck {
             self.violate(format!("{name}: an operation takes more than {STUCK:?}"));
@@ -102,8 +139,7 @@ pub(super) struct Actor {
     pub(super) rng: Rng,
     control: Arc<Control>,
     tally: Tally,
-    /// When its operation began; 0 when it has none.
-    busy: Arc<AtomicU64>,
+    watched: Watched,
 }
 
 impl Actor {
@@ -121,13 +157,15 @@ impl Actor {
         operation: impl FnOnce() -> Result<T, Errno>,
     ) -> Option<T> {
         let started = Instant::now();
-        self.busy.store(self.control.now(), Ordering::SeqCst);
+        let busy = &self.watched.busy;
+        busy.store(self.control.now(), Ordering::SeqCst);
         let result = operation();
-        self.busy.store(0, Ordering::SeqCst);
+        busy.store(0, Ordering::SeqCst);
         self.tally.slowest_ms = self.tally.slowest_ms.max(super::millis(started));
         match result {
             Ok(value) => {
                 self.tally.done += 1;
+                self.watched.done.store(self.tally.done, Ordering::SeqCst);
                 Some(value)
             }
             Err(errno) => {
