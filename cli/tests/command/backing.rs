@@ -68,7 +68,7 @@ fn what_is_not_a_file() {
 
 #[test]
 fn a_new_file_is_made_sparse_and_stays_with_its_bytes() {
-    let folder = Folder::new();
+    let folder = Folder::in_ram();
     let path = folder.argument("memory");
     let args = ["gh200", "--memory", MEMORY, "--backing", &path];
     for round in 1..=3_u8 {
@@ -105,7 +105,7 @@ fn a_new_file_is_made_sparse_and_stays_with_its_bytes() {
 
 #[test]
 fn a_larger_file_is_used_and_keeps_its_length() {
-    let folder = Folder::new();
+    let folder = Folder::in_ram();
     let path = folder.argument("memory");
     fs::File::create(&path)
         .unwrap()

@@ -11,6 +11,7 @@ use varia_serve::View;
 use varia_silicon::{Backing, Options, profile};
 use varia_vfio_user::client::Client;
 use varia_vmtests::gpu::Gpu;
+use varia_vmtests::host::MEMORY_FOLDER;
 use varia_vmtests::qtest::Machine;
 
 const GIB: u64 = 1 << 30;
@@ -51,7 +52,7 @@ fn word(file: &Path, at: u64) -> u64 {
 
 #[test]
 fn a_qemu_that_is_killed_and_started_again_finds_its_device_and_its_bytes() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir_in(MEMORY_FOLDER).expect("a folder");
     let backing = folder.path().join("memory");
     let profile = profile::find("gh200").expect("a profile");
     let options = Options {
