@@ -217,7 +217,7 @@ pub(crate) fn read_facts(file: &Path) -> Result<Facts, Failure> {
 pub(crate) fn function_of(chip: &str) -> Result<PciFunction, Failure> {
     let asked = Asked::read(chip)?;
     if matches!(asked, Asked::Host(_)) {
-        return Err(format!("{chip:?} is no chip: use gh200, gb200 or gb300").into());
+        return Err(format!("{chip:?} is a GPU of a host: give a chip, such as gh200").into());
     }
     let (facts, gpus) = made_up(&[asked])?;
     let first = gpus.iter().find_map(|what| match what {

@@ -134,15 +134,27 @@ fn a_named_file_keeps_the_bytes_of_the_device() {
 
 #[test]
 fn an_unknown_profile_suggests_the_nearest() {
-    const ALL: &str = "there are gh200-120gb (gh200), gh200-480gb, gb200, gb300, gb300-cxl (cxl), nic and virtio-net";
+    const FIRST: &str =
+        "there are gh200-120gb (gh200), gh200-480gb, gb200, gb300, gb300-cxl (cxl), ";
+    let names = profile::ALL.iter().map(|profile| match profile.alias {
+        Some(alias) => format!("{} ({alias})", profile.name),
+        None => profile.name.to_owned(),
+    });
+    let names: Vec<_> = names.collect();
+    let (last, others) = names.split_last().unwrap();
+    let all = format!("there are {} and {last}", others.join(", "));
+    assert!(
+        all.starts_with(FIRST) && all.ends_with("nic and virtio-net"),
+        "{all}"
+    );
     let message = |name| profile::find(name).unwrap_err().to_string();
     assert_eq!(
         message("gh20"),
-        format!("unknown profile \"gh20\" (did you mean \"gh200\"?); {ALL}")
+        format!("unknown profile \"gh20\" (did you mean \"gh200\"?); {all}")
     );
     assert!(message("GB200").contains("did you mean \"gb200\"?"));
     assert_eq!(
         message("voodoo"),
-        format!("unknown profile \"voodoo\"; {ALL}")
+        format!("unknown profile \"voodoo\"; {all}")
     );
 }

@@ -3,6 +3,7 @@
 use varia_core::{ConfigRegister, Device, Width};
 use varia_silicon::profile::ReadinessMethod;
 use varia_silicon::{Options, Profile, Silicon, profile};
+use varia_spec::nvidia::chip::{self, Identity};
 
 fn device(name: &str) -> Silicon {
     Silicon::new(profile::find(name).unwrap(), Options::default()).unwrap()
@@ -95,6 +96,34 @@ fn profiles_name_the_mig_bug_as_their_dvsec_does() {
 }
 
 #[test]
+fn profiles_of_nvidias_gpus_are_those_of_the_table_of_chips() {
+    for p in profile::ALL.iter().filter(|p| p.coherent.is_some()) {
+        let identity = Identity::of(p.vendor_id.value, p.device_id.value, p.class.value);
+        assert_eq!(identity.chip(), p.chip, "{}", p.name);
+        let chip = p.chip.unwrap();
+        let bars = |p: &Profile| -> Vec<_> {
+            let bars = p.bars.iter();
+            bars.map(|bar| (bar.value.index, bar.value.spec.size))
+                .collect()
+        };
+        let of_chip = chip.bars.iter();
+        let of_chip: Vec<_> = of_chip
+            .map(|bar| (bar.value.index, bar.value.size))
+            .collect();
+        assert_eq!(bars(p), of_chip, "{}", p.name);
+        let coherent = chip.coherent.unwrap();
+        if let Some(bug) = coherent.mig_bug {
+            assert_eq!(p.mig_bug(), bug.value, "{}", p.name);
+        }
+        // a second profile of GB300 has the DVSEC that the chip is not known to have
+        if p.name != "gb300-cxl" {
+            let is_cxl = matches!(p.readiness(), Some(ReadinessMethod::Cxl(_)));
+            assert_eq!(is_cxl, coherent.readiness.value == chip::Readiness::Cxl);
+        }
+    }
+}
+
+#[test]
 fn capabilities_do_not_overlap() {
     // lengths from the specification for the ones of a fixed size, else from the profile
     let length = |device: &Silicon, at: u16, id: u16| match (at < 0x100, id) {
@@ -182,11 +211,17 @@ fn d1_and_d2_are_not_entered_and_d3hot_is() {
 
 #[test]
 fn every_fact_has_an_origin() {
-    let count = |p: &Profile| p.marks().len();
-    assert_eq!(
-        profile::ALL.iter().map(count).collect::<Vec<_>>(),
-        [26, 26, 27, 27, 28, 28, 16]
-    );
+    for (name, count) in [
+        ("gh200-120gb", 26),
+        ("gh200-480gb", 26),
+        ("gb200", 27),
+        ("gb300", 27),
+        ("gb300-cxl", 28),
+        ("nic", 28),
+        ("virtio-net", 16),
+    ] {
+        assert_eq!(profile::find(name).unwrap().marks().len(), count, "{name}");
+    }
     for profile in profile::ALL.iter() {
         for (fact, mark) in profile.marks() {
             let (profile::Mark::Sourced(text) | profile::Mark::Assumed(text)) = mark;

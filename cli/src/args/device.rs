@@ -10,7 +10,7 @@ use crate::size::Size;
 /// Device to emulate.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DeviceArgs {
-    /// The profile: gh200-120gb (or gh200), gh200-480gb, gb200, gb300, gb300-cxl (or cxl), nic.
+    /// The profile, such as gh200, gb200 or nic; an unknown name lists all of them.
     pub(crate) profile: String,
     /// Coherent memory, for example 96G or 96G+300M [default: the chip's own size]
     #[arg(long, value_name = "SIZE")]
