@@ -4,16 +4,15 @@
 use std::fs;
 use std::path::Path;
 
-use varia_facts::{Bytes, CoherentMemory, Facts, PciFunction};
+use varia_facts::{Bdf, Bytes, CoherentMemory, Facts, PciFunction};
 use varia_firmware::{DeviceProperties, Oem, hmat, slit, srat, ssdt};
 use varia_linux::inventory::{Extent, Inventory};
-use varia_linux::{Tree, users};
+use varia_linux::{layout, users};
 use varia_plan::{
     Argument, Kernel, Part, Plan, Request, Source, What, WhatError, affinity, arguments, domain,
     explain, make, svg,
 };
-use varia_silicon::machine::{GB200_NVL4, GH200, Machine};
-use varia_silicon::profile;
+use varia_silicon::{Machine, profile};
 
 use crate::{
     Failure,
@@ -257,8 +256,7 @@ fn made_up(asked: &[Asked]) -> Result<(Facts, Vec<What>), Failure> {
     let Some(chip) = chip else {
         return Err("no chip was asked for: give one, as in --gpu gh200".into());
     };
-    let coherent = profile::find(chip)?.chip.and_then(|chip| chip.coherent);
-    let most = coherent.map_or(1, |coherent| coherent.per_superchip.value);
+    let most = profile::find(chip)?.per_superchip();
     if together > most {
         return Err(format!(
             "{chip}:{together}-of-one-superchip can't be had: a superchip has {most} of them"
@@ -266,22 +264,23 @@ fn made_up(asked: &[Asked]) -> Result<(Facts, Vec<What>), Failure> {
         .into());
     }
     let gpus = if alone > 0 { most.min(alone) } else { together };
-    let base = if most == 1 { GH200 } else { GB200_NVL4 };
-    let machine = Machine {
-        chip: Some(chip),
-        gpus,
-        sockets: alone.div_ceil(gpus.max(1)).max(1),
-        ..base
-    };
-    let folder = tempfile::Builder::new().prefix("varia-host-").tempdir()?;
-    machine.write(folder.path())?;
-    let facts = Inventory::of(&Tree::open(folder.path())?, Extent::Served)?.facts;
-    let wanted = alone.max(together) as usize;
-    let functions = machine.gpus().into_iter().take(wanted);
-    let gpus = functions
+    let machine = Machine::with(chip, alone.div_ceil(gpus.max(1)).max(1), gpus)?;
+    let mut facts = machine.facts()?;
+    let page = facts.kernel.page_size;
+    let config = machine.config_space()?;
+    let gpus: Vec<Bdf> = machine
+        .gpus()
+        .iter()
         .map(|text| text.parse())
         .collect::<Result<_, _>>()?;
-    Ok((facts, gpus))
+    for function in &mut facts.functions {
+        if gpus.contains(&function.bdf) {
+            layout::lay_out(function, config.as_deref(), page);
+        }
+    }
+    let wanted = alone.max(together) as usize;
+    let gpus = gpus.into_iter().take(wanted).map(What::Function);
+    Ok((facts, gpus.collect()))
 }
 
 /// QEMU's name, or where it was found.

@@ -29,8 +29,6 @@ const LAYERS: &[Layer] = &[
     layer("varia-core", &["varia-units", "varia-spec"]),
     // errno and the VFIO ABI
     layer("varia-sys", &["varia-spec"]),
-    // `core` defines the `Device` that a chip is, `sys` the memory that it shares
-    layer("varia-silicon", &["varia-spec", "varia-core", "varia-sys"]),
     // messages, not variants
     layer("varia-vfio-user", &["varia-spec", "varia-sys"]),
     // any `Device`: which chip it is does not matter here
@@ -49,6 +47,18 @@ const LAYERS: &[Layer] = &[
     layer("varia-facts", &["varia-units"]),
     // the names of NVIDIA's properties, and what a PCI function is called
     layer("varia-firmware", &["varia-spec", "varia-facts"]),
+    // `core` defines the `Device` that a chip is, `sys` the memory that it shares; a made-up host is
+    // facts, with the tables of its firmware
+    layer(
+        "varia-silicon",
+        &[
+            "varia-spec",
+            "varia-core",
+            "varia-sys",
+            "varia-facts",
+            "varia-firmware",
+        ],
+    ),
     // whom a variant serves and how it lays a device out; a captured host needs no system call
     layer(
         "varia-linux",

@@ -80,6 +80,41 @@ pub struct PciFunction {
     pub user: Option<String>,
 }
 
+impl PciFunction {
+    /// A function of which the ids alone are known: vendor and device, those of the subsystem, and
+    /// the class code of 24 bits.
+    #[must_use]
+    pub fn new(bdf: Bdf, id: (u16, u16), subsystem: (u16, u16), class: u32) -> Self {
+        Self {
+            bdf,
+            vendor: id.0,
+            device: id.1,
+            subsystem_vendor: subsystem.0,
+            subsystem_device: subsystem.1,
+            class,
+            revision: None,
+            name: None,
+            driver: None,
+            best_driver: None,
+            driver_override: None,
+            variant: None,
+            iommu_group: None,
+            numa_node: None,
+            cpu_node: None,
+            upstream: None,
+            acpi_path: None,
+            bars: Vec::new(),
+            coherent_memory: None,
+            virtual_bars: Vec::new(),
+            layout_note: None,
+            ready: None,
+            unprobed: None,
+            open: None,
+            user: None,
+        }
+    }
+}
+
 /// A physical BAR.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bar {

@@ -21,5 +21,5 @@ pub use hmat::{Access, hmat};
 pub use numa::{Distances, Domain, MemoryRange, Numa, Processor, ProximityDomain};
 pub use slit::slit;
 pub use srat::srat;
-pub use ssdt::{AcpiPath, DeviceProperties, ssdt};
+pub use ssdt::{AcpiPath, DeviceProperties, empty_dsdt, ssdt};
 pub use table::Oem;

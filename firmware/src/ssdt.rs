@@ -125,6 +125,13 @@ pub fn ssdt(devices: &[DeviceProperties], oem: Oem) -> Vec<u8> {
     body.finish(*b"SSDT", 2, oem)
 }
 
+/// A Differentiated System Description Table without devices, of revision 2: integers of the
+/// namespace have 64 bits.
+#[must_use]
+pub fn empty_dsdt(oem: Oem) -> Vec<u8> {
+    Body::default().finish(*b"DSDT", 2, oem)
+}
+
 /// Says that another table has the device (20.2.5.2 `DefExternal`).
 struct External<'a>(&'a AcpiPath);
 

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use varia_facts::{Bytes, CoherentSource, NodeId};
 use varia_linux::capture::{self, Options};
 use varia_linux::inventory::{Extent, Inventory};
-use varia_linux::{Error, Tree};
+use varia_linux::{Error, Tree, layout};
 use varia_silicon::machine::{self, Machine};
 
 const GIB: u64 = 1 << 30;
@@ -123,6 +123,27 @@ fn an_archive_and_its_unpacked_folder_tell_what_the_host_told() {
                 assert_eq!(copy.notes, told.notes, "{}", machine.name);
             }
         }
+    }
+}
+
+#[test]
+fn an_inventory_of_a_made_up_host_finds_the_facts_that_it_was_made_of() {
+    for machine in machine::ALL {
+        let host = folder(machine);
+        let mut facts = machine.facts().unwrap();
+        let config = machine.config_space().unwrap();
+        let page = facts.kernel.page_size;
+        let gpus = machine.gpus();
+        for function in &mut facts.functions {
+            if gpus.contains(&function.bdf.to_string()) {
+                layout::lay_out(function, config.as_deref(), page);
+            }
+        }
+        let found = inventory(host.path(), Extent::All).facts;
+        for (found, made) in found.functions.iter().zip(&facts.functions) {
+            assert_eq!(found, made, "{}", machine.name);
+        }
+        assert_eq!(found, facts, "{}", machine.name);
     }
 }
 

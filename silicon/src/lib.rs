@@ -24,7 +24,7 @@ pub mod virtio;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{SiliconError, UnknownProfile};
 pub use fault::Faults;
-pub use machine::Machine;
+pub use machine::{Machine, MachineError};
 pub use memory::CoherentMemory;
 pub use options::{Backing, Options, Readiness};
 pub use profile::Profile;

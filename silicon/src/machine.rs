@@ -1,16 +1,48 @@
-//! Machines that chips sit in, as Linux shows them: the files of `/sys`, `/proc` and
-//! `/lib/modules` that an inventory reads.
+//! Made-up hosts that chips sit in: facts of such a host, and the files of `/sys`, `/proc` and
+//! `/lib/modules` in which Linux shows them.
 //!
 //! The shape (which nodes have CPUs, which files there are) is that of public listings of such
 //! machines; addresses, numbers of CPUs and names of firmware objects are assumed.
 
-mod aml;
+mod facts;
 mod files;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
+use varia_core::{ConfigRegister, Device};
+use varia_facts::{Bdf, Facts};
+use varia_spec::pci::{CFG_SPACE_EXP_SIZE, header};
+
 pub use files::{Entry, Files};
+
+use crate::error::{SiliconError, UnknownProfile};
+use crate::profile::{self, Profile};
+use crate::{Options, Silicon};
+
+/// Nodes without memory that firmware sets aside for each GPU.
+const NODES_PER_GPU: u32 = 8;
+
+/// Reason for which a host can't be made up.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// Unknown chip.
+    #[error(transparent)]
+    Profile(#[from] UnknownProfile),
+    /// A chip that can't be made.
+    #[error(transparent)]
+    Silicon(#[from] SiliconError),
+    /// A firmware table that can't be made.
+    #[error(transparent)]
+    Firmware(#[from] varia_firmware::Error),
+    /// A PCI device number that no bus has.
+    #[error("no PCI bus has a device {device}: 31 is the last")]
+    Address {
+        /// Device number.
+        device: u8,
+    },
+}
 
 /// A machine.
 #[derive(Clone, Copy, Debug)]
@@ -96,33 +128,97 @@ pub const NONE: Machine = Machine {
 };
 
 impl Machine {
+    /// A host with a chip: as many sockets, and GPUs on each. A chip of which a superchip has several
+    /// GPUs is in a host like GB200 NVL4, another one in a host like GH200.
+    ///
+    /// # Errors
+    /// [`UnknownProfile`].
+    pub fn with(chip: &'static str, sockets: u32, gpus: u32) -> Result<Self, UnknownProfile> {
+        let profile = profile::find(chip)?;
+        let base = match profile.per_superchip() {
+            1 => GH200,
+            _ => GB200_NVL4,
+        };
+        Ok(Self {
+            name: profile.name,
+            product: ("NVIDIA", profile.name),
+            chip: Some(chip),
+            sockets,
+            gpus,
+            ..base
+        })
+    }
+
     /// The PCI addresses of its GPUs, as Linux writes them.
     #[must_use]
     pub fn gpus(&self) -> Vec<String> {
         let number = 0..self.sockets * self.gpus;
         number
-            .map(|gpu| format!("{}:01:00.0", domain(gpu)))
+            .map(|gpu| format!("{:04x}:01:00.0", domain(gpu)))
             .collect()
     }
 
-    /// Its files, by their path from the root.
+    /// Facts of this host. The BARs that a variant shows to a VM are not among them.
     ///
     /// # Errors
-    /// Those of making the chip.
-    pub fn files(&self) -> io::Result<Files> {
-        files::of(self)
+    /// [`MachineError`].
+    pub fn facts(&self) -> Result<Facts, MachineError> {
+        facts::of(self)
+    }
+
+    /// The configuration space of a GPU; `None` for a host without GPUs.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub fn config_space(&self) -> Result<Option<Vec<u8>>, MachineError> {
+        let Some(profile) = self.profile()? else {
+            return Ok(None);
+        };
+        // enough for the configuration space; the memory is never touched
+        let silicon = Silicon::new(&profile, Options::default())?;
+        let registers = (header::VENDOR_ID..CFG_SPACE_EXP_SIZE).step_by(4);
+        let read = |at| {
+            let register = ConfigRegister::dword(at);
+            silicon.config_read(register).unwrap_or(u32::MAX)
+        };
+        Ok(Some(
+            registers.flat_map(|at| read(at).to_le_bytes()).collect(),
+        ))
+    }
+
+    /// Files of this host, by their path from the root, made from its facts.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub fn files(&self) -> Result<Files, MachineError> {
+        let facts = self.facts()?;
+        let mut configs = BTreeMap::new();
+        if let Some(config) = self.config_space()? {
+            let gpus = self.gpus();
+            let gpus = gpus.iter().filter_map(|gpu| gpu.parse::<Bdf>().ok());
+            configs.extend(gpus.map(|gpu| (gpu, config.clone())));
+        }
+        files::of(&facts, &configs)
     }
 
     /// Writes its files into a folder.
     ///
     /// # Errors
-    /// Those of the file system, and of making the chip.
+    /// Those of the file system, and [`MachineError`].
     pub fn write(&self, root: &Path) -> io::Result<()> {
-        files::write(&self.files()?, root)
+        files::write(&self.files().map_err(io::Error::other)?, root)
+    }
+
+    /// Profile of its GPUs.
+    fn profile(&self) -> Result<Option<Profile>, UnknownProfile> {
+        let Some(chip) = self.chip else {
+            return Ok(None);
+        };
+        profile::find(chip).cloned().map(Some)
     }
 }
 
 /// The PCI domain of a GPU: each has a root complex of its own.
-fn domain(gpu: u32) -> String {
-    format!("{:04x}", 0x9 + 0x10 * gpu)
+fn domain(gpu: u32) -> u32 {
+    0x9 + 0x10 * gpu
 }

@@ -16,7 +16,10 @@ mod virtio_net;
 use std::sync::LazyLock;
 
 use varia_core::{BarSpec, HostPhys};
-use varia_spec::nvidia::{self, chip::Chip};
+use varia_spec::nvidia::{
+    self,
+    chip::{Chip, Sku},
+};
 
 pub use varia_spec::fact::{Fact, Mark};
 
@@ -144,6 +147,19 @@ impl Profile {
             .iter()
             .map(|b| &b.value)
             .find(|b| b.index == index)
+    }
+
+    /// Largest number of such GPUs on one superchip; 1 for a device that is not on one.
+    pub fn per_superchip(&self) -> u32 {
+        let coherent = self.chip.and_then(|chip| chip.coherent);
+        coherent.map_or(1, |coherent| coherent.per_superchip.value)
+    }
+
+    /// The product of the table of chips.
+    pub fn sku(&self) -> Option<&'static Sku> {
+        let skus = self.chip?.skus.iter();
+        let mut skus = skus.filter(|sku| sku.device.value == self.device_id.value);
+        skus.next()
     }
 
     /// The name and the alias.

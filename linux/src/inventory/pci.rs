@@ -145,41 +145,23 @@ fn function(reading: &Reading<'_>, bdf: Bdf, modalias: &Modalias) -> PciFunction
     let tree = reading.tree;
     let folder = functions_folder(bdf);
     let text = |name: &str| tree.text(&format!("{folder}/{name}"));
-    let (vendor, device) = modalias.id();
-    let (subsystem_vendor, subsystem_device) = modalias.subsystem();
     PciFunction {
-        bdf,
-        vendor,
-        device,
-        subsystem_vendor,
-        subsystem_device,
-        class: modalias.class(),
         revision: text("revision").and_then(|text| {
             let digits = text.strip_prefix("0x")?;
             u8::from_str_radix(digits, 16).ok()
         }),
-        name: None,
         driver: tree.link_name(&format!("{folder}/driver")),
-        best_driver: None,
         driver_override: text("driver_override")
             .filter(|name| name != "(null)" && !name.is_empty()),
-        variant: None,
         iommu_group: group(tree, bdf),
         // -1 where firmware says nothing
         numa_node: reading
             .value::<i64>(&format!("{folder}/numa_node"), "number of a node")
             .and_then(|node| u32::try_from(node).ok().map(NodeId)),
-        cpu_node: None,
         upstream: upstream(tree, bdf),
         acpi_path: text("firmware_node/path"),
         bars: bars(&text("resource").unwrap_or_default()),
-        coherent_memory: None,
-        virtual_bars: Vec::new(),
-        layout_note: None,
-        ready: None,
-        unprobed: None,
-        open: None,
-        user: None,
+        ..PciFunction::new(bdf, modalias.id(), modalias.subsystem(), modalias.class())
     }
 }
 
