@@ -11,6 +11,7 @@ mod gb300;
 mod gh100;
 mod gh200;
 mod nic;
+mod vera_rubin;
 mod virtio_net;
 
 use std::sync::LazyLock;
@@ -36,6 +37,7 @@ pub static ALL: LazyLock<Vec<Profile>> = LazyLock::new(|| {
         gb200::gb200(),
         gb300::gb300(),
         gb300::gb300_cxl(),
+        vera_rubin::vera_rubin(),
         nic::nic(),
         virtio_net::virtio_net(),
     ]

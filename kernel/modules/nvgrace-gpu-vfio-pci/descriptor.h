@@ -10,7 +10,13 @@
 
 /* Ids that no released kernel lists: built in with UNRELEASED_IDS=y (build.sh). */
 #ifdef ADAPTOR_UNRELEASED_IDS
-#define ADAPTOR_IDS_UNRELEASED
+#define ADAPTOR_IDS_UNRELEASED \
+	, \
+	/* Vera Rubin */ \
+	{ PCI_DRIVER_OVERRIDE_DEVICE_VFIO(PCI_VENDOR_ID_NVIDIA, 0x3041) } \
+	, \
+	/* Vera Rubin (physical function) */ \
+	{ PCI_DRIVER_OVERRIDE_DEVICE_VFIO(PCI_VENDOR_ID_NVIDIA, 0x307f) }
 #else
 #define ADAPTOR_IDS_UNRELEASED
 #endif

@@ -33,6 +33,8 @@ pub enum Family {
     Hopper,
     /// Blackwell and Blackwell Ultra.
     Blackwell,
+    /// Rubin.
+    Rubin,
 }
 
 /// A product: one PCI device id.
@@ -109,6 +111,8 @@ const ULTRA: &str = "as GB200: the same architecture";
 const ONE: &str = "Grace Hopper: one CPU, one GPU";
 const TWO: &str = "Grace Blackwell: one CPU, two GPUs";
 const BAR0: &str = "the driver polls BAR0 where no CXL Device DVSEC is";
+
+const KUBEVIRT: &str = "lspci of a Vera Rubin NVL, github.com/kubevirt/kubevirt pull request 19070";
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -191,6 +195,46 @@ pub const GB300: Chip = Chip {
     ],
 };
 
+/// Vera Rubin: a Vera CPU and Rubin GPUs.
+pub const VERA_RUBIN: Chip = Chip {
+    name: "Vera Rubin",
+    family: Family::Rubin,
+    skus: &[
+        Sku {
+            device: Fact::sourced(0x3041, KUBEVIRT),
+            name: "Vera Rubin",
+            released: false,
+        },
+        Sku {
+            device: Fact::assumed(
+                0x307f,
+                "a second report: the physical function, whose virtual functions are 3041",
+            ),
+            name: "Vera Rubin (physical function)",
+            released: false,
+        },
+    ],
+    coherent: Some(Coherent {
+        mig_bug: Some(Fact::assumed(
+            false,
+            "BARs of 512 GiB are reported; with the bug, a VM's BAR2 would have 1 or 2 GiB",
+        )),
+        per_superchip: Fact::sourced(2, "NVIDIA's announcement: one Vera CPU, two Rubin GPUs"),
+        readiness: Fact::assumed(
+            Readiness::Cxl,
+            "the driver's newer method, which came for the chips after Grace Blackwell",
+        ),
+    }),
+    bars: &[
+        Fact::assumed(bar(0, 16 * MIB), AS_GH100),
+        Fact::sourced(bar(2, 512 * GIB), KUBEVIRT),
+        Fact::assumed(
+            bar(4, 512 * GIB),
+            "two BARs of 512 GiB are reported; the index of the second is not",
+        ),
+    ],
+};
+
 /// H100: a Hopper GPU without a Grace CPU.
 pub const H100: Chip = Chip {
     name: "H100",
@@ -239,7 +283,7 @@ pub const B200: Chip = Chip {
 };
 
 /// Every chip: those with coherent memory by age, then the others by age.
-pub const CHIPS: &[Chip] = &[GH200, GB200, GB300, H100, H200, B200];
+pub const CHIPS: &[Chip] = &[GH200, GB200, GB300, VERA_RUBIN, H100, H200, B200];
 
 /// Vendor and device ids of every chip with coherent memory, in the table's order.
 pub const COHERENT_IDS: [(u16, u16); COHERENT] = coherent_ids();
