@@ -21,7 +21,7 @@ pub(crate) fn bind(args: &BindArgs) -> Result<(), Failure> {
     };
     needs_dry_run(args.dry_run, &args.host)?;
     if args.dry_run {
-        let host = Live::to_look_at(host(&args.host)?, &args.state);
+        let host = Live::to_read(host(&args.host)?, &args.state);
         let plan = bind::plan(&host, &request)?;
         return print(&plan.iter().map(planned).collect::<String>());
     }
@@ -35,7 +35,7 @@ pub(crate) fn bind(args: &BindArgs) -> Result<(), Failure> {
 pub(crate) fn unbind(args: &UnbindArgs) -> Result<(), Failure> {
     needs_dry_run(args.dry_run, &args.host)?;
     if args.dry_run {
-        let host = Live::to_look_at(host(&args.host)?, &args.state);
+        let host = Live::to_read(host(&args.host)?, &args.state);
         let outcomes = bind::plan_unbind(&host, &args.devices)?;
         let lines = outcomes
             .iter()

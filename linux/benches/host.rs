@@ -1,8 +1,8 @@
-//! How long an inventory and the choice of drivers take: `cargo bench -p varia-linux`.
+//! Time of an inventory and of the choice of drivers: `cargo bench -p varia-linux`.
 //!
-//! Each figure is the processor time of this one thread, which other programs do not lengthen
-//! much: the median of several turns, with the fastest and the slowest. One that is above its
-//! limit fails the run.
+//! Each figure is the processor time of this thread, on which other programs have little influence:
+//! the median of several runs, with the fastest and the slowest. A figure above its limit fails the
+//! run.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use varia_silicon::Machine;
 use varia_silicon::machine::GH200_X4;
 
 const TURNS: usize = 15;
-/// Four GPUs, their ports, and drives.
+/// Functions of the machine: four GPUs, their ports, and drives.
 const FUNCTIONS: usize = 4096;
 const INVENTORY: Duration = Duration::from_millis(100);
-/// Looking at each function in full is for `capture` and `list --facts`, which nobody waits for.
+/// Limit for reading every function in full, which only `capture` and `list --facts` do.
 const INVENTORY_OF_ALL: Duration = Duration::from_millis(500);
 const MATCHING: Duration = Duration::from_millis(50);
 
@@ -87,7 +87,7 @@ fn processor_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Runs something several times and prints how long it takes; whether its limit holds.
+/// Prints the time of several runs; returns true if the limit holds.
 fn measure(what: &str, limit: Duration, run: impl Fn()) -> bool {
     let mut times: Vec<Duration> = (0..TURNS)
         .map(|_| {
@@ -111,7 +111,7 @@ fn measure(what: &str, limit: Duration, run: impl Fn()) -> bool {
     good
 }
 
-/// As many lines as a distribution's kernel has, one in a hundred of a VFIO driver.
+/// Lines as in a distribution's kernel, one in a hundred for a VFIO driver.
 fn aliases() -> String {
     let line = |index: u32| {
         let (vendor, device) = (0x1000 + index % 97, index);

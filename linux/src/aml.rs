@@ -1,18 +1,18 @@
-//! Firmware's device properties, from ACPI tables.
+//! Device properties in ACPI tables.
 //!
 //! Linux shows no `_DSD` property in sysfs, but the tables themselves: `sys/firmware/acpi/tables`.
-//! What is read here is what stands in them as data: names, scopes, devices and packages of
-//! ACPI 6.5 section 20. Nothing is executed; a property that a method computes is not found.
+//! This module reads static data: names, scopes, devices and packages of ACPI 6.5 section 20. It
+//! executes nothing, and does not find a property that a method computes.
 
 use std::collections::BTreeMap;
 
 /// Length of a table's header, ACPI 6.5 table 5.4.
 const HEADER_LEN: usize = 36;
-/// Offset of its revision.
+/// Offset of the table's revision.
 const REVISION: usize = 8;
-/// How deep scopes, devices and packages may nest.
+/// Limit of nested scopes, devices and packages.
 const DEPTH: usize = 32;
-/// UUID of device properties, daffd814-6eba-4d8c-8a91-bc9bbf4aa301, as it is in memory.
+/// UUID of device properties, daffd814-6eba-4d8c-8a91-bc9bbf4aa301, in its byte order in memory.
 const PROPERTIES: [u8; 16] = [
     0x14, 0xd8, 0xff, 0xda, 0xba, 0x6e, 0x8c, 0x4d, 0x8a, 0x91, 0xbc, 0x9b, 0xbf, 0x4a, 0xa3, 0x01,
 ];
@@ -50,16 +50,16 @@ const EXT_INDEX_FIELD: u8 = 0x86;
 const EXT_BANK_FIELD: u8 = 0x87;
 const ONES: u8 = 0xff;
 
-/// Properties whose value is a number, by the device's path (`\_SB_.PCI0.S08_.S00_`).
+/// Properties with a number as value, by the device's path (`\_SB_.PCI0.S08_.S00_`).
 pub(crate) type Properties = BTreeMap<String, BTreeMap<String, u64>>;
 
-/// Whether integers of the namespace have 64 bits: the DSDT's revision decides it for all
-/// tables (ACPI 6.5 section 19.3.5).
+/// True if integers of the namespace have 64 bits: the DSDT's revision decides for all tables (ACPI
+/// 6.5 section 19.3.5).
 pub(crate) fn wide_integers(dsdt: &[u8]) -> bool {
     dsdt.get(REVISION).is_some_and(|revision| *revision >= 2)
 }
 
-/// Adds what a table, with its header, says.
+/// Adds the properties of a table, given with its header.
 pub(crate) fn read(table: &[u8], wide: bool, properties: &mut Properties) {
     let body = table.get(HEADER_LEN..).unwrap_or_default();
     Reader { properties, wide }.terms(body, "\\", 0);
@@ -70,7 +70,7 @@ struct Reader<'a> {
     wide: bool,
 }
 
-/// A data object, as far as properties are made of it.
+/// A data object, in the kinds that properties need.
 enum Data<'a> {
     Number(u64),
     Text(&'a [u8]),
@@ -80,7 +80,8 @@ enum Data<'a> {
 }
 
 impl Reader<'_> {
-    /// The objects of a scope, up to the first thing that can't be told from its bytes alone.
+    /// Reads the objects of a scope, up to the first object that can't be parsed from its bytes
+    /// alone.
     fn terms(&mut self, mut at: &[u8], scope: &str, depth: usize) {
         if depth > DEPTH {
             return;
@@ -90,7 +91,7 @@ impl Reader<'_> {
         }
     }
 
-    /// One object; what follows it.
+    /// Reads one object; returns the bytes after the object.
     fn term<'t>(&mut self, at: &'t [u8], scope: &str, depth: usize) -> Option<&'t [u8]> {
         let (&opcode, rest) = at.split_first()?;
         match opcode {
@@ -109,7 +110,7 @@ impl Reader<'_> {
                 self.named(body, scope, 0, depth);
                 Some(rest)
             }
-            // what depends on the moment is left out
+            // results of methods and conditions depend on the running system
             METHOD | IF | ELSE | WHILE => Some(package(rest)?.1),
             ALIAS => Some(name_string(name_string(rest)?.1)?.1),
             EXTERNAL => name_string(rest)?.1.get(2..),
@@ -140,7 +141,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What is in a scope: a name, `fixed` bytes, objects.
+    /// Reads the contents of a scope: a name, `fixed` bytes, objects.
     fn named(&mut self, body: &[u8], scope: &str, fixed: usize, depth: usize) {
         if let Some((name, rest)) = name_string(body)
             && let Some(rest) = rest.get(fixed..)
@@ -149,7 +150,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `_DSD`: a UUID, then its package, and so on in pairs.
+    /// Reads a `_DSD`: pairs of a UUID and a package.
     fn device_properties(&mut self, package: &[u8], device: &str, depth: usize) {
         let mut elements = elements(package);
         while let (Some(uuid), Some(values)) = (elements.next(), elements.next()) {
@@ -175,13 +176,13 @@ impl Reader<'_> {
             };
             let name = String::from_utf8_lossy(name).into_owned();
             let device = self.properties.entry(device.to_owned()).or_default();
-            // Linux takes the first
+            // Linux takes the first of several values
             device.entry(name).or_insert(value);
         }
     }
 }
 
-/// The elements of a package, after their count.
+/// Elements of a package, after the element count.
 fn elements(package: &[u8]) -> impl Iterator<Item = Data<'_>> {
     let mut at = package.get(1..).unwrap_or_default();
     std::iter::from_fn(move || {
@@ -191,7 +192,7 @@ fn elements(package: &[u8]) -> impl Iterator<Item = Data<'_>> {
     })
 }
 
-/// A data object and what follows it; none for what is no data.
+/// A data object and the bytes after the object; `None` if the bytes are not a data object.
 fn data(at: &[u8]) -> Option<(Data<'_>, &[u8])> {
     let (&opcode, rest) = at.split_first()?;
     let number = |len: usize| {
@@ -233,7 +234,8 @@ fn data(at: &[u8]) -> Option<(Data<'_>, &[u8])> {
     }
 }
 
-/// What a PkgLength covers, without it, and what follows (ACPI 6.5 section 20.2.4).
+/// Bytes that a PkgLength covers, without the PkgLength, and the bytes after them (ACPI 6.5 section
+/// 20.2.4).
 fn package(at: &[u8]) -> Option<(&[u8], &[u8])> {
     let lead = *at.first()?;
     let more = usize::from(lead >> 6);
@@ -246,7 +248,7 @@ fn package(at: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((whole.get(1 + more..)?, rest))
 }
 
-/// A NameString as text, and what follows (ACPI 6.5 section 20.2.2).
+/// A NameString as text, and the bytes after the NameString (ACPI 6.5 section 20.2.2).
 fn name_string(at: &[u8]) -> Option<(String, &[u8])> {
     let mut text = String::new();
     let mut rest = at;
@@ -296,7 +298,7 @@ fn parent(name: &str) -> &str {
     parent.strip_suffix('.').unwrap_or(parent)
 }
 
-/// Where a name is, seen from a scope.
+/// Full path of a name that stands in a scope.
 fn place(scope: &str, name: &str) -> String {
     let mut scope = scope;
     let mut name = name;
@@ -320,7 +322,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_placed_as_acpi_places_them() {
+    fn relative_names_resolve_as_in_acpi() {
         assert_eq!(place("\\", "_SB_.PCI0"), "\\_SB_.PCI0");
         assert_eq!(place("\\_SB_.PCI0", "S08_"), "\\_SB_.PCI0.S08_");
         assert_eq!(place("\\_SB_.PCI0", "\\_SB_.GPU0"), "\\_SB_.GPU0");
@@ -331,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_package_that_leaves_the_table_ends_it() {
+    fn a_package_beyond_the_end_of_the_table_stops_the_reader() {
         let mut properties = Properties::new();
         for bytes in [
             &[SCOPE][..],
@@ -349,8 +351,8 @@ mod tests {
     }
 
     #[test]
-    fn nesting_without_end_is_left() {
-        // each scope is in the one before it
+    fn nesting_beyond_the_limit_is_ignored() {
+        // each scope contains the previous scope
         let mut body = Vec::new();
         for _ in 0..10_000 {
             let len = body.len() + 4 + 4;

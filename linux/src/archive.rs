@@ -1,7 +1,7 @@
-//! A captured host: a tar archive of files, folders and symbolic links, held in memory.
+//! A captured host: a tar archive of files, directories and symbolic links, held in memory.
 //!
-//! Anything that makes and unpacks tar archives can be used on it. Links are followed within
-//! the archive; one that leads out of it leads nowhere.
+//! Ordinary tar programs can write and unpack such an archive. Links are followed within the
+//! archive; a link that leads out of the archive is broken.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,13 +13,13 @@ use tar::EntryType;
 
 use crate::error::Error;
 
-/// How many links are followed before a path is given up, as many as Linux does.
+/// Limit of followed links per path, as in Linux.
 const LINKS: usize = 40;
 
-/// The longest path, in bytes, as Linux has it.
+/// Longest path in bytes, as in Linux.
 const PATH_MAX: usize = 4096;
 
-/// A captured host's files.
+/// Files of a captured host.
 #[derive(Debug)]
 pub(crate) struct Archive {
     bytes: Vec<u8>,
@@ -28,7 +28,7 @@ pub(crate) struct Archive {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Entry {
-    /// The names in it, as they came.
+    /// Names in the directory, in the archive's order.
     Folder(Vec<String>),
     File(Range<usize>),
     Link(String),
@@ -87,9 +87,9 @@ impl Archive {
         }
     }
 
-    /// The entry that a path comes to once links are followed, and its own path.
+    /// Resolves the links of a path: the entry, and the entry's own path.
     fn resolve(&self, path: &str) -> Option<(String, &Entry)> {
-        // what is still to be walked, the next part at the end
+        // parts of the path that are not resolved yet, the next part at the end
         let mut wanted: Vec<&str> = path.rsplit('/').collect();
         let mut at = String::with_capacity(2 * path.len());
         let mut links = 0;
@@ -129,7 +129,7 @@ fn join(folder: &str, name: &str) -> String {
     }
 }
 
-/// What is in a tar archive; the folders on the way to each entry are added.
+/// Entries of a tar archive, with the parent directories of each entry.
 fn contents(bytes: &[u8]) -> io::Result<HashMap<String, Entry>> {
     let mut entries = HashMap::with_capacity(bytes.len() / 1024);
     entries.insert(String::new(), Entry::Folder(Vec::new()));
@@ -157,7 +157,7 @@ fn contents(bytes: &[u8]) -> io::Result<HashMap<String, Entry>> {
                 }
                 Entry::File(start..end)
             }
-            // a captured host has no devices
+            // device nodes, sockets and the like do not occur in a captured host
             _ => continue,
         };
         insert(&mut entries, path, entry);
@@ -165,11 +165,11 @@ fn contents(bytes: &[u8]) -> io::Result<HashMap<String, Entry>> {
     Ok(entries)
 }
 
-/// A path without what says nothing: `./`, `//` and a slash at either end.
+/// Removes `./`, `//` and slashes at either end from a path.
 fn plain(path: &str) -> io::Result<String> {
     if path.len() > PATH_MAX || path.split('/').any(|part| part == "..") {
         let path: String = path.chars().take(100).collect();
-        let message = format!("{path:?} is no path of a host");
+        let message = format!("{path:?} is not a path of a host");
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
     let mut plain = String::with_capacity(path.len());
@@ -184,8 +184,8 @@ fn plain(path: &str) -> io::Result<String> {
     Ok(plain)
 }
 
-/// Adds an entry, and the folders on the way to it. What is there under the same name goes, but
-/// a folder keeps what is in it.
+/// Adds an entry and its parent directories. The entry replaces an entry of the same name; a
+/// directory keeps its contents.
 fn insert(entries: &mut HashMap<String, Entry>, path: String, entry: Entry) {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
     if !matches!(entries.get(folder), Some(Entry::Folder(_))) {
@@ -204,7 +204,8 @@ fn insert(entries: &mut HashMap<String, Entry>, path: String, entry: Entry) {
     }
 }
 
-/// Writes such an archive. Owners and times are left out: the same host gives the same bytes.
+/// Writer of a captured host. Owners and times are left out, so that the same host gives the same
+/// bytes.
 pub(crate) struct Writer<W: io::Write> {
     tar: tar::Builder<W>,
 }

@@ -1,6 +1,6 @@
-//! What only the running system answers, not its files: page size, limits, KVM, device nodes.
+//! Facts that only the running system knows, not its files: page size, limits, KVM, device nodes.
 //!
-//! Of a captured host the capture has it, as [`PATH`].
+//! A captured host contains these facts in the file [`PATH`].
 
 use serde::{Deserialize, Serialize};
 use varia_facts::{Arch, Bytes, Kvm, Limit};
@@ -8,10 +8,10 @@ use varia_facts::{Arch, Bytes, Kvm, Limit};
 use crate::inventory::{Reading, arch_here};
 use crate::tree::Tree;
 
-/// Where a capture keeps the answers.
+/// Path of these facts in a captured host.
 pub(crate) const PATH: &str = "varia/asked.json";
 
-/// The answers; none is known of a sysfs alone.
+/// Facts from the running system; all absent for a sysfs alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Asked {
     pub(crate) arch: Option<Arch>,

@@ -1,16 +1,15 @@
-//! Binding devices to VFIO drivers and giving them back.
+//! Binding devices to VFIO drivers, and restoring their previous drivers.
 //!
-//! A change of drivers is a transaction over all devices that are named: what is there is looked
-//! at in full before anything is written; what was there is in a journal before the first write;
-//! a failure takes everything back. Whoever is killed in the middle leaves the journal, and the
-//! next command takes the devices back to what they were, or, where all of them had already got
-//! there, completes the change.
+//! A change of drivers is a transaction over all named devices: all checks precede the first write;
+//! a journal on disk has the previous state before the first write; a failure restores every
+//! device. A killed command leaves the journal, and the next command restores the devices, or, if
+//! every device had already been changed, completes the change.
 //!
-//! | module | what is in it |
+//! | module | contents |
 //! |---|---|
-//! | `check` | what has to be true before, and which driver |
-//! | `transition` | a device, from one driver to another |
-//! | `journal` | what survives a crash |
+//! | `check` | checks before binding, and the choice of the driver |
+//! | `transition` | one device's change of drivers |
+//! | `journal` | journal and records, which survive a crash |
 //! | `host` | the machine: writes, modules, saved files |
 
 mod check;
@@ -29,52 +28,53 @@ pub use transition::State;
 
 use journal::{Change, Records};
 
-/// What is asked for.
+/// Request to bind devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// The devices.
+    /// Devices to bind.
     pub devices: Vec<Bdf>,
-    /// This driver, instead of the best of each.
+    /// Driver for all devices, instead of the best driver of each device.
     pub driver: Option<String>,
-    /// This one where the driver's probe fails.
+    /// Driver for a device whose driver's probe fails.
     pub fallback: Option<String>,
 }
 
-/// What came of it for one device.
+/// Result of the change for one device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The device.
     pub bdf: Bdf,
-    /// What it was.
+    /// State before the change.
     pub before: State,
-    /// What it is.
+    /// State after the change.
     pub after: State,
-    /// Why this driver; empty for giving back.
+    /// Reason for the choice of the driver; empty when a previous driver is restored.
     pub why: String,
-    /// The driver that was wanted and refused the device, and what it said.
+    /// The driver that refused the device, and its error, if the fallback was bound.
     pub fell_back: Option<(String, String)>,
 }
 
-/// Finds out what binding would do, and changes nothing.
+/// Checks a request to bind, and changes nothing.
 ///
 /// # Errors
-/// What would keep it from being done.
+/// The error with which [`bind`] would refuse the request.
 pub fn plan(host: &dyn Host, request: &Request) -> Result<Vec<Chosen>, BindError> {
     check::bind(host, request)
 }
 
-/// Completes or takes back what an interrupted command left. None if there is nothing.
+/// Completes or undoes an interrupted command. Returns `None` if no command was interrupted.
 ///
 /// # Errors
-/// [`BindError::Unrestored`], and those of the journal.
+/// [`BindError::Unrestored`], and errors of the journal.
 pub fn recover(host: &mut dyn Host) -> Result<Option<Recovery>, BindError> {
     journal::recover(host)
 }
 
-/// Binds devices. All of them are bound afterwards, or all are as they were.
+/// Binds devices: all of them, or none.
 ///
 /// # Errors
-/// Which device and why; nothing is changed then, unless it is [`BindError::Unrestored`].
+/// The error names the device and the reason. Every device has its previous state, except after
+/// [`BindError::Unrestored`].
 pub fn bind(host: &mut dyn Host, request: &Request) -> Result<Vec<Outcome>, BindError> {
     let chosen = check::bind(host, request)?;
     let mut wanted = Vec::new();
@@ -128,10 +128,10 @@ pub fn bind(host: &mut dyn Host, request: &Request) -> Result<Vec<Outcome>, Bind
     Ok(outcomes.collect())
 }
 
-/// Finds out what giving back would do, and changes nothing.
+/// Checks a request to unbind, and changes nothing.
 ///
 /// # Errors
-/// What would keep it from being done.
+/// The error with which [`unbind`] would refuse the request.
 pub fn plan_unbind(host: &dyn Host, devices: &[Bdf]) -> Result<Vec<Outcome>, BindError> {
     let records = Records::load(host)?;
     let mut outcomes = Vec::new();
@@ -152,10 +152,10 @@ pub fn plan_unbind(host: &dyn Host, devices: &[Bdf]) -> Result<Vec<Outcome>, Bin
     Ok(outcomes)
 }
 
-/// Gives devices back to what they were before they were bound.
+/// Restores the state that devices had before they were bound.
 ///
 /// # Errors
-/// As for [`bind`].
+/// Same as [`bind`].
 pub fn unbind(host: &mut dyn Host, devices: &[Bdf]) -> Result<Vec<Outcome>, BindError> {
     let outcomes = plan_unbind(host, devices)?;
     let mut records = Records::load(host)?;

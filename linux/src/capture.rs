@@ -1,9 +1,8 @@
-//! Making a captured host: what an inventory reads, in one archive, without serial numbers.
+//! Writing a captured host: the input of an inventory in one archive, without serial numbers.
 //!
-//! Taken are the files named here and no others: no VPD, no DMI but vendor and product, no
-//! words of the kernel's command line but those that matter, of ACPI only tables with a GPU's
-//! properties. A configuration space, if it is taken, has its Device Serial Number and its VPD
-//! data blanked.
+//! A capture contains only the files named here: no VPD; of DMI only vendor and product; of the
+//! kernel's command line only words that Varia needs; of ACPI only tables with properties of a GPU.
+//! A captured configuration space has its Device Serial Number and its VPD data zeroed.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -25,7 +24,7 @@ use crate::pci_ids::{self, PciIds};
 use crate::programs::{self, Programs};
 use crate::tree::Tree;
 
-/// A function's files; `modalias` has its ids and its class.
+/// Files of a function; `modalias` has the ids and the class.
 const FUNCTION_FILES: [&str; 6] = [
     "driver_override",
     "firmware_node/path",
@@ -52,52 +51,52 @@ const GROUPS: &str = "sys/kernel/iommu_groups";
 const NODES: &str = "sys/devices/system/node";
 const TABLES: &str = "sys/firmware/acpi/tables";
 const IOMMUS: &str = "sys/class/iommu";
-/// Bytes of a header of an ACPI table.
+/// Length of an ACPI table's header in bytes.
 const TABLE_HEADER: usize = 36;
 
-/// What a capture takes beside what the kernel knows.
+/// Optional contents of a capture.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Options {
-    /// Configuration spaces of the devices that variant drivers serve, which reads their
-    /// registers.
+    /// Adds the configuration spaces of devices that variant drivers serve, which reads the
+    /// devices' registers.
     pub config: bool,
 }
 
-/// What was captured.
+/// Summary of a capture.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Captured {
-    /// PCI functions.
+    /// Number of PCI functions.
     pub functions: usize,
-    /// Those that a variant driver serves.
+    /// Number of PCI functions that a variant driver serves.
     pub served: usize,
-    /// Bytes of the archive.
+    /// Size of the archive in bytes.
     pub bytes: u64,
 }
 
-/// Captures a host into a file, which is there in full or not at all.
+/// Captures a host into a file, which is complete or absent.
 ///
 /// # Errors
-/// [`Error::Io`], and those of the inventory.
+/// [`Error::Io`], and errors of the inventory.
 pub fn capture(tree: &Tree, to: &Path, options: Options) -> Result<Captured, Error> {
     let to = &place(to)?;
     let inventory = Inventory::of(tree, Extent::All)?;
     let partial = partial(to);
     let result = write(tree, &inventory, &partial, to, options);
     if result.is_err() {
-        // it may never have been made
+        // the write may have failed before the file was created
         let _ = fs::remove_file(&partial);
     }
     result
 }
 
-/// Where the file will be: where a link leads. What is no ordinary file is not replaced by one.
+/// Path to write to, with links followed. Refuses an existing path that is not a regular file.
 fn place(to: &Path) -> Result<PathBuf, Error> {
     let error = |source: io::Error| Error::Io {
         what: "write",
         path: to.to_owned(),
         source,
     };
-    // through links, those of a process's own files too, which lead to no path
+    // metadata follows links, also the links in /proc/self/fd, which lead to no path
     match fs::metadata(to) {
         Ok(there) if there.is_file() => fs::canonicalize(to).map_err(error),
         Err(missing)
@@ -107,12 +106,12 @@ fn place(to: &Path) -> Result<PathBuf, Error> {
         }
         _ => Err(error(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "it is there and is no ordinary file",
+            "the path exists and is not a regular file",
         ))),
     }
 }
 
-/// A name beside the file's, for what is not complete yet.
+/// Path of the incomplete file, beside the final path.
 fn partial(to: &Path) -> PathBuf {
     let mut name = to.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.partial", std::process::id()));
@@ -167,7 +166,7 @@ impl<W: io::Write> Capture<'_, W> {
             }
         }
         self.tables()?;
-        // of a host without one
+        // the directory marks a host without PCI functions, too
         self.out.folder(DEVICES)?;
         for function in &inventory.facts.functions {
             let config = options.config && served.contains(&function.bdf);
@@ -181,7 +180,7 @@ impl<W: io::Write> Capture<'_, W> {
             }
         }
         if let Some(cpuinfo) = self.tree.text(CPUINFO) {
-            // the same for each CPU
+            // only the first CPU, as all CPUs have the same line
             let mut lines = cpuinfo.lines();
             let line = lines.find(|line| line.starts_with(ADDRESS_SIZES));
             self.out
@@ -207,7 +206,7 @@ impl<W: io::Write> Capture<'_, W> {
         Ok(())
     }
 
-    /// A file as it is; what can't be read is left out.
+    /// Adds a file unchanged; a file that can't be read is left out.
     fn file(&mut self, path: &str) -> io::Result<()> {
         match self.tree.read(path) {
             Ok(bytes) => self.out.file(path, &bytes),
@@ -222,7 +221,7 @@ impl<W: io::Write> Capture<'_, W> {
         }
     }
 
-    /// The lines of a file that matter.
+    /// Adds the lines of a file that `matters` accepts.
     fn lines(&mut self, path: &str, matters: impl Fn(&str) -> bool) -> io::Result<()> {
         let Ok(bytes) = self.tree.read(path) else {
             return Ok(());
@@ -299,7 +298,7 @@ impl<W: io::Write> Capture<'_, W> {
         Ok(())
     }
 
-    /// The DSDT's header, and the tables that have a GPU's properties.
+    /// Adds the DSDT's header, and the tables with a GPU's properties.
     fn tables(&mut self) -> io::Result<()> {
         for name in self.tree.list(TABLES).unwrap_or_default() {
             let path = format!("{TABLES}/{name}");
@@ -324,7 +323,7 @@ impl<W: io::Write> Capture<'_, W> {
             return Ok(());
         };
         self.out.link(&format!("{DEVICES}/{bdf}"), &place)?;
-        // sysfs writes the link relative to its own folder
+        // sysfs writes the link relative to the link's own directory
         let Some((_, place)) = place.split_once("devices/") else {
             return Ok(());
         };
@@ -344,17 +343,17 @@ impl<W: io::Write> Capture<'_, W> {
     }
 }
 
-/// The lines that matter.
+/// Lines that `matters` accepts.
 fn matching(text: &str, matters: impl Fn(&str) -> bool) -> String {
     let lines = text.lines().filter(|line| matters(line));
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
-/// Blanks the Device Serial Number and the VPD data in a configuration space.
+/// Zeroes the Device Serial Number and the VPD data in a configuration space.
 pub(crate) fn blank_serials(config: &mut [u8]) {
     let byte = |config: &[u8], at: usize| config.get(at).copied().unwrap_or_default();
     let mut at = usize::from(byte(config, header::CAPABILITY_LIST.into()) & 0xfc);
-    // a list is at most as long as there is room for capabilities
+    // configuration space has room for fewer than 64 capabilities, so a longer list is a loop
     for _ in 0..64 {
         if at == 0 {
             break;

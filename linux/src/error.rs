@@ -1,4 +1,4 @@
-//! What can go wrong with a host.
+//! Errors of reading a host.
 
 use std::fmt;
 use std::io;
@@ -6,62 +6,63 @@ use std::path::{Path, PathBuf};
 
 use varia_facts::Bdf;
 
-/// What goes wrong with a host's files. Each message says what to do.
+/// Error of reading a host's files; the message names the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file can't be used.
     #[error("can't {what} {}: {source}: {}", .path.display(), remedy(.source))]
     Io {
-        /// What was tried.
+        /// Operation that failed.
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
-    /// Neither a sysfs nor a captured host.
+    /// The path is neither a sysfs nor a captured host.
     #[error(
-        "{} is no host: name a sysfs (a folder with bus/pci), or a file that `varia capture` \
-         made, or the folder that it was unpacked into", .0.display()
+        "{} is not a host: name a sysfs (a directory with bus/pci), a file that `varia capture` \
+         wrote, or the directory that such a file was unpacked into", .0.display()
     )]
     NoHost(PathBuf),
-    /// An archive that can't be read.
-    #[error("{} is no captured host ({why}): make one with `varia capture FILE`", .path.display())]
+    /// The archive can't be read.
+    #[error(
+        "{} is not a captured host ({why}): write a captured host with `varia capture FILE`",
+        .path.display()
+    )]
     BadArchive {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Fault of the file.
         why: String,
     },
-    /// There is no PCI bus at all.
-    #[error("there is no PCI bus in {0}: is sysfs mounted?")]
+    /// The host has no PCI bus.
+    #[error("{0} has no PCI bus: mount sysfs")]
     NoPci(String),
-    /// There is no such function.
+    /// The function does not exist.
     #[error(
-        "there is no PCI function {bdf}{}",
+        "PCI function {bdf} does not exist{}",
         Nearest(.nearest)
     )]
     NoFunction {
-        /// What was asked for.
+        /// The requested function.
         bdf: Bdf,
         /// Functions that a variant serves.
         nearest: Vec<Bdf>,
     },
-    /// Somebody has the device open.
+    /// The device is open.
     #[error("{bdf} is in use by {users}: {remedy}")]
     InUse {
         /// The device.
         bdf: Bdf,
-        /// Who.
+        /// User of the device.
         users: String,
-        /// What to do.
+        /// Remedy.
         remedy: &'static str,
     },
-    /// Looking at registers needs this machine.
-    #[error(
-        "a captured host has no registers to look at: run `varia list --probe` on the machine itself"
-    )]
+    /// Registers can be read on this machine only.
+    #[error("a captured host has no registers: run `varia list --probe` on the machine itself")]
     ProbeOfCapture,
 }
 
@@ -74,21 +75,21 @@ impl Error {
 
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => "run it as root",
+        io::ErrorKind::PermissionDenied => "run this command as root",
         io::ErrorKind::NotFound => "check the name",
         io::ErrorKind::AlreadyExists => "name another file, or remove this one",
-        io::ErrorKind::StorageFull => "make room there",
-        _ => "check the file and its folder",
+        io::ErrorKind::StorageFull => "free some space on its file system",
+        _ => "check the file and its directory",
     }
 }
 
-/// What could have been meant.
+/// Suggestions of existing functions, as the end of a message.
 struct Nearest<'a>(&'a [Bdf]);
 
 impl fmt::Display for Nearest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [first, rest @ ..] = self.0 else {
-            return f.write_str(": `lspci -D` lists what there is");
+            return f.write_str(": `lspci -D` lists the existing functions");
         };
         write!(f, ": variants serve {first}")?;
         rest.iter().try_for_each(|bdf| write!(f, ", {bdf}"))

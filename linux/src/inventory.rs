@@ -1,7 +1,7 @@
-//! A host's files, made into facts.
+//! Facts of a host, read from its files.
 //!
-//! What is missing or can't be read is absent from the facts. What an operator should know of
-//! that is in the notes.
+//! A fact whose file is missing or can't be read is absent. The notes name what an operator should
+//! know of absent facts.
 
 mod host;
 mod kernel;
@@ -27,29 +27,29 @@ pub(crate) use kernel::{
 pub use pci::functions_folder;
 pub(crate) use reading::Reading;
 
-/// Which PCI functions are looked at in full.
+/// Extent of an inventory: the PCI functions that are read in full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Extent {
-    /// Those that a variant driver serves; of the others what their IOMMU groups need.
+    /// Functions that a variant driver serves; of the other functions what the IOMMU groups need.
     Served,
-    /// All.
+    /// All functions.
     All,
 }
 
-/// What was found.
+/// Facts of a host, with the aliases of its drivers.
 #[derive(Debug)]
 pub struct Inventory {
-    /// The facts. Functions are those that a variant driver serves, the other members of
-    /// their IOMMU groups and the bridges above them; or all.
+    /// Facts. The functions are those that a variant driver serves, the other members of their
+    /// IOMMU groups and the bridges above them; or all.
     pub facts: Facts,
-    /// The aliases of the kernel's modules.
+    /// Aliases of the kernel's modules.
     pub aliases: Aliases,
-    /// What could not be found out and why.
+    /// Facts that could not be read, and the reasons.
     pub notes: Vec<String>,
 }
 
 impl Inventory {
-    /// Looks at a host. No device is touched.
+    /// Reads the facts of a host, without an access to any device.
     ///
     /// # Errors
     /// [`Error::NoPci`] if the host has no PCI bus.
@@ -77,8 +77,8 @@ impl Inventory {
         })
     }
 
-    /// Asks this machine's QEMU, libvirt and modinfo, too. `qemu` is asked instead of the one in
-    /// PATH. A captured host's have been asked when it was captured.
+    /// Queries this machine's QEMU, libvirt and modinfo, too. `qemu` replaces the QEMU in PATH. A
+    /// captured host already contains the output of its own programs.
     pub fn ask_programs(&mut self, tree: &Tree, qemu: Option<&Path>) {
         if tree.is_live() {
             let programs = Programs::ask(self.facts.host.arch, qemu);
@@ -87,8 +87,8 @@ impl Inventory {
         }
     }
 
-    /// The functions that are shown: those that a variant driver serves, of Varia's or installed,
-    /// and every data-centre GPU of NVIDIA's.
+    /// Functions to show: functions that a variant driver serves, of Varia's or installed, and
+    /// every data-centre GPU of NVIDIA's.
     #[must_use]
     pub fn served(&self) -> Vec<Bdf> {
         let served = |function: &&PciFunction| {
@@ -101,7 +101,7 @@ impl Inventory {
         functions.map(|function| function.bdf).collect()
     }
 
-    /// The best driver for a function.
+    /// Best driver for a function.
     #[must_use]
     pub fn best(&self, function: &PciFunction) -> Choice {
         self.aliases.best(&Modalias::of(function))

@@ -8,12 +8,12 @@ use varia_spec::vfio::RegionIndex;
 use varia_variant::{Answer, Answers, Environment, Outcome, PageShift, Question, Region, Variant};
 use varia_variants::{AnyVariant, Entry, table};
 
-/// Lays a device out: fills in the variant that serves the device, the BARs that a VM sees, and
-/// the note on what is assumed or not known of them. `config` is the device's configuration space,
+/// Lays a device out: fills in the variant that serves the device, the BARs that a VM sees, and the
+/// note on the assumed or unknown part of these BARs. `config` is the device's configuration space,
 /// if it has been read; `page` is the host's page size.
 ///
-/// Returns the variant, or `None` if no variant of Varia's serves the device or if what the variant
-/// asks for is not known.
+/// Returns the variant, or `None` if no variant of Varia's serves the device or if a value that the
+/// variant needs is not known.
 pub fn lay_out(
     function: &mut PciFunction,
     config: Option<&[u8]>,
@@ -30,8 +30,8 @@ pub fn lay_out(
     };
     function.variant = Some(entry.name.to_owned());
     let mut assumed = (identity == Identity::Unknown).then(|| {
-        "the chip is not known: this is what the device says of itself, and no released driver \
-         lists its id"
+        "the chip is not known: the layout is from the device's own registers, and no released \
+         driver lists its id"
             .to_owned()
     });
     let mut is_known = true;
@@ -43,7 +43,7 @@ pub fn lay_out(
     });
     if !is_known {
         function.layout_note = Some(
-            "whether the chip has the MIG bug that needs resmem is not known: probe it \
+            "presence of the MIG bug, which needs resmem, is not known: probe the chip \
              (varia list --probe)"
                 .to_owned(),
         );
@@ -59,8 +59,8 @@ pub fn lay_out(
     Some(variant)
 }
 
-/// The entry of the variant that serves a device. An unknown chip to which firmware gives coherent
-/// memory is served by what its own registers say, once they have been read.
+/// Entry of the variant that serves a device. An unknown chip with coherent memory by firmware is
+/// served according to its own registers, once they have been read.
 fn entry(
     function: &PciFunction,
     identity: Identity,
@@ -76,16 +76,16 @@ fn unknown_chip(function: &PciFunction) -> String {
     match function.coherent_memory {
         Some(_) => format!(
             "the chip {vendor:04x}:{device:04x} is not known, and firmware gives it coherent \
-             memory: probe it (varia list --probe)"
+             memory: probe the chip (varia list --probe)"
         ),
         None => format!(
             "the chip {vendor:04x}:{device:04x} is not known, and firmware gives it no coherent \
-             memory that can be seen here: vfio-pci gives a VM its BARs"
+             memory in the files read here: vfio-pci gives a VM the chip's own BARs"
         ),
     }
 }
 
-/// Writes a variant's layout into what is known of the device.
+/// Writes a variant's layout into the facts of the device.
 fn apply(function: &mut PciFunction, variant: &AnyVariant, assumed: Option<String>) {
     function.layout_note = match variant.outcome() {
         Outcome::Serve => assumed,
@@ -126,7 +126,7 @@ fn apply(function: &mut PciFunction, variant: &AnyVariant, assumed: Option<Strin
     }
 }
 
-/// What a variant asks for is not known.
+/// A value that a variant needs is not known.
 struct NotKnown;
 
 fn answer(
@@ -150,7 +150,7 @@ fn answer(
             let bar = bars.find(|bar| bar.index == index.get() && bar.kind != BarKind::Io);
             bar.map(|bar| bar.size.0).ok_or(Errno::ENOENT)
         }
-        // only the owner's driver can ask
+        // only the owner's driver can answer
         Question::CommandWord { .. } => Err(Errno::EOPNOTSUPP),
         Question::DvsecOffset { vendor, id } => config
             .and_then(|config| find_dvsec(config, vendor, id))
@@ -165,8 +165,8 @@ fn answer(
                 let bug = mig_bug(function).ok_or(NotKnown)?;
                 let has = if bug { "has" } else { "is without" };
                 *assumed = Some(format!(
-                    "by its id the chip {has} the MIG bug that needs resmem; nobody asked the \
-                     device itself (--probe does)"
+                    "by its id the chip {has} the MIG bug that needs resmem; the device itself was \
+                     not read (--probe reads it)"
                 ));
                 Ok(u64::from(if bug {
                     0
@@ -185,7 +185,7 @@ fn mig_bug(function: &PciFunction) -> Option<bool> {
     coherent.mig_bug.map(|bug| bug.value)
 }
 
-/// The offset of a DVSEC in a configuration space.
+/// Offset of a DVSEC in a configuration space.
 pub(crate) fn find_dvsec(config: &[u8], vendor: u16, id: u16) -> Option<usize> {
     use varia_spec::pci::ext_cap;
 
@@ -194,7 +194,7 @@ pub(crate) fn find_dvsec(config: &[u8], vendor: u16, id: u16) -> Option<usize> {
         Some(u32::from_le_bytes(*bytes))
     };
     let mut at = usize::from(ext_cap::START);
-    // each capability has 4 bytes at least, so a longer list is a loop
+    // each capability has at least 4 bytes, so a longer list is a loop
     for _ in 0..config.len() / 4 {
         let header = word(at)?;
         let is = ext_cap::header_id(header) == ext_cap::id::DVSEC

@@ -1,21 +1,20 @@
-//! A Linux host: its PCI functions and what is known of them, the best driver for each, and
-//! binding.
+//! A Linux host: facts of its PCI functions, the best driver for each function, and binding.
 //!
-//! | module | what is in it |
+//! | module | contents |
 //! |---|---|
-//! | `tree`, `archive` | a host's files: this machine's, or a captured host's |
-//! | `capture` | making a captured host |
-//! | `bind` | binding and giving back |
-//! | `inventory` | files, made into facts |
-//! | `aml` | firmware's properties |
-//! | `programs`, `qemu` | what QEMU, libvirt and modinfo say |
-//! | `layout` | what a variant makes of a device |
-//! | `matching` | the best driver |
-//! | `pci_ids` | names |
-//! | `probe` | registers, looked at |
-//! | `users` | who has a device open |
+//! | `tree`, `archive` | files of this machine or of a captured host |
+//! | `capture` | writing a captured host |
+//! | `bind` | binding devices, and restoring their previous drivers |
+//! | `inventory` | facts from a host's files |
+//! | `aml` | device properties in ACPI tables |
+//! | `programs`, `qemu` | output of QEMU, libvirt and modinfo |
+//! | `layout` | BARs that a variant gives a device |
+//! | `matching` | choice of the best driver |
+//! | `pci_ids` | names of vendors and devices |
+//! | `probe` | readiness, read from registers |
+//! | `users` | users of a device |
 //!
-//! Nothing here reads a device's registers but `probe`.
+//! Only `probe` reads a device's registers.
 
 mod aml;
 mod archive;

@@ -1,11 +1,11 @@
-//! Which driver is best for a device: the `vfio_pci:` aliases that modules declare.
+//! Choice of the best driver for a device, by the `vfio_pci:` aliases that modules declare.
 //!
-//! A VFIO variant driver's module says what it serves with ids that bind only on request
-//! (`PCI_DRIVER_OVERRIDE_DEVICE_VFIO`); depmod writes them into `modules.alias` as
-//! `alias vfio_pci:v000010DEd00002342sv*sd*bc*sc*i* nvgrace_gpu_vfio_pci`. A device's
-//! `modalias` has the same fields behind `pci:`. Of the aliases that match, that with the
-//! fewest wildcards is best (of several one that names the vendor, then the first); without any it is vfio-pci. This is
-//! what libvirt does (since 10.1).
+//! The module of a VFIO variant driver lists the devices that it serves as ids that bind only on
+//! request (`PCI_DRIVER_OVERRIDE_DEVICE_VFIO`); depmod writes these ids into `modules.alias` as
+//! `alias vfio_pci:v000010DEd00002342sv*sd*bc*sc*i* nvgrace_gpu_vfio_pci`. A device's `modalias`
+//! has the same fields behind `pci:`. The best alias is the matching alias with the fewest
+//! wildcards (of several, an alias that names the vendor, then the first); without a matching alias
+//! the driver is vfio-pci. libvirt chooses in the same way (since 10.1).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,9 +15,9 @@ use varia_facts::PciFunction;
 
 use crate::tree::Tree;
 
-/// What every device can have.
+/// Driver that serves every device.
 pub const VFIO_PCI: &str = "vfio-pci";
-/// The fields of a modalias, in their order, with the number of hexadecimal digits.
+/// Fields of a modalias, in order, with the number of hexadecimal digits.
 const FIELDS: [(&str, usize); 7] = [
     ("v", 8),
     ("d", 8),
@@ -27,36 +27,36 @@ const FIELDS: [(&str, usize); 7] = [
     ("sc", 2),
     ("i", 2),
 ];
-/// The longest line of a file of aliases that can be one, in bytes.
+/// Longest accepted line of a file of aliases, in bytes.
 const LINE: usize = 512;
 
-/// Two spellings of one module's or driver's name: `-` and `_` mean the same.
+/// True for two spellings of one module's or driver's name: `-` and `_` are the same.
 #[must_use]
 pub fn same_name(one: &str, other: &str) -> bool {
     one.len() == other.len() && module_name(one) == module_name(other)
 }
 
-/// A name as the kernel spells modules.
+/// Name of a module in the kernel's spelling.
 #[must_use]
 pub fn module_name(name: &str) -> String {
     name.replace('-', "_")
 }
 
-/// What a PCI device is, for matching: vendor, device, subsystem vendor and device, base
-/// class, subclass, programming interface.
+/// Identity of a PCI device for matching: vendor, device, subsystem vendor and device, base class,
+/// subclass, programming interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Modalias([u32; 7]);
 
-/// A text that is no PCI modalias.
+/// Error for a text that is not a PCI modalias.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no PCI modalias: it should look like \
+    "{0:?} is not a PCI modalias: give all fields, as in \
      pci:v000010DEd00002342sv000010DEsd00001809bc03sc02i00"
 )]
 pub struct ModaliasError(pub String);
 
 impl Modalias {
-    /// That of a function.
+    /// Modalias of a function.
     #[must_use]
     pub fn of(function: &PciFunction) -> Self {
         Self([
@@ -104,7 +104,7 @@ impl FromStr for Modalias {
     }
 }
 
-/// The fields of an alias; none where it has a wildcard.
+/// Fields of an alias, `None` for a wildcard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Pattern([Option<u32>; 7]);
 
@@ -150,7 +150,7 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// An alias and the module that declares it.
+/// An alias, and the module that declares the alias.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Alias {
     pattern: Pattern,
@@ -161,42 +161,42 @@ struct Alias {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Aliases {
     modules: Vec<String>,
-    /// By vendor, none for those of any vendor.
+    /// Aliases by vendor, `None` for aliases of any vendor.
     aliases: HashMap<Option<u32>, Vec<Alias>>,
-    /// The folder that should have had `modules.alias` and does not.
+    /// Directory in which `modules.alias` is missing.
     missing: Option<String>,
     malformed: u64,
 }
 
-/// The driver that is best for a device.
+/// Best driver for a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// The module's name, as modules.alias spells it; [`VFIO_PCI`] for that.
+    /// Name of the module, as modules.alias spells it, or [`VFIO_PCI`].
     pub module: String,
-    /// Why it is this one.
+    /// Reason for the choice.
     pub why: Why,
 }
 
-/// Why a driver is the best.
+/// Reason for the choice of a driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// This alias has the fewest wildcards of those that match.
+    /// The alias has the fewest wildcards of all matching aliases.
     Alias {
         /// The alias.
         alias: String,
-        /// How many of its seven fields are wildcards.
+        /// Number of wildcards among the alias's seven fields.
         wildcards: usize,
-        /// How many other modules declare an alias that matches, vfio-pci apart.
+        /// Number of other modules with a matching alias, without vfio-pci.
         others: usize,
     },
     /// No variant driver's alias matches.
     NoAlias {
-        /// How many aliases were looked at.
+        /// Number of compared aliases.
         of: usize,
     },
-    /// There are no aliases to look at; what was looked for.
+    /// The kernel's modules have no file of aliases.
     NoAliases {
-        /// The folder of the kernel's modules.
+        /// Directory of the kernel's modules.
         folder: String,
     },
 }
@@ -223,14 +223,14 @@ impl fmt::Display for Why {
             ),
             Self::NoAliases { folder } => write!(
                 f,
-                "there is no {folder}/modules.alias: install the kernel's modules, or run depmod"
+                "{folder}/modules.alias does not exist: install the kernel's modules, or run depmod"
             ),
         }
     }
 }
 
 impl Aliases {
-    /// The aliases of the modules of a kernel release, of those that are built in too.
+    /// Reads the aliases of the loadable and built-in modules of a kernel release.
     #[must_use]
     pub fn of(tree: &Tree, release: &str) -> Self {
         let folder = format!("lib/modules/{release}");
@@ -246,8 +246,8 @@ impl Aliases {
         aliases
     }
 
-    /// Adds what a file `modules.alias` says. Lines that are no `vfio_pci:` alias are passed
-    /// over, and those that are a malformed one counted.
+    /// Adds the aliases of a file `modules.alias`. Ignores lines other than `vfio_pci:` aliases,
+    /// and counts malformed `vfio_pci:` aliases.
     pub fn add(&mut self, bytes: &[u8]) {
         let mut known = HashMap::new();
         for line in bytes.split(|byte| *byte == b'\n') {
@@ -265,7 +265,7 @@ impl Aliases {
         }
     }
 
-    /// Adds what a file `modules.builtin.modinfo` says: `module.alias=vfio_pci:...`, each with
+    /// Adds the aliases of a file `modules.builtin.modinfo`: `module.alias=vfio_pci:...`, each with
     /// a NUL at its end.
     fn add_builtin(&mut self, bytes: &[u8]) {
         let mut known = HashMap::new();
@@ -295,13 +295,13 @@ impl Aliases {
         of_vendor.push(Alias { pattern, module });
     }
 
-    /// Lines that begin as an alias of ours and are none.
+    /// Number of malformed `vfio_pci:` aliases.
     #[must_use]
     pub fn malformed(&self) -> u64 {
         self.malformed
     }
 
-    /// The best driver for a device.
+    /// Best driver for a device.
     #[must_use]
     pub fn best(&self, device: &Modalias) -> Choice {
         let mut best: Option<&Alias> = None;
@@ -345,7 +345,7 @@ impl Aliases {
         }
     }
 
-    /// Whether a module declares that it is a VFIO PCI driver.
+    /// True if a module declares that it is a VFIO PCI driver.
     #[must_use]
     pub fn has_module(&self, name: &str) -> bool {
         self.modules.iter().any(|module| same_name(module, name))
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn of_equals_the_first_wins() {
+    fn the_first_of_several_equally_good_aliases_wins() {
         let one = "alias vfio_pci:v000010DEd00002342sv*sd*bc*sc*i* one";
         let two = "alias vfio_pci:v000010DEd00002342sv*sd*bc*sc*i* two";
         assert_eq!(best(&format!("{one}\n{two}"), GH200).module, "one");
@@ -404,14 +404,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_variant_it_is_vfio_pci_and_says_so() {
+    fn without_a_variant_driver_vfio_pci_is_chosen_with_the_reason() {
         let choice = best("alias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci", GH200);
         assert_eq!(choice.module, VFIO_PCI);
         assert_eq!(choice.why, Why::NoAlias { of: 1 });
     }
 
     #[test]
-    fn lines_that_are_malformed_are_counted_and_choose_nothing() {
+    fn malformed_lines_are_counted_and_match_nothing() {
         let text = b"alias vfio_pci:v000010DEd00002342 short\n\
             alias vfio_pci:v000010DEd0000234Gsv*sd*bc*sc*i* digit\n\
             alias vfio_pci:v000010DEd00002342sv*sd*bc*sc*i*\n\
@@ -437,13 +437,13 @@ mod tests {
     }
 
     #[test]
-    fn both_spellings_are_one_name() {
+    fn both_spellings_are_the_same_name() {
         assert!(same_name("nvgrace-gpu_vfio-pci", "nvgrace_gpu_vfio_pci"));
         assert!(!same_name("vfio-pci", "vfio-pci-core"));
     }
 
     #[test]
-    fn a_driver_that_is_built_in_has_its_aliases_elsewhere() {
+    fn aliases_of_a_built_in_driver_are_read() {
         let mut aliases = Aliases::default();
         aliases.add_builtin(
             b"vfio.license=GPL\0mlx5_vfio_pci.alias=vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i*\0",
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_without_values_is_refused_by_its_text() {
+    fn a_modalias_without_values_is_refused_with_its_text() {
         for text in ["", "usb:v1", "pci:v*d*sv*sd*bc*sc*i*", "pci:v000010DE"] {
             assert_eq!(
                 text.parse::<Modalias>(),

@@ -1,20 +1,21 @@
 //! Names of vendors and devices, from the database `pci.ids` that distributions install.
 //!
-//! The format: a line for each vendor, `VVVV  Name`; below it devices, `<tab>DDDD  Name`; below
-//! those subsystems with two tabs; comments with `#`; at the end classes, `C CC  Name`.
+//! The format: a line for each vendor, `VVVV  Name`; below a vendor its devices, `<tab>DDDD  Name`;
+//! below a device its subsystems, with two tabs; comments with `#`; at the end classes,
+//! `C CC  Name`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::tree::Tree;
 
-/// Where distributions put the file, relative to the root.
+/// Paths of the file on the known distributions, relative to the root.
 pub const PLACES: [&str; 3] = [
     "usr/share/misc/pci.ids",
     "usr/share/hwdata/pci.ids",
     "usr/share/pci.ids",
 ];
 
-/// Names of devices.
+/// Names of vendors and devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PciIds {
     vendors: BTreeMap<u16, String>,
@@ -23,8 +24,8 @@ pub struct PciIds {
 }
 
 impl PciIds {
-    /// The names of these devices (vendor, device), from the host's own database, else from
-    /// this machine's.
+    /// Reads the names of the wanted devices (vendor, device) from the host's own database, or else
+    /// from this machine's database.
     #[must_use]
     pub fn of(tree: &Tree, wanted: &BTreeSet<(u16, u16)>) -> Self {
         let here = Tree::live();
@@ -38,13 +39,13 @@ impl PciIds {
         Self::default()
     }
 
-    /// A database was there.
+    /// True if a database was found.
     #[must_use]
     pub fn found(&self) -> bool {
         self.found
     }
 
-    /// Vendor and device in words; as much of it as is known.
+    /// Names of vendor and device; `None` if the vendor is not in the database.
     #[must_use]
     pub fn name(&self, vendor: u16, device: u16) -> Option<String> {
         let vendor_name = self.vendors.get(&vendor)?;
@@ -59,7 +60,7 @@ impl PciIds {
             found: true,
             ..Self::default()
         };
-        // a vendor one of whose devices is wanted
+        // the current vendor, if one of the vendor's devices is wanted
         let mut vendor = None;
         for line in bytes.split(|byte| *byte == b'\n') {
             match line {
@@ -86,7 +87,7 @@ impl PciIds {
         ids
     }
 
-    /// The same names as a database of their own.
+    /// The same names in the format of the database.
     #[must_use]
     pub fn excerpt(&self) -> String {
         let mut text = String::new();
@@ -100,7 +101,7 @@ impl PciIds {
     }
 }
 
-/// `10de  NVIDIA Corporation`.
+/// Parses `10de  NVIDIA Corporation`.
 fn entry(line: &[u8]) -> Option<(u16, String)> {
     let (id, name) = line.split_at_checked(4)?;
     let id = u16::from_str_radix(std::str::from_utf8(id).ok()?, 16).ok()?;
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_named_below_its_own_vendor() {
+    fn a_device_has_its_name_from_its_own_vendor() {
         let ids = ids(&[(0x10de, 0x2342), (0x1af4, 0x2342), (0x10de, 0x2941)]);
         let gh200 = "NVIDIA Corporation GH100 [GH200 120GB / 480GB]";
         assert_eq!(ids.name(0x10de, 0x2342).as_deref(), Some(gh200));
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_names_nothing() {
+    fn noise_contains_no_names() {
         let noise: Vec<u8> = (0..=255).cycle().take(5000).collect();
         let all = [(0x10de, 0x2342)].into();
         assert_eq!(PciIds::parse(&noise, &all).name(0x10de, 0x2342), None);

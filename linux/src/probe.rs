@@ -1,8 +1,8 @@
-//! Looking at a device's registers: the one place of an inventory that does.
+//! Probe of a device's registers, the only register access of an inventory.
 //!
-//! Configuration space is read through sysfs, which wakes the device; the registers in BAR 0
-//! through a mapping, if the device decodes memory. A device that somebody has open is left
-//! alone: a reset of his could be under way.
+//! Configuration space is read through sysfs, which wakes the device; registers in BAR 0 are read
+//! through a mapping, if the device decodes memory. A probe leaves an open device alone, because
+//! its user may be resetting the device.
 
 use std::fs::File;
 
@@ -19,11 +19,11 @@ use crate::layout;
 use crate::tree::Tree;
 use crate::users::users;
 
-/// Looks at the devices that one of Varia's variants serves, and completes what is known of
-/// them. Nothing is touched if one of them is open.
+/// Reads the registers of the devices that Varia's variants serve, and completes the facts of these
+/// devices. No device is read if one of them is open.
 ///
 /// # Errors
-/// [`Error::InUse`], [`Error::ProbeOfCapture`].
+/// [`Error::InUse`] if a device is open, [`Error::ProbeOfCapture`] if the host is not this machine.
 pub fn probe(tree: &Tree, inventory: &mut Inventory) -> Result<(), Error> {
     if !tree.is_live() {
         return Err(Error::ProbeOfCapture);
@@ -41,14 +41,14 @@ pub fn probe(tree: &Tree, inventory: &mut Inventory) -> Result<(), Error> {
             return Err(Error::InUse {
                 bdf: function.bdf,
                 users: user.to_string(),
-                remedy: "its registers are not looked at while it is open; leave out --probe, or \
-                         close it",
+                remedy: "a probe does not read the registers of an open device: leave out \
+                         --probe, or close the device",
             });
         }
     }
     let page = inventory.facts.kernel.page_size;
     for function in functions.iter_mut().filter(ours) {
-        if let Err(why) = look(tree, function, page) {
+        if let Err(why) = read_registers(tree, function, page) {
             inventory.notes.push(format!("{}: {why}", function.bdf));
             function.unprobed = Some(why);
         }
@@ -56,8 +56,8 @@ pub fn probe(tree: &Tree, inventory: &mut Inventory) -> Result<(), Error> {
     Ok(())
 }
 
-/// One look at a device.
-fn look(
+/// Reads the registers of one device.
+fn read_registers(
     tree: &Tree,
     function: &mut PciFunction,
     page: Option<varia_facts::Bytes>,
@@ -68,7 +68,7 @@ fn look(
         .map_err(|error| format!("configuration space can't be read: {error}"))?;
     if config.len() <= 256 {
         return Err(
-            "only root may read more than 64 bytes of configuration space: run it as root"
+            "only root may read more than 64 bytes of configuration space: run this command as root"
                 .to_owned(),
         );
     }
@@ -81,7 +81,7 @@ fn look(
     };
     let command = word(header::COMMAND).unwrap_or_default();
     if word(header::VENDOR_ID) == Some(u32::MAX) {
-        return Err("the device does not answer: check that it has power".to_owned());
+        return Err("all reads return ones: check that the device has power".to_owned());
     }
     let sample = Sample {
         now: Monotonic(0),
@@ -94,17 +94,19 @@ fn look(
     } = variant.ready_before(&mut wait, sample)
     else {
         return Err(
-            "memory is off in its command register, so its readiness can't be seen: that is so \
-             while no driver has enabled it"
+            "memory is off in the command register, so that readiness can't be read: a driver \
+             that uses the device enables memory"
                 .to_owned(),
         );
     };
-    // what sleeps answers nothing, and vfio-pci sends to sleep what nobody has open
+    // registers of a suspended device return no values, and vfio-pci suspends a device that is not
+    // open
     let state = tree.text(&format!("{folder}/power_state"));
     if let Some(state) = state.filter(|state| state.starts_with("D3")) {
         return Err(format!(
-            "it sleeps ({state}), so its registers can't be seen: echo on > \
-             /sys/bus/pci/devices/{}/power/control wakes it until auto is written there",
+            "the device is in {state}, so that its registers can't be read: echo on > \
+             /sys/bus/pci/devices/{}/power/control wakes the device until auto is \
+             written there",
             function.bdf
         ));
     }
@@ -124,7 +126,7 @@ fn look(
     Ok(())
 }
 
-/// A register in BAR 0.
+/// Reads a register in BAR 0.
 fn bar0(tree: &Tree, function: &PciFunction, at: u64) -> Result<u32, Errno> {
     let path = format!("{}/resource0", functions_folder(function.bdf));
     let path = tree.path(&path).map_err(|_| Errno::ENOENT)?;

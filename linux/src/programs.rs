@@ -1,7 +1,7 @@
-//! What programs of this machine say: QEMU, libvirt, modinfo.
+//! Output of programs of this machine: QEMU, libvirt, modinfo.
 //!
-//! They are started and asked, and nothing is changed by that. A captured host has their answers
-//! in a file.
+//! The programs are run for their output and change nothing. A captured host contains the output in
+//! a file.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -18,30 +18,30 @@ use varia_facts::{Arch, Kernel, Libvirt, Vmm};
 use crate::inventory::Reading;
 use crate::qemu;
 
-/// Where a capture keeps the answers.
+/// Path of the output in a captured host.
 pub(crate) const PATH: &str = "varia/programs.json";
-/// Modules that several drivers of one name could be.
+/// Modules of which several implementations with one name exist.
 const ASKED_MODULES: [&str; 1] = ["nvgrace_gpu_vfio_pci"];
-/// Where programs for the administrator are that are not in everybody's PATH.
+/// Directories of administrators' programs, which are not in every user's PATH.
 const ADMINISTRATORS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/libexec"];
-/// libvirt's daemon, the modular one first, and its client, which may be of another version.
+/// libvirt's daemons, the modular daemon first, and its client, which may have another version.
 const LIBVIRT: [&str; 3] = ["virtqemud", "libvirtd", "virsh"];
-/// How long a program may take to answer.
+/// Timeout of a program.
 const LIMIT: Duration = Duration::from_secs(60);
-/// The longest answer, in bytes.
+/// Longest output that is read, in bytes.
 const LONGEST: u64 = 16 << 20;
 
-/// The answers.
+/// Output of the programs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Programs {
     #[serde(default)]
     pub(crate) vmm: Vmm,
-    /// By module.
+    /// Output of modinfo, by module.
     #[serde(default)]
     pub(crate) modules: BTreeMap<String, Modinfo>,
 }
 
-/// What modinfo says.
+/// Output of modinfo.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Modinfo {
     pub(crate) file: Option<String>,
@@ -50,7 +50,7 @@ pub(crate) struct Modinfo {
 }
 
 impl Programs {
-    /// Those of a captured host; none are known of this machine before it is asked.
+    /// Output that a captured host contains; empty for this machine.
     pub(crate) fn captured(reading: &Reading<'_>) -> Self {
         if reading.tree.is_live() {
             return Self::default();
@@ -64,7 +64,7 @@ impl Programs {
         })
     }
 
-    /// Asks this machine's. `qemu` is used instead of the one in PATH.
+    /// Runs this machine's programs. `qemu` replaces the QEMU in PATH.
     pub(crate) fn ask(arch: Option<Arch>, qemu: Option<&Path>) -> Self {
         let asked = ASKED_MODULES.into_iter();
         let modules = asked.filter_map(|name| Some((name.to_owned(), modinfo(name)?)));
@@ -74,7 +74,7 @@ impl Programs {
         }
     }
 
-    /// Adds what is known of modules to a kernel.
+    /// Adds the facts of modules to a kernel.
     pub(crate) fn apply(&self, kernel: &mut Kernel) {
         for (name, told) in &self.modules {
             let module = kernel.modules.entry(name.clone()).or_default();
@@ -85,8 +85,8 @@ impl Programs {
     }
 }
 
-/// Asks this machine's QEMU for an architecture, and its libvirt. `qemu` is asked instead of the
-/// QEMU in PATH. What is not known is told with the reason.
+/// Queries this machine's QEMU for an architecture, and its libvirt. `qemu` replaces the QEMU in
+/// PATH. The result has a reason for each fact that is not known.
 #[must_use]
 pub fn vmm(arch: Option<Arch>, qemu: Option<&Path>) -> Vmm {
     let mut vmm = Vmm::default();
@@ -104,13 +104,16 @@ fn libvirt() -> Result<Libvirt, String> {
     let found = LIBVIRT
         .iter()
         .find_map(|name| Some((name, find(name)?)))
-        .ok_or("neither virtqemud, libvirtd nor virsh is in PATH")?;
+        .ok_or("virtqemud, libvirtd and virsh are not in PATH")?;
     let (name, path) = found;
     let source = format!("{name} --version");
     let told = ask(&path, &["--version"], "").map_err(|why| format!("{source}: {why}"))?;
     match version(&told) {
         Some(version) => Ok(Libvirt { version, source }),
-        None => Err(format!("{source} says {:?}", first_line(&told))),
+        None => Err(format!(
+            "{source} prints no version: {:?}",
+            first_line(&told)
+        )),
     }
 }
 
@@ -127,7 +130,7 @@ fn modinfo(module: &str) -> Option<Modinfo> {
     })
 }
 
-/// The first word that is a version: digits with dots between.
+/// The first word in the format of a version: digits with dots between.
 pub(crate) fn version(text: &str) -> Option<String> {
     let mut words = text.split_whitespace();
     let is = |word: &&str| {
@@ -141,7 +144,7 @@ pub(crate) fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
-/// A program in PATH, or where those for the administrator are.
+/// Path of a program in PATH, or in the administrators' directories.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(ADMINISTRATORS.map(PathBuf::from));
@@ -150,11 +153,11 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// What a program prints when it gets `input`.
+/// Runs a program with `input`, and returns its output.
 pub(crate) fn ask(program: &Path, arguments: &[&str], input: &str) -> Result<String, String> {
     let mut child = Command::new(program)
         .args(arguments)
-        // words, not their translations
+        // untranslated output
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -164,7 +167,7 @@ pub(crate) fn ask(program: &Path, arguments: &[&str], input: &str) -> Result<Str
     let until = Instant::now() + LIMIT;
     if let Some(mut pipe) = child.stdin.take() {
         let input = input.to_owned();
-        // a program that reads nothing has said what it has to say
+        // a program may end without reading its input
         thread::spawn(move || drop(pipe.write_all(input.as_bytes())));
     }
     let answers = [all(child.stdout.take()), all(child.stderr.take())];
@@ -176,7 +179,7 @@ pub(crate) fn ask(program: &Path, arguments: &[&str], input: &str) -> Result<Str
             Err(RecvTimeoutError::Disconnected) => texts.push(String::new()),
             Err(RecvTimeoutError::Timeout) => {
                 end(&mut child);
-                return Err(format!("does not answer within {} s", LIMIT.as_secs()));
+                return Err(format!("no output within {} s", LIMIT.as_secs()));
             }
         }
     }
@@ -188,22 +191,22 @@ pub(crate) fn ask(program: &Path, arguments: &[&str], input: &str) -> Result<Str
     Err(format!("{status}: {}", first_line(complaint.trim())))
 }
 
-/// All that comes out of a pipe.
+/// Reads a pipe to its end.
 fn all(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
     let (to, from) = mpsc::channel();
     thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(pipe) = pipe {
-            // what came before an error is told
+            // output before an error counts
             let _ = pipe.take(LONGEST).read_to_end(&mut bytes);
         }
-        // nobody waits any more for a program that took too long
+        // the receiver is gone after a timeout
         let _ = to.send(String::from_utf8_lossy(&bytes).into_owned());
     });
     from
 }
 
-/// It has closed its output: it ends, or is ended.
+/// Waits for a program that has closed its output, and kills the program after the timeout.
 fn ended(child: &mut Child, until: Instant) -> Result<ExitStatus, String> {
     loop {
         match child.try_wait() {
@@ -219,7 +222,7 @@ fn ended(child: &mut Child, until: Instant) -> Result<ExitStatus, String> {
 }
 
 fn end(child: &mut Child) {
-    // it may have ended meanwhile
+    // the program may already have ended
     let _ = child.kill();
     let _ = child.wait();
 }
@@ -229,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_the_first_word_that_looks_like_one() {
+    fn a_version_is_the_first_word_of_digits_and_dots() {
         let qemu = "QEMU emulator version 11.1.2 (Debian 1:11.1.2+ds-3)\nCopyright";
         assert_eq!(version(qemu).as_deref(), Some("11.1.2"));
         assert_eq!(
@@ -240,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_asked_and_its_failure_told() {
+    fn the_output_or_the_failure_of_a_program_is_returned() {
         let shell = Path::new("/bin/sh");
         let told = ask(shell, &["-c", "read x; echo \"$x, $LC_ALL\""], "hello\n");
         assert_eq!(told.as_deref(), Ok("hello, C\n"));

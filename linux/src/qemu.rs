@@ -1,8 +1,7 @@
-//! What a QEMU is and has, asked in one start of it.
+//! Version and features of a QEMU, queried in one run.
 //!
-//! It is started without a machine and asked over QMP, which it speaks from its first versions
-//! on. Source: the QEMU 11.1 QMP reference (`qom-list-types`, `device-list-properties`,
-//! `qom-list-properties`).
+//! QEMU runs without a machine and is queried over QMP, which all versions have. Source: the QEMU
+//! 11.1 QMP reference (`qom-list-types`, `device-list-properties`, `qom-list-properties`).
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,7 +11,7 @@ use varia_facts::{Arch, Feature, Qemu, Vmm};
 
 use crate::programs::{self, first_line};
 
-/// Devices and objects that are looked for, and properties of each.
+/// Devices and objects to query, with properties of each.
 const TYPES: [(&str, &[&str]); 8] = [
     ("acpi-generic-initiator", &[]),
     ("iommufd", &[]),
@@ -26,7 +25,7 @@ const TYPES: [(&str, &[&str]); 8] = [
         &["accel", "ssidsize", "oas", "ats", "ril", "cmdqv"],
     ),
 ];
-/// Machines with properties that are looked for, and what the features are called.
+/// Machines with properties to query, and the names of the features.
 const MACHINES: [(&str, &str, &[&str]); 1] = [("virt-machine", "virt", &["highmem-mmio-size"])];
 const WITHOUT_MACHINE: [&str; 8] = [
     "-machine",
@@ -39,7 +38,7 @@ const WITHOUT_MACHINE: [&str; 8] = [
     "stdio",
 ];
 
-/// Finds QEMU and asks it.
+/// Finds QEMU and queries it.
 pub(crate) fn ask(arch: Option<Arch>, named: Option<&Path>, vmm: &mut Vmm) {
     let mut unknown = |what: &str, why: String| {
         vmm.unknown.insert(what.to_owned(), why);
@@ -49,7 +48,7 @@ pub(crate) fn ask(arch: Option<Arch>, named: Option<&Path>, vmm: &mut Vmm) {
         Some(Arch::X86_64) => "qemu-system-x86_64",
         None => return unknown("qemu", "the machine's architecture is not known".to_owned()),
     };
-    // Red Hat's is not in PATH
+    // Red Hat's QEMU is not in PATH
     let find = || programs::find(name).or_else(|| programs::find("qemu-kvm"));
     let Some(path) = named.map(Path::to_owned).or_else(find) else {
         return unknown("qemu", format!("{name} is not in PATH"));
@@ -61,7 +60,10 @@ pub(crate) fn ask(arch: Option<Arch>, named: Option<&Path>, vmm: &mut Vmm) {
         Err(why) => return unknown("qemu", format!("{source}: {why}")),
     };
     let Some(version) = programs::version(&told) else {
-        return unknown("qemu", format!("{source} says {:?}", first_line(&told)));
+        return unknown(
+            "qemu",
+            format!("{source} prints no version: {:?}", first_line(&told)),
+        );
     };
     let features =
         programs::ask(&path, &WITHOUT_MACHINE, &requests()).and_then(|answers| features(&answers));
@@ -78,7 +80,7 @@ pub(crate) fn ask(arch: Option<Arch>, named: Option<&Path>, vmm: &mut Vmm) {
     });
 }
 
-/// Everything that is asked, one request on a line, each with what it is about as its id.
+/// All requests, one on each line, with the queried type as the request's id.
 fn requests() -> String {
     let request = |command: &str, kind: Option<&str>| {
         let mut request = json!({ "execute": command, "id": kind.unwrap_or(command) });
@@ -92,7 +94,7 @@ fn requests() -> String {
         .iter()
         .filter(|(_, properties)| !properties.is_empty())
     {
-        // properties of an object are asked for in another way than those of a device
+        // objects and devices have different requests for properties
         let command = match *kind {
             "memory-backend-memfd" => "qom-list-properties",
             _ => "device-list-properties",
@@ -105,7 +107,7 @@ fn requests() -> String {
     text + &request("quit", None)
 }
 
-/// What the answers say.
+/// Features in the replies.
 fn features(answers: &str) -> Result<Vec<Feature>, String> {
     let answers: Vec<Value> = answers
         .lines()
@@ -117,7 +119,7 @@ fn features(answers: &str) -> Result<Vec<Feature>, String> {
         let names = names.filter_map(|one| one["name"].as_str());
         Some(names.collect::<BTreeSet<_>>())
     };
-    let types = names("qom-list-types").ok_or("it has no answer to qom-list-types")?;
+    let types = names("qom-list-types").ok_or("no reply to qom-list-types")?;
     let mut found = Vec::new();
     let mut add = |name: String, present: bool, source: String| {
         found.push(Feature {
@@ -130,7 +132,7 @@ fn features(answers: &str) -> Result<Vec<Feature>, String> {
         let there = types.contains(kind);
         add(kind.to_owned(), there, "QMP qom-list-types".to_owned());
         let has = names(kind);
-        // of a type that is not there no property is
+        // an absent type has no properties
         if has.is_none() && there {
             continue;
         }
@@ -159,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_request_is_a_line_of_json_and_the_last_ends_it() {
+    fn each_request_is_a_line_of_json_and_the_last_is_quit() {
         let requests = requests();
         let lines: Vec<Value> = requests
             .lines()
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_say_what_is_there_what_is_not_and_leave_open_what_failed() {
+    fn replies_give_present_and_absent_features_and_a_failed_query_gives_none() {
         let answers = [
             json!({"QMP": {}}),
             json!({"id": "qmp_capabilities", "return": {}}),
@@ -207,12 +209,12 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_speaks_no_qmp_is_no_qemu_without_features() {
+    fn a_program_without_qmp_is_an_error() {
         assert!(features("Usage: something else\n").is_err());
     }
 
     #[test]
-    fn a_program_that_can_not_be_asked_is_told_with_its_path() {
+    fn a_program_that_cannot_be_run_is_reported_with_its_path() {
         for path in ["/nonexistent/qemu", "/bin/false"] {
             let mut vmm = Vmm::default();
             ask(Some(Arch::Aarch64), Some(Path::new(path)), &mut vmm);

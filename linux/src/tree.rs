@@ -1,7 +1,7 @@
-//! A host's files: those of this machine, of a folder, or of a captured host's archive.
+//! Files of a host: this machine, a directory, or the archive of a captured host.
 //!
-//! Paths are relative to the host's root and have no leading slash: `sys/bus/pci/devices`.
-//! Nothing is kept: what changes underneath shows at the next look.
+//! Paths are relative to the host's root and have no leading slash: `sys/bus/pci/devices`. Nothing
+//! is cached: each read sees the current contents.
 
 use std::borrow::Cow;
 use std::fs;
@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use crate::archive::Archive;
 use crate::error::Error;
 
-/// The longest file that is read, in bytes; what is behind is not looked at.
+/// Largest part of a file that is read, in bytes.
 const LONGEST: u64 = 256 << 20;
 
-/// A host's files.
+/// Files of a host.
 #[derive(Debug)]
 pub struct Tree {
     root: Root,
@@ -24,25 +24,25 @@ pub struct Tree {
 enum Root {
     /// This machine.
     Live,
-    /// A host's root in a folder.
+    /// A directory with a host's root.
     Host(PathBuf),
-    /// A sysfs alone: nothing of `/proc` or `/lib`.
+    /// A sysfs alone, without `/proc` and `/lib`.
     Sysfs(PathBuf),
     Archive(Archive),
 }
 
 impl Tree {
-    /// This machine.
+    /// Files of this machine.
     #[must_use]
     pub fn live() -> Self {
         Self { root: Root::Live }
     }
 
-    /// A captured host: an archive, the folder that it was unpacked into, or any folder that
-    /// has what sysfs has (`bus/pci`).
+    /// Opens a captured host: an archive, the directory that an archive was unpacked into, or any
+    /// directory with the contents of sysfs (`bus/pci`).
     ///
     /// # Errors
-    /// [`Error::NoHost`] if it is none of these, [`Error::Io`] and [`Error::BadArchive`].
+    /// [`Error::NoHost`] if the path is not a host, [`Error::Io`] and [`Error::BadArchive`].
     pub fn open(path: &Path) -> Result<Self, Error> {
         let kind = fs::metadata(path).map_err(Error::io("open", path))?;
         if kind.is_file() {
@@ -65,16 +65,16 @@ impl Tree {
         Ok(Self { root })
     }
 
-    /// It is this machine, not a picture of one.
+    /// True for this machine, false for a captured host.
     #[must_use]
     pub fn is_live(&self) -> bool {
         matches!(self.root, Root::Live)
     }
 
-    /// A file's bytes.
+    /// Bytes of a file.
     ///
     /// # Errors
-    /// The system's, `NotFound` for what the tree does not have.
+    /// Error of the system, `NotFound` if the tree does not have the file.
     pub fn read(&self, path: &str) -> io::Result<Cow<'_, [u8]>> {
         if let Root::Archive(archive) = &self.root {
             return archive.read(path).map(Cow::Borrowed);
@@ -85,17 +85,17 @@ impl Tree {
         Ok(Cow::Owned(bytes))
     }
 
-    /// A file's text without the white space around it; none if it can't be read.
+    /// Text of a file without surrounding white space; `None` if the file can't be read.
     #[must_use]
     pub fn text(&self, path: &str) -> Option<String> {
         let bytes = self.read(path).ok()?;
         Some(String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
-    /// Where a symbolic link leads, as it is written.
+    /// Target of a symbolic link, as written in the link.
     ///
     /// # Errors
-    /// The system's, `InvalidInput` if it is no link.
+    /// Error of the system, `InvalidInput` if the path is not a link.
     pub fn link(&self, path: &str) -> io::Result<String> {
         match &self.root {
             Root::Archive(archive) => archive.link(path).map(str::to_owned),
@@ -106,8 +106,8 @@ impl Tree {
         }
     }
 
-    /// The last part of where a link leads: a driver's name, a group's number. None if there is
-    /// no such link.
+    /// Last part of a link's target: a driver's name, a group's number. `None` if the link does not
+    /// exist.
     #[must_use]
     pub fn link_name(&self, path: &str) -> Option<String> {
         let target = self.link(path).ok()?;
@@ -115,10 +115,10 @@ impl Tree {
         (!name.is_empty()).then(|| name.to_owned())
     }
 
-    /// The names in a folder, sorted.
+    /// Names in a directory, sorted.
     ///
     /// # Errors
-    /// The system's.
+    /// Error of the system.
     pub fn list(&self, path: &str) -> io::Result<Vec<String>> {
         if let Root::Archive(archive) = &self.root {
             return archive.list(path);
@@ -131,7 +131,7 @@ impl Tree {
         Ok(names)
     }
 
-    /// Something is there, behind links too.
+    /// True if the path exists, with links followed.
     #[must_use]
     pub fn exists(&self, path: &str) -> bool {
         match &self.root {
@@ -140,7 +140,7 @@ impl Tree {
         }
     }
 
-    /// It is a folder, or a link to one.
+    /// True for a directory, or a link to a directory.
     #[must_use]
     pub fn is_folder(&self, path: &str) -> bool {
         match &self.root {
@@ -149,10 +149,10 @@ impl Tree {
         }
     }
 
-    /// Where a path is in the file system.
+    /// Path in the file system of this machine.
     ///
     /// # Errors
-    /// `NotFound` for what the tree can't have, `Unsupported` in an archive.
+    /// `NotFound` if the tree can't have the path, `Unsupported` in an archive.
     pub fn path(&self, path: &str) -> io::Result<PathBuf> {
         match &self.root {
             Root::Live => Ok(Path::new("/").join(path)),

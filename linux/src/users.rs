@@ -1,4 +1,4 @@
-//! Who uses a device: processes that have it open, file systems on it, interfaces that are up.
+//! Users of a device: processes that have the device open, file systems, interfaces that are up.
 
 use std::fmt;
 
@@ -7,37 +7,37 @@ use varia_facts::{Bdf, Facts, GroupId, PciFunction};
 use crate::inventory::functions_folder;
 use crate::tree::Tree;
 
-/// How deep below a function's folder its device nodes are looked for: a partition of a drive
-/// is at `nvme/nvme0/nvme0n1/nvme0n1p1`.
+/// Depth of the search for device nodes below a function's directory: a partition of a drive is at
+/// `nvme/nvme0/nvme0n1/nvme0n1p1`.
 const DEPTH: usize = 6;
 
-/// Somebody who uses a device.
+/// A user of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum User {
-    /// A process has it open.
+    /// A process has the device open.
     Process {
-        /// Its number.
+        /// Number of the process.
         pid: u32,
-        /// Its name.
+        /// Name of the process.
         name: String,
-        /// What it has open.
+        /// The open file.
         file: String,
     },
-    /// A file system on it is mounted.
+    /// A file system on the device is mounted.
     Mount {
         /// The device node.
         node: String,
-        /// Where.
+        /// Mount point.
         place: String,
     },
-    /// Swap space is on it.
+    /// Swap space on the device is in use.
     Swap {
         /// The device node.
         node: String,
     },
-    /// A network interface of it is up.
+    /// A network interface of the device is up.
     Interface {
-        /// Its name.
+        /// Name of the interface.
         name: String,
     },
 }
@@ -56,19 +56,19 @@ impl fmt::Display for User {
 }
 
 impl User {
-    /// What ends it.
+    /// Remedy that ends the use.
     pub(crate) fn remedy(&self) -> &'static str {
         match self {
-            Self::Process { .. } => "end that process first",
-            Self::Mount { .. } => "unmount it first",
-            Self::Swap { .. } => "take it away with swapoff first",
-            Self::Interface { .. } => "take it down first (ip link set dev NAME down)",
+            Self::Process { .. } => "end the process first",
+            Self::Mount { .. } => "unmount the file system first",
+            Self::Swap { .. } => "remove the swap space with swapoff first",
+            Self::Interface { .. } => "take the interface down first (ip link set dev NAME down)",
         }
     }
 }
 
-/// Notes who uses these functions, or others of their IOMMU groups. Of a captured host nobody
-/// knows.
+/// Notes the users of these functions, and of the other functions of their IOMMU groups. The users
+/// of a captured host are not known.
 pub fn note(tree: &Tree, facts: &mut Facts, devices: &[Bdf]) {
     if !tree.is_live() {
         return;
@@ -86,7 +86,7 @@ pub fn note(tree: &Tree, facts: &mut Facts, devices: &[Bdf]) {
     }
 }
 
-/// Everybody who uses a device. What other users' processes have open is only seen by root.
+/// All users of a device. Only root sees the open files of other users' processes.
 #[must_use]
 pub fn users(tree: &Tree, bdf: Bdf, group: Option<GroupId>) -> Vec<User> {
     let folder = functions_folder(bdf);
@@ -143,7 +143,7 @@ pub fn users(tree: &Tree, bdf: Bdf, group: Option<GroupId>) -> Vec<User> {
     found
 }
 
-/// The device node that NVIDIA's own driver gives a GPU.
+/// Device node that NVIDIA's own driver gives a GPU.
 fn nvidia_node(tree: &Tree, bdf: Bdf) -> Option<String> {
     let text = tree.text(&format!("proc/driver/nvidia/gpus/{bdf}/information"))?;
     let line = text
@@ -153,7 +153,7 @@ fn nvidia_node(tree: &Tree, bdf: Bdf) -> Option<String> {
     Some(format!("/dev/nvidia{minor}"))
 }
 
-/// The device nodes below a folder of sysfs: where there is `dev`, `uevent` has the name.
+/// Device nodes below a directory of sysfs: a directory with `dev` has the name in `uevent`.
 fn device_nodes(tree: &Tree, folder: &str, depth: usize, nodes: &mut Vec<String>) {
     let names = tree.list(folder).unwrap_or_default();
     if names.iter().any(|name| name == "dev") {
@@ -168,15 +168,15 @@ fn device_nodes(tree: &Tree, folder: &str, depth: usize, nodes: &mut Vec<String>
     }
     for name in names {
         let below = format!("{folder}/{name}");
-        // a link leads to another device, or up again
+        // links lead to other devices, or upwards
         if tree.link(&below).is_err() && tree.is_folder(&below) {
             device_nodes(tree, &below, depth - 1, nodes);
         }
     }
 }
 
-/// Adds the block devices that are made of those that are there: logical volumes, encrypted
-/// ones, arrays, and what is made of them in turn. Each is looked at once, so it ends.
+/// Adds the block devices above the given devices: logical volumes, encrypted devices, arrays, and
+/// in turn the devices above these. Each device is visited once, so that a loop ends.
 fn holders(tree: &Tree, nodes: &mut Vec<String>) {
     let mut next = 0;
     while let Some(node) = nodes.get(next) {
@@ -192,10 +192,10 @@ fn holders(tree: &Tree, nodes: &mut Vec<String>) {
             }
             let folder = format!("sys/class/block/{holder}");
             nodes.push(format!("/dev/{}", holder.replace('!', "/")));
-            // mounts have this name of a device-mapper device
+            // name of a device-mapper device in the mount table
             let mapped = tree.text(&format!("{folder}/dm/name"));
             nodes.extend(mapped.map(|mapped| format!("/dev/mapper/{mapped}")));
-            // its partitions
+            // partitions of the holder
             let mut below = Vec::new();
             device_nodes(tree, &folder, 1, &mut below);
             below.retain(|node| !nodes.contains(node));
@@ -210,7 +210,7 @@ fn processes(tree: &Tree, nodes: &[String], resource: Option<&str>, found: &mut 
             continue;
         };
         let folder = format!("proc/{pid}/fd");
-        // it has ended meanwhile, or is somebody else's
+        // the list is empty if the process has ended, or belongs to another user
         for descriptor in tree.list(&folder).unwrap_or_default() {
             let Ok(file) = tree.link(&format!("{folder}/{descriptor}")) else {
                 continue;
@@ -276,12 +276,12 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_nobody_uses_has_no_users() {
+    fn a_device_without_users_has_none() {
         assert_eq!(found(host().path()), Vec::<String>::new());
     }
 
     #[test]
-    fn a_process_is_named_by_what_it_has_open() {
+    fn a_process_is_named_with_its_open_file() {
         let function = format!("sys/bus/pci/devices/{BDF}");
         for (target, sysfs) in [
             ("/dev/vfio/7".to_owned(), None),
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drive_below_what_is_mounted_or_swapped_to_is_in_use() {
+    fn a_drive_below_a_mounted_volume_or_swap_space_is_in_use() {
         let drive = format!("sys/bus/pci/devices/{BDF}/nvme/nvme0/nvme0n1");
         let partition = format!("{drive}/nvme0n1p2");
         for (mounts, swaps, user) in [
@@ -373,7 +373,7 @@ mod tests {
                 link(path, &at, &format!("../../{above}"));
             };
             block("nvme0n1p2", &partition);
-            // a partition that is encrypted, with a logical volume in it; a loop must end
+            // an encrypted partition with a logical volume; the loop must end
             hold("nvme0n1p2", "dm-0");
             hold("dm-0", "dm-1");
             hold("dm-1", "dm-0");
@@ -381,11 +381,11 @@ mod tests {
             file(path, "sys/class/block/dm-0/dm/name", "crypt\n");
             block("dm-1", "sys/class/block/dm-1");
             file(path, "sys/class/block/dm-1/dm/name", "vg-root\n");
-            // and an array, which has partitions
+            // an array with partitions
             hold("nvme0n1p2", "md127");
             block("md127", "sys/class/block/md127");
             block("md127p1", "sys/class/block/md127/md127p1");
-            // somebody else's
+            // a volume on another drive
             block("dm-7", "sys/class/block/dm-7");
             file(path, "proc/self/mounts", mounts);
             file(path, "proc/swaps", swaps);
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn the_node_of_nvidias_own_driver_is_known() {
+    fn the_node_of_nvidias_own_driver_is_found() {
         let root = host();
         let path = root.path();
         file(

@@ -1,4 +1,4 @@
-//! Binding on a machine whose kernel is played: every refusal, and a kill at every step.
+//! Binding on a machine with a simulated kernel: every refusal, and a kill at every step.
 
 mod played;
 
@@ -104,9 +104,9 @@ fn a_name_that_no_driver_can_have_is_refused_before_anything_is_done() {
             ..request(&gpus)
         };
         let error = bind::plan(&host, &request).unwrap_err().to_string();
-        assert!(error.contains("no module's name"), "{error}");
+        assert!(error.contains("can't be a module's name"), "{error}");
         let error = bind::bind(&mut host, &request).unwrap_err().to_string();
-        assert!(error.contains("no module's name"), "{error}");
+        assert!(error.contains("can't be a module's name"), "{error}");
         assert_eq!(states(&host, &gpus), vec![native(); 1]);
         assert!(host.loaded().is_empty());
     }
@@ -168,7 +168,7 @@ fn what_can_not_be_is_refused_by_its_name_and_nothing_is_written() {
     let cases: [(Spoil, &[&str]); 7] = [
         (
             |host, bdf| host.remove(bdf),
-            &["there is no PCI function 0009:01:00.0"],
+            &["PCI function 0009:01:00.0 does not exist"],
         ),
         (
             |host, bdf| host.remove_file(bdf, "iommu_group"),

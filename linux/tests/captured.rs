@@ -1,4 +1,4 @@
-//! Inventories of captured hosts: the models' machines, as folders and as archives.
+//! Inventories of captured hosts: the models' machines, as directories and as archives.
 
 use std::fs;
 use std::io::Write;
@@ -13,7 +13,7 @@ use varia_silicon::machine::{self, Machine};
 
 const GIB: u64 = 1 << 30;
 
-/// A machine in a folder.
+/// Writes a machine into a directory.
 fn folder(machine: &Machine) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     machine.write(folder.path()).unwrap();
@@ -24,7 +24,7 @@ fn inventory(path: &Path, extent: Extent) -> Inventory {
     Inventory::of(&Tree::open(path).unwrap(), extent).unwrap()
 }
 
-/// Captures what is in a folder.
+/// Captures the host in a directory.
 fn captured(folder: &TempDir, options: Options) -> PathBuf {
     let file = folder.path().join("host.tar");
     capture::capture(&Tree::open(folder.path()).unwrap(), &file, options).unwrap();

@@ -134,7 +134,7 @@ fn one_device_is_asked_about_by_its_address() {
     assert_eq!(report["devices"], serde_json::json!(["0019:01:00.0"]));
     assert_eq!(of(&report, "driver").len(), 1);
     let gone = doctor(&folder, &["0000:77:00.0", "--sysfs", "host.tar"]);
-    gone.refused(&["no PCI function 0000:77:00.0", GPU]);
+    gone.refused(&["PCI function 0000:77:00.0 does not exist", GPU]);
 }
 
 /// A plan for a machine's first GPU, as a file in its folder.

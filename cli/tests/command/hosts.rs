@@ -115,12 +115,12 @@ fn a_capture_follows_links_and_replaces_ordinary_files_alone() {
     let pipe = folder.root().join("pipe");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     assert!(made.unwrap().success());
-    capture("pipe").refused(&["pipe", "no ordinary file"]);
-    capture("host").refused(&["host", "no ordinary file"]);
+    capture("pipe").refused(&["pipe", "is not a regular file"]);
+    capture("host").refused(&["host", "is not a regular file"]);
     std::os::unix::fs::symlink("nowhere", folder.root().join("dangling")).unwrap();
-    capture("dangling").refused(&["dangling", "no ordinary file"]);
+    capture("dangling").refused(&["dangling", "is not a regular file"]);
     // a pipe, which this test reads
-    capture("/dev/stdout").refused(&["/dev/stdout", "no ordinary file"]);
+    capture("/dev/stdout").refused(&["/dev/stdout", "is not a regular file"]);
     assert_eq!(fs::read_dir(folder.root()).unwrap().count(), 5);
 }
 

@@ -428,7 +428,7 @@ fn of_plan(lab: &Lab, gpu: &str) -> Result<()> {
     let probe = format!("--probe {gpu}");
     let control = format!("/sys/bus/pci/devices/{gpu}/power/control");
     for (power, before, severity, part) in [
-        ("auto", "", "unknown", "it sleeps (D3hot)"),
+        ("auto", "", "unknown", "the device is in D3hot"),
         ("on", "", "ok", "is ready"),
         ("on", held.as_str(), "unknown", file.as_str()),
     ] {

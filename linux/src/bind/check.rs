@@ -1,4 +1,4 @@
-//! What has to be true before a device is bound, and which driver it gets.
+//! Checks before a device is bound, and the choice of its driver.
 
 use varia_facts::{Bdf, GroupId};
 
@@ -12,19 +12,19 @@ use crate::tree::Tree;
 use crate::users::users;
 
 const DRIVERS: &str = "sys/bus/pci/drivers";
-/// Drivers that leave a group to a VM: they do no DMA of their own. Those of VFIO are known by
-/// their aliases. Source: `driver_managed_dma` in Linux 7.2.
+/// Drivers that may stay in a group of a VM, because they do no DMA of their own. VFIO drivers are
+/// recognized by their aliases. Source: `driver_managed_dma` in Linux 7.2.
 const HARMLESS: [&str; 3] = [VFIO_PCI, "pci-stub", "pcieport"];
 
-/// A driver to be.
+/// A driver to bind to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Driver {
-    /// Its name, or that of its module, in either spelling.
+    /// Name of the driver or of its module, in either spelling.
     pub name: String,
 }
 
 impl Driver {
-    /// The driver of this name.
+    /// The driver with the name `name`.
     #[must_use]
     pub fn named(name: &str) -> Self {
         Self {
@@ -33,26 +33,26 @@ impl Driver {
     }
 }
 
-/// A device and the driver that was chosen for it.
+/// A device and its chosen driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
     /// The device.
     pub bdf: Bdf,
-    /// What it is now.
+    /// Current state of the device.
     pub before: State,
-    /// The driver.
+    /// The chosen driver.
     pub driver: Driver,
-    /// Whether it is bound to it already.
+    /// True if the device is already bound to the driver.
     pub bound: bool,
-    /// Why this driver.
+    /// Reason for the choice of the driver.
     pub why: String,
-    /// Its group.
+    /// IOMMU group of the device.
     pub group: GroupId,
-    /// The other members of the group, with their drivers.
+    /// Other members of the group, with their drivers.
     pub members: Vec<(Bdf, Option<String>)>,
 }
 
-/// The devices without repetition, in their order.
+/// The devices without repetition, in order.
 pub(super) fn distinct(devices: &[Bdf]) -> Vec<Bdf> {
     let mut distinct = Vec::new();
     for bdf in devices {
@@ -63,7 +63,7 @@ pub(super) fn distinct(devices: &[Bdf]) -> Vec<Bdf> {
     distinct
 }
 
-/// Looks at all devices and their groups.
+/// Checks all devices and their groups.
 pub(super) fn bind(host: &dyn Host, request: &Request) -> Result<Vec<Chosen>, BindError> {
     let tree = host.tree();
     let release = tree.text("proc/sys/kernel/osrelease").unwrap_or_default();
@@ -71,11 +71,11 @@ pub(super) fn bind(host: &dyn Host, request: &Request) -> Result<Vec<Chosen>, Bi
     let devices = distinct(&request.devices);
     let mut all = Vec::new();
     for &bdf in &devices {
-        let (before, modalias) = look(tree, bdf)?;
+        let (before, modalias) = current_state(tree, bdf)?;
         let (name, why) = match &request.driver {
             Some(name) => {
                 check_name(name)?;
-                (name.clone(), "it was asked for".to_owned())
+                (name.clone(), "requested with --driver".to_owned())
             }
             None => {
                 let best = aliases.best(&modalias);
@@ -110,7 +110,7 @@ pub(super) fn bind(host: &dyn Host, request: &Request) -> Result<Vec<Chosen>, Bi
             .as_ref()
             .is_some_and(|driver| same_name(driver, &name));
         if !bound {
-            nobody_uses(tree, bdf, Some(group))?;
+            check_unused(tree, bdf, Some(group))?;
         }
         all.push(Chosen {
             bdf,
@@ -125,19 +125,19 @@ pub(super) fn bind(host: &dyn Host, request: &Request) -> Result<Vec<Chosen>, Bi
     Ok(all)
 }
 
-/// Looks at a device that is to be given back; what it is.
+/// Checks a device whose previous driver is to be restored; returns the device's state.
 pub(super) fn unbind(host: &dyn Host, bdf: Bdf) -> Result<State, BindError> {
     let tree = host.tree();
-    let (before, _) = look(tree, bdf)?;
+    let (before, _) = current_state(tree, bdf)?;
     let group = tree
         .link_name(&format!("{}/iommu_group", functions_folder(bdf)))
         .and_then(|name| name.parse().ok())
         .map(GroupId);
-    nobody_uses(tree, bdf, group)?;
+    check_unused(tree, bdf, group)?;
     Ok(before)
 }
 
-fn look(tree: &Tree, bdf: Bdf) -> Result<(State, Modalias), BindError> {
+fn current_state(tree: &Tree, bdf: Bdf) -> Result<(State, Modalias), BindError> {
     let folder = functions_folder(bdf);
     let modalias = tree
         .text(&format!("{folder}/modalias"))
@@ -145,7 +145,7 @@ fn look(tree: &Tree, bdf: Bdf) -> Result<(State, Modalias), BindError> {
     let (Some(state), Some(modalias)) = (State::of(tree, bdf), modalias) else {
         return Err(BindError::NoFunction { bdf });
     };
-    // class 06, subclass 04: PCI-to-PCI
+    // class 06, subclass 04: PCI-to-PCI bridge
     if modalias.class() >> 8 == 0x0604 {
         return Err(BindError::Bridge { bdf });
     }
@@ -166,7 +166,7 @@ fn members(tree: &Tree, group: GroupId, own: Bdf) -> Vec<(Bdf, Option<String>)> 
         .collect()
 }
 
-fn nobody_uses(tree: &Tree, bdf: Bdf, group: Option<GroupId>) -> Result<(), BindError> {
+fn check_unused(tree: &Tree, bdf: Bdf, group: Option<GroupId>) -> Result<(), BindError> {
     match users(tree, bdf, group).first() {
         None => Ok(()),
         Some(user) => Err(BindError::InUse {
@@ -177,19 +177,19 @@ fn nobody_uses(tree: &Tree, bdf: Bdf, group: Option<GroupId>) -> Result<(), Bind
     }
 }
 
-/// A driver's name can be one. Whether it is there, modprobe knows.
+/// Checks that a name can be a driver's name; modprobe checks that the driver exists.
 fn check_name(name: &str) -> Result<(), BindError> {
     let may_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if name.is_empty() || name.starts_with('.') || !name.chars().all(may_name) {
         return Err(BindError::NoDriver {
             driver: name.escape_debug().to_string(),
-            why: "that is no module's name".to_owned(),
+            why: "the name can't be a module's name".to_owned(),
         });
     }
     Ok(())
 }
 
-/// Makes sure that a driver is there; its name as sysfs spells it.
+/// Loads a driver if needed; returns the driver's name as sysfs spells it.
 pub(super) fn load(host: &mut dyn Host, driver: &Driver) -> Result<String, BindError> {
     if let Some(name) = registered(host.tree(), &driver.name) {
         return Ok(name);
@@ -198,13 +198,13 @@ pub(super) fn load(host: &mut dyn Host, driver: &Driver) -> Result<String, BindE
     registered(host.tree(), &driver.name).ok_or_else(|| BindError::NoDriver {
         driver: driver.name.clone(),
         why: match loaded {
-            Ok(()) => "its module is loaded and has no PCI driver of that name".to_owned(),
+            Ok(()) => "the module is loaded and has no PCI driver of this name".to_owned(),
             Err(why) => why,
         },
     })
 }
 
-/// The PCI driver of a name, or that of the module of the name.
+/// The PCI driver with a name, or the PCI driver of the module with the name.
 fn registered(tree: &Tree, name: &str) -> Option<String> {
     let drivers = tree.list(DRIVERS).unwrap_or_default();
     if let Some(driver) = drivers.into_iter().find(|driver| same_name(driver, name)) {

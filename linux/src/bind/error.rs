@@ -1,28 +1,31 @@
-//! What keeps a device from being bound. Each message says what to do.
+//! Errors of binding; each message names the remedy.
 
 use std::io;
 
 use varia_facts::{Bdf, GroupId};
 
-/// Why a device is not bound, or not given back.
+/// Reason why a device is not bound or not restored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BindError {
-    /// There is no such function.
-    #[error("there is no PCI function {bdf}: `varia list` shows those that can be given to a VM")]
+    /// The function does not exist.
+    #[error(
+        "PCI function {bdf} does not exist: `varia list` shows the functions that can be given to \
+         a VM"
+    )]
     NoFunction {
-        /// What was asked for.
+        /// The requested function.
         bdf: Bdf,
     },
-    /// It is a bridge.
+    /// The function is a bridge.
     #[error("{bdf} is a bridge, which no VM can have: name the device behind it")]
     Bridge {
-        /// What was asked for.
+        /// The requested function.
         bdf: Bdf,
     },
-    /// No IOMMU translates for it.
+    /// No IOMMU translates for the device.
     #[error(
-        "{bdf} is in no IOMMU group, so it can't be given to a VM: switch the IOMMU on in the \
+        "{bdf} has no IOMMU group, so that no VM can get it: switch the IOMMU on in the \
          firmware's setup, and with intel_iommu=on on the kernel's command line where the CPU is \
          Intel's"
     )]
@@ -30,109 +33,114 @@ pub enum BindError {
         /// The device.
         bdf: Bdf,
     },
-    /// Its group has members that the host uses.
+    /// The device's group has members that the host uses.
     #[error(
         "{bdf} is in IOMMU group {group} with {others}, which the host uses: a group goes to a VM \
-         as a whole, so name them in the same command, or unbind them first"
+         as a whole, so name the other members in the same command, or unbind them first"
     )]
     Group {
         /// The device.
         bdf: Bdf,
-        /// Its group.
+        /// Group of the device.
         group: GroupId,
-        /// The members and their drivers.
+        /// Other members and their drivers.
         others: String,
     },
-    /// Somebody uses it.
+    /// The device is in use.
     #[error("{bdf} is in use by {user}: {remedy}")]
     InUse {
         /// The device.
         bdf: Bdf,
-        /// Who.
+        /// User of the device.
         user: String,
-        /// What to do.
+        /// Remedy.
         remedy: &'static str,
     },
-    /// There is no such driver.
+    /// The driver does not exist.
     #[error(
-        "there is no driver {driver} ({why}): install its module, or name another with --driver"
+        "the driver {driver} does not exist ({why}): install its module, or name another driver \
+         with --driver"
     )]
     NoDriver {
-        /// What was wanted.
+        /// The requested driver.
         driver: String,
-        /// What loading it said.
+        /// Error of loading the driver.
         why: String,
     },
-    /// The driver does not take the device.
+    /// The driver refuses the device.
     #[error(
         "the driver {driver} refuses {bdf} ({why}): the device is as it was, {before}; the \
-         kernel's log says more{fallback}"
+         kernel's log has details{fallback}"
     )]
     Refused {
         /// The device.
         bdf: Bdf,
         /// The driver.
         driver: String,
-        /// What it said.
+        /// Error of the driver's probe.
         why: String,
-        /// What the device was and is.
+        /// State of the device, before and now.
         before: String,
-        /// What else could be done.
+        /// Remedy with a fallback, if there is one.
         fallback: &'static str,
     },
-    /// The device changed while it was being looked at.
-    #[error("{bdf} changed meanwhile ({what}): is another program binding devices? try again")]
+    /// The device changed during the command.
+    #[error(
+        "{bdf} changed during this command ({what}): stop other programs that bind devices, and \
+         repeat the command"
+    )]
     Changed {
         /// The device.
         bdf: Bdf,
-        /// What is different.
+        /// The difference.
         what: String,
     },
-    /// It was not bound by this command.
+    /// The device was not bound by this command.
     #[error(
-        "{bdf} was not bound by `varia bind` (its driver is {}), so nothing is known to restore: \
-         bind it to what it should have with `varia bind --driver NAME`",
+        "{bdf} was not bound by `varia bind` (its driver is {}), so that its previous driver is \
+         not known: name the driver with `varia bind --driver NAME`",
         .driver.as_deref().unwrap_or("none")
     )]
     NoRecord {
         /// The device.
         bdf: Bdf,
-        /// Its driver.
+        /// Driver of the device.
         driver: Option<String>,
     },
-    /// It could not be taken back.
+    /// The device's previous state could not be restored.
     #[error(
-        "{bdf} could not be taken back to {before} ({why}); it is {now} now: put right what keeps \
-         it, and repeat the command"
+        "{bdf} could not be restored to {before} ({why}); it is {now} now: remove the cause, and \
+         repeat the command"
     )]
     Unrestored {
         /// The device.
         bdf: Bdf,
-        /// What it was.
+        /// Previous state.
         before: String,
-        /// What kept it.
+        /// Cause of the failure.
         why: String,
-        /// What it is.
+        /// Current state.
         now: String,
     },
     /// A saved file can't be used.
-    #[error("can't {what} {path}: {source}: run it as root, or name another folder with --state")]
+    #[error(
+        "can't {what} {path}: {source}: run this command as root, or name another directory with \
+         --state"
+    )]
     Saved {
-        /// What was tried.
+        /// Operation that failed.
         what: &'static str,
         /// The file.
         path: String,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
-    /// A saved file is spoilt.
-    #[error(
-        "{path} is spoilt ({why}): look at the devices with `varia list`, then remove the file"
-    )]
+    /// A saved file is damaged.
+    #[error("{path} is damaged ({why}): check the devices with `varia list`, then remove the file")]
     Spoilt {
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// Fault of the file.
         why: String,
     },
 }

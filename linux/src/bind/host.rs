@@ -1,4 +1,4 @@
-//! The machine that devices are bound on.
+//! The machine whose devices are bound.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -7,46 +7,47 @@ use std::process::Command;
 
 use crate::tree::Tree;
 
-/// A machine: its files, what can be written to it, and what a crash leaves.
+/// A machine: its files, writes to sysfs, and saved files that survive a crash.
 pub trait Host {
-    /// Its files.
+    /// Files of the machine.
     fn tree(&self) -> &Tree;
 
     /// Writes an attribute of sysfs, in one call.
     ///
     /// # Errors
-    /// What the kernel answers.
+    /// Error of the kernel.
     fn write(&mut self, path: &str, text: &str) -> io::Result<()>;
 
-    /// Loads a module and what it needs.
+    /// Loads a module and its dependencies.
     ///
     /// # Errors
-    /// What the loader said.
+    /// Output of the loader.
     fn load(&mut self, module: &str) -> Result<(), String>;
 
-    /// A file that was saved.
+    /// Contents of a saved file; `None` if the file does not exist.
     ///
     /// # Errors
-    /// The system's; none of it for a file that is not there.
+    /// Error of the system.
     fn saved(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
 
-    /// Saves a file, in full or not at all, and on no account later than this returns.
+    /// Saves a file, completely or not at all; the file is on disk when the call returns.
     ///
     /// # Errors
-    /// The system's.
+    /// Error of the system.
     fn save(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
 
-    /// Removes a saved file.
+    /// Removes a saved file. A missing file is no error.
     ///
     /// # Errors
-    /// The system's; none for a file that is not there.
+    /// Error of the system.
     fn forget(&mut self, name: &str) -> io::Result<()>;
 
-    /// The path of a saved file, for messages.
+    /// Path of a saved file, for messages.
     fn place(&self, name: &str) -> PathBuf;
 }
 
-/// This machine, and the folder that its saved files are in. One at a time holds the folder.
+/// This machine, with the directory of its saved files. The lock on the directory is held by one
+/// command at a time.
 #[derive(Debug)]
 pub struct Live {
     tree: Tree,
@@ -55,14 +56,14 @@ pub struct Live {
 }
 
 impl Live {
-    /// The folder for saved files unless another is named. Its contents last until the machine
-    /// is switched off, as bindings do.
+    /// Default directory of saved files. Its contents last until the machine is switched off, as
+    /// bindings do.
     pub const STATE: &'static str = "/run/varia";
 
-    /// This machine; waits until no other command holds the folder.
+    /// This machine; waits for the lock on the directory.
     ///
     /// # Errors
-    /// The system's, for the folder.
+    /// Error of the system for the directory.
     pub fn new(state: &Path) -> io::Result<Self> {
         fs::create_dir_all(state)?;
         let lock = File::create(state.join("lock"))?;
@@ -74,9 +75,9 @@ impl Live {
         })
     }
 
-    /// A host that is only looked at, this machine or a captured one.
+    /// A host that is read and not changed, this machine or a captured host.
     #[must_use]
-    pub fn to_look_at(tree: Tree, state: &Path) -> Self {
+    pub fn to_read(tree: Tree, state: &Path) -> Self {
         Self {
             tree,
             state: state.to_owned(),
@@ -98,7 +99,7 @@ impl Host for Live {
 
     fn load(&mut self, module: &str) -> Result<(), String> {
         let run = |program: &&str| Command::new(program).args(["--", module]).output();
-        // where it is installed, for a root without it in $PATH
+        // modprobe is outside PATH for some root users
         let output = ["modprobe", "/usr/sbin/modprobe", "/sbin/modprobe"]
             .iter()
             .map(run)

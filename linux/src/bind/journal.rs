@@ -1,5 +1,5 @@
-//! What survives a crash: the journal of a change under way, and the records of what was there
-//! before devices were bound.
+//! Journal of a change in progress, and records of the states before devices were bound. Both
+//! survive a crash.
 //!
 //! Both end with the boot that they were written in: bindings do, too.
 
@@ -16,7 +16,7 @@ use super::transition::{State, Stop, transition};
 const JOURNAL: &str = "journal.json";
 const RECORDS: &str = "records.json";
 
-/// One device's change.
+/// Change of one device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Change {
     pub(super) bdf: Bdf,
@@ -24,16 +24,16 @@ pub(super) struct Change {
     pub(super) after: State,
 }
 
-/// A change under way.
+/// A change in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Journal {
     boot: String,
     changes: Vec<Change>,
-    /// The records once it is done.
+    /// Records after the change.
     records: Records,
 }
 
-/// What devices were before they were bound.
+/// States of devices before they were bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Records {
     boot: String,
@@ -43,9 +43,9 @@ pub(super) struct Records {
 /// A device that was bound here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Bound {
-    /// What it was.
+    /// State before binding.
     before: State,
-    /// What it was made.
+    /// State after binding.
     after: State,
 }
 
@@ -60,13 +60,13 @@ impl Records {
         Ok(saved.filter(|saved| saved.boot == boot).unwrap_or(fresh))
     }
 
-    /// What a device was.
+    /// State of a device before it was bound.
     pub(super) fn of(&self, bdf: Bdf) -> Option<&State> {
         self.devices.get(&bdf).map(|bound| &bound.before)
     }
 
-    /// A device is bound. Bound anew, it still goes back to what it was at first, unless
-    /// somebody else bound it meanwhile.
+    /// Records that a device is bound. A device that is bound again keeps its first state, unless
+    /// another program bound the device in between.
     pub(super) fn bound(&mut self, change: &Change) {
         if change.before == change.after {
             return;
@@ -81,7 +81,7 @@ impl Records {
         self.devices.insert(change.bdf, bound);
     }
 
-    /// A device is what it was.
+    /// Records that a device has its previous state.
     pub(super) fn given_back(&mut self, bdf: Bdf) {
         self.devices.remove(&bdf);
     }
@@ -91,7 +91,7 @@ impl Records {
     }
 }
 
-/// A driver that does not take a device.
+/// Refusal of a device by a driver's probe.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) bdf: Bdf,
@@ -105,7 +105,7 @@ impl Refusal {
         let fallback = if self.driver == crate::matching::VFIO_PCI {
             ""
         } else {
-            "; --fallback vfio-pci gives the device to a VM without what this driver adds"
+            "; --fallback vfio-pci gives the device to a VM without the additions of this driver"
         };
         BindError::Refused {
             bdf: self.bdf,
@@ -117,17 +117,17 @@ impl Refusal {
     }
 }
 
-/// What became of an interrupted change.
+/// Result of the recovery of an interrupted change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recovery {
-    /// These devices were taken back.
+    /// The devices have their previous states.
     TakenBack(Vec<Bdf>),
-    /// These had all been changed already.
+    /// All devices had already been changed.
     Completed(Vec<Bdf>),
 }
 
-/// Carries out changes, all or none. The inner error is a driver's refusal, after which
-/// everything is as it was.
+/// Carries out all changes or none. The inner error is a driver's refusal, after which every device
+/// has its previous state.
 pub(super) fn transact(
     host: &mut dyn Host,
     changes: &[Change],
@@ -155,7 +155,7 @@ pub(super) fn transact(
             forget(host)?;
             return Err(BindError::Changed {
                 bdf: change.bdf,
-                what: format!("it was {} and is {now}", change.before),
+                what: format!("the device was {} and is {now}", change.before),
             });
         };
         let Some(stop) = stop else { continue };
@@ -179,18 +179,18 @@ pub(super) fn transact(
     Ok(Ok(()))
 }
 
-/// Takes every device back, the last one first.
+/// Restores every device, the last device first.
 fn take_back(host: &mut dyn Host, changes: &[Change]) -> Result<(), BindError> {
     let mut first = None;
     for change in changes.iter().rev() {
         if State::of(host.tree(), change.bdf).is_none() {
-            // it has gone: there is nothing to take back
+            // a device that is gone needs no restoring
             continue;
         }
         if let Some(driver) = &change.before.driver
             && !host.tree().exists(&format!("sys/bus/pci/drivers/{driver}"))
         {
-            // unloaded meanwhile; what is wrong shows in the transition
+            // the driver may have been unloaded; a failure shows in the transition
             let _ = host.load(driver);
         }
         if let Err(stop) = transition(host, change.bdf, &change.before) {
@@ -228,7 +228,7 @@ pub(super) fn recover(host: &mut dyn Host) -> Result<Option<Recovery>, BindError
     Ok(Some(recovery))
 }
 
-/// What tells this boot from others.
+/// Identifier of the current boot.
 fn boot(host: &dyn Host) -> String {
     let text = host.tree().text("proc/sys/kernel/random/boot_id");
     text.unwrap_or_default()

@@ -1,7 +1,7 @@
-//! One device, from one driver to another.
+//! Change of one device from one driver to another.
 //!
-//! Source of what the kernel does: Documentation/ABI/testing/sysfs-bus-pci, `driver_override`,
-//! `bind`, `unbind`. A write to a driver's `bind` answers what its probe answered.
+//! Source of the kernel's behaviour: Documentation/ABI/testing/sysfs-bus-pci, `driver_override`,
+//! `bind`, `unbind`. A write to a driver's `bind` returns the result of the driver's probe.
 
 use std::fmt;
 use std::io;
@@ -13,12 +13,12 @@ use super::host::Host;
 use crate::inventory::functions_folder;
 use crate::tree::Tree;
 
-/// What a device is bound to.
+/// Driver of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Its driver.
+    /// Bound driver.
     pub driver: Option<String>,
-    /// What its `driver_override` says.
+    /// Content of `driver_override`.
     pub driver_override: Option<String>,
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for State {
 }
 
 impl State {
-    /// Bound to a driver by name.
+    /// State bound to a driver by `driver_override`.
     #[must_use]
     pub fn overridden(driver: &str) -> Self {
         Self {
@@ -41,7 +41,7 @@ impl State {
         }
     }
 
-    /// What a device is now; none if it is not there.
+    /// Current state of a device; `None` if the device does not exist.
     #[must_use]
     pub fn of(tree: &Tree, bdf: Bdf) -> Option<Self> {
         let folder = functions_folder(bdf);
@@ -54,12 +54,12 @@ impl State {
     }
 }
 
-/// What kept a device from changing.
+/// Reason why a device could not be changed.
 #[derive(Debug)]
 pub(super) enum Stop {
     /// The driver's probe failed.
     Probe(io::Error),
-    /// Something else was not as it has to be.
+    /// Another failure.
     Other(String),
 }
 
@@ -72,16 +72,16 @@ impl fmt::Display for Stop {
     }
 }
 
-/// Brings a device to a state from wherever it is. What has been done when it stops stays.
+/// Brings a device to a state from any state. On failure the steps done so far remain.
 pub(super) fn transition(host: &mut dyn Host, bdf: Bdf, to: &State) -> Result<(), Stop> {
-    let gone = || Stop::Other("the device has gone".to_owned());
+    let gone = || Stop::Other("the device is gone".to_owned());
     let now = State::of(host.tree(), bdf).ok_or_else(gone)?;
     if now == *to {
         return Ok(());
     }
     if now.driver != to.driver {
-        // first of all, so that no other driver takes it in between; a driver is bound by its
-        // name also where the device's own driver_override is to be another
+        // the override comes first, so that no other driver binds in between; the driver is bound
+        // by name even if the device's own driver_override is to differ
         let name = to.driver.as_ref().or(to.driver_override.as_ref());
         set_override(host, bdf, name.map(String::as_str))?;
         if let Some(driver) = &now.driver {
@@ -101,12 +101,14 @@ pub(super) fn transition(host: &mut dyn Host, bdf: Bdf, to: &State) -> Result<()
     if now == *to {
         return Ok(());
     }
-    Err(Stop::Other(format!("it is {now} and should be {to}")))
+    Err(Stop::Other(format!(
+        "the device is {now} and should be {to}"
+    )))
 }
 
 fn set_override(host: &mut dyn Host, bdf: Bdf, name: Option<&str>) -> Result<(), Stop> {
     let path = format!("{}/driver_override", functions_folder(bdf));
-    // an empty line takes it away
+    // an empty line clears the override
     attribute(host, &path, name.unwrap_or("\n"))
 }
 

@@ -10,14 +10,15 @@ use crate::tree::Tree;
 
 const NODES: &str = "sys/devices/system/node";
 
-/// Below a node's folder: what the CPUs that reach its memory best see of it.
+/// Directory below a node's directory: speed of the node's memory for the CPUs with the best
+/// access.
 pub(crate) const SPEED: &str = "access1/initiators";
-/// Of reads and of writes.
+/// Latencies of reads and of writes.
 pub(crate) const SPEED_LATENCIES: [&str; 2] = ["read_latency", "write_latency"];
 pub(crate) const SPEED_BANDWIDTHS: [&str; 2] = ["read_bandwidth", "write_bandwidth"];
 const MEMINFO: &str = "proc/meminfo";
 pub(crate) const CPUINFO: &str = "proc/cpuinfo";
-/// The line of it that tells the width of addresses.
+/// Line of [`CPUINFO`] with the width of addresses.
 pub(crate) const ADDRESS_SIZES: &str = "address sizes";
 pub(crate) const MIDR: &str = "sys/devices/system/cpu/cpu0/regs/identification/midr_el1";
 
@@ -49,7 +50,7 @@ pub(super) fn host(reading: &Reading<'_>) -> Host {
     }
 }
 
-/// Vendor and product, as firmware says.
+/// Vendor and product by the firmware.
 fn product(tree: &Tree) -> Option<String> {
     let vendor = tree.text("sys/class/dmi/id/sys_vendor");
     let name = tree.text("sys/class/dmi/id/product_name");
@@ -57,12 +58,12 @@ fn product(tree: &Tree) -> Option<String> {
     (!words.is_empty()).then(|| words.join(" "))
 }
 
-/// A list of numbers; empty if it can't be read.
+/// Reads a list of numbers; empty if the list can't be read.
 fn list(reading: &Reading<'_>, path: &str) -> CpuList {
     reading.value(path, "list of numbers").unwrap_or_default()
 }
 
-/// The first CPU's `MIDR_EL1`, which arm64 shows.
+/// `MIDR_EL1` of the first CPU, on arm64.
 fn midr(reading: &Reading<'_>) -> Option<u64> {
     let text = reading.text(MIDR)?;
     let digits = text.strip_prefix("0x");
@@ -73,7 +74,7 @@ fn midr(reading: &Reading<'_>) -> Option<u64> {
     value
 }
 
-/// The width in `address sizes : 46 bits physical, 48 bits virtual`, which x86 has.
+/// Physical width in `address sizes : 46 bits physical, 48 bits virtual`, on x86.
 fn address_bits(cpuinfo: &str) -> Option<u32> {
     let mut lines = cpuinfo.lines();
     let line = lines.find(|line| line.starts_with(ADDRESS_SIZES))?;
@@ -81,7 +82,7 @@ fn address_bits(cpuinfo: &str) -> Option<u32> {
     sizes.split_whitespace().next()?.parse().ok()
 }
 
-/// `MemTotal:  1024 kB` in a file of such lines.
+/// Parses `MemTotal:  1024 kB` in a file of such lines.
 fn amount(text: &str, key: &str) -> Option<Bytes> {
     let line = text.lines().find_map(|line| line.split_once(key))?.1;
     let number: u64 = line.split_whitespace().next()?.parse().ok()?;
@@ -119,7 +120,7 @@ fn nodes(reading: &Reading<'_>) -> Vec<NumaNode> {
     ids.into_iter().map(node).collect()
 }
 
-/// What firmware says of a node's memory; none where it leaves out a part of it.
+/// Speed of a node's memory by firmware; `None` if firmware leaves out a part.
 fn speed(reading: &Reading<'_>, node: &str) -> Option<Speed> {
     let folder = format!("{node}/{SPEED}");
     let from = reading.tree.list(&folder).ok()?;
@@ -132,7 +133,7 @@ fn speed(reading: &Reading<'_>, node: &str) -> Option<Speed> {
     let latency = read?.max(write?);
     let [read, write] = SPEED_BANDWIDTHS.map(value);
     let bandwidth = read?.min(write?);
-    // Linux says 0 where firmware says nothing
+    // Linux shows 0 for a value that firmware leaves out
     (latency > 0 && bandwidth > 0).then(|| Speed {
         from: from.collect(),
         latency,
@@ -169,7 +170,7 @@ fn hugepages(reading: &Reading<'_>, node: &str) -> Vec<HugePages> {
     pools
 }
 
-/// A group's PCI functions, and the type of its domain.
+/// PCI functions of a group, and the type of its domain.
 pub(super) fn group(tree: &Tree, id: varia_facts::GroupId) -> IommuGroup {
     let folder = format!("sys/kernel/iommu_groups/{id}");
     let members = tree.list(&format!("{folder}/devices")).unwrap_or_default();
@@ -183,7 +184,7 @@ pub(super) fn group(tree: &Tree, id: varia_facts::GroupId) -> IommuGroup {
     }
 }
 
-/// The machine's architecture, as this program was built for it.
+/// Architecture of this machine, for which this program was built.
 pub(crate) fn arch_here() -> Option<Arch> {
     match std::env::consts::ARCH {
         "aarch64" => Some(Arch::Aarch64),

@@ -11,7 +11,7 @@ use crate::matching::module_name;
 use crate::tree::Tree;
 
 const RELEASE: &str = "proc/sys/kernel/osrelease";
-/// Build options that matter to giving devices to VMs.
+/// Build options that Varia needs.
 const CONFIG: [&str; 23] = [
     "ARM64_4K_PAGES",
     "ARM64_16K_PAGES",
@@ -37,7 +37,7 @@ const CONFIG: [&str; 23] = [
     "VFIO_NOIOMMU",
     "NVGRACE_GPU_VFIO_PCI",
 ];
-/// Modules that matter.
+/// Modules that Varia needs.
 pub(crate) const MODULES: [&str; 9] = [
     "vfio",
     "vfio_pci",
@@ -49,23 +49,23 @@ pub(crate) const MODULES: [&str; 9] = [
     "kvm",
     "nvidia",
 ];
-/// Parameters that matter, by module.
+/// Parameters that Varia needs, by module.
 pub(crate) const PARAMETERS: [(&str, &str); 2] = [
     ("vfio", "enable_unsafe_noiommu_mode"),
     ("vfio_iommu_type1", "allow_unsafe_interrupts"),
 ];
-/// The kernel's own copy of its options.
+/// The kernel's own copy of its build options.
 const CONFIG_COMPRESSED: &str = "proc/config.gz";
-/// Where a capture keeps what is in it.
+/// Path of the unpacked options in a captured host.
 pub(crate) const CONFIG_CAPTURED: &str = "varia/config";
-/// The longest options that are unpacked, in bytes.
+/// Limit of the unpacked options, in bytes.
 const LONGEST_CONFIG: u64 = 16 << 20;
-/// What a word of the kernel's command line that matters has in it.
+/// Parts of the words of the command line that Varia needs.
 const CMDLINE: [&str; 10] = [
     "iommu", "vfio", "smmu", "hugepage", "numa", "kvm", "mem=", "movable", "pci=", "isolcpus",
 ];
 
-/// The words of a kernel's command line that matter.
+/// Words of a kernel's command line that Varia needs.
 pub(crate) fn cmdline(text: &str) -> Vec<String> {
     let words = text.split_whitespace();
     let matters = |word: &&str| CMDLINE.iter().any(|part| word.contains(part));
@@ -95,7 +95,7 @@ pub(super) fn kernel(reading: &Reading<'_>) -> Kernel {
     }
 }
 
-/// Where distributions put a kernel's build options, relative to the root.
+/// Paths of a kernel's build options on the known distributions, relative to the root.
 pub(crate) fn config_places(release: &str) -> [String; 2] {
     [
         format!("boot/config-{release}"),
@@ -103,7 +103,7 @@ pub(crate) fn config_places(release: &str) -> [String; 2] {
     ]
 }
 
-/// The options that the kernel itself shows.
+/// Unpacks the build options that the kernel itself shows.
 pub(crate) fn compressed_config(tree: &Tree) -> io::Result<String> {
     let bytes = tree.read(CONFIG_COMPRESSED)?;
     let mut text = String::new();
@@ -112,7 +112,7 @@ pub(crate) fn compressed_config(tree: &Tree) -> io::Result<String> {
     Ok(text)
 }
 
-/// The options that matter, and the file that has them.
+/// The needed options, and the file that contains them.
 fn config(
     reading: &Reading<'_>,
     release: Option<&str>,
@@ -138,7 +138,7 @@ fn config(
     }
 }
 
-/// The options that matter; none if the text has no option at all.
+/// The needed options; `None` if the text has no option.
 fn options(text: &str) -> Option<BTreeMap<String, String>> {
     let mut all = text.lines().filter_map(option).peekable();
     all.peek()?;
@@ -150,13 +150,13 @@ fn options(text: &str) -> Option<BTreeMap<String, String>> {
     )
 }
 
-/// An option's name, without `CONFIG_`, and its value.
+/// Name of an option without `CONFIG_`, and its value.
 fn option(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.strip_prefix("CONFIG_")?.split_once('=')?;
     Some((name, value.trim_matches('"')))
 }
 
-/// A line of an option that matters.
+/// True for a line with a needed option.
 pub(crate) fn is_option(line: &str) -> bool {
     option(line).is_some_and(|(name, _)| CONFIG.contains(&name))
 }
@@ -198,8 +198,7 @@ fn parameters(tree: &Tree, module: &str) -> BTreeMap<String, String> {
     own.filter_map(value).collect()
 }
 
-/// The modules that the lines of `modules.dep` or `modules.builtin` begin with, of those that
-/// matter.
+/// Needed modules at the beginnings of the lines of `modules.dep` or `modules.builtin`.
 fn names(text: &str) -> Vec<String> {
     let name = |line: &str| {
         let path = line.split(':').next()?;

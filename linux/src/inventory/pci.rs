@@ -1,7 +1,7 @@
 //! PCI functions: `sys/bus/pci/devices`.
 //!
-//! The kernel answers all that is read here from what it knows; `config`, which would reach
-//! the device, is read of captured hosts only.
+//! The kernel serves these reads without a device access; `config`, which would reach the device,
+//! is read of captured hosts only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ use crate::pci_ids::PciIds;
 use crate::tree::Tree;
 
 const DEVICES: &str = "sys/bus/pci/devices";
-/// The properties that say where a device's coherent memory is.
+/// Properties with the place of a device's coherent memory.
 const MEMORY: [&str; 4] = [
     property::MEM_BASE_PA,
     property::MEM_SIZE,
@@ -30,7 +30,7 @@ const MEMORY: [&str; 4] = [
 ];
 const TABLES: &str = "sys/firmware/acpi/tables";
 
-/// Where a function's attributes are.
+/// Directory of a function's attributes.
 #[must_use]
 pub fn functions_folder(bdf: Bdf) -> String {
     format!("{DEVICES}/{bdf}")
@@ -61,8 +61,8 @@ pub(super) fn functions(
     }
     if unread > 0 {
         notes.push(format!(
-            "{unread} PCI functions have no modalias that can be read and are left out: they may \
-             have gone while this command looked"
+            "{unread} PCI functions have no readable modalias and are left out: they may have \
+             been removed during this command"
         ));
     }
 
@@ -81,7 +81,7 @@ pub(super) fn functions(
         wanted.extend(group.members.iter().filter(|bdf| all.contains_key(bdf)));
         facts.host.iommu.groups.push(group);
     }
-    // the bridges above them, up to the root
+    // adds the bridges above the functions, up to the root
     for bdf in wanted.clone() {
         let mut above = upstream(tree, bdf);
         while let Some(bridge) = above.filter(|bridge| all.contains_key(bridge)) {
@@ -96,7 +96,8 @@ pub(super) fn functions(
     let ids = PciIds::of(tree, &ids.map(Modalias::id).collect());
     if !ids.found() && !wanted.is_empty() {
         notes.push(
-            "there is no pci.ids, so devices have no names: install the package pci.ids or hwdata"
+            "pci.ids does not exist, so that devices have no names: install the package pci.ids or \
+             hwdata"
                 .to_owned(),
         );
     }
@@ -121,7 +122,7 @@ pub(super) fn functions(
     Ok(())
 }
 
-/// Selects a function that is shown: one that a variant driver serves, of Varia's or installed,
+/// True for a function to show: a function that a variant driver serves, of Varia's or installed,
 /// and every data-centre GPU of NVIDIA's.
 fn is_served(modalias: &Modalias, aliases: &Aliases) -> bool {
     let (vendor, device) = modalias.id();
@@ -135,7 +136,7 @@ fn group(tree: &Tree, bdf: Bdf) -> Option<GroupId> {
     name.parse().ok().map(GroupId)
 }
 
-/// The bridge above a function: the folder that its own is in.
+/// Bridge above a function: the function of the parent directory.
 fn upstream(tree: &Tree, bdf: Bdf) -> Option<Bdf> {
     let target = tree.link(&functions_folder(bdf)).ok()?;
     target.rsplit('/').nth(1)?.parse().ok()
@@ -154,7 +155,7 @@ fn function(reading: &Reading<'_>, bdf: Bdf, modalias: &Modalias) -> PciFunction
         driver_override: text("driver_override")
             .filter(|name| name != "(null)" && !name.is_empty()),
         iommu_group: group(tree, bdf),
-        // -1 where firmware says nothing
+        // -1 without a node by firmware
         numa_node: reading
             .value::<i64>(&format!("{folder}/numa_node"), "number of a node")
             .and_then(|node| u32::try_from(node).ok().map(NodeId)),
@@ -165,7 +166,7 @@ fn function(reading: &Reading<'_>, bdf: Bdf, modalias: &Modalias) -> PciFunction
     }
 }
 
-/// The BARs in the first six lines of `resource`: first and last address, flags
+/// Parses the BARs in the first six lines of `resource`: first and last address, flags
 /// (`include/linux/ioport.h`).
 fn bars(resource: &str) -> Vec<Bar> {
     const IO: u64 = 0x100;
@@ -195,9 +196,9 @@ fn bars(resource: &str) -> Vec<Bar> {
     resource.lines().take(6).zip(0..).filter_map(bar).collect()
 }
 
-/// What firmware says of the devices that variants serve.
+/// Firmware's properties of the devices that variants serve.
 struct Firmware {
-    /// By the device's ACPI path: the table and the properties.
+    /// Table and properties, by the devices' ACPI paths.
     acpi: Vec<(String, aml::Properties)>,
 }
 
@@ -205,7 +206,7 @@ impl Firmware {
     fn of(reading: &Reading<'_>, served: &BTreeSet<Bdf>, notes: &mut Vec<String>) -> Self {
         let tree = reading.tree;
         let mut acpi = Vec::new();
-        // AML is large: it is read only where it can have an answer
+        // AML is large and is read only if a served device has an ACPI path
         let asked = served
             .iter()
             .any(|bdf| tree.exists(&format!("{}/firmware_node/path", functions_folder(*bdf))));
@@ -218,8 +219,8 @@ impl Firmware {
             Err(error) => {
                 reading.note(&format!("{TABLES}/DSDT"), error.to_string());
                 notes.push(format!(
-                    "/{TABLES}/DSDT can't be read ({error}), so coherent memory is not known: \
-                     run it as root"
+                    "/{TABLES}/DSDT can't be read ({error}), so that coherent memory is not known: \
+                     run this command as root"
                 ));
                 return Self { acpi };
             }
@@ -236,7 +237,7 @@ impl Firmware {
         Self { acpi }
     }
 
-    /// The table that has properties of the device at an ACPI path, and they.
+    /// Table and properties of the device with an ACPI path.
     fn properties(&self, path: &str) -> Option<(&str, &BTreeMap<String, u64>)> {
         self.acpi.iter().find_map(|(table, devices)| {
             let properties = devices.get(path)?;
@@ -246,7 +247,7 @@ impl Firmware {
     }
 }
 
-/// Coherent memory and the variant's layout.
+/// Fills in coherent memory and the variant's layout.
 fn memory(tree: &Tree, function: &mut PciFunction, firmware: &Firmware, page: Option<Bytes>) {
     let folder = functions_folder(function.bdf);
     let acpi = function
@@ -280,7 +281,7 @@ fn memory(tree: &Tree, function: &mut PciFunction, firmware: &Firmware, page: Op
     } else {
         tree.read(&format!("{folder}/config")).ok()
     };
-    // without the extended capabilities nothing can be said
+    // the layout needs the extended capabilities
     let config = config.as_deref().filter(|config| config.len() > 256);
     layout::lay_out(function, config, page);
 }

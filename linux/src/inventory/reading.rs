@@ -1,6 +1,6 @@
-//! Reading a host's files, with a note of each that should have told something and did not.
+//! Reading a host's files, with a note of each file that can't be read or parsed.
 //!
-//! A file that is not there tells that its host has no such thing; that is not noted.
+//! A missing file is not noted: the host does not have the feature.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,10 +11,10 @@ use varia_facts::Unread;
 
 use crate::tree::Tree;
 
-/// How much of a file that makes no sense is shown, in characters.
+/// Largest part of a malformed file that is quoted, in characters.
 const SHOWN: usize = 40;
 
-/// A host's files, and those that told nothing.
+/// Files of a host, and notes of the files that could not be read or parsed.
 pub(crate) struct Reading<'a> {
     pub(crate) tree: &'a Tree,
     unread: RefCell<BTreeMap<String, String>>,
@@ -28,12 +28,12 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Something is wrong with a file.
+    /// Notes the fault of a file.
     pub(crate) fn note(&self, path: &str, why: String) {
         self.unread.borrow_mut().insert(path.to_owned(), why);
     }
 
-    /// A file makes no sense.
+    /// Notes a file that can't be parsed.
     pub(crate) fn garbage(&self, path: &str, text: &str, wanted: &str) {
         let start: String = text.chars().take(SHOWN).collect();
         let more = if text.chars().nth(SHOWN).is_some() {
@@ -41,10 +41,10 @@ impl<'a> Reading<'a> {
         } else {
             ""
         };
-        self.note(path, format!("{start:?}{more} is no {wanted}"));
+        self.note(path, format!("{start:?}{more} is not a {wanted}"));
     }
 
-    /// A file's text without the white space around it.
+    /// Text of a file without surrounding white space.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         match self.tree.read(path) {
             Ok(bytes) => Some(String::from_utf8_lossy(&bytes).trim().to_owned()),
@@ -58,7 +58,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// A file's value.
+    /// Value of a file.
     pub(crate) fn value<T: FromStr>(&self, path: &str, wanted: &str) -> Option<T> {
         let text = self.text(path)?;
         let value = text.parse().ok();
@@ -68,7 +68,7 @@ impl<'a> Reading<'a> {
         value
     }
 
-    /// What told nothing, by path.
+    /// Files that could not be read or parsed, by path.
     pub(crate) fn unread(self) -> Vec<Unread> {
         let unread = self.unread.into_inner().into_iter();
         unread.map(|(path, why)| Unread { path, why }).collect()
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_makes_no_sense_is_noted_with_its_path_and_what_is_absent_is_not() {
+    fn a_malformed_file_is_noted_with_its_path_and_an_absent_file_is_not() {
         let root = tempfile::tempdir().unwrap();
         let file = |path: &str, text: &[u8]| {
             let path = root.path().join(path);
@@ -98,10 +98,10 @@ mod tests {
         assert_eq!(reading.value::<u32>("sys/number", "number"), Some(12));
         assert_eq!(reading.value::<u32>("sys/absent", "number"), None);
         assert_eq!(reading.value::<u32>("sys/words", "number"), None);
-        assert_eq!(reading.text("sys/bus"), None, "a folder");
+        assert_eq!(reading.text("sys/bus"), None, "a directory");
         let unread = reading.unread();
         let paths: Vec<_> = unread.iter().map(|unread| unread.path.as_str()).collect();
         assert_eq!(paths, ["sys/bus", "sys/words"]);
-        assert!(unread[1].why.ends_with("... is no number"), "{unread:?}");
+        assert!(unread[1].why.ends_with("... is not a number"), "{unread:?}");
     }
 }

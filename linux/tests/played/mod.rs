@@ -1,5 +1,5 @@
-//! A machine whose kernel is played: a folder with a sysfs, where writing to `bind`, `unbind`
-//! and `driver_override` does what the kernel does.
+//! A machine with a simulated kernel: a directory with a sysfs, in which writes to `bind`, `unbind`
+//! and `driver_override` have the kernel's effect.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ use varia_linux::bind::{Host, State};
 use varia_silicon::Machine;
 use varia_silicon::machine::GH200_X4;
 
-/// The machine that is played.
+/// Description of the simulated machine.
 pub(crate) const MACHINE: Machine = Machine {
     sockets: 2,
     drives: 1,
@@ -26,11 +26,11 @@ const ETIMEDOUT: i32 = 110;
 const EBUSY: i32 = 16;
 const ENODEV: i32 = 19;
 
-/// What a command that is killed ends with: nothing of it runs any more.
+/// Panic payload that ends a killed command.
 pub(crate) struct Killed;
 
 impl Killed {
-    /// What the command answers; none if it was killed.
+    /// Result of a command; `None` if the command was killed.
     pub(crate) fn catch<T>(command: impl FnOnce() -> T) -> Option<T> {
         match catch_unwind(AssertUnwindSafe(command)) {
             Ok(answer) => Some(answer),
@@ -40,7 +40,7 @@ impl Killed {
     }
 }
 
-/// The machine.
+/// The simulated machine.
 pub(crate) struct Played {
     folder: TempDir,
     tree: Tree,
@@ -56,7 +56,7 @@ pub(crate) struct Played {
 impl Played {
     /// Two GH200 and a drive, bound to `nvidia` and `nvme`.
     pub(crate) fn new() -> Self {
-        // in memory where that can be: many small files, many times
+        // memory is faster for many small files
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         let folder = folder.unwrap();
         MACHINE.write(folder.path()).unwrap();
@@ -76,7 +76,7 @@ impl Played {
             remove_after: None,
         };
         played.put("proc/sys/kernel/random/boot_id", "first\n");
-        // silence about the kills
+        // no output for the kills
         std::panic::set_hook(Box::new(|info| {
             if !info.payload().is::<Killed>() {
                 eprintln!("{info}");
@@ -126,7 +126,7 @@ impl Played {
         fs::remove_dir_all(place).unwrap();
     }
 
-    /// Another function becomes a member of this one's group.
+    /// Makes another function a member of this function's group.
     pub(crate) fn join_group(&mut self, bdf: Bdf, other: &str) {
         let group = self
             .tree
@@ -145,7 +145,7 @@ impl Played {
         .unwrap();
     }
 
-    /// A process opens a file.
+    /// Lets a process open a file.
     pub(crate) fn open(&mut self, path: &str) {
         self.put("proc/4711/comm", "qemu\n");
         fs::create_dir_all(self.root().join("proc/4711/fd")).unwrap();
@@ -168,7 +168,7 @@ impl Played {
         self.loaded.iter().map(String::as_str).collect()
     }
 
-    /// Writes to sysfs so far.
+    /// Number of writes to sysfs so far.
     pub(crate) fn writes(&self) -> usize {
         self.writes
     }
@@ -190,7 +190,7 @@ impl Played {
         }
     }
 
-    /// Kills the command before what it changes after so many changes.
+    /// Kills the command before its next change, after `step` changes.
     pub(crate) fn kill_at(&mut self, step: usize) {
         self.steps.set(0);
         self.kill_at = Some(step);
@@ -254,7 +254,7 @@ impl Host for Played {
                 Ok(())
             }
             "bind" if now.driver.is_some() => error(EBUSY),
-            // only nvidia takes them without being told to
+            // only nvidia binds without driver_override
             "bind" if wanted.map_or(driver != "nvidia", |wanted| wanted != driver) => error(ENODEV),
             "bind" if self.refused.contains(&(driver.clone(), bdf)) => error(ETIMEDOUT),
             "bind" => {
