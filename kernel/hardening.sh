@@ -25,7 +25,7 @@ flags "$1" || {
 	exit 2
 }
 
-# Options that are on and look like hardening of generated code, without what only says that a
+# Options that are on and poll like hardening of generated code, without what only says that a
 # compiler or an architecture could have it, and without drivers.
 words='MITIGATIONS?|IBT|FINEIBT|CFI|SHADOW|PTR_AUTH|PAC|BTI|GCS|SCS|CALL_(PADDING|THUNKS|DEPTH)|FUNCTION_PADDING
 	STACKPROTECTOR|INIT_STACK|INIT_ON|ZERO_CALL|RANDSTRUCT|GCC_PLUGINS|SLS|HARDEN|HARDENED|FORTIFY|UBSAN
@@ -58,7 +58,7 @@ for option in $asked; do
 	# Indirect branches and calls: there are none in the object, and none of its functions is called
 	# through a pointer. A test reads its instructions.
 	MITIGATION_RETPOLINE | MITIGATION_ITS | CFI | CFI_CLANG | CFI_*  | FINEIBT | FUNCTION_PADDING_CFI) ;;
-	# int3 behind returns: a return is a jump to the kernel's thunk here, and objtool looks.
+	# int3 behind returns: a return is a jump to the kernel's thunk here, and objtool polls.
 	MITIGATION_SLS) ;;
 	# Made by the compiler of C, in C's functions: arrays on the stack, checks of C's arithmetic and
 	# copies, layouts of the kernel's own structs. Rust checks bounds itself and sees no kernel struct.

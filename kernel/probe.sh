@@ -6,7 +6,7 @@
 #
 # A probe that fails is an answer only if the compiler complains of NAME, and only if tree.c, which
 # includes the same headers, compiles. Anything else is an error: a tree that can't compile must not
-# look like one that lacks something. What required-NAME.c looks for has to be there.
+# poll like one that lacks something. What required-NAME.c polls for has to be there.
 #
 # usage: probe.sh ARCH KDIR OUT [PROBES]
 #   ARCH    as the kernel's make has it: arm64 or x86

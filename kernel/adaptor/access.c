@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Reads and writes: of a region of memory, the pieces that Rust names, each of bounded size; of
- * configuration space, with the pieces that the variant owns; and of all else by vfio-pci-core.
+ * Reads and writes: of a region of memory, the segments that Rust names, each of bounded size; of
+ * configuration space, with the segments that the variant owns; and of all else by vfio-pci-core.
  *
  * The user's memory could be a mapping of the same region, whose fault takes memory_lock. So under
- * that lock it is touched with page faults disabled; where that does not do, a piece goes through
+ * that lock it is touched with page faults disabled; where that does not do, a segment goes through
  * a bounce buffer.
  */
 #include <linux/io.h>
@@ -20,7 +20,7 @@
 struct adaptor_access {
 	struct adaptor_device *dev;
 	struct varia_access asked;
-	struct varia_segment piece;
+	struct varia_segment segment;
 	struct varia_wait wait;
 	u8 *bounce;
 };
@@ -83,67 +83,68 @@ static u64 adaptor_copy_direct(void *at, char __user *buf, u64 len, bool read)
 /* In a lock hold in which the device is ready; returns how many bytes, or a negative errno. */
 static int adaptor_copy_memory(struct adaptor_access *access, char __user *buf, bool read)
 {
-	const struct varia_segment *piece = &access->piece;
-	u64 moved = piece->len;
+	const struct varia_segment *segment = &access->segment;
+	u64 moved = segment->len;
 	void *at = NULL;
 	int ret;
 
-	if (piece->kind == VARIA_SEGMENT_MEMORY) {
-		at = adaptor_map_memory(access->dev, piece->index);
+	if (segment->kind == VARIA_SEGMENT_MEMORY) {
+		at = adaptor_map_memory(access->dev, segment->index);
 		if (!at)
 			return -ENOMEM;
-		at += piece->offset;
+		at += segment->offset;
 	}
 	ret = adaptor_lock_if_ready(access->dev, false) ?
 		      0 : adaptor_lock_ready(access->dev, &access->wait);
 	if (ret)
 		return ret;
-	if (piece->direct)
-		moved = adaptor_copy_direct(at, buf, piece->len, read);
-	else if (at && piece->memory == VARIA_MEMORY_CACHED)
-		memcpy(read ? access->bounce : at, read ? at : access->bounce, piece->len);
+	if (segment->direct)
+		moved = adaptor_copy_direct(at, buf, segment->len, read);
+	else if (at && segment->memory == VARIA_MEMORY_CACHED)
+		memcpy(read ? access->bounce : at, read ? at : access->bounce, segment->len);
 	else if (at)
-		adaptor_copy_uncached((void __force __iomem *)at, access->bounce, piece->len,
-				      piece->width, read);
+		adaptor_copy_uncached((void __force __iomem *)at, access->bounce, segment->len,
+				      segment->width, read);
 	access->asked.held = true;
 	up_read(&access->dev->core.memory_lock);
 	return moved;
 }
 
-static int adaptor_piece(struct adaptor_access *access, char __user *buf)
+static int adaptor_segment(struct adaptor_access *access, char __user *buf)
 {
-	const struct varia_segment *piece = &access->piece;
-	bool read = access->asked.way == VARIA_READ;
-	int ret = piece->len;
+	const struct varia_segment *segment = &access->segment;
+	bool read = access->asked.direction == VARIA_READ;
+	int ret = segment->len;
 
-	if (piece->direct || !piece->len)
+	if (segment->direct || !segment->len)
 		return adaptor_copy_memory(access, buf, read);
 	if (!access->bounce)
 		access->bounce = kmalloc(VARIA_COPY_CHUNK, GFP_KERNEL);
 	if (!access->bounce)
 		return -ENOMEM;
-	if (piece->kind == VARIA_SEGMENT_ONES)
-		memset(access->bounce, 0xff, piece->len);
-	else if (!read && copy_from_user(access->bounce, buf, piece->len))
+	if (segment->kind == VARIA_SEGMENT_ONES)
+		memset(access->bounce, 0xff, segment->len);
+	else if (!read && copy_from_user(access->bounce, buf, segment->len))
 		return -EFAULT;
 	else
 		ret = adaptor_copy_memory(access, buf, read);
-	if (ret > 0 && read && copy_to_user(buf, access->bounce, piece->len))
+	if (ret > 0 && read && copy_to_user(buf, access->bounce, segment->len))
 		return -EFAULT;
 	return ret;
 }
 
-/* A read or write of memory, piece by piece, of which some bytes may be done. */
+/* A read or write of memory, segment by segment, of which some bytes may be done. */
 static noinline ssize_t adaptor_memory_rw(struct adaptor_device *dev, char __user *buf,
-					  size_t count, loff_t pos, u32 way, u64 done)
+					  size_t count, loff_t pos, u32 direction, u64 done)
 {
 	struct adaptor_access access = {
-		.dev = dev, .asked = { .position = pos, .count = count, .done = done, .way = way },
+		.dev = dev,
+		.asked = { .position = pos, .count = count, .done = done, .direction = direction },
 	};
 	int ret;
 
-	while ((ret = varia_next(dev->state, &access.asked, &access.piece)) > 0) {
-		access.asked.result = adaptor_piece(&access, buf + access.asked.done);
+	while ((ret = varia_next(dev->state, &access.asked, &access.segment)) > 0) {
+		access.asked.result = adaptor_segment(&access, buf + access.asked.done);
 		access.asked.killed = fatal_signal_pending(current);
 		cond_resched();
 	}
@@ -152,40 +153,41 @@ static noinline ssize_t adaptor_memory_rw(struct adaptor_device *dev, char __use
 }
 
 /* As much of an access as there is in one lock hold; returns how many bytes. */
-static ssize_t adaptor_direct_rw(struct adaptor_device *dev, const struct varia_segment *piece,
-				 char __user *buf, u32 way)
+static ssize_t adaptor_direct_rw(struct adaptor_device *dev, const struct varia_segment *segment,
+				 char __user *buf, u32 direction)
 {
-	void *at = READ_ONCE(dev->memory[piece->index].address);
+	void *at = READ_ONCE(dev->memory[segment->index].address);
 	u64 moved;
 
 	if (!at || !adaptor_lock_if_ready(dev, false))
 		return 0;
-	moved = adaptor_copy_direct(at + piece->offset, buf, piece->len, way == VARIA_READ);
-	varia_direct(dev->state, moved == piece->len);
+	moved = adaptor_copy_direct(at + segment->offset, buf, segment->len, direction == VARIA_READ);
+	varia_direct(dev->state, moved == segment->len);
 	up_read(&dev->core.memory_lock);
 	return moved;
 }
 
 static ssize_t adaptor_base_rw(struct vfio_device *vdev, char __user *buf, size_t count,
-			       loff_t *ppos, u32 way)
+			       loff_t *ppos, u32 direction)
 {
-	return way == VARIA_READ ? vfio_pci_core_read(vdev, buf, count, ppos) :
+	return direction == VARIA_READ ? vfio_pci_core_read(vdev, buf, count, ppos) :
 				   vfio_pci_core_write(vdev, buf, count, ppos);
 }
 
-/* Carries out one piece; returns how many bytes, or a negative errno. */
-static __always_inline ssize_t adaptor_config_piece(struct vfio_device *vdev, char __user *buf,
-						    ssize_t len, loff_t pos, u32 way, u32 owner)
+/* Carries out one segment; returns how many bytes, or a negative errno. */
+static __always_inline ssize_t adaptor_config_segment(struct vfio_device *vdev, char __user *buf,
+						      ssize_t len, loff_t pos, u32 direction,
+						      u32 owner)
 {
 	struct varia_state *state = adaptor_of(vdev)->state;
 	u8 bytes[VARIA_CONFIG_CHUNK] = {};
-	bool read = way == VARIA_READ;
+	bool read = direction == VARIA_READ;
 	loff_t moved = pos;
 
 	if (!read && owner != VARIA_OWNER_BASE && copy_from_user(bytes, buf, len))
 		return -EFAULT;
 	if (owner != VARIA_OWNER_KEEP)
-		len = adaptor_base_rw(vdev, buf, len, &moved, way);
+		len = adaptor_base_rw(vdev, buf, len, &moved, direction);
 	if (owner == VARIA_OWNER_BASE || len <= 0)
 		return len;
 	if (!read) {
@@ -200,44 +202,44 @@ static __always_inline ssize_t adaptor_config_piece(struct vfio_device *vdev, ch
 
 /* Pieces go in ascending order, and a failure ends the access. */
 static noinline ssize_t adaptor_config_rw(struct vfio_device *vdev, char __user *buf,
-					  size_t count, loff_t pos, u32 way)
+					  size_t count, loff_t pos, u32 direction)
 {
 	const struct varia_state *state = adaptor_of(vdev)->state;
-	struct varia_piece piece;
+	struct varia_config_segment segment;
 	ssize_t done, ret = 0;
-	u32 pieces = 0;
+	u32 segments = 0;
 
-	for (done = 0; done < count; done += ret, pieces++) {
-		ret = varia_config_piece(state, way, pos + done, count - done, &piece) ?:
-		      adaptor_config_piece(vdev, buf + done, piece.len, pos + done, way,
-					   piece.owner);
+	for (done = 0; done < count; done += ret, segments++) {
+		ret = varia_config_segment(state, direction, pos + done, count - done, &segment) ?:
+		      adaptor_config_segment(vdev, buf + done, segment.len, pos + done, direction,
+					     segment.owner);
 		if (ret <= 0)
 			break;
 	}
-	return varia_config_done(state, way, count, done, ret, pieces);
+	return varia_config_done(state, direction, count, done, ret, segments);
 }
 
 /* The file position moves only by a success. */
 static __always_inline ssize_t adaptor_rw(struct vfio_device *vdev, char __user *buf,
-					  size_t count, loff_t *ppos, u32 way)
+					  size_t count, loff_t *ppos, u32 direction)
 {
 	struct adaptor_device *dev = adaptor_of(vdev);
-	struct varia_segment piece;
-	int route = varia_route(dev->state, way, *ppos, count, &piece);
+	struct varia_segment segment;
+	int route = varia_route(dev->state, direction, *ppos, count, &segment);
 	ssize_t ret = 0;
 
 	if (route == VARIA_ROUTE_BASE)
-		return adaptor_base_rw(vdev, buf, count, ppos, way);
+		return adaptor_base_rw(vdev, buf, count, ppos, direction);
 	if (route != VARIA_ROUTE_STORE && pm_runtime_resume_and_get(&dev->core.pdev->dev))
 		return -EIO;
 	if (route == VARIA_ROUTE_DIRECT)
-		ret = adaptor_direct_rw(dev, &piece, buf, way);
+		ret = adaptor_direct_rw(dev, &segment, buf, direction);
 	if (route == VARIA_ROUTE_LOAD || route == VARIA_ROUTE_STORE)
-		ret = adaptor_config_piece(vdev, buf, count, *ppos, way, VARIA_OWNER_KEEP);
+		ret = adaptor_config_segment(vdev, buf, count, *ppos, direction, VARIA_OWNER_KEEP);
 	else if (route == VARIA_ROUTE_SPLIT)
-		ret = adaptor_config_rw(vdev, buf, count, *ppos, way);
+		ret = adaptor_config_rw(vdev, buf, count, *ppos, direction);
 	else if (!ret || ret < count)
-		ret = adaptor_memory_rw(dev, buf, count, *ppos, way, ret);
+		ret = adaptor_memory_rw(dev, buf, count, *ppos, direction, ret);
 	if (route != VARIA_ROUTE_STORE)
 		pm_runtime_put(&dev->core.pdev->dev);
 	if (ret > 0)

@@ -8,7 +8,7 @@
  *
  * Locks, outermost first:
  *   mmap_lock            held by the kernel around mmap and page faults
- *   core.memory_lock     vfio-pci-core's; shared around each look at readiness and the act that it
+ *   core.memory_lock     vfio-pci-core's; shared around each poll of the readiness registers and the act that it
  *                        authorises; never held while sleeping or taking a fault in the
  *                        user's memory
  * There is none of our own.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Waiting for a device to be ready: looks under the lock, sleeps without it.
+ * Waiting for a device to be ready: polls under the lock, sleeps without it.
  */
 #include <linux/io.h>
 #include <linux/ktime.h>
@@ -22,24 +22,24 @@ static u32 adaptor_read_register(struct pci_dev *pdev, void __iomem *bar0,
 	return value;
 }
 
-/* One look: VARIA_READY, VARIA_READY_SLEEP, or a negative errno. */
-static int adaptor_look(const struct varia_state *state, struct pci_dev *pdev,
+/* One poll: VARIA_READY, VARIA_READY_SLEEP, or a negative errno. */
+static int adaptor_poll(const struct varia_state *state, struct pci_dev *pdev,
 			void __iomem *bar0, struct varia_sample *sample, struct varia_wait *wait)
 {
-	struct varia_look look = {};
+	struct varia_poll poll = {};
 	int ret, i;
 
 	sample->now = ktime_to_ms(ktime_get());
 	sample->killed |= fatal_signal_pending(current);
-	ret = varia_ready_before(state, wait, sample, &look);
-	if (ret != VARIA_READY_LOOK)
+	ret = varia_ready_before(state, wait, sample, &poll);
+	if (ret != VARIA_READY_POLL)
 		return ret;
 	for (i = 0; i < VARIA_MAX_REGISTERS; i++)
-		look.registers[i].value = adaptor_read_register(pdev, bar0, &look.registers[i]);
-	return varia_ready_after(state, wait, sample, &look);
+		poll.registers[i].value = adaptor_read_register(pdev, bar0, &poll.registers[i]);
+	return varia_ready_after(state, wait, sample, &poll);
 }
 
-/* Whether to look again, after a sleep. A kill ends the sleep, and the next look finds it. */
+/* Whether to poll again, after a sleep. A kill ends the sleep, and the next poll finds it. */
 static bool adaptor_again(int ret, const struct varia_wait *wait)
 {
 	if (ret == VARIA_READY_SLEEP)
@@ -55,7 +55,7 @@ static int adaptor_wait_mapped(struct pci_dev *pdev, const struct varia_state *s
 	int ret;
 
 	do {
-		ret = adaptor_look(state, pdev, bar0, &sample, &wait);
+		ret = adaptor_poll(state, pdev, bar0, &sample, &wait);
 	} while (adaptor_again(ret, &wait));
 	return ret;
 }
@@ -66,7 +66,7 @@ int adaptor_wait_unbound(struct pci_dev *pdev, const struct varia_state *state)
 	void __iomem *bar0;
 	int ret;
 
-	if (!varia_looks_at_bar0(state))
+	if (!varia_polls_bar0(state))
 		return adaptor_wait_mapped(pdev, state, NULL);
 
 	ret = pci_enable_device(pdev);
@@ -104,7 +104,7 @@ int adaptor_lock_ready(struct adaptor_device *dev, struct varia_wait *wait)
 		sample.locked = rwsem_is_locked(&core->memory_lock) &&
 				lockdep_is_held_type(&core->memory_lock, 1);
 		sample.memory_enabled = locked && __vfio_pci_memory_enabled(core);
-		ret = adaptor_look(dev->state, core->pdev, core->barmap[0], &sample, wait);
+		ret = adaptor_poll(dev->state, core->pdev, core->barmap[0], &sample, wait);
 		if (ret && locked)
 			up_read(&core->memory_lock);
 	} while (adaptor_again(ret, wait));

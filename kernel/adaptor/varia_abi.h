@@ -19,15 +19,15 @@
 #define VARIA_REGIONS 6
 /* Where the region index is in a file position. */
 #define VARIA_OFFSET_SHIFT 40
-/* The most bytes of memory in a piece of an access that goes through the bounce buffer. */
+/* The most bytes of memory in a segment of an access that goes through the bounce buffer. */
 #define VARIA_COPY_CHUNK 4096
-/* The most bytes of memory in a piece that is copied directly: so long is the lock held. */
+/* The most bytes of memory in a segment that is copied directly: so long is the lock held. */
 #define VARIA_DIRECT_CHUNK 2097152
-/* The most bytes in a piece of configuration space that the variant keeps. */
+/* The most bytes in a segment of configuration space that the variant keeps. */
 #define VARIA_CONFIG_CHUNK 16
 /* The most questions that a variant asks. */
 #define VARIA_MAX_QUESTIONS 12
-/* The most registers that a look at readiness reads. */
+/* The most registers that a poll of the readiness registers reads. */
 #define VARIA_MAX_REGISTERS 2
 /* A firmware property: an unsigned 64-bit integer. */
 #define VARIA_QUESTION_PROPERTY 0
@@ -49,7 +49,7 @@
 #define VARIA_REGION_MEMORY 1
 /* Cached memory, at byte granularity. */
 #define VARIA_MEMORY_CACHED 0
-/* Uncached memory with write combining, in naturally aligned pieces. */
+/* Uncached memory with write combining, in naturally aligned accesses. */
 #define VARIA_MEMORY_WRITE_COMBINING 1
 /* The user reads. */
 #define VARIA_READ 0
@@ -65,17 +65,17 @@
 #define VARIA_ROUTE_BASE 0
 /* It is an access to a region of memory. */
 #define VARIA_ROUTE_MEMORY 1
-/* The same, and it is one piece that is copied directly. */
+/* The same, and it is one segment that is copied directly. */
 #define VARIA_ROUTE_DIRECT 2
 /* A read of configuration space that the variant alone answers. */
 #define VARIA_ROUTE_LOAD 3
 /* A write of configuration space that the variant alone keeps; the device need not be awake. */
 #define VARIA_ROUTE_STORE 4
-/* An access to configuration space that goes piece by piece. */
+/* An access to configuration space that goes segment by segment. */
 #define VARIA_ROUTE_SPLIT 5
-/* vfio-pci-core serves the piece. */
+/* vfio-pci-core serves the segment. */
 #define VARIA_OWNER_BASE 0
-/* The variant serves the piece. */
+/* The variant serves the segment. */
 #define VARIA_OWNER_KEEP 1
 /* Both get a write; a read shows the variant's bytes. */
 #define VARIA_OWNER_BOTH 2
@@ -88,7 +88,7 @@
 /* Ready: act, in this lock hold. */
 #define VARIA_READY 0
 /* Read the registers, in this lock hold. */
-#define VARIA_READY_LOOK 1
+#define VARIA_READY_POLL 1
 /* Drop the lock, sleep, begin again. */
 #define VARIA_READY_SLEEP 2
 /* The mapping is vfio-pci-core's. */
@@ -122,7 +122,7 @@
 /* They were unregistered. */
 #define VARIA_COUNT_PAGES_UNREGISTERED 8
 
-/* A variant's state, in storage that C provides. Rust alone looks inside. */
+/* A variant's state, in storage that C provides. Rust alone reads it. */
 struct varia_state {
 	/* Nothing that C could read. */
 	u64 words[608];
@@ -211,33 +211,33 @@ struct varia_access {
 	/* Bytes that are asked for, and once it has begun, those that are served. */
 	u64 count;
 	/*
-	 * Bytes of the pieces that are done: where the next one is in the user's buffer. Before it
+	 * Bytes of the segments that are done: where the next one is in the user's buffer. Before it
 	 * has begun, those that were copied directly.
 	 */
 	u64 done;
-	/* Bytes of the present piece. */
-	u64 piece;
+	/* Bytes of the present segment. */
+	u64 segment;
 	/* VARIA_READ or VARIA_WRITE. */
-	u32 way;
+	u32 direction;
 	/* Whether it has begun: 0 or 1. */
 	u32 begun;
 	/*
-	 * How the present piece ended: bytes that were moved, or a negative errno. Fewer bytes than
-	 * the piece has are no error of a direct one.
+	 * How the present segment ended: bytes that were moved, or a negative errno. Fewer bytes than
+	 * the segment has are no error of a direct one.
 	 */
 	int result;
 	/* Whether the process is being killed: 0 or 1. */
 	u32 killed;
-	/* Whether the present piece has had the lock, with the device ready: 0 or 1. */
+	/* Whether the present segment has had the lock, with the device ready: 0 or 1. */
 	u32 held;
 	/* Zero. */
 	u32 reserved;
 };
 static_assert(sizeof(struct varia_access) == 56);
 
-/* The next piece of an access. */
+/* The next segment of an access. */
 struct varia_segment {
-	/* Bytes in the piece, at most VARIA_COPY_CHUNK, or VARIA_DIRECT_CHUNK of a direct one. */
+	/* Bytes in the segment, at most VARIA_COPY_CHUNK, or VARIA_DIRECT_CHUNK of a direct one. */
 	u64 len;
 	/* Where it is, from the start of the region. */
 	u64 offset;
@@ -247,7 +247,7 @@ struct varia_segment {
 	u32 kind;
 	/* VARIA_MEMORY_*, for VARIA_SEGMENT_MEMORY. */
 	u32 memory;
-	/* Bytes of each access, for VARIA_MEMORY_WRITE_COMBINING; the piece is a whole number of them. */
+	/* Bytes of each access, for VARIA_MEMORY_WRITE_COMBINING; the segment is a whole number of them. */
 	u32 width;
 	/*
 	 * Whether it is copied without a bounce buffer, as far as the user's pages are there: 0
@@ -259,16 +259,16 @@ struct varia_segment {
 };
 static_assert(sizeof(struct varia_segment) == 40);
 
-/* The first piece of an access to configuration space. */
-struct varia_piece {
-	/* Bytes in the piece: at least 1, at most VARIA_CONFIG_CHUNK if the variant keeps them. */
+/* The first segment of an access to configuration space. */
+struct varia_config_segment {
+	/* Bytes in the segment: at least 1, at most VARIA_CONFIG_CHUNK if the variant keeps them. */
 	u64 len;
 	/* VARIA_OWNER_*. */
 	u32 owner;
 	/* Zero. */
 	u32 reserved;
 };
-static_assert(sizeof(struct varia_piece) == 16);
+static_assert(sizeof(struct varia_config_segment) == 16);
 
 /* One operation's wait, on that operation's stack; all zero at first. */
 struct varia_wait {
@@ -278,7 +278,7 @@ struct varia_wait {
 	u32 has_deadline;
 	/* Whether the deadline has been moved: 0 or 1. */
 	u32 extended;
-	/* How long to sleep before the next look, for VARIA_READY_SLEEP. */
+	/* How long to sleep before the next poll, for VARIA_READY_SLEEP. */
 	u64 sleep_ms;
 	/* Whether it has slept: 0 or 1. */
 	u32 slept;
@@ -317,14 +317,14 @@ struct varia_register {
 };
 static_assert(sizeof(struct varia_register) == 16);
 
-/* A look at readiness: filled in by Rust, its registers by C, judged by Rust. */
-struct varia_look {
+/* A poll of the readiness registers: filled in by Rust, its registers by C, judged by Rust. */
+struct varia_poll {
 	/* The resets that it has seen. */
 	u64 generation;
 	/* What to read, in this order. */
 	struct varia_register registers[2];
 };
-static_assert(sizeof(struct varia_look) == 40);
+static_assert(sizeof(struct varia_poll) == 40);
 
 /* Question number `number` of the variant, or -ENOENT when there are no more. */
 int varia_question(u32 number, struct varia_question *out);
@@ -357,8 +357,8 @@ void varia_reset_done(const struct varia_state *state);
 int varia_region(const struct varia_state *state, u32 index, struct varia_region *out);
 
 /*
- * The next piece of an access to a region of memory: 1 and the piece, 0 when all is done, or
- * a negative errno with which the access ends. The piece before it has ended with
+ * The next segment of an access to a region of memory: 1 and the segment, 0 when all is done, or
+ * a negative errno with which the access ends. The segment before it has ended with
  * `access->result`.
  */
 int varia_next(const struct varia_state *state, struct varia_access *access, struct varia_segment *out);
@@ -371,23 +371,23 @@ void varia_direct(const struct varia_state *state, u32 whole);
 
 /*
  * Who serves an access to `len` bytes at a position in the device's file: VARIA_ROUTE_*, and the
- * one piece of VARIA_ROUTE_DIRECT. A write of configuration space is counted.
+ * one segment of VARIA_ROUTE_DIRECT. A write of configuration space is counted.
  */
-int varia_route(const struct varia_state *state, u32 way, u64 at, u64 len, struct varia_segment *out);
+int varia_route(const struct varia_state *state, u32 direction, u64 at, u64 len, struct varia_segment *out);
 
 /*
- * The first piece of an access to `len` (at least 1) bytes at a position in configuration
+ * The first segment of an access to `len` (at least 1) bytes at a position in configuration
  * space, and its owner.
  */
-int varia_config_piece(const struct varia_state *state, u32 way, u64 at, u64 len, struct varia_piece *out);
+int varia_config_segment(const struct varia_state *state, u32 direction, u64 at, u64 len, struct varia_config_segment *out);
 
 /*
  * How an access of `len` bytes to configuration space ends of which `done` bytes are done in
- * `pieces` pieces, and the last of which has ended with `last`, a negative errno if it failed:
+ * `segments` segments, and the last of which has ended with `last`, a negative errno if it failed:
  * bytes, or a negative errno. A write is counted; what it has done can't be taken back, so it
  * says how much.
  */
-s64 varia_config_done(const struct varia_state *state, u32 way, u64 len, s64 done, s64 last, u32 pieces);
+s64 varia_config_done(const struct varia_state *state, u32 direction, u64 len, s64 done, s64 last, u32 segments);
 
 /* Fills in those of the `len` bytes at a position that the variant owns. */
 int varia_config_load(const struct varia_state *state, u64 at, u8 *out, u32 len);
@@ -395,8 +395,8 @@ int varia_config_load(const struct varia_state *state, u64 at, u8 *out, u32 len)
 /* Keeps those of the `len` bytes at a position that the variant owns. */
 int varia_config_store(const struct varia_state *state, u64 at, const u8 *data, u32 len);
 
-/* Whether the next look at readiness reads BAR0: 0 or 1. */
-int varia_looks_at_bar0(const struct varia_state *state);
+/* Whether the next poll of the readiness registers reads BAR0: 0 or 1. */
+int varia_polls_bar0(const struct varia_state *state);
 
 /*
  * Whether the device is ready whatever a sample would show, and an operation may act in this
@@ -404,11 +404,11 @@ int varia_looks_at_bar0(const struct varia_state *state);
  */
 int varia_ready_now(const struct varia_state *state, u32 suspended);
 
-/* Before a look: VARIA_READY, or VARIA_READY_LOOK and what to read in this lock hold. */
-int varia_ready_before(const struct varia_state *state, struct varia_wait *wait, const struct varia_sample *sample, struct varia_look *look);
+/* Before a poll: VARIA_READY, or VARIA_READY_POLL and what to read in this lock hold. */
+int varia_ready_before(const struct varia_state *state, struct varia_wait *wait, const struct varia_sample *sample, struct varia_poll *poll);
 
-/* After a look, with the values in its registers: VARIA_READY or VARIA_READY_SLEEP. */
-int varia_ready_after(const struct varia_state *state, struct varia_wait *wait, const struct varia_sample *sample, const struct varia_look *look);
+/* After a poll, with the values in its registers: VARIA_READY or VARIA_READY_SLEEP. */
+int varia_ready_after(const struct varia_state *state, struct varia_wait *wait, const struct varia_sample *sample, const struct varia_poll *poll);
 
 /*
  * Whether `len` bytes at a position in the device's file may be mapped, and how: bits

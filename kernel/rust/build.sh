@@ -33,7 +33,7 @@ if [ ! -f "$RUST_SRC/core/src/lib.rs" ]; then
 	exit 1
 fi
 
-# Pinned: without optimisation a panic always looks reachable, with overflow checks it often is.
+# Pinned: without optimisation a panic always polls reachable, with overflow checks it often is.
 common="-Copt-level=2 -Cpanic=abort -Coverflow-checks=no -Cdebug-assertions=no -Cdebuginfo=0
 	-Crelocation-model=static -Cforce-frame-pointers=yes -Cjump-tables=no
 	-Zfunction-sections=no"

@@ -88,7 +88,7 @@ fn read_registers(
         memory_enabled: command & u32::from(header::command::MEMORY) != 0,
     };
     let mut wait = Wait::default();
-    let Before::Look {
+    let Before::Poll {
         generation,
         registers,
     } = variant.ready_before(&mut wait, sample)

@@ -17,7 +17,7 @@ use varia_spec::Errno;
 use varia_spec::vfio::RegionIndex;
 use varia_spec::virtio::admin;
 use varia_sys::{event::EventFd, memory::SharedMemory, socket::Listener};
-use varia_variant::{ConfigOwner, ConfigPiece, Direction, Extended, Extension, Region, Variant};
+use varia_variant::{ConfigOwner, ConfigSegment, Direction, Extended, Extension, Region, Variant};
 use varia_vfio_user::{
     client::{Client, ClientError},
     dma::MAX_MAPS,
@@ -68,9 +68,9 @@ fn show(title: &str, rows: &[(&str, f64)]) {
 struct Own;
 
 impl Extension for Own {
-    fn config_piece(&self, _: Direction, offset: u64, len: u64) -> ConfigPiece {
+    fn config_segment(&self, _: Direction, offset: u64, len: u64) -> ConfigSegment {
         let own = [(0xe0, 0xe8)].into_iter();
-        ConfigPiece::split_all(offset, len, own, ConfigOwner::Keep)
+        ConfigSegment::split_all(offset, len, own, ConfigOwner::Keep)
     }
 
     fn config_load(&self, offset: u64, out: &mut [u8]) {
@@ -160,8 +160,8 @@ impl Variant for Layer<'_> {
     fn region(&self, index: RegionIndex) -> Region<'_> {
         self.0.region(index)
     }
-    fn config_piece(&self, direction: Direction, offset: u64, len: u64) -> ConfigPiece {
-        self.0.config_piece(direction, offset, len)
+    fn config_segment(&self, direction: Direction, offset: u64, len: u64) -> ConfigSegment {
+        self.0.config_segment(direction, offset, len)
     }
     fn config_load(&self, offset: u64, out: &mut [u8]) {
         self.0.config_load(offset, out);

@@ -41,7 +41,7 @@ fn look(
     let (generation, registers) = match variant.ready_before(wait, sample) {
         Before::Ready => return Ok(Look::Ready),
         Before::Failed(errno) => return Err(errno),
-        Before::Look {
+        Before::Poll {
             generation,
             registers,
         } => (generation, registers),

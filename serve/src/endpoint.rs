@@ -373,7 +373,7 @@ impl Endpoint {
         let mut done = 0;
         while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
             let at = offset.checked_add(done as u64).ok_or(Errno::EFAULT)?;
-            let piece = variant.config_piece(Direction::Write, at, rest.len() as u64);
+            let piece = variant.config_segment(Direction::Write, at, rest.len() as u64);
             let len = usize::try_from(piece.len)
                 .unwrap_or(rest.len())
                 .clamp(1, rest.len());

@@ -1,4 +1,4 @@
-//! Configuration space: who owns which piece of an access, and registers that a variant keeps.
+//! Configuration space: who owns which segment of an access, and registers that a variant keeps.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -15,7 +15,7 @@ pub enum Direction {
     Write,
 }
 
-/// Who serves a piece of configuration space.
+/// Who serves a segment of configuration space.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ConfigOwner {
     /// The base.
@@ -26,17 +26,17 @@ pub enum ConfigOwner {
     Both,
 }
 
-/// The first piece of an access and its owner.
+/// The first segment of an access and its owner.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct ConfigPiece {
-    /// Bytes in the piece: at least 1 and at most what was asked for.
+pub struct ConfigSegment {
+    /// Bytes in the segment: at least 1 and at most what was asked for.
     pub len: u64,
     /// Who serves it.
     pub owner: ConfigOwner,
 }
 
-impl ConfigPiece {
-    /// The first piece of `offset..offset + len` where `owner` owns `window.0..window.1` and the
+impl ConfigSegment {
+    /// The first segment of `offset..offset + len` where `owner` owns `window.0..window.1` and the
     /// base all else. `None` when the access does not reach the window at all.
     pub const fn split(
         offset: u64,
@@ -61,8 +61,8 @@ impl ConfigPiece {
         }
     }
 
-    /// The first piece of `offset..offset + len` where `owner` owns several windows, which do not
-    /// overlap, and the base all else. The piece ends where a window begins or ends.
+    /// The first segment of `offset..offset + len` where `owner` owns several windows, which do not
+    /// overlap, and the base all else. The segment ends where a window begins or ends.
     pub fn split_all(
         offset: u64,
         len: u64,
@@ -76,8 +76,8 @@ impl ConfigPiece {
         for window in windows {
             match Self::split(offset, len, window, owner) {
                 // The access begins in this window, so in no other.
-                Some(piece) if piece.owner == owner => return piece,
-                Some(piece) if piece.len < first.len => first = piece,
+                Some(segment) if segment.owner == owner => return segment,
+                Some(segment) if segment.len < first.len => first = segment,
                 _ => {}
             }
         }
@@ -395,14 +395,14 @@ mod tests {
     #[test]
     fn an_access_is_split_at_the_edges_of_the_window() {
         let window = (0x18, 0x20);
-        let split = |offset, len| ConfigPiece::split(offset, len, window, ConfigOwner::Keep);
-        let piece = |len, owner| Some(ConfigPiece { len, owner });
+        let split = |offset, len| ConfigSegment::split(offset, len, window, ConfigOwner::Keep);
+        let segment = |len, owner| Some(ConfigSegment { len, owner });
         assert_eq!(split(0x10, 8), None);
         assert_eq!(split(0x20, 8), None);
-        assert_eq!(split(0x10, 9), piece(8, ConfigOwner::Base));
-        assert_eq!(split(0x18, 100), piece(8, ConfigOwner::Keep));
-        assert_eq!(split(0x1f, 2), piece(1, ConfigOwner::Keep));
-        assert_eq!(split(0x1a, 2), piece(2, ConfigOwner::Keep));
-        assert_eq!(split(0x1a, u64::MAX), piece(6, ConfigOwner::Keep));
+        assert_eq!(split(0x10, 9), segment(8, ConfigOwner::Base));
+        assert_eq!(split(0x18, 100), segment(8, ConfigOwner::Keep));
+        assert_eq!(split(0x1f, 2), segment(1, ConfigOwner::Keep));
+        assert_eq!(split(0x1a, 2), segment(2, ConfigOwner::Keep));
+        assert_eq!(split(0x1a, u64::MAX), segment(6, ConfigOwner::Keep));
     }
 }

@@ -7,7 +7,7 @@
 use varia_spec::vfio::RegionIndex;
 
 use crate::{
-    After, BarIndex, Before, ConfigOwner, ConfigPiece, Direction, Event, Generation, Outcome,
+    After, BarIndex, Before, ConfigOwner, ConfigSegment, Direction, Event, Generation, Outcome,
     Ready, Region, Sample, Variant, Wait,
     ready::{Status, Values},
 };
@@ -21,10 +21,10 @@ pub trait Extension {
     }
 
     /// Who owns the first bytes of a configuration access: [`ConfigOwner::Base`] for the layers
-    /// below. As [`Variant::config_piece`].
-    fn config_piece(&self, direction: Direction, offset: u64, len: u64) -> ConfigPiece {
+    /// below. As [`Variant::config_segment`].
+    fn config_segment(&self, direction: Direction, offset: u64, len: u64) -> ConfigSegment {
         let _ = (direction, offset);
-        ConfigPiece {
+        ConfigSegment {
             len,
             owner: ConfigOwner::Base,
         }
@@ -75,17 +75,17 @@ impl<V: Variant, E: Extension> Variant for Extended<V, E> {
         self.extension.region(index, self.variant.region(index))
     }
 
-    /// The piece ends where either layer's does. What the extension keeps, nobody below gets; of
+    /// The segment ends where either layer's does. What the extension keeps, nobody below gets; of
     /// the rest, the base gets what the variant does not keep.
-    fn config_piece(&self, direction: Direction, offset: u64, len: u64) -> ConfigPiece {
-        let above = self.extension.config_piece(direction, offset, len);
-        let below = self.variant.config_piece(direction, offset, above.len);
+    fn config_segment(&self, direction: Direction, offset: u64, len: u64) -> ConfigSegment {
+        let above = self.extension.config_segment(direction, offset, len);
+        let below = self.variant.config_segment(direction, offset, above.len);
         let owner = match (above.owner, below.owner) {
             (ConfigOwner::Keep, _) | (_, ConfigOwner::Keep) => ConfigOwner::Keep,
             (ConfigOwner::Base, ConfigOwner::Base) => ConfigOwner::Base,
             _ => ConfigOwner::Both,
         };
-        ConfigPiece {
+        ConfigSegment {
             len: below.len,
             owner,
         }
@@ -100,18 +100,18 @@ impl<V: Variant, E: Extension> Variant for Extended<V, E> {
         let (mut at, mut rest) = (offset, data);
         while !rest.is_empty() {
             let len = rest.len() as u64;
-            let piece = self.extension.config_piece(Direction::Write, at, len);
-            let count = usize::try_from(piece.len).unwrap_or(rest.len()).max(1);
+            let segment = self.extension.config_segment(Direction::Write, at, len);
+            let count = usize::try_from(segment.len).unwrap_or(rest.len()).max(1);
             let Some((now, later)) = rest.split_at_checked(count) else {
                 return;
             };
-            if piece.owner != ConfigOwner::Base {
+            if segment.owner != ConfigOwner::Base {
                 self.extension.config_store(at, now);
             }
-            if piece.owner != ConfigOwner::Keep {
+            if segment.owner != ConfigOwner::Keep {
                 self.variant.config_store(at, now);
             }
-            at = at.saturating_add(piece.len);
+            at = at.saturating_add(segment.len);
             rest = later;
         }
     }

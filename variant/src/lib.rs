@@ -1,7 +1,7 @@
 //! The vocabulary of VFIO PCI variant drivers, and the trait that both runtimes drive.
 //!
-//! A variant *decides*; a runtime *acts*. A decision is a value: which piece of an access reaches
-//! memory, who owns a piece of configuration space, which page frame backs a fault, whether a
+//! A variant *decides*; a runtime *acts*. A decision is a value: which segment of an access reaches
+//! memory, who owns a segment of configuration space, which page frame backs a fault, whether a
 //! device is ready and when to look again. Nothing here does I/O, allocates, sleeps, takes a
 //! lock, panics or holds a reference to device memory, so that a Linux kernel module and a
 //! user-space server can carry out the same source.
@@ -22,7 +22,7 @@ pub mod ready;
 pub mod registers;
 pub mod text;
 
-pub use config::{ConfigOwner, ConfigPiece, Direction};
+pub use config::{ConfigOwner, ConfigSegment, Direction};
 pub use extension::{Extended, Extension};
 pub use memory::{Begin, MemoryRegion, MemoryType, RegionInfo, Segment, SegmentKind};
 pub use mmap::{Fault, FaultRequest, Mapping, MmapRequest};
@@ -100,8 +100,8 @@ pub trait Variant {
 
     /// Who owns the first bytes of a configuration access to `offset..offset + len`.
     ///
-    /// The runtime carries out that piece, advances and asks again; `len` is at least 1.
-    fn config_piece(&self, direction: Direction, offset: u64, len: u64) -> ConfigPiece;
+    /// The runtime carries out that segment, advances and asks again; `len` is at least 1.
+    fn config_segment(&self, direction: Direction, offset: u64, len: u64) -> ConfigSegment;
 
     /// Replaces the bytes at `offset` that the variant owns. `out` holds what the layer below
     /// answered; bytes that the variant does not own are left as they are.

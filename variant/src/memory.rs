@@ -17,7 +17,7 @@ use varia_units::{BarSize, HostPhys};
 pub enum MemoryType {
     /// Cached, at byte granularity.
     Cached,
-    /// Uncached with write combining (arm64 NORMAL_NC), in naturally aligned pieces of 8, 4, 2 or
+    /// Uncached with write combining (arm64 NORMAL_NC), in naturally aligned accesses of 8, 4, 2 or
     /// 1 bytes.
     WriteCombining,
 }
@@ -57,7 +57,7 @@ pub enum Begin {
     },
 }
 
-/// Where a piece of an access goes.
+/// Where a segment of an access goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SegmentKind {
     /// Memory at this address, accessed as this type.
@@ -68,10 +68,10 @@ pub enum SegmentKind {
     Drop,
 }
 
-/// The first piece of an access.
+/// The first segment of an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Segment {
-    /// Bytes in the piece: at least 1 unless nothing was asked for.
+    /// Bytes in the segment: at least 1 unless nothing was asked for.
     pub len: u64,
     /// Where it goes.
     pub kind: SegmentKind,
@@ -164,7 +164,7 @@ impl MemoryRegion {
         }
     }
 
-    /// The first piece of `offset..offset + count`, which [`MemoryRegion::begin`] has clipped.
+    /// The first segment of `offset..offset + count`, which [`MemoryRegion::begin`] has clipped.
     pub const fn segment(&self, direction: Direction, offset: u64, count: u64) -> Segment {
         let here = self.length.saturating_sub(offset);
         match self.base.checked_add(offset) {
@@ -183,7 +183,7 @@ impl MemoryRegion {
     }
 }
 
-/// The width in bytes of the first naturally aligned piece of `len` bytes at `at`: 8, 4, 2 or 1.
+/// The width in bytes of the first naturally aligned access of `len` bytes at `at`: 8, 4, 2 or 1.
 pub const fn natural_width(at: HostPhys, len: u64) -> u64 {
     let mut width = 8;
     while width > 1 && (!at.0.is_multiple_of(width) || width > len) {
@@ -192,7 +192,7 @@ pub const fn natural_width(at: HostPhys, len: u64) -> u64 {
     width
 }
 
-/// The first naturally aligned pieces of one width in `len` bytes at `at`: their width and how many
+/// The first naturally aligned accesses of one width in `len` bytes at `at`: their width and how many
 /// bytes they have together. There is one of less than 8 bytes, and as many of 8 as fit.
 pub const fn natural_run(at: HostPhys, len: u64) -> (u64, u64) {
     match natural_width(at, len) {
@@ -281,16 +281,16 @@ mod tests {
     }
 
     #[test]
-    fn runs_are_the_natural_pieces_with_the_widest_together() {
+    fn runs_are_the_natural_accesses_with_the_widest_together() {
         for at in 0..16 {
             for len in 0..40 {
                 let (mut here, mut left) = (at, len);
                 let mut last = 0;
                 while left > 0 {
                     let (width, run) = natural_run(HostPhys(here), left);
-                    for piece in (0..run).step_by(width as usize) {
-                        let at = HostPhys(here + piece);
-                        assert_eq!(natural_width(at, left - piece), width, "{here} {left}");
+                    for segment in (0..run).step_by(width as usize) {
+                        let at = HostPhys(here + segment);
+                        assert_eq!(natural_width(at, left - segment), width, "{here} {left}");
                     }
                     assert!(
                         run > 0 && (width, last) != (8, 8),
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn natural_pieces_are_aligned_and_fit() {
+    fn natural_accesses_are_aligned_and_fit() {
         for (at, len, width) in [
             (0, 16, 8),
             (1, 16, 1),

@@ -1,8 +1,8 @@
 //! Readiness after a reset: generations, and a wait that belongs to one operation.
 //!
-//! A reset can finish at any moment, on any CPU, while another operation is looking whether the
+//! A reset can finish at any moment, on any CPU, while another operation is polling whether the
 //! device is ready after an earlier one. So readiness is not a flag but a pair of counters: every
-//! reset raises `reset`, and a look that succeeds raises `ready` to the value that `reset` had
+//! reset raises `reset`, and a poll that succeeds raises `ready` to the value that `reset` had
 //! *before* the registers were read. Ready means equal. A late success can never hide a newer
 //! reset.
 
@@ -12,7 +12,7 @@ use varia_spec::Errno;
 
 use varia_units::{Millis, Monotonic};
 
-/// The most registers that one look reads.
+/// The most registers that one poll reads.
 pub const MAX_REGISTERS: usize = 2;
 
 /// A little-endian u32 that tells whether the device is ready.
@@ -24,10 +24,10 @@ pub enum Register {
     Config(u16),
 }
 
-/// The registers of one look, in the order in which they are read.
+/// The registers of one poll, in the order in which they are read.
 pub type StatusRegisters = [Option<Register>; MAX_REGISTERS];
 
-/// What a look read, in the same order; 0 where there was nothing to read.
+/// What a poll read, in the same order; 0 where there was nothing to read.
 pub type Values = [u32; MAX_REGISTERS];
 
 /// What the runtime sampled in the present lock hold.
@@ -39,7 +39,7 @@ pub struct Sample {
     pub memory_enabled: bool,
 }
 
-/// The number of resets that a look had seen when it began.
+/// The number of resets that a poll had seen when it began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct Generation(pub u64);
@@ -48,19 +48,19 @@ pub struct Generation(pub u64);
 /// its retries. What its fields mean is the variant's affair.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Wait {
-    /// When to give up; `None` before the first look.
+    /// When to give up; `None` before the first poll.
     pub deadline: Option<Monotonic>,
     /// A phase of the wait that has been reached and moved the deadline.
     pub extended: bool,
 }
 
-/// Before a look.
+/// Before a poll.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Before {
     /// Nothing to wait for: act, in this lock hold.
     Ready,
     /// Read these registers, in this lock hold.
-    Look {
+    Poll {
         /// To be handed back with the values.
         generation: Generation,
         /// What to read.
@@ -70,7 +70,7 @@ pub enum Before {
     Failed(Errno),
 }
 
-/// After a look.
+/// After a poll.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum After {
     /// Act, in this lock hold.
@@ -106,7 +106,7 @@ pub trait Ready {
         Before::Ready
     }
 
-    /// The second half: judges the registers that [`Before::Look`] named, read in the same lock
+    /// The second half: judges the registers that [`Before::Poll`] named, read in the same lock
     /// hold.
     fn ready_after(
         &self,
@@ -152,8 +152,8 @@ impl Generations {
         self.reset.fetch_add(1, Ordering::Release);
     }
 
-    /// Begins a look; load this before any register is read.
-    pub fn look(&self) -> Generation {
+    /// Begins a poll; load this before any register is read.
+    pub fn poll(&self) -> Generation {
         Generation(self.reset.load(Ordering::Acquire))
     }
 
@@ -162,12 +162,12 @@ impl Generations {
         Generation(self.ready.load(Ordering::Acquire))
     }
 
-    /// A look that began at `generation` found the device ready.
+    /// A poll that began at `generation` found the device ready.
     pub fn found_ready(&self, generation: Generation) {
         self.ready.fetch_max(generation.0, Ordering::AcqRel);
     }
 
-    /// Whether no reset has finished since a successful look began.
+    /// Whether no reset has finished since a successful poll began.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire) == self.reset.load(Ordering::Acquire)
     }
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn a_successful_look_makes_ready_until_the_next_reset() {
         let generations = Generations::new();
-        generations.found_ready(generations.look());
+        generations.found_ready(generations.poll());
         assert!(generations.is_ready());
         generations.reset_done();
         assert!(!generations.is_ready());
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn a_late_success_does_not_hide_a_newer_reset() {
         let generations = Generations::new();
-        let early = generations.look();
+        let early = generations.poll();
         generations.reset_done();
         generations.found_ready(early);
         assert!(!generations.is_ready());
@@ -203,9 +203,9 @@ mod tests {
     #[test]
     fn an_older_success_does_not_undo_a_newer_one() {
         let generations = Generations::new();
-        let early = generations.look();
+        let early = generations.poll();
         generations.reset_done();
-        generations.found_ready(generations.look());
+        generations.found_ready(generations.poll());
         generations.found_ready(early);
         assert!(generations.is_ready());
     }
@@ -217,7 +217,7 @@ mod tests {
             for _ in 0..2 {
                 scope.spawn(|| {
                     for _ in 0..20_000 {
-                        generations.found_ready(generations.look());
+                        generations.found_ready(generations.poll());
                     }
                 });
             }
@@ -229,6 +229,6 @@ mod tests {
         });
         generations.reset_done();
         assert!(!generations.is_ready());
-        assert_eq!(generations.look(), Generation(20_002));
+        assert_eq!(generations.poll(), Generation(20_002));
     }
 }

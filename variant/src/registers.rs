@@ -1,6 +1,6 @@
 //! A region of registers that a variant makes, and what an access to one of them comes to.
 //!
-//! Unlike memory, an access to registers is not cut into pieces: it goes to one place as a whole,
+//! Unlike memory, an access to registers is not cut into segments: it goes to one place as a whole,
 //! or fails.
 
 use varia_spec::{Errno, vfio::region_flags};

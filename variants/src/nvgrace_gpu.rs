@@ -15,7 +15,7 @@ use varia_spec::{
     vfio::RegionIndex,
 };
 use varia_variant::{
-    After, Answers, BarIndex, Before, Bytes, ConfigOwner, ConfigPiece, Decline, Direction,
+    After, Answers, BarIndex, Before, Bytes, ConfigOwner, ConfigSegment, Decline, Direction,
     Environment, Event, Generation, HostPhys, Outcome, Plan, Probe, Question, Ready, Refusal,
     Region, Sample, Variant, Wait,
     config::FakeBar,
@@ -169,14 +169,14 @@ impl Variant for NvgraceGpu {
         }
     }
 
-    fn config_piece(&self, _: Direction, offset: u64, len: u64) -> ConfigPiece {
+    fn config_segment(&self, _: Direction, offset: u64, len: u64) -> ConfigSegment {
         if offset >= BARS.1 || offset.saturating_add(len) <= BARS.0 {
             // Most accesses: what was decided at probe need not be looked at.
             let owner = ConfigOwner::Base;
-            return ConfigPiece { len, owner };
+            return ConfigSegment { len, owner };
         }
         let windows = self.bars().map(FakeBar::window);
-        ConfigPiece::split_all(offset, len, windows, ConfigOwner::Keep)
+        ConfigSegment::split_all(offset, len, windows, ConfigOwner::Keep)
     }
 
     fn config_load(&self, offset: u64, out: &mut [u8]) {

@@ -4,7 +4,7 @@ use core::fmt;
 
 use varia_spec::{nvidia, vfio::RegionIndex, virtio};
 use varia_variant::{
-    After, Answers, BarIndex, Before, ConfigPiece, Direction, Environment, Event, Generation,
+    After, Answers, BarIndex, Before, ConfigSegment, Direction, Environment, Event, Generation,
     Outcome, Probe, Question, Ready, Region, Sample, Variant, Wait,
     ready::{Status, Values},
 };
@@ -88,8 +88,8 @@ impl Variant for AnyVariant {
         dispatch!(self, v => v.region(index))
     }
 
-    fn config_piece(&self, direction: Direction, offset: u64, len: u64) -> ConfigPiece {
-        dispatch!(self, v => v.config_piece(direction, offset, len))
+    fn config_segment(&self, direction: Direction, offset: u64, len: u64) -> ConfigSegment {
+        dispatch!(self, v => v.config_segment(direction, offset, len))
     }
 
     fn config_load(&self, offset: u64, out: &mut [u8]) {

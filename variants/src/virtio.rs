@@ -14,7 +14,7 @@ use varia_spec::{
     virtio::{self, admin, device_id},
 };
 use varia_variant::{
-    Answers, BarIndex, ConfigOwner, ConfigPiece, Decline, Direction, Environment, Event, Outcome,
+    Answers, BarIndex, ConfigOwner, ConfigSegment, Decline, Direction, Environment, Event, Outcome,
     Plan, Probe, Question, Ready, Region, Variant,
     config::{FakeBar, FixedRegister, StickyBits},
 };
@@ -139,9 +139,9 @@ impl Variant for Virtio {
         }
     }
 
-    fn config_piece(&self, _: Direction, offset: u64, len: u64) -> ConfigPiece {
+    fn config_segment(&self, _: Direction, offset: u64, len: u64) -> ConfigSegment {
         let windows = self.plan.served().into_iter().flat_map(Served::windows);
-        ConfigPiece::split_all(offset, len, windows, ConfigOwner::Both)
+        ConfigSegment::split_all(offset, len, windows, ConfigOwner::Both)
     }
 
     fn config_load(&self, offset: u64, out: &mut [u8]) {

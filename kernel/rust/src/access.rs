@@ -7,7 +7,9 @@ use varia_variant::{Begin, Direction, MemoryRegion, MemoryType, SegmentKind, mem
 use crate::{
     abi::c_functions,
     counters::Counter,
-    state::{self, Instance, direction, exclusive, memory, memory_type, position, value, write},
+    state::{
+        self, Instance, direction_from, exclusive, memory, memory_type, position, value, write,
+    },
     types::{
         Access, COPY_CHUNK, DIRECT_CHUNK, REGION_BASE, REGION_MEMORY, Region, SEGMENT_CHECK,
         SEGMENT_MEMORY, SEGMENT_ONES, Segment, State,
@@ -26,7 +28,7 @@ fn next(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Errn
         Ok(first)
     } else {
         if asked.held != 0 {
-            counters.add(if asked.piece == 0 {
+            counters.add(if asked.segment == 0 {
                 Counter::Checks
             } else {
                 Counter::Copies
@@ -42,9 +44,9 @@ fn next(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Errn
     next
 }
 
-/// Bytes of the present piece that have been moved.
+/// Bytes of the present segment that have been moved.
 fn moved(asked: &Access) -> u64 {
-    u64::try_from(asked.result).map_or(0, |moved| moved.min(asked.piece))
+    u64::try_from(asked.result).map_or(0, |moved| moved.min(asked.segment))
 }
 
 /// Whether memory can be copied straight to and from the user, in any width.
@@ -52,13 +54,13 @@ fn is_direct(memory: MemoryType) -> bool {
     memory == MemoryType::Cached
 }
 
-/// Clips an access. Its first piece: one without bytes if the device must be ready even for none.
-/// Where bytes were copied directly already, the piece behind them.
+/// Clips an access. Its first segment: one without bytes if the device must be ready even for none.
+/// Where bytes were copied directly already, the segment behind them.
 fn begin(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Errno> {
     let (index, offset) = position(asked.position);
     let region = memory(&instance.variant, index).ok_or(Errno::ENXIO)?;
-    let way = direction(asked.way)?;
-    match region.begin(way, offset, asked.count) {
+    let direction = direction_from(asked.direction)?;
+    match region.begin(direction, offset, asked.count) {
         Begin::Refuse(errno) => Err(errno),
         Begin::Serve { count, needs_ready } => {
             asked.count = count;
@@ -66,13 +68,16 @@ fn begin(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Err
                 // It was ready, and a page of the user's is missing.
                 return reached(instance, asked, false);
             }
-            let first = take(asked, piece(&region, way, index, offset, count, true));
-            // A direct piece checks before anything else happens, in the hold that it copies in.
+            let first = take(
+                asked,
+                segment(&region, direction, index, offset, count, true),
+            );
+            // A direct segment checks before anything else happens, in the hold that it copies in.
             let checks = first.is_some_and(|first| first.direct != 0);
             if !needs_ready || checks {
                 return Ok(first);
             }
-            asked.piece = 0;
+            asked.segment = 0;
             Ok(Some(Segment {
                 len: 0,
                 offset,
@@ -87,7 +92,7 @@ fn begin(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Err
     }
 }
 
-/// The piece behind the present one; `None` at the end of the access.
+/// The segment behind the present one; `None` at the end of the access.
 fn further(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Errno> {
     if let Some(errno) = asked.result.checked_neg().and_then(Errno::new) {
         return Err(errno);
@@ -98,12 +103,12 @@ fn further(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, E
     if asked.killed != 0 {
         return Err(Errno::EINTR);
     }
-    // A page of the user's is missing where a direct piece ended; the bounce buffer brings it in.
-    let missing = moved(asked) < asked.piece;
+    // A page of the user's is missing where a direct segment ended; the bounce buffer brings it in.
+    let missing = moved(asked) < asked.segment;
     reached(instance, asked, !missing)
 }
 
-/// The piece at the place that an access has reached. `straight` if it may be a direct one.
+/// The segment at the place that an access has reached. `straight` if it may be a direct one.
 fn reached(
     instance: &Instance,
     asked: &mut Access,
@@ -112,25 +117,25 @@ fn reached(
     let (index, offset) = position(asked.position.saturating_add(asked.done));
     let region = memory(&instance.variant, index).ok_or(Errno::ENXIO)?;
     let left = asked.count.saturating_sub(asked.done);
-    let way = direction(asked.way)?;
-    let piece = piece(&region, way, index, offset, left, straight);
-    Ok(take(asked, piece))
+    let direction = direction_from(asked.direction)?;
+    let segment = segment(&region, direction, index, offset, left, straight);
+    Ok(take(asked, segment))
 }
 
-/// Makes a piece the present one. There is nothing more to do without one.
-fn take(asked: &mut Access, piece: Option<Segment>) -> Option<Segment> {
-    match &piece {
-        Some(piece) => asked.piece = piece.len,
+/// Makes a segment the present one. There is nothing more to do without one.
+fn take(asked: &mut Access, segment: Option<Segment>) -> Option<Segment> {
+    match &segment {
+        Some(segment) => asked.segment = segment.len,
         None => asked.done = asked.count,
     }
-    piece
+    segment
 }
 
-/// The piece at an offset of a region where `left` bytes are left; `None` if nothing is to be done
+/// The segment at an offset of a region where `left` bytes are left; `None` if nothing is to be done
 /// for any of them. `straight` if it may be a direct one.
-fn piece(
+fn segment(
     region: &MemoryRegion,
-    way: Direction,
+    direction: Direction,
     index: u32,
     offset: u64,
     left: u64,
@@ -139,16 +144,16 @@ fn piece(
     if left == 0 {
         return None;
     }
-    let piece = region.segment(way, offset, left);
-    let (kind, memory, direct) = match piece.kind {
+    let segment = region.segment(direction, offset, left);
+    let (kind, memory, direct) = match segment.kind {
         SegmentKind::Memory(_, memory) => (SEGMENT_MEMORY, memory, straight && is_direct(memory)),
         SegmentKind::Ones => (SEGMENT_ONES, MemoryType::Cached, false),
         // It goes to the end of the access.
         SegmentKind::Drop => return None,
     };
     let most = if direct { DIRECT_CHUNK } else { COPY_CHUNK };
-    let len = piece.len.min(most as u64);
-    let (width, len) = match piece.kind {
+    let len = segment.len.min(most as u64);
+    let (width, len) = match segment.kind {
         SegmentKind::Memory(at, MemoryType::WriteCombining) => natural_run(at, len),
         _ => (0, len),
     };
@@ -164,16 +169,16 @@ fn piece(
     })
 }
 
-/// The one piece of an access that is copied directly from its beginning to its end.
+/// The one segment of an access that is copied directly from its beginning to its end.
 pub(crate) fn whole(
     region: &MemoryRegion,
-    way: Direction,
+    direction: Direction,
     index: u32,
     offset: u64,
     count: u64,
 ) -> Option<Segment> {
-    piece(region, way, index, offset, count, true)
-        .filter(|piece| piece.direct != 0 && piece.len == count)
+    segment(region, direction, index, offset, count, true)
+        .filter(|segment| segment.direct != 0 && segment.len == count)
 }
 
 c_functions! {
@@ -193,19 +198,19 @@ c_functions! {
         }
     }
 
-    /// The next piece of an access to a region of memory: 1 and the piece, 0 when all is done, or
-    /// a negative errno with which the access ends. The piece before it has ended with
+    /// The next segment of an access to a region of memory: 1 and the segment, 0 when all is done, or
+    /// a negative errno with which the access ends. The segment before it has ended with
     /// `access->result`.
     fn varia_next(state: *const State, access: *mut Access, out: *mut Segment) -> i32 {
         value((|| {
             // SAFETY: by the contract of all functions.
             let instance = unsafe { state::instance(state) }?;
             // SAFETY: by the contract of all functions.
-            let Some(piece) = next(instance, unsafe { exclusive(access) }?)? else {
+            let Some(segment) = next(instance, unsafe { exclusive(access) }?)? else {
                 return Ok(0);
             };
             // SAFETY: by the contract of all functions.
-            unsafe { write(out, piece) }?;
+            unsafe { write(out, segment) }?;
             Ok(1)
         })())
     }

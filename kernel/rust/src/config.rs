@@ -1,55 +1,55 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Configuration space: who owns which piece, and the bytes that the variant keeps.
+//! Configuration space: who owns which segment, and the bytes that the variant keeps.
 
 use core::slice;
 
 use varia_module::Served;
 use varia_spec::{Errno, vfio::RegionIndex};
-use varia_variant::{ConfigOwner, ConfigPiece, Direction, Variant};
+use varia_variant::{ConfigOwner, ConfigSegment, Direction, Variant};
 
 use crate::{
     abi::c_functions,
     access,
     counters::Counter,
-    state::{self, direction, position, result, write},
+    state::{self, direction_from, position, result, write},
     types::{
-        CONFIG_CHUNK, OWNER_BASE, OWNER_BOTH, OWNER_KEEP, Piece, ROUTE_BASE, ROUTE_DIRECT,
+        self, CONFIG_CHUNK, OWNER_BASE, OWNER_BOTH, OWNER_KEEP, ROUTE_BASE, ROUTE_DIRECT,
         ROUTE_LOAD, ROUTE_MEMORY, ROUTE_SPLIT, ROUTE_STORE, Segment, State, WRITE,
     },
 };
 
 const CONFIG: u32 = RegionIndex::CONFIG.0;
 
-/// The first piece of an access to configuration space, of VARIA_CONFIG_CHUNK at most if the variant has
-/// a part in it. What it keeps in adjacent pieces is read as one; written, each counts for itself.
-fn first(variant: &Served, way: Direction, offset: u64, len: u64) -> ConfigPiece {
-    let mut piece = variant.config_piece(way, offset, len);
-    if piece.owner == ConfigOwner::Base {
-        return piece;
+/// The first segment of an access to configuration space, of VARIA_CONFIG_CHUNK at most if the variant has
+/// a part in it. What it keeps in adjacent segments is read as one; written, each counts for itself.
+fn first(variant: &Served, direction: Direction, offset: u64, len: u64) -> ConfigSegment {
+    let mut segment = variant.config_segment(direction, offset, len);
+    if segment.owner == ConfigOwner::Base {
+        return segment;
     }
     let most = len.min(CONFIG_CHUNK as u64);
-    while way == Direction::Read && piece.owner == ConfigOwner::Keep && piece.len < most {
-        let next = offset.saturating_add(piece.len);
-        let other = variant.config_piece(way, next, len.saturating_sub(piece.len));
+    while direction == Direction::Read && segment.owner == ConfigOwner::Keep && segment.len < most {
+        let next = offset.saturating_add(segment.len);
+        let other = variant.config_segment(direction, next, len.saturating_sub(segment.len));
         if other.owner != ConfigOwner::Keep || other.len == 0 {
             break;
         }
-        piece.len = piece.len.saturating_add(other.len);
+        segment.len = segment.len.saturating_add(other.len);
     }
-    piece.len = piece.len.min(most);
-    piece
+    segment.len = segment.len.min(most);
+    segment
 }
 
 /// The route of an access to configuration space.
-fn route(variant: &Served, way: Direction, offset: u64, len: u64) -> i32 {
+fn route(variant: &Served, direction: Direction, offset: u64, len: u64) -> i32 {
     if len == 0 {
         return ROUTE_BASE;
     }
-    let piece = first(variant, way, offset, len);
-    match piece.owner {
-        _ if piece.len < len => ROUTE_SPLIT,
+    let segment = first(variant, direction, offset, len);
+    match segment.owner {
+        _ if segment.len < len => ROUTE_SPLIT,
         ConfigOwner::Base => ROUTE_BASE,
-        ConfigOwner::Keep if way == Direction::Read => ROUTE_LOAD,
+        ConfigOwner::Keep if direction == Direction::Read => ROUTE_LOAD,
         ConfigOwner::Keep => ROUTE_STORE,
         ConfigOwner::Both => ROUTE_SPLIT,
     }
@@ -57,16 +57,16 @@ fn route(variant: &Served, way: Direction, offset: u64, len: u64) -> i32 {
 
 c_functions! {
     /// Who serves an access to `len` bytes at a position in the device's file: VARIA_ROUTE_*, and the
-    /// one piece of VARIA_ROUTE_DIRECT. A write of configuration space is counted.
+    /// one segment of VARIA_ROUTE_DIRECT. A write of configuration space is counted.
     fn varia_route(
         state: *const State,
-        way: u32,
+        direction: u32,
         at: u64,
         len: u64,
         out: *mut Segment,
     ) -> i32 {
         // SAFETY: by the contract of all functions.
-        let (Ok(instance), Ok(way)) = (unsafe { state::instance(state) }, direction(way)) else {
+        let (Ok(instance), Ok(direction)) = (unsafe { state::instance(state) }, direction_from(direction)) else {
             return ROUTE_BASE;
         };
         let (index, offset) = position(at);
@@ -74,57 +74,57 @@ c_functions! {
             let Some(region) = state::memory(&instance.variant, index) else {
                 return ROUTE_BASE;
             };
-            let whole = access::whole(&region, way, index, offset, len);
+            let whole = access::whole(&region, direction, index, offset, len);
             // SAFETY: `out` by the contract of all functions.
-            let direct = whole.is_some_and(|piece| unsafe { write(out, piece) }.is_ok());
+            let direct = whole.is_some_and(|segment| unsafe { write(out, segment) }.is_ok());
             return if direct { ROUTE_DIRECT } else { ROUTE_MEMORY };
         }
-        if way == Direction::Write {
+        if direction == Direction::Write {
             instance.counters.add(Counter::ConfigWrites);
         }
-        route(&instance.variant, way, offset, len)
+        route(&instance.variant, direction, offset, len)
     }
 
-    /// The first piece of an access to `len` (at least 1) bytes at a position in configuration
+    /// The first segment of an access to `len` (at least 1) bytes at a position in configuration
     /// space, and its owner.
-    fn varia_config_piece(
+    fn varia_config_segment(
         state: *const State,
-        way: u32,
+        direction: u32,
         at: u64,
         len: u64,
-        out: *mut Piece,
+        out: *mut types::ConfigSegment,
     ) -> i32 {
         result((|| {
             // SAFETY: by the contract of all functions.
             let variant = unsafe { state::variant(state) }?;
-            let piece = first(variant, direction(way)?, position(at).1, len);
-            let owner = match piece.owner {
+            let segment = first(variant, direction_from(direction)?, position(at).1, len);
+            let owner = match segment.owner {
                 ConfigOwner::Base => OWNER_BASE,
                 ConfigOwner::Keep => OWNER_KEEP,
                 ConfigOwner::Both => OWNER_BOTH,
             };
-            let piece = Piece { len: piece.len, owner, reserved: 0 };
+            let segment = types::ConfigSegment { len: segment.len, owner, reserved: 0 };
             // SAFETY: `out` by the contract of all functions.
-            unsafe { write(out, piece) }
+            unsafe { write(out, segment) }
         })())
     }
 
     /// How an access of `len` bytes to configuration space ends of which `done` bytes are done in
-    /// `pieces` pieces, and the last of which has ended with `last`, a negative errno if it failed:
+    /// `segments` segments, and the last of which has ended with `last`, a negative errno if it failed:
     /// bytes, or a negative errno. A write is counted; what it has done can't be taken back, so it
     /// says how much.
     fn varia_config_done(
         state: *const State,
-        way: u32,
+        direction: u32,
         len: u64,
         done: i64,
         last: i64,
-        pieces: u32,
+        segments: u32,
     ) -> i64 {
-        if way == WRITE {
+        if direction == WRITE {
             // SAFETY: by the contract of all functions.
             if let Ok(instance) = unsafe { state::instance(state) } {
-                if pieces > 1 {
+                if segments > 1 {
                     instance.counters.add(Counter::ConfigSplits);
                 }
                 if u64::try_from(done) != Ok(len) {
@@ -132,7 +132,7 @@ c_functions! {
                 }
             }
         }
-        if last < 0 && (way != WRITE || done == 0) { last } else { done }
+        if last < 0 && (direction != WRITE || done == 0) { last } else { done }
     }
 
     /// Fills in those of the `len` bytes at a position that the variant owns.

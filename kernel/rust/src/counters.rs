@@ -34,14 +34,14 @@ counters! {
     ResetsRequested = "resets_requested",
     /// Resets that have finished, whoever asked for them.
     Resets = "resets",
-    /// Looks at the readiness registers.
-    Looks = "looks",
-    /// Looks at a device in use for which nobody held `memory_lock`: none.
-    LooksUnlocked = "looks_unlocked",
-    /// Looks that were raced by a reset, and done again.
-    LooksRaced = "looks_raced",
+    /// Polls of the readiness registers.
+    Polls = "polls",
+    /// Polls of a device in use for which nobody held `memory_lock`: none.
+    PollsUnlocked = "polls_unlocked",
+    /// Polls that were raced by a reset, and done again.
+    PollsRaced = "polls_raced",
     /// Holds of `memory_lock` in which the device was ready, so that an act was authorised.
-    Holds = "holds",
+    LocksReady = "locks_ready",
     /// Holds that ended without an act, after a check alone.
     Checks = "checks",
     /// Holds in which bytes were copied between the user's or a bounce buffer and the device's
@@ -67,7 +67,7 @@ counters! {
     ConfigWrites = "config_writes",
     /// Those that were split, because the variant owns a part.
     ConfigSplits = "config_splits",
-    /// Split ones that ended before their last piece.
+    /// Split ones that ended before their last segment.
     ConfigShort = "config_short",
     /// Mappings that were made.
     Mmaps = "mmaps",
@@ -78,7 +78,7 @@ counters! {
     /// Faults that asked for a smaller order.
     FaultsFallback = "faults_fallback",
     /// Faults where nothing is: `SIGBUS`.
-    FaultsNothing = "faults_nothing",
+    FaultsOutside = "faults_outside",
     /// Faults of a device that did not get ready: `SIGBUS`.
     FaultsNotReady = "faults_not_ready",
     /// Faults that were served.
@@ -94,7 +94,7 @@ counters! {
     /// Ranges that were unregistered again.
     PagesUnregistered = "pages_unregistered",
     /// Questions of the kernel's memory failure, one for each process and mapping.
-    PoisonQuestions = "poison_questions",
+    PoisonLookups = "poison_lookups",
     /// Those whose mapping has the failed page.
     PoisonFound = "poison_found",
     /// Failed pages in the list.

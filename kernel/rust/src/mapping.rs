@@ -32,7 +32,7 @@ fn how(mapping: Mapping) -> i32 {
 fn locate(instance: &Instance, frame: PageFrame, at: u64, len: u64) -> Result<u64, Errno> {
     let (index, offset) = position(at);
     let counters = &instance.counters;
-    counters.add(Counter::PoisonQuestions);
+    counters.add(Counter::PoisonLookups);
     let region = memory(&instance.variant, index).ok_or(Errno::EINVAL)?;
     let bytes = region.locate(instance.page, frame, offset, len)?;
     counters.add(Counter::PoisonFound);
@@ -99,7 +99,7 @@ c_functions! {
                 FAULT_FALLBACK
             }
             Fault::Sigbus => {
-                instance.counters.add(Counter::FaultsNothing);
+                instance.counters.add(Counter::FaultsOutside);
                 FAULT_SIGBUS
             }
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Readiness: a look at registers, in one lock hold, and what to do then.
+//! Readiness: a poll of registers, in one lock hold, and what to do then.
 
 use varia_module::Served;
 use varia_spec::Errno;
@@ -10,7 +10,7 @@ use crate::{
     counters::{Counter, Counters},
     state::{self, Instance, read, value, write},
     types::{
-        Look, MAX_REGISTERS, READY, READY_LOOK, READY_SLEEP, REGISTER_BAR0, REGISTER_CONFIG,
+        MAX_REGISTERS, Poll, READY, READY_POLL, READY_SLEEP, REGISTER_BAR0, REGISTER_CONFIG,
         REGISTER_NONE, Register, Sample, State, Wait,
     },
 };
@@ -49,7 +49,7 @@ fn register(register: Option<variant::Register>) -> Register {
     }
 }
 
-/// What keeps an operation from looking at all.
+/// What keeps an operation from polling at all.
 fn obstacle(sample: Sample) -> Option<Errno> {
     if sample.killed != 0 {
         Some(Errno::EINTR)
@@ -70,7 +70,7 @@ fn is_ready_anyway(variant: &Served) -> bool {
     variant.ready_before(&mut variant::Wait::default(), sample) == Before::Ready
 }
 
-/// Counts how a look ends, and the wait with it if the operation has slept.
+/// Counts how a poll ends, and the wait with it if the operation has slept.
 fn ended(counters: &Counters, wait: &mut Wait, sample: Sample, answer: Result<i32, Errno>) {
     match answer {
         Ok(READY_SLEEP) => {
@@ -80,7 +80,7 @@ fn ended(counters: &Counters, wait: &mut Wait, sample: Sample, answer: Result<i3
             wait.slept = 1;
             return;
         }
-        Ok(READY) if sample.in_use != 0 => counters.add(Counter::Holds),
+        Ok(READY) if sample.in_use != 0 => counters.add(Counter::LocksReady),
         _ => {}
     }
     if wait.slept != 0 {
@@ -98,7 +98,7 @@ fn before(
     instance: &Instance,
     wait: &mut Wait,
     sample: Sample,
-) -> (Result<i32, Errno>, Option<Look>) {
+) -> (Result<i32, Errno>, Option<Poll>) {
     let counters = &instance.counters;
     let mut now = from_c(*wait);
     let before = match obstacle(sample) {
@@ -107,19 +107,19 @@ fn before(
     };
     to_c(wait, now);
     let answer = match before {
-        Before::Look {
+        Before::Poll {
             generation,
             registers,
         } => {
-            counters.add(Counter::Looks);
+            counters.add(Counter::Polls);
             if sample.in_use != 0 && sample.locked == 0 {
-                counters.add(Counter::LooksUnlocked);
+                counters.add(Counter::PollsUnlocked);
             }
-            let look = Look {
+            let poll = Poll {
                 generation: generation.0,
                 registers: registers.map(register),
             };
-            return (Ok(READY_LOOK), Some(look));
+            return (Ok(READY_POLL), Some(poll));
         }
         Before::Ready => Ok(READY),
         Before::Failed(errno) => Err(errno),
@@ -128,11 +128,11 @@ fn before(
     (answer, None)
 }
 
-fn after(instance: &Instance, wait: &mut Wait, sample: Sample, look: Look) -> Result<i32, Errno> {
+fn after(instance: &Instance, wait: &mut Wait, sample: Sample, poll: Poll) -> Result<i32, Errno> {
     let counters = &instance.counters;
     let mut now = from_c(*wait);
-    let values: [u32; MAX_REGISTERS] = look.registers.map(|register| register.value);
-    let generation = Generation(look.generation);
+    let values: [u32; MAX_REGISTERS] = poll.registers.map(|register| register.value);
+    let generation = Generation(poll.generation);
     let after = instance
         .variant
         .ready_after(&mut now, generation, values, sampled(sample));
@@ -142,7 +142,7 @@ fn after(instance: &Instance, wait: &mut Wait, sample: Sample, look: Look) -> Re
         After::Failed(errno) => Err(errno),
         After::Sleep(Millis(sleep)) => {
             if sleep == 0 {
-                counters.add(Counter::LooksRaced);
+                counters.add(Counter::PollsRaced);
             }
             wait.sleep_ms = sleep;
             Ok(READY_SLEEP)
@@ -153,13 +153,13 @@ fn after(instance: &Instance, wait: &mut Wait, sample: Sample, look: Look) -> Re
 }
 
 c_functions! {
-    /// Whether the next look at readiness reads BAR0: 0 or 1.
-    fn varia_looks_at_bar0(state: *const State) -> i32 {
+    /// Whether the next poll of the readiness registers reads BAR0: 0 or 1.
+    fn varia_polls_bar0(state: *const State) -> i32 {
         let enabled = variant::Sample { now: Monotonic(0), memory_enabled: true };
         // SAFETY: by the contract of all functions.
         let before = unsafe { state::variant(state) }
             .map(|variant| variant.ready_before(&mut variant::Wait::default(), enabled));
-        i32::from(matches!(before, Ok(Before::Look { registers, .. })
+        i32::from(matches!(before, Ok(Before::Poll { registers, .. })
             if registers.iter().any(|register| matches!(register, Some(variant::Register::Bar0(_))))))
     }
 
@@ -172,17 +172,17 @@ c_functions! {
         };
         let ready = suspended == 0 && is_ready_anyway(&instance.variant);
         if ready {
-            instance.counters.add(Counter::Holds);
+            instance.counters.add(Counter::LocksReady);
         }
         ready.into()
     }
 
-    /// Before a look: VARIA_READY, or VARIA_READY_LOOK and what to read in this lock hold.
+    /// Before a poll: VARIA_READY, or VARIA_READY_POLL and what to read in this lock hold.
     fn varia_ready_before(
         state: *const State,
         wait: *mut Wait,
         sample: *const Sample,
-        look: *mut Look,
+        poll: *mut Poll,
     ) -> i32 {
         value((|| {
             // SAFETY: by the contract of all functions.
@@ -194,18 +194,18 @@ c_functions! {
             unsafe { write(wait, now) }?;
             if let Some(filled) = filled {
                 // SAFETY: by the contract of all functions.
-                unsafe { write(look, filled) }?;
+                unsafe { write(poll, filled) }?;
             }
             answer
         })())
     }
 
-    /// After a look, with the values in its registers: VARIA_READY or VARIA_READY_SLEEP.
+    /// After a poll, with the values in its registers: VARIA_READY or VARIA_READY_SLEEP.
     fn varia_ready_after(
         state: *const State,
         wait: *mut Wait,
         sample: *const Sample,
-        look: *const Look,
+        poll: *const Poll,
     ) -> i32 {
         value((|| {
             // SAFETY: by the contract of all functions.
@@ -213,7 +213,7 @@ c_functions! {
             // SAFETY: by the contract of all functions.
             let (mut now, sample) = unsafe { (read(wait)?, read(sample)?) };
             // SAFETY: by the contract of all functions.
-            let answer = after(instance, &mut now, sample, unsafe { read(look) }?);
+            let answer = after(instance, &mut now, sample, unsafe { read(poll) }?);
             // SAFETY: by the contract of all functions.
             unsafe { write(wait, now) }?;
             answer

@@ -41,7 +41,7 @@ pub(crate) struct Instance {
 /// Fills in the storage. It is too large to be built on a kernel's stack.
 ///
 /// # Safety
-/// `storage` is null or names a `State` that nobody else looks at yet.
+/// `storage` is null or names a `State` that no other code reads yet.
 pub(crate) unsafe fn store(
     storage: *mut State,
     variant: Served,
@@ -155,7 +155,7 @@ pub(crate) fn value(outcome: Result<i32, Errno>) -> i32 {
 }
 
 /// A direction from C.
-pub(crate) fn direction(number: u32) -> Result<Direction, Errno> {
+pub(crate) fn direction_from(number: u32) -> Result<Direction, Errno> {
     match number {
         READ => Ok(Direction::Read),
         WRITE => Ok(Direction::Write),

@@ -167,22 +167,27 @@ const fn at(index: u64, offset: u64) -> u64 {
     index << OFFSET_SHIFT | offset
 }
 
-/// The pieces of an access that goes well: (kind, length, place in the region), and how it ends.
-fn pieces(state: &State, way: u32, position: u64, count: u64) -> (Vec<(u32, u64, u64)>, i32, u64) {
+/// The segments of an access that goes well: (kind, length, place in the region), and how it ends.
+fn segments(
+    state: &State,
+    direction: u32,
+    position: u64,
+    count: u64,
+) -> (Vec<(u32, u64, u64)>, i32, u64) {
     let mut access = Access {
         position,
         count,
-        way,
+        direction,
         ..zero()
     };
-    let (mut pieces, mut piece): (_, Segment) = (Vec::new(), zero());
+    let (mut segments, mut segment): (_, Segment) = (Vec::new(), zero());
     loop {
-        let more = unsafe { varia_next(state, &mut access, &mut piece) };
+        let more = unsafe { varia_next(state, &mut access, &mut segment) };
         if more != 1 {
-            return (pieces, more, access.done);
+            return (segments, more, access.done);
         }
-        pieces.push((piece.kind, piece.len, piece.offset));
-        access.result = piece.len as i32;
+        segments.push((segment.kind, segment.len, segment.offset));
+        access.result = segment.len as i32;
     }
 }
 
@@ -204,12 +209,12 @@ fn count(state: &State, name: &str) -> u64 {
 }
 
 #[test]
-fn an_access_is_clipped_and_cut_into_pieces() {
+fn an_access_is_clipped_and_cut_into_segments() {
     let state = probed(BASE, 96 * GIB);
     let end = 95 * GIB;
     let chunk = COPY_CHUNK as u64;
     assert_eq!(
-        pieces(&state, READ, at(4, end - 8), chunk + 10),
+        segments(&state, READ, at(4, end - 8), chunk + 10),
         (
             vec![
                 (SEGMENT_MEMORY, 8, end - 8),
@@ -221,19 +226,19 @@ fn an_access_is_clipped_and_cut_into_pieces() {
         )
     );
     assert_eq!(
-        pieces(&state, WRITE, at(4, end - 8), 40 * GIB),
+        segments(&state, WRITE, at(4, end - 8), 40 * GIB),
         (vec![(SEGMENT_MEMORY, 8, end - 8)], 0, 33 * GIB + 8),
         "what is dropped is counted"
     );
-    assert_eq!(pieces(&state, WRITE, at(4, end), 5), (vec![], 0, 5));
+    assert_eq!(segments(&state, WRITE, at(4, end), 5), (vec![], 0, 5));
     // What is not copied in the hold of the check is checked on its own.
     let padding = (SEGMENT_ONES, 5, end);
     assert_eq!(
-        pieces(&state, READ, at(4, end), 5).0,
+        segments(&state, READ, at(4, end), 5).0,
         [(SEGMENT_CHECK, 0, end), padding]
     );
     assert_eq!(
-        pieces(&state, READ, at(2, 8), 8).0,
+        segments(&state, READ, at(2, 8), 8).0,
         [(SEGMENT_CHECK, 0, 8), (SEGMENT_MEMORY, 8, 8)]
     );
     let memory = |index, len| unsafe { varia_route(&state, READ, at(index, 0), len, &mut zero()) };
@@ -244,15 +249,15 @@ fn an_access_is_clipped_and_cut_into_pieces() {
         (ROUTE_DIRECT, ROUTE_MEMORY)
     );
     let none = (vec![(SEGMENT_CHECK, 0, 0)], 0, 0);
-    assert_eq!(pieces(&state, READ, at(2, 0), 0), none);
+    assert_eq!(segments(&state, READ, at(2, 0), 0), none);
     assert_eq!(
         (count(&state, "accesses"), count(&state, "accesses_ended")),
         (6, 6)
     );
 
-    let beyond = pieces(&state, READ, at(4, 128 * GIB), 1);
+    let beyond = segments(&state, READ, at(4, 128 * GIB), 1);
     assert_eq!(beyond, (vec![], negative(Errno::EINVAL), 0));
-    let base = pieces(&state, READ, at(0, 0), 1);
+    let base = segments(&state, READ, at(0, 0), 1);
     assert_eq!(base, (vec![], negative(Errno::ENXIO), 0));
     assert_eq!(
         (count(&state, "accesses"), count(&state, "accesses_refused")),
@@ -268,12 +273,12 @@ fn where_a_page_of_the_users_is_missing_the_bounce_buffer_brings_it_in() {
         count: 4 << 20,
         ..zero()
     };
-    let mut piece: Segment = zero();
+    let mut segment: Segment = zero();
     let mut seen = Vec::new();
-    // {how many bytes of a piece are moved}
+    // {how many bytes of a segment are moved}
     for moved in [8192, 0, 4096, 262_144] {
-        assert_eq!(unsafe { varia_next(&state, &mut access, &mut piece) }, 1);
-        seen.push((piece.offset, piece.len, piece.direct));
+        assert_eq!(unsafe { varia_next(&state, &mut access, &mut segment) }, 1);
+        seen.push((segment.offset, segment.len, segment.direct));
         access.result = moved;
     }
     assert_eq!(
@@ -286,28 +291,28 @@ fn where_a_page_of_the_users_is_missing_the_bounce_buffer_brings_it_in() {
         ]
     );
     // What was copied directly before is not copied again.
-    (access, piece) = (zero(), zero());
+    (access, segment) = (zero(), zero());
     (access.position, access.count, access.done) = (at(4, 0), 2 << 20, 12_288);
     let mut seen = Vec::new();
     for _ in 0..2 {
-        assert_eq!(unsafe { varia_next(&state, &mut access, &mut piece) }, 1);
-        seen.push((piece.offset, piece.len, piece.direct));
-        access.result = piece.len as i32;
+        assert_eq!(unsafe { varia_next(&state, &mut access, &mut segment) }, 1);
+        seen.push((segment.offset, segment.len, segment.direct));
+        access.result = segment.len as i32;
     }
     assert_eq!(seen, [(12_288, 4096, 0), (16_384, (2 << 20) - 16_384, 1)]);
-    assert_eq!(unsafe { varia_next(&state, &mut access, &mut piece) }, 0);
+    assert_eq!(unsafe { varia_next(&state, &mut access, &mut segment) }, 0);
     assert_eq!(access.done, 2 << 20);
     // What is not cached always goes through the bounce buffer.
-    (access, piece) = (zero(), zero());
+    (access, segment) = (zero(), zero());
     (access.position, access.count) = (at(2, 0), 8192);
     for _ in 0..2 {
-        assert_eq!(unsafe { varia_next(&state, &mut access, &mut piece) }, 1);
+        assert_eq!(unsafe { varia_next(&state, &mut access, &mut segment) }, 1);
     }
-    assert_eq!((piece.len, piece.direct), (4096, 0));
+    assert_eq!((segment.len, segment.direct), (4096, 0));
 }
 
 #[test]
-fn an_access_ends_with_the_piece_that_fails_and_with_a_kill() {
+fn an_access_ends_with_the_segment_that_fails_and_with_a_kill() {
     let state = probed(BASE, 96 * GIB);
     for (result, killed, errno) in [
         (negative(Errno::EFAULT), 0, Errno::EFAULT),
@@ -318,8 +323,8 @@ fn an_access_ends_with_the_piece_that_fails_and_with_a_kill() {
             count: 8192,
             ..zero()
         };
-        let mut piece: Segment = zero();
-        let mut next = |access: &mut Access| unsafe { varia_next(&state, access, &mut piece) };
+        let mut segment: Segment = zero();
+        let mut next = |access: &mut Access| unsafe { varia_next(&state, access, &mut segment) };
         assert_eq!((next(&mut access), next(&mut access)), (1, 1));
         (access.result, access.killed) = (result, killed);
         assert_eq!(next(&mut access), negative(errno));
@@ -333,17 +338,17 @@ fn an_access_ends_with_the_piece_that_fails_and_with_a_kill() {
 #[test]
 fn configuration_space_is_kept_in_the_two_windows() {
     let state = probed(BASE, 96 * GIB);
-    let mut piece: Piece = zero();
-    let mut pieces = Vec::new();
+    let mut segment: ConfigSegment = zero();
+    let mut segments = Vec::new();
     let mut offset = 0x10;
     while offset < 0x30 {
-        unsafe { varia_config_piece(&state, WRITE, at(7, offset), 0x30 - offset, &mut piece) };
-        pieces.push((offset, piece.len, piece.owner));
-        offset += piece.len;
+        unsafe { varia_config_segment(&state, WRITE, at(7, offset), 0x30 - offset, &mut segment) };
+        segments.push((offset, segment.len, segment.owner));
+        offset += segment.len;
     }
     let (base, keep) = (OWNER_BASE, OWNER_KEEP);
     assert_eq!(
-        pieces,
+        segments,
         [
             (0x10, 8, base),
             (0x18, 8, keep),
@@ -352,15 +357,28 @@ fn configuration_space_is_kept_in_the_two_windows() {
         ]
     );
 
-    let keeps = |way| {
-        if way == READ { ROUTE_LOAD } else { ROUTE_STORE }
+    let keeps = |direction| {
+        if direction == READ {
+            ROUTE_LOAD
+        } else {
+            ROUTE_STORE
+        }
     };
-    let route = |way, at, len| unsafe { varia_route(&state, way, at, len, &mut zero()) };
-    for way in [READ, WRITE] {
+    let route =
+        |direction, at, len| unsafe { varia_route(&state, direction, at, len, &mut zero()) };
+    for direction in [READ, WRITE] {
         for (offset, len, expected) in [
-            (0x18, 16, if way == READ { ROUTE_LOAD } else { ROUTE_SPLIT }),
-            (0x1b, 2, keeps(way)),
-            (0x20, 8, keeps(way)),
+            (
+                0x18,
+                16,
+                if direction == READ {
+                    ROUTE_LOAD
+                } else {
+                    ROUTE_SPLIT
+                },
+            ),
+            (0x1b, 2, keeps(direction)),
+            (0x20, 8, keeps(direction)),
             (0x17, 2, ROUTE_SPLIT),
             (0x20, 9, ROUTE_SPLIT),
             (0, 256, ROUTE_SPLIT),
@@ -368,7 +386,7 @@ fn configuration_space_is_kept_in_the_two_windows() {
             (0x28, 4, ROUTE_BASE),
             (0x18, 0, ROUTE_BASE),
         ] {
-            let found = route(way, at(7, offset), len);
+            let found = route(direction, at(7, offset), len);
             assert_eq!(found, expected, "{len} bytes at {offset:#x}");
         }
     }
@@ -387,31 +405,31 @@ fn configuration_space_is_kept_in_the_two_windows() {
 #[test]
 fn a_wait_survives_the_border_until_its_deadline() {
     let state = probed(BASE, 96 * GIB);
-    let (mut wait, mut look): (Wait, Look) = (zero(), zero());
+    let (mut wait, mut poll): (Wait, Poll) = (zero(), zero());
     let mut sample = Sample {
         memory_enabled: 1,
         ..zero()
     };
-    assert_eq!(unsafe { varia_looks_at_bar0(&state) }, 1);
-    let mut looks = 0;
+    assert_eq!(unsafe { varia_polls_bar0(&state) }, 1);
+    let mut polls = 0;
     let end = loop {
-        let before = unsafe { varia_ready_before(&state, &mut wait, &sample, &mut look) };
-        if before != READY_LOOK {
+        let before = unsafe { varia_ready_before(&state, &mut wait, &sample, &mut poll) };
+        if before != READY_POLL {
             break before;
         }
-        looks += 1;
-        let registers = look
+        polls += 1;
+        let registers = poll
             .registers
             .map(|register| (register.kind, register.offset));
         assert_eq!(
             registers,
             [(REGISTER_BAR0, 0x1498), (REGISTER_BAR0, 0x200bc)]
         );
-        let after = unsafe { varia_ready_after(&state, &mut wait, &sample, &look) };
+        let after = unsafe { varia_ready_after(&state, &mut wait, &sample, &poll) };
         assert_eq!((after, wait.sleep_ms), (READY_SLEEP, 1000));
         sample.now += wait.sleep_ms + 1;
     };
-    assert_eq!((looks, end), (30, negative(Errno::ETIME)));
+    assert_eq!((polls, end), (30, negative(Errno::ETIME)));
 }
 
 #[test]
@@ -421,32 +439,32 @@ fn a_reset_asks_for_a_new_look_and_a_look_in_between_does_not_hide_it() {
         memory_enabled: 1,
         ..zero()
     };
-    let look = |reset_meanwhile: bool| {
-        let (mut wait, mut look): (Wait, Look) = (zero(), zero());
-        let before = unsafe { varia_ready_before(&state, &mut wait, &sample, &mut look) };
-        if before != READY_LOOK {
+    let poll = |reset_meanwhile: bool| {
+        let (mut wait, mut poll): (Wait, Poll) = (zero(), zero());
+        let before = unsafe { varia_ready_before(&state, &mut wait, &sample, &mut poll) };
+        if before != READY_POLL {
             return before;
         }
-        for register in &mut look.registers {
+        for register in &mut poll.registers {
             register.value = 0xff;
         }
         if reset_meanwhile {
             unsafe { varia_reset_done(&state) };
         }
-        unsafe { varia_ready_after(&state, &mut wait, &sample, &look) }
+        unsafe { varia_ready_after(&state, &mut wait, &sample, &poll) }
     };
-    assert_eq!(look(true), READY_SLEEP);
-    let looked = || ["looks", "looks_raced"].map(|name| count(&state, name));
-    assert_eq!(looked(), [1, 1], "raced, so it is done again");
-    assert_eq!(look(false), READY);
-    assert_eq!(looked(), [2, 1]);
+    assert_eq!(poll(true), READY_SLEEP);
+    let polled = || ["polls", "polls_raced"].map(|name| count(&state, name));
+    assert_eq!(polled(), [1, 1], "raced, so it is done again");
+    assert_eq!(poll(false), READY);
+    assert_eq!(polled(), [2, 1]);
     let now = |suspended| unsafe { varia_ready_now(&state, suspended) };
-    assert_eq!((now(0), now(1), count(&state, "holds")), (1, 0, 1));
-    let (mut wait, mut unused): (Wait, Look) = (zero(), zero());
+    assert_eq!((now(0), now(1), count(&state, "locks_ready")), (1, 0, 1));
+    let (mut wait, mut unused): (Wait, Poll) = (zero(), zero());
     let again = unsafe { varia_ready_before(&state, &mut wait, &sample, &mut unused) };
     assert_eq!(again, READY);
     unsafe { varia_reset_done(&state) };
-    assert_eq!((now(0), count(&state, "holds")), (0, 1));
+    assert_eq!((now(0), count(&state, "locks_ready")), (0, 1));
 }
 
 /// What an operation is told in a hold with memory enabled or not: that it may act at once, and
@@ -458,16 +476,16 @@ fn told(state: &State, memory_enabled: u32) -> (i32, i32) {
         locked: 1,
         ..zero()
     };
-    let (mut wait, mut look): (Wait, Look) = (zero(), zero());
+    let (mut wait, mut poll): (Wait, Poll) = (zero(), zero());
     let now = unsafe { varia_ready_now(state, 0) };
-    let before = unsafe { varia_ready_before(state, &mut wait, &sample, &mut look) };
-    if before != READY_LOOK {
+    let before = unsafe { varia_ready_before(state, &mut wait, &sample, &mut poll) };
+    if before != READY_POLL {
         return (now, before);
     }
-    for register in &mut look.registers {
+    for register in &mut poll.registers {
         register.value = 0xff;
     }
-    let after = unsafe { varia_ready_after(state, &mut wait, &sample, &look) };
+    let after = unsafe { varia_ready_after(state, &mut wait, &sample, &poll) };
     (now, after)
 }
 
@@ -477,13 +495,13 @@ fn honour_memory_enable_takes_a_sample_each_time_and_off_only_after_a_reset() {
     for (option, off, on) in [(0, (1, READY), (1, READY)), (1, (0, refused), (0, READY))] {
         let state = probed_with(BASE, 96 * GIB, option);
         assert_eq!(told(&state, 0), (0, refused), "option {option}, not ready");
-        assert_eq!(told(&state, 1), (0, READY), "option {option}, a look");
+        assert_eq!(told(&state, 1), (0, READY), "option {option}, a poll");
         assert_eq!(told(&state, 0), off, "option {option}, ready, memory off");
         assert_eq!(told(&state, 1), on, "option {option}, on again");
         unsafe { varia_reset_done(&state) };
         assert_eq!(told(&state, 0), (0, refused), "option {option}, reset");
-        let counts = ["looks", "looks_unlocked"].map(|name| count(&state, name));
-        assert_eq!(counts, [1, 0], "option {option}: no look with memory off");
+        let counts = ["polls", "polls_unlocked"].map(|name| count(&state, name));
+        assert_eq!(counts, [1, 0], "option {option}: no poll with memory off");
     }
 }
 
@@ -508,7 +526,7 @@ fn mappings_and_faults_follow_the_region() {
     assert_eq!(fault(u32::MAX, 8 * GIB, at(4, GIB)), FAULT_FALLBACK);
     assert_eq!(fault(0, 9 * GIB, at(4, GIB)), FAULT_SIGBUS);
     assert_eq!(fault(0, 8 * GIB, at(0, GIB)), FAULT_SIGBUS);
-    let counts = ["faults", "faults_fallback", "faults_nothing"];
+    let counts = ["faults", "faults_fallback", "faults_outside"];
     assert_eq!(counts.map(|name| count(&state, name)), [5, 2, 2]);
 
     let mut bytes = 0;
@@ -521,12 +539,12 @@ fn mappings_and_faults_follow_the_region() {
 #[test]
 fn numbers_that_mean_nothing_are_refused() {
     let state = probed(BASE, 96 * GIB);
-    let mut piece: Piece = zero();
+    let mut segment: ConfigSegment = zero();
     let invalid = negative(Errno::EINVAL);
     assert_eq!(unsafe { varia_question(0, ptr::null_mut()) }, invalid);
-    assert_eq!(pieces(&state, 2, at(4, 0), 1).1, invalid);
+    assert_eq!(segments(&state, 2, at(4, 0), 1).1, invalid);
     assert_eq!(
-        unsafe { varia_config_piece(&state, 2, at(7, 0), 1, &mut piece) },
+        unsafe { varia_config_segment(&state, 2, at(7, 0), 1, &mut segment) },
         invalid
     );
     let environment = Environment {
@@ -564,7 +582,7 @@ fn null_is_refused_and_not_followed() {
         access.position = at(4, 0);
         assert_eq!(varia_next(&state, &mut access, ptr::null_mut()), invalid);
         assert_eq!(
-            varia_config_piece(&state, READ, at(7, 0), 1, ptr::null_mut()),
+            varia_config_segment(&state, READ, at(7, 0), 1, ptr::null_mut()),
             invalid
         );
         assert_eq!(varia_config_load(&state, 0, ptr::null_mut(), 8), invalid);
@@ -574,7 +592,7 @@ fn null_is_refused_and_not_followed() {
         assert_eq!(varia_mmap(null, at(4, 0), 4096, 0), invalid);
         assert_eq!(varia_fault(null, 0, 0, 0, 4096, at(4, 0)), FAULT_SIGBUS);
         assert_eq!(varia_locate(null, 0, 0, 0, ptr::null_mut()), invalid);
-        assert_eq!((varia_needs_bar0(null), varia_looks_at_bar0(null)), (0, 0));
+        assert_eq!((varia_needs_bar0(null), varia_polls_bar0(null)), (0, 0));
         assert_eq!(varia_ioctl(null, 0), invalid);
         assert_eq!(varia_file(0, ptr::null_mut(), 8), invalid);
         let line = varia_line(&state, 0, ptr::null_mut(), ptr::null_mut(), 8);

@@ -17,15 +17,15 @@ c_constants! {
     REGIONS: usize = 6;
     /// Where the region index is in a file position.
     OFFSET_SHIFT: u32 = varia_spec::vfio::OFFSET_SHIFT;
-    /// The most bytes of memory in a piece of an access that goes through the bounce buffer.
+    /// The most bytes of memory in a segment of an access that goes through the bounce buffer.
     COPY_CHUNK: usize = 4096;
-    /// The most bytes of memory in a piece that is copied directly: so long is the lock held.
+    /// The most bytes of memory in a segment that is copied directly: so long is the lock held.
     DIRECT_CHUNK: usize = 2 << 20;
-    /// The most bytes in a piece of configuration space that the variant keeps.
+    /// The most bytes in a segment of configuration space that the variant keeps.
     CONFIG_CHUNK: usize = 16;
     /// The most questions that a variant asks.
     MAX_QUESTIONS: usize = varia_variant::probe::MAX_QUESTIONS;
-    /// The most registers that a look at readiness reads.
+    /// The most registers that a poll of the readiness registers reads.
     MAX_REGISTERS: usize = varia_variant::ready::MAX_REGISTERS;
 
     /// A firmware property: an unsigned 64-bit integer.
@@ -51,7 +51,7 @@ c_constants! {
 
     /// Cached memory, at byte granularity.
     MEMORY_CACHED: u32 = 0;
-    /// Uncached memory with write combining, in naturally aligned pieces.
+    /// Uncached memory with write combining, in naturally aligned accesses.
     MEMORY_WRITE_COMBINING: u32 = 1;
 
     /// The user reads.
@@ -70,18 +70,18 @@ c_constants! {
     ROUTE_BASE: i32 = 0;
     /// It is an access to a region of memory.
     ROUTE_MEMORY: i32 = 1;
-    /// The same, and it is one piece that is copied directly.
+    /// The same, and it is one segment that is copied directly.
     ROUTE_DIRECT: i32 = 2;
     /// A read of configuration space that the variant alone answers.
     ROUTE_LOAD: i32 = 3;
     /// A write of configuration space that the variant alone keeps; the device need not be awake.
     ROUTE_STORE: i32 = 4;
-    /// An access to configuration space that goes piece by piece.
+    /// An access to configuration space that goes segment by segment.
     ROUTE_SPLIT: i32 = 5;
 
-    /// vfio-pci-core serves the piece.
+    /// vfio-pci-core serves the segment.
     OWNER_BASE: u32 = 0;
-    /// The variant serves the piece.
+    /// The variant serves the segment.
     OWNER_KEEP: u32 = 1;
     /// Both get a write; a read shows the variant's bytes.
     OWNER_BOTH: u32 = 2;
@@ -96,7 +96,7 @@ c_constants! {
     /// Ready: act, in this lock hold.
     READY: i32 = 0;
     /// Read the registers, in this lock hold.
-    READY_LOOK: i32 = 1;
+    READY_POLL: i32 = 1;
     /// Drop the lock, sleep, begin again.
     READY_SLEEP: i32 = 2;
 
@@ -135,7 +135,7 @@ c_constants! {
 }
 
 c_structs! {
-    /// A variant's state, in storage that C provides. Rust alone looks inside.
+    /// A variant's state, in storage that C provides. Rust alone reads it.
     varia_state State {
         /// Nothing that C could read.
         words: [u64; STATE_WORDS],
@@ -217,29 +217,29 @@ c_structs! {
         position: u64,
         /// Bytes that are asked for, and once it has begun, those that are served.
         count: u64,
-        /// Bytes of the pieces that are done: where the next one is in the user's buffer. Before it
+        /// Bytes of the segments that are done: where the next one is in the user's buffer. Before it
         /// has begun, those that were copied directly.
         done: u64,
-        /// Bytes of the present piece.
-        piece: u64,
+        /// Bytes of the present segment.
+        segment: u64,
         /// VARIA_READ or VARIA_WRITE.
-        way: u32,
+        direction: u32,
         /// Whether it has begun: 0 or 1.
         begun: u32,
-        /// How the present piece ended: bytes that were moved, or a negative errno. Fewer bytes than
-        /// the piece has are no error of a direct one.
+        /// How the present segment ended: bytes that were moved, or a negative errno. Fewer bytes than
+        /// the segment has are no error of a direct one.
         result: i32,
         /// Whether the process is being killed: 0 or 1.
         killed: u32,
-        /// Whether the present piece has had the lock, with the device ready: 0 or 1.
+        /// Whether the present segment has had the lock, with the device ready: 0 or 1.
         held: u32,
         /// Zero.
         reserved: u32,
     }
 
-    /// The next piece of an access.
+    /// The next segment of an access.
     varia_segment Segment {
-        /// Bytes in the piece, at most VARIA_COPY_CHUNK, or VARIA_DIRECT_CHUNK of a direct one.
+        /// Bytes in the segment, at most VARIA_COPY_CHUNK, or VARIA_DIRECT_CHUNK of a direct one.
         len: u64,
         /// Where it is, from the start of the region.
         offset: u64,
@@ -249,7 +249,7 @@ c_structs! {
         kind: u32,
         /// VARIA_MEMORY_*, for VARIA_SEGMENT_MEMORY.
         memory: u32,
-        /// Bytes of each access, for VARIA_MEMORY_WRITE_COMBINING; the piece is a whole number of them.
+        /// Bytes of each access, for VARIA_MEMORY_WRITE_COMBINING; the segment is a whole number of them.
         width: u32,
         /// Whether it is copied without a bounce buffer, as far as the user's pages are there: 0
         /// or 1.
@@ -258,9 +258,9 @@ c_structs! {
         reserved: u32,
     }
 
-    /// The first piece of an access to configuration space.
-    varia_piece Piece {
-        /// Bytes in the piece: at least 1, at most VARIA_CONFIG_CHUNK if the variant keeps them.
+    /// The first segment of an access to configuration space.
+    varia_config_segment ConfigSegment {
+        /// Bytes in the segment: at least 1, at most VARIA_CONFIG_CHUNK if the variant keeps them.
         len: u64,
         /// VARIA_OWNER_*.
         owner: u32,
@@ -276,7 +276,7 @@ c_structs! {
         has_deadline: u32,
         /// Whether the deadline has been moved: 0 or 1.
         extended: u32,
-        /// How long to sleep before the next look, for VARIA_READY_SLEEP.
+        /// How long to sleep before the next poll, for VARIA_READY_SLEEP.
         sleep_ms: u64,
         /// Whether it has slept: 0 or 1.
         slept: u32,
@@ -312,8 +312,8 @@ c_structs! {
         value: u32,
     }
 
-    /// A look at readiness: filled in by Rust, its registers by C, judged by Rust.
-    varia_look Look {
+    /// A poll of the readiness registers: filled in by Rust, its registers by C, judged by Rust.
+    varia_poll Poll {
         /// The resets that it has seen.
         generation: u64,
         /// What to read, in this order.

@@ -5,7 +5,7 @@
 
 use varia_spec::{pci::header, vfio::RegionIndex};
 use varia_variant::{
-    Answers, BarIndex, ConfigOwner, ConfigPiece, Direction, Environment, Event, Outcome, Probe, Question,
+    Answers, BarIndex, ConfigOwner, ConfigSegment, Direction, Environment, Event, Outcome, Probe, Question,
     Ready, Region, Variant, config::FixedRegister,
 };
 
@@ -35,9 +35,9 @@ impl Variant for Served {
         Region::Base
     }
 
-    fn config_piece(&self, _: Direction, offset: u64, len: u64) -> ConfigPiece {
+    fn config_segment(&self, _: Direction, offset: u64, len: u64) -> ConfigSegment {
         let windows = [OVERLAY.window()].into_iter();
-        ConfigPiece::split_all(offset, len, windows, ConfigOwner::Keep)
+        ConfigSegment::split_all(offset, len, windows, ConfigOwner::Keep)
     }
 
     fn config_load(&self, offset: u64, out: &mut [u8]) {

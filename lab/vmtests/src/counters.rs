@@ -118,10 +118,10 @@ const BALANCES: &[Balance] = &[
     (Rule::AtMost, &["ready_generation"], &["reset_generation"]),
     (Rule::OneMore, &["reset_generation"], &["resets"]),
     // Each look is in a hold of the lock, and is raced at most once.
-    (Rule::Equal, &["looks_unlocked"], &[]),
-    (Rule::AtMost, &["looks_raced"], &["looks"]),
+    (Rule::Equal, &["polls_unlocked"], &[]),
+    (Rule::AtMost, &["polls_raced"], &["polls"]),
     // Nobody sleeps before a look.
-    (Rule::AtMost, &["waits"], &["looks"]),
+    (Rule::AtMost, &["waits"], &["polls"]),
     // Each wait ends once.
     (
         Rule::Equal,
@@ -136,7 +136,7 @@ const BALANCES: &[Balance] = &[
     // Each hold that authorises an act sees one.
     (
         Rule::Equal,
-        &["holds"],
+        &["locks_ready"],
         &["checks", "copies", "faults_served", "faults_not_inserted"],
     ),
     (
@@ -144,7 +144,7 @@ const BALANCES: &[Balance] = &[
         &["faults"],
         &[
             "faults_fallback",
-            "faults_nothing",
+            "faults_outside",
             "faults_not_ready",
             "faults_served",
             "faults_not_inserted",
@@ -160,7 +160,7 @@ const BALANCES: &[Balance] = &[
     ),
     (Rule::AtMost, &["config_splits"], &["config_writes"]),
     (Rule::AtMost, &["config_short"], &["config_writes"]),
-    (Rule::AtMost, &["poison_found"], &["poison_questions"]),
+    (Rule::AtMost, &["poison_found"], &["poison_lookups"]),
     (
         Rule::AtMost,
         &["poison_entries", "poison_overflow"],
@@ -197,10 +197,10 @@ mod tests {
             ["reset_generation 1 is not 1 more than resets 1"]
         );
         assert_eq!(
-            counters("looks_unlocked 1").broken_rules(),
-            ["looks_unlocked 1 is not "]
+            counters("polls_unlocked 1").broken_rules(),
+            ["polls_unlocked 1 is not "]
         );
-        let broken = counters("looks 2\nwaits 2\nwaits_killed 1").broken_rules();
+        let broken = counters("polls 2\nwaits 2\nwaits_killed 1").broken_rules();
         assert_eq!(broken.len(), 1, "{broken:?}");
         assert!(Counters::parse("a b c").is_err());
         let open = counters("opens 2\nopens_failed 1");

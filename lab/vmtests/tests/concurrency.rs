@@ -233,7 +233,7 @@ fn planted_faults_and_a_planted_warning_are_found() -> Result<()> {
         Planted {
             fault: LOOKED_UNLOCKED,
             signs: &[],
-            breaks: Some("looks_unlocked"),
+            breaks: Some("polls_unlocked"),
         },
     ];
     let path = |fault: &Fault| format!("/lab/drivers/{}.ko", fault.name);

@@ -45,7 +45,7 @@ fn debugfs_shows_layout_readiness_and_counts_that_balance() -> Result<()> {
     );
     assert_eq!(file(&host, 0, "poison")?, "");
     let bound = Counters::read(&host, 0)?;
-    assert_eq!((bound.get("opens"), bound.get("looks")), (0, 1));
+    assert_eq!((bound.get("opens"), bound.get("polls")), (0, 1));
     assert_eq!(bound.broken_rules(), Vec::<String>::new());
 
     let seen: Seen = host.ask("vfio-read", &[host.address(0), "4", "0"])?;
@@ -59,7 +59,7 @@ fn debugfs_shows_layout_readiness_and_counts_that_balance() -> Result<()> {
         ("copies", 1),
         // readiness is checked in the hold that copies
         ("checks", 0),
-        ("holds", 1),
+        ("locks_ready", 1),
         ("memory_mapped", 1),
         ("pages_registered", 2),
         ("resets", read.get("reset_generation") - 1),

@@ -96,7 +96,7 @@ fn poison_list_shows_each_page_once_and_who_maps_it_gets_sigbus() -> Result<()> 
 
     let counters = Counters::read(&host, 0)?;
     assert_eq!(counters.broken_rules(), Vec::<String>::new());
-    let counts = ["poison_questions", "poison_found", "poison_entries"].map(|n| counters.get(n));
+    let counts = ["poison_lookups", "poison_found", "poison_entries"].map(|n| counters.get(n));
     assert_eq!(counts, [8, 5, 4]);
 
     host.unbind(0)?;

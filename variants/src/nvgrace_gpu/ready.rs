@@ -1,9 +1,9 @@
 //! Two ways to find out whether the coherent memory can be used.
 //!
-//! - BAR0: the chip-to-chip link and HBM training registers both read 0xFF. A look each second,
+//! - BAR0: the chip-to-chip link and HBM training registers both read 0xFF. A poll each second,
 //!   for 30 s, and none after the last sleep.
 //! - CXL: `Memory_Info_Valid` within 1 s, then `Memory_Active` within the time that the device
-//!   states (CXL 4.0, 8.1.3.8.2). It looks once more after the deadline.
+//!   states (CXL 4.0, 8.1.3.8.2). It polls once more after the deadline.
 //!
 //! Source: Linux 7.2 `nvgrace-gpu/main.c:nvgrace_gpu_wait_device_ready_legacy` and
 //! `nvgrace_gpu_wait_device_ready_cxl`. Unlike there, no sleep happens under a lock
@@ -17,7 +17,7 @@ use varia_variant::{
     ready::{Generations, MAX_REGISTERS, Register, Status, StatusRegisters, Values},
 };
 
-/// Between two looks.
+/// Between two polls.
 const POLL_QUANTUM: Millis = Millis(1000);
 
 /// How long the BAR0 method waits.
@@ -50,7 +50,7 @@ impl Method {
         }
     }
 
-    /// What a look reads.
+    /// What a poll reads.
     const fn registers(self) -> StatusRegisters {
         match self {
             Self::Bar0 => [
@@ -93,7 +93,7 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// A device that has not been looked at.
+    /// A device that has not been polled at.
     pub const fn new(method: Method) -> Self {
         Self {
             method,
@@ -108,14 +108,14 @@ impl Readiness {
 
     /// What is known, to be shown.
     pub fn status(&self) -> Status {
-        // In this order, so that what is shown never has more looks than resets.
+        // In this order, so that what is shown never has more polls than resets.
         let ready = self.generations.newest_ready();
         Status {
             method: match self.method {
                 Method::Bar0 => "bar0",
                 Method::Cxl { .. } => "cxl",
             },
-            reset: self.generations.look(),
+            reset: self.generations.poll(),
             ready,
         }
     }
@@ -128,9 +128,9 @@ impl Readiness {
     /// Nothing to do, registers to read, or an error.
     ///
     /// BAR0 can't be read while memory is disabled: `EIO`. With CXL, `ENODEV` and `ETIME` come
-    /// before that, so it is checked after the look.
+    /// before that, so it is checked after the poll.
     pub fn before(&self, wait: &mut Wait, sample: Sample) -> Before {
-        let generation = self.generations.look();
+        let generation = self.generations.poll();
         if self.generations.is_ready() {
             return Before::Ready;
         }
@@ -143,13 +143,13 @@ impl Readiness {
                 return Before::Failed(Errno::ETIME);
             }
         }
-        Before::Look {
+        Before::Poll {
             generation,
             registers: self.method.registers(),
         }
     }
 
-    /// Judges a look's values.
+    /// Judges a poll's values.
     pub fn after(
         &self,
         wait: &mut Wait,
@@ -178,7 +178,7 @@ impl Readiness {
             if self.generations.is_ready() {
                 return After::Ready;
             }
-            // A reset finished since the look began: look again, within the same deadline.
+            // A reset finished since the poll began: poll again, within the same deadline.
             return if overdue {
                 After::Failed(Errno::ETIME)
             } else {

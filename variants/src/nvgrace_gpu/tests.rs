@@ -285,7 +285,7 @@ fn bar0_holds_registers() {
     assert_eq!(
         outcome(Ok(0x300), ABSENT),
         Outcome::Serve,
-        "CXL does not look there"
+        "CXL does not poll BAR0"
     );
     let refused = gpu(GIB, ABSENT);
     assert_eq!(run(&refused, true, |_| [0, 0]).1, 0, "nothing to wait for");
@@ -302,11 +302,11 @@ fn a_declined_device_is_transparent() {
     for index in 0..9 {
         assert!(matches!(gpu.region(RegionIndex(index)), Region::Base));
     }
-    let piece = ConfigPiece {
+    let segment = ConfigSegment {
         len: 4096,
         owner: ConfigOwner::Base,
     };
-    assert_eq!(gpu.config_piece(Direction::Write, 0, 4096), piece);
+    assert_eq!(gpu.config_segment(Direction::Write, 0, 4096), segment);
     gpu.config_store(0, &[0xff; 64]);
     let mut out = [0x55; 64];
     gpu.config_load(0, &mut out);
@@ -346,24 +346,24 @@ fn memory_has_the_kernels_names() {
     assert_eq!(names(gpu(184 * GIB, FIXED)), [None, None, Some("usemem")]);
 }
 
-/// The pieces of an access, as a runtime walks them: (offset, length, owned by the variant).
-fn pieces(gpu: &NvgraceGpu, offset: u64, len: u64) -> Vec<(u64, u64, bool)> {
+/// The segments of an access, as a runtime walks them: (offset, length, owned by the variant).
+fn segments(gpu: &NvgraceGpu, offset: u64, len: u64) -> Vec<(u64, u64, bool)> {
     let (mut at, end) = (offset, offset + len);
-    let mut pieces = vec![];
+    let mut segments = vec![];
     while at < end {
-        let piece = gpu.config_piece(Direction::Write, at, end - at);
-        assert!(piece.len > 0, "it gets no further than {at:#x}");
-        pieces.push((at, piece.len, piece.owner == ConfigOwner::Keep));
-        at += piece.len;
+        let segment = gpu.config_segment(Direction::Write, at, end - at);
+        assert!(segment.len > 0, "it gets no further than {at:#x}");
+        segments.push((at, segment.len, segment.owner == ConfigOwner::Keep));
+        at += segment.len;
     }
-    pieces
+    segments
 }
 
 #[test]
 fn whole_config_access() {
     let with_bug = gpu(96 * GIB, ABSENT);
     assert_eq!(
-        pieces(&with_bug, 0, 64),
+        segments(&with_bug, 0, 64),
         [
             (0, 0x18, false),
             (0x18, 8, true),
@@ -372,16 +372,16 @@ fn whole_config_access() {
         ]
     );
     assert_eq!(
-        pieces(&with_bug, 0x16, 4),
+        segments(&with_bug, 0x16, 4),
         [(0x16, 2, false), (0x18, 2, true)]
     );
     assert_eq!(
-        pieces(&with_bug, 0x1f, 2),
+        segments(&with_bug, 0x1f, 2),
         [(0x1f, 1, true), (0x20, 1, true)]
     );
     let without = gpu(184 * GIB, FIXED);
     assert_eq!(
-        pieces(&without, 0x18, 16),
+        segments(&without, 0x18, 16),
         [(0x18, 8, false), (0x20, 8, true)]
     );
 }
@@ -454,32 +454,32 @@ fn mappings_and_faults_use_the_regions_own_memory() {
 }
 
 /// Runs one operation's wait; `registers(ms)` gives the registers' values at a time. Returns the
-/// result, the time it took in ms and the times of the looks in s.
+/// result, the time it took in ms and the times of the polls in s.
 fn run(
     gpu: &NvgraceGpu,
     memory_enabled: bool,
     registers: impl Fn(u64) -> [u32; 2],
 ) -> (Result<(), Errno>, u64, Vec<u64>) {
     let mut wait = Wait::default();
-    let (mut now, mut looks) = (0, vec![]);
+    let (mut now, mut polls) = (0, vec![]);
     loop {
         let sample = Sample {
             now: Monotonic(5_000_000 + now),
             memory_enabled,
         };
         let (generation, _) = match gpu.ready_before(&mut wait, sample) {
-            Before::Ready => return (Ok(()), now, looks),
-            Before::Failed(errno) => return (Err(errno), now, looks),
-            Before::Look {
+            Before::Ready => return (Ok(()), now, polls),
+            Before::Failed(errno) => return (Err(errno), now, polls),
+            Before::Poll {
                 generation,
                 registers,
             } => (generation, registers),
         };
-        looks.push(now / 1000);
-        assert!(looks.len() < 1000, "it waits for ever");
+        polls.push(now / 1000);
+        assert!(polls.len() < 1000, "it waits for ever");
         match gpu.ready_after(&mut wait, generation, registers(now), sample) {
-            After::Ready => return (Ok(()), now, looks),
-            After::Failed(errno) => return (Err(errno), now, looks),
+            After::Ready => return (Ok(()), now, polls),
+            After::Failed(errno) => return (Err(errno), now, polls),
             After::Sleep(Millis(ms)) => now += ms,
         }
     }
@@ -487,9 +487,9 @@ fn run(
 
 #[test]
 fn bar0_is_polled_for_30_s_and_not_after_the_last_sleep() {
-    let (result, time, looks) = run(&gpu(96 * GIB, ABSENT), true, |_| [0xff, 0]);
+    let (result, time, polls) = run(&gpu(96 * GIB, ABSENT), true, |_| [0xff, 0]);
     assert_eq!((result, time), (Err(Errno::ETIME), 31_000));
-    assert_eq!(looks, (0..=30).collect::<Vec<_>>());
+    assert_eq!(polls, (0..=30).collect::<Vec<_>>());
 }
 
 #[test]
@@ -516,7 +516,7 @@ fn a_late_device_becomes_ready_and_stays_so_until_a_reset() {
     assert_eq!(
         run(&gpu, true, |_| [0, 0]),
         (Ok(()), 0, vec![]),
-        "no look without a reset"
+        "no poll without a reset"
     );
     gpu.event(Event::ResetDone);
     assert_eq!(run(&gpu, true, |_| [0, 0]).0, Err(Errno::ETIME));
@@ -576,9 +576,9 @@ fn cxl_waits_1_s_for_valid_then_as_long_as_the_device_says() {
             "encoding {encoded}"
         );
     }
-    let (result, time, looks) = run(&cxl_gpu(), true, |_| [status(false, true, 4), 0]);
+    let (result, time, polls) = run(&cxl_gpu(), true, |_| [status(false, true, 4), 0]);
     assert_eq!(
-        (result, time, looks),
+        (result, time, polls),
         (Err(Errno::ETIME), 2000, vec![0, 1, 2])
     );
     let late = |ms| {
@@ -612,22 +612,22 @@ fn cxl_errors_come_before_the_memory_enable_check() {
 
 #[test]
 fn a_look_reads_the_methods_registers() {
-    let look = |gpu: &NvgraceGpu| {
+    let poll = |gpu: &NvgraceGpu| {
         let sample = Sample {
             now: Monotonic(0),
             memory_enabled: true,
         };
         match gpu.ready_before(&mut Wait::default(), sample) {
-            Before::Look { registers, .. } => registers,
-            other => panic!("expected a look, got {other:?}"),
+            Before::Poll { registers, .. } => registers,
+            other => panic!("expected a poll, got {other:?}"),
         }
     };
     use varia_variant::Register::{Bar0, Config};
     assert_eq!(
-        look(&gpu(96 * GIB, ABSENT)),
+        poll(&gpu(96 * GIB, ABSENT)),
         [Some(Bar0(0x1498)), Some(Bar0(0x200bc))]
     );
-    assert_eq!(look(&cxl_gpu()), [Some(Config(0x31c)), None]);
+    assert_eq!(poll(&cxl_gpu()), [Some(Config(0x31c)), None]);
 }
 
 #[test]
@@ -639,8 +639,8 @@ fn reset_generation() {
             [3, 0]
         };
         let resets = core::cell::Cell::new(0);
-        // Each of the first five looks is raced by a reset; the sixth is not.
-        let (result, time, looks) = run(&gpu, true, |_| {
+        // Each of the first five polls is raced by a reset; the sixth is not.
+        let (result, time, polls) = run(&gpu, true, |_| {
             if resets.get() < 5 {
                 resets.set(resets.get() + 1);
                 gpu.event(Event::ResetDone);
@@ -648,7 +648,7 @@ fn reset_generation() {
             ready
         });
         assert_eq!(
-            (result, time, looks.len()),
+            (result, time, polls.len()),
             (Ok(()), 0, 6),
             "again at once, never EAGAIN"
         );

@@ -244,21 +244,27 @@ fn every_read_shows_what_a_read_of_the_whole_shows() {
 #[test]
 fn every_write_reaches_the_base_and_the_registers_of_the_card() {
     let owned = |at: u64| matches!(at, 2..=5 | 8 | 0x10..=0x13 | 0x2c..=0x2f);
-    // pieces end where a register does, so that the base gets registers whole
+    // segments end where a register does, so that the base gets registers whole
     let ends = [2, 4, 6, 8, 9, 0x10, 0x14, 0x2c, 0x2e, 0x30];
     let card = card();
     for from in 0..0x44 {
         for len in 1..=0x44 {
             let (mut at, end) = (from, from + len);
             while at < end {
-                let piece = card.config_piece(Direction::Write, at, end - at);
-                let next = at + piece.len;
-                assert!((1..=end - at).contains(&piece.len), "{piece:?} at {at:#x}");
+                let segment = card.config_segment(Direction::Write, at, end - at);
+                let next = at + segment.len;
+                assert!(
+                    (1..=end - at).contains(&segment.len),
+                    "{segment:?} at {at:#x}"
+                );
                 for byte in at..next {
-                    let both = piece.owner == ConfigOwner::Both;
+                    let both = segment.owner == ConfigOwner::Both;
                     assert_eq!(both, owned(byte), "byte {byte:#x}");
                 }
-                assert!(next == end || ends.contains(&next), "{piece:?} at {at:#x}");
+                assert!(
+                    next == end || ends.contains(&next),
+                    "{segment:?} at {at:#x}"
+                );
                 at = next;
             }
         }
@@ -313,11 +319,11 @@ fn a_declined_card_is_transparent() {
     let card = probe(Ok(4096), ALL, [PLACE, END, END, END]);
     card.config_store(0, &[0xff; 0x40]);
     assert_eq!(shown(&card, 0x5a), [0x5a; 0x40]);
-    let piece = ConfigPiece {
+    let segment = ConfigSegment {
         len: 0x40,
         owner: ConfigOwner::Base,
     };
-    assert_eq!(card.config_piece(Direction::Write, 0, 0x40), piece);
+    assert_eq!(card.config_segment(Direction::Write, 0, 0x40), segment);
     assert!(matches!(card.region(RegionIndex::BAR0), Region::Base));
     assert!(
         (0..6)

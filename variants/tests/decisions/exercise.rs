@@ -135,7 +135,7 @@ pub(crate) fn exercise(bytes: &[u8], seen: &mut Seen) {
         _ => seen.refused += 1,
     }
     for _ in 0..16 {
-        config_pieces(&gpu, &mut numbers);
+        config_segments(&gpu, &mut numbers);
         config_bytes(&gpu, &mut numbers);
         for index in 0..RegionIndex::COUNT {
             if let Region::Memory(region) = gpu.region(RegionIndex(index)) {
@@ -172,8 +172,8 @@ fn layout(device: &Device, gpu: &NvgraceGpu) {
     assert_eq!(usemem.size().get(), covered.next_power_of_two());
 }
 
-/// The pieces of an access sum to its length, and only the fake BARs' bytes are kept.
-fn config_pieces(gpu: &NvgraceGpu, numbers: &mut Numbers<'_>) {
+/// The segments of an access sum to its length, and only the fake BARs' bytes are kept.
+fn config_segments(gpu: &NvgraceGpu, numbers: &mut Numbers<'_>) {
     let direction = numbers.direction();
     let start = numbers.near(&[0, 0x10, 0x18, 0x20, 0x28, 4096]);
     let len = numbers.near(&[1, 4, 8, 16, 64]) % 5000;
@@ -182,17 +182,20 @@ fn config_pieces(gpu: &NvgraceGpu, numbers: &mut Numbers<'_>) {
         return;
     };
     while at < end {
-        let piece = gpu.config_piece(direction, at, end - at);
-        assert!((1..=end - at).contains(&piece.len), "{piece:?} at {at:#x}");
-        for byte in [at, at + piece.len - 1] {
+        let segment = gpu.config_segment(direction, at, end - at);
+        assert!(
+            (1..=end - at).contains(&segment.len),
+            "{segment:?} at {at:#x}"
+        );
+        for byte in [at, at + segment.len - 1] {
             let owner = if is_fake(gpu, byte) {
                 ConfigOwner::Keep
             } else {
                 ConfigOwner::Base
             };
-            assert_eq!(piece.owner, owner, "byte {byte:#x}");
+            assert_eq!(segment.owner, owner, "byte {byte:#x}");
         }
-        at += piece.len;
+        at += segment.len;
     }
 }
 

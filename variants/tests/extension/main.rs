@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use varia_spec::{Errno, vfio::RegionIndex, virtio::admin};
 use varia_variant::{
-    Answer, Answers, BarIndex, BarSize, ConfigOwner, ConfigPiece, Direction, Environment, Event,
+    Answer, Answers, BarIndex, BarSize, ConfigOwner, ConfigSegment, Direction, Environment, Event,
     Extended, Extension, Outcome, PageShift, Question, Region, RegisterAccess, Registers, Target,
     Variant,
 };
@@ -42,11 +42,13 @@ impl Extension for Clique {
         }
     }
 
-    fn config_piece(&self, _: Direction, offset: u64, len: u64) -> ConfigPiece {
-        ConfigPiece::split(offset, len, (AT, AT + 8), ConfigOwner::Keep).unwrap_or(ConfigPiece {
-            len,
-            owner: ConfigOwner::Base,
-        })
+    fn config_segment(&self, _: Direction, offset: u64, len: u64) -> ConfigSegment {
+        ConfigSegment::split(offset, len, (AT, AT + 8), ConfigOwner::Keep).unwrap_or(
+            ConfigSegment {
+                len,
+                owner: ConfigOwner::Base,
+            },
+        )
     }
 
     fn config_load(&self, offset: u64, out: &mut [u8]) {
@@ -122,16 +124,19 @@ fn write(variant: &dyn Variant, offset: u64, data: &[u8]) -> Vec<u64> {
     let (mut at, end) = (offset, offset + data.len() as u64);
     let mut base = Vec::new();
     while at < end {
-        let piece = variant.config_piece(Direction::Write, at, end - at);
-        assert!((1..=end - at).contains(&piece.len), "{piece:?} at {at:#x}");
-        let bytes = &data[(at - offset) as usize..][..piece.len as usize];
-        if piece.owner != ConfigOwner::Keep {
-            base.extend(at..at + piece.len);
+        let segment = variant.config_segment(Direction::Write, at, end - at);
+        assert!(
+            (1..=end - at).contains(&segment.len),
+            "{segment:?} at {at:#x}"
+        );
+        let bytes = &data[(at - offset) as usize..][..segment.len as usize];
+        if segment.owner != ConfigOwner::Keep {
+            base.extend(at..at + segment.len);
         }
-        if piece.owner != ConfigOwner::Base {
+        if segment.owner != ConfigOwner::Base {
             variant.config_store(at, bytes);
         }
-        at += piece.len;
+        at += segment.len;
     }
     base
 }
@@ -208,8 +213,8 @@ fn extensions_pile_up_and_hear_of_events() {
 struct Watcher<'a>(&'a AtomicU8);
 
 impl Extension for Watcher<'_> {
-    fn config_piece(&self, _: Direction, offset: u64, len: u64) -> ConfigPiece {
-        ConfigPiece::split(offset, len, (4, 5), ConfigOwner::Both).unwrap_or(ConfigPiece {
+    fn config_segment(&self, _: Direction, offset: u64, len: u64) -> ConfigSegment {
+        ConfigSegment::split(offset, len, (4, 5), ConfigOwner::Both).unwrap_or(ConfigSegment {
             len,
             owner: ConfigOwner::Base,
         })

@@ -235,13 +235,13 @@ const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         MEMORY,
-        "pieces are not aligned",
+        "accesses are not aligned",
         "!at.0.is_multiple_of(width) || width > len",
         "width > len",
     ),
     mutant(
         MEMORY,
-        "pieces are longer than the rest",
+        "accesses are longer than the rest",
         "!at.0.is_multiple_of(width) || width > len",
         "!at.0.is_multiple_of(width)",
     ),
@@ -265,9 +265,9 @@ const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         GENERATIONS,
-        "a generation is lost: it is loaded after the look",
+        "a generation is lost: it is loaded after the poll",
         "self.ready.fetch_max(generation.0, Ordering::AcqRel)",
-        "self.ready.fetch_max(generation.0.max(self.look().0), Ordering::AcqRel)",
+        "self.ready.fetch_max(generation.0.max(self.poll().0), Ordering::AcqRel)",
     ),
     mutant(
         GENERATIONS,
@@ -301,7 +301,7 @@ const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         READINESS,
-        "no look at the BAR0 deadline itself",
+        "no poll at the BAR0 deadline itself",
         "if sample.now > deadline {",
         "if sample.now >= deadline {",
     ),
@@ -343,13 +343,13 @@ const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         READINESS,
-        "the CXL deadline moves with each look",
+        "the CXL deadline moves with each poll",
         "if !wait.extended && status & cxl::MEM_INFO_VALID != 0",
         "if status & cxl::MEM_INFO_VALID != 0",
     ),
     mutant(
         READINESS,
-        "no CXL look after the deadline",
+        "no CXL poll after the deadline",
         ".is_some_and(|deadline| sample.now > deadline)",
         ".is_some_and(|deadline| sample.now >= deadline)",
     ),
@@ -361,7 +361,7 @@ const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         READINESS,
-        "a reset that races a look fails the operation",
+        "a reset that races a poll fails the operation",
         "After::Sleep(Millis(0))\n",
         "After::Failed(Errno::EAGAIN)\n",
     ),

@@ -57,20 +57,20 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         VIRTIO,
         "writes of the registers don't reach the base",
-        "ConfigPiece::split_all(offset, len, windows, ConfigOwner::Both)",
-        "ConfigPiece::split_all(offset, len, windows, ConfigOwner::Keep)",
+        "ConfigSegment::split_all(offset, len, windows, ConfigOwner::Both)",
+        "ConfigSegment::split_all(offset, len, windows, ConfigOwner::Keep)",
     ),
     mutant(
         CONFIG,
         "a register that another begins behind is the base's",
-        "if piece.owner == owner =>",
-        "if piece.owner != owner =>",
+        "if segment.owner == owner =>",
+        "if segment.owner != owner =>",
     ),
     mutant(
         CONFIG,
         "an access is the first register's as far as it reaches",
-        "if piece.len < first.len =>",
-        "if piece.len > first.len =>",
+        "if segment.len < first.len =>",
+        "if segment.len > first.len =>",
     ),
     mutant(
         VIRTIO,
@@ -219,13 +219,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         EXTENSION,
         "a variant below gets what the extension keeps",
-        "if piece.owner != ConfigOwner::Keep {",
+        "if segment.owner != ConfigOwner::Keep {",
         "if true {",
     ),
     mutant(
         EXTENSION,
         "an extension gets what it does not own",
-        "if piece.owner != ConfigOwner::Base {",
+        "if segment.owner != ConfigOwner::Base {",
         "if true {",
     ),
     mutant(
@@ -243,8 +243,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         EXTENSION,
         "the variant is asked beyond the extension's piece",
-        "self.variant.config_piece(direction, offset, above.len)",
-        "self.variant.config_piece(direction, offset, len)",
+        "self.variant.config_segment(direction, offset, above.len)",
+        "self.variant.config_segment(direction, offset, len)",
     ),
     mutant(
         EXTENSION,
