@@ -1,53 +1,56 @@
-//! What can't be described, with the values at fault.
+//! Errors of descriptions that firmware tables can't represent, with the values at fault.
 
-use varia_facts::Bdf;
+use varia_facts::{Bdf, Bytes};
 
 use crate::numa::{Processor, ProximityDomain};
 
-/// Why a machine or a device can't be put into tables.
+/// Reason why a machine or a device can't be put into tables.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Error {
-    /// A machine without domains.
+    /// A machine without proximity domains.
     #[error("a machine has at least one proximity domain: describe domain 0 with its processors")]
     NoDomain,
-    /// As many rows of distances as domains are needed.
+    /// The numbers of distance rows and of domains differ.
     #[error(
-        "{distances} rows of distances were given for {domains} proximity domains: give one each"
+        "{distances} rows of distances were given for {domains} proximity domains: give one row \
+         for each domain"
     )]
     DistanceCount {
-        /// Rows.
+        /// Number of rows.
         distances: usize,
-        /// Domains.
+        /// Number of domains.
         domains: usize,
     },
-    /// A distance that a SLIT can't say.
+    /// A distance that a SLIT can't represent.
     #[error(
-        "distance {distance} from domain {from} to {to}: a domain is 10 from itself, others are \
-         11 to 254 away, or 255 when they can't be reached"
+        "distance {distance} from domain {from} to {to}: give 10 for a domain and itself, 11 to \
+         254 for two domains, or 255 for an unreachable domain"
     )]
     Distance {
-        /// Where from.
+        /// Initiator's domain.
         from: ProximityDomain,
-        /// Where to.
+        /// Target's domain.
         to: ProximityDomain,
-        /// What was asked for.
+        /// The given distance.
         distance: u8,
     },
-    /// A domain that the machine does not have.
-    #[error("there is no proximity domain {domain}: the machine has 0 to {last}")]
+    /// The machine does not have the domain.
+    #[error(
+        "proximity domain {domain} does not exist: name one of the machine's domains, 0 to {last}"
+    )]
     UnknownDomain {
-        /// Which.
+        /// The given domain.
         domain: ProximityDomain,
-        /// The highest that there is.
+        /// Highest domain of the machine.
         last: ProximityDomain,
     },
-    /// One processor in two places.
-    #[error("{processor} is listed twice: a processor is in one proximity domain")]
+    /// A processor in two places.
+    #[error("{processor} is listed twice: list it in one proximity domain")]
     ProcessorTwice {
-        /// Which.
+        /// The processor.
         processor: Processor,
     },
-    /// One function twice in a domain.
+    /// A function listed twice in a domain.
     #[error("{function} is listed twice as an initiator of domain {domain}: list it once")]
     InitiatorTwice {
         /// The domain.
@@ -55,76 +58,81 @@ pub enum Error {
         /// The PCI function.
         function: Bdf,
     },
-    /// A segment that an SRAT can't say.
+    /// A segment that an SRAT can't represent.
     #[error(
-        "{function} is in a segment above ffff, which firmware tables can't name: only a function \
-         in a segment of the platform's own can be an initiator"
+        "{function} is in a segment above ffff, which firmware tables can't name: give a function \
+         in a segment of the platform itself"
     )]
     Segment {
         /// The PCI function.
         function: Bdf,
     },
     /// Memory without length, or beyond 64 bits.
-    #[error("memory of {length:#x} bytes at {base:#x} is empty or ends beyond 64 bits")]
+    #[error(
+        "{} of memory at {base:#x} are empty or end beyond 64 bits: give a range below 2^64",
+        Bytes(*.length)
+    )]
     MemoryRange {
-        /// First byte.
+        /// First address.
         base: u64,
-        /// Bytes.
+        /// Length in bytes.
         length: u64,
     },
-    /// Memory in two places.
-    #[error("memory at {second:#x} overlaps the range that starts at {first:#x}: they must differ")]
+    /// Two overlapping ranges of memory.
+    #[error(
+        "memory at {second:#x} overlaps the range that starts at {first:#x}: separate the ranges"
+    )]
     MemoryOverlap {
         /// Start of the lower range.
         first: u64,
         /// Start of the higher range.
         second: u64,
     },
-    /// An access of what can't access, or to what has no memory.
+    /// An access from a domain without initiators, or to a domain without memory.
     #[error(
-        "no access from domain {initiator} to {target} can be described: an initiator has \
-         processors or a PCI function, a target has memory"
+        "an access from domain {initiator} to {target} can't be described: name an initiator with \
+         processors or a PCI function, and a target with memory"
     )]
     Access {
-        /// Where from.
+        /// Initiator's domain.
         initiator: ProximityDomain,
-        /// Where to.
+        /// Target's domain.
         target: ProximityDomain,
     },
-    /// The same access twice.
-    #[error("the access from domain {initiator} to {target} is described twice")]
+    /// The access is described twice.
+    #[error("the access from domain {initiator} to {target} is described twice: describe it once")]
     AccessTwice {
-        /// Where from.
+        /// Initiator's domain.
         initiator: ProximityDomain,
-        /// Where to.
+        /// Target's domain.
         target: ProximityDomain,
     },
-    /// Values that do not fit 16 bits of a common unit.
+    /// Values that do not fit into 16 bits of a common unit.
     #[error(
-        "{quantity} of {smallest} to {largest} have no unit of which all are whole multiples below \
-         65535: round them"
+        "{quantity} of {smallest} to {largest} have no common unit of which each value is a \
+         multiple below 65535: round the values"
     )]
     Unit {
-        /// Latencies or bandwidths.
+        /// Kind of the values: latencies or bandwidths.
         quantity: &'static str,
-        /// The smallest value.
+        /// Smallest value.
         smallest: u64,
-        /// The largest value.
+        /// Largest value.
         largest: u64,
     },
-    /// A path that is none in ACPI's namespace.
+    /// The path is not an absolute path in ACPI's namespace.
     #[error(
-        "{path:?} is not the absolute path of an ACPI device: it is written as \\_SB.PCI0.S08.S00, \
+        "{path:?} is not the absolute path of an ACPI device: write it as \\_SB.PCI0.S08.S00, with \
          names of one to four capital letters, digits and underscores"
     )]
     Path {
-        /// What was given.
+        /// The given path.
         path: String,
     },
-    /// A property whose name can't be a string of AML.
+    /// The name is not a string that AML can represent.
     #[error("{name:?} can't name a property: use printable ASCII")]
     PropertyName {
-        /// What was given.
+        /// The given name.
         name: String,
     },
 }

@@ -1,4 +1,4 @@
-//! HMAT: how fast processors and devices reach memory (5.2.27).
+//! HMAT: latency and bandwidth of memory for processors and devices (5.2.27).
 
 use std::collections::BTreeMap;
 
@@ -9,17 +9,17 @@ use crate::error::Error;
 use crate::numa::{Domain, Numa, ProximityDomain};
 use crate::table::{Body, Oem};
 
-/// The revision whose latencies are in picoseconds.
+/// Revision with latencies in picoseconds.
 const REVISION: u8 = 2;
-/// An entry for what can't be reached, or is not known.
+/// Entry of an unreachable target, or of an unknown value.
 const UNKNOWN: u16 = 0xffff;
 
-/// How one domain reaches another's memory.
+/// Performance of one domain's accesses to the memory of another domain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Access {
-    /// A domain with processors or a PCI function.
+    /// Domain with processors or a PCI function.
     pub initiator: ProximityDomain,
-    /// A domain with memory.
+    /// Domain with memory.
     pub target: ProximityDomain,
     /// Read and write latency, in nanoseconds.
     pub nanoseconds: u32,
@@ -27,12 +27,12 @@ pub struct Access {
     pub megabytes_per_second: u32,
 }
 
-/// The Heterogeneous Memory Attribute Table of a machine. What `accesses` does not describe is
-/// unknown.
+/// Heterogeneous Memory Attribute Table of a machine. Pairs of domains without an entry in
+/// `accesses` are unknown.
 ///
 /// # Errors
-/// [`Error::UnknownDomain`], [`Error::Access`] and [`Error::AccessTwice`] for what can't be
-/// described; [`Error::Unit`] when values can't be written together.
+/// [`Error::UnknownDomain`], [`Error::Access`] and [`Error::AccessTwice`] if an access can't be
+/// described; [`Error::Unit`] if the values have no common unit.
 pub fn hmat(numa: &Numa, accesses: &[Access], oem: Oem) -> Result<Vec<u8>, Error> {
     let initiators = numbers(numa, |domain| {
         !domain.processors.is_empty() || !domain.initiators.is_empty()
@@ -88,7 +88,7 @@ fn numbers(numa: &Numa, wanted: impl Fn(&Domain) -> bool) -> Vec<u32> {
         .collect()
 }
 
-/// What a matrix is of; the numbers are the table's data types.
+/// Quantity of a matrix; the discriminants are the table's data types.
 #[derive(Clone, Copy)]
 enum Quantity {
     Latency = 0,
@@ -96,7 +96,7 @@ enum Quantity {
 }
 
 impl Quantity {
-    /// In what the table's base units count: picoseconds, MB/s.
+    /// Value in the table's base units: picoseconds, MB/s.
     fn of(self, access: &Access) -> u64 {
         match self {
             Self::Latency => u64::from(access.nanoseconds) * 1000,
@@ -112,7 +112,7 @@ impl Quantity {
     }
 }
 
-/// The greatest unit of which all values are whole multiples, if those fit an entry.
+/// Greatest common unit of all values, if the multiples fit into entries.
 fn unit(quantity: Quantity, values: impl Iterator<Item = u64> + Clone) -> Result<u64, Error> {
     let unit = values.clone().fold(0, divisor).max(1);
     let largest = values.clone().max().unwrap_or(0);
@@ -126,7 +126,7 @@ fn unit(quantity: Quantity, values: impl Iterator<Item = u64> + Clone) -> Result
     Ok(unit)
 }
 
-/// The greatest common divisor; that of 0 and a number is the number.
+/// Greatest common divisor; the divisor of 0 and a number is the number.
 const fn divisor(mut a: u64, mut b: u64) -> u64 {
     while b != 0 {
         (a, b) = (b, a % b);
@@ -134,8 +134,8 @@ const fn divisor(mut a: u64, mut b: u64) -> u64 {
     a
 }
 
-/// A System Locality Latency and Bandwidth Information structure (5.2.27.4). acpi_tables 0.2.1
-/// addresses the rows of its own by the wrong length when the matrix is not a square.
+/// System Locality Latency and Bandwidth Information structure (5.2.27.4). Written here because
+/// acpi_tables 0.2.1 addresses the rows of a matrix that is not square by the wrong length.
 struct Locality<'a> {
     quantity: Quantity,
     unit: u64,
@@ -206,7 +206,7 @@ mod tests {
         }
     }
 
-    /// The entries of the latencies' and the bandwidths' matrices, and their units.
+    /// Entries of the latency and bandwidth matrices, with their units.
     fn matrices(table: &[u8]) -> Vec<(u64, Vec<u16>)> {
         let mut rest = &table[40..];
         let mut found = Vec::new();
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_table_cannot_say_is_refused() {
+    fn accesses_that_the_table_cannot_represent_are_refused() {
         let of = |accesses: &[Access]| hmat(&numa(), accesses, Oem::VARIA).expect_err("refused");
         assert!(matches!(of(&[access(FAR, CPU, 1)]), Error::Access { .. }));
         assert!(matches!(of(&[access(CPU, GPU, 1)]), Error::Access { .. }));

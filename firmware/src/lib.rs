@@ -1,12 +1,13 @@
-//! ACPI tables that tie coherent memory, PCI functions and NUMA nodes together: SRAT, SLIT and
-//! HMAT of a machine, and the SSDT by which bare metal describes its GPUs.
+//! ACPI tables that tie coherent memory, PCI functions and NUMA nodes together: SRAT, SLIT and HMAT
+//! of a machine, and an SSDT with GPU properties as bare-metal firmware writes it.
 //!
-//! They are for VMMs that can't make them, and for test machines. Input is checked once, by
-//! [`Numa::new`] and its parts; making a table from it can't fail for what the table can carry.
-//! Nothing here does I/O.
+//! The tables are for VMMs that can't write them, and for test machines. [`Numa::new`] and its
+//! parts check the input once; the tables that they describe can then be written without errors.
+//! This crate does no I/O.
 //!
 //! Source: ACPI Specification 6.5, chapters 5.2.16 (SRAT), 5.2.17 (SLIT), 5.2.27 (HMAT), 6.2.5
-//! (`_DSD`) and 19 (AML). Structures that acpi_tables 0.2.1 has and gets right are taken from it.
+//! (`_DSD`) and 19 (AML). Structures that acpi_tables 0.2.1 implements correctly are taken from
+//! acpi_tables.
 
 mod error;
 mod hmat;

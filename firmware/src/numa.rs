@@ -1,4 +1,4 @@
-//! A machine's proximity domains: what is in each, and how far they are apart.
+//! Proximity domains of a machine: contents and distances.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,7 +7,7 @@ use varia_facts::Bdf;
 
 use crate::error::Error;
 
-/// A number of a domain, the same in SRAT, SLIT, HMAT and in an operating system's `_PXM`.
+/// Number of a domain, the same in SRAT, SLIT, HMAT and in an operating system's `_PXM`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ProximityDomain(pub u32);
 
@@ -17,12 +17,12 @@ impl fmt::Display for ProximityDomain {
     }
 }
 
-/// A processor, as the MADT names it.
+/// A processor, as named in the MADT.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Processor {
-    /// arm64: the ACPI Processor UID of its GICC.
+    /// ACPI Processor UID of the processor's GICC (arm64).
     Gicc(u32),
-    /// x86: its APIC id.
+    /// APIC id of the processor (x86).
     Apic(u32),
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for Processor {
     }
 }
 
-/// Memory that is there at boot, or whose place is set aside for memory that comes later.
+/// Memory present at boot, or an address range reserved for memory that is added later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryRange {
     base: u64,
@@ -47,7 +47,7 @@ impl MemoryRange {
     /// Memory of `length` bytes from the guest-physical address `base`.
     ///
     /// # Errors
-    /// [`Error::MemoryRange`] when it is empty or ends beyond 64 bits.
+    /// [`Error::MemoryRange`] if the range is empty or ends beyond 64 bits.
     pub fn new(base: u64, length: u64) -> Result<Self, Error> {
         if length == 0 || base.checked_add(length).is_none() {
             return Err(Error::MemoryRange { base, length });
@@ -59,7 +59,7 @@ impl MemoryRange {
         })
     }
 
-    /// The same, of which memory may come and go.
+    /// The same range, marked as hot-pluggable.
     #[must_use]
     pub const fn hotplug(mut self) -> Self {
         self.hotplug = true;
@@ -79,30 +79,30 @@ impl MemoryRange {
     }
 }
 
-/// What one proximity domain has. All may be empty: a domain that memory is added to later.
+/// Contents of a proximity domain. An empty domain can get memory later.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Domain {
-    /// Its processors.
+    /// Processors of the domain.
     pub processors: Vec<Processor>,
-    /// Its memory.
+    /// Memory of the domain.
     pub memory: Vec<MemoryRange>,
-    /// PCI functions that use it: Generic Initiators.
+    /// Generic Initiators: PCI functions that belong to the domain.
     pub initiators: Vec<Bdf>,
 }
 
-/// How far domains are apart, 10 being the way of a domain to itself.
+/// Distances between domains; the distance of a domain to itself is 10.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Distances {
     rows: Vec<Vec<u8>>,
 }
 
 impl Distances {
-    /// From a domain to itself.
+    /// Distance of a domain to itself.
     pub const LOCAL: u8 = 10;
-    /// What Linux and QEMU take where nothing is said.
+    /// Distance that Linux and QEMU assume without a SLIT.
     pub const REMOTE: u8 = 20;
 
-    /// `domains` of them, each [`REMOTE`](Self::REMOTE) from the others.
+    /// Distances of `domains` domains, each [`REMOTE`](Self::REMOTE) from every other domain.
     #[must_use]
     pub fn new(domains: usize) -> Self {
         let row = |from: usize| {
@@ -121,11 +121,12 @@ impl Distances {
         }
     }
 
-    /// Sets the way from one domain to another; the way back is another entry.
+    /// Sets the distance from one domain to another. The distance in the other direction is an
+    /// entry of its own.
     ///
     /// # Errors
-    /// [`Error::UnknownDomain`]; [`Error::Distance`] unless it is 10 for a domain and itself, and
-    /// 11 to 255 for two domains.
+    /// [`Error::UnknownDomain`] if a domain does not exist; [`Error::Distance`] unless the distance
+    /// is 10 for a domain and itself, or 11 to 255 for two domains.
     pub fn set(
         &mut self,
         from: ProximityDomain,
@@ -153,12 +154,12 @@ impl Distances {
     }
 }
 
-/// The highest domain of `count`.
+/// Highest domain of `count` domains.
 fn last(count: usize) -> ProximityDomain {
     ProximityDomain(u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX))
 }
 
-/// A machine's domains, of which tables can be made.
+/// The checked domains of a machine, as input for tables.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Numa {
     domains: Vec<Domain>,
@@ -166,7 +167,7 @@ pub struct Numa {
 }
 
 impl Numa {
-    /// The n-th of `domains` is proximity domain n.
+    /// Checks the domains and their distances. The n-th of `domains` is proximity domain n.
     ///
     /// # Errors
     /// [`Error::NoDomain`], [`Error::DistanceCount`], [`Error::ProcessorTwice`],
@@ -238,7 +239,7 @@ impl Numa {
         Ok(())
     }
 
-    /// Its domains with their numbers.
+    /// Domains with their numbers.
     pub fn domains(&self) -> impl Iterator<Item = (ProximityDomain, &Domain)> {
         (0..).map(ProximityDomain).zip(&self.domains)
     }
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_touches_is_taken_and_memory_that_overlaps_is_not() {
+    fn adjacent_memory_is_accepted_and_overlapping_memory_is_refused() {
         let with = |ranges: &[(u64, u64)]| {
             let memory = ranges
                 .iter()
@@ -327,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn distances_are_those_that_a_slit_can_say() {
+    fn only_distances_that_a_slit_can_represent_are_accepted() {
         let (a, b, c) = (ProximityDomain(0), ProximityDomain(1), ProximityDomain(2));
         let mut distances = Distances::new(2);
         for (from, to, distance, taken) in [
@@ -346,12 +347,12 @@ mod tests {
         assert_eq!(
             distances.rows().collect::<Vec<_>>(),
             [[10, 11], [255, 10]],
-            "what was refused changed nothing"
+            "a refused distance changes nothing"
         );
     }
 
     #[test]
-    fn there_are_as_many_rows_as_domains() {
+    fn the_number_of_rows_is_the_number_of_domains() {
         assert_eq!(numa(Vec::new()), Err(Error::NoDomain));
         assert!(matches!(
             Numa::new(vec![domain(&[0])], Distances::new(2)),

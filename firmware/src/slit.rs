@@ -1,13 +1,14 @@
-//! SLIT: how far domains are apart (5.2.17).
+//! SLIT: distances between domains (5.2.17).
 //!
-//! Written here because the two ways between a pair may differ, which acpi_tables can't say.
+//! Written here because the distances of the two directions may differ, which acpi_tables can't
+//! represent.
 
 use acpi_tables::AmlSink;
 
 use crate::numa::Numa;
 use crate::table::{Body, Oem};
 
-/// The System Locality Information Table of a machine.
+/// System Locality Information Table of a machine.
 #[must_use]
 pub fn slit(numa: &Numa, oem: Oem) -> Vec<u8> {
     let mut body = Body::default();
@@ -24,7 +25,7 @@ mod tests {
     use crate::numa::{Distances, Domain, ProximityDomain};
 
     #[test]
-    fn each_way_has_its_own_entry() {
+    fn each_direction_has_its_own_entry() {
         let mut distances = Distances::new(2);
         distances
             .set(ProximityDomain(0), ProximityDomain(1), 40)

@@ -1,4 +1,4 @@
-//! SRAT: which processors, memory and PCI functions are in which domain (5.2.16).
+//! SRAT: processors, memory and PCI functions of each domain (5.2.16).
 
 use acpi_tables::srat::{GenericInitiator, Handle, MemoryAffinity};
 use acpi_tables::{Aml, AmlSink};
@@ -6,14 +6,14 @@ use acpi_tables::{Aml, AmlSink};
 use crate::numa::{MemoryRange, Numa, Processor, ProximityDomain};
 use crate::table::{Body, Oem};
 
-/// The revision that has Generic Initiators.
+/// Revision with Generic Initiators.
 const REVISION: u8 = 3;
 /// Flag bit 0 of every affinity structure.
 const ENABLED: u32 = 1;
-/// The highest id that a Processor Local APIC structure can hold; 0xff means all processors.
+/// Highest id in a Processor Local APIC structure; 0xff means all processors.
 const LAST_LOCAL_APIC: u32 = 0xfe;
 
-/// The System Resource Affinity Table of a machine.
+/// System Resource Affinity Table of a machine.
 #[must_use]
 pub fn srat(numa: &Numa, oem: Oem) -> Vec<u8> {
     let mut body = Body::default();
@@ -31,7 +31,7 @@ pub fn srat(numa: &Numa, oem: Oem) -> Vec<u8> {
     }
     for (domain, content) in numa.domains() {
         for function in &content.initiators {
-            // checked when the machine was described
+            // Numa::new has checked the segment
             let segment = function.domain as u16;
             let handle = Handle::new_pci(
                 segment,
@@ -54,7 +54,7 @@ fn memory(range: MemoryRange, domain: ProximityDomain) -> MemoryAffinity {
     }
 }
 
-/// The structure of a processor, which acpi_tables does not have for these architectures.
+/// Affinity structure of a processor, which acpi_tables lacks for these architectures.
 struct ProcessorAffinity(Processor, ProximityDomain);
 
 impl Aml for ProcessorAffinity {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_says_whether_more_may_come() {
+    fn hot_pluggable_memory_is_marked() {
         let range = MemoryRange::new(1 << 40, 3 << 30).expect("a range");
         let domain = Domain {
             memory: vec![

@@ -1,4 +1,4 @@
-//! SSDT: properties of PCI functions, as the firmware of bare metal gives them (6.2.5 `_DSD`).
+//! SSDT: properties of PCI functions in the form of bare-metal firmware (6.2.5 `_DSD`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,10 +10,10 @@ use varia_spec::nvidia::property;
 use crate::error::Error;
 use crate::table::{Body, Oem};
 
-/// What a `_DSD` of device properties begins with (ACPI `_DSD` Device Properties UUID).
+/// UUID at the beginning of a `_DSD` of device properties (ACPI `_DSD` Device Properties UUID).
 const DEVICE_PROPERTIES: &str = "daffd814-6eba-4d8c-8a91-bc9bbf4aa301";
 
-/// The absolute path of a device in ACPI's namespace, such as `\_SB.PCI0.S08.S00`.
+/// Absolute path of a device in ACPI's namespace, such as `\_SB.PCI0.S08.S00`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct AcpiPath(String);
 
@@ -37,7 +37,7 @@ impl FromStr for AcpiPath {
             }
             padded.push(format!("{name:_<4}"));
         }
-        // a path carries its number of names in one byte
+        // a path has its number of names in one byte
         if padded.len() > 255 {
             return Err(wrong());
         }
@@ -46,13 +46,13 @@ impl FromStr for AcpiPath {
 }
 
 impl fmt::Display for AcpiPath {
-    /// With each name at its full length of four.
+    /// Writes the path with each name padded to four characters.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-/// The properties of one device.
+/// Properties of one device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeviceProperties {
     device: AcpiPath,
@@ -63,7 +63,7 @@ impl DeviceProperties {
     /// Properties of the device at `device`, by name.
     ///
     /// # Errors
-    /// [`Error::PropertyName`].
+    /// [`Error::PropertyName`] if a name can't be a string of AML.
     pub fn new(
         device: AcpiPath,
         values: impl IntoIterator<Item = (String, u64)>,
@@ -78,8 +78,8 @@ impl DeviceProperties {
         }
     }
 
-    /// What the firmware of Grace Hopper says of a GPU: where its memory is, and which domains
-    /// are set aside for it.
+    /// Properties that the firmware of Grace Hopper gives a GPU: place and size of its memory, and
+    /// the domains reserved for the memory.
     #[must_use]
     pub fn coherent_memory(
         device: AcpiPath,
@@ -101,14 +101,14 @@ impl DeviceProperties {
     }
 }
 
-/// A Secondary System Description Table that adds `_DSD` to devices that another table has.
+/// Secondary System Description Table that adds `_DSD` to devices that another table defines.
 ///
-/// Numbers of 4 GiB and more need a DSDT of revision 2: under one of revision 1, as QEMU's for
-/// x86, an operating system takes all integers as 32 bits wide.
+/// Numbers of 4 GiB and more need a DSDT of revision 2: with a DSDT of revision 1, such as QEMU's
+/// for x86, an operating system truncates all integers to 32 bits.
 #[must_use]
 pub fn ssdt(devices: &[DeviceProperties], oem: Oem) -> Vec<u8> {
     let mut body = Body::default();
-    // never executed: an interpreter that does not know the opcode steps over it
+    // never executed: an interpreter that does not know the opcode skips the block
     let externals: Vec<_> = devices.iter().map(|one| External(&one.device)).collect();
     let externals = externals.iter().map(|one| one as &dyn Aml).collect();
     body.structure(&If::new(&ZERO, externals));
@@ -125,14 +125,14 @@ pub fn ssdt(devices: &[DeviceProperties], oem: Oem) -> Vec<u8> {
     body.finish(*b"SSDT", 2, oem)
 }
 
-/// A Differentiated System Description Table without devices, of revision 2: integers of the
+/// Differentiated System Description Table without devices, of revision 2: integers of the
 /// namespace have 64 bits.
 #[must_use]
 pub fn empty_dsdt(oem: Oem) -> Vec<u8> {
     Body::default().finish(*b"DSDT", 2, oem)
 }
 
-/// Says that another table has the device (20.2.5.2 `DefExternal`).
+/// Declaration of a device that another table defines (20.2.5.2 `DefExternal`).
 struct External<'a>(&'a AcpiPath);
 
 impl Aml for External<'_> {
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_no_string_of_aml_is_refused() {
+    fn a_name_that_aml_cannot_represent_is_refused() {
         let path: AcpiPath = "\\_SB.PCI0".parse().expect("a path");
         for name in ["", "a\0b", "ä"] {
             let values = [(name.to_owned(), 1)];

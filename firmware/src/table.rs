@@ -1,10 +1,10 @@
-//! What every table begins with.
+//! Header and body that all tables share.
 
 use acpi_tables::sdt::Sdt;
 use acpi_tables::{Aml, AmlSink};
 
-/// Who made a table, as its header says. An operating system that is told to replace a table
-/// (Linux: from the initramfs) takes one of equal names and a higher revision.
+/// Origin of a table, as its header names it. An operating system that replaces a table on request
+/// (Linux: from the initramfs) takes a table with equal names and a higher revision.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Oem {
     /// OEMID.
@@ -16,7 +16,7 @@ pub struct Oem {
 }
 
 impl Oem {
-    /// Varia's own.
+    /// Origin of Varia's tables.
     pub const VARIA: Self = Self {
         id: *b"VARIA ",
         table_id: *b"VARIATBL",
@@ -24,10 +24,10 @@ impl Oem {
     };
 }
 
-/// Bytes of the header that all tables share (5.2.6).
+/// Length in bytes of the header that all tables share (5.2.6).
 const HEADER: u32 = 36;
 
-/// The body of a table that is being made.
+/// Body of a table under construction.
 #[derive(Default)]
 pub(crate) struct Body(Vec<u8>);
 
@@ -38,13 +38,13 @@ impl AmlSink for Body {
 }
 
 impl Body {
-    /// Appends a structure that says of itself how it is written.
+    /// Appends a structure.
     pub(crate) fn structure(&mut self, structure: &dyn Aml) -> &mut Self {
         structure.to_aml_bytes(self);
         self
     }
 
-    /// The whole table, with length and checksum.
+    /// The complete table, with length and checksum.
     pub(crate) fn finish(self, signature: [u8; 4], revision: u8, oem: Oem) -> Vec<u8> {
         let mut table = Sdt::new(
             signature,
