@@ -244,6 +244,35 @@ mod tests {
     }
 
     #[test]
+    fn only_memory_with_processors_is_named_as_theirs() {
+        let table = hmat(&numa(), &[], Oem::VARIA).expect("a table");
+        let mut rest = &table[40..];
+        let mut named = Vec::new();
+        while let Some((length, _)) = rest.get(4..).and_then(|rest| rest.split_first_chunk()) {
+            let (structure, behind) = rest.split_at(u32::from_le_bytes(*length) as usize);
+            if structure[0] == 0 {
+                // flags, reserved, initiator, memory
+                named.push((structure[8], structure[12], structure[16]));
+            }
+            rest = behind;
+        }
+        assert_eq!(named, [(1, 0, 0)]);
+    }
+
+    #[test]
+    fn a_matrix_that_is_no_square_has_room_for_its_numbers_and_entries() {
+        let mut domains: Vec<_> = numa().domains().map(|(_, one)| one.clone()).collect();
+        domains.pop();
+        let numa = Numa::new(domains, Distances::new(2)).expect("a machine");
+        let table = hmat(&numa, &[access(GPU, CPU, 1)], Oem::VARIA).expect("a table");
+        // two initiators, one target
+        let matrix = 32 + 4 * 3 + 2 * 2;
+        assert_eq!(table.len(), 40 + 40 + 2 * matrix);
+        let length = u32::try_from(matrix).expect("small").to_le_bytes();
+        assert_eq!(table[80 + 4..80 + 8], length);
+    }
+
+    #[test]
     fn accesses_that_the_table_cannot_represent_are_refused() {
         let of = |accesses: &[Access]| hmat(&numa(), accesses, Oem::VARIA).expect_err("refused");
         assert!(matches!(of(&[access(FAR, CPU, 1)]), Error::Access { .. }));
@@ -252,5 +281,11 @@ mod tests {
         assert!(matches!(of(&twice), Error::AccessTwice { .. }));
         let uneven = [access(CPU, CPU, 65535), access(CPU, FAR, 1)];
         assert!(matches!(of(&uneven), Error::Unit { .. }));
+        let text = of(&uneven).to_string();
+        assert!(text.contains("latencies (in ps)"), "{text}");
+        let mut wide = access(CPU, CPU, 1);
+        wide.megabytes_per_second = 65535;
+        let text = of(&[wide, access(CPU, FAR, 1)]).to_string();
+        assert!(text.contains("bandwidths (in MB/s)"), "{text}");
     }
 }

@@ -266,6 +266,11 @@ mod tests {
     }
 
     #[test]
+    fn a_domain_shows_as_its_number() {
+        assert_eq!(ProximityDomain(17).to_string(), "17");
+    }
+
+    #[test]
     fn a_processor_is_in_one_domain() {
         assert!(numa(vec![domain(&[0, 1]), domain(&[2])]).is_ok());
         let error = numa(vec![domain(&[0, 1]), domain(&[1])]).expect_err("1 is there twice");

@@ -177,6 +177,38 @@ mod tests {
     }
 
     #[test]
+    fn a_path_has_at_most_255_names() {
+        let path = |count: usize| format!("\\{}", vec!["A"; count].join("."));
+        assert!(path(255).parse::<AcpiPath>().is_ok());
+        assert!(path(256).parse::<AcpiPath>().is_err());
+    }
+
+    #[test]
+    fn a_table_refers_to_its_devices_and_has_their_properties() {
+        let contains = |table: &[u8], bytes: &[u8]| {
+            let mut windows = table.windows(bytes.len());
+            windows.any(|window| window == bytes)
+        };
+        let device: AcpiPath = "\\_SB.PCI0.S08.S00".parse().expect("a path");
+        let base = 0x1234_5678_9abc;
+        let of_gpu = DeviceProperties::coherent_memory(device, base, 1 << 33, 1..9);
+        let table = ssdt(&[of_gpu], Oem::VARIA);
+        assert_eq!(table[..4], *b"SSDT");
+        assert_eq!(table.iter().fold(0u8, |sum, b| sum.wrapping_add(*b)), 0);
+        // ExternalOp, a path of four names, a device, no arguments
+        let external = b"\x15\\\x2f\x04_SB_PCI0S08_S00_\x06\0";
+        assert!(contains(&table, external), "{table:x?}");
+        // the name as a string, the value as a QWord
+        let pair = [
+            b"\x0dnvidia,gpu-mem-base-pa\0\x0e".as_slice(),
+            &u64::to_le_bytes(base),
+        ];
+        assert!(contains(&table, &pair.concat()), "{table:x?}");
+        let count = b"\x0dnvidia,gpu-mem-pxm-count\0\x0a\x08";
+        assert!(contains(&table, count), "{table:x?}");
+    }
+
+    #[test]
     fn a_name_that_aml_cannot_represent_is_refused() {
         let path: AcpiPath = "\\_SB.PCI0".parse().expect("a path");
         for name in ["", "a\0b", "ä"] {
