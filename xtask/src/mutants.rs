@@ -68,16 +68,18 @@ struct State {
 
 /// Result of a run.
 pub(crate) struct Tried {
-    /// Whether every mutant that was missed is listed.
-    pub(crate) passed: bool,
-    /// Lines for the page of soaks.
-    pub(crate) lines: Vec<String>,
+    /// Verdict for the page of soaks.
+    pub(crate) verdict: String,
+    /// Counts for the page of soaks.
+    pub(crate) line: String,
+    /// Mutants that no test catches and that the page of mutants does not list.
+    pub(crate) unlisted: Vec<String>,
 }
 
 /// Checks that cargo-mutants is there.
 ///
 /// # Errors
-/// What to install.
+/// Tool to install.
 pub(crate) fn ready() -> Outcome {
     let mut version = cargo(&["--version"]);
     let version = version.stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -111,11 +113,11 @@ pub(crate) fn run(folder: &str) -> Result<Tried, Box<dyn std::error::Error>> {
         state.ends.extend(ends(&home.join("mutants.out")));
         fs::write(&file, serde_json::to_vec_pretty(&state)?)?;
     }
-    Ok(state.judge(folder, chosen.len(), &listed()?))
+    Ok(state.judge(chosen.len(), &listed()?))
 }
 
 impl State {
-    /// What an earlier run of the same sources has kept.
+    /// Reads the state that an earlier run of the same sources has kept.
     fn read(file: &Path, sources: &str) -> Self {
         let kept = fs::read(file).ok();
         let kept = kept.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
@@ -126,30 +128,33 @@ impl State {
             })
     }
 
-    fn judge(&self, folder: &str, chosen: usize, listed: &[String]) -> Tried {
+    fn judge(&self, chosen: usize, listed: &[String]) -> Tried {
         let count = |end: End| self.ends.values().filter(|it| **it == end).count();
         let missed = self.ends.iter().filter(|(_, end)| **end == End::Missed);
         let unlisted: Vec<_> = missed
             .map(|(name, _)| without_place(name))
             .filter(|name| !listed.contains(name))
             .collect();
-        let mut lines = vec![format!(
-            "{folder}: {} of {chosen} mutants tried: {} caught, {} timed out, {} do not build, {} \
-             not caught, of which {} are not listed in {PAGE}",
+        let mut verdict = format!("{} caught", count(End::Caught) + count(End::TimedOut));
+        if !unlisted.is_empty() {
+            verdict += &format!(", **{} not caught and not listed**", unlisted.len());
+        }
+        let mut line = format!(
+            "{} of {chosen} mutants tried: {} fail a test, {} make the tests hang, {} do not \
+             build, {} are not caught",
             self.ends.len(),
             count(End::Caught),
             count(End::TimedOut),
             count(End::Unviable),
-            count(End::Missed),
-            unlisted.len()
-        )];
+            count(End::Missed)
+        );
         if self.ends.len() < chosen {
-            lines.push("run it again for the rest".to_owned());
+            line += "; run it again for the rest";
         }
-        lines.extend(unlisted.iter().map(|name| format!("not caught: {name}")));
         Tried {
-            passed: unlisted.is_empty(),
-            lines,
+            verdict,
+            line,
+            unlisted,
         }
     }
 }
@@ -357,22 +362,22 @@ mod tests {
             sources: String::new(),
             ends: [(name.to_owned(), End::Missed)].into(),
         };
-        let tried = missed.judge("plan", 2, &[]);
-        assert!(!tried.passed);
+        let tried = missed.judge(2, &[]);
         assert!(
-            tried.lines[0].contains("1 of 2 mutants tried"),
-            "{:?}",
-            tried.lines
+            tried.line.starts_with("1 of 2 mutants tried"),
+            "{}",
+            tried.line
         );
-        assert_eq!(
-            tried.lines[1..],
-            [
-                "run it again for the rest",
-                "not caught: plan/src/a.rs: replace == with != in f"
-            ]
+        assert!(
+            tried.line.ends_with("run it again for the rest"),
+            "{}",
+            tried.line
         );
         let known = "plan/src/a.rs: replace == with != in f".to_owned();
-        assert!(missed.judge("plan", 1, &[known]).passed);
+        assert_eq!(tried.unlisted, [known.as_str()]);
+        let tried = missed.judge(1, &[known]);
+        assert_eq!(tried.unlisted, [""; 0]);
+        assert_eq!(tried.verdict, "0 caught");
     }
 
     #[test]

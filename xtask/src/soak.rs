@@ -16,7 +16,7 @@ use crate::{Outcome, fuzz, mutants};
 
 /// Factor of the counts of tests whose operations are not counted one by one.
 const TIMES: u64 = 20;
-/// What needs no machine.
+/// Part with the tests that need no VM.
 const UNITS: &str = "units";
 /// The fuzzers.
 const FUZZ: &str = "fuzz";
@@ -33,9 +33,9 @@ const RULE: &str = "|---|---|---|---|---|---|";
 /// Larger counts, for those who have hours.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counts {
-    /// How many operations each counted test does.
+    /// Operations of each counted test.
     pub(crate) operations: u64,
-    /// How long each fuzzer runs, in seconds.
+    /// Duration of each fuzzer, in seconds.
     pub(crate) fuzz_seconds: u64,
 }
 
@@ -89,7 +89,7 @@ fn known() -> Result<Vec<String>, Box<dyn std::error::Error>> {
     Ok(machines)
 }
 
-/// What takes minutes and belongs to no test: packages, compiled kernels.
+/// Fetches packages and compiles kernels, which takes minutes and belongs to no test.
 fn prepare(parts: &[String]) -> Outcome {
     let wanted = |names: &[&str]| parts.iter().any(|part| names.contains(&part.as_str()));
     if wanted(&[FUZZ]) {
@@ -114,7 +114,7 @@ fn prepare(parts: &[String]) -> Outcome {
     Ok(())
 }
 
-/// What became of a part.
+/// Result of a part.
 struct Soaked {
     passed: bool,
     /// In words, with the number of tests.
@@ -128,9 +128,15 @@ fn one(part: &str, counts: Counts) -> Result<Soaked, Box<dyn std::error::Error>>
     let mut log = Log::create(part)?;
     if let Some(folder) = mutants::folder(part) {
         let tried = mutants::run(folder)?;
-        log.failed += u64::from(!tried.passed);
-        log.said = tried.lines;
-        return Ok(log.result(started.elapsed()));
+        for name in &tried.unlisted {
+            println!("not caught: {name}");
+        }
+        return Ok(Soaked {
+            passed: tried.unlisted.is_empty(),
+            verdict: tried.verdict,
+            took: started.elapsed(),
+            said: vec![tried.line],
+        });
     }
     match part {
         FUZZ => match fuzz::run(&[], counts.fuzz_seconds)? {
@@ -294,7 +300,7 @@ fn with_row(text: &str, row: &str, parts: &[String]) -> Option<String> {
     Some(format!("{before}{head}{rows}{after}"))
 }
 
-/// What is checked out, and whether there is more than that.
+/// Commit that is checked out, with a note if there are changes.
 fn commit() -> Result<String, Box<dyn std::error::Error>> {
     let commit = output_of("git", &["rev-parse", "--short", "HEAD"])?;
     let status = output_of(
