@@ -15,8 +15,8 @@ pub(crate) enum Command {
     /// The kernel module against the kernel's own driver: docs/performance.md. Takes minutes, and an
     /// idle machine.
     Kernel {
-        /// How often all operations are timed with either driver; 0 counts instructions alone, which
-        /// a busy machine does as well, and prints them.
+        /// Number of times that all operations are timed with either driver; 0 counts instructions
+        /// alone, which a busy machine does as well, and prints them.
         #[arg(long, default_value_t = 9)]
         rounds: usize,
         /// Measures the operations alone whose names have this text in them, and prints the result.
@@ -24,7 +24,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "TEXT")]
         only: Vec<String>,
     },
-    /// What each layer of the user-space runtime adds to an access: docs/layers.md. Takes seconds,
+    /// Cost that each layer of the user-space runtime adds to an access: docs/layers.md. Takes seconds,
     /// and an idle machine.
     Layers,
 }

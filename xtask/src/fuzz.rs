@@ -1,6 +1,6 @@
 //! `./x fuzz`: the fuzz targets, each for so long, as many at a time as there are processors.
 //!
-//! What a target finds new goes to a corpus of its own in the build folder; the committed corpus
+//! New inputs of a target go to a corpus of its own in the build folder; the committed corpus
 //! is read and stays as it is.
 
 use std::fs::{self, File};
@@ -28,7 +28,7 @@ struct Running {
 /// The compiler and the tool are there.
 ///
 /// # Errors
-/// What to install.
+/// Tool to install.
 pub(crate) fn ready() -> Outcome {
     let works = |arguments: &[&str]| {
         let mut command = Command::new("rustup");
@@ -48,7 +48,7 @@ pub(crate) fn ready() -> Outcome {
 /// Runs `targets`, or all of them, for `seconds` each, and prints what became of them.
 ///
 /// # Errors
-/// What is missing, and that a target found something.
+/// Tool that is missing, and that a target found something.
 pub(crate) fn report(targets: &[String], seconds: u64) -> Outcome {
     let (passed, lines) = run(targets, seconds)?;
     lines.iter().for_each(|line| println!("{line}"));
@@ -62,7 +62,7 @@ pub(crate) fn report(targets: &[String], seconds: u64) -> Outcome {
 /// Runs `targets`, or all of them, for `seconds` each: whether all passed, and a line for each.
 ///
 /// # Errors
-/// What is missing.
+/// Tool that is missing.
 pub(crate) fn run(
     targets: &[String],
     seconds: u64,
@@ -173,7 +173,7 @@ fn path(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Whether a target passed, and a line for a report; of one that did not, the end of its log.
+/// Returns true if a target passed, with a line for a report; of a target that failed, the end of its log.
 fn result(fuzzer: &Running, passed: bool) -> Result<(bool, String), Box<dyn std::error::Error>> {
     let log = String::from_utf8_lossy(&fs::read(&fuzzer.log)?).into_owned();
     let target = &fuzzer.target;

@@ -18,7 +18,7 @@ mod soak;
 mod stats;
 mod test;
 
-/// What an xtask command ends with: an error is printed as it is.
+/// Result of a command: an error is printed as it is.
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 #[derive(Debug, Parser)]
@@ -51,18 +51,18 @@ enum Command {
         /// Parts: a test program of lab/vmtests/tests, units, mutants-CRATE, fuzz; all of them if
         /// none is named.
         parts: Vec<String>,
-        /// How many operations each counted test does.
+        /// Operations of each counted test.
         #[arg(long, default_value_t = 1_000_000)]
         count: u64,
-        /// How long each fuzzer runs.
+        /// Duration of each fuzzer.
         #[arg(long, value_name = "MINUTES", default_value_t = 10)]
         fuzz: u64,
     },
     /// Run the fuzzers; needs a nightly compiler and cargo-fuzz.
     Fuzz {
-        /// Which; all of them if none is named.
+        /// Fuzzers; all of them if none is named.
         targets: Vec<String>,
-        /// How long each runs.
+        /// Duration of each fuzzer.
         #[arg(long, default_value_t = 600)]
         seconds: u64,
     },

@@ -78,7 +78,7 @@ impl Program {
         of_package.is_some_and(|(_, targets)| targets.contains(&&*self.target))
     }
 
-    /// Whether it boots VMs, which takes longest.
+    /// Returns true if the program boots VMs, which takes longest.
     fn boots(&self) -> bool {
         self.package == MACHINE_TESTS
     }
@@ -179,7 +179,7 @@ impl Running {
 pub(crate) struct Ended {
     /// Package and target.
     pub(crate) name: String,
-    /// Whether all of its tests passed.
+    /// True if all tests of the program passed.
     pub(crate) passed: bool,
     took: Duration,
     /// Time of the processors, the VMs' included; none if it was killed.

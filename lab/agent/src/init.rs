@@ -1,4 +1,4 @@
-//! What a machine's first process has to do: mounts, modules, the end.
+//! Duties of a machine's first process: mounts, modules, power-off.
 //!
 //! The initramfs is the root file system for as long as the machine lives; there is no
 //! disk and no service manager. What can't be done is collected and told to the lab,
@@ -61,7 +61,7 @@ pub fn bring_up() -> (BootPlan, Vec<String>) {
 /// Loads a module; one that is already there is fine.
 ///
 /// # Errors
-/// What the kernel says; its log usually says more.
+/// Error of the kernel, whose log usually says more.
 pub fn load(module: &ModuleFile) -> io::Result<()> {
     let file = File::open(&module.path)?;
     let parameters = CString::new(module.parameters.as_str())?;
@@ -74,7 +74,7 @@ pub fn load(module: &ModuleFile) -> io::Result<()> {
 /// Mounts a file system, creating the mount point; an empty `kind` is a recursive bind.
 ///
 /// # Errors
-/// What the system says.
+/// Error of the system.
 pub fn mount_at(source: &str, target: &str, kind: &str, options: &str) -> io::Result<()> {
     fs::create_dir_all(target)?;
     let options = CString::new(options)?;
@@ -132,7 +132,7 @@ pub fn power_off() -> io::Error {
 /// Runs a shell on the console until the person leaves it.
 ///
 /// # Errors
-/// Why the shell can't be started.
+/// Reason why the shell can't be started.
 pub fn shell() -> io::Result<()> {
     // The serial port by its own name: /dev/console can't be a controlling terminal.
     let active = fs::read_to_string("/sys/class/tty/console/active")?;
@@ -187,7 +187,7 @@ fn mount_share(share: &Share) -> io::Result<()> {
 /// Reads at most `limit` bytes of a file from `offset`, until its end.
 ///
 /// # Errors
-/// What the system says.
+/// Error of the system.
 pub fn read_part(path: &str, offset: u64, limit: u64) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     if offset > 0 {

@@ -15,14 +15,14 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::wire::{Ending, RunSpec};
 
-/// What a command left behind.
+/// Result of a command.
 #[derive(Debug)]
 pub struct Finished {
-    /// How it ended.
+    /// End of the command.
     pub ending: Ending,
-    /// Its standard output.
+    /// Standard output.
     pub stdout: Vec<u8>,
-    /// Its standard error.
+    /// Standard error.
     pub stderr: Vec<u8>,
 }
 
@@ -73,12 +73,12 @@ impl Task {
     }
 
     /// Waits until the command ends or its own limit kills it; gives up, and leaves it
-    /// running, after `patience`.
+    /// running, after `limit`.
     ///
     /// # Errors
-    /// `TimedOut` when patience ends first, or what the system says.
-    pub fn wait(&mut self, patience: Option<Duration>) -> io::Result<Finished> {
-        let patience = patience.and_then(|limit| Instant::now().checked_add(limit));
+    /// `TimedOut` if `limit` ends first, or the error of the system.
+    pub fn wait(&mut self, limit: Option<Duration>) -> io::Result<Finished> {
+        let until = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut pause = Duration::from_millis(1);
         let ending = loop {
             if let Some(status) = self.child.try_wait()? {
@@ -90,7 +90,7 @@ impl Task {
                 self.child.wait()?;
                 break Ending::TimedOut;
             }
-            if patience.is_some_and(|deadline| now >= deadline) {
+            if until.is_some_and(|deadline| now >= deadline) {
                 return Err(rustix::io::Errno::TIMEDOUT.into());
             }
             std::thread::sleep(pause);
@@ -106,7 +106,7 @@ impl Task {
     /// Kills the command's process group.
     ///
     /// # Errors
-    /// What the system says; a command that has already ended is no error.
+    /// Error of the system; a command that has already ended is no error.
     pub fn kill(&self) -> io::Result<()> {
         let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) else {
             return Ok(());
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn impatience_leaves_the_command_running() {
+    fn a_wait_that_times_out_leaves_the_command_running() {
         let mut task = Task::start(&sh("sleep 60", None), Vec::new()).unwrap();
         let error = task.wait(Some(Duration::from_millis(10))).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);

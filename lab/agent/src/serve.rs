@@ -11,7 +11,7 @@ use crate::wire::{self, Reply, Request, VERSION};
 /// Greets the lab, then answers until it says [`Request::PowerOff`] or goes away.
 ///
 /// # Errors
-/// Those of the channel; `UnexpectedEof` when the lab has gone.
+/// Errors of the channel; `UnexpectedEof` when the lab has gone.
 pub fn serve(channel: &mut (impl Read + Write), troubles: Vec<String>) -> io::Result<()> {
     let release = rustix::system::uname()
         .release()

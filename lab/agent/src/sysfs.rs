@@ -39,7 +39,7 @@ pub struct SysfsDevice {
     folder: PathBuf,
     config: File,
     bars: [Option<Resource>; 6],
-    /// What the ROM decodes, filled up with ones behind its image.
+    /// Bytes that the ROM decodes: its image, then ones.
     rom: Option<Vec<u8>>,
     resets: AtomicU64,
 }
@@ -48,7 +48,7 @@ impl SysfsDevice {
     /// The function at `bdf`, for example `0000:01:00.0`. It must have no driver.
     ///
     /// # Errors
-    /// What the system says of a file, with its path.
+    /// Error of the system for a file, with the file's path.
     pub fn open(bdf: &str) -> Result<Self, String> {
         let folder = Path::new("/sys/bus/pci/devices").join(bdf);
         let config = open(&folder.join("config"))?;
@@ -86,10 +86,10 @@ impl SysfsDevice {
         Ok(device)
     }
 
-    /// Its raw configuration space.
+    /// Raw configuration space of the function.
     ///
     /// # Errors
-    /// What the system says.
+    /// Error of the system.
     pub fn raw(&self) -> Result<Vec<u8>, String> {
         let mut raw = vec![0; usize::from(varia_spec::pci::CFG_SPACE_EXP_SIZE)];
         let path = self.folder.join("config");
@@ -298,7 +298,7 @@ fn spec(size: u64, flags: u64) -> BarSpec {
     }
 }
 
-/// How many bytes of an access to I/O ports go at once.
+/// Bytes of an access to I/O ports that go at once.
 fn port_width(at: u64, len: usize) -> usize {
     [4, 2]
         .into_iter()

@@ -30,7 +30,7 @@ const HEAD_LIMIT: u32 = 16 << 20;
 /// The longest body that is accepted, in bytes.
 const BODY_LIMIT: u64 = 1 << 30;
 
-/// What the agent does before it opens the channel.
+/// Steps of the agent before it opens the channel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootPlan {
     /// Modules to load, in this order.
@@ -68,11 +68,11 @@ pub struct RunSpec {
     pub env: Vec<(String, String)>,
     /// The working directory; the agent's own (`/`) by default.
     pub cwd: Option<String>,
-    /// How long it may run; afterwards its process group is killed.
+    /// Time limit; afterwards the command's process group is killed.
     pub limit: Option<Duration>,
 }
 
-/// How a command ended.
+/// End of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
     /// It left with this code.
@@ -97,7 +97,7 @@ pub enum Request {
     Wait {
         /// From [`Reply::Started`].
         task: u32,
-        /// How long to wait.
+        /// Time limit of the wait.
         limit: Duration,
     },
     /// Kill the process group of a command that was started: [`Reply::Done`]; it is
@@ -159,28 +159,28 @@ pub enum Reply {
         version: u32,
         /// The running kernel's release, as `uname -r` prints it.
         release: String,
-        /// What of the [`BootPlan`] went wrong.
+        /// Steps of the [`BootPlan`] that failed.
         troubles: Vec<String>,
     },
     /// It worked; the body depends on the request.
     Done,
     /// A command has ended; the body is its standard output, then its standard error.
     Ran {
-        /// How it ended.
+        /// End of the command.
         ending: Ending,
-        /// How many bytes of the body are standard output.
+        /// Number of bytes of the body that are standard output.
         stdout: u64,
     },
     /// A command is running.
     Started {
-        /// Its number, for [`Request::Wait`] and [`Request::Kill`].
+        /// Number of the task, for [`Request::Wait`] and [`Request::Kill`].
         task: u32,
     },
     /// Names.
     Names(Vec<String>),
     /// It failed.
     Failed {
-        /// What the agent tried and why it did not work.
+        /// Operation that the agent tried, and the reason of its failure.
         what: String,
         /// The system's error number, if it was the system that refused.
         errno: Option<i32>,
@@ -190,7 +190,7 @@ pub enum Reply {
 /// Writes one frame and flushes.
 ///
 /// # Errors
-/// Those of the writer, and `InvalidData` if the head can't be serialised or is too long.
+/// Errors of the writer, and `InvalidData` if the head can't be serialised or is too long.
 pub fn send<T: Serialize>(to: &mut impl Write, head: &T, body: &[u8]) -> io::Result<()> {
     let head = serde_json::to_vec(head).map_err(io::Error::other)?;
     let head_length = u32::try_from(head.len())
@@ -210,7 +210,7 @@ pub fn send<T: Serialize>(to: &mut impl Write, head: &T, body: &[u8]) -> io::Res
 /// Reads one frame: its head and its body.
 ///
 /// # Errors
-/// Those of the reader, `UnexpectedEof` if the other side has gone, and `InvalidData` if
+/// Errors of the reader, `UnexpectedEof` if the other side has gone, and `InvalidData` if
 /// what arrives is no frame of this protocol.
 pub fn receive<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<(T, Vec<u8>)> {
     let mut magic = [0; 4];

@@ -14,24 +14,24 @@ pub struct Difference {
     pub index: usize,
     /// The operation.
     pub op: Op,
-    /// What the oracle answered.
+    /// Answer of the oracle.
     pub reference: Answer,
-    /// What ours answered.
+    /// Answer of our driver.
     pub ours: Answer,
 }
 
-/// What a comparison found.
+/// Result of a comparison.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// How many operations were compared.
+    /// Number of operations that were compared.
     pub compared: usize,
-    /// How often each predicate explained a difference.
+    /// Number of differences that each predicate explained.
     pub fired: BTreeMap<&'static str, usize>,
     /// Predicates that explained more than their share of all operations.
     pub too_broad: Vec<&'static str>,
     /// Differences that nothing explains.
     pub unexplained: Vec<Difference>,
-    /// Whether the runs had different lengths.
+    /// True if the runs had different lengths.
     pub truncated: bool,
 }
 
@@ -50,12 +50,12 @@ impl Report {
         }
     }
 
-    /// Whether every difference is explained.
+    /// Returns true if every difference is explained.
     pub fn is_explained(&self) -> bool {
         !self.truncated && self.unexplained.is_empty()
     }
 
-    /// Whether every difference is explained, and every predicate has fired and none too often.
+    /// Returns true if every difference is explained, every predicate has fired, and none too often.
     pub fn is_clean(&self) -> bool {
         self.is_explained()
             && self.too_broad.is_empty()
@@ -120,7 +120,7 @@ impl Report {
     }
 }
 
-/// How often a predicate may fire however few operations there are.
+/// Number of times that a predicate may fire however few operations there are.
 const FEW: usize = 20;
 
 /// Compares the answers to `ops`, in order.
@@ -190,7 +190,7 @@ impl fmt::Debug for Brief<'_> {
     }
 }
 
-/// How much of an operation's data is shown, in bytes.
+/// Bytes of an operation's data that are shown.
 const SHOWN: usize = 32;
 
 struct BriefAnswer<'a>(&'a Answer);

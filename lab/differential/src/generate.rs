@@ -13,13 +13,13 @@ use varia_spec::vfio::RegionIndex;
 
 use crate::op::{EVENTS, Op, SLOTS, Shape};
 
-/// Whose operations are wanted.
+/// Set of operations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Surface {
     /// All that a user of the kernel's VFIO does.
     Kernel,
-    /// What a vfio-user client does as well, and what the original driver, the kernel below it and
-    /// the user-space core can be compared by.
+    /// Operations that a vfio-user client has as well, and by which the original driver, the kernel
+    /// below the driver and the user-space core can be compared.
     Portable,
 }
 

@@ -12,7 +12,7 @@ pub struct MemoryShape {
     pub size: u64,
 }
 
-/// What the generator and the predicates know of the device under test.
+/// Properties of the device under test that the generator and the predicates know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Shape {
     /// Region 4, unless the variant declines the device.
@@ -35,7 +35,7 @@ impl Shape {
         }
     }
 
-    /// What can be accessed of a region, fake or not; a BAR of the device's own has no padding.
+    /// Bytes of a region that can be accessed, fake or not; a physical BAR has no padding.
     pub fn region(&self, region: u32) -> Option<MemoryShape> {
         let own = usize::try_from(region).ok().and_then(|i| self.bars.get(i));
         let own = own.filter(|size| **size > 0).map(|size| MemoryShape {
@@ -51,7 +51,7 @@ impl Shape {
     }
 }
 
-/// What the pages of a mapping are asked to allow.
+/// Protection of a mapping's pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Protection {
     /// `PROT_READ`.
@@ -65,11 +65,11 @@ pub struct Protection {
 /// Which address a system call gets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pointer {
-    /// One with room for all.
+    /// Buffer with room for all bytes.
     Good,
-    /// One behind which this many bytes can be accessed, and no more.
+    /// Buffer behind which this many bytes can be accessed, and no more.
     Cut(u16),
-    /// One that can be read and not written.
+    /// Buffer that can be read and not written.
     ReadOnly,
     /// Null.
     Null,
@@ -78,7 +78,7 @@ pub enum Pointer {
 /// A descriptor that an ioctl's argument names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Descriptor {
-    /// One of the user's event counters.
+    /// Event counter of the user.
     Event(u8),
     /// The device's group.
     Group,
@@ -86,15 +86,15 @@ pub enum Descriptor {
     Device,
 }
 
-/// How many event counters a user has.
+/// Number of event counters of a user.
 pub const EVENTS: u8 = 3;
-/// How many more it has behind those, for ioeventfds alone. Nothing signals them: what the kernel
-/// then writes comes at a time of its own, and a read beside it sees it or not.
+/// Number of further event counters of a user, for ioeventfds alone. Nothing signals these: the
+/// kernel's write would come at any time, and a read beside the write would see it or not.
 pub const DOORBELLS: u8 = 3;
-/// How many mappings a user keeps.
+/// Number of mappings that a user keeps.
 pub const SLOTS: u8 = 4;
 
-/// What a VFIO user does.
+/// Operation of a VFIO user.
 ///
 /// The first six are also done by a vfio-user client; the rest is the kernel's alone.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -146,7 +146,7 @@ pub enum Op {
         region: u32,
         /// Offset in the region, a multiple of the page size.
         offset: u64,
-        /// What it is to allow.
+        /// Protection of the pages.
         protection: Protection,
     },
     /// `VFIO_DEVICE_RESET`.
@@ -194,7 +194,7 @@ pub enum Op {
         offset: u64,
         /// Bytes.
         len: u64,
-        /// What it is to allow.
+        /// Protection of the pages.
         protection: Protection,
         /// `MAP_POPULATE`.
         populate: bool,
@@ -214,7 +214,7 @@ pub enum Op {
     Protect {
         /// The mapping.
         slot: u8,
-        /// What it is to allow.
+        /// Protection of the pages.
         protection: Protection,
     },
     /// The end of a mapping that is kept.
@@ -226,7 +226,7 @@ pub enum Op {
     Dma {
         /// The mapping.
         slot: u8,
-        /// Whether to map it.
+        /// True to map, false to unmap.
         map: bool,
     },
     /// Adds one to an event counter.
@@ -252,7 +252,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// What is done, by whoever does it.
+    /// Kind of the operation, without its values.
     pub fn deed(&self) -> &Self {
         match self {
             Self::Child(op) => op.deed(),
@@ -260,7 +260,7 @@ impl Op {
         }
     }
 
-    /// What it is called in tables of what was done.
+    /// Name of the kind in tables of operations.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::RegionInfo { .. } => "region info",

@@ -7,16 +7,16 @@ use varia_spec::{
 
 use crate::op::{Answer, Op, Pointer, Shape};
 
-/// One operation and its two answers.
+/// Operation with its two answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'a> {
     /// The device.
     pub shape: &'a Shape,
-    /// What was done.
+    /// Operation.
     pub op: &'a Op,
-    /// What the oracle answered.
+    /// Answer of the oracle.
     pub reference: &'a Answer,
-    /// What ours answered.
+    /// Answer of our driver.
     pub ours: &'a Answer,
 }
 
@@ -25,7 +25,7 @@ pub struct Case<'a> {
 pub struct Predicate {
     /// The name under which the documentation explains it.
     pub name: &'static str,
-    /// Whether this case is exactly that difference.
+    /// Returns true if a case is exactly this difference.
     pub explains: fn(&Case<'_>) -> bool,
     /// Of a thousand operations, how many it may explain at most: one that explains more hides
     /// something.
@@ -70,7 +70,7 @@ pub const AGAINST_ORIGINAL: &[Predicate] = &[
     NO_EMPTY_RANGE,
 ];
 
-/// What an architecture adds to those: differences that only its kernel shows.
+/// Differences that only the kernel of one architecture shows.
 ///
 /// On arm64 none: page sizes (4, 16 and 64 KiB), the orders of page-table entries that a fault tries
 /// and the way to map memory as write-combining are the kernel's, and both drivers run on the same
@@ -100,7 +100,7 @@ pub const USER_SPACE: &[Predicate] = &[
 ];
 
 /// The kernel of the machine that owns the device has enabled PCIe error reporting (bits 3:0 of
-/// device control); in user space nobody does.
+/// device control); in user space no code does.
 pub const ERROR_REPORTING: Predicate = Predicate {
     name: "error-reporting",
     explains: error_reporting,
@@ -258,7 +258,7 @@ fn touches_both(offset: u64, len: u64) -> bool {
     overlap(offset, len, RESMEM_WINDOW).is_some() && overlap(offset, len, USEMEM_WINDOW).is_some()
 }
 
-/// Whether a byte of ours can be one of a 64-bit prefetchable BAR of usemem's size: below the
+/// Returns true if a byte of ours can be in a 64-bit prefetchable BAR of usemem's size: below the
 /// size there are the flags and nothing else.
 fn fake_bar4(case: &Case<'_>, at: u64, ours: u8) -> bool {
     let flags = u64::from(bar::MEM_TYPE_64 | bar::MEM_PREFETCH).to_le_bytes();
@@ -273,8 +273,8 @@ fn fake_bar4(case: &Case<'_>, at: u64, ours: u8) -> bool {
     }
 }
 
-/// Whether two reads from `offset` are equal but for bytes that `may` differ: their place, what
-/// the reference has there, and what ours has.
+/// Returns true if two reads from `offset` are equal but for bytes that `may` differ: {offset, byte of
+/// the reference, byte of ours}.
 fn differs_only(case: &Case<'_>, offset: u64, may: impl Fn(u64, u8, u8) -> bool) -> bool {
     let (reference, ours) = (case.reference, case.ours);
     reference.result == ours.result

@@ -28,7 +28,7 @@ pub enum Seat {
 }
 
 impl Seat {
-    /// What opens the scope of its function, and how many braces close it.
+    /// Text that opens the scope of the function, and number of braces that close the scope.
     fn scope(self) -> (String, usize) {
         match self {
             // QEMU names a function S and its slot and function number as two hexadecimal digits.

@@ -1,4 +1,4 @@
-//! Time that passes only when somebody sleeps: for a runtime and the silicon below it.
+//! Clock of a runtime and of the silicon below, which moves only by the sleeps of the runtime.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

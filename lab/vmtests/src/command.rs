@@ -47,7 +47,7 @@ pub fn small_varia() -> Result<PathBuf> {
 /// The lab's QEMU as a program of its own, in a folder.
 ///
 /// # Errors
-/// Those of the lab, and of writing it.
+/// Errors of the lab, and of writing the file.
 pub fn qemu(folder: &Path, arch: Arch) -> Result<PathBuf> {
     let line = command::line(&Qemu::find(arch)?.command());
     let path = folder.join(format!("qemu-system-{arch}"));

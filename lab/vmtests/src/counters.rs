@@ -1,4 +1,4 @@
-//! What our module counts of a device (debugfs, docs/kernel.md), and what has to balance once
+//! Counters of our module for a device (debugfs, docs/kernel.md), and the rules that hold once
 //! the device is idle: the rules of ARCHITECTURE.md, "State under concurrency".
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use crate::host::{Driver, Host};
 /// Where debugfs is in a machine.
 pub const DEBUGFS: &str = "/sys/kernel/debug";
 
-/// One file of a device, by its name.
+/// Text of a file of a device in debugfs.
 ///
 /// # Errors
 /// If it can't be read.
@@ -49,7 +49,7 @@ impl Counters {
         Ok(Self(counts.collect::<Result<_>>()?))
     }
 
-    /// One count.
+    /// Value of a counter.
     ///
     /// # Panics
     /// If there is none of this name: the test is wrong.
@@ -61,13 +61,13 @@ impl Counters {
             .unwrap_or_else(|| panic!("there is no count {name}"))
     }
 
-    /// What does not balance, for a device that nobody uses.
+    /// Rules that are broken, for a device without users.
     #[must_use]
     pub fn broken_rules(&self) -> Vec<String> {
         self.broken(false)
     }
 
-    /// What does not balance, for a device that is still open and that nobody uses any more.
+    /// Rules that are broken, for a device that is open and no longer used.
     #[must_use]
     pub fn broken_rules_while_open(&self) -> Vec<String> {
         self.broken(true)
@@ -117,10 +117,10 @@ const BALANCES: &[Balance] = &[
     // Each reset is a generation, and the device starts with one.
     (Rule::AtMost, &["ready_generation"], &["reset_generation"]),
     (Rule::OneMore, &["reset_generation"], &["resets"]),
-    // Each look is in a hold of the lock, and is raced at most once.
+    // Each poll is under the lock, and is raced at most once.
     (Rule::Equal, &["polls_unlocked"], &[]),
     (Rule::AtMost, &["polls_raced"], &["polls"]),
-    // Nobody sleeps before a look.
+    // A poll comes before each sleep.
     (Rule::AtMost, &["waits"], &["polls"]),
     // Each wait ends once.
     (
@@ -133,7 +133,7 @@ const BALANCES: &[Balance] = &[
             "waits_failed",
         ],
     ),
-    // Each hold that authorises an act sees one.
+    // The lock is held ready once for each act that it authorises.
     (
         Rule::Equal,
         &["locks_ready"],

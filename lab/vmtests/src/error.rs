@@ -1,4 +1,4 @@
-//! What can go wrong in a test's surroundings.
+//! Errors of a test's surroundings.
 
 use std::fmt;
 use std::io;
@@ -11,13 +11,13 @@ use varia_sys::socket::SocketError;
 /// A result of the surroundings.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong. Its `Debug` is its message: that is what a test that fails shows.
+/// Error of a test's surroundings. `Debug` prints the message, because a failing test shows that.
 #[derive(thiserror::Error)]
 pub enum Error {
     /// The lab.
     #[error(transparent)]
     Lab(#[from] LabError),
-    /// Its packages and their programs.
+    /// Packages of the lab and their programs.
     #[error(transparent)]
     Debian(#[from] DebianError),
     /// The model of the device.
@@ -26,15 +26,15 @@ pub enum Error {
     /// The runtime that serves it.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// Its socket.
+    /// Socket of the runtime.
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// The system refused something.
     #[error("{doing}: {source}")]
     Io {
-        /// What was being done.
+        /// Operation that failed.
         doing: &'static str,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
     /// A machine is not as it has to be for the test.

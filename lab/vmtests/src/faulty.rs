@@ -11,7 +11,7 @@ use varia_lab::{Arch, ArchNames, Set, kernel_modules, packages};
 
 use crate::error::{Error, Result};
 
-/// What our module is made of, in the workspace.
+/// Folders with the sources of our module, in the workspace.
 const SOURCES: [&str; 5] = [
     "kernel",
     "units/src",
@@ -19,7 +19,7 @@ const SOURCES: [&str; 5] = [
     "variant/src",
     "variants/src",
 ];
-/// What is left out of a copy: what cargo and make leave behind.
+/// Folders that a copy leaves out: results of cargo and make.
 const LEFT_OUT: [&str; 2] = ["target", "build"];
 
 /// A fault.
@@ -31,7 +31,7 @@ pub struct Fault {
     pub file: &'static str,
     /// The text that is right; it has to be there exactly once.
     pub right: &'static str,
-    /// What stands in its place.
+    /// Text in the place of the right one.
     pub wrong: &'static str,
 }
 

@@ -1,5 +1,5 @@
-//! What QEMU offers to the firmware of an arm64 machine, read in the place of firmware while the
-//! machine stands still: the ACPI tables that it makes.
+//! ACPI tables that QEMU offers to the firmware of an arm64 machine, read in the place of firmware
+//! while the machine stands still.
 //!
 //! Source: QEMU 11.1 `docs/specs/fw_cfg` (the DMA interface), the memory map of `virt` (RAM, the
 //! device fw_cfg, ECAM above 256 GiB), and the protocol of `-qtest`.
@@ -78,7 +78,7 @@ impl FwCfg {
         self.write(at, &[root, root + 1, root + 1]);
     }
 
-    /// What is behind a key.
+    /// Item of a key.
     fn item(&mut self, key: u32, length: usize) -> Vec<u8> {
         let buffer = RAM + 0x1000;
         let length_word = u32::try_from(length).expect("32 bits");

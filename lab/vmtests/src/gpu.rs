@@ -28,7 +28,7 @@ impl Gpu {
     /// Makes the silicon and serves it as `view` shows it.
     ///
     /// # Errors
-    /// What the silicon, the runtime or the system refuses.
+    /// Refusals of the silicon, the runtime or the system.
     pub fn serve(profile: &Profile, view: View, options: Options) -> Result<Self> {
         let silicon = Arc::new(Silicon::new(profile, options)?);
         let endpoint = Endpoint::new(
@@ -62,7 +62,7 @@ impl Gpu {
         })
     }
 
-    /// What is served.
+    /// Silicon that is served.
     #[must_use]
     pub fn silicon(&self) -> &Silicon {
         &self.silicon

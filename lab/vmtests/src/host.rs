@@ -38,7 +38,7 @@ const ABSENT_STRIDE: u64 = 4 << 40;
 const FIRMWARE_MIB: u64 = 768;
 /// The same on x86, where only tables go there.
 const FIRMWARE_MIB_X86: u64 = 64;
-/// What QEMU places below 4 GiB on x86 without splitting it.
+/// Most RAM that QEMU places below 4 GiB on x86 without splitting the RAM.
 const X86_LOW_RAM: u64 = 2816 * MIB;
 /// The number of the first GPU's own root bus, and how far that of the next GPU is away.
 const FIRST_ROOT_BUS: u8 = 32;
@@ -46,7 +46,7 @@ const ROOT_BUS_STRIDE: u8 = 8;
 /// Bytes of BAR 2 where the chip's own is too large.
 const SMALL_BAR2: u64 = 64 * MIB;
 
-/// What is behind the addresses of a GPU's coherent memory.
+/// Memory behind the addresses of a GPU's coherent memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Memory {
     /// RAM that the silicon shares.
@@ -59,7 +59,7 @@ pub enum Memory {
     Within {
         /// The earlier GPU's number, from 0.
         gpu: usize,
-        /// How far behind the beginning of that GPU's memory this one's begins, in bytes.
+        /// Distance from the beginning of the earlier GPU's memory to this GPU's, in bytes.
         shift: u64,
     },
 }
@@ -76,7 +76,7 @@ pub enum Driver {
 }
 
 impl Driver {
-    /// Its name in sysfs.
+    /// Name of the driver in sysfs.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -85,7 +85,7 @@ impl Driver {
         }
     }
 
-    /// Its module's file in the machine.
+    /// File of the driver's module in the machine.
     #[must_use]
     pub const fn file(self) -> &'static str {
         match self {
@@ -154,7 +154,7 @@ impl HostPlan {
         self
     }
 
-    /// How much memory its kernel has, in MiB.
+    /// Sets the memory of the machine's kernel, in MiB.
     #[must_use]
     pub fn kernel_memory(mut self, mib: u64) -> Self {
         self.kernel_mib = mib;
@@ -202,7 +202,7 @@ impl HostPlan {
     /// Changes the machine, if that can be done.
     ///
     /// # Errors
-    /// Those of the change.
+    /// Errors of the change.
     pub fn try_with(mut self, change: impl FnOnce(Vm) -> Result<Vm>) -> Result<Self> {
         self.vm = change(self.vm)?;
         Ok(self)
@@ -211,7 +211,7 @@ impl HostPlan {
     /// Starts the GPUs and the machine, and checks that its kernel keeps off their memory.
     ///
     /// # Errors
-    /// What keeps them from starting, or [`Error::Unexpected`].
+    /// Reason why a GPU or the machine does not start, or [`Error::Unexpected`].
     pub fn boot(self) -> Result<Host> {
         let (arch, flavour) = (self.vm.arch(), self.vm.flavour());
         let memory = tempfile::Builder::new()
@@ -390,7 +390,7 @@ impl Host {
     /// Loads a driver, in the place of another one of the same name.
     ///
     /// # Errors
-    /// Why the kernel refuses it.
+    /// Refusal by the kernel.
     pub fn load(&self, driver: Driver) -> Result<()> {
         if driver == Driver::VfioPci {
             return Ok(self.vm.modprobe("vfio_pci", "")?);
@@ -404,7 +404,7 @@ impl Host {
     /// `modprobe` that loads them where Linux looks for it.
     ///
     /// # Errors
-    /// What the machine says.
+    /// Errors of the machine.
     pub fn install_kernel(&self) -> Result<()> {
         self.vm
             .sh("set -e; mkdir -p /sbin /lib/modules/$(uname -r)/kernel
@@ -417,7 +417,7 @@ impl Host {
     /// the same name; [`Host::install_kernel`] comes first.
     ///
     /// # Errors
-    /// What the machine says.
+    /// Errors of the machine.
     pub fn install(&self, driver: Driver) -> Result<()> {
         self.unload()?;
         self.vm.sh(&format!(
@@ -433,7 +433,7 @@ impl Host {
     /// Unloads the original driver or ours, if one is there.
     ///
     /// # Errors
-    /// Why the kernel keeps it.
+    /// Refusal by the kernel.
     pub fn unload(&self) -> Result<()> {
         let modules = self.vm.list("/sys/module")?;
         if modules.iter().any(|name| name == Driver::Ours.name()) {
@@ -450,7 +450,7 @@ impl Host {
     /// probe that fails.
     ///
     /// # Errors
-    /// What else goes wrong.
+    /// Any other error of the machine.
     pub fn bind(&self, gpu: usize, driver: Driver) -> Result<std::result::Result<(), i32>> {
         match self.vm.bind(self.address(gpu), driver.name()) {
             Ok(()) => Ok(Ok(())),
@@ -464,7 +464,7 @@ impl Host {
     /// Takes a GPU's driver away, if it has one.
     ///
     /// # Errors
-    /// What the machine says.
+    /// Errors of the machine.
     pub fn unbind(&self, gpu: usize) -> Result<()> {
         let address = self.address(gpu);
         let folder = format!("/sys/bus/pci/devices/{address}/driver");
@@ -477,7 +477,7 @@ impl Host {
     /// Starts an applet of the agent that may take its time.
     ///
     /// # Errors
-    /// What the machine says.
+    /// Errors of the machine.
     pub fn start(&self, applet: &str, arguments: &[&str]) -> Result<Task> {
         let command = GuestCommand::applet(applet, arguments).limit(HANG);
         Ok(self.vm.spawn(&command)?)

@@ -58,7 +58,7 @@ pub type Report = BTreeMap<String, String>;
 /// `== NAME` begins a section of the report, and what [`run`] passes are variables.
 ///
 /// # Errors
-/// Those of the lab.
+/// Errors of the lab.
 pub fn equip(vm: Vm, script: &str) -> Result<Vm> {
     let arch = Arch::Aarch64;
     let userland = packages::ensure(Set::Userland(arch))?;

@@ -16,17 +16,17 @@ const KIB: u64 = 1 << 10;
 /// A device and what is to be seen of it.
 #[derive(Debug)]
 pub struct Layout {
-    /// What is special about it.
+    /// Property that no other layout has.
     pub name: &'static str,
     /// The chip.
     pub profile: Profile,
-    /// What is asked of it.
+    /// Shape of the device, for the generator.
     pub options: Options,
-    /// What is behind its coherent memory.
+    /// Memory behind the coherent addresses.
     pub memory: Memory,
     /// Layouts of one lane share memory and are used one after the other.
     pub lane: usize,
-    /// What a driver has to make of it.
+    /// Outcome of a driver's probe.
     pub shape: Shape,
 }
 
@@ -124,7 +124,7 @@ pub fn all(flavour: Flavour) -> Vec<Layout> {
     layouts
 }
 
-/// What the layouts differ in; pairs are bytes of memory and of the BAR.
+/// Differences between the layouts; pairs are bytes of memory and of the BAR.
 struct Made<'a> {
     name: &'static str,
     profile: &'a Profile,

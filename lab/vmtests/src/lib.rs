@@ -1,4 +1,4 @@
-//! What the tests that boot VMs share: devices played by this process, and machines that
+//! Helpers of the tests that boot VMs: devices played by this process, and machines that
 //! own them.
 
 pub mod acpi;

@@ -5,7 +5,7 @@ use varia_lab::{Arch, GuestCommand, Running, Set, Vm, packages};
 
 use crate::error::Result;
 
-/// What an arm64 machine gets; the driver for QEMU is a plug-in of the daemon, and `script` is for
+/// Programs that an arm64 machine gets; the driver for QEMU is a plug-in of the daemon, and `script` is for
 /// `virsh console`, which insists on a terminal.
 const PROGRAMS: [&str; 4] = [
     "/usr/sbin/libvirtd",
@@ -14,7 +14,7 @@ const PROGRAMS: [&str; 4] = [
     "/usr/bin/script",
 ];
 const TAG: &str = "libvirt";
-/// What is large or many stays where it is.
+/// Folders that are too large to copy, or that have too many files.
 const SHARED: [&str; 3] = [
     "/usr/share/libvirt",
     "/usr/share/AAVMF",
@@ -35,7 +35,7 @@ security_driver = "none"
 stdio_handler = "file"
 END
 "#;
-/// What the daemon says, in its root.
+/// Log of the daemon, in the daemon's root.
 pub const LOG: &str = "/tmp/daemon.log";
 /// It listens once there is its socket.
 const WAIT: &str = r#"
@@ -48,16 +48,16 @@ done
 /// Puts libvirt into an arm64 machine that has QEMU.
 ///
 /// # Errors
-/// Those of the lab.
+/// Errors of the lab.
 pub fn equip(vm: Vm) -> Result<Vm> {
     let tree = packages::ensure(Set::Libvirt(Arch::Aarch64))?;
     Ok(vm.programs(&tree, &PROGRAMS)?.share(tree.root(), TAG))
 }
 
-/// What the machine's package manager and udev would have done: once it runs, before [`start`].
+/// Does the work of the machine's package manager and udev, in a running machine and before [`start`].
 ///
 /// # Errors
-/// What the machine says.
+/// Errors of the machine.
 pub fn install(vm: &Running) -> Result<()> {
     for path in SHARED {
         vm.sh(&format!(
@@ -72,15 +72,15 @@ pub fn install(vm: &Running) -> Result<()> {
 /// Starts the daemon in a root of the machine and waits until it listens. It ends with the machine.
 ///
 /// # Errors
-/// What the machine says, or the daemon.
+/// Errors of the machine, or of the daemon.
 pub fn start(vm: &Running, root: &str) -> Result<()> {
     let shell = |script: &str| {
         let command = GuestCommand::new(["/bin/sh", "-c", script, "libvirt", LOG]);
         command.in_root(root)
     };
     vm.run(&shell(PREPARE))?.checked()?;
-    // A QEMU that libvirt starts is nobody's child, and libvirt waits 40 s for one that has ended
-    // until somebody collects it: a shell does, as the first process of its own.
+    // A QEMU that libvirt starts has no parent, and libvirt waits 40 s for a QEMU that has ended until
+    // a process collects it: here a shell, as the first process of a namespace.
     vm.spawn(&shell(
         "exec busybox unshare -fp --mount-proc sh -c 'libvirtd >$0 2>&1 & wait' $1",
     ))?;

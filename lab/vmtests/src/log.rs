@@ -1,6 +1,6 @@
 //! Signs of trouble in a kernel's log: what no machine may have printed when a test is over.
 
-/// What a kernel prints when something is wrong in it: its own warnings, and those of lockdep, KASAN,
+/// Texts that a kernel prints when something is wrong in it: warnings of its own, of lockdep, KASAN,
 /// the list and reference count checks, and the watchdogs. Source: Linux 7.2 `kernel/panic.c`,
 /// `kernel/locking/lockdep.c`, `mm/kasan/report.c`, `lib/list_debug.c`, `lib/refcount.c`,
 /// `kernel/hung_task.c`, `kernel/watchdog.c`, `kernel/rcu/tree_stall.h`.

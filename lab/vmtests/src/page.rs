@@ -31,7 +31,7 @@ pub struct Block {
     pub place: Place,
     /// The commands.
     pub lines: Vec<String>,
-    /// What they print together; none where the page does not say.
+    /// Output of all lines together; none where the page shows none.
     pub output: Option<String>,
 }
 
@@ -79,8 +79,8 @@ fn parse(text: &str) -> std::result::Result<Vec<Block>, String> {
     Ok(blocks)
 }
 
-/// Whether an output is what a page promises: the lines in their order, none left out but where
-/// the promise has three dots. White space at the end is no part of either.
+/// Returns true if an output is as a page promises: the same lines in the same order, any number of
+/// lines where the promise has three dots. White space at the end is not compared.
 #[must_use]
 pub fn matches(promise: &str, output: &str) -> bool {
     let output: Vec<_> = output.trim_end().lines().map(str::trim_end).collect();

@@ -25,7 +25,7 @@ impl Connection {
     /// `-qmp unix:PATH,server=on,wait=off`.
     ///
     /// # Panics
-    /// If nobody listens there.
+    /// If no QEMU listens there.
     #[must_use]
     pub fn open(path: &Path) -> Self {
         let to = UnixStream::connect(path).expect("a monitor that listens");
@@ -141,7 +141,7 @@ impl Monitor {
         }
     }
 
-    /// What QEMU has said on its standard error.
+    /// Standard error of QEMU so far.
     #[must_use]
     pub fn messages(&self) -> String {
         fs::read_to_string(&self.messages).unwrap_or_default()

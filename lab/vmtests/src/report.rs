@@ -1,4 +1,4 @@
-//! What drivers say of a GPU: those of a machine, and the user-space runtime.
+//! Reports on a GPU, by the drivers of a machine and by the user-space runtime.
 
 use varia_agent::applets::vfio_info::{Region, Report};
 use varia_serve::Endpoint;
@@ -9,7 +9,7 @@ use varia_spec::vfio::{REGION_INFO_LEN, RegionIndex, region_cap, region_flags};
 use crate::error::Result;
 use crate::host::Host;
 
-/// What the drivers of some GPUs of a machine say.
+/// Reports of the drivers of some GPUs of a machine.
 ///
 /// # Errors
 /// If a GPU can't be opened.
@@ -18,7 +18,7 @@ pub fn of_kernel(host: &Host, gpus: &[usize]) -> Result<Vec<Report>> {
     host.ask("vfio-info", &addresses)
 }
 
-/// What the user-space runtime says, in the kernel's form.
+/// Report of the user-space runtime, in the kernel's form.
 ///
 /// # Errors
 /// The first refusal.

@@ -12,10 +12,10 @@ use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
 use varia_vmtests::qmp::Connection;
 
 const MIB: u64 = 1 << 20;
-/// What QEMU calls the GPU's root port.
+/// QEMU's name of the GPU's root port.
 const PORT: &str = "rp-gpu0";
 
-/// What a GPU's user sees of an error, and what the kernel's log says after that of the report.
+/// Effects of an error that a GPU's user sees, and the lines that the kernel's log gets by the error.
 fn signalled(host: &Host, monitor: &mut Connection, driver: Driver) -> Result<(Signalled, String)> {
     host.load(driver)?;
     assert_eq!(host.bind(0, driver)?, Ok(()));

@@ -1,7 +1,7 @@
 //! `varia list`, `bind` and `unbind` on a real sysfs: the original driver, Varia's, vfio-pci and
 //! a device's native one, with a real modules.alias, and killed at random moments.
 //!
-//! One machine for all of it, x86-64 so that this machine's own build of the command runs in it.
+//! All run in one machine, x86-64 so that this machine's own build of the command runs in it.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -282,7 +282,7 @@ fn in_use(lab: &Lab, gpu: &str) -> Result<()> {
     lab.sh("kill $(pidof sleep)")?;
     lab.host.vm.wait(&holder, HANG)?;
     lab.varia(&format!("unbind {gpu}"))??;
-    // now nobody has it open, and no driver decodes its memory
+    // now no process has the device open, and no driver decodes the device's memory
     lab.varia("list --probe")??;
     Ok(())
 }
@@ -296,7 +296,7 @@ fn capture(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// What `varia doctor` says of this machine, started after `before`: {check, subject, severity,
+/// Findings of `varia doctor` on this machine, started after `before`: {check, subject, severity,
 /// found, remedies} of each.
 fn findings(lab: &Lab, before: &str, args: &str) -> Result<Vec<Value>> {
     told(
@@ -424,7 +424,7 @@ fn of_plan(lab: &Lab, gpu: &str) -> Result<()> {
     lab.sh(remedy(&found)?)?;
     let mended = finding(&findings(lab, "", "/tmp/plan.json")?, "hugepages", None)?;
     assert_eq!(mended["severity"], "ok", "{mended:#}");
-    // registers are looked at where the device is awake, but for those of one that is open
+    // registers are read if the device is awake and not open
     let probe = format!("--probe {gpu}");
     let control = format!("/sys/bus/pci/devices/{gpu}/power/control");
     for (power, before, severity, part) in [

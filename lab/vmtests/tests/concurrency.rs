@@ -55,7 +55,7 @@ fn counts() -> BTreeMap<String, u64> {
     counts.into()
 }
 
-/// One of each operation, for every thread to have met the others.
+/// One operation of each kind, for a short run.
 fn once() -> BTreeMap<String, u64> {
     COUNTS.map(|(name, _)| (name.to_owned(), 1)).into()
 }
@@ -189,8 +189,8 @@ const INSERTED_UNLOCKED: Fault = Fault {
 };
 
 /// Fault in locking: a poll without the lock held.
-const LOOKED_UNLOCKED: Fault = Fault {
-    name: "looked-unlocked",
+const POLLED_UNLOCKED: Fault = Fault {
+    name: "polled-unlocked",
     file: "kernel/adaptor/ready.c",
     right: "		sample.locked = rwsem_is_locked(&core->memory_lock) &&
 				lockdep_is_held_type(&core->memory_lock, 1);
@@ -231,7 +231,7 @@ fn planted_faults_and_a_planted_warning_are_found() -> Result<()> {
             breaks: None,
         },
         Planted {
-            fault: LOOKED_UNLOCKED,
+            fault: POLLED_UNLOCKED,
             signs: &[],
             breaks: Some("polls_unlocked"),
         },

@@ -1,4 +1,4 @@
-//! What our module shows of a device in debugfs, for a user who reads, maps, is refused, and goes.
+//! Files of our module in debugfs, for a user who reads, maps, is refused, and goes.
 
 use varia_agent::applets::vfio_read::Seen;
 use varia_lab::Arch;
@@ -57,7 +57,7 @@ fn debugfs_shows_layout_readiness_and_counts_that_balance() -> Result<()> {
         ("closes", 1),
         ("accesses", 1),
         ("copies", 1),
-        // readiness is checked in the hold that copies
+        // readiness is checked under the lock that is held for the copy
         ("checks", 0),
         ("locks_ready", 1),
         ("memory_mapped", 1),

@@ -42,7 +42,7 @@ const ITS_TEARDOWN: &str = "at its_msi_teardown+";
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// How many operations over all layouts; `./x soak` asks for more.
+/// Number of operations over all layouts; `./x soak` asks for more.
 fn count() -> usize {
     let asked = std::env::var("VARIA_COUNT").ok();
     asked.map_or(100_000, |count| {
@@ -50,7 +50,7 @@ fn count() -> usize {
     })
 }
 
-/// What is run of one layout.
+/// Run of operations on one layout.
 #[derive(Clone, Copy)]
 struct Run {
     layout: usize,
@@ -70,7 +70,7 @@ impl Run {
         }
     }
 
-    /// What the user-space runtime does too.
+    /// Run of the operations that the user-space runtime has as well.
     fn portable(layout: usize) -> Self {
         Self {
             layout,
@@ -149,10 +149,10 @@ fn answers(host: &Host, layouts: &[Layout], runs: &[Run]) -> Result<Vec<Vec<Answ
     Ok(all)
 }
 
-/// How often something is asked for before it has to have succeeded.
+/// Number of attempts after which an operation must have succeeded once.
 const OFTEN: usize = 25;
 
-/// How often each kind of operation ended how: 0 for success, else the error.
+/// Counts of the ends of each kind of operation: 0 for success, else the error number.
 #[derive(Default)]
 struct Tally(BTreeMap<&'static str, BTreeMap<i32, usize>>);
 
@@ -165,7 +165,7 @@ impl Tally {
         }
     }
 
-    /// How often a kind succeeded, and how often it was asked for.
+    /// Number of successes of a kind, and number of attempts.
     fn done(&self, kind: &str) -> (usize, usize) {
         let Some(endings) = self.0.get(kind) else {
             return (0, 0);

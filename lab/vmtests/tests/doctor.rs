@@ -11,7 +11,7 @@ use varia_plan::{Iommu, Plan, Request, What, make};
 use varia_silicon::machine::GH200;
 use varia_vmtests::{Result, command};
 
-/// What QEMU 11.1 has of what is looked for.
+/// Devices of QEMU 11.1 among the ones that are checked.
 const FEATURES: [&str; 14] = [
     "acpi-generic-initiator",
     "arm-smmuv3",

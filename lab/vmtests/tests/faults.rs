@@ -21,7 +21,7 @@ const READY: usize = 0;
 /// Ready when it is bound, and not after its first reset.
 const DEAD_AFTER_RESET: usize = 1;
 
-/// How many rebinds; `./x soak` asks for more.
+/// Number of rebinds; `./x soak` asks for more.
 fn rebinds() -> u64 {
     if std::env::var_os("VARIA_COUNT").is_some() {
         2000

@@ -33,7 +33,7 @@ const WAITED_FOR: usize = 1;
 const WAITED_FOR_WITH_CXL: usize = 2;
 const COUNT: usize = 3;
 
-/// What those that are waited for need after a reset, on the clock that the test moves.
+/// Time that a GPU needs after a reset, on the clock that the test moves.
 const WARM_UP: Duration = Duration::from_secs(1);
 /// When, on that clock, all are gone.
 const GONE: Duration = Duration::from_secs(3600);
@@ -146,7 +146,7 @@ fn devices_that_go_and_are_removed_while_they_are_used_leave_nothing_behind() ->
     for name in ["read", "write", "own"] {
         let refused = |report: &Report| report.actors[name].refused.clone();
         let no_device = Errno::ENODEV.get();
-        // A device that has been ready since its last reset is not looked at again.
+        // A device that has been ready since its last reset is not polled again.
         assert!(!refused(&busy).contains_key(&no_device), "{busy:#?}");
         assert!(refused(&waiting).contains_key(&no_device), "{waiting:#?}");
     }

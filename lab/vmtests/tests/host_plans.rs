@@ -16,7 +16,7 @@ use varia_vmtests::{Error, Result};
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const USEMEM: u64 = 512 * MIB;
-/// What GH200 keeps uncached of its memory.
+/// Part of the memory that GH200 keeps uncached.
 const RESMEM: u64 = GIB;
 /// Where the machine leaves a word for the guest, and where the guest leaves one.
 const FROM_HOST: u64 = 0x1000;
@@ -126,7 +126,7 @@ fn console(name: &str) -> String {
     format!("/tmp/{name}.console")
 }
 
-/// What QEMU gets besides the plan: a place for the console, and no network.
+/// QEMU's arguments besides the plan's: a file for the console, and no network.
 fn more(name: &str) -> String {
     format!("-display none -serial file:{} -nic none", console(name))
 }
@@ -305,7 +305,7 @@ fn compare(host: &Host, plan: &Plan, gpus: &[usize], report: &Report) {
     }
 }
 
-/// Whether distances are the same but for the numbers of the nodes behind the first `own`: Linux
+/// Compares distances but for the numbers of the nodes behind the first `own`: Linux
 /// counts nodes as SRAT names them first, and QEMU names a plan's initiators in no order.
 fn are_the_same(seen: &[Vec<u8>], planned: &[Vec<u8>], own: usize) -> bool {
     let mut stands_for: Vec<usize> = Vec::new();

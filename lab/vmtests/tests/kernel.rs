@@ -177,7 +177,7 @@ fn a_probe_that_fails_is_told_from_a_broken_tree() -> Result<(), Box<dyn Error>>
     Ok(())
 }
 
-/// Whether an operand of a disassembled instruction is a floating-point or vector register.
+/// Returns true if an operand of a disassembled instruction is a floating-point or vector register.
 fn is_forbidden(arch: Arch, operand: &str) -> bool {
     let number = |rest: &str| rest.parse::<u8>().is_ok_and(|number| number < 32);
     match arch {

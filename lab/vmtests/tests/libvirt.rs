@@ -162,7 +162,7 @@ fn options(argv: &[String]) -> Vec<(String, String)> {
     options
 }
 
-/// What libvirt says beside the plan, and why that is no difference.
+/// Options that libvirt adds to the plan, and the reason why they are no difference.
 const LIBVIRTS_OWN: &[(&str, &str, &str)] = &[
     ("-name", "", "a process's title"),
     ("-S", "", "libvirt starts the CPUs itself"),
@@ -202,7 +202,7 @@ const LIBVIRTS_OWN: &[(&str, &str, &str)] = &[
     ("-msg", "", "how messages look"),
 ];
 
-/// What options say of the VM, each in a form that does not depend on who says it.
+/// Options of a VM, each in a form that is the same for libvirt and for the plan.
 fn said(options: impl IntoIterator<Item = (String, String)>) -> BTreeSet<String> {
     let options: Vec<(String, String)> = options.into_iter().collect();
     // each has its own names for root buses
@@ -371,7 +371,7 @@ fn functions(host: &Host) -> Vec<What> {
         .collect()
 }
 
-/// What is known of a machine.
+/// Facts of a machine.
 fn facts_of(machine: &Machine) -> Facts {
     let folder = tempfile::tempdir().expect("a temporary folder");
     machine.write(folder.path()).expect("its files");
@@ -380,7 +380,7 @@ fn facts_of(machine: &Machine) -> Facts {
     found.facts
 }
 
-/// What is known of a machine, whose GPUs are where those of `host` are.
+/// Facts of a machine whose GPUs have the addresses of the GPUs of `host`.
 fn facts(machine: &Machine, host: &Host) -> Facts {
     let mut facts = facts_of(machine);
     for (index, function) in machine.gpus().iter().enumerate() {

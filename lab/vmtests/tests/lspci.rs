@@ -1,7 +1,7 @@
 //! `lspci` reads our silicon's configuration space as it would a card's: from a file, and in a
 //! machine that has every profile twice, as its owner sees it and as a VM does.
 //!
-//! What `lspci` says there is kept in `golden/lspci`; `VARIA_GOLDEN=write` writes it anew.
+//! Outputs of `lspci` are kept in `golden/lspci`; `VARIA_GOLDEN=write` writes them anew.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -13,7 +13,7 @@ use varia_serve::View;
 use varia_silicon::{Options, Profile, Silicon, profile};
 use varia_vmtests::gpu::Gpu;
 
-/// What `lspci` prints where something can't be what it says it is.
+/// Words that `lspci` prints for a structure that is not valid.
 const COMPLAINTS: [&str; 8] = [
     "!!!",
     "<access denied>",
@@ -31,7 +31,7 @@ const MEMORY: u64 = 3 << 29;
 /// Rows of the dump with what a machine assigns: BARs, ROM, interrupt line.
 const ASSIGNED: [&str; 3] = ["10:", "20:", "30:"];
 
-/// What a text says that it should not.
+/// Complaints in an output of `lspci`.
 fn complaints(text: &str) -> Vec<&str> {
     let lines = text.lines();
     lines

@@ -11,8 +11,8 @@ use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
 
 const MIB: u64 = 1 << 20;
 
-/// What usemem and resmem answer. Memory outside the BARs does not know the command register: what
-/// the driver lets through reaches it.
+/// Answers of usemem and resmem. Memory outside the BARs does not know the command register: an access
+/// that the driver lets through reaches the memory.
 fn switched(host: &Host) -> Result<[Switched; 2]> {
     let answers: Vec<Switched> = host.ask("memory-enable", &[host.address(0), "4", "2"])?;
     Ok(answers.try_into().expect("an answer for each region"))

@@ -16,7 +16,7 @@ const GIB: u64 = 1 << 30;
 const RESMEM: u64 = GIB + 100 * MIB;
 const USEMEM: u64 = 512 * MIB;
 
-/// What an NVIDIA GPU with MIG wants.
+/// Number of nodes that an NVIDIA GPU with MIG wants.
 const INITIATORS: u32 = 8;
 
 /// Where the host leaves a word for the guest, and where the guest leaves one for the host.
@@ -160,8 +160,8 @@ fn a_guest_sees_the_same(flavour: Flavour) -> Result<()> {
     host.power_off()
 }
 
-/// What `varia doctor` says of a plan on a host that really has KVM, QEMU and the GPU: nothing
-/// fails, and the guest that runs next proves it right.
+/// Checks that `varia doctor` finds no failure in a plan on a host that has KVM, QEMU and the GPU; the
+/// guest that runs next proves the verdict right.
 fn doctor(host: &Host, flavour: Flavour) -> Result<()> {
     let plan = format!(
         "/usr/bin/varia plan --gpu {} --memory 512M --cpus 1 --json > /tmp/plan.json",

@@ -18,12 +18,12 @@ const PCI_IDS: &str = "/usr/share/misc/pci.ids";
 /// The terminal that the guest's console is on: what is typed, and what is shown.
 const TYPED: &str = "/tmp/typed";
 const SHOWN: &str = "/tmp/shown";
-/// What the guest's shell says when it is ready.
+/// Prompt of the guest's shell.
 const PROMPT: &str = "guest# ";
-/// What a person sees has ended before they type the next line: a QEMU, and libvirt's note of it.
+/// Waits for the end of a QEMU, and of libvirt's file for it, as a person does who types the next line.
 const IS_OVER: &str = "while pidof qemu-system-aarch64 >/dev/null || [ -e /run/libvirt/qemu/*.xml ]
     do sleep 0.1; done";
-/// What there is to know of a guest that does not come: processes, libvirt's daemon, its QEMU.
+/// Diagnosis of a guest that does not answer: processes, logs of libvirt's daemon and of QEMU.
 const WHY: &str = "ps; tail -n 20 /tmp/daemon.log /var/log/libvirt/qemu/*.log; dmesg | tail -n 20";
 /// The IOMMU group that QEMU has open.
 const OPEN_GROUP: &str =
@@ -78,7 +78,7 @@ fn on_host(host: &Host, block: &Block) -> Result<String> {
 /// A guest's console, on the host's terminal.
 struct Console {
     task: Task,
-    /// How much of what is shown has been read.
+    /// Bytes of the console that have been read.
     read: usize,
 }
 
@@ -96,7 +96,7 @@ impl Console {
         Ok(console)
     }
 
-    /// What is shown until the shell is ready again.
+    /// Waits for the next prompt and returns the text before the prompt.
     fn until_prompt(&mut self, host: &Host) -> Result<String> {
         let begin = Instant::now();
         loop {

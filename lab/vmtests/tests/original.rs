@@ -79,7 +79,7 @@ fn of_size(size: u64) -> Options {
     }
 }
 
-/// What the user-space runtime makes of a GPU of this size.
+/// Endpoint of the user-space runtime for a GPU of this size.
 fn runtime(profile: &Profile, size: u64) -> std::result::Result<Endpoint, varia_serve::Error> {
     let silicon = Silicon::new(profile, of_size(size)).expect("silicon of this size");
     let options = varia_serve::Options {

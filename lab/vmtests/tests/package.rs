@@ -22,7 +22,7 @@ const MIB: u64 = 1 << 20;
 /// A version above any other.
 const NEWER: &str = "1000.1";
 const PACKAGE: &str = "nvgrace-gpu-vfio-pci-dkms";
-/// What installing may take: compilers run under software emulation, and beside other machines.
+/// Limit that only a hang reaches: compilers run under software emulation, beside other machines.
 const LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -31,7 +31,7 @@ fn deb() -> varia_lab::Result<PathBuf> {
     kernel_package::deb(&kernel_package::folder())
 }
 
-/// What `dpkg-deb` says.
+/// Output of `dpkg-deb`.
 fn dpkg_deb(option: &str, package: &Path) -> Result<String, varia_lab::DebianError> {
     command::text(Command::new("dpkg-deb").arg(option).arg(package))
 }

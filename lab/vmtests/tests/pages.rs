@@ -14,7 +14,7 @@ const MEMORY: u64 = 2 * GIB;
 /// Faults of the applet's own code that may come in between.
 const STRAY: u64 = 4;
 
-/// What touching a region took, with `driver`.
+/// Times of touching a region, with `driver`.
 fn touched(host: &Host, region: &str, huge: u64) -> Result<Touched> {
     let (length, huge) = (GIB.to_string(), huge.to_string());
     host.ask("first-touch", &[host.address(0), region, &length, &huge])

@@ -17,7 +17,7 @@ use varia_vmtests::gpu::Gpu;
 
 const SEED: u64 = 20_261_121;
 
-/// How many operations on each; `./x soak` asks for more.
+/// Number of operations on each; `./x soak` asks for more.
 fn count() -> usize {
     let asked = std::env::var("VARIA_COUNT").ok();
     asked.map_or(20_000, |count| {
@@ -53,7 +53,7 @@ fn limit() -> Duration {
     HANG * (1 + count() as u32 / 10_000)
 }
 
-/// How many hot resets the kernel carried out; `None` if it has none for this device.
+/// Number of hot resets that the kernel carried out; `None` if the device has none.
 fn hot_resets(ops: &[Op], kernel: &[Answer]) -> Option<usize> {
     let answers = |wanted: Op| {
         let all = ops.iter().zip(kernel);

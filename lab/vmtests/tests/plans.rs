@@ -22,7 +22,7 @@ use varia_vmtests::qmp::Monitor;
 /// Bytes of a table's header.
 const HEADER: usize = 36;
 
-/// What is known of a machine, from its files.
+/// Facts of a machine, from its files.
 fn facts(machine: &Machine) -> Facts {
     let folder = tempfile::tempdir().expect("a temporary folder");
     machine.write(folder.path()).expect("its files");
@@ -245,7 +245,7 @@ fn smmus_come_as_far_as_software_goes() -> Result<()> {
     Ok(())
 }
 
-/// What `varia explain` puts right is what the plan was, for QEMU.
+/// `varia explain` mends a broken plan to one that QEMU takes for the original.
 #[test]
 fn a_broken_plan_that_was_put_right() -> Result<()> {
     let machine = GB200_NVL4;

@@ -16,7 +16,7 @@ const ALIVE: Ending = Ending::Exit(0);
 /// Where resmem begins, in bytes from usemem's beginning.
 const RESMEM: u64 = 512 * MIB;
 
-/// How a user ends who maps `pages` of usemem when page `failed` of usemem fails.
+/// End of a user who maps `pages` of usemem when page `failed` of usemem fails.
 fn user(host: &Host, pages: std::ops::Range<u64>, failed: u64) -> Result<Ending> {
     user_of(host, 4, pages, failed)
 }
@@ -81,7 +81,7 @@ fn poison_list_shows_each_page_once_and_who_maps_it_gets_sigbus() -> Result<()> 
     // poison-in-mapping: pages behind and before a mapping.
     assert_eq!(user(&host, 0..16, 20)?, ALIVE);
     assert_eq!(user(&host, 8..16, 5)?, ALIVE);
-    assert_eq!(file(&host, 0, "poison")?, listed, "nobody has seen those");
+    assert_eq!(file(&host, 0, "poison")?, listed, "no user has met those");
 
     // resmem, at the same offset as a failed page of usemem, and its own pages beyond a mapping.
     assert_eq!(user_of(&host, 2, 0..16, 3)?, SIGBUS, "resmem");

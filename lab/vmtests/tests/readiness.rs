@@ -77,7 +77,7 @@ enum State {
     DeadAfterReset,
     /// Valid but never active, and gone from the bus when its clock moves.
     Gone,
-    /// Its firmware says that it has no memory.
+    /// Firmware says that the GPU has no memory.
     SizeZero,
 }
 
@@ -101,7 +101,7 @@ impl State {
         }
     }
 
-    /// Whether the GPU is ready when it is bound, and is opened and read then.
+    /// Returns true if the GPU is ready when it is bound, and is opened and read then.
     const fn is_read(self) -> bool {
         matches!(self, Self::LateAfterReset | Self::DeadAfterReset)
     }
@@ -121,7 +121,7 @@ enum End {
 }
 
 impl End {
-    /// What our module logs of a probe that ends so.
+    /// Text that our module logs of a probe that ends so.
     fn log(self) -> Option<String> {
         let errno = match self {
             Self::TimesOut(_) => Errno::ETIME,

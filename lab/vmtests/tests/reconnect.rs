@@ -22,7 +22,7 @@ const USEMEM: u64 = 512 << 20;
 const BAR2: u64 = 0x60_0000_0000;
 const BAR4: u64 = 0x80_0000_0000;
 
-/// What firmware would do: sizes BAR2 and BAR4, places them and enables memory.
+/// Sizes BAR2 and BAR4, places them and enables memory, as firmware would.
 fn place_bars(machine: &mut Machine) {
     assert_eq!(machine.config_read(0), 0x2342_10de);
     for (register, at, expected) in [(0x18, BAR2, 2 * GIB), (0x20, BAR4, GIB)] {

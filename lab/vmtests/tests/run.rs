@@ -9,7 +9,7 @@ use varia_lab::slots::Slot;
 use varia_lab::{Arch, Kernel, Set, packages};
 use varia_vmtests::command::{qemu, varia};
 
-/// What the guest does: shows its functions, their sizes and the nodes, and switches off.
+/// Script of the guest: shows functions, their sizes and the nodes, and switches off.
 const INIT: &str = "#!/bin/busybox sh
 /bin/busybox mount -t sysfs none /sys
 cd /sys/bus/pci/devices

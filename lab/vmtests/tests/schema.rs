@@ -13,7 +13,7 @@ use varia_plan::{Kernel, Request, domain, make};
 use varia_silicon::machine::GH200;
 use varia_vmtests::Result;
 
-/// What the schema makes of the domains in a folder.
+/// Verdict of the schema on the domains in a folder.
 fn judged(folder: &Path) -> Result<String> {
     let chroot = Chroot::new(&packages::ensure(Set::Libvirt(Arch::X86_64))?).bind(folder);
     let script = "xmllint --noout --relaxng /usr/share/libvirt/schemas/domain.rng *.xml 2>&1";

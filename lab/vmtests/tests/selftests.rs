@@ -15,7 +15,7 @@ const MIB: u64 = 1 << 20;
 /// Variants of tests that need `/dev/iommu`: the selftests' harness leaves out one by its whole
 /// name.
 const IOMMUFD: [&str; 3] = ["iommufd", "iommufd_compat_type1", "iommufd_compat_type1v2"];
-/// What follows the IOMMU's name in the variants of some tests.
+/// Suffixes of the IOMMU's name in the variants of some tests.
 const SUFFIXES: [&str; 7] = [
     "",
     "_anonymous",
@@ -26,7 +26,7 @@ const SUFFIXES: [&str; 7] = [
     "_null_uuid",
 ];
 
-/// What needs `/dev/iommu` as a whole.
+/// Programs that need `/dev/iommu`.
 const IOMMUFD_PROGRAM: &str = "vfio_iommufd_setup_test";
 /// Programs that find the device unfit and leave before their first test, and why.
 const UNFIT: [(&str, &str); 2] = [
@@ -35,14 +35,14 @@ const UNFIT: [(&str, &str); 2] = [
 ];
 /// The fixture that asks for MSI and MSI-X. The arm64 machine's interrupt controller has no such
 /// interrupts for a function that vfio-user serves: it fails with vfio-pci, the original and ours
-/// (ENOSPC), which is looked at, and the kernel warns in its_msi_teardown(). It runs on x86-64.
+/// (ENOSPC), which the test expects, and the kernel warns in its_msi_teardown(). It runs on x86-64.
 const MESSAGES: &str = "vfio_pci_irq_test";
 const WITH_MESSAGES: &str = "vfio_pci_device_test";
 const WARNING: &str = "at its_msi_teardown+";
-/// What `KSFT_SKIP` is (Linux 7.2 `tools/testing/selftests/kselftest.h`).
+/// `KSFT_SKIP` (Linux 7.2 `tools/testing/selftests/kselftest.h`).
 const SKIPPED: i32 = 4;
 
-/// How a test ended.
+/// End of a test.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum End {
     Passed,
@@ -119,7 +119,7 @@ fn run(host: &Host, programs: &[String], iommufd: bool) -> Result<(Ends, String)
     Ok((ends, log))
 }
 
-/// How the tests end that [`run`] leaves out on arm64.
+/// Ends of the tests that [`run`] leaves out on arm64.
 fn left_out(host: &Host) -> Result<Ends> {
     let program = format!("/lab/selftests/{WITH_MESSAGES}");
     let argv = [program.as_str(), "-f", MESSAGES, host.address(0)];

@@ -42,7 +42,7 @@ impl Card {
         Ok(vm.read_text(&format!("{}/{name}", self.folder))?)
     }
 
-    /// Whether the driver has taken this feature.
+    /// Returns true if the driver has taken this feature.
     fn feature(&self, vm: &Running, bit: usize) -> Result<bool> {
         let bits = self.attribute(vm, &format!("{}/features", self.virtio))?;
         Ok(bits.as_bytes().get(bit) == Some(&b'1'))

@@ -24,20 +24,20 @@ use super::{answer, vfio::OpenDevice};
 /// the machine have disturbed the least.
 pub type Times = BTreeMap<String, f64>;
 
-/// How long the operations of a sample take together, at least.
+/// Least duration of all operations of a sample together.
 const SAMPLE: Duration = Duration::from_millis(1);
 /// Samples of what takes a tenth of a second.
 const FEW: usize = 10;
-/// What a huge page table entry maps with 4 KiB pages.
+/// Bytes that a huge page table entry maps with 4 KiB pages.
 const HUGE: u64 = 2 << 20;
-/// What is mapped by touching it.
+/// Bytes that are mapped by a touch.
 const LARGE: u64 = 8 << 30;
-/// How long the waiting read has to begin its wait.
+/// Time for the waiting read to begin its wait.
 const HEAD_START: Duration = Duration::from_millis(500);
 
 type Result<T> = std::result::Result<T, String>;
 
-/// What measures.
+/// State of a measurement.
 #[derive(Clone, Copy)]
 enum Clock {
     /// The time that passes.

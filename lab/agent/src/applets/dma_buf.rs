@@ -22,16 +22,16 @@ const PARAMETER: &str = "/sys/module/varia_importer/parameters/import";
 /// {bus address, bytes} of each range that an importer gets, or its error number.
 pub type Imported = Result<Vec<(u64, u64)>, i32>;
 
-/// What became of an export.
+/// Outcome of an export.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Shared {
     /// The error number of the export.
     Refused(i32),
     /// It was exported.
     Exported {
-        /// What an importer gets with memory on.
+        /// Segments that an importer gets with memory on.
         on: Imported,
-        /// What it gets with memory off.
+        /// Segments that an importer gets with memory off.
         off: Imported,
     },
 }

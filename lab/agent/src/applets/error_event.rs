@@ -15,12 +15,12 @@ use varia_sys::vfio::position;
 use super::{answer, vfio::OpenDevice};
 use crate::HANG;
 
-/// What the user of a device sees of an error.
+/// Effects of an error that the user of a device sees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signalled {
-    /// How often the event was signalled.
+    /// Number of times that the event was signalled.
     pub times: u64,
-    /// How many bytes a read of usemem gives afterwards, or its error number.
+    /// Number of bytes that a read of usemem returns afterwards, or the error number.
     pub read: Result<usize, i32>,
 }
 

@@ -14,12 +14,12 @@ use varia_sys::vfio::{Device, position};
 
 use super::{answer, vfio::OpenDevice};
 
-/// How often the kernel may choose another address than the last time.
+/// Number of times that the kernel may choose another address.
 const ATTEMPTS: u32 = 8;
 /// Pages that are touched where no huge page fits.
 const SMALL_PAGES: usize = 64;
 
-/// What touching took.
+/// Times of touching.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Touched {
     /// Bytes of a page.
@@ -68,7 +68,7 @@ fn touch(arguments: &[String]) -> Result<Touched, String> {
 /// A mapping of a whole region.
 struct Window {
     mapping: Mapping,
-    /// What moved it; never touched.
+    /// Mapping that keeps the address free; never touched.
     _spacer: Option<Mapping>,
 }
 

@@ -14,14 +14,14 @@ use varia_sys::vfio::{Device, position};
 
 use super::{answer, vfio::OpenDevice};
 
-/// What is written, with memory off and with memory on.
+/// Bytes that are written with memory off and with memory on.
 const OFF: [u8; 8] = *b"dropped?";
 const ON: [u8; 8] = *b"a record";
 
-/// How one access ended: how many bytes, or an error number.
+/// End of an access: number of bytes, or an error number.
 pub type Ended = Result<usize, i32>;
 
-/// What a region answers.
+/// Answers of a region.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Switched {
     /// A read and a write after a reset, with memory off.
@@ -32,9 +32,9 @@ pub struct Switched {
     pub off: [Ended; 2],
     /// A read of what was written first, with memory on again.
     pub on_again: Ended,
-    /// Whether the reads with memory on saw what was written with memory on.
+    /// True if the reads with memory on saw the bytes that were written with memory on.
     pub kept: bool,
-    /// Whether the write with memory off reached the memory.
+    /// True if the write with memory off reached the memory.
     pub reached: bool,
 }
 

@@ -19,7 +19,7 @@ use super::vfio::OpenDevice;
 
 /// Where the bytes are that are read, from the start of usemem.
 const SOURCE: u64 = 0x10_0000;
-/// How many pages are read at once.
+/// Pages of a read.
 const PAGES: usize = 4;
 
 pub(super) fn run(arguments: &[String]) -> ExitCode {
@@ -80,7 +80,7 @@ fn pattern() -> Vec<u8> {
         .collect()
 }
 
-/// One read into a fresh mapping; `EFAULT` when memory was off when the pages were wanted.
+/// Reads into a fresh mapping; `EFAULT` if memory was off when the pages were faulted in.
 fn read_once(device: &Device) -> Result<(), Errno> {
     let expected = pattern();
     let len = expected.len();
@@ -93,7 +93,7 @@ fn read_once(device: &Device) -> Result<(), Errno> {
     let mut bytes = vec![0; len];
     let seen = mapping.peek(0, &mut bytes)?;
     if seen < len {
-        // switched off while it was looked at
+        // switched off during the read
         return Err(Errno::EFAULT);
     }
     if count == len && bytes == expected {

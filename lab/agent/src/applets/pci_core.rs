@@ -21,16 +21,16 @@ use varia_sys::vfio::position;
 use super::vfio::OpenDevice;
 use crate::sysfs::SysfsDevice;
 
-/// What a run found.
+/// Result of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The raw configuration space that the operations were made from.
     pub raw: Vec<u8>,
     /// The sizes of the regions that they were made from.
     pub sizes: Vec<u64>,
-    /// What the kernel answered.
+    /// Answers of the kernel.
     pub kernel: Vec<Answer>,
-    /// What the user-space core answered.
+    /// Answers of the user-space core.
     pub ours: Vec<Answer>,
 }
 
@@ -80,7 +80,7 @@ fn outcome(arguments: &[String]) -> Result<(), String> {
     io::stdout().write_all(&bytes).map_err(|e| e.to_string())
 }
 
-/// What was counted since the last look, by index and vector.
+/// Signals since the last call, by index and vector.
 type Events = BTreeMap<(u32, u32), Arc<EventFd>>;
 
 fn counted(events: &Events, result: Result<u64, Errno>) -> Answer {

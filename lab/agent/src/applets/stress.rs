@@ -2,7 +2,7 @@
 //!
 //! Threads read, write, map and touch its memory, switch its memory off and on, write its BARs,
 //! let it sleep and wake it, and reset it in three ways. Each knows what it must never see:
-//! - a byte of memory that nobody wrote there, or one that its only writer did not write;
+//! - a byte of memory that no thread wrote there, or that the only writer of its offset did not write;
 //! - a mapping that still shows memory which is switched off or asleep;
 //! - memory before the time that the device needs after a reset has passed;
 //! - an error number other than those that the operation may end with (`EAGAIN` of a read, say);
@@ -10,7 +10,7 @@
 //!
 //! The plan is a [`Plan`] as JSON; prints a [`Report`], as JSON on one line. All threads go on until
 //! those of each name have done their count of operations, or until the first violation. With [`End::Removal`] the function is removed from the bus at the end, while all of
-//! this goes on, and comes back only when somebody looks for it; with [`End::Gone`] it does not even
+//! this goes on, and comes back only by a rescan; with [`End::Gone`] the function does not even
 //! answer any more by then.
 
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ pub enum End {
     Close,
     /// The function is removed while it is used.
     Removal,
-    /// The function goes from the bus by somebody else's hand, and is removed then, both while it is
+    /// The function goes from the bus by the silicon's fault, and is removed then, both while it is
     /// used. What takes its power or resets it is left out: for the answer of a device that is gone
     /// the kernel waits a minute. Accesses may end with `ENODEV`.
     Gone,
@@ -69,7 +69,7 @@ pub enum End {
 /// A region with memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
-    /// Its index.
+    /// Index of the region.
     pub region: u32,
     /// Bytes of memory in it.
     pub length: u64,
@@ -77,22 +77,22 @@ pub struct Memory {
     pub size: u64,
 }
 
-/// What happened.
+/// Result of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// What must not happen, and did.
+    /// Violations of the rules.
     pub violations: Vec<String>,
-    /// What the threads did, by their names.
+    /// Operations of the threads, by the threads' names.
     pub actors: BTreeMap<String, Tally>,
-    /// How long the removal took after the device had been closed, in milliseconds.
+    /// Duration of the removal after the device had been closed, in milliseconds.
     pub removal_ms: Option<u64>,
-    /// What the driver's debugfs files `counters` and `readiness` showed before the device was
-    /// closed for its removal, when nobody used it any more.
+    /// Text of the driver's debugfs files `counters` and `readiness` before the device was closed
+    /// for its removal, when no thread used the device any more.
     pub counters: Option<String>,
 }
 
 impl Report {
-    /// What was done, and how often what must not happen did, in one line.
+    /// Number of violations, and operations of each name, in one line.
     #[must_use]
     pub fn summary(&self) -> String {
         let mut line = format!("{} violations", self.violations.len());
@@ -103,14 +103,14 @@ impl Report {
     }
 }
 
-/// What one thread, or several of one name, did.
+/// Operations of one thread, or of several of one name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Operations that succeeded.
     pub done: u64,
     /// Operations that ended with an error number that they may end with.
     pub refused: BTreeMap<i32, u64>,
-    /// How long the slowest operation took, in milliseconds.
+    /// Duration of the slowest operation, in milliseconds.
     pub slowest_ms: u64,
 }
 
@@ -124,9 +124,9 @@ impl Tally {
     }
 }
 
-/// How long a device that is gone is used on before its removal begins.
+/// Time for which a device that is gone is used before its removal begins.
 const ABSENCE: Duration = Duration::from_secs(1);
-/// How long the device is used on after its removal has begun.
+/// Time for which the device is used after its removal has begun.
 const REMOVAL: Duration = Duration::from_secs(3);
 /// Time between two checks of the counts and of operations that do not end.
 const WATCH: Duration = Duration::from_millis(100);
@@ -134,7 +134,7 @@ const WATCH: Duration = Duration::from_millis(100);
 /// A thread: its name, how many of it, and what it does until it is told to stop.
 type Part = (&'static str, usize, fn(&mut Actor, &Target));
 
-/// Those that use the open device.
+/// Threads that use the open device.
 const PARTS: [Part; 8] = [
     ("read", 2, memory::read),
     ("write", 2, memory::write),
@@ -146,7 +146,7 @@ const PARTS: [Part; 8] = [
     ("config", 1, control::read_config),
 ];
 
-/// Those for which the device itself has to answer.
+/// Threads whose operations the device itself has to answer.
 const ASKING: [Part; 3] = [
     ("power", 1, control::sleep_and_wake),
     ("state", 1, control::change_state),
@@ -269,7 +269,7 @@ fn gather(
     Ok(())
 }
 
-/// Whether a function's configuration, a file in sysfs, begins with all ones.
+/// Returns true if a function's configuration, a file in sysfs, begins with all ones.
 fn is_gone(config: &str) -> bool {
     let mut vendor = [0; 2];
     let read = File::open(config).and_then(|mut file| file.read_exact(&mut vendor));

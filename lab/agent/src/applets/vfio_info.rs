@@ -11,12 +11,12 @@ use varia_sys::vfio::{Device, position};
 
 use super::{answer, vfio::OpenDevice};
 
-/// What a driver says of a function.
+/// Report of a driver on a function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The regions with the indices of BARs, from 0.
     pub regions: Vec<Region>,
-    /// What the BAR registers, from 0x10, read after all ones have been written to all.
+    /// Values of the BAR registers, from 0x10, after all ones have been written to all.
     pub sizing: Vec<u32>,
 }
 

@@ -17,14 +17,14 @@ use varia_sys::vfio::{Device, position};
 
 use super::{answer, begin, vfio::OpenDevice};
 
-/// What a read gave.
+/// Result of a read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// Its error number.
+    /// Error number of the read.
     pub errno: Option<i32>,
-    /// How long it took, in milliseconds.
+    /// Duration of the read, in milliseconds.
     pub millis: u64,
     /// The configuration writes that began before it ended.
     pub beside: Beside,
@@ -33,13 +33,13 @@ pub struct Seen {
 /// Configuration writes beside a read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beside {
-    /// How many.
+    /// Number of writes.
     pub writes: u64,
-    /// How long the slowest took, in milliseconds.
+    /// Duration of the slowest write, in milliseconds.
     pub slowest_millis: u64,
 }
 
-/// How long the writer rests.
+/// Time between two writes.
 const REST: Duration = Duration::from_millis(20);
 
 pub(super) fn run(arguments: &[String]) -> ExitCode {

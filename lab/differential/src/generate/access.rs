@@ -236,7 +236,7 @@ impl Generator<'_> {
     }
 }
 
-/// Whether an access stays inside one 64-bit BAR register pair.
+/// Returns true if an access stays inside one 64-bit BAR register pair.
 fn is_inside_one_register(offset: u64, len: u64) -> bool {
     len == 0 || offset / 8 == (offset + len - 1) / 8
 }

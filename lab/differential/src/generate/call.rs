@@ -32,7 +32,7 @@ const ARGSZ: [u32; 18] = [
     4096,
     u32::MAX,
 ];
-/// What region info is asked with where a client asks too.
+/// Arguments of region info that a vfio-user client uses as well.
 const PORTABLE_ARGSZ: [u32; 10] = [0, 16, 31, 32, 33, 40, 63, 64, 80, 4096];
 
 /// `VFIO_DEVICE_FEATURE_*`.
@@ -44,7 +44,7 @@ mod feature {
     pub(super) const LOW_POWER_ENTRY_WITH_WAKEUP: u32 = 4;
     pub(super) const LOW_POWER_EXIT: u32 = 5;
     pub(super) const DMA_BUF: u32 = 11;
-    /// One more than Linux 7.2 knows.
+    /// First number that Linux 7.2 does not know.
     pub(super) const COUNT: u32 = 14;
 }
 
@@ -87,7 +87,7 @@ impl Generator<'_> {
         self.push(Op::RegionInfo { region, argsz });
     }
 
-    /// What can be asked of a device, with room of all sizes.
+    /// Queries of a device, with room of all sizes.
     pub(super) fn information(&mut self) {
         let asked = [GET_INFO, GET_REGION_INFO, GET_IRQ_INFO, GET_HOT_RESET_INFO];
         let number = self.choice(&asked, GET_INFO);

@@ -5,7 +5,7 @@ use crate::op::{Op, Protection, SLOTS};
 
 /// The longest mapping that is faulted in at once, in bytes.
 const POPULATED: u64 = 1 << 20;
-/// What the largest page-table entry that is of interest maps, in bytes.
+/// Bytes that the largest page-table entry of interest maps.
 const LARGE: u64 = 2 << 20;
 
 /// All that there are.

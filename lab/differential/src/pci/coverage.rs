@@ -31,7 +31,7 @@ impl Kind {
     ];
 }
 
-/// How often each place had each kind.
+/// Number of accesses of each kind to each place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Coverage {
     rows: Vec<(Place, [usize; 5])>,

@@ -2,14 +2,14 @@
 
 use super::operation::{Answer, Op};
 
-/// One operation and its two answers.
+/// Operation with its two answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'a> {
-    /// What was done.
+    /// Operation.
     pub op: &'a Op,
-    /// What the kernel answered.
+    /// Answer of the kernel.
     pub kernel: &'a Answer,
-    /// What ours answered.
+    /// Answer of the user-space core.
     pub ours: &'a Answer,
 }
 
@@ -18,9 +18,9 @@ pub struct Case<'a> {
 pub struct Predicate {
     /// The name under which docs/pci-core.md explains it.
     pub name: &'static str,
-    /// Whether this case is exactly that difference.
+    /// Returns true if a case is exactly this difference.
     pub explains: fn(&Case<'_>) -> bool,
 }
 
-/// Those that are meant. There is none: where the cores differ, no operation here shows it.
+/// Differences that are meant. There is none: where the cores differ, no operation here shows it.
 pub const ALLOWED: &[Predicate] = &[];

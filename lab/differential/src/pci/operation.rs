@@ -1,13 +1,13 @@
-//! What is done to a device, and what it answers.
+//! Operations on a device, and their answers.
 
 use serde::{Deserialize, Serialize};
 
-/// What goes with vectors.
+/// Data of vectors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Data {
     /// Nothing: all of them.
     None,
-    /// One truth value for each: every second is true.
+    /// Truth value for each vector: every second is true.
     Bools,
     /// An eventfd for each.
     Events,
@@ -38,7 +38,7 @@ pub enum Op {
     RegionInfo(u32),
     /// Reads a region that is not configuration space.
     RegionRead {
-        /// Its index.
+        /// Index.
         region: u32,
         /// Offset.
         at: u64,
@@ -47,7 +47,7 @@ pub enum Op {
     },
     /// Writes one.
     RegionWrite {
-        /// Its index.
+        /// Index.
         region: u32,
         /// Offset.
         at: u64,
@@ -64,9 +64,9 @@ pub enum Op {
         action: u8,
         /// First vector.
         start: u32,
-        /// How many.
+        /// Number of vectors.
         count: u32,
-        /// What goes with them.
+        /// Data of the vectors.
         data: Data,
     },
     /// `VFIO_DEVICE_RESET`.
@@ -80,7 +80,7 @@ pub enum Op {
     },
 }
 
-/// What an operation answers.
+/// Answer of an operation.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Answer {
     /// A count or zero, or the error number.

@@ -12,9 +12,9 @@ use varia_spec::pci::{CFG_SPACE_EXP_SIZE, CFG_SPACE_SIZE};
 /// The header, or a capability.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Place {
-    /// Its id and offset, for a reader.
+    /// Id and offset of the capability, for a reader.
     pub name: String,
-    /// Its conventional id; 0 for the header and for an extended capability.
+    /// Conventional id; 0 for the header and for an extended capability.
     pub id: u8,
     /// First byte.
     pub start: u16,

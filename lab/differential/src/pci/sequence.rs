@@ -11,12 +11,12 @@ use super::places::Place;
 
 /// After one access in so many comes an operation of another kind.
 const OTHERS: u32 = 25;
-/// One write that resets the device, or sends it to sleep, in so many is kept: each takes the
-/// time that the specification gives a device.
+/// Writes that reset the device, or put it into low power, of which one is kept: each takes the time
+/// that the specification gives a device.
 const RESETS: u32 = 40;
 const SLEEPS: u32 = 10;
 
-/// What makes two equal devices look equal: addresses and interrupt lines are given by firmware.
+/// Fields that firmware sets differently in two equal devices: addresses and interrupt lines.
 fn preamble() -> Vec<Op> {
     let write = |at, data: &[u8]| Op::Write {
         at,

@@ -6,7 +6,7 @@ use std::fmt;
 use super::difference::{Case, Predicate};
 use super::operation::{Answer, Op};
 
-/// What a comparison found.
+/// Result of a comparison.
 #[derive(Clone, Debug)]
 pub struct Report {
     compared: usize,

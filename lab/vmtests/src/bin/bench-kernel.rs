@@ -21,7 +21,7 @@ use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
 const GIB: u64 = 1 << 30;
 /// usemem 8.5 GiB, resmem 1 GiB.
 const SIZE: u64 = 9 * GIB + GIB / 2;
-/// What the late GPU takes after each reset.
+/// Time that the late GPU needs after each reset.
 const LATE: Duration = Duration::from_secs(3);
 /// Samples of an operation in a round.
 const SAMPLES: usize = 25;

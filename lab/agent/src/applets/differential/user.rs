@@ -25,8 +25,7 @@ use crate::applets::vfio::OpenDevice;
 const CONTROL: u64 = 0x7fff_ffff_ffff_f000;
 /// The address of the first mapping for a device's own accesses, and how far the next is away.
 const IOVA: u64 = 1 << 32;
-/// How long the kernel may take to suspend a device that nobody uses: on a busy machine more than
-/// a second.
+/// Limit for the kernel to suspend a device that is in low power.
 const SUSPEND_LIMIT: Duration = Duration::from_secs(120);
 
 /// The user, with all that it has open.
@@ -387,7 +386,7 @@ fn touched_directly(mapping: &Mapping, at: u64, data: &[u8]) -> Result<Answer, E
     Ok(seen(bytes))
 }
 
-/// What a child answers; a signal that ends it is a negative error.
+/// Answer of a child process; a signal that ends the child is a negative error.
 fn in_child(work: impl FnOnce() -> Result<Answer, Errno>) -> Result<Answer, Errno> {
     let outcome = child::run(|| {
         let answer = work().unwrap_or_else(|errno| Answer::failed(errno.get()));

@@ -13,10 +13,10 @@ use super::Tally;
 
 /// Time after which an operation does not end by itself. A driver waits 30 s for a device.
 const STUCK: Duration = Duration::from_secs(10 * 60);
-/// How many violations are kept.
+/// Number of violations that are kept.
 const KEPT: usize = 20;
 
-/// What all threads share.
+/// State that all threads share.
 #[derive(Debug)]
 pub(super) struct Control {
     started: Instant,
@@ -73,7 +73,7 @@ impl Control {
         self.stop.load(Ordering::SeqCst)
     }
 
-    /// Whether there is a thread of this name.
+    /// Returns true if there is a thread of this name.
     pub(super) fn has(&self, name: &str) -> bool {
         lock(&self.watched).iter().any(|known| known.name == name)
     }
@@ -87,7 +87,7 @@ impl Control {
         counts
     }
 
-    /// Whether the threads of each name have done at least that many operations.
+    /// Returns true if the threads of each name have done at least that many operations.
     pub(super) fn reached(&self, least: &BTreeMap<String, u64>) -> bool {
         let counts = self.counts();
         least
@@ -99,7 +99,7 @@ impl Control {
         lock(&self.violations).clone()
     }
 
-    /// Whether an operation does not end; that is a violation.
+    /// Returns true if an operation does not end, which is a violation.
     pub(super) fn look_for_the_stuck(&self) -> bool {
         let now = self.now();
         let stuck: Vec<_> = lock(&self.watched)
@@ -143,7 +143,7 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    /// Whether it is to go on.
+    /// Returns true until the thread has to stop.
     pub(super) fn goes_on(&self) -> bool {
         !self.control.stopped()
     }
@@ -203,7 +203,7 @@ impl Actor {
         }
     }
 
-    /// Its name and what it did.
+    /// Name of the thread, and its operations.
     pub(super) fn end(self) -> (&'static str, Tally) {
         (self.name, self.tally)
     }

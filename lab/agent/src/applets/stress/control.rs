@@ -1,5 +1,5 @@
-//! Those that take the device's memory away: by the command register, by its power state, by
-//! resets. And those that write its BARs and read its configuration space.
+//! Threads that take the device's memory away: by the command register, by the power state, by
+//! resets. And threads that write the BARs and read configuration space.
 
 use std::fs;
 use std::thread;
@@ -15,7 +15,7 @@ use varia_sys::vfio::position;
 use super::actor::Actor;
 use super::target::Target;
 
-/// What configuration space may answer while a device comes out of its sleep.
+/// Errors that configuration space may answer while a device comes out of low power.
 const CONFIG: [Errno; 1] = [Errno::EIO];
 
 /// Bytes of configuration space.

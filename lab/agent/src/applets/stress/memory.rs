@@ -1,4 +1,4 @@
-//! Those that use the device's memory.
+//! Threads that use the device's memory.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{Memory, pattern};
 
 /// Lengths of accesses, in bytes.
 const LENGTHS: [u64; 10] = [1, 2, 3, 8, 64, 255, 4096, 4099, 16384, 65536];
-/// What a touch gives where there would be a SIGBUS.
+/// Error of a touch where there would be a SIGBUS.
 const TOUCH: [Errno; 1] = [Errno::EFAULT];
 /// The most pages of a mapping.
 const PAGES: u64 = 1024;
@@ -30,7 +30,7 @@ fn place(actor: &mut Actor, target: &Target) -> (Memory, u64) {
     (memory, offset)
 }
 
-/// How many bytes from there are pattern, at most `len`.
+/// Number of bytes from `offset` that are pattern, at most `len`.
 fn inside(memory: Memory, offset: u64, len: u64) -> u64 {
     let end = if offset < COMMON { COMMON } else { memory.size };
     len.min(end - offset)
@@ -85,7 +85,7 @@ pub(super) fn write(actor: &mut Actor, target: &Target) {
     }
 }
 
-/// Writes where nobody else does, and reads back what it wrote.
+/// Writes where no other thread does, and reads the bytes back.
 pub(super) fn own(actor: &mut Actor, target: &Target) {
     let start = OWN + OWN_STRIDE * actor.number;
     while actor.goes_on() {

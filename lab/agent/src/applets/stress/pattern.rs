@@ -1,7 +1,7 @@
-//! What is written where everybody writes: each byte shows where it belongs, and that it has been
-//! written, whoever wrote it last and however the writers raced.
+//! Pattern for memory that all threads write: each byte shows its offset, and that it has been
+//! written, by whichever thread and however the writers raced.
 
-/// What a place leaves open in its byte.
+/// Bits that an offset leaves open in its byte.
 const FREE: u8 = 0x0f;
 
 /// The bits of a byte that its place decides. The highest is never set, so that no byte is 0xFF.

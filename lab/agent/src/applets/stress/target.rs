@@ -14,9 +14,9 @@ pub(super) const COMMON: u64 = 4 << 20;
 pub(super) const TAIL: u64 = 64 << 10;
 /// Where the places begin that have one writer each.
 pub(super) const OWN: u64 = 8 << 20;
-/// How far each is away from the next.
+/// Distance from one to the next.
 pub(super) const OWN_STRIDE: u64 = 1 << 20;
-/// How much is written at once in the beginning.
+/// Bytes of a write when the pattern is written first.
 const CHUNK: u64 = 256 << 10;
 
 /// The device.
@@ -27,7 +27,7 @@ pub(super) struct Target {
     pub(super) lasting: Vec<Lasting>,
     pub(super) ready_ms: u64,
     pub(super) pause_ms: u64,
-    /// Whether it goes from the bus while it is used.
+    /// True if the device goes from the bus while it is used.
     pub(super) goes: bool,
 }
 
@@ -86,8 +86,8 @@ impl Target {
         &self.opened.device
     }
 
-    /// What an access may give in the check after a reset: `EIO` while memory is switched off, and
-    /// `ENODEV` where a wait finds that the device is gone.
+    /// Errors of an access in the check after a reset: `EIO` while memory is switched off, and
+    /// `ENODEV` if a wait finds that the device is gone.
     pub(super) fn unready(&self) -> &'static [Errno] {
         if self.goes {
             &[Errno::EIO, Errno::ENODEV]
