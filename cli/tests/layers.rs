@@ -28,7 +28,7 @@ const LAYERS: &[Layer] = &[
     ),
     layer("varia-core", &["varia-units", "varia-spec"]),
     // errno and the VFIO ABI
-    layer("varia-sys", &["varia-spec"]),
+    layer("varia-sys", &["varia-units", "varia-spec"]),
     // messages, not variants
     layer("varia-vfio-user", &["varia-spec", "varia-sys"]),
     // any `Device`: which chip it is does not matter here

@@ -1,5 +1,5 @@
-//! A child of this process that does one thing and tells of it: what a fork inherits, and what a
-//! fault does to whoever makes it.
+//! A child process that does one task and reports the result: the result shows what a fork
+//! inherits, and which signal a fault raises.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,19 +10,20 @@ use varia_spec::errno::Errno;
 
 use crate::errno;
 
-/// How a child ended.
+/// End of a child process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It came to its end and said this.
+    /// The child finished and reported these bytes.
     Said(Vec<u8>),
-    /// The signal with this number ended it.
+    /// A signal with this number ended the child.
     Signal(i32),
 }
 
-/// Forks, lets the child do `work` and waits for it. The child inherits memory and descriptors.
+/// Forks, runs `work` in the child and waits for the child. The child inherits memory and
+/// descriptors.
 ///
-/// Errors: those of the system calls; `EBUSY` if this process has other threads, whose locks a
-/// child would inherit without them.
+/// Errors: errors of the system calls; `EBUSY` if this process has other threads, whose locks the
+/// child would inherit without the threads.
 pub fn run(work: impl FnOnce() -> Vec<u8>) -> Result<Outcome, Errno> {
     let threads = std::fs::read_dir("/proc/self/task").map_err(|e| errno::of_io(&e))?;
     if threads.count() != 1 {
@@ -59,7 +60,7 @@ pub fn run(work: impl FnOnce() -> Vec<u8>) -> Result<Outcome, Errno> {
     }
 }
 
-/// The status that a child of ours leaves.
+/// Waits for a child of this process; returns the child's status.
 fn wait(pid: libc::pid_t) -> Result<i32, Errno> {
     let mut status = 0;
     loop {

@@ -1,10 +1,9 @@
-//! Event counters (`eventfd`): how a device signals an interrupt, and how a
-//! thread is told to stop.
+//! Event counters (`eventfd`), with which a device signals an interrupt, and which tell a thread to
+//! stop.
 //!
-//! An [`EventFd`] that a client passed is used as it is: its flags belong to
-//! the open file, which the client shares, so they are not changed. Before a
-//! write or a read the descriptor is polled, so that neither can block on a
-//! descriptor in blocking mode.
+//! An [`EventFd`] from a client keeps its flags, because the flags belong to the open file, which
+//! the client shares. The descriptor is polled before each write or read, so that neither can block
+//! on a descriptor in blocking mode.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -28,11 +27,11 @@ impl EventFd {
         )?))
     }
 
-    /// A counter from a descriptor that somebody passed to us; an error of kind
-    /// `InvalidInput` when the descriptor is something else.
+    /// A counter from a descriptor of a client; an error of kind `InvalidInput` if the descriptor
+    /// is not an eventfd.
     ///
-    /// The kind of descriptor is looked up in `/proc/self/fd`; where `/proc` is
-    /// not mounted the descriptor is taken at its word.
+    /// `/proc/self/fd` tells the kind of descriptor; without a mounted `/proc` the kind is not
+    /// checked.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
         if let Ok(target) = std::fs::read_link(link)
@@ -44,8 +43,7 @@ impl EventFd {
         Ok(Self(fd))
     }
 
-    /// Add one to the counter. A counter that is full stays signalled, and that
-    /// is a success.
+    /// Add one to the counter. A full counter stays signalled, which is a success.
     pub fn trigger(&self) -> io::Result<()> {
         if !self.ready(PollFlags::OUT, Some(Duration::ZERO))? {
             return Ok(());
@@ -56,7 +54,7 @@ impl EventFd {
         }
     }
 
-    /// Take the counter's value and set it to zero; zero when nobody triggered.
+    /// Take the counter's value and set the counter to zero; zero if the counter was not triggered.
     pub fn drain(&self) -> io::Result<u64> {
         if !self.wait(Some(Duration::ZERO))? {
             return Ok(0);
@@ -69,8 +67,8 @@ impl EventFd {
         }
     }
 
-    /// Wait until the counter is not zero, without changing it; `false` when
-    /// `timeout` passed first. `None` waits for ever.
+    /// Wait until the counter is not zero, without changing it; `false` after `timeout`. `None`
+    /// waits without a timeout.
     pub fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
         self.ready(PollFlags::IN, timeout)
     }

@@ -1,9 +1,9 @@
-//! Memory that ends where nobody may go: for system calls that are meant to meet a bad address.
+//! Memory with an inaccessible end, for system calls that are to meet a bad address.
 //!
-//! [`Guarded`] is a range of anonymous memory with as many bytes behind it that can't be
-//! accessed. A call gets an address in it, chosen by [`Pointer`], so that what the kernel may read
-//! or write ends where a test wants it to end, and a kernel that goes further gets a fault
-//! instead of somebody's memory.
+//! [`Guarded`] is a range of anonymous memory, followed by a range of the same size that can't be
+//! accessed. A call gets an address in the range, chosen by [`Pointer`], so that the kernel may
+//! read or write exactly as far as a test allows, and a kernel that goes further gets a fault
+//! instead of other memory of this process.
 
 use std::ffi::{c_int, c_ulong, c_void};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -15,56 +15,57 @@ use varia_spec::errno::Errno;
 use crate::errno;
 use crate::vfio::{Device, request};
 
-/// Bytes that can be accessed, and as many behind them that can't: a multiple of every page size.
+/// Size of the accessible range, and of the inaccessible range behind it: a multiple of every page
+/// size.
 const ROOM: usize = 1 << 20;
-/// The ioctls that a device file takes, by their numbers: from `VFIO_DEVICE_GET_INFO`.
+/// First number of a device file's ioctls: `VFIO_DEVICE_GET_INFO`.
 const FIRST_DEVICE_IOCTL: u8 = 7;
-/// `VFIO_DEVICE_FEATURE`, its `flags`, and what of them is the feature's index.
+/// `VFIO_DEVICE_FEATURE`, the offset of its `flags`, and the mask of the feature's index.
 const FEATURE: u8 = 17;
 const FEATURE_FLAGS: usize = 4;
 const FEATURE_INDEX: u32 = 0xffff;
 /// `VFIO_DEVICE_FEATURE_GET`, `_SET` and `_PROBE`.
 const FEATURE_WAYS: u32 = 7 << 16;
 const FEATURE_GET: u32 = 1 << 16;
-/// `VFIO_DEVICE_FEATURE_DMA_BUF`: what it returns is a descriptor.
+/// `VFIO_DEVICE_FEATURE_DMA_BUF`, which returns a descriptor.
 const DMA_BUF: u32 = 11;
-/// `VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`, and where its argument holds an address that the
+/// `VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`, and the offset of the address in its argument that the
 /// kernel writes to: behind {argsz, flags u32; iova, length, page_size u64}.
 const LOGGING_REPORT: u32 = 8;
 const LOGGING_BITMAP: usize = 32;
 
-/// Which address a system call gets.
+/// Address that a system call gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pointer {
-    /// One with room for all.
+    /// Address with room for all bytes.
     Good,
-    /// One with room for this many bytes before the end.
+    /// Address with room for this many bytes before the end.
     Cut(usize),
-    /// One that may be read and not written.
+    /// Address of read-only memory.
     ReadOnly,
     /// Null.
     Null,
 }
 
-/// What an ioctl returned.
+/// Return value of an ioctl.
 #[derive(Debug)]
 pub enum Returned {
     /// A number.
     Number(i32),
-    /// A descriptor that the kernel has made.
+    /// A descriptor that the kernel has created.
     Descriptor(OwnedFd),
 }
 
-/// The memory.
+/// Accessible memory, followed by inaccessible memory.
 #[derive(Debug)]
 pub struct Guarded {
     start: NonNull<u8>,
 }
 
 impl Guarded {
-    /// Maps it.
+    /// Maps the memory.
     ///
-    /// Errors: what `mmap` and `mprotect` say.
+    /// Errors: errors of `mmap` and `mprotect`.
     pub fn new() -> Result<Self, Errno> {
         // SAFETY: the address is null, so the kernel chooses an unused range and no existing
         // object is affected.
@@ -82,12 +83,12 @@ impl Guarded {
         Ok(guarded)
     }
 
-    /// A VFIO ioctl of a device by its number (`VFIO_BASE` + `number`), with `argument` at
-    /// `pointer`; what it returns. Where all of the argument can be read back, `argument` then
-    /// holds it.
+    /// Calls a VFIO ioctl of a device by its number (`VFIO_BASE` + `number`), with `argument` at
+    /// `pointer`. If all of the argument can be read back, `argument` then holds the kernel's
+    /// changes.
     ///
-    /// Errors: the ioctl's; `EINVAL` without a call for a number that is no device's, an argument
-    /// that does not fit, or a cut that is longer than the memory.
+    /// Errors: error of the ioctl; `EINVAL` without a call if the number is not a device's ioctl, the
+    /// argument does not fit, or a cut is longer than the memory.
     pub fn ioctl(
         &mut self,
         device: &Device,
@@ -124,9 +125,9 @@ impl Guarded {
         Ok(Returned::Number(value))
     }
 
-    /// Reads `len` bytes at `position` of `fd` to `pointer`: what has been read.
+    /// Reads `len` bytes at `position` of `fd` to `pointer`; returns the bytes read.
     ///
-    /// Errors: what `pread` says, and `EINVAL` for a length that does not fit.
+    /// Errors: errors of `pread`, and `EINVAL` if the length does not fit.
     pub fn read(
         &mut self,
         fd: impl AsFd,
@@ -152,9 +153,9 @@ impl Guarded {
         Ok(data)
     }
 
-    /// Writes `data` at `position` of `fd`, from `pointer`: how many bytes.
+    /// Writes `data` at `position` of `fd`, from `pointer`; returns the number of bytes.
     ///
-    /// Errors: as for [`read`](Self::read).
+    /// Errors: same as [`read`](Self::read).
     pub fn write(
         &mut self,
         fd: impl AsFd,
@@ -173,7 +174,7 @@ impl Guarded {
         usize::try_from(count).map_err(|_| Errno::EIO)
     }
 
-    /// Puts `bytes`, as far as there is room, where `pointer` wants them: their address.
+    /// Puts as many of `bytes` as fit at the address of `pointer`; returns the address.
     fn place(&mut self, bytes: &[u8], pointer: Pointer) -> Result<*mut c_void, Errno> {
         let (offset, room) = match pointer {
             Pointer::Good | Pointer::ReadOnly => (0, ROOM),
@@ -191,7 +192,7 @@ impl Guarded {
         Ok(at.cast())
     }
 
-    /// Makes a call with the protection that `pointer` asks for: its value, or its error.
+    /// Makes a call with the protection that `pointer` needs; returns the call's value or error.
     fn at<T: PartialOrd + Default>(
         &self,
         pointer: Pointer,
@@ -244,7 +245,7 @@ impl Drop for Guarded {
     }
 }
 
-/// `flags` of a `struct vfio_device_feature`; 0 where it has none.
+/// `flags` of a `struct vfio_device_feature`; 0 if the argument is too short.
 fn feature_flags(argument: &[u8]) -> u32 {
     let flags = argument.get(FEATURE_FLAGS..).and_then(|b| b.first_chunk());
     flags.map_or(0, |flags| u32::from_ne_bytes(*flags))
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_there_is_room_for_is_refused() {
+    fn a_length_beyond_the_memory_is_refused() {
         let mut memory = Guarded::new().unwrap();
         let file = file(b"");
         let error = memory.read(&file, 0, ROOM + 1, Pointer::Good).unwrap_err();

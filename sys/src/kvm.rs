@@ -1,4 +1,4 @@
-//! What the kernel's KVM can do, as far as giving device memory to a guest needs it.
+//! Capabilities of the kernel's KVM that matter for device memory in a guest.
 //!
 //! Source: Linux 7.2 `include/uapi/linux/kvm.h`.
 
@@ -12,7 +12,7 @@ use crate::errno;
 
 /// `KVM_CREATE_VM`, `_IO(0xae, 1)`.
 const CREATE_VM: c_ulong = 0xae01;
-/// The machine type that each architecture has.
+/// Default machine type of each architecture.
 const DEFAULT_TYPE: c_ulong = 0;
 /// `KVM_CHECK_EXTENSION`, `_IO(0xae, 3)`.
 const CHECK_EXTENSION: c_ulong = 0xae03;
@@ -20,26 +20,26 @@ const CAP_MAX_VCPUS: c_ulong = 66;
 const CAP_ARM_VM_IPA_SIZE: c_ulong = 165;
 const CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED: c_ulong = 243;
 
-/// What KVM says of itself.
+/// Capabilities of KVM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capabilities {
     /// `KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED`: device memory can be mapped into a guest as
-    /// cacheable; none on another architecture than arm64.
+    /// cacheable; `None` on other architectures than arm64.
     pub cacheable_pfnmap: Option<bool>,
-    /// `KVM_CAP_ARM_VM_IPA_SIZE`: bits of a guest's physical addresses; none where the
-    /// architecture does not have it.
+    /// `KVM_CAP_ARM_VM_IPA_SIZE`: bits of a guest's physical addresses; `None` on architectures
+    /// without this capability.
     pub ipa_bits: Option<u32>,
     /// `KVM_CAP_MAX_VCPUS`.
     pub max_vcpus: u32,
 }
 
-/// Asks `/dev/kvm`, on arm64 also an empty VM, which is gone afterwards: whether device memory can
-/// be cacheable is a question to a VM (`arch/arm64/kvm/arm.c`: `kvm_vm_ioctl_check_extension`
-/// answers `EINVAL` without one).
+/// Queries `/dev/kvm`, and on arm64 an empty VM, which is removed afterwards: only a VM returns the
+/// capability of cacheable device memory (`arch/arm64/kvm/arm.c`: `kvm_vm_ioctl_check_extension`
+/// returns `EINVAL` without a VM).
 ///
 /// # Errors
-/// What the kernel says to opening it: `ENOENT` without KVM, `EACCES` without permission; what it
-/// says to making a VM.
+/// Error of opening `/dev/kvm`: `ENOENT` without KVM, `EACCES` without permission; or error of
+/// creating a VM.
 pub fn capabilities() -> Result<Capabilities, Errno> {
     let kvm = File::open("/dev/kvm").map_err(|error| errno::of_io(&error))?;
     let arm = cfg!(target_arch = "aarch64");
@@ -57,7 +57,7 @@ pub fn capabilities() -> Result<Capabilities, Errno> {
     })
 }
 
-/// A VM with nothing in it.
+/// Creates an empty VM.
 fn create_vm(kvm: &File) -> Result<OwnedFd, Errno> {
     // SAFETY: the descriptor is open during the call; the request takes a number and touches
     // no memory of ours.
@@ -69,7 +69,7 @@ fn create_vm(kvm: &File) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(vm) })
 }
 
-/// A capability's value; 0 for one that the kernel does not know.
+/// Value of a capability; 0 if the kernel does not know the capability.
 fn check(kvm_or_vm: BorrowedFd<'_>, capability: c_ulong) -> Result<u32, Errno> {
     // SAFETY: the descriptor is open during the call; the request takes a number and touches
     // no memory of ours.

@@ -5,9 +5,9 @@ use std::io;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
-/// How many bytes this process may lock; none for no limit. `RLIMIT_MEMLOCK`'s soft limit does not
-/// concern who has `CAP_IPC_LOCK`, as root has (Linux 7.2 `drivers/vfio/vfio_iommu_type1.c`:
-/// `vfio_lock_acct`).
+/// Limit of bytes that this process may lock; `None` without a limit. The soft limit of
+/// `RLIMIT_MEMLOCK` does not apply to processes with `CAP_IPC_LOCK`, such as root's (Linux 7.2
+/// `drivers/vfio/vfio_iommu_type1.c`: `vfio_lock_acct`).
 #[must_use]
 pub fn memlock() -> Option<u64> {
     let unlimited = capabilities(None)
@@ -22,7 +22,7 @@ pub fn memlock() -> Option<u64> {
 /// the hard limit. Processes that this process starts inherit the new limit.
 ///
 /// # Errors
-/// What `setrlimit` returns; the limit is then unchanged.
+/// Error of `setrlimit`; the limit is then unchanged.
 pub fn raise_open_files() -> io::Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let raised = Rlimit {

@@ -1,19 +1,16 @@
 //! A range of a descriptor mapped into this process: a region of a VFIO device,
 //! or memory that a vfio-user server shared.
 //!
-//! Whoever else holds the descriptor can change the bytes at any moment, so no
-//! reference to them is ever made: [`Mapping::read`] and [`Mapping::write`] use
-//! volatile accesses, each naturally aligned and at most 8 bytes wide, in
-//! ascending order of address. An access that starts at a multiple of 8 and is
-//! 1, 2, 4 or 8 bytes long is one machine access, which is what a register
-//! wants.
+//! Other holders of the descriptor can change the bytes at any moment, so no reference to the bytes
+//! is ever made: [`Mapping::read`] and [`Mapping::write`] use volatile accesses, each naturally
+//! aligned and at most 8 bytes wide, in ascending order of address. An access that starts at a
+//! multiple of 8 and is 1, 2, 4 or 8 bytes long is one machine access, as registers require.
 //!
-//! An access to a page that cannot be faulted in (a VFIO region with memory
-//! decoding off, a file that ends before) is a SIGBUS that ends the process.
-//! Where that can happen, ask [`Mapping::touch`] first, or use
-//! [`Mapping::peek`] and [`Mapping::poke`]: they let the kernel make the access
-//! by copying through a pipe, and a fault comes back as `EFAULT`. The kernel
-//! chooses the width of its accesses, so these are for memory, not registers.
+//! An access to a page that cannot be faulted in (a VFIO region with memory decoding off, a file
+//! that ends earlier) is a SIGBUS that ends the process. Where a page may be missing, call
+//! [`Mapping::touch`] first, or use [`Mapping::peek`] and [`Mapping::poke`]: these let the kernel
+//! make the access by copying through a pipe, and a fault returns `EFAULT`. The kernel chooses the
+//! width of its accesses, so `peek` and `poke` are for memory, not for registers.
 
 use std::ffi::c_void;
 use std::os::fd::{AsFd, AsRawFd};
@@ -25,10 +22,10 @@ use varia_spec::errno::Errno;
 
 use crate::errno;
 
-/// Bytes that go through a pipe at once: the smallest capacity a pipe has.
+/// Bytes that go through a pipe at once: the smallest capacity of a pipe.
 const PIPE_CHUNK: usize = 4096;
 
-/// What may be done with a mapping.
+/// Permitted accesses to a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Reads only.
@@ -37,7 +34,7 @@ pub enum Access {
     ReadWrite,
 }
 
-/// What the pages of a mapping are asked to allow, as for `mmap`.
+/// Requested protection of a mapping's pages, as for `mmap`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Protection {
     /// `PROT_READ`.
@@ -58,13 +55,13 @@ impl From<Access> for Protection {
     }
 }
 
-/// The page size of this machine in bytes, a power of two.
+/// Page size of this machine in bytes, a power of two.
 #[must_use]
 pub fn page_size() -> usize {
     rustix::param::page_size()
 }
 
-/// Where writes to a mapping go.
+/// Destination of writes to a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
     /// To the file or device.
@@ -73,7 +70,7 @@ pub enum Share {
     Private,
 }
 
-/// A mapping of a descriptor, removed when it is dropped.
+/// A mapping of a descriptor, removed on drop.
 #[derive(Debug)]
 pub struct Mapping {
     start: NonNull<u8>,
@@ -93,8 +90,7 @@ impl Mapping {
     /// Map `len` bytes from `offset` of `fd`. `offset` must be a multiple of the
     /// page size.
     ///
-    /// Errors: what `mmap` says; `EINVAL` for a length of zero or one that does
-    /// not fit the address space.
+    /// Errors: errors of `mmap`; `EINVAL` if the length is zero or does not fit the address space.
     pub fn new(
         fd: impl AsFd,
         offset: u64,
@@ -105,8 +101,8 @@ impl Mapping {
         Self::with(fd, offset, len, access.into(), share, false)
     }
 
-    /// As [`new`](Self::new), with any protection, and with the pages faulted in at once if
-    /// `populate` (`MAP_POPULATE`; that they can't be is no error).
+    /// Same as [`new`](Self::new), with any protection, and with the pages faulted in at once if
+    /// `populate` (`MAP_POPULATE`; a failure to fault them in is no error).
     ///
     /// An access that the protection does not allow, other than by [`peek`](Self::peek) and
     /// [`poke`](Self::poke), is a SIGSEGV that ends the process.
@@ -165,21 +161,19 @@ impl Mapping {
         self.len
     }
 
-    /// Never true: an empty mapping cannot be made.
+    /// Never true: an empty mapping cannot be created.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The address of the first byte in this process, for an ioctl that takes
-    /// one (`MAP_DMA`).
+    /// Address of the first byte in this process, for an ioctl that takes an address (`MAP_DMA`).
     #[must_use]
     pub fn address(&self) -> u64 {
         self.start.as_ptr() as u64
     }
 
-    /// Copy the bytes from `offset` on into `buf`; `EINVAL` when they are not
-    /// all inside.
+    /// Copy the bytes from `offset` on into `buf`; `EINVAL` if they are not all inside the mapping.
     pub fn read(&self, offset: usize, buf: &mut [u8]) -> Result<(), Errno> {
         let mut at = self.at(offset, buf.len())?;
         let mut rest = buf;
@@ -198,8 +192,8 @@ impl Mapping {
         Ok(())
     }
 
-    /// Store `data` from `offset` on; `EINVAL` when it does not all fit inside,
-    /// `EACCES` when the mapping is read-only.
+    /// Store `data` from `offset` on; `EINVAL` if `data` does not fit into the mapping, `EACCES` if
+    /// the mapping is read-only.
     pub fn write(&self, offset: usize, data: &[u8]) -> Result<(), Errno> {
         let mut at = self.at(offset, data.len())?;
         if self.access == Access::ReadOnly {
@@ -222,8 +216,8 @@ impl Mapping {
         Ok(())
     }
 
-    /// Fault in the page of `offset` by reading one byte of it; `EFAULT` when
-    /// it cannot be, `EINVAL` when it lies outside.
+    /// Fault in the page of `offset` by reading one byte; `EFAULT` if the page cannot be faulted
+    /// in, `EINVAL` if `offset` lies outside the mapping.
     pub fn touch(&self, offset: usize) -> Result<u8, Errno> {
         let mut byte = [0];
         self.peek(offset, &mut byte)?;
@@ -231,8 +225,8 @@ impl Mapping {
         Ok(byte)
     }
 
-    /// As [`read`](Self::read), with faults reported: how many bytes could be
-    /// read, or `EFAULT` when the first could not be.
+    /// Same as [`read`](Self::read), with faults reported; returns the number of bytes read, or
+    /// `EFAULT` if the first byte cannot be read.
     pub fn peek(&self, offset: usize, buf: &mut [u8]) -> Result<usize, Errno> {
         let start = self.at(offset, buf.len())?;
         let (read_end, write_end) =
@@ -262,8 +256,8 @@ impl Mapping {
         Ok(done)
     }
 
-    /// As [`write`](Self::write), with faults reported: how many bytes could be
-    /// written, or `EFAULT` when the first could not be.
+    /// Same as [`write`](Self::write), with faults reported; returns the number of bytes written,
+    /// or `EFAULT` if the first byte cannot be written.
     pub fn poke(&self, offset: usize, data: &[u8]) -> Result<usize, Errno> {
         let start = self.at(offset, data.len())?;
         if self.access == Access::ReadOnly {
@@ -293,8 +287,8 @@ impl Mapping {
         Ok(done)
     }
 
-    /// Has the kernel read `len` bytes at `position` of `fd` into the mapping, at `offset`, as if it
-    /// were a buffer: how many bytes; `EFAULT` when the mapping can't take them.
+    /// Has the kernel read `len` bytes at `position` of `fd` into the mapping, at `offset`, as into
+    /// a buffer; returns the number of bytes, or `EFAULT` if the mapping can't be written.
     pub fn fill_from(
         &self,
         fd: impl AsFd,
@@ -314,7 +308,7 @@ impl Mapping {
         usize::try_from(copied).map_err(|_| errno::last())
     }
 
-    /// Address of `offset`, when `len` bytes from there are inside.
+    /// Address of `offset`, if `len` bytes from there are inside the mapping.
     fn at(&self, offset: usize, len: usize) -> Result<*mut u8, Errno> {
         match offset.checked_add(len) {
             // SAFETY: offset <= self.len, so the result is inside the mapping or
@@ -342,7 +336,7 @@ fn widest(address: usize, len: usize) -> usize {
         .unwrap_or(1)
 }
 
-/// Read a piece of 4, 2 or 1 bytes; `at` is aligned for it and inside a mapping.
+/// Read a segment of 4, 2 or 1 bytes; `at` is aligned for the segment and inside a mapping.
 fn read_piece(at: *mut u8, piece: &mut [u8]) {
     match piece {
         [a, b, c, d] => {
@@ -361,8 +355,8 @@ fn read_piece(at: *mut u8, piece: &mut [u8]) {
     }
 }
 
-/// Write a piece of 4, 2 or 1 bytes; `at` is aligned for it and inside a
-/// writable mapping.
+/// Write a segment of 4, 2 or 1 bytes; `at` is aligned for the segment and inside a writable
+/// mapping.
 fn write_piece(at: *mut u8, piece: &[u8]) {
     match *piece {
         [a, b, c, d] => {

@@ -1,10 +1,9 @@
 //! Memory that a server shares with its clients: a memfd or a file.
 //!
-//! The server itself reads and writes through `pread` and `pwrite`, not through
-//! a mapping of its own. The page cache is coherent with every shared mapping
-//! that a client makes of the same file, so both see the same bytes; and a
-//! client that truncates a backing file behind our back gives the server an
-//! error instead of a SIGBUS. A memfd is sealed, so that there nobody can.
+//! The server itself reads and writes through `pread` and `pwrite`, not through a mapping of its
+//! own. The page cache is coherent with every shared mapping that a client makes of the same file,
+//! so server and client see the same bytes; and a client that truncates a backing file gives the
+//! server an error instead of a SIGBUS. A memfd is sealed, so that no client can truncate it.
 //!
 //! Two accesses of the same bytes from two threads, or from a thread and a
 //! client's mapping, can tear, as they can on the memory of a real device.
@@ -16,17 +15,21 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, memfd_create};
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
+use varia_units::Bytes;
 
 use crate::socket::parent;
 
 /// Bytes written at a time by [`SharedMemory::fill`].
 const FILL_CHUNK: usize = 1 << 16;
 
-/// What went wrong with shared memory.
+/// Error of shared memory.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// The range does not lie inside the memory.
-    #[error("{len} bytes at offset {offset:#x} reach beyond the {size:#x} bytes of this memory")]
+    #[error(
+        "{} at offset {offset:#x} reach beyond the end of the memory, which has {}",
+        Bytes(*.len), Bytes(*.size)
+    )]
     OutOfRange {
         /// First byte of the access.
         offset: u64,
@@ -35,12 +38,13 @@ pub enum MemoryError {
         /// Length of the memory in bytes.
         size: u64,
     },
-    /// The file behind the memory became shorter while it was in use.
+    /// The file behind the memory became shorter while the memory was in use.
     #[error(
-        "the file behind this memory ends before offset {offset:#x}: it was truncated while in use; restore its size"
+        "the file behind this memory ends before offset {offset:#x}: the file was truncated while \
+         in use; restore its size"
     )]
     Truncated {
-        /// First byte that is no longer there.
+        /// First missing byte.
         offset: u64,
     },
     /// The file to open does not exist.
@@ -48,10 +52,10 @@ pub enum MemoryError {
     Missing {
         /// The file.
         path: PathBuf,
-        /// Bytes that are needed.
+        /// Needed size in bytes.
         need: u64,
     },
-    /// The file cannot be made, because its directory does not exist.
+    /// The file cannot be created, because its directory does not exist.
     #[error("{}: its directory does not exist; create it with `mkdir -p {}`", path.display(), parent(path).display())]
     NoDirectory {
         /// The file.
@@ -62,39 +66,40 @@ pub enum MemoryError {
     NotWritable {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: io::Error,
     },
-    /// The path is a directory, a socket or another thing without bytes.
-    #[error("{}: not a regular file, and device memory needs one; name another", path.display())]
+    /// The path is a directory, a socket or another object without bytes.
+    #[error("{}: not a regular file; name a regular file for device memory", path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
     },
-    /// The file is shorter than what has to fit in.
+    /// The file is shorter than the needed size.
     #[error(
-        "{what} has {size} bytes and {need} are needed; enlarge it with `truncate -s {need}` or ask for less memory"
+        "{what} has {} and {} are needed; enlarge the file with `truncate -s {need}` or request less \
+         memory", Bytes(*.size), Bytes(*.need)
     )]
     TooSmall {
-        /// The file, or "the descriptor".
+        /// Path of the file, or "the descriptor".
         what: String,
-        /// Bytes it has.
+        /// Size of the file in bytes.
         size: u64,
-        /// Bytes that are needed.
+        /// Needed size in bytes.
         need: u64,
     },
-    /// The length is zero or cannot be a file's length.
-    #[error("a memory of {len} bytes cannot be made; use 1 to {max} bytes", max = i64::MAX)]
+    /// The length is zero or larger than a file can be.
+    #[error("a memory of {} cannot be created; use 1 byte or more, and less than 8 EiB", Bytes(*.len))]
     BadLength {
-        /// The length asked for.
+        /// The requested length.
         len: u64,
     },
     /// Another error of the kernel.
     #[error("{what}: {source}")]
     Io {
-        /// What was attempted.
+        /// Operation that failed.
         what: String,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: io::Error,
     },
 }
@@ -122,11 +127,10 @@ impl SharedMemory {
     /// A new sparse memfd of `len` bytes, all zero, named `name` in
     /// `/proc/<pid>/maps`.
     ///
-    /// It is sealed: its size and its seals cannot be changed by anybody who
-    /// receives the descriptor.
+    /// The memfd is sealed: no receiver of the descriptor can change its size or its seals.
     pub fn anonymous(name: &str, len: u64) -> Result<Self, MemoryError> {
         check_length(len)?;
-        let what = || format!("memfd {name} of {len} bytes");
+        let what = || format!("memfd {name} of {}", Bytes(len));
         let fd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
             .map_err(|e| MemoryError::io(what(), e))?;
         rustix::fs::ftruncate(&fd, len).map_err(|e| MemoryError::io(what(), e))?;
@@ -135,8 +139,8 @@ impl SharedMemory {
         Ok(Self { fd, base: 0, len })
     }
 
-    /// The first `len` bytes of the existing file at `path`, which must be
-    /// writable and at least that long.
+    /// The first `len` bytes of the existing file at `path`, which must be writable and at least
+    /// `len` bytes long.
     pub fn open_file(path: &Path, len: u64) -> Result<Self, MemoryError> {
         check_length(len)?;
         let file = OpenOptions::new()
@@ -161,8 +165,8 @@ impl SharedMemory {
         })
     }
 
-    /// As [`open_file`](Self::open_file), but a file that is absent is made,
-    /// sparse and all zero. A file that exists keeps its bytes and its length.
+    /// Same as [`open_file`](Self::open_file), but creates an absent file, sparse and all zero. An
+    /// existing file keeps its bytes and its length.
     pub fn create_file(path: &Path, len: u64) -> Result<Self, MemoryError> {
         check_length(len)?;
         match OpenOptions::new()
@@ -185,10 +189,9 @@ impl SharedMemory {
         }
     }
 
-    /// `len` bytes from `offset` of a descriptor that somebody passed to us.
+    /// `len` bytes from `offset` of a descriptor of a peer.
     ///
-    /// A regular file or memfd must be long enough now; that it stays so is not
-    /// assumed.
+    /// A regular file or memfd must be long enough now, and may be truncated later.
     pub fn from_fd(fd: OwnedFd, offset: u64, len: u64) -> Result<Self, MemoryError> {
         check_length(len)?;
         let need = offset
@@ -242,14 +245,14 @@ impl SharedMemory {
         self.len == 0
     }
 
-    /// Where the memory begins in the file of [`as_fd`](Self::as_fd), in bytes.
+    /// Position of the memory in the file of [`as_fd`](Self::as_fd), in bytes.
     #[must_use]
     pub fn fd_offset(&self) -> u64 {
         self.base
     }
 
-    /// Bytes of storage that the whole file occupies now; less than its length
-    /// while it is sparse.
+    /// Bytes of storage that the whole file occupies now; less than the file's length while the
+    /// file is sparse.
     pub fn allocated(&self) -> Result<u64, MemoryError> {
         let stat = rustix::fs::fstat(&self.fd).map_err(|e| MemoryError::io("fstat", e))?;
         Ok(u64::try_from(stat.st_blocks)
@@ -293,8 +296,8 @@ impl SharedMemory {
         Ok(())
     }
 
-    /// Set `len` bytes from `offset` on to `byte`. Zero gives the storage back
-    /// where the file system can.
+    /// Set `len` bytes from `offset` on to `byte`. Zero frees the storage if the file system can
+    /// punch holes.
     pub fn fill(&self, offset: u64, len: u64, byte: u8) -> Result<(), MemoryError> {
         if byte == 0 {
             return self.discard(offset, len);
@@ -302,8 +305,8 @@ impl SharedMemory {
         self.fill_by_writing(offset, len, byte)
     }
 
-    /// Make `len` bytes from `offset` on read as zero, giving their storage
-    /// back where the file system can punch holes.
+    /// Make `len` bytes from `offset` on read as zero, and free their storage if the file system
+    /// can punch holes.
     pub fn discard(&self, offset: u64, len: u64) -> Result<(), MemoryError> {
         let at = self.start(offset, len)?;
         if len == 0 {
@@ -355,7 +358,7 @@ impl SharedMemory {
         })
     }
 
-    /// Position in the file of `offset`, when the range is inside.
+    /// Position of `offset` in the file, if the range is inside the memory.
     fn start(&self, offset: u64, len: u64) -> Result<u64, MemoryError> {
         match offset.checked_add(len) {
             // base + len was checked when the memory was made
@@ -382,7 +385,7 @@ fn check_length(len: u64) -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// Size of a regular file, `None` for anything else.
+/// Size of a regular file, `None` for other objects.
 fn file_size(fd: BorrowedFd<'_>, name: &str) -> Result<Option<u64>, MemoryError> {
     let stat = rustix::fs::fstat(fd).map_err(|e| MemoryError::io(format!("fstat {name}"), e))?;
     let regular = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();

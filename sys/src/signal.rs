@@ -1,14 +1,14 @@
-//! What a signal does to this process.
+//! Actions of signals in this process.
 
 use std::io;
 
-/// Lets SIGBUS end the process.
+/// Sets the default action of SIGBUS, which ends the process.
 ///
-/// Rust's runtime handles it to explain an overflow of a stack, and swallows the first one that
-/// has another cause and is not raised again, such as that of a page that has failed.
+/// Rust's runtime handles SIGBUS to report a stack overflow, and ignores the first SIGBUS that has
+/// another cause and is not raised again, such as the SIGBUS of a failed page.
 ///
 /// # Errors
-/// What the kernel says, which has no reason to refuse it.
+/// Error of the kernel, which is not expected.
 pub fn let_sigbus_end_us() -> io::Result<()> {
     // SAFETY: the default action is no handler, so no code of ours runs in a signal's context.
     let previous = unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };

@@ -1,10 +1,9 @@
 //! Unix stream sockets that carry bytes and descriptors.
 //!
-//! [`Listener`] takes a path: a socket that nobody answers on is replaced, a
-//! live one is not. [`Stream`] sends and receives with a time limit, and with
-//! descriptors beside the bytes; received descriptors are close-on-exec, and
-//! more of them than the receiver asked for is an error, with all of them
-//! closed.
+//! [`Listener`] takes a path: a socket on which no server listens is replaced, a live socket is
+//! not. [`Stream`] sends and receives with a timeout, and with descriptors beside the bytes;
+//! received descriptors are close-on-exec, and more descriptors than the receiver allows are an
+//! error, with all of them closed.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -24,22 +23,21 @@ mod stream;
 pub use listener::Listener;
 pub use stream::{Descriptors, Peer, Stream};
 
-/// The longest path a Unix socket can have, in bytes (`sun_path` holds 108 with
-/// its final zero; unix(7)).
+/// Longest path of a Unix socket in bytes (`sun_path` holds 108 with the final zero; unix(7)).
 pub const MAX_PATH: usize = 107;
 
-/// The most descriptors that one message can bring, whatever the caller allows.
+/// Largest number of descriptors in one message, whatever the caller allows.
 pub const MAX_FDS: usize = 64;
 
-/// What went wrong with a socket.
+/// Error of a socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// The path does not fit into a socket address.
-    #[error("socket path {} has {len} bytes and a Unix socket allows {MAX_PATH}; choose a shorter one, for example under /tmp or $XDG_RUNTIME_DIR", path.display())]
+    #[error("socket path {} has {len} bytes and a Unix socket allows {MAX_PATH}; choose a shorter path, for example under /tmp or $XDG_RUNTIME_DIR", path.display())]
     PathTooLong {
         /// The path.
         path: PathBuf,
-        /// Its length in bytes.
+        /// Length of the path in bytes.
         len: usize,
     },
     /// The directory of the path does not exist.
@@ -48,41 +46,41 @@ pub enum SocketError {
         /// The path.
         path: PathBuf,
     },
-    /// The path's directory, or the socket, may not be used by this user.
+    /// This user may not use the path's directory or the socket.
     #[error("socket path {}: {source}; use a directory that this user may write to, for example $XDG_RUNTIME_DIR", path.display())]
     Permission {
         /// The path.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: io::Error,
     },
-    /// Another server answers on the path.
-    #[error("socket path {}: another server is listening there; stop it or choose another path", path.display())]
+    /// Another server listens on the path.
+    #[error("socket path {}: another server is listening; stop that server or choose another path", path.display())]
     InUse {
         /// The path.
         path: PathBuf,
     },
     /// The path exists and is not a socket.
-    #[error("socket path {}: a file that is not a socket is there; remove it or choose another path", path.display())]
+    #[error("socket path {}: the existing file is not a socket; remove the file or choose another path", path.display())]
     NotASocket {
         /// The path.
         path: PathBuf,
     },
-    /// Nobody listens on the path.
-    #[error("socket path {}: nobody is listening ({source}); start the server first", path.display())]
+    /// No server listens on the path.
+    #[error("socket path {}: no server is listening ({source}); start the server first", path.display())]
     NoServer {
         /// The path.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: io::Error,
     },
-    /// The peer sent more descriptors than one message may bring.
-    #[error("a message brought more than {max} descriptors")]
+    /// The peer sent more descriptors than one message may carry.
+    #[error("a message carried more than {max} descriptors")]
     TooManyFds {
-        /// How many are allowed.
+        /// Number of allowed descriptors.
         max: usize,
     },
-    /// No descriptor is left for a client or for what a message brought.
+    /// No descriptor is left for a client or for received descriptors.
     #[error(
         "{what}: {source}; raise this process's limit of open files, for example with `ulimit -n`"
     )]
@@ -92,13 +90,13 @@ pub enum SocketError {
         /// Error that the kernel returned.
         source: io::Error,
     },
-    /// The peer did nothing for too long.
-    #[error("the peer did not go on within {} s", after.as_secs_f32())]
+    /// The peer did nothing until the timeout.
+    #[error("the peer made no progress within {} s", after.as_secs_f32())]
     TimedOut {
-        /// The time limit.
+        /// The timeout.
         after: Duration,
     },
-    /// The stop event was triggered meanwhile.
+    /// The stop event was triggered during the wait.
     #[error("stopped while waiting for the peer")]
     Stopped,
     /// The peer has closed the connection.
@@ -107,9 +105,9 @@ pub enum SocketError {
     /// Another error of the kernel.
     #[error("{what}: {source}")]
     Io {
-        /// What was attempted.
+        /// Operation that failed.
         what: String,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: io::Error,
     },
 }
@@ -139,7 +137,7 @@ impl SocketError {
     }
 }
 
-/// How long an exchange may take, and what ends it early.
+/// Deadline and stop event of an exchange.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Limit<'a> {
     deadline: Option<(Instant, Duration)>,
@@ -153,7 +151,7 @@ impl<'a> Limit<'a> {
         Self::default()
     }
 
-    /// All exchanges made with this value end `after` from now.
+    /// Deadline of all exchanges made with this value, `after` from now.
     #[must_use]
     pub fn within(after: Duration) -> Self {
         Self {
@@ -162,7 +160,7 @@ impl<'a> Limit<'a> {
         }
     }
 
-    /// As `self`, and end when `stop` is triggered.
+    /// Same limit, with `stop` as stop event.
     #[must_use]
     pub fn or_stop(self, stop: Option<&'a EventFd>) -> Self {
         Self { stop, ..self }
@@ -212,7 +210,7 @@ fn address(path: &Path) -> Result<SocketAddrUnix, SocketError> {
     SocketAddrUnix::new(path).map_err(|e| SocketError::path(path, e))
 }
 
-/// The directory that holds `path`.
+/// Directory of `path`.
 pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,

@@ -10,19 +10,19 @@ use rustix::io::Errno;
 use crate::event::EventFd;
 use crate::time::timespec;
 
-/// Why a wait ended.
+/// Reason for the end of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wake {
-    /// The descriptor can be used without blocking; or its peer is gone, which
-    /// the next use of it tells.
+    /// The descriptor can be used without blocking; or its peer is gone, which the next use of the
+    /// descriptor reports.
     Ready,
     /// The stop event was triggered.
     Stop,
-    /// The time passed.
+    /// The timeout passed.
     Timeout,
 }
 
-/// Wait until `fd` can be read. `stop` wins over `fd` when both are ready.
+/// Wait until `fd` can be read. `stop` wins over `fd` if both are ready.
 pub fn readable(
     fd: impl AsFd,
     stop: Option<&EventFd>,
@@ -31,7 +31,7 @@ pub fn readable(
     wait(fd, PollFlags::IN, stop, timeout)
 }
 
-/// Wait until `fd` can be written. `stop` wins over `fd` when both are ready.
+/// Wait until `fd` can be written. `stop` wins over `fd` if both are ready.
 pub fn writable(
     fd: impl AsFd,
     stop: Option<&EventFd>,
@@ -40,8 +40,7 @@ pub fn writable(
     wait(fd, PollFlags::OUT, stop, timeout)
 }
 
-/// Whether the other end of a stream socket is closed; `false` where the
-/// kernel does not say.
+/// True if the other end of a stream socket is closed; `false` if the kernel does not report it.
 pub(crate) fn hung_up(fd: impl AsFd) -> bool {
     let mut fds = [PollFd::new(&fd, PollFlags::RDHUP)];
     let now = timespec(Duration::ZERO);

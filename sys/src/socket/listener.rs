@@ -1,4 +1,4 @@
-//! The socket that clients connect to.
+//! The listening socket of a server.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,25 +18,24 @@ use super::{SocketError, Stream, address, parent, socket};
 use crate::event::EventFd;
 use crate::wait::{self, Wake};
 
-/// Clients that may wait to be accepted.
+/// Queue length of clients that wait to be accepted.
 const BACKLOG: i32 = 8;
 
-/// A socket that clients connect to. Its path is removed when it is dropped.
+/// A listening socket, whose path is removed on drop.
 #[derive(Debug)]
 pub struct Listener {
     fd: OwnedFd,
-    /// A descriptor that is given up to accept a client when there is no other.
+    /// A descriptor that is closed to accept a client if no other descriptor is left.
     spare: Mutex<Option<OwnedFd>>,
     path: PathBuf,
-    /// Device and inode of the socket file, so that `drop` removes ours only.
+    /// Device and inode of the socket file, so that `drop` removes this server's file only.
     identity: Option<(u64, u64)>,
 }
 
 impl Listener {
-    /// Listen on `path`. A socket file on which nobody listens is replaced.
+    /// Listen on `path`. A socket file on which no server listens is replaced.
     ///
-    /// Two servers that start on one path at the same time are kept apart by a
-    /// lock on its directory.
+    /// A lock on the directory keeps apart two servers that start on one path at the same time.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         let address = address(path)?;
         let _lock = File::open(parent(path))
@@ -64,19 +63,18 @@ impl Listener {
         })
     }
 
-    /// The path that clients connect to.
+    /// Path that clients connect to.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The next client; `None` if `stop` was triggered or `timeout` passed
-    /// before a client came.
+    /// Waits for the next client; returns `None` if `stop` was triggered or `timeout` passed before
+    /// a client came.
     ///
-    /// Errors: [`SocketError::Exhausted`] if no descriptor is left for the
-    /// client, whose connection is closed. The listener can be used further;
-    /// wait a moment first, as a client that could not be closed either is
-    /// still there.
+    /// Errors: [`SocketError::Exhausted`] if no descriptor is left for the client, whose connection
+    /// is closed. The listener can be used further; wait a moment first, as a client that could not
+    /// be closed either is still queued.
     pub fn accept(
         &self,
         stop: Option<&EventFd>,
@@ -91,7 +89,7 @@ impl Listener {
             }
             match accept_with(&self.fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok(fd) => return Ok(Some(Stream::from_fd(fd))),
-                // a client that has gone again before it was accepted
+                // the client left before it was accepted
                 Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
                 Err(e @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                     self.turn_away();
@@ -134,7 +132,7 @@ impl Drop for Listener {
     }
 }
 
-/// Remove the socket file at `path` if nobody listens on it.
+/// Remove the socket file at `path` if no server listens on the socket.
 fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), SocketError> {
     let io = |e| SocketError::io(format!("socket path {}", path.display()), e);
     let meta = std::fs::symlink_metadata(path).map_err(io)?;
@@ -149,7 +147,7 @@ fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), SocketError
     )
     .map_err(|e| SocketError::io("make a Unix socket", e))?;
     match connect(&probe, address) {
-        // AGAIN: its queue of clients is full, so somebody listens
+        // AGAIN: the queue of clients is full, so a server listens
         Ok(()) | Err(Errno::AGAIN) => Err(SocketError::InUse { path: path.into() }),
         Err(Errno::CONNREFUSED | Errno::NOENT) => std::fs::remove_file(path)
             .map_err(|e| SocketError::path(path, Errno::from_io_error(&e).unwrap_or(Errno::IO))),

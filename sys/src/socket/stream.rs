@@ -1,4 +1,4 @@
-//! One end of a connection: bytes, and descriptors beside them.
+//! One end of a connection: bytes, and descriptors beside the bytes.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -16,10 +16,10 @@ use rustix::net::{
 use super::{Limit, MAX_FDS, SocketError, address, socket};
 use crate::wait;
 
-/// The process at the other end of a connection, as the kernel saw it connect.
+/// Process at the other end of a connection, as the kernel saw it connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// Process id in our own pid namespace; 0 for a process outside it.
+    /// Process id in this process's pid namespace; 0 for a process outside the namespace.
     pub pid: i32,
     /// User id.
     pub uid: u32,
@@ -30,8 +30,7 @@ pub struct Peer {
 pub struct Descriptors {
     /// The descriptors, in the order of the message.
     pub fds: Vec<OwnedFd>,
-    /// Some descriptors came that this process could not take, because it may
-    /// not have more files open.
+    /// True if descriptors were lost, because this process may not have more files open.
     pub lost: bool,
 }
 
@@ -68,14 +67,12 @@ impl Stream {
         Ok((Self { fd: a }, Self { fd: b }))
     }
 
-    /// Receive up to `buf.len()` bytes, and the descriptors that came with them,
-    /// which are appended to `descriptors`. Returns how many bytes; at least 1
-    /// unless `buf` is empty.
+    /// Receive up to `buf.len()` bytes, and append the descriptors that came with the bytes to
+    /// `descriptors`. Returns the number of bytes; at least 1 unless `buf` is empty.
     ///
-    /// Errors: [`SocketError::Closed`] at the end of the stream,
-    /// [`SocketError::TooManyFds`] if there would be more than `max_fds`
-    /// descriptors (the new ones are closed), [`SocketError::TimedOut`],
-    /// [`SocketError::Stopped`].
+    /// Errors: [`SocketError::Closed`] at the end of the stream, [`SocketError::TooManyFds`] if
+    /// there would be more than `max_fds` descriptors (the new descriptors are closed),
+    /// [`SocketError::TimedOut`], [`SocketError::Stopped`].
     pub fn recv(
         &self,
         buf: &mut [u8],
@@ -101,7 +98,7 @@ impl Stream {
                 }
             }
             let truncated = message.flags.contains(ReturnFlags::CTRUNC);
-            // the kernel truncates for want of room in `space`, or of free descriptors
+            // the kernel truncates if `space` or the table of descriptors is full
             let full = truncated && came.len() >= MAX_FDS;
             if full || descriptors.fds.len() + came.len() > max_fds {
                 return Err(SocketError::TooManyFds {
@@ -117,11 +114,10 @@ impl Stream {
         }
     }
 
-    /// Send all of `bytes`, with `fds` beside the first of them.
+    /// Send all of `bytes`, with `fds` beside the first byte.
     ///
-    /// Errors: [`SocketError::TimedOut`] when the peer does not take them,
-    /// [`SocketError::Closed`], [`SocketError::TooManyFds`],
-    /// [`SocketError::Stopped`].
+    /// Errors: [`SocketError::TimedOut`] if the peer does not take the bytes,
+    /// [`SocketError::Closed`], [`SocketError::TooManyFds`], [`SocketError::Stopped`].
     pub fn send(
         &self,
         bytes: &[u8],
@@ -153,24 +149,23 @@ impl Stream {
         Ok(())
     }
 
-    /// End the connection in both directions, whoever else holds it.
+    /// End the connection in both directions, also for other holders of the socket.
     pub fn shutdown(&self) {
         let _ = shutdown(&self.fd, Shutdown::Both);
     }
 
-    /// End our direction: the peer reads the end of the stream.
+    /// End the sending direction: the peer reads the end of the stream.
     pub fn shutdown_write(&self) {
         let _ = shutdown(&self.fd, Shutdown::Write);
     }
 
-    /// Whether the peer has closed its end, even if bytes of it are still to be
-    /// read.
+    /// True if the peer has closed its end, even if bytes of the peer are still unread.
     #[must_use]
     pub fn peer_gone(&self) -> bool {
         wait::hung_up(self)
     }
 
-    /// The process at the other end.
+    /// Process at the other end.
     pub fn peer(&self) -> Result<Peer, SocketError> {
         let mut cred = libc::ucred {
             pid: 0,

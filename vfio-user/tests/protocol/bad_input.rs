@@ -264,7 +264,7 @@ fn a_client_that_takes_no_replies_is_ended_in_time() {
         // the server stops reading when nobody takes its replies
         while c.send_bytes(&message, &[]).is_ok() {}
     });
-    says(&end, "did not go on within 0.15 s");
+    says(&end, "made no progress within 0.15 s");
 }
 
 #[test]
