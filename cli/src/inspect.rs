@@ -121,7 +121,7 @@ pub(crate) fn bars(made: &Made) -> Result<Vec<varia_plan::Bar>, Failure> {
     let mut bars = Vec::new();
     for index in 0..6 {
         let info = made.endpoint.region_info(RegionIndex(index.into()));
-        let size = Bytes(info.map_err(|errno| errno.to_string())?.size);
+        let size = Bytes(info.map_err(|errno| errno.to_string())?.info.size);
         if size.0 > 0 {
             bars.push(varia_plan::Bar { index, size });
         }
@@ -153,7 +153,7 @@ impl Inspection {
             let info = endpoint
                 .region_info(RegionIndex(index))
                 .map_err(|errno| errno.to_string())?;
-            if info.size == 0 {
+            if info.info.size == 0 {
                 continue;
             }
             let memory = match endpoint.region(RegionIndex(index)) {
@@ -164,8 +164,8 @@ impl Inspection {
             let spec = made.silicon.bar(index as u8);
             bars.push(Bar {
                 index,
-                size: info.size,
-                length: memory.map_or(info.size, |memory| memory.length()),
+                size: info.info.size,
+                length: memory.map_or(info.info.size, |memory| memory.length()),
                 kind: match (region, spec.map(|spec| (spec.space, spec.prefetchable))) {
                     (Region::Memory(_), _) | (_, Some((BarSpace::Memory64, true))) => {
                         "64-bit prefetchable memory"

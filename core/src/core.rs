@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use varia_spec::Errno;
 use varia_spec::pci::CFG_SPACE_EXP_SIZE;
 use varia_spec::pci::header::{self, command};
-use varia_spec::vfio::{IrqIndex, RegionIndex, device_flags};
+use varia_spec::vfio::{DeviceInfo, IrqIndex, RegionIndex, device_flags};
 
 use crate::config::{Config, Effect, Layout, MsixTable, SavedState, tiles};
 use crate::device::{BusFunction, ConfigRegister, Device, HostPhys};
@@ -42,17 +42,6 @@ pub(crate) enum PowerState {
     D3hot,
 }
 
-/// What `VFIO_DEVICE_GET_INFO` answers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct DeviceInfo {
-    /// Bits of [`varia_spec::vfio::device_flags`].
-    pub flags: u32,
-    /// How many region indices there are.
-    pub regions: u32,
-    /// How many interrupt indices there are.
-    pub irqs: u32,
-}
-
 /// A VFIO PCI device in user space, over a physical [`Device`].
 pub struct Core<D: Device + ?Sized = dyn Device> {
     view: View,
@@ -61,7 +50,8 @@ pub struct Core<D: Device + ?Sized = dyn Device> {
     lines: RwLock<Lines>,
     irqs: Arc<Irqs>,
     pub(crate) hook: Mutex<Option<ResetHook>>,
-    regions: Mutex<Vec<Arc<dyn DeviceRegion>>>,
+    /// Device-specific regions, added before the core is shared.
+    pub(crate) regions: Vec<Box<dyn DeviceRegion>>,
     device: Arc<D>,
 }
 
@@ -124,7 +114,7 @@ impl<D: Device + ?Sized> Core<D> {
             lines: RwLock::new(lines),
             irqs: Arc::new(Irqs::new()),
             hook: Mutex::new(None),
-            regions: Mutex::default(),
+            regions: Vec::new(),
             device,
         })
     }
@@ -233,8 +223,8 @@ impl<D: Device + ?Sized> Core<D> {
         };
         DeviceInfo {
             flags: device_flags::PCI | reset,
-            regions: RegionIndex::COUNT + lock(&self.regions).len() as u32,
-            irqs: IrqIndex::COUNT,
+            num_regions: RegionIndex::COUNT + self.regions.len() as u32,
+            num_irqs: IrqIndex::COUNT,
         }
     }
 
@@ -369,10 +359,6 @@ impl<D: Device + ?Sized> Core<D> {
 
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
-    }
-
-    pub(crate) fn own_regions(&self) -> MutexGuard<'_, Vec<Arc<dyn DeviceRegion>>> {
-        lock(&self.regions)
     }
 
     pub(crate) fn lines(&self) -> RwLockReadGuard<'_, Lines> {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use varia_spec::Errno;
 use varia_spec::pci::cap::{msi, msix};
-use varia_spec::vfio::{IrqIndex, irq_flags};
+use varia_spec::vfio::{IrqAction, IrqIndex, IrqInfo, irq_flags};
 
 use crate::config::{Kind, Layout, MessageState};
 use crate::core::{Core, PowerState, lock};
@@ -39,26 +39,6 @@ pub trait Source: Send {
     /// # Errors
     /// What the system says.
     fn watch(self: Box<Self>, call: Box<dyn Fn() + Send>) -> Result<Box<dyn Send>, Errno>;
-}
-
-/// What `VFIO_DEVICE_GET_IRQ_INFO` answers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct IrqInfo {
-    /// Bits of [`varia_spec::vfio::irq_flags`].
-    pub flags: u32,
-    /// How many vectors.
-    pub count: u32,
-}
-
-/// What to do with vectors.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum IrqAction {
-    /// Keep them quiet.
-    Mask,
-    /// Let them be heard again.
-    Unmask,
-    /// Set who is told, or tell them now.
-    Trigger,
 }
 
 /// Which vectors, out of `count` from `start`.
@@ -166,11 +146,11 @@ impl<D: Device + ?Sized> Core<D> {
         count: u32,
         data: IrqData,
     ) -> Result<(), Errno> {
-        let max = self.vectors()?.count(index);
-        let end = start.checked_add(count).ok_or(Errno::EINVAL)?;
-        if start >= max || end > max {
-            return Err(Errno::EINVAL);
-        }
+        let vectors = IrqInfo {
+            flags: 0,
+            count: self.vectors()?.count(index),
+        };
+        vectors.check_range(start, count)?;
         let given = match &data {
             IrqData::None => count as usize,
             IrqData::Bools(list) => list.len(),

@@ -34,12 +34,12 @@ mod regions;
 mod rom;
 
 pub use self::config::find_dvsec;
-pub use self::core::{Core, DeviceInfo, MemoryGuard, View};
+pub use self::core::{Core, MemoryGuard, View};
 pub use device::{
     BarSpace, BarSpec, BusFunction, ConfigRegister, Device, HostPhys, Interrupts, SharedFd, Width,
 };
 pub use dma::{Dma, DmaAccess};
 pub use error::Refused;
-pub use irq::{IrqAction, IrqData, IrqInfo, Source, Trigger};
-pub use regions::{DeviceRegion, Region, RegionCap};
+pub use irq::{IrqData, Source, Trigger};
+pub use regions::{DeviceRegion, RegionInfo};
 pub use varia_spec::Errno;

@@ -5,55 +5,31 @@
 //! `vfio_pci_core_register_dev_region`, `drivers/vfio/pci/vfio_pci_rdwr.c:vfio_pci_bar_rw`.
 
 use std::fmt;
-use std::sync::Arc;
 
 use varia_spec::Errno;
 use varia_spec::pci::CFG_SPACE_EXP_SIZE;
-use varia_spec::vfio::{RegionIndex, region_flags};
+use varia_spec::vfio::{self, RegionIndex, SparseArea, region_flags};
 
 use crate::core::{Core, PowerState};
 use crate::device::{BarSpace, Device};
 use crate::rom;
 
-/// What `VFIO_DEVICE_GET_REGION_INFO` answers.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Region {
-    /// Bytes; 0 for a region that the device does not have.
-    pub size: u64,
-    /// Bits of [`varia_spec::vfio::region_flags`], without `CAPS`.
-    pub flags: u32,
-    /// The capability chain, in its order.
-    pub caps: Vec<RegionCap>,
-}
+/// Info of a region, as `VFIO_DEVICE_GET_REGION_INFO` returns it.
+pub type RegionInfo = vfio::RegionInfo<Vec<SparseArea>>;
 
-/// A capability of a region.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum RegionCap {
-    /// `VFIO_REGION_INFO_CAP_SPARSE_MMAP`: only these areas can be mapped, {offset, bytes}.
-    SparseMmap(Vec<(u64, u64)>),
-    /// `VFIO_REGION_INFO_CAP_TYPE`: what a device's own region is.
-    Type {
-        /// Who defines the subtype.
-        kind: u32,
-        /// What it is.
-        subtype: u32,
-    },
-    /// `VFIO_REGION_INFO_CAP_MSIX_MAPPABLE`: the pages of the MSI-X table can be mapped too.
-    MsixMappable,
-}
-
-/// A region that a variant adds to those of PCI.
+/// A device-specific region, beside those that every PCI device has.
 pub trait DeviceRegion: Send + Sync {
-    /// What it is. A [`RegionCap::Type`] belongs to its capabilities.
-    fn info(&self) -> Region;
+    /// The region's info, with its [`RegionType`](varia_spec::vfio::RegionType). The region can't
+    /// be mapped.
+    fn info(&self) -> RegionInfo;
 
-    /// Reads bytes. Answers how many.
+    /// Reads bytes. Returns how many.
     ///
     /// # Errors
-    /// What the region says; `EINVAL` beyond its size.
+    /// Those of the region; `EINVAL` beyond its size.
     fn read(&self, offset: u64, data: &mut [u8]) -> Result<usize, Errno>;
 
-    /// Writes bytes. Answers how many.
+    /// Writes bytes. Returns how many.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -61,11 +37,11 @@ pub trait DeviceRegion: Send + Sync {
 }
 
 /// Where the bytes of a region are.
-enum Place {
+enum Place<'a> {
     Config,
     Bar(u8, BarSpace),
     Rom,
-    Own(Arc<dyn DeviceRegion>),
+    Own(&'a dyn DeviceRegion),
 }
 
 /// Bytes of an access: so many to be moved, so many that are kept from the user, the rest again
@@ -77,51 +53,48 @@ struct Parts {
 }
 
 impl<D: Device + ?Sized> Core<D> {
-    /// Adds a region. Answers its index, behind those of PCI and of earlier ones.
-    pub fn add_region(&self, region: Arc<dyn DeviceRegion>) -> RegionIndex {
-        let mut regions = self.own_regions();
-        let index = RegionIndex::COUNT + regions.len() as u32;
-        regions.push(region);
+    /// Adds a device-specific region. Returns its index, behind those of PCI and of earlier ones.
+    pub fn add_region(&mut self, region: Box<dyn DeviceRegion>) -> RegionIndex {
+        let index = RegionIndex::COUNT + self.regions.len() as u32;
+        self.regions.push(region);
         RegionIndex(index)
     }
 
     /// `VFIO_DEVICE_GET_REGION_INFO`. There is no VGA.
     ///
     /// # Errors
-    /// `EINVAL` for an index that there is not.
-    pub fn region_info(&self, index: RegionIndex) -> Result<Region, Errno> {
+    /// `EINVAL` if the index does not exist.
+    pub fn region_info(&self, index: RegionIndex) -> Result<RegionInfo, Errno> {
         let read_write = region_flags::READ | region_flags::WRITE;
         let device = self.device();
         if let Some(bar) = index.bar() {
             let Some(spec) = device.bar(bar) else {
-                return Ok(Region::default());
+                return Ok(RegionInfo::default());
             };
-            let mut region = Region {
-                size: spec.size,
+            let mut info = RegionInfo {
                 flags: read_write,
-                caps: Vec::new(),
+                size: spec.size,
+                ..RegionInfo::default()
             };
             if device.bar_fd(bar).is_some() {
-                region.flags |= region_flags::MMAP;
-                if self.layout().table().is_some_and(|table| table.bar == bar) {
-                    region.caps.push(RegionCap::MsixMappable);
-                }
+                info.flags |= region_flags::MMAP;
+                info.msix_mappable = self.layout().table().is_some_and(|table| table.bar == bar);
             }
-            return Ok(region);
+            return Ok(info);
         }
         match (self.place(index)?, device.rom()) {
             (Place::Own(region), _) => Ok(region.info()),
             // a ROM without a valid image is none
-            (Place::Rom, Some(size)) if self.rom_image(size) != 0 => Ok(Region {
-                size,
+            (Place::Rom, Some(size)) if self.rom_image(size) != 0 => Ok(RegionInfo {
                 flags: region_flags::READ,
-                caps: Vec::new(),
+                size,
+                ..RegionInfo::default()
             }),
-            (Place::Rom, _) => Ok(Region::default()),
-            _ => Ok(Region {
-                size: u64::from(CFG_SPACE_EXP_SIZE),
+            (Place::Rom, _) => Ok(RegionInfo::default()),
+            _ => Ok(RegionInfo {
                 flags: read_write,
-                caps: Vec::new(),
+                size: u64::from(CFG_SPACE_EXP_SIZE),
+                ..RegionInfo::default()
             }),
         }
     }
@@ -237,7 +210,7 @@ impl<D: Device + ?Sized> Core<D> {
         rom::image_len(&**self.device(), size)
     }
 
-    fn place(&self, index: RegionIndex) -> Result<Place, Errno> {
+    fn place(&self, index: RegionIndex) -> Result<Place<'_>, Errno> {
         if let Some(bar) = index.bar() {
             let spec = self.device().bar(bar).ok_or(Errno::EINVAL)?;
             return Ok(Place::Bar(bar, spec.space));
@@ -248,8 +221,8 @@ impl<D: Device + ?Sized> Core<D> {
             _ => {
                 let own = index.0.checked_sub(RegionIndex::COUNT);
                 let own = own.ok_or(Errno::EINVAL)? as usize;
-                let region = self.own_regions().get(own).cloned();
-                region.map(Place::Own).ok_or(Errno::EINVAL)
+                let region = self.regions.get(own).ok_or(Errno::EINVAL)?;
+                Ok(Place::Own(&**region))
             }
         }
     }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{MSI, MSIX, PM, Traits, open, read, write};
-use varia_core::{Errno, IrqAction, IrqData, Source, Trigger};
-use varia_spec::vfio::{IrqIndex, irq_flags};
+use varia_core::{Errno, IrqData, Source, Trigger};
+use varia_spec::vfio::{IrqAction, IrqIndex, irq_flags};
 
 /// Counts signals.
 #[derive(Default)]

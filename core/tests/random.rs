@@ -3,8 +3,8 @@
 mod common;
 
 use common::{Traits, open};
-use varia_core::{IrqAction, IrqData};
-use varia_spec::vfio::{IrqIndex, RegionIndex};
+use varia_core::IrqData;
+use varia_spec::vfio::{IrqAction, IrqIndex, RegionIndex};
 
 /// xorshift64: a seed is a whole run.
 struct Random(u64);

@@ -2,11 +2,11 @@
 
 mod common;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use common::{BAR0_SIZE, BAR2_SIZE, MSIX_TABLE, PM, Traits, open, read, write};
-use varia_core::{DeviceRegion, Errno, Region, RegionCap};
-use varia_spec::vfio::{RegionIndex, region_flags};
+use varia_core::{DeviceRegion, Errno, RegionInfo};
+use varia_spec::vfio::{RegionIndex, RegionType, SparseArea, region_flags};
 
 const READ_WRITE: u32 = region_flags::READ | region_flags::WRITE;
 
@@ -160,17 +160,16 @@ fn a_rom_shows_its_image_and_ones_behind_it() {
 struct Own(Mutex<u8>);
 
 impl DeviceRegion for Own {
-    fn info(&self) -> Region {
-        Region {
-            size: 1,
+    fn info(&self) -> RegionInfo {
+        RegionInfo {
             flags: READ_WRITE,
-            caps: vec![
-                RegionCap::Type {
-                    kind: 0x8000_10de,
-                    subtype: 1,
-                },
-                RegionCap::SparseMmap(vec![(0, 1)]),
-            ],
+            size: 1,
+            areas: vec![SparseArea { offset: 0, size: 1 }],
+            region_type: Some(RegionType {
+                kind: 0x8000_10de,
+                subtype: 1,
+            }),
+            msix_mappable: false,
         }
     }
 
@@ -189,12 +188,13 @@ impl DeviceRegion for Own {
 
 #[test]
 fn a_region_that_is_added_has_the_next_index_and_its_own_bytes() {
-    let (_, core) = open(Traits::default());
-    let index = core.add_region(Arc::new(Own(Mutex::new(0))));
+    let (_, mut core) = open(Traits::default());
+    let index = core.add_region(Box::new(Own(Mutex::new(0))));
     assert_eq!(index, RegionIndex(9));
-    assert_eq!(core.info().regions, 10);
+    assert_eq!(core.info().num_regions, 10);
     let info = core.region_info(index).unwrap();
-    assert!(matches!(info.caps[0], RegionCap::Type { subtype: 1, .. }));
+    assert_eq!(info, Own(Mutex::new(0)).info());
+    assert_eq!(info.region_type.unwrap().subtype, 1);
     assert_eq!(core.region_write(index, 0, &[5, 6]), Ok(1));
     let mut data = [0; 2];
     assert_eq!(core.region_read(index, 0, &mut data), Ok(1));

@@ -79,7 +79,7 @@ fn info_says_whether_the_device_can_be_reset() {
     });
     assert_eq!(able.info().flags, device_flags::PCI | device_flags::RESET);
     assert_eq!(unable.info().flags, device_flags::PCI);
-    assert_eq!((able.info().regions, able.info().irqs), (9, 5));
+    assert_eq!((able.info().num_regions, able.info().num_irqs), (9, 5));
 }
 
 #[test]

@@ -2,24 +2,22 @@
 
 use std::{io, sync::Arc, thread, time::Duration};
 
-use varia_core::{DmaAccess, IrqAction, IrqData, Source, Trigger};
+use varia_core::{DmaAccess, IrqData, Source, Trigger};
 use varia_spec::{
     Errno,
-    vfio::{IrqIndex, RegionIndex, region_flags},
+    vfio::{DeviceInfo, IrqAction, IrqIndex, IrqInfo, RegionIndex},
 };
 use varia_sys::{
     errno,
     event::EventFd,
     wait::{Wake, readable},
 };
-use varia_vfio_user::backend::{
-    self, DeviceInfo, DmaRegion, IrqInfo, IrqSet, RegionInfo, SparseArea,
-};
+use varia_vfio_user::backend::{self, DmaRegion, IrqSet, OfferedRegion, ReceivedIrqData};
 use varia_vfio_user::payload::{DMA_READ, DMA_WRITE};
 
 use crate::{
     access::{Operation, Progress},
-    endpoint::Endpoint,
+    endpoint::{Endpoint, ServedRegion},
 };
 
 /// An endpoint behind a socket. The endpoint is opened when a client has connected and closed when
@@ -106,79 +104,59 @@ impl backend::Backend for Backend {
     }
 
     fn info(&self) -> DeviceInfo {
-        let info = self.endpoint.info();
-        DeviceInfo {
-            flags: info.flags,
-            num_regions: info.regions,
-            num_irqs: info.irqs,
-        }
+        self.endpoint.info()
     }
 
-    fn region_info(&self, index: u32) -> Result<RegionInfo, Errno> {
-        let info = self.endpoint.region_info(RegionIndex(index))?;
-        let mut flags = info.flags;
-        let (fd, offset) = match info.file {
-            Some((fd, offset)) => {
-                let fd = fd.try_clone_to_owned().map_err(|error| {
-                    log::error!("region {index} can't be offered for mapping: {error}");
-                    errno::of_io(&error)
-                })?;
-                (Some(fd), offset)
-            }
-            None => {
-                flags &= !region_flags::MMAP;
-                (None, 0)
-            }
+    fn region_info(&self, index: u32) -> Result<OfferedRegion, Errno> {
+        let ServedRegion { info, file } = self.endpoint.region_info(RegionIndex(index))?;
+        let Some((fd, offset)) = file else {
+            return Ok(OfferedRegion { info, file: None });
         };
-        let sparse = info
-            .areas
-            .into_iter()
-            .map(|(offset, size)| SparseArea { offset, size })
-            .collect();
-        Ok(RegionInfo {
-            flags,
-            size: info.size,
-            offset,
-            sparse,
-            region_type: info.region_type,
-            msix_mappable: info.msix_mappable,
-            fd,
+        let fd = fd.try_clone_to_owned().map_err(|error| {
+            log::error!("region {index} can't be offered for mapping: {error}");
+            errno::of_io(&error)
+        })?;
+        Ok(OfferedRegion {
+            info,
+            file: Some((fd, offset)),
         })
     }
 
     fn irq_info(&self, index: u32) -> Result<IrqInfo, Errno> {
-        let info = self.endpoint.core().irq_info(IrqIndex(index))?;
-        Ok(IrqInfo {
-            flags: info.flags,
-            count: info.count,
-        })
+        self.endpoint.core().irq_info(IrqIndex(index))
     }
 
     fn set_irqs(&self, set: IrqSet) -> Result<(), Errno> {
-        let action = match set.action {
-            backend::IrqAction::Mask => IrqAction::Mask,
-            backend::IrqAction::Unmask => IrqAction::Unmask,
-            backend::IrqAction::Trigger => IrqAction::Trigger,
+        let IrqSet {
+            index,
+            start,
+            count,
+            action,
+            data,
+        } = set;
+        let (core, index) = (self.endpoint.core(), IrqIndex(index));
+        let unmask = action == IrqAction::Unmask;
+        let data = match data {
+            ReceivedIrqData::None => IrqData::None,
+            ReceivedIrqData::Bool(wanted) => IrqData::Bools(wanted),
+            ReceivedIrqData::Events(events) if unmask => {
+                let source = |event| Some(Box::new(Unmask(event)) as Box<dyn Source>);
+                IrqData::Sources(events.into_iter().map(source).collect())
+            }
+            ReceivedIrqData::Events(events) => {
+                let trigger = |event| Some(Arc::new(Event(event)) as Arc<dyn Trigger>);
+                IrqData::Triggers(events.into_iter().map(trigger).collect())
+            }
+            ReceivedIrqData::NoEvents => {
+                // the count is the client's: no memory for it before it is checked
+                core.irq_info(index)?.check_range(start, count)?;
+                match unmask {
+                    true => IrqData::Sources((0..count).map(|_| None).collect()),
+                    false => IrqData::Triggers(vec![None; count as usize]),
+                }
+            }
         };
-        let data = match set.data {
-            backend::IrqData::None => IrqData::None,
-            backend::IrqData::Bool(wanted) => IrqData::Bools(wanted),
-            backend::IrqData::Events(events) if action == IrqAction::Unmask => IrqData::Sources(
-                events
-                    .into_iter()
-                    .map(|event| event.map(|event| Box::new(Unmask(event)) as Box<dyn Source>))
-                    .collect(),
-            ),
-            backend::IrqData::Events(events) => IrqData::Triggers(
-                events
-                    .into_iter()
-                    .map(|event| event.map(|event| Arc::new(Event(event)) as Arc<dyn Trigger>))
-                    .collect(),
-            ),
-        };
-        self.endpoint
-            .core()
-            .set_irqs(IrqIndex(set.index), action, set.start, set.count, data)
+        core.set_irqs(index, action, start, count, data)
     }
 
     fn region_read(

@@ -2,10 +2,10 @@
 
 use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 
-use varia_core::{Core, Device, DeviceInfo, Dma, Refused, RegionCap, View};
+use varia_core::{Core, Device, Dma, Refused, RegionInfo, View};
 use varia_spec::{
     Errno,
-    vfio::{RegionIndex, region_flags},
+    vfio::{self, DeviceInfo, RegionIndex, SparseArea, region_flags},
 };
 use varia_variant::{
     Answers, BarIndex, ConfigOwner, Decline, Direction, Environment, Event, Millis, Outcome,
@@ -78,20 +78,12 @@ impl Error {
     }
 }
 
-/// What `VFIO_DEVICE_GET_REGION_INFO` answers, and the file behind the region.
+/// A region as a user sees it, and the file behind it.
 #[derive(Debug)]
-pub struct Info<'a> {
-    /// Bytes.
-    pub size: u64,
-    /// [`region_flags`], without `CAPS`.
-    pub flags: u32,
-    /// The areas that can be mapped, offset and length in bytes; none means the whole region.
-    pub areas: Vec<(u64, u64)>,
-    /// Type and subtype of a device's own region, `VFIO_REGION_INFO_CAP_TYPE`.
-    pub region_type: Option<(u32, u32)>,
-    /// The pages of the MSI-X table can be mapped too.
-    pub msix_mappable: bool,
-    /// A descriptor that can be mapped and the offset in it of the region's first byte.
+pub struct ServedRegion<'a> {
+    /// The region's info.
+    pub info: RegionInfo,
+    /// A descriptor that can be mapped, and the offset of the region's first byte in it.
     pub file: Option<(BorrowedFd<'a>, u64)>,
 }
 
@@ -240,60 +232,25 @@ impl Endpoint {
     /// `VFIO_DEVICE_GET_REGION_INFO`.
     ///
     /// # Errors
-    /// `EINVAL` for an index that there is not.
-    pub fn region_info(&self, index: RegionIndex) -> Result<Info<'_>, Errno> {
+    /// `EINVAL` if the index does not exist.
+    pub fn region_info(&self, index: RegionIndex) -> Result<ServedRegion<'_>, Errno> {
         let device = self.core.device();
-        match self.region(index) {
+        let (mut info, file) = match self.region(index) {
             Region::Memory(memory) => {
-                let info = memory.info();
                 let file = device.memory_fd(memory.base(), memory.length());
-                Ok(Info {
-                    size: info.size,
-                    flags: if file.is_some() {
-                        info.flags
-                    } else {
-                        info.flags & !region_flags::MMAP
-                    },
-                    areas: vec![info.mappable],
-                    region_type: None,
-                    msix_mappable: false,
-                    file: file.map(|file| (file.fd, file.offset)),
-                })
+                (listed(memory.info()), file)
             }
-            Region::Registers(registers) => {
-                let info = registers.info();
-                Ok(Info {
-                    size: info.size,
-                    flags: info.flags,
-                    areas: Vec::new(),
-                    region_type: None,
-                    msix_mappable: false,
-                    file: None,
-                })
-            }
+            Region::Registers(registers) => (listed(registers.info()), None),
             Region::Base => {
-                let info = self.core.region_info(index)?;
                 let file = index.bar().and_then(|bar| device.bar_fd(bar));
-                let mut areas = Vec::new();
-                let mut region_type = None;
-                let mut msix_mappable = false;
-                for cap in info.caps {
-                    match cap {
-                        RegionCap::SparseMmap(list) => areas = list,
-                        RegionCap::Type { kind, subtype } => region_type = Some((kind, subtype)),
-                        RegionCap::MsixMappable => msix_mappable = true,
-                    }
-                }
-                Ok(Info {
-                    size: info.size,
-                    flags: info.flags,
-                    areas,
-                    region_type,
-                    msix_mappable,
-                    file: file.map(|file| (file.fd, file.offset)),
-                })
+                (self.core.region_info(index)?, file)
             }
+        };
+        if file.is_none() {
+            info.flags &= !region_flags::MMAP;
         }
+        let file = file.map(|file| (file.fd, file.offset));
+        Ok(ServedRegion { info, file })
     }
 
     /// Reads a region. Answers how many bytes of `data` it filled. Sleeps while the device is not
@@ -402,6 +359,17 @@ impl Endpoint {
             variant.event(Event::ResetRequested);
         }
         self.core.reset()
+    }
+}
+
+/// The info of a variant's region, with its areas in a vector.
+fn listed<const N: usize>(info: vfio::RegionInfo<[SparseArea; N]>) -> RegionInfo {
+    RegionInfo {
+        flags: info.flags,
+        size: info.size,
+        areas: info.areas.into(),
+        region_type: info.region_type,
+        msix_mappable: info.msix_mappable,
     }
 }
 

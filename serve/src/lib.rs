@@ -21,5 +21,5 @@ pub mod registers;
 pub use access::{Operation, Progress};
 pub use backend::Backend;
 pub use clock::{Clock, SystemClock};
-pub use endpoint::{Endpoint, Error, Info, Options};
+pub use endpoint::{Endpoint, Error, Options, ServedRegion};
 pub use varia_core::View;

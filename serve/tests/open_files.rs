@@ -8,9 +8,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use varia_serve::{Backend, Endpoint, Options};
 use varia_silicon::{Silicon, profile};
 use varia_spec::Errno;
-use varia_spec::vfio::{IrqIndex, RegionIndex};
+use varia_spec::vfio::{IrqAction, IrqIndex, RegionIndex};
 use varia_sys::event::EventFd;
-use varia_vfio_user::backend::{Backend as _, IrqAction, IrqData, IrqSet};
+use varia_vfio_user::backend::{Backend as _, IrqSet, ReceivedIrqData};
 
 #[test]
 fn what_takes_a_descriptor_is_refused_while_there_is_none() {
@@ -25,13 +25,16 @@ fn what_takes_a_descriptor_is_refused_while_there_is_none() {
             start: 0,
             count: 1,
             action,
-            data: IrqData::Events(vec![Some(event)]),
+            data: ReceivedIrqData::Events(vec![event]),
         })
     };
     intx(IrqAction::Trigger, event.try_clone().unwrap()).unwrap();
     let (first, second) = (event.try_clone().unwrap(), event.try_clone().unwrap());
     let mappable = (0..RegionIndex::COUNT)
-        .find(|index| card.region_info(*index).is_ok_and(|info| info.fd.is_some()))
+        .find(|index| {
+            card.region_info(*index)
+                .is_ok_and(|info| info.file.is_some())
+        })
         .unwrap();
 
     let before = getrlimit(Resource::Nofile);
@@ -48,6 +51,6 @@ fn what_takes_a_descriptor_is_refused_while_there_is_none() {
 
     assert_eq!(region, Err(Errno::EMFILE));
     assert_eq!(unmask, Err(Errno::EMFILE));
-    assert!(card.region_info(mappable).unwrap().fd.is_some());
+    assert!(card.region_info(mappable).unwrap().file.is_some());
     intx(IrqAction::Unmask, second).unwrap();
 }

@@ -3,6 +3,10 @@
 //! Source: Linux 7.2 `include/uapi/linux/vfio.h`, and for the packing of offsets
 //! `include/linux/vfio_pci_core.h:VFIO_PCI_OFFSET_SHIFT`. vfio-user uses the same numbers.
 
+mod info;
+
+pub use info::{DeviceInfo, IrqAction, IrqInfo, RegionInfo, RegionType, SparseArea};
+
 /// A VFIO region index of a PCI device.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(transparent)]

@@ -12,7 +12,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use varia_spec::errno::Errno;
-use varia_spec::vfio::{OFFSET_SHIFT, REGION_INFO_LEN, device_feature, region_cap};
+use varia_spec::vfio::{
+    DeviceInfo, IrqInfo, OFFSET_SHIFT, REGION_INFO_LEN, SparseArea, device_feature, region_cap,
+};
 
 use crate::errno;
 use crate::mapping::{Access, Mapping, Share};
@@ -117,7 +119,7 @@ impl Group {
 
 /// `struct vfio_region_info`, with the capability chain as the kernel wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RegionInfo {
+pub struct RawRegionInfo {
     /// What the kernel wrote into `argsz`: the bytes that it needs.
     pub argsz: u32,
     /// `VFIO_REGION_INFO_FLAG_*`.
@@ -135,11 +137,11 @@ pub struct RegionInfo {
     pub caps: Vec<u8>,
 }
 
-impl RegionInfo {
-    /// The areas (offset in the region, size) of the sparse-mmap capability;
-    /// `None` when there is none. A chain that leaves the buffer ends there.
+impl RawRegionInfo {
+    /// The areas of the sparse-mmap capability; `None` if the region has no such
+    /// capability. A chain that leaves the buffer ends there.
     #[must_use]
-    pub fn sparse_areas(&self) -> Option<Vec<(u64, u64)>> {
+    pub fn sparse_areas(&self) -> Option<Vec<SparseArea>> {
         let caps = Arg(self.caps.clone());
         let mut at = self.cap_offset as usize;
         // each capability has 8 bytes at least, so a longer chain is a loop
@@ -153,7 +155,10 @@ impl RegionInfo {
                 let count = caps.get32(start + 8) as usize;
                 let area = |area: &[u8]| {
                     let area = Arg(area.to_vec());
-                    (area.get64(0), area.get64(8))
+                    SparseArea {
+                        offset: area.get64(0),
+                        size: area.get64(8),
+                    }
                 };
                 return Some(areas.take(count).map(area).collect());
             }
@@ -176,7 +181,7 @@ pub struct Device(OwnedFd);
 impl Device {
     /// `VFIO_DEVICE_GET_REGION_INFO` with the room that the kernel asks for:
     /// two calls where there are capabilities.
-    pub fn region_info(&self, index: u32) -> Result<RegionInfo, Errno> {
+    pub fn region_info(&self, index: u32) -> Result<RawRegionInfo, Errno> {
         let info = self.region_info_with(index, REGION_INFO_LEN as u32)?;
         if info.argsz as usize <= REGION_INFO_LEN {
             return Ok(info);
@@ -186,7 +191,7 @@ impl Device {
 
     /// `VFIO_DEVICE_GET_REGION_INFO` with this `argsz`, right or wrong; `EINVAL`
     /// without a call when it is more than [`MAX_ARGSZ`].
-    pub fn region_info_with(&self, index: u32, argsz: u32) -> Result<RegionInfo, Errno> {
+    pub fn region_info_with(&self, index: u32, argsz: u32) -> Result<RawRegionInfo, Errno> {
         let room = argsz as usize;
         if room > MAX_ARGSZ {
             return Err(Errno::EINVAL);
@@ -195,7 +200,7 @@ impl Device {
         arg.set32(0, argsz);
         arg.set32(8, index);
         arg.ioctl(&self.0, DEVICE_GET_REGION_INFO)?;
-        Ok(RegionInfo {
+        Ok(RawRegionInfo {
             argsz: arg.get32(0),
             flags: arg.get32(4),
             index: arg.get32(8),
@@ -206,23 +211,30 @@ impl Device {
         })
     }
 
-    /// `VFIO_DEVICE_GET_INFO`: flags, number of regions, number of interrupt indices.
-    pub fn info(&self) -> Result<[u32; 3], Errno> {
+    /// `VFIO_DEVICE_GET_INFO`.
+    pub fn info(&self) -> Result<DeviceInfo, Errno> {
         const LEN: usize = 24;
         let mut arg = Arg(vec![0; LEN]);
         arg.set32(0, LEN as u32);
         arg.ioctl(&self.0, DEVICE_GET_INFO)?;
-        Ok([4, 8, 12].map(|at| arg.get32(at)))
+        Ok(DeviceInfo {
+            flags: arg.get32(4),
+            num_regions: arg.get32(8),
+            num_irqs: arg.get32(12),
+        })
     }
 
-    /// `VFIO_DEVICE_GET_IRQ_INFO`: flags and count.
-    pub fn irq_info(&self, index: u32) -> Result<[u32; 2], Errno> {
+    /// `VFIO_DEVICE_GET_IRQ_INFO`.
+    pub fn irq_info(&self, index: u32) -> Result<IrqInfo, Errno> {
         const LEN: usize = 16;
         let mut arg = Arg(vec![0; LEN]);
         arg.set32(0, LEN as u32);
         arg.set32(8, index);
         arg.ioctl(&self.0, DEVICE_GET_IRQ_INFO)?;
-        Ok([4, 12].map(|at| arg.get32(at)))
+        Ok(IrqInfo {
+            flags: arg.get32(4),
+            count: arg.get32(12),
+        })
     }
 
     /// `VFIO_DEVICE_SET_IRQS`; what the kernel returns, which is above zero when it has fewer
@@ -313,7 +325,7 @@ impl Device {
     }
 
     /// Read at `position` of the device file, which is a region's
-    /// [`offset`](RegionInfo::offset) plus the offset in it; how many bytes.
+    /// [`offset`](RawRegionInfo::offset) plus the offset in it; how many bytes.
     pub fn read_at(&self, position: u64, buf: &mut [u8]) -> Result<usize, Errno> {
         rustix::io::pread(&self.0, buf, position).map_err(errno::of_rustix)
     }

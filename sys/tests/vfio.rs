@@ -2,12 +2,13 @@
 //! in the lab's VMs.
 
 use varia_spec::errno::Errno;
-use varia_sys::vfio::{Group, RegionInfo, position};
+use varia_spec::vfio::SparseArea;
+use varia_sys::vfio::{Group, RawRegionInfo, position};
 
 /// A region whose capability chain begins behind the structure.
-fn region(caps: Vec<u8>) -> RegionInfo {
+fn region(caps: Vec<u8>) -> RawRegionInfo {
     let argsz = 32 + caps.len() as u32;
-    RegionInfo {
+    RawRegionInfo {
         argsz,
         flags: 0xf,
         index: 2,
@@ -16,6 +17,10 @@ fn region(caps: Vec<u8>) -> RegionInfo {
         offset: 0,
         caps,
     }
+}
+
+fn area(offset: u64, size: u64) -> SparseArea {
+    SparseArea { offset, size }
 }
 
 fn capability(id: u16, next: u32, body: &[u64]) -> Vec<u8> {
@@ -32,7 +37,7 @@ fn sparse_areas_are_found_behind_another_capability() {
     let info = region([other, sparse].concat());
     assert_eq!(
         info.sparse_areas(),
-        Some(vec![(0x1000, 0x2000), (0x8000, 0x1000)])
+        Some(vec![area(0x1000, 0x2000), area(0x8000, 0x1000)])
     );
 }
 
@@ -54,7 +59,7 @@ fn a_chain_that_ends_loops_or_leaves_the_buffer_has_no_areas() {
 #[test]
 fn areas_that_the_buffer_does_not_hold_are_left_out() {
     let info = region(capability(1, 0, &[3, 0x1000, 0x2000]));
-    assert_eq!(info.sparse_areas(), Some(vec![(0x1000, 0x2000)]));
+    assert_eq!(info.sparse_areas(), Some(vec![area(0x1000, 0x2000)]));
 }
 
 #[test]

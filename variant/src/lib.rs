@@ -24,7 +24,7 @@ pub mod text;
 
 pub use config::{ConfigOwner, ConfigSegment, Direction};
 pub use extension::{Extended, Extension};
-pub use memory::{Begin, MemoryRegion, MemoryType, RegionInfo, Segment, SegmentKind};
+pub use memory::{Begin, MemoryRegion, MemoryType, Segment, SegmentKind};
 pub use mmap::{Fault, FaultRequest, Mapping, MmapRequest};
 pub use probe::{Answer, Answers, Decline, Environment, Outcome, Plan, Question, Refusal};
 pub use ready::{After, Before, Generation, Ready, Register, Sample, Wait};

@@ -6,7 +6,7 @@
 
 use varia_spec::{
     Errno,
-    vfio::{MAX_REGION_SIZE, region_flags},
+    vfio::{MAX_REGION_SIZE, RegionInfo, SparseArea, region_flags},
 };
 
 use crate::config::Direction;
@@ -30,17 +30,6 @@ pub struct MemoryRegion {
     length: u64,
     size: BarSize,
     memory: MemoryType,
-}
-
-/// What `VFIO_DEVICE_GET_REGION_INFO` says of a region.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RegionInfo {
-    /// Bytes.
-    pub size: u64,
-    /// [`region_flags`] without `CAPS`, which the packing of a capability adds.
-    pub flags: u32,
-    /// The one area that can be mapped: offset and length in bytes.
-    pub mappable: (u64, u64),
 }
 
 /// Whether an access starts, and with how many bytes.
@@ -134,12 +123,17 @@ impl MemoryRegion {
         self.memory
     }
 
-    /// The region's info.
-    pub const fn info(&self) -> RegionInfo {
+    /// The region's info. The memory is the one area that can be mapped.
+    pub const fn info(&self) -> RegionInfo<[SparseArea; 1]> {
         RegionInfo {
-            size: self.size.get(),
             flags: region_flags::READ | region_flags::WRITE | region_flags::MMAP,
-            mappable: (0, self.length),
+            size: self.size.get(),
+            areas: [SparseArea {
+                offset: 0,
+                size: self.length,
+            }],
+            region_type: None,
+            msix_mappable: false,
         }
     }
 
@@ -228,9 +222,14 @@ mod tests {
     #[test]
     fn the_bar_is_as_large_as_it_says_and_only_the_memory_can_be_mapped() {
         let info = RegionInfo {
-            size: 0x2000,
             flags: 0b111,
-            mappable: (0, 0x1800),
+            size: 0x2000,
+            areas: [SparseArea {
+                offset: 0,
+                size: 0x1800,
+            }],
+            region_type: None,
+            msix_mappable: false,
         };
         assert_eq!(region().info(), info);
     }

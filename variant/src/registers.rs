@@ -3,9 +3,12 @@
 //! Unlike memory, an access to registers is not cut into segments: it goes to one place as a whole,
 //! or fails.
 
-use varia_spec::{Errno, vfio::region_flags};
+use varia_spec::{
+    Errno,
+    vfio::{RegionInfo, SparseArea, region_flags},
+};
 
-use crate::{config::Direction, memory::RegionInfo};
+use crate::config::Direction;
 use varia_units::{BarIndex, BarSize};
 
 /// An access to a region of registers.
@@ -77,12 +80,14 @@ pub trait Registers {
     /// Where an access goes, or the error that it gets.
     fn access(&self, access: RegisterAccess) -> Result<Target, Errno>;
 
-    /// The region's info: it can be read and written, and not mapped.
-    fn info(&self) -> RegionInfo {
+    /// The region's info: the region can be read and written, and not mapped.
+    fn info(&self) -> RegionInfo<[SparseArea; 0]> {
         RegionInfo {
-            size: self.size().get(),
             flags: region_flags::READ | region_flags::WRITE,
-            mappable: (0, 0),
+            size: self.size().get(),
+            areas: [],
+            region_type: None,
+            msix_mappable: false,
         }
     }
 }

@@ -4,66 +4,39 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use varia_spec::errno::Errno;
+use varia_spec::vfio::{DeviceInfo, IrqAction, IrqInfo};
 use varia_sys::event::EventFd;
 
-pub use crate::payload::{DeviceInfo, SparseArea};
+pub use crate::payload::RegionInfo;
 
-/// What a region is.
+/// A region that a device offers.
 #[derive(Debug, Default)]
-pub struct RegionInfo {
-    /// `VFIO_REGION_INFO_FLAG_*`. `CAPS` is set by the server.
-    pub flags: u32,
-    /// Bytes; zero for a region that is not there.
-    pub size: u64,
-    /// Where the region begins in `fd`, in bytes.
-    pub offset: u64,
-    /// The parts that can be mapped; empty when the whole region can.
-    pub sparse: Vec<SparseArea>,
-    /// Type and subtype of a device's own region, `VFIO_REGION_INFO_CAP_TYPE`.
-    pub region_type: Option<(u32, u32)>,
-    /// The pages of the MSI-X table can be mapped too.
-    pub msix_mappable: bool,
-    /// What a client maps. `VFIO_REGION_INFO_FLAG_MMAP` without it is taken
-    /// back.
-    pub fd: Option<OwnedFd>,
+pub struct OfferedRegion {
+    /// The region's info.
+    pub info: RegionInfo,
+    /// Descriptor for a client to map, and the offset of the region's first byte in it.
+    /// `VFIO_REGION_INFO_FLAG_MMAP` without a descriptor is taken back.
+    pub file: Option<(OwnedFd, u64)>,
 }
 
-/// What an interrupt index is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct IrqInfo {
-    /// `VFIO_IRQ_INFO_*`.
-    pub flags: u32,
-    /// How many interrupts it has.
-    pub count: u32,
-}
-
-/// What to do with interrupts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IrqAction {
-    /// `VFIO_IRQ_SET_ACTION_MASK`.
-    Mask,
-    /// `VFIO_IRQ_SET_ACTION_UNMASK`.
-    Unmask,
-    /// `VFIO_IRQ_SET_ACTION_TRIGGER`.
-    Trigger,
-}
-
-/// What goes with an action, one for each interrupt of the range.
+/// Data of a request to set interrupts, as it was received: one value for each interrupt of the
+/// range.
 #[derive(Debug)]
-pub enum IrqData {
+pub enum ReceivedIrqData {
     /// Act now. With a count of zero and [`IrqAction::Trigger`]: switch the
     /// whole index off.
     None,
     /// Act now where true.
     Bool(Vec<bool>),
     /// Act when the event is triggered ([`IrqAction::Mask`],
-    /// [`IrqAction::Unmask`]), or trigger the event ([`IrqAction::Trigger`]);
-    /// `None` takes the event away.
-    Events(Vec<Option<EventFd>>),
+    /// [`IrqAction::Unmask`]), or trigger the event ([`IrqAction::Trigger`]).
+    Events(Vec<EventFd>),
+    /// Take the events of the range away.
+    NoEvents,
 }
 
-/// A request to set interrupts. The range lies inside the index's count, and
-/// `data` has as many members as `count`.
+/// A request to set interrupts. `data` has as many members as `count`; whether
+/// the range lies inside the index is for the device to check.
 #[derive(Debug)]
 pub struct IrqSet {
     /// The interrupt index.
@@ -74,8 +47,8 @@ pub struct IrqSet {
     pub count: u32,
     /// What to do.
     pub action: IrqAction,
-    /// With what.
-    pub data: IrqData,
+    /// Data of the action.
+    pub data: ReceivedIrqData,
 }
 
 /// Memory of the client that the device may reach.
@@ -131,12 +104,13 @@ pub trait Backend: Send + Sync {
     fn info(&self) -> DeviceInfo;
 
     /// What the region `index` is; `index` is below `num_regions`.
-    fn region_info(&self, index: u32) -> Result<RegionInfo, Errno>;
+    fn region_info(&self, index: u32) -> Result<OfferedRegion, Errno>;
 
-    /// What the interrupt index `index` is; it is below `num_irqs`.
+    /// Info of the interrupt index `index`, which is below `num_irqs`.
     fn irq_info(&self, index: u32) -> Result<IrqInfo, Errno>;
 
-    /// Set interrupts.
+    /// Set interrupts. `EINVAL` if the index does not exist, or the range leaves
+    /// it ([`IrqInfo::check_range`]).
     fn set_irqs(&self, set: IrqSet) -> Result<(), Errno>;
 
     /// Fill `buf` from `offset` of a region, and say how many bytes were read.
@@ -187,7 +161,7 @@ impl<B: Backend + ?Sized> Backend for std::sync::Arc<B> {
     fn info(&self) -> DeviceInfo {
         (**self).info()
     }
-    fn region_info(&self, index: u32) -> Result<RegionInfo, Errno> {
+    fn region_info(&self, index: u32) -> Result<OfferedRegion, Errno> {
         (**self).region_info(index)
     }
     fn irq_info(&self, index: u32) -> Result<IrqInfo, Errno> {

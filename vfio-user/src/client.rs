@@ -9,17 +9,20 @@ use std::path::Path;
 use std::time::Duration;
 
 use varia_spec::errno::Errno;
-use varia_spec::vfio::{REGION_INFO_LEN, irq_set};
+use varia_spec::vfio::{DeviceInfo, IrqInfo, REGION_INFO_LEN, irq_set};
 use varia_sys::socket::{Limit, SocketError, Stream};
 
 mod region;
 
-pub use region::Region;
+pub use region::RemoteRegion;
 
-pub use crate::payload::{DeviceInfo, IrqInfo, MultiWrite, SparseArea};
+pub use crate::payload::MultiWrite;
 
 use crate::connection::{Connection, ConnectionError, Received};
-use crate::payload::{self, DMA_UNMAP_ALL, DmaMap, DmaUnmap, InfoQuery, RegionAccess, SetIrqs};
+use crate::payload::{
+    self, DMA_UNMAP_ALL, DeviceReply, DmaMap, DmaUnmap, InfoQuery, IrqReply, RegionAccess,
+    RegionReply, SetIrqs,
+};
 use crate::version::{Capabilities, MAJOR, MINOR, Version};
 use crate::wire::{Command, Header, Kind, MAX_MESSAGE, MAX_MSG_FDS, WireError};
 
@@ -89,9 +92,9 @@ impl From<SocketError> for ClientError {
     }
 }
 
-/// What goes with [`Client::set_irqs`], one for each interrupt of the range.
+/// Data that [`Client::set_irqs`] sends: one value for each interrupt of the range.
 #[derive(Debug, Clone, Copy)]
-pub enum IrqData<'a> {
+pub enum SentIrqData<'a> {
     /// Nothing, for this many interrupts.
     None(u32),
     /// Booleans.
@@ -176,56 +179,53 @@ impl Client {
     /// DEVICE_GET_INFO.
     pub fn device_info(&mut self) -> Result<DeviceInfo, ClientError> {
         let mut payload = Vec::new();
-        DeviceInfo::default().encode(&mut payload);
+        DeviceReply::default().encode(&mut payload);
         let reply = self.request(Command::DEVICE_GET_INFO, &payload, &[])?;
-        Ok(DeviceInfo::decode(&reply.payload)?.1)
+        Ok(DeviceReply::decode(&reply.payload)?.1.info)
     }
 
     /// DEVICE_GET_REGION_INFO, twice where there are capabilities.
-    pub fn region_info(&mut self, index: u32) -> Result<Region, ClientError> {
+    pub fn region_info(&mut self, index: u32) -> Result<RemoteRegion, ClientError> {
         let command = Command::DEVICE_GET_REGION_INFO;
         let mut argsz = REGION_INFO_LEN as u32;
         loop {
             let mut payload = Vec::new();
             InfoQuery { argsz, index }.encode_region(&mut payload);
             let mut reply = self.request(command, &payload, &[])?;
-            let (need, info) = payload::RegionInfo::decode(&reply.payload)?;
+            let (need, region) = RegionReply::decode(&reply.payload)?;
             if need > argsz && need as usize <= MAX_REGION_INFO {
                 argsz = need;
                 continue;
             }
-            if info.index != index || need > argsz {
-                let what = format!("about region {}, and needs {need} bytes", info.index);
+            if region.index != index || need > argsz {
+                let what = format!("about region {}, and needs {need} bytes", region.index);
                 return Err(ClientError::BadReply { command, what });
             }
-            let payload::RegionInfo {
-                flags,
+            let RegionReply {
                 index,
-                size,
                 offset,
-                sparse,
-                region_type,
-                msix_mappable,
-            } = info;
-            return Ok(Region {
-                flags,
+                info,
+            } = region;
+            return Ok(RemoteRegion {
                 index,
-                size,
-                offset,
-                sparse,
-                region_type,
-                msix_mappable,
-                fd: reply.fds.pop(),
+                info,
+                file: reply.fds.pop().map(|fd| (fd, offset)),
             });
         }
     }
 
     /// DEVICE_GET_IRQ_INFO.
     pub fn irq_info(&mut self, index: u32) -> Result<IrqInfo, ClientError> {
+        let command = Command::DEVICE_GET_IRQ_INFO;
         let mut payload = Vec::new();
         InfoQuery { argsz: 16, index }.encode_irq(&mut payload);
-        let reply = self.request(Command::DEVICE_GET_IRQ_INFO, &payload, &[])?;
-        Ok(IrqInfo::decode(&reply.payload)?)
+        let reply = self.request(command, &payload, &[])?;
+        let reply = IrqReply::decode(&reply.payload)?;
+        if reply.index != index {
+            let what = format!("about interrupt index {}", reply.index);
+            return Err(ClientError::BadReply { command, what });
+        }
+        Ok(reply.info)
     }
 
     /// DEVICE_SET_IRQS; `action` is one of `VFIO_IRQ_SET_ACTION_*`. Eventfds go
@@ -235,16 +235,16 @@ impl Client {
         index: u32,
         start: u32,
         action: u32,
-        data: IrqData<'_>,
+        data: SentIrqData<'_>,
     ) -> Result<(), ClientError> {
         let (kind, count, bytes) = match data {
-            IrqData::None(count) => (irq_set::DATA_NONE, count, Vec::new()),
-            IrqData::Bool(values) => {
+            SentIrqData::None(count) => (irq_set::DATA_NONE, count, Vec::new()),
+            SentIrqData::Bool(values) => {
                 let bytes = values.iter().map(|v| u8::from(*v)).collect();
                 (irq_set::DATA_BOOL, values.len() as u32, bytes)
             }
-            IrqData::NoEvents(count) => (irq_set::DATA_EVENTFD, count, Vec::new()),
-            IrqData::Events(fds) => {
+            SentIrqData::NoEvents(count) => (irq_set::DATA_EVENTFD, count, Vec::new()),
+            SentIrqData::Events(fds) => {
                 let flags = irq_set::DATA_EVENTFD | action;
                 let mut start = start;
                 for fds in fds.chunks(self.server.max_fds().max(1)) {

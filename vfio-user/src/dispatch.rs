@@ -7,14 +7,14 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use varia_spec::errno::Errno;
-use varia_spec::vfio::{REGION_INFO_LEN, irq_set, region_flags};
+use varia_spec::vfio::{IrqAction, REGION_INFO_LEN, irq_set, region_flags};
 use varia_sys::event::EventFd;
 
-use crate::backend::{Backend, DmaRegion, IrqAction, IrqData, IrqSet, Progress};
+use crate::backend::{Backend, DmaRegion, IrqSet, OfferedRegion, Progress, ReceivedIrqData};
 use crate::dma::DmaTable;
 use crate::payload::{
-    DMA_READ, DMA_UNMAP_ALL, DMA_WRITE, DmaMap, DmaUnmap, InfoQuery, IrqInfo, MultiWrite,
-    RegionAccess, RegionInfo, SetIrqs,
+    DMA_READ, DMA_UNMAP_ALL, DMA_WRITE, DeviceReply, DmaMap, DmaUnmap, InfoQuery, IrqReply,
+    MultiWrite, RegionAccess, RegionReply, SetIrqs,
 };
 use crate::request::Request;
 
@@ -146,7 +146,8 @@ impl<'a, B: Backend> Session<'a, B> {
 
     fn device_info(&self, argsz: u32) -> Result<Answer, Errno> {
         let mut answer = Answer::default();
-        self.backend.info().encode(&mut answer.payload);
+        let info = self.backend.info();
+        DeviceReply { info }.encode(&mut answer.payload);
         fits(argsz, answer.payload.len())?;
         Ok(answer)
     }
@@ -154,73 +155,49 @@ impl<'a, B: Backend> Session<'a, B> {
     fn region_info(&self, query: InfoQuery) -> Result<Answer, Errno> {
         fits(query.argsz, REGION_INFO_LEN)?;
         self.check_region(query.index)?;
-        let info = self.backend.region_info(query.index)?;
-        let fd = info
-            .fd
-            .filter(|_| info.flags & region_flags::MMAP != 0 && self.max_fds > 0);
-        let mut reply = RegionInfo {
-            flags: info.flags,
-            index: query.index,
-            size: info.size,
-            offset: info.offset,
-            sparse: info.sparse,
-            region_type: info.region_type,
-            msix_mappable: info.msix_mappable,
-        };
-        if fd.is_none() {
-            reply.flags &= !region_flags::MMAP;
-            reply.sparse.clear();
-            reply.msix_mappable = false;
+        let OfferedRegion { mut info, file } = self.backend.region_info(query.index)?;
+        let file = file.filter(|_| info.flags & region_flags::MMAP != 0 && self.max_fds > 0);
+        if file.is_none() {
+            info.flags &= !region_flags::MMAP;
+            info.areas.clear();
+            info.msix_mappable = false;
         }
+        let (fd, offset) = file.unzip();
         let mut answer = Answer {
             payload: Vec::new(),
             fds: fd.into_iter().collect(),
+        };
+        let reply = RegionReply {
+            index: query.index,
+            offset: offset.unwrap_or_default(),
+            info,
         };
         reply.encode(query.argsz, &mut answer.payload);
         Ok(answer)
     }
 
     fn irq_info(&self, query: InfoQuery) -> Result<Answer, Errno> {
-        if query.index >= self.backend.info().num_irqs {
+        let index = query.index;
+        if index >= self.backend.info().num_irqs {
             return Err(Errno::EINVAL);
         }
-        let info = self.backend.irq_info(query.index)?;
+        let info = self.backend.irq_info(index)?;
         let mut answer = Answer::default();
-        let reply = IrqInfo {
-            flags: info.flags,
-            index: query.index,
-            count: info.count,
-        };
-        reply.encode(&mut answer.payload);
+        IrqReply { index, info }.encode(&mut answer.payload);
         fits(query.argsz, answer.payload.len())?;
         Ok(answer)
     }
 
-    /// The checks are those of Linux 7.2 `vfio_set_irqs_validate_and_prepare`.
+    /// Checks that the message has the data that its flags and its count say.
     fn set_irqs(&self, set: SetIrqs<'_>, fds: Vec<OwnedFd>) -> Result<Answer, Errno> {
-        if set.index >= self.backend.info().num_irqs {
-            return Err(Errno::EINVAL);
-        }
-        let count = self.backend.irq_info(set.index)?.count;
-        let end = set.start.checked_add(set.count).ok_or(Errno::EINVAL)?;
-        if set.start >= count || end > count {
-            return Err(Errno::EINVAL);
-        }
-        let action = match set.flags & !irq_set::DATA_MASK {
-            irq_set::ACTION_MASK => IrqAction::Mask,
-            irq_set::ACTION_UNMASK => IrqAction::Unmask,
-            irq_set::ACTION_TRIGGER => IrqAction::Trigger,
-            _ => return Err(Errno::EINVAL),
-        };
+        let action = IrqAction::from_flags(set.flags)?;
         let number = set.count as usize;
         let data = match set.flags & irq_set::DATA_MASK {
-            irq_set::DATA_NONE if set.data.is_empty() && fds.is_empty() => IrqData::None,
+            irq_set::DATA_NONE if set.data.is_empty() && fds.is_empty() => ReceivedIrqData::None,
             irq_set::DATA_BOOL if set.data.len() == number && fds.is_empty() && number > 0 => {
-                IrqData::Bool(set.data.iter().map(|b| *b != 0).collect())
+                ReceivedIrqData::Bool(set.data.iter().map(|b| *b != 0).collect())
             }
-            irq_set::DATA_EVENTFD if set.data.is_empty() && number > 0 => {
-                IrqData::Events(events(number, fds)?)
-            }
+            irq_set::DATA_EVENTFD if set.data.is_empty() && number > 0 => events(number, fds)?,
             _ => return Err(Errno::EINVAL),
         };
         let SetIrqs {
@@ -335,16 +312,18 @@ impl<B: Backend> Drop for Session<'_, B> {
 }
 
 /// `count` events: a descriptor for each, or none at all, which takes them away.
-fn events(count: usize, fds: Vec<OwnedFd>) -> Result<Vec<Option<EventFd>>, Errno> {
+fn events(count: usize, fds: Vec<OwnedFd>) -> Result<ReceivedIrqData, Errno> {
     if fds.is_empty() {
-        return Ok((0..count).map(|_| None).collect());
+        return Ok(ReceivedIrqData::NoEvents);
     }
     if fds.len() != count {
         return Err(Errno::EINVAL);
     }
-    fds.into_iter()
-        .map(|fd| EventFd::from_fd(fd).map(Some).map_err(|_| Errno::EINVAL))
-        .collect()
+    let events = fds.into_iter().map(EventFd::from_fd);
+    let events = events.collect::<Result<_, _>>();
+    events
+        .map(ReceivedIrqData::Events)
+        .map_err(|_| Errno::EINVAL)
 }
 
 /// The reply's fixed part has to fit into the request's `argsz`.

@@ -4,7 +4,9 @@
 //! here has an `encode` that appends its bytes and a `decode` that wants exactly
 //! its bytes. Fields that both sides ignore are not kept.
 
-use varia_spec::vfio::{REGION_INFO_LEN, region_cap, region_flags};
+use varia_spec::vfio::{
+    self, DeviceInfo, IrqInfo, REGION_INFO_LEN, RegionType, SparseArea, region_cap, region_flags,
+};
 
 use crate::wire::{Fields, WireError};
 
@@ -97,66 +99,50 @@ impl DmaUnmap {
 
 /// DEVICE_GET_INFO, reply; in a request all but `argsz` is zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct DeviceInfo {
-    /// `VFIO_DEVICE_FLAGS_*`.
-    pub flags: u32,
-    /// Highest region index plus one.
-    pub num_regions: u32,
-    /// Highest interrupt index plus one.
-    pub num_irqs: u32,
+pub struct DeviceReply {
+    /// The device's info.
+    pub info: DeviceInfo,
 }
 
-impl DeviceInfo {
+impl DeviceReply {
     /// Append the bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        put32(
-            out,
-            &[INFO_LEN, self.flags, self.num_regions, self.num_irqs],
-        );
+        let DeviceInfo {
+            flags,
+            num_regions,
+            num_irqs,
+        } = self.info;
+        put32(out, &[INFO_LEN, flags, num_regions, num_irqs]);
     }
 
     /// `argsz` and the rest, from exactly these bytes.
     pub fn decode(bytes: &[u8]) -> Result<(u32, Self), WireError> {
         let mut f = Fields::new("DEVICE_GET_INFO", bytes);
         let argsz = f.u32()?;
-        let value = Self {
+        let info = DeviceInfo {
             flags: f.u32()?,
             num_regions: f.u32()?,
             num_irqs: f.u32()?,
         };
-        f.end().map(|()| (argsz, value))
+        f.end().map(|()| (argsz, Self { info }))
     }
 }
 
-/// A part of a region that can be mapped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SparseArea {
-    /// Offset in the region, in bytes.
-    pub offset: u64,
-    /// Bytes.
-    pub size: u64,
-}
+/// Info of a region, as messages carry it.
+pub type RegionInfo = vfio::RegionInfo<Vec<SparseArea>>;
 
 /// DEVICE_GET_REGION_INFO, reply.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RegionInfo {
-    /// `VFIO_REGION_INFO_FLAG_*`.
-    pub flags: u32,
+pub struct RegionReply {
     /// The region's index.
     pub index: u32,
-    /// Bytes.
-    pub size: u64,
-    /// Where the region begins in the descriptor that comes along.
+    /// Offset of the region's first byte in the descriptor that comes along.
     pub offset: u64,
-    /// The sparse-mmap capability's areas; none when there is no capability.
-    pub sparse: Vec<SparseArea>,
-    /// Type and subtype of a device's own region, `VFIO_REGION_INFO_CAP_TYPE`.
-    pub region_type: Option<(u32, u32)>,
-    /// The pages of the MSI-X table can be mapped too.
-    pub msix_mappable: bool,
+    /// The region's info.
+    pub info: RegionInfo,
 }
 
-impl RegionInfo {
+impl RegionReply {
     /// Bytes of the whole structure with its capabilities: its `argsz`.
     #[must_use]
     pub fn full_len(&self) -> usize {
@@ -170,21 +156,21 @@ impl RegionInfo {
     /// Id and body of each capability.
     fn caps(&self) -> Vec<(u16, Vec<u8>)> {
         let mut caps = Vec::new();
-        if let Some((kind, subtype)) = self.region_type {
+        if let Some(RegionType { kind, subtype }) = self.info.region_type {
             let mut body = Vec::new();
             put32(&mut body, &[kind, subtype]);
             caps.push((region_cap::TYPE, body));
         }
-        if !self.sparse.is_empty() {
+        if !self.info.areas.is_empty() {
             let mut body = Vec::new();
             // the number of areas; a reserved word
-            put32(&mut body, &[self.sparse.len() as u32, 0]);
-            for area in &self.sparse {
+            put32(&mut body, &[self.info.areas.len() as u32, 0]);
+            for area in &self.info.areas {
                 put64(&mut body, &[area.offset, area.size]);
             }
             caps.push((region_cap::SPARSE_MMAP, body));
         }
-        if self.msix_mappable {
+        if self.info.msix_mappable {
             caps.push((region_cap::MSIX_MAPPABLE, Vec::new()));
         }
         caps
@@ -203,9 +189,9 @@ impl RegionInfo {
             0 => (0, 0),
             _ => (region_flags::CAPS, REGION_INFO_LEN as u32),
         };
-        let flags = self.flags & !region_flags::CAPS | flag;
+        let flags = self.info.flags & !region_flags::CAPS | flag;
         put32(out, &[need as u32, flags, self.index, cap_offset]);
-        put64(out, &[self.size, self.offset]);
+        put64(out, &[self.info.size, self.offset]);
         if (argsz as usize) < need {
             return;
         }
@@ -229,12 +215,15 @@ impl RegionInfo {
         let flags = f.u32()?;
         let index = f.u32()?;
         let cap_offset = f.u32()?;
-        let mut value = Self {
+        let info = RegionInfo {
             flags,
-            index,
             size: f.u64()?,
+            ..RegionInfo::default()
+        };
+        let mut value = Self {
+            index,
             offset: f.u64()?,
-            ..Self::default()
+            info,
         };
         if flags & region_flags::CAPS != 0 && f.rest().len() >= region_cap::HEADER_LEN {
             value.decode_caps(bytes, cap_offset)?;
@@ -256,9 +245,14 @@ impl RegionInfo {
             let _version = f.u16()?;
             let next = f.u32()?;
             match id {
-                region_cap::TYPE => self.region_type = Some((f.u32()?, f.u32()?)),
-                region_cap::SPARSE_MMAP => self.sparse = sparse_areas(what, f)?,
-                region_cap::MSIX_MAPPABLE => self.msix_mappable = true,
+                region_cap::TYPE => {
+                    self.info.region_type = Some(RegionType {
+                        kind: f.u32()?,
+                        subtype: f.u32()?,
+                    });
+                }
+                region_cap::SPARSE_MMAP => self.info.areas = sparse_areas(what, f)?,
+                region_cap::MSIX_MAPPABLE => self.info.msix_mappable = true,
                 _ => {}
             }
             if next == 0 {
@@ -342,31 +336,31 @@ impl InfoQuery {
 
 /// DEVICE_GET_IRQ_INFO, reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct IrqInfo {
-    /// `VFIO_IRQ_INFO_*`.
-    pub flags: u32,
-    /// The index.
+pub struct IrqReply {
+    /// The interrupt index.
     pub index: u32,
-    /// How many interrupts it has.
-    pub count: u32,
+    /// The info of this index.
+    pub info: IrqInfo,
 }
 
-impl IrqInfo {
+impl IrqReply {
     /// Append the bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        put32(out, &[INFO_LEN, self.flags, self.index, self.count]);
+        let IrqInfo { flags, count } = self.info;
+        put32(out, &[INFO_LEN, flags, self.index, count]);
     }
 
     /// From exactly these bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut f = Fields::new("DEVICE_GET_IRQ_INFO", bytes);
         let _argsz = f.u32()?;
-        let value = Self {
-            flags: f.u32()?,
-            index: f.u32()?,
+        let flags = f.u32()?;
+        let index = f.u32()?;
+        let info = IrqInfo {
+            flags,
             count: f.u32()?,
         };
-        f.end().map(|()| value)
+        f.end().map(|()| Self { index, info })
     }
 }
 

@@ -1,6 +1,6 @@
 //! A client's command, decoded and with every length checked.
 
-use crate::payload::{DeviceInfo, DmaMap, DmaUnmap, InfoQuery, MultiWrite, RegionAccess, SetIrqs};
+use crate::payload::{DeviceReply, DmaMap, DmaUnmap, InfoQuery, MultiWrite, RegionAccess, SetIrqs};
 use crate::version::Version;
 use crate::wire::{Command, Fields, WireError};
 
@@ -49,7 +49,7 @@ impl<'a> Request<'a> {
             Command::DMA_MAP => Self::DmaMap(DmaMap::decode(payload)?),
             Command::DMA_UNMAP => Self::DmaUnmap(DmaUnmap::decode(payload)?),
             Command::DEVICE_GET_INFO => {
-                let (argsz, _) = DeviceInfo::decode(payload)?;
+                let (argsz, _) = DeviceReply::decode(payload)?;
                 Self::DeviceInfo { argsz }
             }
             Command::DEVICE_GET_REGION_INFO => Self::RegionInfo(InfoQuery::decode_region(payload)?),

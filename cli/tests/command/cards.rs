@@ -22,7 +22,7 @@ fn a_virtio_card_is_served_as_a_transitional_one() {
     let args = ["serve", "virtio-net", "--socket", socket.to_str().unwrap()];
     let serving = Serving::of(varia(args), socket.clone());
     let mut client = serving.client();
-    let ports = client.region_info(0).unwrap().size;
+    let ports = client.region_info(0).unwrap().info.size;
     assert_eq!(ports, 32, "BAR0 is the legacy interface");
     let mut ids = [0; 4];
     client

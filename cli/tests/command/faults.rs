@@ -48,7 +48,7 @@ fn a_poisoned_page_can_not_be_read_or_mapped_and_its_neighbours_can_be_read() {
     assert_eq!(word(&mut client, 4, MIB), Err(Some(Errno::EIO)));
     assert_eq!(word(&mut client, 4, MIB + 4096), Ok(0));
     let region = client.region_info(4).unwrap();
-    assert_eq!(region.flags & region_flags::MMAP, 0);
+    assert_eq!(region.info.flags & region_flags::MMAP, 0);
 }
 
 /// A device that goes after some seconds, seen before that; none if the machine took longer.
@@ -89,7 +89,7 @@ fn a_device_that_goes_reads_as_ones() {
 #[test]
 fn a_size_of_zero_leaves_the_physical_bars() {
     let (_folder, serving) = serving(&["gh200", "--fault", "size-zero"]);
-    assert_eq!(serving.client().region_info(4).unwrap().size, 32 * MIB);
+    assert_eq!(serving.client().region_info(4).unwrap().info.size, 32 * MIB);
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn a_network_card_is_served_by_the_core_alone() {
     let mut client = serving.client();
     assert_eq!(word(&mut client, CONFIG, 0), Ok(0x0e1c_1234));
     let sizes: Vec<_> = (0..6)
-        .map(|bar| client.region_info(bar).unwrap().size)
+        .map(|bar| client.region_info(bar).unwrap().info.size)
         .collect();
     assert_eq!(sizes, [128 << 10, 64 << 10, 32, 16 << 10, MIB, 0]);
 }

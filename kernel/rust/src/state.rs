@@ -179,6 +179,7 @@ pub(crate) fn memory_type(memory: MemoryType) -> u32 {
 /// A region for C, in pages of the given size.
 pub(crate) fn describe(region: varia_variant::MemoryRegion, page: PageShift) -> types::Region {
     let info = region.info();
+    let [area] = info.areas;
     types::Region {
         base: region.base().0,
         length: region.length(),
@@ -189,8 +190,8 @@ pub(crate) fn describe(region: varia_variant::MemoryRegion, page: PageShift) -> 
             next: 0,
             nr_areas: 1,
             reserved: 0,
-            offset: info.mappable.0,
-            size: info.mappable.1,
+            offset: area.offset,
+            size: area.size,
         },
         first_frame: page.frame(region.base()).0,
         frames: region.length() >> page.get(),

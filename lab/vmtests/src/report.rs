@@ -36,7 +36,7 @@ pub fn of_runtime(endpoint: &Endpoint) -> std::result::Result<Report, Errno> {
 }
 
 fn region(endpoint: &Endpoint, index: RegionIndex) -> std::result::Result<Region, Errno> {
-    let info = endpoint.region_info(index)?;
+    let info = endpoint.region_info(index)?.info;
     let mut caps = Vec::new();
     if !info.areas.is_empty() {
         caps.extend(region_cap::SPARSE_MMAP.to_le_bytes());
@@ -44,9 +44,9 @@ fn region(endpoint: &Endpoint, index: RegionIndex) -> std::result::Result<Region
         for number in [0, info.areas.len() as u32, 0] {
             caps.extend(number.to_le_bytes());
         }
-        for (offset, size) in &info.areas {
-            caps.extend(offset.to_le_bytes());
-            caps.extend(size.to_le_bytes());
+        for area in &info.areas {
+            caps.extend(area.offset.to_le_bytes());
+            caps.extend(area.size.to_le_bytes());
         }
     }
     let (flags, cap_offset) = if caps.is_empty() {
@@ -54,12 +54,13 @@ fn region(endpoint: &Endpoint, index: RegionIndex) -> std::result::Result<Region
     } else {
         (info.flags | region_flags::CAPS, REGION_INFO_LEN as u32)
     };
+    let areas = info.areas.into_iter();
     Ok(Region {
         size: info.size,
         flags,
         argsz: (REGION_INFO_LEN + caps.len()) as u32,
         cap_offset,
-        areas: info.areas,
+        areas: areas.map(|area| (area.offset, area.size)).collect(),
         caps,
     })
 }

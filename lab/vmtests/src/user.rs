@@ -6,7 +6,7 @@ use varia_differential::{Answer, Op, Target};
 use varia_spec::Errno;
 use varia_spec::vfio::{OFFSET_SHIFT, REGION_INFO_LEN, RegionIndex, region_cap, region_flags};
 use varia_sys::mapping::Access;
-use varia_vfio_user::client::{Client, ClientError, Region};
+use varia_vfio_user::client::{Client, ClientError, RemoteRegion};
 
 /// Runs operations on the server at `socket`.
 ///
@@ -73,15 +73,16 @@ impl UserDevice {
 }
 
 /// Packs region info as the kernel does for a user with room for `argsz` bytes.
-fn pack(info: &Region, argsz: u32) -> Answer {
+fn pack(region: &RemoteRegion, argsz: u32) -> Answer {
+    let info = &region.info;
     let mut caps = Vec::new();
-    if !info.sparse.is_empty() {
+    if !info.areas.is_empty() {
         caps.extend(region_cap::SPARSE_MMAP.to_le_bytes());
         caps.extend(region_cap::VERSION.to_le_bytes());
         caps.extend(0u32.to_le_bytes());
-        caps.extend((info.sparse.len() as u32).to_le_bytes());
+        caps.extend((info.areas.len() as u32).to_le_bytes());
         caps.extend(0u32.to_le_bytes());
-        for area in &info.sparse {
+        for area in &info.areas {
             caps.extend(area.offset.to_le_bytes());
             caps.extend(area.size.to_le_bytes());
         }
@@ -98,11 +99,11 @@ fn pack(info: &Region, argsz: u32) -> Answer {
         true => (flags | region_flags::CAPS, argsz, least),
     };
     let mut data = Vec::new();
-    for field in [argsz, flags, info.index, cap_offset] {
+    for field in [argsz, flags, region.index, cap_offset] {
         data.extend(field.to_le_bytes());
     }
     data.extend(info.size.to_le_bytes());
-    data.extend((u64::from(info.index) << OFFSET_SHIFT).to_le_bytes());
+    data.extend((u64::from(region.index) << OFFSET_SHIFT).to_le_bytes());
     if cap_offset != 0 {
         data.extend(caps);
     }

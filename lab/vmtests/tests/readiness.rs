@@ -558,7 +558,10 @@ fn the_user_space_runtime_falls_back_without_a_size_or_properties() {
         for region in [RegionIndex::BAR2, RegionIndex::BAR4] {
             let info = endpoint.region_info(region).expect("region info");
             let bar = find("gh200").bar(region.0 as u8).expect("a BAR").spec.size;
-            assert_eq!(info.size, bar, "the physical BAR shows, with {faults:?}");
+            assert_eq!(
+                info.info.size, bar,
+                "the physical BAR shows, with {faults:?}"
+            );
         }
     }
 }

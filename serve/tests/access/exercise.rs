@@ -285,7 +285,7 @@ impl<'a> User<'a> {
         let index = RegionIndex(u32::from(kind % 11));
         let (place, near, len) = (input.byte()?, input.word()?, input.length()?);
         let info = self.endpoint.region_info(index);
-        let size = info.as_ref().map_or(0, |info| info.size);
+        let size = info.as_ref().map_or(0, |info| info.info.size);
         let length = match self.endpoint.region(index) {
             Region::Memory(memory) => memory.length(),
             _ => size,
@@ -570,15 +570,15 @@ impl<'a> User<'a> {
     fn check_bar(&self, index: RegionIndex) {
         let info = self.endpoint.region_info(index);
         let info = info.expect("a BAR's index");
-        assert!(info.flags & region_flags::MMAP == 0 || info.file.is_some());
+        assert!(info.info.flags & region_flags::MMAP == 0 || info.file.is_some());
         let at = header::BASE_ADDRESS_0 + 4 * index.0 as u16;
         let value = self.virtual_dword(at);
-        let mask = (info.size.wrapping_sub(1) & 0xffff_ffff) as u32;
+        let mask = (info.info.size.wrapping_sub(1) & 0xffff_ffff) as u32;
         let is_upper = index.0 > 0 && {
             let lower = self.virtual_dword(at - 4);
             lower & header::bar::SPACE_IO == 0 && lower & header::bar::MEM_TYPE_64 != 0
         };
-        if info.size == 0 {
+        if info.info.size == 0 {
             assert!(
                 value == 0 || is_upper,
                 "BAR {index:?} is not there: {value:#x}"

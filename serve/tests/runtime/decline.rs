@@ -48,8 +48,8 @@ fn regions_2_and_4_are_the_physical_bars() {
         assert_eq!(machine.memory_regions(), []);
         for (index, size) in [(BAR2, 128 * GIB), (BAR4, 32 * MIB)] {
             let region = client.region_info(index).unwrap();
-            assert_eq!(region.size, size, "{why}");
-            assert_eq!(region.flags, READ_WRITE | region_flags::MMAP);
+            assert_eq!(region.info.size, size, "{why}");
+            assert_eq!(region.info.flags, READ_WRITE | region_flags::MMAP);
             client.write(index, size - 4, &[1, 2, 3, 4]);
             assert_eq!(client.read(index, size - 4), [1, 2, 3, 4]);
             assert_eq!(client.try_read(index, size), Err(Errno::EINVAL));

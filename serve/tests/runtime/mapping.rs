@@ -70,7 +70,7 @@ fn a_bar_that_is_the_devices_own_can_be_mapped_whole() {
     let machine = Wanted::of("gb200", GIB).serve();
     let mut client = machine.attach();
     let region = client.region_info(BAR2).unwrap();
-    let end = region.size - 4096;
+    let end = region.info.size - 4096;
     let mapping = region.map(end, 4096, Access::ReadWrite).unwrap();
     mapping.write(0, &[5; 4]).unwrap();
     assert_eq!(client.read(BAR2, end), [5; 4]);

@@ -2,9 +2,8 @@
 
 use varia_spec::{
     Errno,
-    vfio::{RegionIndex, region_flags},
+    vfio::{RegionIndex, SparseArea, region_flags},
 };
-use varia_vfio_user::client::SparseArea;
 
 use crate::machine::{BAR0, BAR2, BAR4, CONFIG, GIB, MIB, READ_WRITE, Wanted};
 
@@ -77,13 +76,13 @@ fn a_gh200_has_usemem_in_region_4_and_resmem_in_region_2() {
         let mut client = machine.attach();
         for (index, (length, size)) in [(BAR4, usemem), (BAR2, resmem)] {
             let region = client.region_info(index).unwrap();
-            assert_eq!(region.size, size, "region {index} of {memory:#x}");
-            assert_eq!(region.flags, MAPPABLE, "region {index} of {memory:#x}");
+            assert_eq!(region.info.size, size, "region {index} of {memory:#x}");
+            assert_eq!(region.info.flags, MAPPABLE, "region {index} of {memory:#x}");
             let area = SparseArea {
                 offset: 0,
                 size: length,
             };
-            assert_eq!(region.sparse, [area], "region {index} of {memory:#x}");
+            assert_eq!(region.info.areas, [area], "region {index} of {memory:#x}");
         }
         let regions = machine.memory_regions();
         let expected = [
@@ -101,16 +100,20 @@ fn a_gb200_has_usemem_in_region_4_and_its_own_bar_in_region_2() {
         let machine = Wanted::of("gb200", memory).serve();
         let mut client = machine.attach();
         let region = client.region_info(BAR4).unwrap();
-        assert_eq!((region.size, region.flags), (size, MAPPABLE), "{memory:#x}");
+        assert_eq!(
+            (region.info.size, region.info.flags),
+            (size, MAPPABLE),
+            "{memory:#x}"
+        );
         let area = SparseArea {
             offset: 0,
             size: memory,
         };
-        assert_eq!(region.sparse, [area], "{memory:#x}");
+        assert_eq!(region.info.areas, [area], "{memory:#x}");
         let physical = client.region_info(BAR2).unwrap();
-        assert_eq!(physical.size, 256 * GIB);
-        assert_eq!(physical.flags, READ_WRITE | region_flags::MMAP);
-        assert_eq!(physical.sparse, [], "all of it");
+        assert_eq!(physical.info.size, 256 * GIB);
+        assert_eq!(physical.info.flags, READ_WRITE | region_flags::MMAP);
+        assert_eq!(physical.info.areas, [], "all of it");
     }
 }
 
@@ -120,7 +123,7 @@ fn the_other_regions_are_the_cores() {
     let mut client = machine.attach();
     let mut of = |index| {
         let region = client.region_info(index).unwrap();
-        (region.size, region.flags, region.fd.is_some())
+        (region.info.size, region.info.flags, region.file.is_some())
     };
     // registers have side effects, so nobody maps them
     assert_eq!(of(BAR0), (16 * MIB, READ_WRITE, false));
@@ -144,11 +147,14 @@ fn a_card_shows_a_rom_and_a_table_that_can_be_mapped() {
     let machine = machine.serve();
     let mut client = machine.attach();
     let table = client.region_info(3).unwrap();
-    assert!(table.msix_mappable && table.fd.is_some());
+    assert!(table.info.msix_mappable && table.file.is_some());
     let other = client.region_info(1).unwrap();
-    assert!(!other.msix_mappable && other.fd.is_some());
+    assert!(!other.info.msix_mappable && other.file.is_some());
     let rom = client.region_info(ROM).unwrap();
-    assert_eq!((rom.size, rom.flags), (64 << 10, region_flags::READ));
+    assert_eq!(
+        (rom.info.size, rom.info.flags),
+        (64 << 10, region_flags::READ)
+    );
     let mut data = [0; 2];
     assert_eq!(client.region_read(rom.index, 0, &mut data).unwrap(), 2);
     assert_eq!(data, [0x55, 0xaa]);

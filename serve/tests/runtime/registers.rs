@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use varia_core::{IrqAction, IrqData, Trigger};
+use varia_core::{IrqData, Trigger};
 use varia_serve::{Endpoint, Options};
 use varia_silicon::{Silicon, profile};
 use varia_spec::Errno;
-use varia_spec::vfio::{IrqIndex, RegionIndex, region_flags};
+use varia_spec::vfio::{IrqAction, IrqIndex, RegionIndex, region_flags};
 
 const BAR0: RegionIndex = RegionIndex::BAR0;
 /// Features, status, interrupt status, and the start of the device's registers.
@@ -41,7 +41,7 @@ fn bar0_is_32_ports_that_answer_while_io_is_enabled() {
     let info = card.region_info(BAR0).unwrap();
     let both = region_flags::READ | region_flags::WRITE;
     assert_eq!(
-        (info.size, info.flags, info.file.is_some()),
+        (info.info.size, info.info.flags, info.file.is_some()),
         (32, both, false)
     );
     assert_eq!(read::<4>(&card, FEATURES), Err(Errno::EIO));

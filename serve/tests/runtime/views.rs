@@ -28,7 +28,7 @@ fn a_host_sees_the_physical_bars_and_no_variant() {
         for (index, size) in [(BAR2, bar2), (BAR4, 32 * MIB)] {
             let region = client.region_info(index).unwrap();
             assert_eq!(
-                (region.size, region.flags),
+                (region.info.size, region.info.flags),
                 (size, READ_WRITE | region_flags::MMAP)
             );
         }

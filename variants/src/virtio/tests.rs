@@ -139,7 +139,7 @@ fn the_legacy_registers_are_a_bar0_of_32_bytes_and_nothing_else_is_replaced() {
     let registers = registers(&card);
     assert_eq!(Some(registers.size()), BarSize::covering(32));
     let info = registers.info();
-    assert_eq!((info.size, info.flags, info.mappable), (32, 0b11, (0, 0)));
+    assert_eq!((info.size, info.flags, info.areas), (32, 0b11, []));
     for index in 1..12 {
         assert!(matches!(card.region(RegionIndex(index)), Region::Base));
     }

@@ -1,7 +1,7 @@
 //! What the decoder must hold for any bytes: shared by the tests beside it and
 //! by the fuzz target `vfio_user_decode`.
 
-use varia_vfio_user::payload::{DeviceInfo, IrqInfo, MultiWrite, RegionAccess, RegionInfo};
+use varia_vfio_user::payload::{DeviceReply, IrqReply, MultiWrite, RegionAccess, RegionReply};
 use varia_vfio_user::request::Request;
 use varia_vfio_user::version::{MAJOR, Version};
 use varia_vfio_user::wire::{HEADER_LEN, Header, MAX_DATA_XFER, MAX_MESSAGE};
@@ -63,22 +63,22 @@ fn check_request(request: &Request<'_>, payload: &[u8]) {
 }
 
 fn check_replies(payload: &[u8]) {
-    let _ = DeviceInfo::decode(payload);
-    let _ = IrqInfo::decode(payload);
+    let _ = DeviceReply::decode(payload);
+    let _ = IrqReply::decode(payload);
     let _ = Version::decode(payload);
     let _ = RegionAccess::decode("REGION_READ", payload);
-    if let Ok((_, info)) = RegionInfo::decode(payload) {
-        assert!(info.sparse.len() * 16 <= payload.len());
+    if let Ok((_, region)) = RegionReply::decode(payload) {
+        assert!(region.info.areas.len() * 16 <= payload.len());
         let mut again = Vec::new();
-        info.encode(u32::MAX, &mut again);
-        let (_, same) = RegionInfo::decode(&again).expect("what we encode can be decoded");
+        region.encode(u32::MAX, &mut again);
+        let (_, same) = RegionReply::decode(&again).expect("what we encode can be decoded");
         assert_eq!(
-            (same.size, same.offset, same.sparse),
-            (info.size, info.offset, info.sparse)
+            (same.info.size, same.offset, same.info.areas),
+            (region.info.size, region.offset, region.info.areas)
         );
         assert_eq!(
-            (same.region_type, same.msix_mappable),
-            (info.region_type, info.msix_mappable)
+            (same.info.region_type, same.info.msix_mappable),
+            (region.info.region_type, region.info.msix_mappable)
         );
     }
 }

@@ -8,9 +8,10 @@ use std::thread;
 
 use exercise::exercise;
 use varia_spec::errno::Errno;
+use varia_spec::vfio::{DeviceInfo, IrqInfo, SparseArea};
 use varia_sys::socket::Stream;
 use varia_vfio_user::backend::{
-    Backend, DeviceInfo, DmaRegion, IrqInfo, IrqSet, Progress, RegionInfo, SparseArea,
+    Backend, DmaRegion, IrqSet, OfferedRegion, Progress, ReceivedIrqData, RegionInfo,
 };
 use varia_vfio_user::client::Client;
 use varia_vfio_user::server::Server;
@@ -100,17 +101,20 @@ impl Backend for Checked {
             num_irqs: 5,
         }
     }
-    fn region_info(&self, index: u32) -> Result<RegionInfo, Errno> {
+    fn region_info(&self, index: u32) -> Result<OfferedRegion, Errno> {
         assert!(index < 9);
-        let sparse = (0..u64::from(index)).map(|i| SparseArea {
+        let areas = (0..u64::from(index)).map(|i| SparseArea {
             offset: i << 12,
             size: 4096,
         });
-        Ok(RegionInfo {
-            flags: 7,
-            size: 1 << 20,
-            sparse: sparse.collect(),
-            ..Default::default()
+        Ok(OfferedRegion {
+            info: RegionInfo {
+                flags: 7,
+                size: 1 << 20,
+                areas: areas.collect(),
+                ..Default::default()
+            },
+            file: None,
         })
     }
     fn irq_info(&self, index: u32) -> Result<IrqInfo, Errno> {
@@ -121,6 +125,16 @@ impl Backend for Checked {
         })
     }
     fn set_irqs(&self, set: IrqSet) -> Result<(), Errno> {
+        match set.data {
+            ReceivedIrqData::Bool(values) => assert_eq!(values.len(), set.count as usize),
+            ReceivedIrqData::Events(events) => assert_eq!(events.len(), set.count as usize),
+            ReceivedIrqData::None | ReceivedIrqData::NoEvents => {}
+        }
+        if set.index >= 5 {
+            return Err(Errno::EINVAL);
+        }
+        let info = self.irq_info(set.index)?;
+        info.check_range(set.start, set.count)?;
         assert!(set.start + set.count <= set.index * 4);
         Ok(())
     }

@@ -20,7 +20,7 @@ use varia_spec::errno::Errno;
 use varia_sys::event::EventFd;
 use varia_sys::memory::SharedMemory;
 use varia_sys::socket::{Limit, Listener, SocketError, Stream};
-use varia_vfio_user::client::{Client, ClientError, IrqData, Reply};
+use varia_vfio_user::client::{Client, ClientError, Reply, SentIrqData};
 use varia_vfio_user::connection::ConnectionError;
 use varia_vfio_user::payload::{DMA_READ, DMA_WRITE};
 use varia_vfio_user::server::Patience;
@@ -110,7 +110,7 @@ fn interrupts_of_which_one_descriptor_cant_be_taken_are_refused_as_a_whole() {
     let fds = events.each_ref().map(AsFd::as_fd);
     let trigger = varia_spec::vfio::irq_set::ACTION_TRIGGER;
     let scarce = Scarce::new(1);
-    let mut set = || client.set_irqs(2, 0, trigger, IrqData::Events(&fds));
+    let mut set = || client.set_irqs(2, 0, trigger, SentIrqData::Events(&fds));
     assert_eq!(set().unwrap_err().errno(), Some(Errno::EMFILE));
     assert!(served.fake.triggers.lock().unwrap().is_empty());
     drop(scarce);

@@ -2,7 +2,7 @@
 
 use crate::fake::Served;
 use varia_spec::errno::Errno;
-use varia_vfio_user::client::DeviceInfo;
+use varia_spec::vfio::DeviceInfo;
 use varia_vfio_user::wire::Command;
 
 #[test]

@@ -14,13 +14,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use varia_spec::errno::Errno;
-use varia_spec::vfio::{device_flags, irq_flags, region_flags};
+use varia_spec::vfio::{
+    DeviceInfo, IrqAction, IrqInfo, RegionType, SparseArea, device_flags, irq_flags, region_flags,
+};
 use varia_sys::event::EventFd;
 use varia_sys::memory::SharedMemory;
 use varia_sys::socket::{Listener, Stream};
 use varia_vfio_user::backend::{
-    Backend, DeviceInfo, DmaRegion, IrqAction, IrqData, IrqInfo, IrqSet, Progress, RegionInfo,
-    SparseArea,
+    Backend, DmaRegion, IrqSet, OfferedRegion, Progress, ReceivedIrqData, RegionInfo,
 };
 use varia_vfio_user::client::Client;
 use varia_vfio_user::server::{Patience, Server};
@@ -70,7 +71,7 @@ pub(crate) struct Fake {
     pub(crate) bar1: SharedMemory,
     pub(crate) config: SharedMemory,
     pub(crate) events: Mutex<Vec<Event>>,
-    pub(crate) triggers: Mutex<Vec<Option<EventFd>>>,
+    pub(crate) triggers: Mutex<Vec<EventFd>>,
     /// What the device has been given and not yet dropped.
     pub(crate) dma: Mutex<Vec<DmaRegion>>,
     /// Accesses of region 7 wait.
@@ -148,36 +149,45 @@ impl Backend for Fake {
         }
     }
 
-    fn region_info(&self, index: u32) -> Result<RegionInfo, Errno> {
+    fn region_info(&self, index: u32) -> Result<OfferedRegion, Errno> {
         let rw = region_flags::READ | region_flags::WRITE;
-        let fd = |m: &SharedMemory| Some(m.as_fd().try_clone_to_owned().unwrap());
+        let file = |m: &SharedMemory| Some((m.as_fd().try_clone_to_owned().unwrap(), 0));
         Ok(match index {
-            0 => RegionInfo {
-                flags: rw | region_flags::MMAP,
-                size: BAR0_LEN,
-                fd: fd(&self.bar0),
-                ..RegionInfo::default()
+            0 => OfferedRegion {
+                info: RegionInfo {
+                    flags: rw | region_flags::MMAP,
+                    size: BAR0_LEN,
+                    ..RegionInfo::default()
+                },
+                file: file(&self.bar0),
             },
-            1 => RegionInfo {
-                flags: rw | region_flags::MMAP,
-                size: BAR1_LEN,
-                sparse: vec![SparseArea {
-                    offset: 4096,
-                    size: 4096,
-                }],
-                region_type: Some((5, 6)),
-                msix_mappable: true,
-                fd: fd(&self.bar1),
-                ..RegionInfo::default()
+            1 => OfferedRegion {
+                info: RegionInfo {
+                    flags: rw | region_flags::MMAP,
+                    size: BAR1_LEN,
+                    areas: vec![SparseArea {
+                        offset: 4096,
+                        size: 4096,
+                    }],
+                    region_type: Some(RegionType {
+                        kind: 5,
+                        subtype: 6,
+                    }),
+                    msix_mappable: true,
+                },
+                file: file(&self.bar1),
             },
             // says that it can be mapped and brings nothing to map
-            7 => RegionInfo {
-                flags: rw | region_flags::MMAP,
-                size: CONFIG_LEN,
-                ..RegionInfo::default()
+            7 => OfferedRegion {
+                info: RegionInfo {
+                    flags: rw | region_flags::MMAP,
+                    size: CONFIG_LEN,
+                    ..RegionInfo::default()
+                },
+                file: None,
             },
             8 => return Err(Errno::EINVAL),
-            _ => RegionInfo::default(),
+            _ => OfferedRegion::default(),
         })
     }
 
@@ -194,14 +204,6 @@ impl Backend for Fake {
     }
 
     fn set_irqs(&self, set: IrqSet) -> Result<(), Errno> {
-        let text = match &set.data {
-            IrqData::None => "none".into(),
-            IrqData::Bool(values) => format!("{values:?}"),
-            IrqData::Events(events) => {
-                let given = events.iter().filter(|e| e.is_some()).count();
-                format!("{given} of {} events", events.len())
-            }
-        };
         let IrqSet {
             index,
             start,
@@ -209,6 +211,13 @@ impl Backend for Fake {
             action,
             data,
         } = set;
+        self.irq_info(index)?.check_range(start, count)?;
+        let text = match &data {
+            ReceivedIrqData::None => "none".into(),
+            ReceivedIrqData::Bool(values) => format!("{values:?}"),
+            ReceivedIrqData::Events(events) => format!("{} of {count} events", events.len()),
+            ReceivedIrqData::NoEvents => format!("0 of {count} events"),
+        };
         self.log(Event::Irqs {
             index,
             start,
@@ -216,8 +225,11 @@ impl Backend for Fake {
             action,
             data: text,
         });
-        if let IrqData::Events(events) = data {
-            *self.triggers.lock().unwrap() = events;
+        let mut triggers = self.triggers.lock().unwrap();
+        match data {
+            ReceivedIrqData::Events(events) => *triggers = events,
+            ReceivedIrqData::NoEvents => triggers.clear(),
+            ReceivedIrqData::None | ReceivedIrqData::Bool(_) => {}
         }
         Ok(())
     }

@@ -2,8 +2,10 @@
 
 use crate::fake::Served;
 use varia_spec::errno::Errno;
+use varia_spec::vfio::IrqInfo;
 use varia_spec::vfio::irq_flags::{EVENTFD, MASKABLE, NORESIZE};
-use varia_vfio_user::client::IrqInfo;
+use varia_vfio_user::payload::{InfoQuery, IrqReply};
+use varia_vfio_user::wire::Command;
 
 #[test]
 fn flags_and_counts_arrive() {
@@ -14,14 +16,14 @@ fn flags_and_counts_arrive() {
         (1, 0, 0),
         (2, EVENTFD | NORESIZE, 8),
     ] {
-        assert_eq!(
-            client.irq_info(index).unwrap(),
-            IrqInfo {
-                flags,
-                index,
-                count
-            }
-        );
+        let info = IrqInfo { flags, count };
+        assert_eq!(client.irq_info(index).unwrap(), info);
+        let mut query = Vec::new();
+        InfoQuery { argsz: 16, index }.encode_irq(&mut query);
+        let command = Command::DEVICE_GET_IRQ_INFO;
+        let reply = client.request(command, &query, &[]).unwrap();
+        let reply = IrqReply::decode(&reply.payload).unwrap();
+        assert_eq!(reply, IrqReply { index, info });
     }
 }
 

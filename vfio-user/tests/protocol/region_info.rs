@@ -3,8 +3,8 @@
 use crate::fake::{BAR0_LEN, BAR1_LEN, Served};
 use varia_spec::errno::Errno;
 use varia_spec::vfio::region_flags::{CAPS, MMAP, READ, WRITE};
+use varia_spec::vfio::{RegionType, SparseArea};
 use varia_sys::mapping::Access;
-use varia_vfio_user::client::SparseArea;
 use varia_vfio_user::payload::InfoQuery;
 use varia_vfio_user::wire::Command;
 
@@ -12,7 +12,10 @@ use varia_vfio_user::wire::Command;
 fn a_mappable_region_comes_with_its_descriptor() {
     let served = Served::start();
     let region = served.client().region_info(0).unwrap();
-    assert_eq!((region.flags, region.size), (READ | WRITE | MMAP, BAR0_LEN));
+    assert_eq!(
+        (region.info.flags, region.info.size),
+        (READ | WRITE | MMAP, BAR0_LEN)
+    );
     let map = region.map(0, BAR0_LEN, Access::ReadWrite).unwrap();
     map.write(0x2004, b"seen").unwrap();
     let mut seen = [0; 4];
@@ -25,18 +28,22 @@ fn only_the_sparse_areas_can_be_mapped() {
     let served = Served::start();
     let region = served.client().region_info(1).unwrap();
     assert_eq!(
-        (region.flags, region.size),
+        (region.info.flags, region.info.size),
         (READ | WRITE | MMAP | CAPS, BAR1_LEN)
     );
     assert_eq!(
-        region.sparse,
+        region.info.areas,
         [SparseArea {
             offset: 4096,
             size: 4096
         }]
     );
-    assert_eq!(region.region_type, Some((5, 6)));
-    assert!(region.msix_mappable);
+    let region_type = RegionType {
+        kind: 5,
+        subtype: 6,
+    };
+    assert_eq!(region.info.region_type, Some(region_type));
+    assert!(region.info.msix_mappable);
     region.map(4096, 4096, Access::ReadWrite).unwrap();
     for (offset, size) in [
         (0, 4096),
@@ -64,8 +71,8 @@ fn nothing_behind_the_end_of_a_region_can_be_mapped() {
 fn a_region_without_a_descriptor_is_not_offered_for_mapping() {
     let served = Served::start();
     let region = served.client().region_info(7).unwrap();
-    assert_eq!(region.flags, READ | WRITE);
-    assert!(region.fd.is_none());
+    assert_eq!(region.info.flags, READ | WRITE);
+    assert!(region.file.is_none());
     assert!(region.map(0, 4096, Access::ReadOnly).is_err());
 }
 
@@ -73,7 +80,7 @@ fn a_region_without_a_descriptor_is_not_offered_for_mapping() {
 fn a_region_that_is_not_there_has_size_zero() {
     let served = Served::start();
     let region = served.client().region_info(3).unwrap();
-    assert_eq!((region.flags, region.size), (0, 0));
+    assert_eq!((region.info.flags, region.info.size), (0, 0));
 }
 
 #[test]

@@ -11,10 +11,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use varia_core::{Core, IrqAction, IrqData, RegionCap, Source, Trigger, View};
+use varia_core::{Core, IrqData, Source, Trigger, View};
 use varia_differential::pci::{Answer, Data, Op, Target, operations, places};
 use varia_spec::Errno;
-use varia_spec::vfio::{IrqIndex, RegionIndex, irq_set, region_cap, region_flags};
+use varia_spec::vfio::{
+    DeviceInfo, IrqAction, IrqIndex, IrqInfo, RegionIndex, irq_set, region_cap, region_flags,
+};
 use varia_sys::event::EventFd;
 use varia_sys::vfio::position;
 
@@ -199,13 +201,9 @@ impl Target for KernelCore<'_> {
             Op::RegionWrite { region, at, data } => {
                 moved(device.write_at(position(*region, *at), data), Vec::new())
             }
-            Op::Info => told(device.info().map(|info| info.map(u64::from).to_vec())),
+            Op::Info => told(device.info().map(device_fields)),
             Op::RegionInfo(index) => told(self.region_info(*index)),
-            Op::IrqInfo(index) => told(
-                device
-                    .irq_info(*index)
-                    .map(|info| info.map(u64::from).to_vec()),
-            ),
+            Op::IrqInfo(index) => told(device.irq_info(*index).map(irq_fields)),
             Op::SetIrqs {
                 index,
                 action,
@@ -290,20 +288,22 @@ impl OurCore<'_> {
     }
 
     fn region_info(&self, index: u32) -> Result<Vec<u64>, Errno> {
-        let region = self.core.region_info(RegionIndex(index))?;
-        let caps = if region.caps.is_empty() {
-            0
-        } else {
-            region_flags::CAPS
+        let info = self.core.region_info(RegionIndex(index))?;
+        let caps = [
+            (info.region_type.is_some(), region_cap::TYPE),
+            (!info.areas.is_empty(), region_cap::SPARSE_MMAP),
+            (info.msix_mappable, region_cap::MSIX_MAPPABLE),
+        ];
+        let caps = caps
+            .into_iter()
+            .filter_map(|(there, id)| there.then_some(id));
+        let caps: Vec<_> = caps.map(u64::from).collect();
+        let flag = match caps.is_empty() {
+            true => 0,
+            false => region_flags::CAPS,
         };
-        let mut fields = vec![region.size, u64::from(region.flags | caps)];
-        fields.extend(region.caps.iter().map(|cap| {
-            u64::from(match cap {
-                RegionCap::SparseMmap(_) => region_cap::SPARSE_MMAP,
-                RegionCap::Type { .. } => region_cap::TYPE,
-                RegionCap::MsixMappable => region_cap::MSIX_MAPPABLE,
-            })
-        }));
+        let mut fields = vec![info.size, u64::from(info.flags | flag)];
+        fields.extend(caps);
         Ok(fields)
     }
 }
@@ -324,16 +324,9 @@ impl Target for OurCore<'_> {
                 core.region_write(RegionIndex(*region), *at, data),
                 Vec::new(),
             ),
-            Op::Info => {
-                let info = core.info();
-                let fields = [info.flags, info.regions, info.irqs];
-                Answer::fields(fields.map(u64::from))
-            }
+            Op::Info => Answer::fields(device_fields(core.info())),
             Op::RegionInfo(index) => told(self.region_info(*index)),
-            Op::IrqInfo(index) => told(
-                core.irq_info(IrqIndex(*index))
-                    .map(|info| vec![u64::from(info.flags), u64::from(info.count)]),
-            ),
+            Op::IrqInfo(index) => told(core.irq_info(IrqIndex(*index)).map(irq_fields)),
             Op::SetIrqs {
                 index,
                 action,
@@ -358,6 +351,16 @@ impl Target for OurCore<'_> {
             }
         }
     }
+}
+
+fn device_fields(info: DeviceInfo) -> Vec<u64> {
+    [info.flags, info.num_regions, info.num_irqs]
+        .map(u64::from)
+        .to_vec()
+}
+
+fn irq_fields(info: IrqInfo) -> Vec<u64> {
+    [info.flags, info.count].map(u64::from).to_vec()
 }
 
 /// An eventfd for each vector, if that is what goes with them.

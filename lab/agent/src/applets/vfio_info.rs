@@ -54,12 +54,13 @@ fn report(bdf: &str) -> Result<Report, String> {
 
 fn region(device: &Device, index: u32) -> Result<Region, varia_spec::Errno> {
     let info = device.region_info(index)?;
+    let areas = info.sparse_areas().unwrap_or_default().into_iter();
     Ok(Region {
         size: info.size,
         flags: info.flags,
         argsz: info.argsz,
         cap_offset: info.cap_offset,
-        areas: info.sparse_areas().unwrap_or_default(),
+        areas: areas.map(|area| (area.offset, area.size)).collect(),
         caps: info.caps,
     })
 }

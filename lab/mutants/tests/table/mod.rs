@@ -224,8 +224,8 @@ const MUTANTS: &[Mutant] = &[
     mutant(
         MEMORY,
         "the padding can be mapped",
-        "mappable: (0, self.length)",
-        "mappable: (0, self.size.get())",
+        "size: self.length,",
+        "size: self.size.get(),",
     ),
     mutant(
         MEMORY,
