@@ -2,7 +2,7 @@
 
 use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 
-use varia_core::{Core, Device, Dma, Refused, RegionInfo, View};
+use varia_core::{Core, Device, DeviceRegion, Dma, Refused, RegionInfo, View};
 use varia_spec::{
     Errno,
     vfio::{self, DeviceInfo, RegionIndex, SparseArea, region_flags},
@@ -177,6 +177,12 @@ impl Endpoint {
             Outcome::Decline(reason) => Some(reason),
             _ => None,
         }
+    }
+
+    /// Adds a device-specific region, which the core serves. Returns its index. A variant that has
+    /// such regions gets them here, when its device is made.
+    pub fn add_region(&mut self, region: Box<dyn DeviceRegion>) -> RegionIndex {
+        self.core.add_region(region)
     }
 
     /// The core below.

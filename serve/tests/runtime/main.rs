@@ -5,6 +5,7 @@ mod access;
 mod config;
 mod connection;
 mod decline;
+mod device_region;
 mod machine;
 mod mapping;
 mod open;
