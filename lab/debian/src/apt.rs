@@ -66,6 +66,27 @@ impl Wanted {
     }
 }
 
+/// Commands that the machine's configuration has apt run, as root, around its own work.
+pub(crate) const HOOKS: [&str; 5] = [
+    "APT::Update::Pre-Invoke",
+    "APT::Update::Post-Invoke",
+    "APT::Update::Post-Invoke-Success",
+    "DPkg::Post-Invoke",
+    "DPkg::Pre-Install-Pkgs",
+];
+
+/// Settings of the machine that the private apt has its own values for, and indices of screenshots
+/// and translations, which the lab does not read.
+const REPLACED: [&str; 7] = [
+    "APT::Architectures",
+    "APT::Default-Release",
+    "Acquire::IndexTargets::deb::DEP-11",
+    "Acquire::IndexTargets::deb::DEP-11-icons",
+    "Acquire::IndexTargets::deb::DEP-11-icons-small",
+    "Acquire::IndexTargets::deb::DEP-11-icons-hidpi",
+    "Acquire::IndexTargets::deb::Contents-deb",
+];
+
 /// The private apt, for one suite.
 #[derive(Debug)]
 pub struct Apt {
@@ -82,7 +103,7 @@ impl Apt {
     /// Those of [`Mirror::of_this_machine`]; [`Error::Missing`] for a machine that is
     /// neither x86-64 nor 64-bit Arm; [`Error::Io`].
     pub fn open(cache: &Path, suite: Suite) -> Result<Self> {
-        let mirror = Mirror::of_this_machine()?;
+        let mirror = Mirror::of_this_machine(&cache.join("neighbour"))?;
         let host = host_arch()?;
         let folder = cache.join("apt").join(suite.name());
         for name in ["lists/partial", "none/partial", "../archives/partial"] {
@@ -356,21 +377,7 @@ impl Apt {
     fn configuration(&self, host: Arch) -> String {
         let folder = self.folder.display();
         let mut text = String::new();
-        for hook in [
-            "APT::Update::Pre-Invoke",
-            "APT::Update::Post-Invoke",
-            "APT::Update::Post-Invoke-Success",
-            "DPkg::Post-Invoke",
-            "DPkg::Pre-Install-Pkgs",
-            "APT::Architectures",
-            "APT::Default-Release",
-            // Screenshots and translations: indices that nobody reads here.
-            "Acquire::IndexTargets::deb::DEP-11",
-            "Acquire::IndexTargets::deb::DEP-11-icons",
-            "Acquire::IndexTargets::deb::DEP-11-icons-small",
-            "Acquire::IndexTargets::deb::DEP-11-icons-hidpi",
-            "Acquire::IndexTargets::deb::Contents-deb",
-        ] {
+        for hook in HOOKS.iter().chain(&REPLACED) {
             text.push_str(&format!("#clear {hook};\n"));
         }
         for (name, value) in [

@@ -15,10 +15,14 @@ pub mod command;
 pub mod elf;
 pub mod error;
 pub mod iasl;
+#[cfg(test)]
+mod machines;
 pub mod mirror;
+mod neighbour;
 pub mod packages;
 pub mod progress;
 pub mod recipe;
+pub mod sources;
 pub mod suite;
 
 pub use arch::{ArchNames, host_arch};

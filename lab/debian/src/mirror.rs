@@ -1,27 +1,28 @@
-//! Where this machine gets Debian packages from: a mirror and the keys that sign it.
+//! Debian mirror of this machine, and the keys that sign it.
 //!
-//! Read from apt's own configuration, in both of its formats (`sources.list(5)`):
-//! one-line (`*.list`) and deb822 (`*.sources`). Nothing is assumed about the mirror
-//! but that the suites the lab wants are beside the one the machine uses. A machine
-//! whose mirror carries no Debian (a derivative) says where one is with
-//! `VARIA_MIRROR=URI`.
+//! Debian has one in apt's configuration. A derivative, such as Ubuntu, has none there; its
+//! machines know one from the templates of `python-apt` or from `debootstrap`, and Debian's keys
+//! are a package of its own archive ([`crate::neighbour`]). `VARIA_MIRROR=URI` names another
+//! mirror. No mirror is written down in this program.
 
 use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::neighbour::Neighbour;
+use crate::sources::{Source, sources};
 
 /// A Debian mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mirror {
     /// The URI in front of `dists/`.
     pub uri: String,
-    /// What signs it.
+    /// The keys that sign it.
     pub keys: Keys,
 }
 
-/// Which keys apt accepts for a mirror.
+/// Keys that apt accepts for a mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keys {
     /// Those that apt trusts for every source (`trusted.gpg.d`).
@@ -32,185 +33,125 @@ pub enum Keys {
     Inline(String),
 }
 
-/// Names of Debian's own suites; a derivative's have others.
-const DEBIAN_SUITES: [&str; 12] = [
-    "bullseye",
-    "bookworm",
-    "trixie",
-    "forky",
-    "duke",
-    "sid",
-    "oldoldstable",
-    "oldstable",
-    "stable",
-    "testing",
-    "unstable",
-    "experimental",
-];
+/// Code names of Debian's suites.
+const CODENAMES: [&str; 6] = ["bullseye", "bookworm", "trixie", "forky", "duke", "sid"];
 
-/// Where Debian's keyring is when it is installed but not named.
-const KEYRINGS: [&str; 2] = [
-    "/usr/share/keyrings/debian-archive-keyring.gpg",
-    "/usr/share/keyrings/debian-archive-keyring.pgp",
-];
+/// Names of Debian's suites by their state. Archives of other origin use the same names.
+const STATES: [&str; 5] = ["oldoldstable", "oldstable", "stable", "testing", "unstable"];
+
+/// Endings of suites that are on Debian's main mirrors too.
+const POCKETS: [&str; 3] = ["-updates", "-backports", "-proposed-updates"];
 
 impl Mirror {
-    /// The mirror of this machine: `VARIA_MIRROR` if set, else the first Debian main
-    /// source that apt is configured with.
+    /// The mirror of this machine. What a derivative's own archive has to give is kept in the
+    /// folder `private`.
     ///
     /// # Errors
-    /// [`Error::Missing`] with what to set or install.
-    pub fn of_this_machine() -> Result<Self> {
-        if let Ok(uri) = env::var("VARIA_MIRROR") {
-            let keyring = KEYRINGS.iter().find(|path| Path::new(path).exists());
-            let keyring = keyring.ok_or_else(|| {
-                Error::missing(
-                    "VARIA_MIRROR is set, but Debian's signing keys are not on this machine",
-                    "install the package debian-archive-keyring",
-                )
-            })?;
-            return Ok(Self {
-                uri,
-                keys: Keys::Named((*keyring).to_owned()),
-            });
+    /// [`crate::Error::Missing`] with what to set or install.
+    pub fn of_this_machine(private: &Path) -> Result<Self> {
+        static FOUND: Mutex<Option<Mirror>> = Mutex::new(None);
+        let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mirror) = &*found {
+            return Ok(mirror.clone());
         }
-        Self::in_configuration(Path::new("/etc/apt"))?.ok_or_else(|| {
-            Error::missing(
-                "apt on this machine is configured with no Debian mirror, and the lab's packages \
-                 come from Debian",
-                "set VARIA_MIRROR to the URI of one (the part before `dists/`) and install the \
-                 package debian-archive-keyring",
-            )
-        })
+        let machine = Neighbour::new(Path::new("/"), private);
+        let mirror = Self::of(&machine, env::var("VARIA_MIRROR").ok())?;
+        Ok(found.insert(mirror).clone())
     }
 
-    /// The first Debian main source under an apt configuration folder, if there is one.
-    fn in_configuration(folder: &Path) -> Result<Option<Self>> {
-        let mut files = vec![folder.join("sources.list")];
-        let mut parts: Vec<PathBuf> = fs::read_dir(folder.join("sources.list.d"))
-            .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
-            .unwrap_or_default();
-        parts.sort();
-        files.append(&mut parts);
-        for file in files.iter().filter(|file| file.is_file()) {
-            let text = fs::read_to_string(file).map_err(Error::file("read", file))?;
-            let found = if file.extension().is_some_and(|end| end == "sources") {
-                from_deb822(&text)
-            } else {
-                from_one_line(&text)
-            };
-            if found.is_some() {
-                return Ok(found);
+    /// The mirror of a machine: `wanted`, else the Debian source that apt is configured with, else
+    /// the one that a derivative knows.
+    pub(crate) fn of(machine: &Neighbour, wanted: Option<String>) -> Result<Self> {
+        let (uri, origin) = match wanted {
+            Some(uri) => (uri, "VARIA_MIRROR".to_owned()),
+            None => {
+                let configured = sources(&machine.path("/etc/apt"))?;
+                if let Some(source) = debian_main(&configured) {
+                    return Ok(Self {
+                        uri: source.uri.clone(),
+                        keys: source.keys.clone(),
+                    });
+                }
+                machine.debian_mirror()?
             }
-        }
-        Ok(None)
-    }
-}
-
-/// Whether a source is Debian's main archive: its suites and components say so.
-/// Security updates live at a URI of their own, which lacks the rest.
-fn is_debian_main<'a>(
-    uri: &str,
-    mut suites: impl Iterator<Item = &'a str>,
-    mut components: impl Iterator<Item = &'a str>,
-) -> bool {
-    !uri.trim_end_matches('/').ends_with("-security")
-        && suites.any(|suite| {
-            !suite.ends_with("-security")
-                && !suite.contains('/')
-                && DEBIAN_SUITES.contains(&suite.split('-').next().unwrap_or_default())
-        })
-        && components.any(|component| component == "main")
-}
-
-fn from_one_line(text: &str) -> Option<Mirror> {
-    text.lines().find_map(|line| {
-        let line = line.split('#').next().unwrap_or_default();
-        let mut rest = line.trim().strip_prefix("deb")?;
-        if !rest.starts_with([' ', '\t']) {
-            return None;
-        }
-        rest = rest.trim_start();
-        let mut keys = Keys::Default;
-        if let Some(after) = rest.strip_prefix('[') {
-            let (options, after) = after.split_once(']')?;
-            if let Some(named) = options
-                .split_whitespace()
-                .find_map(|option| option.strip_prefix("signed-by="))
-            {
-                keys = Keys::Named(named.to_owned());
-            }
-            rest = after;
-        }
-        let mut words = rest.split_whitespace();
-        let (uri, suite) = (words.next()?, words.next()?);
-        is_debian_main(uri, std::iter::once(suite), words).then(|| Mirror {
-            uri: uri.to_owned(),
-            keys,
-        })
-    })
-}
-
-fn from_deb822(text: &str) -> Option<Mirror> {
-    let text = text
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .collect::<Vec<_>>()
-        .join("\n");
-    text.split("\n\n").find_map(|stanza| {
-        let fields = fields(stanza);
-        let field = |name: &str| {
-            let found = fields
-                .iter()
-                .find(|(known, _)| known.eq_ignore_ascii_case(name));
-            found.map_or("", |(_, value)| value.as_str())
         };
-        if !field("Types").split_whitespace().any(|kind| kind == "deb")
-            || field("Enabled").trim().eq_ignore_ascii_case("no")
-        {
-            return None;
-        }
-        let uri = field("URIs").split_whitespace().next()?;
-        let (suites, components) = (field("Suites"), field("Components"));
-        is_debian_main(
+        let keyring = machine.debian_keyring()?;
+        eprintln!(
+            "Debian's packages come from {uri} (named by {origin}), checked with {}",
+            keyring.display()
+        );
+        Ok(Self {
             uri,
-            suites.split_whitespace(),
-            components.split_whitespace(),
-        )
-        .then(|| {
-            let keys = match field("Signed-By").trim() {
-                "" => Keys::Default,
-                block if block.contains("BEGIN PGP") => Keys::Inline(block.to_owned()),
-                named => Keys::Named(named.split_whitespace().collect::<Vec<_>>().join(",")),
-            };
-            Mirror {
-                uri: uri.to_owned(),
-                keys,
-            }
+            keys: Keys::Named(keyring.display().to_string()),
         })
-    })
+    }
 }
 
-/// The fields of a deb822 stanza. In continuation lines one leading blank is dropped,
-/// and a lone dot stands for an empty line.
-fn fields(stanza: &str) -> Vec<(String, String)> {
-    let mut fields: Vec<(String, String)> = Vec::new();
-    for line in stanza.lines() {
-        if let Some(more) = line.strip_prefix([' ', '\t']) {
-            if let Some((_, value)) = fields.last_mut() {
-                value.push('\n');
-                value.push_str(if more.trim() == "." { "" } else { more });
-            }
-        } else if let Some((name, value)) = line.split_once(':') {
-            fields.push((name.trim().to_owned(), value.trim().to_owned()));
-        }
+/// The best candidate for Debian's main archive among the sources of a machine.
+fn debian_main(sources: &[Source]) -> Option<&Source> {
+    let likely = |source: &&Source| likelihood(source);
+    // The first of the likeliest: `max_by_key` gives the last one.
+    sources
+        .iter()
+        .rev()
+        .filter(|source| likelihood(source) > 0)
+        .max_by_key(likely)
+}
+
+/// Likelihood that a source is Debian's main archive: 0 if it is not. Suite and component alone
+/// don't tell, because archives of other origin use Debian's names too; the keys do, then the path,
+/// then the file. Security updates live at a URI of their own, which lacks the rest.
+fn likelihood(source: &Source) -> u32 {
+    let path = source.uri.trim_end_matches('/');
+    let named_in = |names: &[&str]| {
+        let base = |suite: &str| {
+            let pocket = POCKETS.iter().find_map(|pocket| suite.strip_suffix(pocket));
+            pocket.unwrap_or(suite).to_owned()
+        };
+        let mut suites = source.suites.iter().map(|suite| base(suite));
+        suites.any(|suite| names.contains(&suite.as_str()))
+    };
+    let codename = named_in(&CODENAMES);
+    if path.ends_with("-security")
+        || !source.components.iter().any(|name| name == "main")
+        || !(codename || named_in(&STATES))
+    {
+        return 0;
     }
-    fields
+    let of_debian =
+        |keys: &Keys| matches!(keys, Keys::Named(names) if names.contains("debian-archive"));
+    let system = |file: &PathBuf| {
+        let name = file.file_name().unwrap_or_default();
+        name == "sources.list" || name == "debian.sources"
+    };
+    if of_debian(&source.keys) {
+        3
+    } else if path.ends_with("/debian") {
+        2
+    } else {
+        u32::from(codename && system(&source.file))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sources::{deb822, one_line};
+
+    fn from_one_line(text: &str) -> Option<Mirror> {
+        found(one_line(text, Path::new("sources.list")))
+    }
+
+    fn from_deb822(text: &str) -> Option<Mirror> {
+        found(deb822(text, Path::new("debian.sources")))
+    }
+
+    fn found(sources: Vec<Source>) -> Option<Mirror> {
+        debian_main(&sources).map(|source| Mirror {
+            uri: source.uri.clone(),
+            keys: source.keys.clone(),
+        })
+    }
 
     fn named(uri: &str, keys: &str) -> Option<Mirror> {
         Some(Mirror {
