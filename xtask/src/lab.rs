@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use varia_lab::progress::{Progress, Unit};
-use varia_lab::{Arch, Set, Vm, agent_build, host_arch, packages};
+use varia_lab::{Arch, Set, Vm, agent_build, chroot, host_arch, packages};
 
 use crate::{Outcome, arch};
 
@@ -83,6 +83,19 @@ pub(crate) fn build_agent(arch: Arch) -> Outcome {
     agent_build::agent(arch)?;
     progress.finish();
     Ok(())
+}
+
+/// Says what is different on a machine that refuses user namespaces, and how to allow them.
+pub(crate) fn tell_of_namespaces() {
+    if let Some(refusal) = chroot::refusal() {
+        eprintln!(
+            "This machine refuses user namespaces ({refusal}). Everything runs without them too, but \
+             fetched compilers and tools run under proot, and what they build takes several times \
+             as long. To allow them, as root: `sysctl kernel.apparmor_restrict_unprivileged_userns=0` \
+             (Ubuntu), `sysctl kernel.unprivileged_userns_clone=1` (Debian) or \
+             `sysctl user.max_user_namespaces=10000`."
+        );
+    }
 }
 
 /// A machine with a vfio-user device, and room for BARs of any size.

@@ -15,6 +15,7 @@ pub(crate) const MACHINE_TESTS: &str = "varia-vmtests";
 /// Runs every test, or those that `rest`, arguments for cargo test, selects. What VMs are made of is
 /// fetched and built first, with progress; a test that misses something fails.
 pub(crate) fn all(rest: &[String]) -> Outcome {
+    lab::tell_of_namespaces();
     prepare()?;
     run(&["--workspace"], rest)
 }

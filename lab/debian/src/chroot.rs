@@ -5,15 +5,19 @@
 //! it, the machine's `/dev` and `/proc`, and the folders that the caller names, at the
 //! paths they have outside. Nothing of this is seen by the rest of the machine, and the
 //! fetched tree stays as it was.
+//!
+//! Where the machine refuses namespaces, `proot` (a set of its own) shows a command the same root
+//! by rewriting its system calls. Each system call is then stopped twice, so builds take longer.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+use crate::arch::{ArchNames, host_arch};
 use crate::command;
 use crate::error::{Error, Result};
-use crate::packages::Tree;
+use crate::packages::{self, Set, Tree};
 
 /// Makes the root and goes into it. `$1` is the fetched root, `$2` the working folder,
 /// then come the folders to bind, `--`, and the command.
@@ -36,6 +40,17 @@ done
 shift
 mkdir -p "$new/$cwd"
 exec chroot "$new" /usr/bin/env -C "$cwd" "$@"
+"#;
+
+/// The same with `proot`, which takes its options and the command from `$4` on. `$1` is its loader,
+/// `$2` its libraries, `$3` the program. Its filter of system calls fails on some kernels, so all
+/// are stopped.
+const ENTER_PROOT: &str = r#"
+loader=$1; libraries=$2; proot=$3; shift 3
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+export PROOT_NO_SECCOMP=1
+"$loader" --library-path "$libraries" "$proot" --kill-on-exit -0 -b "$tmp:/tmp" "$@"
 "#;
 
 /// A command to run in a fetched root.
@@ -80,67 +95,69 @@ impl Chroot {
         self
     }
 
-    fn command<S: Into<OsString>>(&self, argv: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new("unshare");
-        command
-            .args([
-                "--map-root-user",
-                "--mount",
-                "/bin/sh",
-                "-euc",
-                ENTER,
-                "varia-chroot",
-            ])
-            .arg(&self.root)
-            .arg(&self.cwd)
-            .args(&self.binds)
-            .arg("--")
-            .args(argv.into_iter().map(Into::into))
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("LC_ALL", "C.UTF-8")
-            .env("HOME", "/tmp")
-            .envs(self.env.iter().map(|(name, value)| (name, value)));
-        command
-    }
-
     /// Runs a command to its end.
     ///
     /// # Errors
-    /// [`Error::UserNamespaces`] if this machine refuses them, [`Error::Command`]
-    /// if the command fails, [`Error::Io`].
+    /// [`Error::Command`] if the command fails, those of fetching `proot` where it is needed,
+    /// [`Error::Io`].
     pub fn run<S: Into<OsString>>(&self, argv: impl IntoIterator<Item = S>) -> Result<Output> {
-        command::run(&mut self.prepared(argv)?).map_err(explained)
+        command::run(&mut self.prepared(argv)?)
     }
 
     /// The whole command, for a caller that runs it in its own way, with all that it needs
     /// in place.
     ///
     /// # Errors
-    /// [`Error::Missing`] for a folder that can't be bound, [`Error::Io`].
+    /// [`Error::Missing`] for a folder that can't be bound, those of fetching `proot` where it is
+    /// needed, [`Error::Io`].
     pub fn prepared<S: Into<OsString>>(
         &self,
         argv: impl IntoIterator<Item = S>,
     ) -> Result<Command> {
         self.prepare()?;
-        Ok(self.command(argv))
+        let mut command = match refusal() {
+            None => self.in_namespaces(),
+            Some(_) => self.in_proot(&packages::ensure(Set::Proot)?)?,
+        };
+        command
+            .args(argv.into_iter().map(Into::into))
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C.UTF-8")
+            .env("HOME", "/tmp")
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
+        Ok(command)
     }
 
-    /// Whether this machine lets the current user make the namespaces.
-    ///
-    /// # Errors
-    /// [`Error::UserNamespaces`] with what was said.
-    pub fn check() -> Result<()> {
+    fn in_namespaces(&self) -> Command {
         let mut command = Command::new("unshare");
         command
             .args(namespaces())
-            .args(["/bin/sh", "-c", "mount -t tmpfs varia /mnt"]);
-        match command::run(&mut command) {
-            Err(Error::Command { output, .. }) => Err(Error::UserNamespaces {
-                detail: output.trim().to_owned(),
-            }),
-            other => other.map(drop),
+            .args(["/bin/sh", "-euc", ENTER, "varia-chroot"])
+            .arg(&self.root)
+            .arg(&self.cwd)
+            .args(&self.binds)
+            .arg("--");
+        command
+    }
+
+    fn in_proot(&self, own: &Tree) -> Result<Command> {
+        let host = host_arch()?;
+        let libraries = own.path("/usr/lib").join(host.triplet());
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-euc", ENTER_PROOT, "varia-proot"])
+            .arg(libraries.join(host.loader()))
+            .arg(libraries)
+            .arg(own.path("/usr/bin/proot"))
+            .arg("-r")
+            .arg(&self.root)
+            .args(["-b", "/dev", "-b", "/proc"]);
+        for folder in &self.binds {
+            command.arg("-b").arg(folder);
         }
+        command.arg("-w").arg(&self.cwd);
+        Ok(command)
     }
 
     /// Makes the mount point; it stays empty outside the namespace.
@@ -157,8 +174,27 @@ impl Chroot {
     }
 }
 
-/// What `unshare` is asked for: an ordinary user becomes root in a namespace of its own;
-/// root needs none, if it may mount at all.
+/// Reason for which this machine refuses the namespaces, as `unshare` printed it; none if it allows
+/// them. Asked once in each process.
+#[must_use]
+pub fn refusal() -> Option<&'static str> {
+    static ANSWER: OnceLock<Option<String>> = OnceLock::new();
+    let answer = ANSWER.get_or_init(|| {
+        let mut command = Command::new("unshare");
+        command
+            .args(namespaces())
+            .args(["/bin/sh", "-c", "mount -t tmpfs varia /mnt"]);
+        match command::run(&mut command) {
+            Ok(_) => None,
+            Err(Error::Command { output, .. }) => Some(output.trim().to_owned()),
+            Err(error) => Some(error.to_string()),
+        }
+    });
+    answer.as_deref()
+}
+
+/// Options of `unshare`: an ordinary user becomes root in a namespace of its own; root needs none,
+/// if it may mount at all.
 fn namespaces() -> &'static [&'static str] {
     static CHOICE: OnceLock<&[&str]> = OnceLock::new();
     CHOICE.get_or_init(|| {
@@ -171,12 +207,4 @@ fn namespaces() -> &'static [&'static str] {
             &["--map-root-user", "--mount"]
         }
     })
-}
-
-/// Tells a refusal of namespaces from a failure of the command itself, by trying.
-fn explained(error: Error) -> Error {
-    match (&error, Chroot::check()) {
-        (Error::Command { .. }, Err(refusal)) => refusal,
-        _ => error,
-    }
 }

@@ -35,16 +35,6 @@ pub enum Error {
         /// The last lines of its output.
         output: String,
     },
-    /// User namespaces are refused, so the unpacked tools can't run.
-    #[error(
-        "this machine refuses user namespaces, which the lab needs to run unpacked compilers \
-         ({detail}); allow them (for instance `sysctl kernel.apparmor_restrict_unprivileged_userns=0` \
-         or `sysctl kernel.unprivileged_userns_clone=1`) or run the lab as root"
-    )]
-    UserNamespaces {
-        /// The refusal as `unshare` printed it.
-        detail: String,
-    },
 }
 
 impl Error {

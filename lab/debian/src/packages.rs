@@ -34,6 +34,8 @@ pub enum Set {
     RustCross,
     /// Compilers, build tools, kernel headers for both architectures, kernel source.
     Tools,
+    /// What runs the tools on a machine that refuses user namespaces.
+    Proot,
     /// QEMU, firmware and `lspci` as programs *for* a machine of this architecture.
     Userland(Arch),
     /// A system for a machine of this architecture on which dkms can build modules, with a
@@ -67,6 +69,7 @@ impl Set {
             Self::Kernel16k => "kernel-16k".to_owned(),
             Self::RustCross => "rust-cross".to_owned(),
             Self::Tools => "tools".to_owned(),
+            Self::Proot => "proot".to_owned(),
             Self::Userland(arch) => format!("userland-{arch}"),
             Self::Dkms(arch) => format!("dkms-{arch}"),
             Self::Libvirt(arch) => format!("libvirt-{arch}"),

@@ -78,6 +78,7 @@ pub fn recipe(set: Set, choice: &Choice) -> Result<Vec<(Suite, Wanted)>> {
                 of_kernel.add_alone(&format!("linux-base-{kernel}-{flavour}:{debian}"));
             }
         }
+        Set::Proot => parts.of(choice.rustc.suite).add_whole("proot"),
         Set::Userland(arch) => {
             let qemu = match arch {
                 Arch::Aarch64 => "qemu-system-arm",
