@@ -109,7 +109,10 @@ const LAYERS: &[Layer] = &[
     // packages, and programs run in their own root; knows no machine
     layer("varia-debian", &["varia-units"]),
     // boots machines, and knows no GPU
-    layer("varia-lab", &["varia-units", "varia-agent", "varia-debian"]),
+    layer(
+        "varia-lab",
+        &["varia-units", "varia-sys", "varia-agent", "varia-debian"],
+    ),
     // builds copies of crates and links none
     layer("varia-mutants", &[]),
     // the commands of the project: what they show is `varia`'s, started as a program

@@ -15,6 +15,7 @@ use varia_agent::HANG;
 use varia_agent::wire::{self, Ending, Reply, Request, VERSION};
 use varia_debian::command;
 use varia_debian::packages;
+use varia_sys::limits::raise_open_files;
 use varia_units::Arch;
 
 use crate::error::{LabError, Result, VmFailure};
@@ -41,6 +42,8 @@ pub struct Running {
 
 impl Running {
     pub(crate) fn boot(vm: &Vm) -> Result<Self> {
+        // Each mapping of a VM's memory may take a descriptor of a server in this process.
+        raise_open_files().map_err(LabError::io("raise the limit of open files"))?;
         let mut launch = launch::prepare(vm, Mode::Agent)?;
         let slot = Slot::wait()?;
         let socket = launch.socket();

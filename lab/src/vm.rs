@@ -19,6 +19,9 @@ use crate::kernel::Kernel;
 use crate::launch::{self, Mode};
 use crate::running::Running;
 
+/// Folder for memory of VMs and devices: in RAM, where no busy disk holds an access up.
+pub const MEMORY_FOLDER: &str = "/dev/shm";
+
 /// The machine's memory unless it is told otherwise, in MiB.
 const MEMORY_MIB: u64 = 1024;
 

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use varia_facts::Bytes;
 use varia_lab::agent_build::{target_folder, workspace};
-use varia_lab::{Arch, Running, VfioUser, Vm};
+use varia_lab::qemu::Qemu;
+use varia_lab::vm::MEMORY_FOLDER;
+use varia_lab::{Arch, Running, Set, VfioUser, Vm, packages};
 use varia_plan::{Bar, Emulated, initiators};
 
-use crate::Outcome;
+use crate::{Outcome, lab};
 
 const GIB: u64 = 1 << 30;
 /// What `gh200` makes of its 96 GiB.
@@ -28,9 +30,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The whole demo.
 pub(crate) fn run(arch: Arch) -> Outcome {
     let started = Instant::now();
+    step("fetching what the VM is made of");
+    Qemu::find(arch)?;
+    packages::ensure(Set::Guest(arch))?;
+    lab::build_agent(arch)?;
     step("building varia");
     let varia = build()?;
-    let folder = tempfile::Builder::new().prefix("varia-demo-").tempdir()?;
+    let folder = tempfile::Builder::new()
+        .prefix("varia-demo-")
+        .tempdir_in(MEMORY_FOLDER)?;
     let (socket, memory) = (
         folder.path().join("gh200.sock"),
         folder.path().join("memory"),

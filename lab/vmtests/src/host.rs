@@ -8,6 +8,7 @@
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use varia_lab::iasl::compile_asl;
+use varia_lab::vm::MEMORY_FOLDER;
 use varia_lab::{
     Arch, Flavour, GuestCommand, HANG, LabError, MemoryNode, RootBus, Running, Task, VfioUser, Vm,
     kernel_modules,
@@ -25,8 +26,6 @@ use crate::log;
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
-/// Folder for memory of VMs and devices: in RAM, where no busy disk holds an access up.
-pub const MEMORY_FOLDER: &str = "/dev/shm";
 /// Start of the machine's own RAM.
 const RAM_START: [(Arch, u64); 2] = [(Arch::Aarch64, GIB), (Arch::X86_64, 0)];
 /// Where absent memory begins, and how far that of the next GPU is away.

@@ -7,11 +7,11 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use varia_lab::vm::MEMORY_FOLDER;
 use varia_serve::View;
 use varia_silicon::{Backing, Options, profile};
 use varia_vfio_user::client::Client;
 use varia_vmtests::gpu::Gpu;
-use varia_vmtests::host::MEMORY_FOLDER;
 use varia_vmtests::qtest::Machine;
 
 const GIB: u64 = 1 << 30;
