@@ -1,36 +1,36 @@
-//! Draws how coherent memory becomes BARs, to scale: as SVG and as text.
+//! Scale drawing of coherent memory and its BARs, as SVG and as text.
 
 use std::fmt::Write;
 
 use crate::size::Size;
 
-/// A region of memory and the BAR that presents it.
+/// A region of memory, and the BAR that presents the region.
 #[derive(Clone, Debug)]
 pub(crate) struct Drawn {
     /// `usemem` or `resmem`.
     pub(crate) name: &'static str,
-    /// Region index: the BAR's number.
+    /// Region index, the BAR's number.
     pub(crate) bar: u32,
-    /// Bytes from the start of the memory.
+    /// Offset from the start of the memory in bytes.
     pub(crate) offset: u64,
-    /// Bytes of memory.
+    /// Length of the memory in bytes.
     pub(crate) length: u64,
-    /// Bytes of the BAR.
+    /// Size of the BAR in bytes.
     pub(crate) size: u64,
-    /// Whether it is cached.
+    /// True for cached memory.
     pub(crate) cached: bool,
 }
 
-/// A device's memory and its BARs.
+/// Memory of a device and its BARs.
 #[derive(Clone, Debug)]
 pub(crate) struct Drawing {
-    /// The profile.
+    /// Name of the profile.
     pub(crate) title: String,
     /// Host-physical address of the memory.
     pub(crate) base: u64,
-    /// Bytes of memory.
+    /// Size of the memory in bytes.
     pub(crate) size: u64,
-    /// The regions, in order of their offset.
+    /// Regions, in order of offset.
     pub(crate) regions: Vec<Drawn>,
 }
 
@@ -50,7 +50,7 @@ fn colour(region: &Drawn) -> &'static str {
 }
 
 impl Drawing {
-    /// The largest thing drawn, in bytes: it has the full height.
+    /// Size of the largest drawn range in bytes, which gets the full height.
     fn tallest(&self) -> u64 {
         self.regions
             .iter()
@@ -61,7 +61,7 @@ impl Drawing {
             .max(1)
     }
 
-    /// The drawing as an SVG document.
+    /// Draws an SVG document.
     pub(crate) fn svg(&self) -> String {
         let scale = HEIGHT / self.tallest() as f64;
         let width = BARS.0 + BARS.2 * self.regions.len() as f64 + 30.0;
@@ -107,7 +107,7 @@ impl Drawing {
         let last = format!("{:#x}", self.base.saturating_add(self.size));
         out += &text(right, end + 5.0, "end", "fill=\"#555\"", &last);
         let rect = |x: f64, y: f64, width: f64, height: f64, fill: &str| {
-            // A thin region must not vanish.
+            // A thin region must stay visible.
             let height = height.max(1.5);
             format!(
                 "<rect x=\"{x:.1}\" y=\"{y:.2}\" width=\"{width:.1}\" height=\"{height:.2}\" \
@@ -159,12 +159,12 @@ impl Drawing {
         out
     }
 
-    /// The drawing in `rows` lines of text, to scale: a column for the memory and one for each
-    /// BAR; `#` cached, `=` uncached, `.` nothing there.
+    /// Draws `rows` lines of text, to scale: a column for the memory and a column for each BAR; `#`
+    /// cached, `=` uncached, `.` beyond the memory.
     pub(crate) fn text(&self, rows: u64) -> String {
         let tallest = u128::from(self.tallest());
         let position = |row: u64| (u128::from(row) * tallest / u128::from(rows)) as u64;
-        // A row shows what covers most of it, but a region always has a row of its own.
+        // A row shows the region that covers most of the row, but each region has at least one row.
         let cell = |row: u64, start: u64, end: u64| {
             let (from, to) = (position(row), position(row + 1));
             let middle = from + (to - from) / 2;
@@ -181,7 +181,7 @@ impl Drawing {
         out = out.trim_end().to_owned() + "\n";
         for row in 0..rows {
             let shade = |region: &Drawn| if region.cached { '#' } else { '=' };
-            // Later regions are smaller: they win a row that they share.
+            // Later regions are smaller and win a shared row.
             let memory = self
                 .regions
                 .iter()

@@ -1,5 +1,5 @@
-//! `varia plan` and `varia tables`: from a host, or a chip that some host might have, to a VM's
-//! configuration.
+//! `varia plan` and `varia tables`: configurations of VMs, for a host or for chips on a made-up
+//! host.
 
 use std::fs;
 use std::path::Path;
@@ -56,7 +56,7 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<(), Failure> {
     })
 }
 
-/// What is known, and the VM that was asked for on it.
+/// Facts of the host, and the plan of the requested VM.
 pub(crate) fn planned(args: &VmArgs) -> Result<(Facts, Plan), Failure> {
     let (facts, gpus) = facts(args)?;
     let kernel = match &args.kernel {
@@ -89,19 +89,19 @@ pub(crate) fn planned(args: &VmArgs) -> Result<(Facts, Plan), Failure> {
     Ok((facts, plan))
 }
 
-/// A file's name, wherever it is read from: who starts the VM may be in another folder.
+/// Absolute path of a file, because the VM may be started in another directory.
 fn absolute(file: &Path) -> Result<String, Failure> {
     let path = std::path::absolute(file)
         .map_err(|error| format!("{file:?} can't be made an absolute path: {error}"))?;
     path.into_os_string().into_string().map_err(|path| {
-        format!("{path:?} is not UTF-8, and a plan is: rename it, or make a link to it").into()
+        format!("{path:?} is not UTF-8, as a plan needs: rename the file, or link to it").into()
     })
 }
 
-/// A GPU that was asked for: of the host, or of a chip.
+/// A requested GPU: a function of the host, or a chip.
 enum Asked {
     Host(What),
-    /// So many of a chip, each on a superchip of its own or all on one.
+    /// A number of chips, each on a superchip of its own or all on one superchip.
     Chip {
         name: &'static str,
         count: u32,
@@ -122,7 +122,7 @@ impl Asked {
             .map_err(|error| format!("{}, and {error}", WhatError(text.to_owned())))?;
         if chip.coherent.is_none() {
             return Err(format!(
-                "{} has no coherent memory to plan for: a VM takes it as any PCI device",
+                "{} has no coherent memory to plan for: give the device to a VM as any PCI device",
                 chip.name
             )
             .into());
@@ -141,7 +141,8 @@ impl Asked {
             },
             Some(What::Function(bdf)) => {
                 return Err(format!(
-                    "{text:?}: {bdf} is a function of the host, whose chip is what it is"
+                    "{text:?}: {bdf} is a function of the host, whose chip can't be chosen: \
+                     leave out the chip"
                 )
                 .into());
             }
@@ -149,8 +150,7 @@ impl Asked {
     }
 }
 
-/// What is known of the host, and the GPUs of it; a host that has the chips if those were asked
-/// for.
+/// Facts of the host and its requested GPUs; for requested chips a made-up host.
 fn facts(args: &VmArgs) -> Result<(Facts, Vec<What>), Failure> {
     let asked = args
         .gpu
@@ -169,16 +169,16 @@ fn facts(args: &VmArgs) -> Result<(Facts, Vec<What>), Failure> {
     }
     if !of_host.is_empty() || args.known.facts.is_some() || args.known.host.sysfs.is_some() {
         return Err(
-            "a chip such as gh200 is planned for a host that is made up for it: ask for chips \
-             alone, or for functions of a host"
+            "a chip such as gh200 is planned for a made-up host: request chips alone, or functions \
+             of a host alone"
                 .into(),
         );
     }
     made_up(&asked)
 }
 
-/// What is known of the host that the VM is to run on; if it is this one, what its programs say
-/// and who uses its GPUs as well.
+/// Facts of the host of the VM; for this machine with the output of its programs and the users of
+/// its GPUs.
 fn host_facts(known: &KnownHostArgs) -> Result<Facts, Failure> {
     if let Some(file) = &known.facts {
         return read_facts(file);
@@ -197,7 +197,7 @@ fn host_facts(known: &KnownHostArgs) -> Result<Facts, Failure> {
     Ok(inventory.facts)
 }
 
-/// What is known of a host: what was given, or what is found there.
+/// Facts of a host, from the given file or read from the host.
 pub(crate) fn known_facts(known: &KnownHostArgs, extent: Extent) -> Result<Facts, Failure> {
     match &known.facts {
         Some(file) => read_facts(file),
@@ -209,14 +209,14 @@ pub(crate) fn read_facts(file: &Path) -> Result<Facts, Failure> {
     let text = files::read_json(file)
         .map_err(|error| format!("can't read the facts in {}: {error}", file.display()))?;
     serde_json::from_str(&text)
-        .map_err(|error| format!("{} has no facts: {error}", file.display()).into())
+        .map_err(|error| format!("{} is not a file of facts: {error}", file.display()).into())
 }
 
-/// A GPU of this chip, as a host that has it shows it.
+/// A GPU of this chip, as a made-up host shows the GPU.
 pub(crate) fn function_of(chip: &str) -> Result<PciFunction, Failure> {
     let asked = Asked::read(chip)?;
     if matches!(asked, Asked::Host(_)) {
-        return Err(format!("{chip:?} is a GPU of a host: give a chip, such as gh200").into());
+        return Err(format!("{chip:?} is not a chip: give a chip, such as gh200").into());
     }
     let (facts, gpus) = made_up(&[asked])?;
     let first = gpus.iter().find_map(|what| match what {
@@ -228,10 +228,10 @@ pub(crate) fn function_of(chip: &str) -> Result<PciFunction, Failure> {
     });
     first
         .cloned()
-        .ok_or_else(|| format!("no host is known to have a {chip:?}").into())
+        .ok_or_else(|| format!("no known host has a {chip:?}: name another chip").into())
 }
 
-/// A host with the chips that were asked for, one kind of them.
+/// A made-up host with the requested chips, which must be of one kind.
 fn made_up(asked: &[Asked]) -> Result<(Facts, Vec<What>), Failure> {
     let (mut chip, mut alone, mut together) = (None, 0, 0);
     for asked in asked {
@@ -244,7 +244,7 @@ fn made_up(asked: &[Asked]) -> Result<(Facts, Vec<What>), Failure> {
             continue;
         };
         if chip.is_some_and(|chip| chip != *name) {
-            return Err("no host has chips of two kinds: ask for one kind".into());
+            return Err("no host has chips of two kinds: request one kind".into());
         }
         chip = Some(*name);
         if *one {
@@ -254,12 +254,13 @@ fn made_up(asked: &[Asked]) -> Result<(Facts, Vec<What>), Failure> {
         }
     }
     let Some(chip) = chip else {
-        return Err("no chip was asked for: give one, as in --gpu gh200".into());
+        return Err("no chip was requested: give a chip, as in --gpu gh200".into());
     };
     let most = profile::find(chip)?.per_superchip();
     if together > most {
         return Err(format!(
-            "{chip}:{together}-of-one-superchip can't be had: a superchip has {most} of them"
+            "{chip}:{together}-of-one-superchip is not possible: a superchip has {most}, so \
+             request at most {most}"
         )
         .into());
     }
@@ -283,7 +284,7 @@ fn made_up(asked: &[Asked]) -> Result<(Facts, Vec<What>), Failure> {
     Ok((facts, gpus.collect()))
 }
 
-/// QEMU's name, or where it was found.
+/// Path of the host's QEMU, or else QEMU's name.
 fn program(facts: &Facts, plan: &Plan) -> String {
     match &facts.vmm.qemu {
         Some(qemu) if facts.host.arch.is_some() => qemu.path.clone(),
@@ -304,13 +305,13 @@ fn command_line(program: &str, plan: &Plan, more: &[String]) -> String {
     text + "\n"
 }
 
-/// What begins a command whose threads are kept on the host's CPUs that were pinned to. The form
-/// of the option is the one that busybox has too.
+/// Prefix of a command whose threads are to stay on the pinned host CPUs, in the form that busybox
+/// also accepts.
 fn keeper(plan: &Plan) -> Option<String> {
     affinity(plan).map(|cpus| format!("taskset -c {cpus} "))
 }
 
-/// Each part of the plan: why it is there, and for QEMU its arguments.
+/// Reason for each part of the plan, with the arguments for QEMU.
 fn explained(plan: &Plan, vmm: Vmm) -> String {
     let arguments = arguments(plan);
     let mut text = String::new();
@@ -332,7 +333,7 @@ fn explained(plan: &Plan, vmm: Vmm) -> String {
     text
 }
 
-/// Text in lines of at most 88 characters.
+/// Breaks a text into lines of at most 88 characters.
 pub(crate) fn wrapped(text: &str) -> String {
     let mut out = String::new();
     let mut column = 0;
@@ -352,7 +353,8 @@ pub(crate) fn wrapped(text: &str) -> String {
     out
 }
 
-/// Writes ACPI tables of a VM, and of the host's GPUs as bare metal describes them.
+/// Writes the ACPI tables of a VM, and the tables of the host's GPUs in the form of bare-metal
+/// firmware.
 pub(crate) fn tables(args: &TablesArgs) -> Result<(), Failure> {
     let (facts, plan) = planned(&args.vm)?;
     let oem = Oem::VARIA;
@@ -364,8 +366,8 @@ pub(crate) fn tables(args: &TablesArgs) -> Result<(), Failure> {
     }
     if accesses.is_empty() {
         log::info!(
-            "no HMAT: this host's firmware does not say how fast memory is, and --access does not \
-             either"
+            "no HMAT: this host's firmware has no latencies and bandwidths of memory: give them \
+             with --access"
         );
     } else {
         tables.push(("HMAT", hmat(&numa, &accesses, oem)?));
@@ -402,21 +404,22 @@ pub(crate) fn tables(args: &TablesArgs) -> Result<(), Failure> {
         .collect();
     write_all(&tables)?;
     for (table, file) in old {
-        // it would be taken for one of these
+        // an old table would be taken for a table of this plan
         fs::remove_file(&file).map_err(|error| unwritten(&file, &error))?;
         text += &format!("{table} of another plan removed: {}\n", file.display());
     }
     print(&text)
 }
 
-/// Whether a file is a table that an earlier command wrote.
+/// True for a table that an earlier command wrote.
 fn is_ours(file: &Path) -> bool {
-    // the OEM's identity in a table's header
+    // OEM identity in a table's header
     let header = files::read(file, 16).unwrap_or_default();
     header.get(10..16) == Some(&Oem::VARIA.id[..])
 }
 
-/// What bare metal's firmware says of a function's memory, if its place in ACPI is known.
+/// Properties of a function's memory in the form of bare-metal firmware; `None` if the function's
+/// ACPI path or memory is not known.
 fn properties(function: &PciFunction) -> Option<Result<DeviceProperties, varia_firmware::Error>> {
     let CoherentMemory {
         base,

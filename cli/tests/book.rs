@@ -1,4 +1,4 @@
-//! The documentation: every page is in the book, and every link leads somewhere.
+//! Documentation: every page is in the book, and every link has a target.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
-/// What is read beside the book's pages.
+/// Files that are checked beside the book's pages.
 const OTHERS: [&str; 6] = [
     "README.md",
     "ARCHITECTURE.md",
@@ -15,7 +15,7 @@ const OTHERS: [&str; 6] = [
     "kernel/README.md",
     "lab/vmtests/performance.md",
 ];
-/// The book's table of contents, which is no page of it.
+/// The book's table of contents, which is not a page of the book.
 const SUMMARY: &str = "docs/SUMMARY.md";
 
 fn workspace() -> &'static Path {
@@ -23,7 +23,7 @@ fn workspace() -> &'static Path {
     own.parent().expect("the workspace")
 }
 
-/// A page's headings as anchors, and where its links and pictures lead.
+/// Headings of a page as anchors, and targets of its links and pictures.
 #[derive(Default)]
 struct Page {
     anchors: BTreeSet<String>,
@@ -55,7 +55,7 @@ fn read(path: &str) -> Page {
     page
 }
 
-/// What renderers make of a heading.
+/// Anchor that renderers make of a heading.
 fn anchor(heading: &str) -> String {
     let lower = heading.trim().to_lowercase();
     let kept = lower.chars().filter_map(|c| match c {
@@ -66,7 +66,7 @@ fn anchor(heading: &str) -> String {
     kept.collect()
 }
 
-/// A path without `.` and `..`, from the workspace.
+/// A path without `.` and `..`, relative to the workspace.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for component in path.components() {
@@ -81,7 +81,7 @@ fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-/// Every page below a folder.
+/// Every page below a directory.
 fn below(folder: &str) -> Vec<String> {
     let mut pages = Vec::new();
     for entry in fs::read_dir(workspace().join(folder)).expect(folder) {

@@ -1,5 +1,5 @@
-//! The direction of dependencies between the workspace's crates: cargo's own metadata against
-//! the table below, and that against the one of ARCHITECTURE.md, "Layers".
+//! Direction of dependencies between the workspace's crates: cargo's metadata against the table
+//! below, and this table against ARCHITECTURE.md, "Layers".
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// A crate and what it may use.
+/// A crate and the crates that it may use.
 struct Layer {
     name: &'static str,
     may_use: &'static [&'static str],
@@ -17,7 +17,7 @@ const fn layer(name: &'static str, may_use: &'static [&'static str]) -> Layer {
     Layer { name, may_use }
 }
 
-/// From the bottom up: a crate uses only what stands above it in this table.
+/// Crates from the bottom up: a crate uses only crates above it in this table.
 const LAYERS: &[Layer] = &[
     layer("varia-units", &[]),
     layer("varia-spec", &[]),

@@ -1,4 +1,4 @@
-//! The file that keeps the coherent memory.
+//! File that keeps the coherent memory.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::process::{Ended, Folder, Serving, ended, varia};
 
 const MIB: u64 = 1 << 20;
-/// Memory of this test's devices; sparse.
+/// Size of the test devices' memory; the file is sparse.
 const MEMORY: &str = "1G+512M";
 const BYTES: u64 = 1536 * MIB;
 
@@ -62,7 +62,7 @@ fn a_file_in_a_directory_that_is_closed_or_not_there() {
 fn what_is_not_a_file() {
     let folder = Folder::new();
     let path = folder.root().to_str().unwrap().to_owned();
-    serve(&folder, &path).refused(&[&path, "not a regular file", "name another"]);
+    serve(&folder, &path).refused(&[&path, "not a regular file", "name a regular file"]);
     serve(&folder, "/dev/null").refused(&["/dev/null", "not a regular file"]);
 }
 

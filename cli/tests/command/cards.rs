@@ -1,4 +1,4 @@
-//! The commands on a network card: it has no coherent memory, and is served all the same.
+//! Commands on a network card, which has no coherent memory and is served all the same.
 
 use rustix::process::Signal;
 use varia_spec::vfio::RegionIndex;

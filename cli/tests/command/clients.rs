@@ -1,5 +1,5 @@
-//! Clients that break the protocol: each is dropped with a line in the log that says why, and the
-//! next is served.
+//! Clients that break the protocol: the server drops each client with a line in the log, and serves
+//! the next client.
 
 use std::os::fd::AsFd;
 use std::time::Instant;
@@ -22,12 +22,12 @@ fn serving() -> (Folder, Serving) {
     (folder, serving)
 }
 
-/// A client that has not said anything.
+/// A client that has sent nothing.
 fn silent(serving: &Serving) -> Client {
     Client::over(Stream::connect(&serving.socket).unwrap())
 }
 
-/// The line that says why a client was dropped.
+/// Waits for the line with the reason for a dropped client.
 fn dropped(serving: &mut Serving, why: &str) {
     let line = serving.wait_for("dropped: ");
     for part in ["client (pid ", "uid ", why, "waits for the next"] {
@@ -36,7 +36,7 @@ fn dropped(serving: &mut Serving, why: &str) {
     served(serving);
 }
 
-/// The device serves.
+/// Checks that the device is still served.
 fn served(serving: &Serving) {
     let mut client = serving.client();
     assert_eq!(client.region_write(4, 0, &[1, 2, 3, 4]).unwrap(), 4);

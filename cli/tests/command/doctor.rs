@@ -1,4 +1,4 @@
-//! `varia doctor` on the models' machines, on plans for them, and on files that make no sense.
+//! `varia doctor` on the models' machines, on plans for these machines, and on malformed files.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::process::{Ended, Folder, ended, varia};
 
 const GPU: &str = "0009:01:00.0";
 
-/// A folder with a machine in it, captured as `host.tar`.
+/// A directory with a machine, captured as `host.tar`.
 fn host(machine: &Machine) -> Folder {
     let folder = Folder::new();
     machine.write(&folder.root().join("host")).unwrap();
@@ -29,7 +29,7 @@ fn json(ended: &Ended) -> Value {
     serde_json::from_str(&ended.stdout).unwrap()
 }
 
-/// The findings of a check: subject, severity, found.
+/// Findings of a check: subject, severity, text.
 fn of<'a>(report: &'a Value, check: &str) -> Vec<(Option<&'a str>, &'a str, &'a str)> {
     let findings = report["findings"].as_array().unwrap().iter();
     findings
@@ -137,7 +137,7 @@ fn one_device_is_asked_about_by_its_address() {
     gone.refused(&["PCI function 0000:77:00.0 does not exist", GPU]);
 }
 
-/// A plan for a machine's first GPU, as a file in its folder.
+/// Writes a plan for a machine's first GPU into a file of the directory.
 fn planned(folder: &Folder, args: &[&str]) {
     let mut plan = varia(["plan", "--gpu", GPU, "--json", "--sysfs", "host"]);
     plan.args(args).current_dir(folder.root());

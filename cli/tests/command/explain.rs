@@ -1,5 +1,5 @@
-//! `varia explain`: the kept plans are not faulted, a broken one is explained and put right, and
-//! what can't be judged is refused.
+//! `varia explain`: kept plans have no findings, a broken definition is explained and corrected,
+//! and a definition that can't be judged is refused.
 
 use std::io::Write;
 use std::path::Path;
@@ -16,7 +16,7 @@ fn explain(args: &[&str]) -> Ended {
     ended(varia(["explain"].iter().chain(args)))
 }
 
-/// The kept plans, and the host that each is for.
+/// Kept plans, each with its host.
 fn kept() -> Vec<(&'static str, Machine)> {
     vec![
         ("gh200", GH200),

@@ -1,4 +1,4 @@
-//! Devices that are broken on purpose, as a client of the server sees them.
+//! Devices with injected faults, as a client of the server sees them.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::process::{Attached, Folder, HANG, Serving};
 
 const MIB: u64 = 1 << 20;
 const CONFIG: u32 = 7;
-/// Revision and class; the ids are the core's, and stay.
+/// Offset of revision and class; the core defines the ids, which stay.
 const CLASS: u64 = 8;
 
 fn serving(args: &[&str]) -> (Folder, Serving) {
@@ -19,7 +19,7 @@ fn serving(args: &[&str]) -> (Folder, Serving) {
     (folder, serving)
 }
 
-/// The word there, or why it can't be read.
+/// The word at an offset, or the error of reading it.
 fn word(client: &mut Attached, index: u32, at: u64) -> Result<u32, Option<Errno>> {
     let mut bytes = [0; 4];
     match client.region_read(index, at, &mut bytes) {
@@ -51,7 +51,8 @@ fn a_poisoned_page_can_not_be_read_or_mapped_and_its_neighbours_can_be_read() {
     assert_eq!(region.info.flags & region_flags::MMAP, 0);
 }
 
-/// A device that goes after some seconds, seen before that; none if the machine took longer.
+/// A device that disappears after some seconds, attached before; `None` if the machine was too
+/// slow.
 fn seen_in_time(seconds: u64) -> Option<(Folder, Serving, Attached)> {
     let begin = Instant::now();
     let fault = format!("gone-after={seconds}");

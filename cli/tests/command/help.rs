@@ -1,4 +1,4 @@
-//! Help, and that its examples run.
+//! Help, and the examples in the help.
 
 use std::fs;
 use std::process::{Command, Stdio};

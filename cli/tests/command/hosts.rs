@@ -7,7 +7,7 @@ use varia_silicon::machine::{self, Machine};
 
 use crate::process::{Folder, ended, varia};
 
-/// A folder with a machine in it.
+/// A directory with a machine.
 fn host(machine: &Machine) -> Folder {
     let folder = Folder::new();
     machine.write(&folder.root().join("host")).unwrap();

@@ -15,7 +15,7 @@ fn json(args: &[&str]) -> Value {
     serde_json::from_str(&ended.stdout).unwrap()
 }
 
-/// The BAR of this index: {size, length, what the variant made of it}.
+/// A BAR by index: {size, length, the variant's name of the memory}.
 fn bar(inspection: &Value, index: u64) -> (u64, u64, Option<&str>) {
     let bars = inspection["bars"].as_array().unwrap();
     let bar = bars.iter().find(|bar| bar["index"] == index).unwrap();
@@ -121,7 +121,7 @@ fn a_drawing_is_well_formed_and_names_the_bars() {
     }
 }
 
-/// Every element that is opened is closed, in order.
+/// Checks that every element is closed, in order.
 fn assert_balanced(xml: &str) {
     let mut open = Vec::new();
     for tag in xml.split('<').skip(1) {

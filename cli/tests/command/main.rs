@@ -1,4 +1,4 @@
-//! The `varia` binary as a person and a VMM meet it: results, refusals, sockets, clients.
+//! The `varia` command as users and VMMs call it: results, refusals, sockets, clients.
 
 mod backing;
 mod cards;

@@ -1,4 +1,4 @@
-//! `varia plan` and `varia tables`: the plans that the documentation shows, and what is refused.
+//! `varia plan` and `varia tables`: the plans in the documentation, and refused requests.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -8,7 +8,7 @@ use varia_silicon::machine;
 
 use crate::process::{Ended, Folder, ended, varia};
 
-/// The topologies that are kept as text, and what asks for them.
+/// Topologies that are kept as text, and their arguments.
 const KEPT: [(&str, &[&str]); 5] = [
     ("gh200", &["--gpu", "gh200"]),
     (
@@ -26,7 +26,7 @@ fn plan(args: &[&str]) -> Ended {
     ended(varia(["plan"].iter().chain(args)))
 }
 
-/// Compares with a kept file. `VARIA_WRITE_PLANS=1` writes it anew.
+/// Compares with a kept file. `VARIA_WRITE_PLANS=1` rewrites the file.
 fn kept(file: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../docs/plans")
@@ -348,7 +348,7 @@ fn what_can_not_be_planned() {
     plan(&["--gpu", "gh200:2-of-one-superchip"]).refused(&["2-of-one-superchip", "has 1"]);
     plan(&["--gpu", "gb200:3-of-one-superchip"]).refused(&["3-of-one-superchip", "has 2"]);
     plan(&["--gpu", "gh200", "--gpu", "gb200"]).refused(&["two kinds"]);
-    plan(&["--gpu", "gh200", "--gpu", "0009:01:00.0"]).refused(&["made up", "alone"]);
+    plan(&["--gpu", "gh200", "--gpu", "0009:01:00.0"]).refused(&["made-up", "alone"]);
     plan(&["--gpu", "gh200:0009:01:00.0"]).refused(&["0009:01:00.0"]);
     plan(&["--gpu", "gh200", "--name", "a;b"]).refused(&["a;b", "letters"]);
     plan(&["--gpu", "gh200", "--egm"]).refused(&["Extended GPU Memory", "without --egm"]);
@@ -374,6 +374,7 @@ fn what_can_not_be_planned() {
     plan(&["--gpu", "0009:01:00.0", "--facts", path]).refused(&["can't read", path]);
     for text in ["", "{}", "{\"schema\": \"varia-facts/99\"}"] {
         std::fs::write(&file, text).unwrap();
-        plan(&["--gpu", "0009:01:00.0", "--facts", path]).refused(&[path, "no facts"]);
+        plan(&["--gpu", "0009:01:00.0", "--facts", path])
+            .refused(&[path, "is not a file of facts"]);
     }
 }

@@ -1,4 +1,4 @@
-//! Starting `varia`, and what comes of it.
+//! Starting `varia` and checking its results.
 
 use std::ffi::OsStr;
 use std::fs::Permissions;
@@ -18,7 +18,7 @@ use varia_vfio_user::client::Client;
 /// Limit that only a hang reaches, however slow the machine.
 pub(crate) const HANG: Duration = Duration::from_secs(10 * 60);
 
-/// `varia` with these arguments, without a terminal and without what is set around the tests.
+/// `varia` with these arguments, without a terminal and without the environment of the tests.
 pub(crate) fn varia<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Command {
     at(Path::new(env!("CARGO_BIN_EXE_varia")), args)
 }
@@ -29,7 +29,7 @@ fn at<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(program: &Path, args: I) -> Co
     command
 }
 
-/// A program without a terminal and without what is set around the tests.
+/// A program without a terminal and without the environment of the tests.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command
@@ -88,13 +88,14 @@ fn end_of(child: &mut Child) -> ExitStatus {
 }
 
 impl Ended {
-    /// It succeeded.
+    /// Checks that the command succeeded.
     pub(crate) fn success(self) -> Self {
         assert!(self.status.success(), "{}\n{}", self.status, self.stderr);
         self
     }
 
-    /// It was refused, in one line that begins with `varia: ` and names all of this.
+    /// Checks that the command was refused, in one line that begins with `varia: ` and contains all
+    /// of `named`.
     pub(crate) fn refused(&self, named: &[&str]) {
         assert!(!self.status.success(), "it succeeded: {}", self.stdout);
         assert!(self.status.code().is_some(), "{}", self.status);
@@ -108,17 +109,17 @@ impl Ended {
     }
 }
 
-/// A folder for one test.
+/// A directory for one test.
 pub(crate) struct Folder(TempDir);
 
 impl Folder {
-    /// An empty one that everybody may enter.
+    /// An empty directory that every user may enter.
     pub(crate) fn new() -> Self {
         Self::of(tempfile::tempdir().unwrap())
     }
 
-    /// The same in RAM, for memory of a device: a busy disk would hold its accesses up. Programs may
-    /// not run there.
+    /// An empty directory in RAM, for memory of a device: a busy disk would delay accesses.
+    /// Programs may not run there.
     pub(crate) fn in_ram() -> Self {
         Self::of(tempfile::tempdir_in("/dev/shm").unwrap())
     }
@@ -128,22 +129,22 @@ impl Folder {
         Self(folder)
     }
 
-    /// A path in it.
+    /// Path of a file in the directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    /// A path in it, as an argument.
+    /// Path of a file in the directory, as an argument.
     pub(crate) fn argument(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }
 
-    /// The folder itself.
+    /// The directory itself.
     pub(crate) fn root(&self) -> &Path {
         self.0.path()
     }
 
-    /// What is in it, by name.
+    /// Names in the directory.
     pub(crate) fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.root()).unwrap();
         let mut names: Vec<_> = entries
@@ -153,10 +154,10 @@ impl Folder {
         names
     }
 
-    /// A program in it, with what is in a file.
+    /// Copies a program from an open file into the directory.
     ///
-    /// Another process writes it: a program that this one had open for writing could not be
-    /// started while a test beside it starts one of its own, which inherits the descriptor.
+    /// Another process writes the copy: a program that this process had open for writing could not
+    /// be started while a parallel test starts a program, which inherits the descriptor.
     pub(crate) fn program(&self, name: &str, contents: std::fs::File) -> PathBuf {
         let path = self.path(name);
         let status = Command::new("sh")
@@ -168,7 +169,7 @@ impl Folder {
         path
     }
 
-    /// A shell script in it.
+    /// Writes a shell script into the directory.
     pub(crate) fn script(&self, name: &str, text: &str) -> String {
         let source = self.path("source");
         std::fs::write(&source, text).unwrap();
@@ -177,7 +178,8 @@ impl Folder {
         path.to_str().unwrap().to_owned()
     }
 
-    /// `varia` as a user whom permissions concern: the tests' own, or nobody when that is root.
+    /// `varia` as a user without root's permissions: the tests' own user, or nobody if the tests
+    /// run as root.
     pub(crate) fn ordinary_user(&self, args: &[&str]) -> Command {
         if !geteuid().is_root() {
             return varia(args);
@@ -190,8 +192,8 @@ impl Folder {
     }
 }
 
-/// A client that leaves when it is dropped, even if a process that a test beside it starts has
-/// inherited its socket and not closed it yet.
+/// A client that disconnects on drop, even if a process of a parallel test has inherited its socket
+/// and not closed it yet.
 pub(crate) struct Attached(Client);
 
 impl std::ops::Deref for Attached {
@@ -214,17 +216,18 @@ impl Drop for Attached {
     }
 }
 
-/// A `varia serve` that is there for clients, until it is dropped.
+/// A running `varia serve`, ended on drop.
 pub(crate) struct Serving {
     child: Child,
-    /// Lines of both streams, as they come.
+    /// Lines of both streams, in order.
     lines: Arc<Mutex<Vec<String>>>,
     readers: Vec<thread::JoinHandle<()>>,
     pub(crate) socket: PathBuf,
 }
 
 impl Serving {
-    /// `varia serve` with these arguments and a socket in the folder; it is ready for clients.
+    /// Starts `varia serve` with these arguments and a socket in the directory, and waits until it
+    /// is ready for clients.
     pub(crate) fn start(folder: &Folder, args: &[&str]) -> Self {
         let socket = folder.path("gpu.sock");
         let mut command = varia(["serve"]);
@@ -232,7 +235,7 @@ impl Serving {
         Self::of(command, socket)
     }
 
-    /// A command that serves on this socket.
+    /// Starts a command that serves on this socket.
     pub(crate) fn of(mut command: Command, socket: PathBuf) -> Self {
         let mut child = command.spawn().unwrap();
         let lines = Arc::new(Mutex::new(Vec::new()));
@@ -259,12 +262,12 @@ impl Serving {
         serving
     }
 
-    /// All lines up to now.
+    /// All lines so far.
     pub(crate) fn text(&self) -> String {
         self.lines.lock().unwrap().join("\n")
     }
 
-    /// Waits for a line that contains this, and answers it.
+    /// Waits for a line that contains `text`, and returns the line.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
         let begin = Instant::now();
         loop {
@@ -288,12 +291,12 @@ impl Serving {
         Attached(client.unwrap_or_else(|e| panic!("{e}\n{}", self.text())))
     }
 
-    /// Its process id.
+    /// Process id.
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
-    /// Sends a signal and waits for the end: how it ended and all that it printed.
+    /// Sends a signal and waits for the end; returns the exit status and all output.
     pub(crate) fn end(mut self, signal: Signal) -> (ExitStatus, String) {
         kill_process(self.pid(), signal).unwrap();
         let status = end_of(&mut self.child);
@@ -306,7 +309,7 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // it may have ended
+        // the process may have ended
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -9,7 +9,7 @@ use varia_vfio_user::client::Client;
 
 use crate::process::{Folder, HANG, Serving};
 
-/// What the environment of the process that is to be killed names: the server's socket.
+/// Environment variable that gives the killed process the server's socket.
 const SOCKET: &str = "VARIA_TEST_KILLED_CLIENT";
 const NAME: &str = "reconnect::a_client_that_is_killed_and_started_again_finds_its_bytes";
 
@@ -52,7 +52,7 @@ fn a_client_that_is_killed_and_started_again_finds_its_bytes() {
 }
 
 /// The client that is killed: it adds one to bytes in both regions, through a mapping and through
-/// messages, and stays.
+/// messages, and then waits.
 fn attach_until_killed(socket: &Path) -> ! {
     let mut client = Client::connect(socket).unwrap();
     let usemem = client.region_info(4).unwrap();

@@ -1,4 +1,4 @@
-//! `varia run`: the plan that a dry run prints, and a QEMU that a test plays.
+//! `varia run`: the plan that a dry run prints, and a simulated QEMU.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -116,7 +116,7 @@ fn what_no_guest_can_have() {
     dry_run(&["gh200", "--initrd", "i"]).refused(&["--kernel"]);
 }
 
-/// A QEMU that a test plays: it says its version, then does what `script` says.
+/// A simulated QEMU, which prints its version and then runs `script`.
 fn play(folder: &Folder, script: &str) -> String {
     let text = format!(
         "#!/bin/sh\n[ \"$1\" = --version ] && echo 'QEMU emulator version 11.1.0' && exit\n{script}\n"
@@ -154,7 +154,7 @@ fn qemu_finds_the_device_and_its_end_is_the_commands() {
     }
 }
 
-/// Whether a process has a handler for SIGTERM.
+/// True if a process has a handler for SIGTERM.
 fn catches_term(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));

@@ -1,8 +1,8 @@
-//! Memory that no device has, and profiles that there are not.
+//! Refused sizes of memory, and unknown profiles.
 
 use crate::process::{Folder, ended, varia};
 
-/// Each command refuses the device before it leaves anything behind.
+/// Checks that each command refuses the device before it creates anything.
 fn refused(device: &[&str], named: &[&str]) {
     let folder = Folder::new();
     let (socket, backing) = (folder.argument("gpu.sock"), folder.argument("memory"));

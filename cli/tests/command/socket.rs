@@ -1,4 +1,4 @@
-//! The server's socket: paths that can't be used, what is there already, and what is left.
+//! Socket of the server: unusable paths, existing files, and files left behind.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::process::{Ended, Folder, Serving, ended, varia};
 
-/// A device that is quick to make.
+/// A device that is created quickly.
 const GPU: [&str; 3] = ["gb200", "--memory", "1G"];
 
 fn serve(socket: &str) -> Ended {
@@ -90,7 +90,7 @@ fn a_live_socket_is_refused_and_its_server_goes_on() {
     let folder = Folder::new();
     let serving = Serving::start(&folder, &GPU);
     let path = folder.argument("gpu.sock");
-    let stop = "stop it or choose another path";
+    let stop = "stop that server or choose another path";
     serve(&path).refused(&[&path, "another server", stop]);
     serving.client().device_info().unwrap();
     // with a client that is being served, too
