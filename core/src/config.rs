@@ -7,7 +7,7 @@
 //! up before it gets here, so that the code below sees whole registers with the bytes that were
 //! touched.
 //!
-//! What is not here: the act that a write asks for. A write returns an [`Effect`], which the core
+//! Not here: the action that a write requests. A write returns an [`Effect`], which the core
 //! carries out.
 //!
 //! Source: Linux 7.2 `drivers/vfio/pci/vfio_pci_config.c`.
@@ -41,7 +41,7 @@ const ADDRESS_REGISTERS: [u16; 7] = [0x10, 0x14, 0x18, 0x1c, 0x20, 0x24, header:
 /// The command register's bits that switch decoding on.
 const SWITCHES: u32 = (command::MEMORY | command::IO) as u32;
 
-/// What a configuration write asks the core to do, after the registers have changed.
+/// Action that a configuration write requests of the core, after the registers have changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Effect {
     /// Memory space or INTx were switched.
@@ -52,7 +52,7 @@ pub(crate) enum Effect {
     Reset,
 }
 
-/// What the interrupt state adds to a write of the MSI capability.
+/// Interrupt state that a write of the MSI capability needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MessageState {
     /// MSI is the interrupt mode that triggers were set for.
@@ -75,7 +75,7 @@ impl Config {
     /// Reads the device's registers.
     ///
     /// # Errors
-    /// What the device answers to a read.
+    /// The errors of a read of the device.
     pub(crate) fn new<D: Device + ?Sized>(layout: Arc<Layout>, device: &D) -> Result<Self, Errno> {
         let mut values = Values::new();
         for (start, len) in layout.places() {

@@ -19,13 +19,13 @@ use crate::error::Refused;
 use crate::irq::{Irqs, Vectors};
 use crate::regions::DeviceRegion;
 
-/// Which device a user sees.
+/// View of the device that a user gets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum View {
     /// As `vfio-pci` shows it: virtual configuration space, safe for an untrusted user.
     Virtual,
-    /// As it is: the configuration space goes through, for a user that plays the machine which
-    /// owns the device.
+    /// As it is: the configuration space is passed through, for a user that emulates the machine
+    /// which owns the device.
     Physical,
 }
 
@@ -57,7 +57,7 @@ pub struct Core<D: Device + ?Sized = dyn Device> {
 
 pub(crate) type ResetHook = Arc<dyn Fn() + Send + Sync>;
 
-/// What is known while the device is open.
+/// State while the device is open.
 #[derive(Debug)]
 pub(crate) struct Open {
     pub(crate) config: Config,
@@ -85,7 +85,7 @@ impl Lines {
     }
 }
 
-/// The shared hold of the lock under which memory may be touched.
+/// The memory lock, held shared: memory may be accessed.
 ///
 /// While it is held no reset finishes, memory enable and power state do not change. Do not call
 /// the [`Core`] while holding it, except for what its documentation says.
@@ -141,7 +141,7 @@ impl<D: Device + ?Sized> Core<D> {
     /// works, and reads the virtual registers. Physical: nothing is changed.
     ///
     /// # Errors
-    /// `EBUSY` when it is open already; what the device answers.
+    /// `EBUSY` if the device is open already; the errors of the device.
     pub fn open(&self) -> Result<(), Errno> {
         let mut slot = lock(&self.config);
         if slot.is_some() {
@@ -185,8 +185,8 @@ impl<D: Device + ?Sized> Core<D> {
         Ok(())
     }
 
-    /// Takes the device back from its user: no interrupts, no bus mastering, reset if that works.
-    /// Closing what is not open does nothing.
+    /// Takes the device back from its user: no interrupts, no bus mastering, a reset if the device
+    /// can be reset. Does nothing if the device is not open.
     pub fn close(&self) {
         let mut slot = lock(&self.config);
         let Some(open) = slot.take() else { return };
@@ -209,7 +209,7 @@ impl<D: Device + ?Sized> Core<D> {
         let _ = open.initial.restore(device);
     }
 
-    /// Whether a user has it open.
+    /// True while a user has the device open.
     pub fn is_open(&self) -> bool {
         lock(&self.config).is_some()
     }
@@ -228,12 +228,11 @@ impl<D: Device + ?Sized> Core<D> {
         }
     }
 
-    /// Reads configuration space into all of `data`. Answers its length.
+    /// Reads configuration space into all of `data`. Returns the length of `data`.
     ///
     /// # Errors
-    /// `EFAULT` for a range that is not inside the 4096 bytes (nothing is, wherever it is),
-    /// `ENODEV` while closed; what the
-    /// device answers, with part of `data` filled.
+    /// `EFAULT` if the range is not inside the 4096 bytes (an empty range always is), `ENODEV` while
+    /// closed; the errors of the device, with part of `data` filled.
     pub fn config_read(&self, offset: u64, data: &mut [u8]) -> Result<usize, Errno> {
         let slot = lock(&self.config);
         let open = slot.as_ref().ok_or(Errno::ENODEV)?;
@@ -253,7 +252,7 @@ impl<D: Device + ?Sized> Core<D> {
         Ok(done)
     }
 
-    /// Writes all of `data` to configuration space. Answers its length.
+    /// Writes all of `data` to configuration space. Returns the length of `data`.
     ///
     /// # Errors
     /// As [`config_read`](Self::config_read), with part of `data` written, in rising order.
@@ -279,7 +278,7 @@ impl<D: Device + ?Sized> Core<D> {
     /// `VFIO_DEVICE_RESET`. Virtual registers keep their values.
     ///
     /// # Errors
-    /// `EINVAL` when the device can't be reset, `ENODEV` while closed.
+    /// `EINVAL` if the device can't be reset, `ENODEV` while closed.
     pub fn reset(&self) -> Result<(), Errno> {
         let mut slot = lock(&self.config);
         let open = slot.as_mut().ok_or(Errno::ENODEV)?;
@@ -351,7 +350,7 @@ impl<D: Device + ?Sized> Core<D> {
         }
     }
 
-    /// How many resets the device has had, whatever started them. No access that is served after a
+    /// Number of resets of the device, whatever started them. No access that is served after a
     /// reset sees the count from before it.
     pub fn reset_count(&self) -> u64 {
         self.device.reset_count()

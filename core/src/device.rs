@@ -13,7 +13,7 @@ pub use varia_units::HostPhys;
 
 use crate::dma::Dma;
 
-/// How many bytes of configuration space an access moves.
+/// Width of a configuration access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Width {
     /// One byte.
@@ -44,7 +44,8 @@ impl Width {
     }
 }
 
-/// Where a configuration access goes: naturally aligned and inside the 4096 bytes, by construction.
+/// Offset and width of a configuration access: naturally aligned and inside the 4096 bytes, by
+/// construction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ConfigRegister {
     offset: u16,
@@ -91,13 +92,13 @@ impl ConfigRegister {
         self.offset
     }
 
-    /// How many bytes.
+    /// Number of bytes.
     pub const fn width(self) -> Width {
         self.width
     }
 }
 
-/// What a BAR decodes.
+/// Size and address space of a BAR.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BarSpace {
     /// I/O ports.
@@ -113,7 +114,7 @@ pub enum BarSpace {
 pub struct BarSpec {
     /// Bytes decoded, a power of two.
     pub size: u64,
-    /// What is decoded.
+    /// Address space.
     pub space: BarSpace,
     /// Reads have no side effects and writes may be merged.
     pub prefetchable: bool,
@@ -141,7 +142,7 @@ pub struct SharedFd<'a> {
     pub offset: u64,
 }
 
-/// Where a device's interrupts go. The core implements it.
+/// Receiver of a device's interrupts. The core implements it.
 pub trait Interrupts: Send + Sync {
     /// The device sent the message of `vector`. Dropped when nobody listens to it.
     fn message(&self, vector: u16);
@@ -149,7 +150,7 @@ pub trait Interrupts: Send + Sync {
     fn intx(&self, asserted: bool);
 }
 
-/// One physical PCI function.
+/// A physical PCI function.
 ///
 /// All methods take `&self` and may be called from several threads at once. Offsets come from
 /// outside: an implementation answers an error for what lies out of range.
@@ -157,7 +158,7 @@ pub trait Device: Send + Sync {
     /// Reads a register of the raw configuration space; only the bits of the width are set.
     ///
     /// # Errors
-    /// What the transport says when the function does not answer.
+    /// The errors of the transport if the function does not answer.
     fn config_read(&self, register: ConfigRegister) -> Result<u32, Errno>;
 
     /// Writes a register of the raw configuration space, with every effect that it has on the
@@ -171,16 +172,16 @@ pub trait Device: Send + Sync {
     /// register that holds the upper half of a 64-bit BAR.
     fn bar(&self, bar: u8) -> Option<BarSpec>;
 
-    /// Reads bytes of a BAR. The command register is not looked at.
+    /// Reads bytes of a BAR. The command register is not checked.
     ///
     /// # Errors
-    /// `EINVAL` when the range is not inside the BAR.
+    /// `EINVAL` if the range is not inside the BAR.
     fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) -> Result<(), Errno>;
 
-    /// Writes bytes of a BAR. The command register is not looked at.
+    /// Writes bytes of a BAR. The command register is not checked.
     ///
     /// # Errors
-    /// `EINVAL` when the range is not inside the BAR.
+    /// `EINVAL` if the range is not inside the BAR.
     fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) -> Result<(), Errno>;
 
     /// The file behind a whole BAR whose bytes have no side effects; `None` for any other.
@@ -195,7 +196,7 @@ pub trait Device: Send + Sync {
     /// is looked at.
     ///
     /// # Errors
-    /// `EINVAL` when the range is not inside the ROM.
+    /// `EINVAL` if the range is not inside the ROM.
     fn rom_read(&self, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
         let _ = (offset, data);
         Err(Errno::EINVAL)
@@ -223,14 +224,14 @@ pub trait Device: Send + Sync {
         Err(Errno::ENOTTY)
     }
 
-    /// How many resets there have been since power-on, whatever started them. Never decreases, and
+    /// Number of resets since power-on, whatever started them. Never decreases, and
     /// has counted a reset before anything after it can be seen.
     fn reset_count(&self) -> u64;
 
     /// Reads memory of the device that lies outside every BAR; by default there is none.
     ///
     /// # Errors
-    /// `EFAULT` when the range is not the device's.
+    /// `EFAULT` if the range is not the device's.
     fn memory_read(&self, address: HostPhys, data: &mut [u8]) -> Result<(), Errno> {
         let _ = (address, data);
         Err(Errno::EFAULT)
@@ -239,7 +240,7 @@ pub trait Device: Send + Sync {
     /// Writes memory of the device that lies outside every BAR.
     ///
     /// # Errors
-    /// `EFAULT` when the range is not the device's.
+    /// `EFAULT` if the range is not the device's.
     fn memory_write(&self, address: HostPhys, data: &[u8]) -> Result<(), Errno> {
         let _ = (address, data);
         Err(Errno::EFAULT)
@@ -271,11 +272,11 @@ pub trait Device: Send + Sync {
     }
 
     /// Gives the function the memory that it masters the bus for, or takes it away. The function
-    /// looks at its bus master bit before each use.
+    /// checks its bus master bit before each use.
     fn attach(&self, memory: Option<Arc<Dma>>) {
         let _ = memory;
     }
 
-    /// Sends interrupts to `sink` from now on, or to nobody.
+    /// Sends interrupts to `sink` from now on; `None` drops them.
     fn connect(&self, sink: Option<Arc<dyn Interrupts>>);
 }

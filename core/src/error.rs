@@ -2,7 +2,7 @@
 
 use varia_spec::Errno;
 
-/// Why a core can't be made over a device: what it presents contradicts itself.
+/// Reason why a core can't be made over a device: the device contradicts itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
@@ -14,7 +14,7 @@ pub enum Refused {
     Dead {
         /// Offset of the register.
         at: u16,
-        /// What the device answered.
+        /// Error that the device returned.
         errno: Errno,
     },
     /// A list of capabilities comes back to one that it has visited.
@@ -22,7 +22,7 @@ pub enum Refused {
     Loop {
         /// Offset of the pointer.
         from: u16,
-        /// Where it leads.
+        /// Offset in the pointer.
         to: u16,
     },
     /// A list of capabilities leads to where none can be.
@@ -30,11 +30,11 @@ pub enum Refused {
     Pointer {
         /// Offset of the pointer.
         from: u16,
-        /// Where it leads.
+        /// Offset in the pointer.
         to: u16,
         /// The first offset where a capability can be.
         start: u16,
-        /// The first offset behind the last.
+        /// End of the offsets where a capability can be.
         end: u16,
     },
     /// A capability reaches beyond the space that it is in.
@@ -44,7 +44,7 @@ pub enum Refused {
         at: u16,
         /// Its bytes.
         len: u16,
-        /// Where the space ends.
+        /// End of the space.
         end: u16,
     },
     /// A capability says that it is shorter than its own header.
@@ -52,21 +52,23 @@ pub enum Refused {
     Short {
         /// Offset of the capability.
         at: u16,
-        /// What it says.
+        /// Length in the capability.
         len: u16,
         /// Bytes of its header.
         least: u16,
     },
     /// Two capabilities claim the same bytes.
-    #[error("the capability at {at:#x} overlaps the one at {other:#x}")]
+    #[error("the capability at {at:#x} overlaps the capability at {other:#x}")]
     Overlap {
-        /// Offset of the one that is later in the list.
+        /// Offset of the capability that is later in the list.
         at: u16,
-        /// Offset of the other one.
+        /// Offset of the other capability.
         other: u16,
     },
-    /// A capability that a function can have once is there twice.
-    #[error("the capability at {at:#x} is of a kind that the one at {first:#x} is already")]
+    /// A function has two capabilities of a kind of which it can have one.
+    #[error(
+        "the capability at {at:#x} is of the same kind as the capability at {first:#x}, and a function can have one"
+    )]
     Twice {
         /// Offset of the second.
         at: u16,
@@ -115,7 +117,7 @@ pub enum Refused {
         what: &'static str,
         /// The BAR.
         bar: u8,
-        /// The first offset behind it.
+        /// End of the table or pending bits.
         end: u64,
         /// Bytes of the BAR.
         size: u64,
@@ -123,7 +125,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// What a driver's probe would return.
+    /// Error number that a driver's probe would return.
     pub fn errno(self) -> Errno {
         match self {
             Self::Gone => Errno::ENODEV,

@@ -1,8 +1,8 @@
-//! Interrupts: how many there are, and who is told of them.
+//! Interrupts: their vectors and their triggers.
 //!
 //! A user sets triggers for one of INTx, MSI and MSI-X at a time; setting the first enables that
 //! mode in the device. ERR and REQ have one trigger each and are independent of the mode. The
-//! answers, and the order in which errors are found, are those of Linux 7.2
+//! results, and the order in which errors are found, are those of Linux 7.2
 //! `drivers/vfio/vfio_main.c:vfio_set_irqs_validate_and_prepare` and
 //! `drivers/vfio/pci/vfio_pci_intrs.c`.
 
@@ -18,9 +18,9 @@ use crate::config::{Kind, Layout, MessageState};
 use crate::core::{Core, PowerState, lock};
 use crate::device::{ConfigRegister, Device, Interrupts};
 
-/// Somebody who is told of an interrupt: an eventfd, or a test.
+/// Receiver of an interrupt: an eventfd, or a test.
 pub trait Trigger: Send + Sync {
-    /// An interrupt happened. Neither blocks nor calls the core: its locks may be held.
+    /// An interrupt happened. Neither blocks nor calls the core: the core's locks may be held.
     fn signal(&self);
 }
 
@@ -30,30 +30,30 @@ impl<F: Fn() + Send + Sync> Trigger for F {
     }
 }
 
-/// Something that happens outside: an eventfd with which a user unmasks INTx. Nobody in the core
-/// waits for descriptors, so that the runtime does.
+/// Event outside the core: an eventfd with which a user unmasks INTx. The runtime waits for the
+/// descriptor, as the core waits for none.
 pub trait Source: Send {
-    /// Has `call` called each time that it happens, until what this answers is dropped. A call
-    /// under way needs not be waited for then: one that comes late does nothing.
+    /// Has `call` called at each event, until the returned value is dropped. A call in progress
+    /// need not be waited for then: a late call does nothing.
     ///
     /// # Errors
-    /// What the system says.
+    /// The errors of the system.
     fn watch(self: Box<Self>, call: Box<dyn Fn() + Send>) -> Result<Box<dyn Send>, Errno>;
 }
 
-/// Which vectors, out of `count` from `start`.
+/// Data of a SET_IRQS request: which of `count` vectors from `start`, and what for.
 pub enum IrqData {
-    /// All of them; with [`IrqAction::Trigger`] and a count of zero, none from now on.
+    /// All vectors; with [`IrqAction::Trigger`] and a count of zero: switch the index off.
     None,
-    /// Those that are `true`.
+    /// The vectors that are `true`.
     Bools(Vec<bool>),
-    /// All of them, with who is told; `None` for nobody.
+    /// All vectors, with their triggers; `None` removes a trigger.
     Triggers(Vec<Option<Arc<dyn Trigger>>>),
-    /// Those whose source happens, from now on; `None` for no source any more.
+    /// The vectors whose source has an event, from now on; `None` removes a source.
     Sources(Vec<Option<Box<dyn Source>>>),
 }
 
-/// How many vectors a device has.
+/// Numbers of vectors of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Vectors {
     intx: u32,
@@ -62,7 +62,7 @@ pub(crate) struct Vectors {
     express: bool,
 }
 
-/// Who is told of what.
+/// Triggers and masks.
 pub(crate) struct Irqs(Mutex<State>);
 
 #[derive(Default)]
@@ -80,9 +80,9 @@ struct State {
     masked: bool,
     /// INTx is disabled in the virtual command register.
     disabled: bool,
-    /// What unmasks INTx, and its number.
+    /// Source that unmasks INTx, and its number.
     unmask: Option<(u64, Box<dyn Send>)>,
-    /// How many there have been.
+    /// Number of sources so far.
     unmasks: u64,
 }
 
@@ -117,7 +117,7 @@ impl<D: Device + ?Sized> Core<D> {
     /// `VFIO_DEVICE_GET_IRQ_INFO`.
     ///
     /// # Errors
-    /// `EINVAL` for an index that there is not, `ENODEV` while closed.
+    /// `EINVAL` if the index does not exist, `ENODEV` while closed.
     pub fn irq_info(&self, index: IrqIndex) -> Result<IrqInfo, Errno> {
         let vectors = self.vectors()?;
         let flags = match index {
@@ -136,8 +136,8 @@ impl<D: Device + ?Sized> Core<D> {
     /// `VFIO_DEVICE_SET_IRQS` for `count` vectors from `start`.
     ///
     /// # Errors
-    /// `EINVAL` when the vectors or the data do not fit the index or its state, `ENOTTY` for an
-    /// action that the index does not have, `ENODEV` while closed; what the device answers.
+    /// `EINVAL` if the vectors or the data do not fit the index or its state, `ENOTTY` if the index
+    /// does not have the action, `ENODEV` while closed; the errors of the device.
     pub fn set_irqs(
         &self,
         index: IrqIndex,
@@ -344,7 +344,7 @@ impl State {
         Ok(())
     }
 
-    /// One source at a time: another has to be taken away first.
+    /// One source at a time: the present source has to be removed first.
     fn unmask_by(
         &mut self,
         source: Option<Box<dyn Source>>,

@@ -26,7 +26,7 @@ pub trait DeviceRegion: Send + Sync {
     /// Reads bytes. Returns how many.
     ///
     /// # Errors
-    /// Those of the region; `EINVAL` beyond its size.
+    /// The errors of the region; `EINVAL` beyond its size.
     fn read(&self, offset: u64, data: &mut [u8]) -> Result<usize, Errno>;
 
     /// Writes bytes. Returns how many.
@@ -36,7 +36,7 @@ pub trait DeviceRegion: Send + Sync {
     fn write(&self, offset: u64, data: &[u8]) -> Result<usize, Errno>;
 }
 
-/// Where the bytes of a region are.
+/// Place of the bytes of a region.
 enum Place<'a> {
     Config,
     Bar(u8, BarSpace),
@@ -99,7 +99,7 @@ impl<D: Device + ?Sized> Core<D> {
         }
     }
 
-    /// Reads a region. Answers how many bytes of `data` it filled: fewer than asked for only at
+    /// Reads a region. Returns how many bytes of `data` were filled: fewer than requested only at
     /// the end of a BAR.
     ///
     /// The MSI-X table reads as ones, as the user is not to see it, and so do the bytes of a ROM
@@ -201,7 +201,7 @@ impl<D: Device + ?Sized> Core<D> {
         }
     }
 
-    /// How many bytes the images in the ROM fill; 0 while the device is not in D0, as it decodes no
+    /// Length in bytes of the images in the ROM; 0 while the device is not in D0, as it decodes no
     /// addresses then.
     fn rom_image(&self, size: u64) -> u64 {
         if self.lines().power != PowerState::D0 {
@@ -286,7 +286,7 @@ impl Parts {
     }
 }
 
-/// How many of `count` bytes at `offset` a region of `size` bytes has.
+/// `count`, clipped to the end of a region of `size` bytes.
 fn clip(size: u64, offset: u64, count: usize) -> Result<usize, Errno> {
     let rest = size.checked_sub(offset).filter(|rest| *rest != 0);
     let rest = usize::try_from(rest.ok_or(Errno::EINVAL)?).unwrap_or(usize::MAX);

@@ -1,4 +1,4 @@
-//! How many bytes of an expansion ROM are an image.
+//! Length of the images in an expansion ROM.
 //!
 //! Source: PCI Firmware Specification 3.3, section 5.1; Linux 7.2
 //! `drivers/pci/rom.c:pci_get_rom_size`.
@@ -30,7 +30,7 @@ struct Rom<'a, D: ?Sized> {
     size: u64,
 }
 
-/// How many bytes the images of a ROM of `size` bytes fill; 0 for no valid image.
+/// Length in bytes of the images in a ROM of `size` bytes; 0 if there is no valid image.
 pub(crate) fn image_len<D: Device + ?Sized>(device: &D, size: u64) -> u64 {
     let rom = Rom { device, size };
     let mut end = 0;

@@ -12,7 +12,7 @@ use varia_spec::pci::header::{self, STD_HEADER_SIZEOF, command, status};
 use super::registers::{Register, Role, tiles};
 use crate::device::{ConfigRegister, Width};
 
-/// What a capability is, as far as the core asks for one later.
+/// Kind of a capability, as far as the core looks for it later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Header,
@@ -33,7 +33,7 @@ pub(crate) struct Capability {
     pub(crate) kind: Kind,
     pub(crate) start: u16,
     pub(crate) len: u16,
-    /// What the bytes are that it does not declare.
+    /// Kind of the bytes that the capability does not declare.
     rest: Role,
     declared: Vec<Register>,
 }

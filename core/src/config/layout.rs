@@ -1,4 +1,5 @@
-//! What is fixed of a device's configuration space: capabilities, registers, BARs, MSI-X table.
+//! Layout of a device's configuration space, which does not change: capabilities, registers, BARs,
+//! MSI-X table.
 //!
 //! Read from the device once, when the core is made, and immutable afterwards. What contradicts
 //! itself is refused here, with the place.
@@ -21,7 +22,7 @@ const MEM64_SIZE_MAX: u64 = varia_spec::vfio::MAX_REGION_SIZE;
 /// The largest expansion ROM, in bytes: bits 31:11 of the register are address.
 const ROM_SIZE_MAX: u64 = 1 << 31;
 
-/// What is read from a register that decodes addresses, whatever was written: `value & mask |
+/// Value of a register that decodes addresses, whatever was written: `value & mask |
 /// flags`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Sizing {
@@ -99,7 +100,7 @@ impl Layout {
         self.map.access(pos, count)
     }
 
-    /// Where capability `kind` begins.
+    /// Offset of the capability `kind`.
     pub(crate) fn find(&self, kind: Kind) -> Option<u16> {
         let mut all = self.capabilities.iter();
         all.find(|(its, _, _)| *its == kind).map(|c| c.1)
@@ -110,18 +111,18 @@ impl Layout {
         self.capabilities.iter().map(|c| (c.1, c.2))
     }
 
-    /// What the user sees in the place of the device's values.
+    /// Values that the user sees in place of the device's.
     pub(crate) fn patches(&self) -> &[Patch] {
         &self.patches
     }
 
-    /// How BAR register `index` answers.
+    /// Sizing of BAR register `index`.
     pub(crate) fn bar(&self, index: u8) -> Sizing {
         let sizing = self.bars.get(usize::from(index)).copied();
         sizing.unwrap_or_default()
     }
 
-    /// How the ROM's register answers.
+    /// Sizing of the ROM's register.
     pub(crate) fn rom(&self) -> Sizing {
         self.rom
     }
@@ -138,10 +139,10 @@ impl Layout {
             .is_some_and(|at| capable(at).is_ok_and(|bits| bits & exp::DEVCAP_FLR != 0))
     }
 
-    /// How many MSI and MSI-X vectors the device has.
+    /// Number of MSI and of MSI-X vectors of the device.
     ///
     /// # Errors
-    /// What the device answers to a read.
+    /// The errors of a read of the device.
     pub(crate) fn vectors<D: Device + ?Sized>(&self, device: &D) -> Result<(u32, u32), Errno> {
         let flags = |kind| {
             let at = self.find(kind).map(|at| at + msi::FLAGS);
@@ -179,7 +180,7 @@ fn check_places(capabilities: &[Capability]) -> Result<(), Refused> {
     Ok(())
 }
 
-/// How the BARs and the ROM answer to sizing.
+/// Sizing of the BARs and of the ROM.
 fn address_registers<D: Device + ?Sized>(device: &D) -> Result<([Sizing; 6], Sizing), Refused> {
     let mut bars = [Sizing::default(); 6];
     let mut upper = None;

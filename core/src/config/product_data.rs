@@ -16,7 +16,7 @@ use varia_spec::pci::cap::vpd;
 
 use crate::device::{ConfigRegister, Device};
 
-/// How long a device may take for four bytes.
+/// Timeout of a transfer of four bytes.
 const PATIENCE: Duration = Duration::from_millis(125);
 /// The pauses between looks.
 const PAUSE: Duration = Duration::from_micros(10);
@@ -26,7 +26,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct ProductData {
     at: u16,
-    /// How many bytes there are: known after the first transfer; none where the tags make no
+    /// Number of bytes: known after the first transfer; none where the tags make no
     /// sense.
     len: Option<Option<u32>>,
 }

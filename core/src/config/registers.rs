@@ -8,10 +8,10 @@ use varia_spec::pci::CFG_SPACE_EXP_SIZE;
 
 use crate::device::{ConfigRegister, Width};
 
-/// What a register does beyond its masks.
+/// Action of a register beyond its masks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Role {
-    /// Nothing.
+    /// No action.
     Plain,
     /// Writes go to the device as they are.
     Raw,
@@ -59,7 +59,7 @@ impl Access {
         self.register
     }
 
-    /// How many of its bytes.
+    /// Number of the bytes in the register.
     pub(crate) fn len(self) -> usize {
         usize::from(self.count)
     }

@@ -19,7 +19,7 @@ impl SavedState {
     /// Reads the registers.
     ///
     /// # Errors
-    /// What the device answers to a read.
+    /// The errors of a read of the device.
     pub(crate) fn save<D: Device + ?Sized>(layout: &Layout, device: &D) -> Result<Self, Errno> {
         let mut registers = Vec::new();
         if let Some(at) = layout.find(Kind::Express) {
@@ -67,7 +67,7 @@ impl SavedState {
     /// Writes the registers back.
     ///
     /// # Errors
-    /// What the device answers to a write.
+    /// The errors of a write to the device.
     pub(crate) fn restore<D: Device + ?Sized>(&self, device: &D) -> Result<(), Errno> {
         self.0
             .iter()

@@ -35,7 +35,7 @@ pub(crate) struct Patch {
     pub(crate) value: u32,
 }
 
-/// What a walk found: the capabilities that the user sees, and how their lists were changed.
+/// Result of a walk: the capabilities that the user sees, and the changes of their lists.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
     pub(crate) capabilities: Vec<Capability>,
@@ -78,7 +78,7 @@ impl<D: Device + ?Sized> Reader<'_, D> {
     }
 }
 
-/// Where a list has been.
+/// Offsets that a walk of a list has visited.
 struct Trail {
     visited: Vec<u16>,
     start: u16,
@@ -207,7 +207,7 @@ pub(crate) fn extended<D: Device + ?Sized>(device: &D) -> Result<Found, Refused>
 /// fits, is not looked at: Linux doesn't either (`drivers/pci/pci.c:pci_find_dvsec_capability`).
 ///
 /// # Errors
-/// What the device answers to a configuration read.
+/// The errors of a configuration read.
 pub fn find_dvsec<D: Device + ?Sized>(
     device: &D,
     vendor: u16,
@@ -253,7 +253,7 @@ fn ext_headers<D: Device + ?Sized>(device: &D) -> impl Iterator<Item = Result<(u
         .map(|entry| entry.map(|(pos, header, _)| (pos, header)))
 }
 
-/// Where the space of the capability at `pos` ends.
+/// End of the space of the capability at `pos`.
 pub(crate) fn space_end(pos: u16) -> u16 {
     if pos < CFG_SPACE_SIZE {
         CFG_SPACE_SIZE
