@@ -1,4 +1,4 @@
-//! What a server serves: a device, behind one trait.
+//! The device that a server serves, behind one trait.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -43,9 +43,9 @@ pub struct IrqSet {
     pub index: u32,
     /// The first interrupt.
     pub start: u32,
-    /// How many.
+    /// Number of interrupts.
     pub count: u32,
-    /// What to do.
+    /// The action.
     pub action: IrqAction,
     /// Data of the action.
     pub data: ReceivedIrqData,
@@ -61,24 +61,24 @@ pub struct DmaRegion {
     /// [`DMA_READ`](crate::payload::DMA_READ),
     /// [`DMA_WRITE`](crate::payload::DMA_WRITE).
     pub flags: u32,
-    /// Where the memory begins in `fd`.
+    /// Offset of the memory in `fd`.
     pub offset: u64,
     /// The memory; `None` when the client keeps it to itself, as QEMU does with
     /// the mappings that it made of the device's own regions.
     pub fd: Option<OwnedFd>,
 }
 
-/// What came of an attempt at a region access.
+/// Result of an attempt at a region access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// So many bytes were read or written.
+    /// This many bytes were read or written.
     Done(usize),
-    /// Nothing was done yet; the device wants to be asked again after this
-    /// long.
+    /// The device is not ready and nothing was done: the next attempt is due
+    /// after this time.
     Wait(Duration),
 }
 
-/// A device that a server offers.
+/// A device that a server offers to clients.
 ///
 /// All methods take `&self`; while a client is connected they are called from
 /// one thread, the connection's. None of them may block: a client gives its
@@ -93,17 +93,17 @@ pub enum Progress {
 ///
 /// An [`Errno`] becomes the error of the reply; zero bytes or regions never do.
 pub trait Backend: Send + Sync {
-    /// What a region access remembers from one attempt to the next: since when
-    /// it waits, and how long it may.
+    /// State of a region access between its attempts: start of the wait, and
+    /// timeout.
     type Wait: Send;
 
-    /// A region access has arrived. Its [`Wait`](Self::Wait) begins now.
+    /// A region access has arrived. The access's [`Wait`](Self::Wait) begins now.
     fn arrived(&self) -> Self::Wait;
 
     /// The device's flags, and how many regions and interrupt indices it has.
     fn info(&self) -> DeviceInfo;
 
-    /// What the region `index` is; `index` is below `num_regions`.
+    /// The region `index`, which is below `num_regions`.
     fn region_info(&self, index: u32) -> Result<OfferedRegion, Errno>;
 
     /// Info of the interrupt index `index`, which is below `num_irqs`.
@@ -141,15 +141,15 @@ pub trait Backend: Send + Sync {
     /// Reset the device.
     fn reset(&self) -> Result<(), Errno>;
 
-    /// A client has proposed a version that suits. An error is told to it, and
-    /// costs it its connection; [`disconnected`](Self::disconnected) is then not
-    /// called.
+    /// A client has proposed a version that this server speaks. An error becomes
+    /// the client's reply and ends its connection;
+    /// [`disconnected`](Self::disconnected) is then not called.
     fn connected(&self) -> Result<(), Errno> {
         Ok(())
     }
 
-    /// The client has gone, and its mappings were taken away. Its eventfds have
-    /// to be dropped here; the device keeps its state.
+    /// The client has gone, and its mappings have been removed. The client's
+    /// eventfds have to be dropped here; the device keeps its state.
     fn disconnected(&self) {}
 }
 

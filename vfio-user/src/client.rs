@@ -1,4 +1,4 @@
-//! A client: what a VMM does, for tests and tools.
+//! A client, for tests and tools: the part of a VMM.
 //!
 //! Requests are made one at a time. Accesses that are longer than what was
 //! negotiated are split.
@@ -32,15 +32,15 @@ const TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// The most bytes of region information that we ask for again.
 const MAX_REGION_INFO: usize = 1 << 16;
 
-/// Why an operation failed.
+/// Reason why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The server refused it.
-    #[error("{command}: the server answered {errno}")]
+    #[error("{command}: the server returned {errno}")]
     Refused {
         /// The command.
         command: Command,
-        /// Why.
+        /// Error number of the reply.
         errno: Errno,
     },
     /// The server's reply is not one to the command.
@@ -48,7 +48,7 @@ pub enum ClientError {
     BadReply {
         /// The command.
         command: Command,
-        /// What is wrong with it.
+        /// Description of the error in the reply.
         what: String,
     },
     /// The range is not one that can be mapped.
@@ -95,7 +95,7 @@ impl From<SocketError> for ClientError {
 /// Data that [`Client::set_irqs`] sends: one value for each interrupt of the range.
 #[derive(Debug, Clone, Copy)]
 pub enum SentIrqData<'a> {
-    /// Nothing, for this many interrupts.
+    /// No data, for this many interrupts.
     None(u32),
     /// Booleans.
     Bool(&'a [bool]),
@@ -105,12 +105,12 @@ pub enum SentIrqData<'a> {
     NoEvents(u32),
 }
 
-/// A reply, or what came in place of one.
+/// A reply, or another message in its place.
 #[derive(Debug)]
 pub struct Reply {
     /// The header.
     pub header: Header,
-    /// What is behind it.
+    /// Payload behind the header.
     pub payload: Vec<u8>,
     /// The descriptors that came along.
     pub fds: Vec<OwnedFd>,
@@ -170,7 +170,7 @@ impl Client {
         Ok(())
     }
 
-    /// What the server can do; the defaults before the negotiation.
+    /// Capabilities of the server; the defaults before the negotiation.
     #[must_use]
     pub fn server(&self) -> &Capabilities {
         &self.server

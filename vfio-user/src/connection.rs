@@ -8,7 +8,7 @@ use varia_sys::socket::{Descriptors, Limit, SocketError, Stream};
 
 use crate::wire::{HEADER_LEN, Header, WireError};
 
-/// Why no further message comes or goes.
+/// Reason why a connection ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectionError {
     /// The peer closed the connection between two messages.
@@ -40,7 +40,7 @@ pub enum ConnectionError {
     Socket(#[from] SocketError),
 }
 
-/// What came before the payload of a message.
+/// Header and descriptors of a received message.
 #[derive(Debug)]
 pub struct Received {
     /// The header.
@@ -49,7 +49,7 @@ pub struct Received {
     pub descriptors: Descriptors,
 }
 
-/// One end of a connection that speaks in messages.
+/// A connection that carries messages.
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
@@ -57,7 +57,7 @@ pub struct Connection {
     max_message: usize,
     /// Most descriptors to receive with one message.
     max_fds: usize,
-    /// How long a message may take once it has begun, in either direction.
+    /// Timeout for a message that has begun, in either direction.
     message_time: Duration,
 }
 

@@ -18,19 +18,19 @@ use crate::payload::{
 };
 use crate::request::Request;
 
-/// What goes behind the header of a reply.
+/// Payload and descriptors of a reply.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub(crate) payload: Vec<u8>,
     pub(crate) fds: Vec<OwnedFd>,
 }
 
-/// What came of an attempt at a request.
+/// Result of an attempt at a request.
 #[derive(Debug)]
 pub(crate) enum Handled {
-    /// It is done.
+    /// The request is done.
     Answered(Answer),
-    /// The device wants to be asked again after this long.
+    /// The device is not ready: the next attempt is due after this time.
     Waits(Duration),
 }
 
@@ -40,7 +40,7 @@ impl From<Answer> for Handled {
     }
 }
 
-/// What a request remembers from one attempt to the next.
+/// State of a request between its attempts.
 #[derive(Debug)]
 pub(crate) struct Attempts<W> {
     wait: W,
@@ -55,8 +55,8 @@ impl<W> Attempts<W> {
     }
 }
 
-/// A negotiated client. Dropping it takes its mappings away and tells the
-/// backend that it has gone.
+/// A negotiated client. Dropping the session removes the client's mappings and
+/// tells the backend that the client has gone.
 pub(crate) struct Session<'a, B: Backend> {
     backend: &'a B,
     dma: DmaTable,
@@ -311,7 +311,7 @@ impl<B: Backend> Drop for Session<'_, B> {
     }
 }
 
-/// `count` events: a descriptor for each, or none at all, which takes them away.
+/// `count` events: a descriptor for each, or no descriptor, which removes the events.
 fn events(count: usize, fds: Vec<OwnedFd>) -> Result<ReceivedIrqData, Errno> {
     if fds.is_empty() {
         return Ok(ReceivedIrqData::NoEvents);

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use varia_spec::errno::Errno;
 
-/// The most mappings at one time: `max_dma_maps` by default.
+/// Maximum number of mappings at one time: `max_dma_maps` by default.
 pub const MAX_MAPS: usize = 65535;
 
 /// The mappings of one client, none of which overlap.
 #[derive(Debug, Default)]
 pub struct DmaTable {
-    /// Length in bytes by first address. No sum of the two overflows.
+    /// Length in bytes by first address. The sum of the two does not overflow.
     maps: BTreeMap<u64, u64>,
 }
 
@@ -65,7 +65,7 @@ impl DmaTable {
         Ok(gone)
     }
 
-    /// Forget a mapping that was just added.
+    /// Remove a mapping that the device refused.
     pub fn take_back(&mut self, addr: u64) {
         self.maps.remove(&addr);
     }

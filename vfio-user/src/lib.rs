@@ -1,12 +1,12 @@
 //! The vfio-user protocol: codec, server, client.
 //!
-//! A VMM (the client) uses a device that another process (the server) plays,
+//! A VMM (the client) uses a device that another process (the server) offers,
 //! over a Unix socket, with the operations of VFIO as messages. Source: the
 //! vfio-user specification (QEMU 11.1 `docs/interop/vfio-user.rst`), protocol
 //! version 0.0, and what QEMU's client does where the specification is silent;
 //! such places say so.
 //!
-//! What is here knows messages, not variants and not PCI: a [`server::Server`]
+//! The crate knows messages, not variants and not PCI: a [`server::Server`]
 //! passes checked requests to a [`backend::Backend`]. Server-to-client DMA
 //! messages and migration are not spoken.
 //!

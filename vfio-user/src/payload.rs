@@ -1,4 +1,4 @@
-//! What follows the header of each message, in both directions.
+//! Payloads of messages, in both directions.
 //!
 //! Source: vfio-user specification, the section of each command. A structure
 //! here has an `encode` that appends its bytes and a `decode` that wants exactly
@@ -37,7 +37,7 @@ const SET_IRQS_LEN: u32 = 20;
 pub struct DmaMap {
     /// [`DMA_READ`], [`DMA_WRITE`].
     pub flags: u32,
-    /// Where the memory begins in the descriptor that comes along.
+    /// Offset of the memory in the descriptor that comes along.
     pub offset: u64,
     /// First bus address.
     pub addr: u64,
@@ -373,7 +373,7 @@ pub struct SetIrqs<'a> {
     pub index: u32,
     /// The first interrupt.
     pub start: u32,
-    /// How many.
+    /// Number of interrupts.
     pub count: u32,
     /// The booleans, a byte for each, where the flags say so.
     pub data: &'a [u8],

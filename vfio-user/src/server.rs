@@ -1,4 +1,4 @@
-//! A server: one device, one client at a time, for ever.
+//! A server of one device, for one client at a time.
 //!
 //! A client that breaks the protocol loses its connection, with a line in the
 //! log that says why; the device keeps its state and serves the next. A second
@@ -22,9 +22,9 @@ use crate::dispatch::{Answer, Session};
 use crate::version::{Capabilities, MAJOR, MINOR, Version};
 use crate::wire::{Command, HEADER_LEN, Kind, MAX_MSG_FDS, MAX_VERSION_LEN, WireError};
 
-/// How patient a server is.
+/// Timeouts of a server.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct Timeouts {
     /// From the connection to the end of the VERSION message.
     pub handshake: Duration,
     /// For a message that has begun, in either direction. Between messages a
@@ -32,13 +32,14 @@ pub struct Patience {
     pub message: Duration,
     /// For a second client's VERSION message, before it is turned away.
     pub refusal: Duration,
-    /// For the client before to be gone, before a second one counts as such. The
-    /// kernel may close what a killed process had open some time after its end:
-    /// with io_uring, which QEMU uses, several milliseconds.
+    /// For the previous client to be gone when a new client comes, before the new
+    /// client is refused. The kernel may close the descriptors of a killed
+    /// process some time after its end: with io_uring, which QEMU uses, several
+    /// milliseconds.
     pub succession: Duration,
 }
 
-impl Default for Patience {
+impl Default for Timeouts {
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(5),
@@ -53,43 +54,43 @@ impl Default for Patience {
 /// could not be closed is still to be accepted, and the server must not spin.
 const SHORTAGE: Duration = Duration::from_millis(100);
 
-/// Between two looks at a client that may be gone.
-const LOOK: Duration = Duration::from_millis(2);
+/// Interval between two polls of a client that may be gone.
+const POLL: Duration = Duration::from_millis(2);
 
 /// Room for the messages whose length does not depend on `max_data_xfer_size`:
 /// 200 coalesced writes, the booleans of 2048 interrupts.
 const LEAST_MESSAGE: usize = 8192;
 
-/// Why a client lost its connection.
+/// Reason why a client lost its connection.
 #[derive(Debug, thiserror::Error)]
 pub enum Disconnect {
-    /// It said nothing, or did not finish its first message.
-    #[error("it sent no complete VERSION message within {} s", after.as_secs_f32())]
+    /// The client sent nothing, or did not finish its first message.
+    #[error("the client sent no complete VERSION message within {} s", after.as_secs_f32())]
     Silent {
         /// The time limit.
         after: Duration,
     },
-    /// Its first message was another command.
-    #[error("its first message was {0} instead of VERSION")]
+    /// The client's first message was another command.
+    #[error("the client's first message was {0} instead of VERSION")]
     NoVersion(Command),
-    /// It speaks another version.
-    #[error("it speaks protocol version {major}.{minor} and this server {MAJOR}.{MINOR}")]
+    /// The client speaks another version.
+    #[error("the client speaks protocol version {major}.{minor} and this server {MAJOR}.{MINOR}")]
     WrongVersion {
-        /// Its major version.
+        /// The client's major version.
         major: u16,
-        /// Its minor version.
+        /// The client's minor version.
         minor: u16,
     },
-    /// It replied to a command that this server never sent.
-    #[error("it sent a reply to {0}, and this server asks nothing")]
+    /// The client replied to a command that this server never sent.
+    #[error("the client sent a reply to {0}, and this server sends no commands")]
     NotACommand(Command),
-    /// The device can't be opened for it.
-    #[error("the device can't be opened for it ({0}): check the device, then connect again")]
+    /// The device can't be opened for the client.
+    #[error("the device can't be opened ({0}): check the device, then connect again")]
     Refused(Errno),
     /// The server was told to stop.
     #[error("the server stops")]
     Stopped,
-    /// Its messages or the socket failed.
+    /// The client's messages or the socket failed.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
 }
@@ -104,18 +105,18 @@ impl From<WireError> for Disconnect {
 #[derive(Debug)]
 pub struct Server<B> {
     backend: B,
-    patience: Patience,
+    timeouts: Timeouts,
 }
 
 impl<B: Backend> Server<B> {
     /// Offer `backend`.
     pub fn new(backend: B) -> Self {
-        Self::with_patience(backend, Patience::default())
+        Self::with_timeouts(backend, Timeouts::default())
     }
 
     /// Offer `backend` with other time limits.
-    pub fn with_patience(backend: B, patience: Patience) -> Self {
-        Self { backend, patience }
+    pub fn with_timeouts(backend: B, timeouts: Timeouts) -> Self {
+        Self { backend, timeouts }
     }
 
     /// The device.
@@ -182,7 +183,7 @@ impl<B: Backend> Server<B> {
         let name = name(&stream);
         log::info!("{name} connected");
         let first = HEADER_LEN + MAX_VERSION_LEN;
-        let mut connection = Connection::new(stream, first, MAX_MSG_FDS, self.patience.message);
+        let mut connection = Connection::new(stream, first, MAX_MSG_FDS, self.timeouts.message);
         let result = self.converse(&mut connection, stop, &name);
         // serve_forever holds the stream as well, so dropping it does not end it
         connection.stream().shutdown();
@@ -221,7 +222,7 @@ impl<B: Backend> Server<B> {
         stop: Option<&EventFd>,
     ) -> Result<(Capabilities, Session<'_, B>), Disconnect> {
         let mut payload = Vec::new();
-        let after = self.patience.handshake;
+        let after = self.timeouts.handshake;
         let limit = Limit::within(after).or_stop(stop);
         let Received { header, .. } = match connection.receive(&mut payload, &limit, stop) {
             Ok(message) => message,
@@ -262,7 +263,8 @@ impl<B: Backend> Server<B> {
         Ok((theirs.capabilities, session))
     }
 
-    /// Whether `done` comes true while a client waits to succeed another.
+    /// Polls until `done` returns true, for as long as a new client may have to
+    /// wait for the previous client to be gone.
     fn soon(&self, stop: &EventFd, done: impl Fn() -> bool) -> bool {
         let begin = Instant::now();
         loop {
@@ -270,7 +272,7 @@ impl<B: Backend> Server<B> {
                 return true;
             }
             // an error of the wait must not make this a busy loop
-            if begin.elapsed() >= self.patience.succession || stop.wait(Some(LOOK)).unwrap_or(true)
+            if begin.elapsed() >= self.timeouts.succession || stop.wait(Some(POLL)).unwrap_or(true)
             {
                 return false;
             }
@@ -282,8 +284,8 @@ impl<B: Backend> Server<B> {
         let name = name(&stream);
         log::warn!("{name} refused: this device serves one client at a time and has one");
         let first = HEADER_LEN + MAX_VERSION_LEN;
-        let connection = Connection::new(stream, first, MAX_MSG_FDS, self.patience.refusal);
-        let limit = Limit::within(self.patience.refusal).or_stop(Some(stop));
+        let connection = Connection::new(stream, first, MAX_MSG_FDS, self.timeouts.refusal);
+        let limit = Limit::within(self.timeouts.refusal).or_stop(Some(stop));
         if let Ok(message) = connection.receive(&mut Vec::new(), &limit, Some(stop)) {
             // it is closed in any case
             let _ = reply(&connection, &message.header, Err(Errno::EBUSY), Some(stop));

@@ -12,8 +12,8 @@ pub const MAJOR: u16 = 0;
 /// The highest minor version that we speak.
 pub const MINOR: u16 = 0;
 
-/// What a side can do. `None` where it said nothing and the specification's
-/// default holds.
+/// Capabilities of a client or a server. `None` if the field was not sent and
+/// the specification's default applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Capabilities {
     /// Descriptors that its sender can receive in one message; 1 by default.
@@ -29,7 +29,7 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// What both this server and our client offer.
+    /// Capabilities that this crate's server and client offer.
     #[must_use]
     pub fn ours() -> Self {
         Self {
@@ -114,7 +114,7 @@ pub struct Version {
     pub major: u16,
     /// Compatible revisions.
     pub minor: u16,
-    /// What its sender can do.
+    /// Capabilities of the sender.
     pub capabilities: Capabilities,
 }
 

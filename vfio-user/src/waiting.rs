@@ -1,7 +1,7 @@
 //! Requests that wait for the device while the connection serves others.
 //!
 //! A request that waits for its reply lets others pass: its client knows that
-//! it is not done. A posted write has no reply, so what comes behind one waits
+//! the request is not done. A posted write has no reply, so what comes behind one waits
 //! behind it.
 
 use std::collections::VecDeque;
@@ -12,18 +12,18 @@ use varia_sys::socket::Descriptors;
 use crate::dispatch::Attempts;
 use crate::wire::Header;
 
-/// How many requests may wait. While so many do, nothing more is received, so
-/// that a client can't fill our memory.
+/// Maximum number of requests that wait. While that many wait, no message is
+/// received, so that a client can't fill the server's memory.
 const MOST: usize = 64;
 
-/// A message that has not been answered.
+/// A message without a reply yet.
 #[derive(Debug)]
 pub(crate) struct Message<W> {
     pub(crate) header: Header,
     pub(crate) payload: Vec<u8>,
     pub(crate) descriptors: Descriptors,
     pub(crate) attempts: Attempts<W>,
-    /// When to make the next attempt.
+    /// Time of the next attempt.
     pub(crate) due: Instant,
 }
 
@@ -40,7 +40,7 @@ impl<W> Waiting<W> {
         }
     }
 
-    /// No more may wait.
+    /// No more messages may wait.
     pub(crate) fn is_full(&self) -> bool {
         self.messages.len() >= MOST
     }
@@ -54,7 +54,7 @@ impl<W> Waiting<W> {
         self.messages.push_back(message);
     }
 
-    /// How long until a message is due; `None` when none waits.
+    /// Time until a message is due; `None` if no message waits.
     pub(crate) fn next(&self, now: Instant) -> Option<Duration> {
         let mut earliest = None;
         for message in &self.messages {
@@ -68,7 +68,7 @@ impl<W> Waiting<W> {
     }
 
     /// Gives the messages that are due to `attempt`, which says when the next
-    /// attempt is due, or nothing when the message has been answered.
+    /// attempt is due, or `None` if the reply has been sent.
     pub(crate) fn retry<E>(
         &mut self,
         now: Instant,

@@ -81,7 +81,7 @@ impl fmt::Debug for Command {
     }
 }
 
-/// Whether a message asks or answers (bits 0 to 3 of the flags).
+/// Kind of a message: a command or a reply (bits 0 to 3 of the flags).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A command.
@@ -154,7 +154,7 @@ pub enum WireError {
         what: &'static str,
         /// The count in the structure.
         count: u64,
-        /// What was agreed on.
+        /// Maximum that was negotiated.
         max: usize,
     },
     /// The data of a VERSION message is no JSON object ending with a zero byte.
@@ -167,7 +167,7 @@ pub enum WireError {
         name: &'static str,
         /// Its value.
         value: String,
-        /// What it has to be.
+        /// Value that the field must have.
         need: &'static str,
     },
 }
@@ -335,12 +335,12 @@ impl<'a> Fields<'a> {
         Ok(*field)
     }
 
-    /// What is left, of any length.
+    /// The remaining bytes, of any length.
     pub(crate) fn rest(self) -> &'a [u8] {
         self.rest
     }
 
-    /// Nothing may be left.
+    /// The end of the bytes; an error if bytes remain.
     pub(crate) fn end(self) -> Result<(), WireError> {
         if self.rest.is_empty() {
             return Ok(());

@@ -23,7 +23,7 @@ use varia_sys::socket::{Limit, Listener, SocketError, Stream};
 use varia_vfio_user::client::{Client, ClientError, Reply, SentIrqData};
 use varia_vfio_user::connection::ConnectionError;
 use varia_vfio_user::payload::{DMA_READ, DMA_WRITE};
-use varia_vfio_user::server::Patience;
+use varia_vfio_user::server::Timeouts;
 use varia_vfio_user::wire::{Command, Header};
 
 use fake::{Event, Fake, Served};
@@ -66,11 +66,11 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// A server that waits for a client's first message longer than the client for the end.
 fn serve() -> Served {
-    let patience = Patience {
+    let timeouts = Timeouts {
         handshake: Duration::from_secs(3600),
-        ..Patience::default()
+        ..Timeouts::default()
     };
-    Served::with_patience(Fake::new(), patience)
+    Served::with_timeouts(Fake::new(), timeouts)
 }
 
 /// The server has closed the connection before the first message.

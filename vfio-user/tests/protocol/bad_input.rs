@@ -11,20 +11,20 @@ use varia_sys::event::EventFd;
 use varia_sys::socket::Stream;
 use varia_vfio_user::client::{Client, ClientError};
 use varia_vfio_user::connection::ConnectionError;
-use varia_vfio_user::server::{Disconnect, Patience, Server};
+use varia_vfio_user::server::{Disconnect, Server, Timeouts};
 use varia_vfio_user::wire::{Command, Header, MAX_DATA_XFER};
 
-use crate::fake::{Event, Fake, HANG, Served, impatience, patience};
+use crate::fake::{Event, Fake, HANG, Served, short_timeouts, timeouts};
 
 /// Serve one client, which does what `act` says and then keeps its end open, and
 /// return why the server ended the conversation.
 fn end_of(act: impl FnOnce(&mut Client) + Send) -> Disconnect {
-    end_within(patience(), act)
+    end_within(timeouts(), act)
 }
 
-fn end_within(patience: Patience, act: impl FnOnce(&mut Client) + Send) -> Disconnect {
+fn end_within(timeouts: Timeouts, act: impl FnOnce(&mut Client) + Send) -> Disconnect {
     let (ours, theirs) = Stream::pair().unwrap();
-    let server = Server::with_patience(Fake::new(), patience);
+    let server = Server::with_timeouts(Fake::new(), timeouts);
     let mut client = Client::over(ours);
     thread::scope(|s| {
         let serving = s.spawn(|| server.serve_one(theirs, None));
@@ -58,9 +58,9 @@ fn header(command: u16, size: u32, flags: u32) -> [u8; 16] {
 fn silence_before_the_handshake_is_ended_in_time() {
     let handshake = Duration::from_millis(150);
     let end = end_within(
-        Patience {
+        Timeouts {
             handshake,
-            ..patience()
+            ..timeouts()
         },
         |_| {},
     );
@@ -70,20 +70,20 @@ fn silence_before_the_handshake_is_ended_in_time() {
 
 #[test]
 fn a_client_may_be_silent_between_messages() {
-    let served = Served::with_patience(Fake::new(), impatience());
+    let served = Served::with_timeouts(Fake::new(), short_timeouts());
     let mut client = served.client();
-    thread::sleep(impatience().message * 2);
+    thread::sleep(short_timeouts().message * 2);
     client.device_info().unwrap();
 }
 
 #[test]
 fn stopping_in_the_middle_of_a_header_or_a_payload_is_ended_in_time() {
-    let end = end_within(impatience(), |c| {
+    let end = end_within(short_timeouts(), |c| {
         c.negotiate().unwrap();
         c.send_bytes(&[1, 0, 4], &[]).unwrap();
     });
     says(&end, "stopped after 3 of 16 bytes");
-    let end = end_within(impatience(), |c| {
+    let end = end_within(short_timeouts(), |c| {
         c.negotiate().unwrap();
         c.send_bytes(&header(4, 32, 0), &[]).unwrap();
         c.send_bytes(&[0; 5], &[]).unwrap();
@@ -253,7 +253,7 @@ fn version_data_that_is_no_json_object_is_named() {
 
 #[test]
 fn a_client_that_takes_no_replies_is_ended_in_time() {
-    let end = end_within(impatience(), |c| {
+    let end = end_within(short_timeouts(), |c| {
         c.negotiate().unwrap();
         let access = [&[0; 12][..], &16384u32.to_ne_bytes()].concat();
         let message = [
@@ -296,11 +296,11 @@ fn a_second_client_is_told_no_and_the_first_goes_on() {
     for says_something in [true, false] {
         // a client that says nothing is closed as well, after a time
         let limits = if says_something {
-            patience()
+            timeouts()
         } else {
-            impatience()
+            short_timeouts()
         };
-        let served = Served::with_patience(Fake::new(), limits);
+        let served = Served::with_timeouts(Fake::new(), limits);
         let mut first = served.client();
         if says_something {
             let second = Client::connect(&served.path).unwrap_err();
@@ -331,11 +331,11 @@ fn a_client_that_was_killed_can_be_replaced_at_once() {
 
 #[test]
 fn a_client_whose_end_comes_late_is_succeeded_by_the_next() {
-    let limits = Patience {
+    let limits = Timeouts {
         succession: HANG,
-        ..patience()
+        ..timeouts()
     };
-    let served = Served::with_patience(Fake::new(), limits);
+    let served = Served::with_timeouts(Fake::new(), limits);
     let first = served.client();
     // as the kernel may, after a process was killed
     let held = first.stream().try_clone().unwrap();

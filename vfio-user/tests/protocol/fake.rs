@@ -24,7 +24,7 @@ use varia_vfio_user::backend::{
     Backend, DmaRegion, IrqSet, OfferedRegion, Progress, ReceivedIrqData, RegionInfo,
 };
 use varia_vfio_user::client::Client;
-use varia_vfio_user::server::{Patience, Server};
+use varia_vfio_user::server::{Server, Timeouts};
 
 pub(crate) const BAR0_LEN: u64 = 16384;
 pub(crate) const BAR1_LEN: u64 = 8192;
@@ -320,23 +320,23 @@ impl Backend for Fake {
 }
 
 /// Time limits that a test can sit out, for a client that is to run into them.
-pub(crate) fn impatience() -> Patience {
+pub(crate) fn short_timeouts() -> Timeouts {
     let short = Duration::from_millis(150);
-    Patience {
+    Timeouts {
         message: short,
         refusal: short,
-        ..patience()
+        ..timeouts()
     }
 }
 
 /// Time limits that only a hang reaches, but for the one of a client that stays while another
 /// connects.
-pub(crate) fn patience() -> Patience {
-    Patience {
+pub(crate) fn timeouts() -> Timeouts {
+    Timeouts {
         handshake: 2 * HANG,
         message: 2 * HANG,
         refusal: 2 * HANG,
-        ..Patience::default()
+        ..Timeouts::default()
     }
 }
 
@@ -355,10 +355,10 @@ impl Served {
     }
 
     pub(crate) fn of(fake: Fake) -> Self {
-        Self::with_patience(fake, patience())
+        Self::with_timeouts(fake, timeouts())
     }
 
-    pub(crate) fn with_patience(fake: Fake, patience: Patience) -> Self {
+    pub(crate) fn with_timeouts(fake: Fake, timeouts: Timeouts) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fake.sock");
         let listener = Listener::bind(&path).unwrap();
@@ -367,7 +367,7 @@ impl Served {
         let thread = std::thread::spawn({
             let (fake, stop) = (Arc::clone(&fake), Arc::clone(&stop));
             move || {
-                Server::with_patience(fake, patience)
+                Server::with_timeouts(fake, timeouts)
                     .serve_forever(&listener, &stop)
                     .unwrap();
             }
