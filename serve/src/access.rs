@@ -1,11 +1,11 @@
 //! Reads and writes of memory regions.
 //!
-//! Readiness is looked at, and memory touched, inside one shared hold of the core's memory lock;
-//! sleeping happens outside of it. Nothing here decides: pieces, looks and sleeps are the
-//! variant's answers.
+//! Readiness is polled, and memory accessed, while the core's memory lock is held shared; the lock
+//! is not held during a sleep. Nothing here decides: segments, polls and sleeps are decisions of
+//! the variant.
 //!
-//! An access does not sleep: it is an attempt, which either comes to an end or says how long to
-//! leave the device alone. The protocol's server serves other requests meanwhile.
+//! An access does not sleep: it is an attempt, which either ends or returns the time until the next
+//! attempt. The protocol's server serves other requests meanwhile.
 
 use varia_core::{ConfigRegister, Core, MemoryGuard, Width};
 use varia_spec::Errno;
@@ -20,26 +20,26 @@ use crate::{
     endpoint::{Endpoint, until},
 };
 
-/// What a look came to.
-enum Look {
+/// Result of a poll.
+enum Poll {
     Ready,
     Sleep(Millis),
 }
 
-/// One look at a device's readiness, in the present hold.
-fn look(
+/// Polls a device's readiness once, under the lock held by the caller.
+fn poll(
     core: &Core,
     guard: &MemoryGuard<'_>,
     variant: &dyn Ready,
     wait: &mut Wait,
     clock: &dyn Clock,
-) -> Result<Look, Errno> {
+) -> Result<Poll, Errno> {
     let sample = Sample {
         now: clock.now(),
         memory_enabled: guard.enabled(),
     };
     let (generation, registers) = match variant.ready_before(wait, sample) {
-        Before::Ready => return Ok(Look::Ready),
+        Before::Ready => return Ok(Poll::Ready),
         Before::Failed(errno) => return Err(errno),
         Before::Poll {
             generation,
@@ -48,8 +48,8 @@ fn look(
     };
     let values = read_registers(core, guard, registers)?;
     match variant.ready_after(wait, generation, values, sample) {
-        After::Ready => Ok(Look::Ready),
-        After::Sleep(time) => Ok(Look::Sleep(time)),
+        After::Ready => Ok(Poll::Ready),
+        After::Sleep(time) => Ok(Poll::Sleep(time)),
         After::Failed(errno) => Err(errno),
     }
 }
@@ -77,15 +77,15 @@ fn read_registers(
     Ok(values)
 }
 
-/// What came of an attempt to use the device's memory.
+/// Result of an attempt to use the device's memory.
 pub(crate) enum Attempt<'a> {
-    /// It is ready, in this hold.
+    /// The device is ready while this lock is held.
     Ready(MemoryGuard<'a>),
-    /// It is not; look again after this long.
+    /// The device is not ready: poll again after this time.
     Wait(Millis),
 }
 
-/// One look, and the hold in which the device is ready if it is.
+/// Polls once. Returns the lock, held, if the device is ready.
 pub(crate) fn attempt<'a>(
     core: &'a Core,
     variant: &dyn Ready,
@@ -93,47 +93,47 @@ pub(crate) fn attempt<'a>(
     clock: &dyn Clock,
 ) -> Result<Attempt<'a>, Errno> {
     let guard = core.memory();
-    Ok(match look(core, &guard, variant, wait, clock)? {
-        Look::Ready => Attempt::Ready(guard),
-        Look::Sleep(time) => Attempt::Wait(time),
+    Ok(match poll(core, &guard, variant, wait, clock)? {
+        Poll::Ready => Attempt::Ready(guard),
+        Poll::Sleep(time) => Attempt::Wait(time),
     })
 }
 
-/// One operation's wait for the device, by value: one deadline over all its attempts.
+/// Wait of one operation for the device, by value: one deadline over all attempts.
 #[derive(Clone, Copy, Debug)]
 pub struct Operation {
     wait: Wait,
-    /// When this runtime's patience ends, whatever the variant would allow.
+    /// End of this runtime's timeout, whatever the variant would allow.
     limit: Monotonic,
 }
 
-/// What came of an attempt at an operation.
+/// Result of an attempt at an operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
-    /// It is done, with so many bytes.
+    /// The operation is done, with this many bytes.
     Done(usize),
-    /// Nothing was done: the device is not ready. Try again after this long.
+    /// The device is not ready and nothing was done: the next attempt is due after this time.
     Wait(Millis),
 }
 
-/// An access that has been let in.
+/// An access that has begun.
 struct Begun<'a> {
     /// Bytes, clipped to the region.
     count: usize,
-    /// The hold in which it is carried out.
+    /// The lock held during the access.
     guard: MemoryGuard<'a>,
 }
 
 impl Endpoint {
-    /// A user's operation has arrived: its wait, if it comes to one, is measured from now.
+    /// An operation of the user has arrived: a wait of the operation is measured from now.
     pub fn arrived(&self) -> Operation {
         Operation {
             wait: Wait::default(),
-            limit: self.options.clock.now().after(self.options.patience),
+            limit: self.options.clock.now().after(self.options.timeout),
         }
     }
 
-    /// Makes attempts until one comes to an end, sleeping between them.
+    /// Makes attempts until an attempt ends, and sleeps between them.
     pub(crate) fn finish(
         &self,
         mut attempt: impl FnMut(&mut Operation) -> Result<Progress, Errno>,
@@ -147,8 +147,8 @@ impl Endpoint {
         }
     }
 
-    /// Starts an access: its clipped count, and the hold in which it is carried out; or how long
-    /// to wait.
+    /// Starts an access. Returns the clipped count and the lock, held; or the time until the next
+    /// attempt.
     fn begin(
         &self,
         memory: &MemoryRegion,
@@ -171,9 +171,9 @@ impl Endpoint {
                     }
                     Attempt::Wait(_) => {
                         log::warn!(
-                            "the device is not ready after {} s, so an access fails; the next one \
-                             looks again{}",
-                            self.options.patience.0 / 1000,
+                            "the device is not ready after {} s, so an access fails; the next access \
+                             polls again{}",
+                            self.options.timeout.0 / 1000,
                             until(variant)
                         );
                         return Err(Errno::ETIMEDOUT);

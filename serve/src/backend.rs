@@ -1,4 +1,4 @@
-//! An endpoint as the vfio-user server wants it: units and types translated, nothing decided.
+//! An endpoint as a backend of the vfio-user server: types are translated, nothing is decided.
 
 use std::{io, sync::Arc, thread, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// An endpoint behind a socket. The endpoint is opened when a client has connected and closed when
-/// it has gone; the device's memory stays.
+/// the client has gone; the device's memory stays.
 #[derive(Debug)]
 pub struct Backend {
     endpoint: Arc<Endpoint>,
@@ -45,7 +45,7 @@ struct Event(EventFd);
 impl Trigger for Event {
     fn signal(&self) {
         if let Err(error) = self.0.trigger() {
-            log::warn!("an interrupt was lost: {error}");
+            log::warn!("an interrupt was lost, because its eventfd can't be written: {error}");
         }
     }
 }
@@ -53,7 +53,7 @@ impl Trigger for Event {
 /// An eventfd that unmasks INTx, with a thread that waits for it.
 struct Unmask(EventFd);
 
-/// Ends that thread.
+/// Ends the thread of an [`Unmask`].
 struct Stop(EventFd);
 
 impl Source for Unmask {

@@ -8,13 +8,13 @@ use varia_variants::table::{self, Entry};
 /// The variant that serves a device, by its vendor and device id; `None` if there is none.
 ///
 /// # Errors
-/// What the device answers to a configuration read.
+/// The errors of a configuration read.
 pub fn variant(device: &dyn Device) -> Result<Option<&'static Entry>, Errno> {
     let id = device.config_read(ConfigRegister::dword(header::VENDOR_ID))?;
     Ok(table::find(id as u16, (id >> 16) as u16))
 }
 
-/// One answer.
+/// The answer to a question.
 pub fn answer(device: &dyn Device, question: Question) -> Answer {
     match question {
         Question::Property(name) => device.property(name).ok_or(Errno::ENOENT),

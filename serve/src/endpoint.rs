@@ -1,4 +1,4 @@
-//! One device as a VFIO user sees it.
+//! A device as a VFIO user sees it.
 
 use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 
@@ -19,16 +19,16 @@ use crate::{
     discover,
 };
 
-/// How a device is served.
+/// Options for serving a device.
 pub struct Options {
     /// Which device the user sees: behind its variant, or bare.
     pub view: View,
     /// Reads and writes of memory regions fail with `EIO` while memory is disabled, but for a
     /// write that starts beyond the memory: it is dropped in any case.
     pub honour_memory_enable: bool,
-    /// How long an operation waits for a device that is not ready before it fails with
-    /// `ETIMEDOUT`. A client gives up sooner or later, QEMU after 5 s; the next access looks again.
-    pub patience: Millis,
+    /// Timeout of an operation for a device that is not ready: the operation fails with
+    /// `ETIMEDOUT`, and the next access polls again. Clients have timeouts too, QEMU of 5 s.
+    pub timeout: Millis,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -38,7 +38,7 @@ impl Default for Options {
         Self {
             view: View::Virtual,
             honour_memory_enable: false,
-            patience: Millis(4000),
+            timeout: Millis(4000),
             clock: Arc::new(SystemClock::default()),
         }
     }
@@ -53,17 +53,17 @@ pub enum Error {
     Refused {
         /// The variant's name.
         variant: &'static str,
-        /// Why.
+        /// Reason.
         refusal: Refusal,
     },
-    /// What the device presents contradicts itself.
+    /// The device contradicts itself.
     #[error(transparent)]
     Malformed(#[from] Refused),
     /// The device did not become ready.
     #[error("{}", Refusal::NotReady { errno: *.0 })]
     NotReady(Errno),
     /// The device does not answer.
-    #[error("the device does not answer ({}): check that it is there", .0.name())]
+    #[error("the device does not answer ({}): check its link and power", .0.name())]
     Dead(Errno),
 }
 
@@ -92,7 +92,7 @@ fn host_page() -> PageShift {
     PageShift::new(varia_sys::mapping::page_size().ilog2()).unwrap_or(PageShift::KIB_64)
 }
 
-/// One device, its core and its variant.
+/// A device, its core and its variant.
 pub struct Endpoint {
     pub(crate) core: Core,
     dma: Arc<Dma>,
@@ -115,7 +115,7 @@ impl Endpoint {
     /// In the physical view, and for a device without a variant, the core serves it alone.
     ///
     /// # Errors
-    /// When the variant fails the probe, the device is not ready in time, or does not answer.
+    /// If the variant fails the probe, or the device is not ready in time or does not answer.
     pub fn new(device: Arc<dyn Device>, options: Options) -> Result<Self, Error> {
         let entry = match options.view {
             View::Physical => None,
@@ -171,7 +171,7 @@ impl Endpoint {
         self.name
     }
 
-    /// Why the core serves the device alone, if its variant declined.
+    /// Reason why the core serves the device alone, if the variant declined.
     pub fn declined(&self) -> Option<Decline> {
         match self.variant.as_ref()?.outcome() {
             Outcome::Decline(reason) => Some(reason),
@@ -198,8 +198,8 @@ impl Endpoint {
     /// A user opens the device.
     ///
     /// # Errors
-    /// `EBUSY` when it is open, `ENODEV` when its variant needs a BAR that is not there; what the
-    /// device answers.
+    /// `EBUSY` if the device is open, `ENODEV` if the variant needs a BAR that does not exist; the
+    /// errors of the device.
     pub fn open(&self) -> Result<(), Errno> {
         self.core.open()?;
         if let Some(variant) = &self.variant {
@@ -228,7 +228,7 @@ impl Endpoint {
         self.core.info()
     }
 
-    /// What the variant says of a region.
+    /// The variant's decision on a region.
     pub fn region(&self, index: RegionIndex) -> Region<'_> {
         self.variant
             .as_ref()
@@ -259,17 +259,17 @@ impl Endpoint {
         Ok(ServedRegion { info, file })
     }
 
-    /// Reads a region. Answers how many bytes of `data` it filled. Sleeps while the device is not
+    /// Reads a region. Returns how many bytes of `data` were filled. Sleeps while the device is not
     /// ready; [`try_read`](Self::try_read) does not.
     ///
     /// # Errors
-    /// As the kernel's driver: `EINVAL`, `EIO`, `ENODEV`; `ETIMEDOUT` when the device is not ready
-    /// within the patience of this runtime.
+    /// As the kernel's driver: `EINVAL`, `EIO`, `ENODEV`; `ETIMEDOUT` if the device is not ready
+    /// within the timeout of this runtime.
     pub fn read(&self, index: RegionIndex, offset: u64, data: &mut [u8]) -> Result<usize, Errno> {
         self.finish(|operation| self.try_read(index, offset, data, operation))
     }
 
-    /// Writes a region. Answers how many bytes of `data` it took. Sleeps while the device is not
+    /// Writes a region. Returns how many bytes of `data` were written. Sleeps while the device is not
     /// ready; [`try_write`](Self::try_write) does not.
     ///
     /// # Errors
@@ -327,8 +327,8 @@ impl Endpoint {
         Ok(count)
     }
 
-    /// Each piece to its owner, in rising order. When a piece fails, the bytes before it have been
-    /// written and are counted; the error shows if there are none.
+    /// Writes each segment to its owner, in rising order. If a segment fails, the bytes before the
+    /// segment have been written and are counted; the error is returned if there are no such bytes.
     fn config_write(&self, offset: u64, data: &[u8]) -> Result<usize, Errno> {
         let Some(variant) = &self.variant else {
             return self.core.config_write(offset, data);
@@ -359,7 +359,7 @@ impl Endpoint {
     /// `VFIO_DEVICE_RESET`.
     ///
     /// # Errors
-    /// `EINVAL` when the device can't be reset.
+    /// `EINVAL` if the device can't be reset.
     pub fn reset(&self) -> Result<(), Errno> {
         if let Some(variant) = &self.variant {
             variant.event(Event::ResetRequested);
@@ -379,7 +379,7 @@ fn listed<const N: usize>(info: vfio::RegionInfo<[SparseArea; N]>) -> RegionInfo
     }
 }
 
-/// When the device is ready, for a message.
+/// Condition for readiness, for a message.
 pub(crate) fn until(variant: &AnyVariant) -> String {
     let when = variant.ready_when();
     when.map_or_else(String::new, |when| format!(": it is ready when {when}"))

@@ -76,7 +76,7 @@ impl Endpoint {
     }
 }
 
-/// A register that the BAR has only in part is not there.
+/// `EINVAL` if the BAR has only a part of the register.
 fn whole(count: usize, len: usize) -> Result<usize, Errno> {
     if count == len {
         Ok(count)

@@ -458,7 +458,7 @@ fn runtime(
         varia_serve::Options {
             view: View::Virtual,
             clock: Arc::clone(&clock) as Arc<_>,
-            patience: Millis(300_000),
+            timeout: Millis(300_000),
             ..varia_serve::Options::default()
         },
     );

@@ -110,7 +110,7 @@ fn every_open_and_every_reset_asks_for_a_new_check() {
 }
 
 #[test]
-fn a_device_that_stays_late_costs_each_access_the_patience_and_is_looked_at_again() {
+fn a_device_that_stays_late_costs_each_access_the_timeout_and_is_polled_again() {
     let machine = open(10);
     let begin = machine.time.seconds();
     let read = || {
@@ -182,7 +182,7 @@ fn reset_generation() {
     assert_eq!(read(), wait, "the old reset's time has passed");
     machine.time.advance(1);
     assert_eq!(read(), Ok(Progress::Done(4)));
-    // and its patience was one: it would have failed a second later
+    // and its timeout was one: it would have failed a second later
     endpoint.reset().unwrap();
     assert_eq!(read(), wait);
     machine.time.advance(1);
