@@ -5,10 +5,8 @@ mod device;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use varia_facts::Bdf;
+use varia_facts::{Bdf, Bytes};
 use varia_firmware::{Access, ProximityDomain};
-
-use crate::size::Size;
 
 pub(crate) use device::{
     As, BehaviourArgs, DeviceArgs, Fault, InspectArgs, ReadyAfter, RunArgs, ServeArgs,
@@ -164,10 +162,10 @@ pub(crate) struct VmArgs {
     pub(crate) cpus: u32,
     /// RAM, distributed over the same sockets.
     #[arg(long, value_name = "SIZE", default_value = "8G")]
-    pub(crate) memory: Size,
+    pub(crate) memory: Bytes,
     /// Back RAM with hugepages of this size, for example 2M or 512M.
     #[arg(long, value_name = "SIZE")]
-    pub(crate) hugepages: Option<Size>,
+    pub(crate) hugepages: Option<Bytes>,
     /// Memory-less NUMA nodes for each GPU: 8 with MIG; 1 is enough without MIG.
     #[arg(long, value_name = "N", default_value_t = varia_plan::NODES_PER_GPU)]
     pub(crate) nodes_per_gpu: u32,

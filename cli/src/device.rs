@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use varia_facts::Bytes;
 use varia_serve::{Endpoint, Options, View};
 use varia_silicon::{Backing, Faults, Profile, Readiness, Silicon, profile};
 use varia_spec::{nvidia::MEMBLK_SIZE, vfio::MAX_REGION_SIZE};
@@ -10,7 +11,6 @@ use varia_variant::{HostPhys, Refusal};
 use crate::{
     Failure,
     args::{BehaviourArgs, DeviceArgs, Fault, ReadyAfter},
-    size::Size,
 };
 
 /// A device, its profile and its endpoint.
@@ -113,10 +113,10 @@ fn explain(profile: &Profile, error: &varia_serve::Error) -> String {
     let too_little = |size, least| {
         format!(
             "{} of memory leave nothing usable on a {}: give at least {}, as in --memory {}",
-            Size(size),
+            Bytes(size),
             profile.name,
-            Size(least),
-            Size(least).argument()
+            Bytes(least),
+            Bytes(least).suffixed()
         )
     };
     match *refusal {
@@ -126,10 +126,10 @@ fn explain(profile: &Profile, error: &varia_serve::Error) -> String {
         }
         Refusal::BarTooLarge { length } => format!(
             "{} of memory need a BAR above {}, which VFIO can't address: give the {} at most this size, as in --memory {}",
-            Size(length.0),
-            Size(MAX_REGION_SIZE),
+            length,
+            Bytes(MAX_REGION_SIZE),
             profile.name,
-            Size(MAX_REGION_SIZE).argument()
+            Bytes(MAX_REGION_SIZE).suffixed()
         ),
         _ => error.to_string(),
     }

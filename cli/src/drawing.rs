@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::size::Size;
+use varia_facts::Bytes;
 
 /// A region of memory, and the BAR that presents the region.
 #[derive(Clone, Debug)]
@@ -142,13 +142,13 @@ impl Drawing {
                 let padding = (region.size - region.length) as f64 * scale;
                 out += &rect(x, y + used, BARS.1, padding, "url(#none)");
             }
-            let head = format!("BAR{} = {}", region.bar, Size(region.size));
+            let head = format!("BAR{} = {}", region.bar, Bytes(region.size));
             out += &text(x, y - 28.0, "start", "font-weight=\"bold\"", &head);
             let kind = if region.cached { "cached" } else { "uncached" };
-            let what = format!("{}, {kind}: {}", region.name, Size(region.length));
+            let what = format!("{}, {kind}: {}", region.name, Bytes(region.length));
             let style = format!("fill=\"{fill}\"");
             out += &text(x, y - 12.0, "start", &style, &what);
-            let label = format!("{} {}", region.name, Size(region.length));
+            let label = format!("{} {}", region.name, Bytes(region.length));
             out += &text(NAMES, y + used / 2.0 + 4.0, "end", &style, &label);
         }
         let legend = TOP + HEIGHT + 34.0;
@@ -204,12 +204,12 @@ impl Drawing {
             out += line.trim_end();
             out.push('\n');
         }
-        out += &format!("{:<22}", Size(self.size).to_string());
+        out += &format!("{:<22}", Bytes(self.size).to_string());
         for region in &self.regions {
             let _ = write!(
                 out,
                 "{:<26}",
-                format!("{} of {}", Size(region.length), Size(region.size))
+                format!("{} of {}", Bytes(region.length), Bytes(region.size))
             );
         }
         out.trim_end().to_owned() + "\n# cached  = uncached  . beyond the memory: reads 0xFF\n"

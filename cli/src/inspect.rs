@@ -15,7 +15,6 @@ use crate::{
     drawing::{Drawing, Drawn},
     files,
     output::print,
-    size::Size,
 };
 
 /// The version of the JSON's schema. A field may be added within a version.
@@ -117,13 +116,13 @@ pub(crate) fn regions(made: &Made) -> Vec<Drawn> {
 }
 
 /// All BARs that a VM sees.
-pub(crate) fn bars(made: &Made) -> Result<Vec<varia_plan::Bar>, Failure> {
+pub(crate) fn bars(made: &Made) -> Result<Vec<varia_plan::PlannedBar>, Failure> {
     let mut bars = Vec::new();
     for index in 0..6 {
         let info = made.endpoint.region_info(RegionIndex(index.into()));
         let size = Bytes(info.map_err(|errno| errno.to_string())?.info.size);
         if size.0 > 0 {
-            bars.push(varia_plan::Bar { index, size });
+            bars.push(varia_plan::PlannedBar { index, size });
         }
     }
     Ok(bars)
@@ -137,7 +136,7 @@ fn drawing(made: &Made) -> Option<Drawing> {
         title: format!(
             "{}: how a VM sees {} of coherent memory",
             made.profile.title,
-            Size(size)
+            Bytes(size)
         ),
         base: memory.base.0,
         size,
@@ -221,7 +220,7 @@ impl Inspection {
     fn text(&self) -> String {
         let mut out = format!("{}: {} [{}]\n", self.profile, self.title, self.device);
         if let Some(memory) = &self.memory {
-            let size = Size(memory.size);
+            let size = Bytes(memory.size);
             out += &format!("coherent memory  {size} at {:#x}\n", memory.base);
         }
         if let Some(variant) = self.variant {
@@ -237,11 +236,11 @@ impl Inspection {
             out += &format!(
                 "BAR{}             {}, {}",
                 bar.index,
-                Size(bar.size),
+                Bytes(bar.size),
                 bar.kind
             );
             if let (Some(memory), Some(base)) = (bar.memory, bar.base) {
-                out += &format!(": {memory}, {} at {base:#x}", Size(bar.length));
+                out += &format!(": {memory}, {} at {base:#x}", Bytes(bar.length));
             }
             out.push('\n');
         }

@@ -11,7 +11,6 @@ use crate::{
     Failure,
     args::{CaptureArgs, HostArgs, ListArgs},
     output::{print, printable},
-    size::Size,
 };
 
 /// The version of the JSON's schema. A field may be added within a version.
@@ -208,17 +207,17 @@ impl<'a> Device<'a> {
             };
             line(
                 &format!("BAR{}", bar.index),
-                format!("{} {place}, {kind}{prefetchable}", Size(bar.size.0)),
+                format!("{} {place}, {kind}{prefetchable}", bar.size),
             );
         }
         for bar in &function.virtual_bars {
             let memory = match &bar.memory {
-                Some(memory) => format!(": {memory}, {}", Size(bar.length.0)),
+                Some(memory) => format!(": {memory}, {}", bar.length),
                 None => String::new(),
             };
             line(
                 &format!("in a VM, BAR{}", bar.index),
-                format!("{}{memory}", Size(bar.size.0)),
+                format!("{}{memory}", bar.size),
             );
         }
         if let Some(note) = &function.layout_note {
@@ -268,7 +267,7 @@ fn memory(function: &PciFunction) -> String {
     let Some(memory) = &function.coherent_memory else {
         return "not known".to_owned();
     };
-    let mut text = format!("{} at {:#x}", Size(memory.size.0), memory.base.0);
+    let mut text = format!("{} at {:#x}", memory.size, memory.base.0);
     if let (Some(start), Some(count)) = (memory.pxm_start, memory.pxm_count) {
         text += &format!(", {count} proximity domains from {start}");
     }

@@ -30,7 +30,6 @@ mod plan;
 mod qemu;
 mod run;
 mod serve;
-mod size;
 
 use std::process::ExitCode;
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use varia_facts::{Bdf, Bytes, CoherentMemory, Facts, PciFunction};
+use varia_facts::{Bdf, CoherentMemory, Facts, PciFunction};
 use varia_firmware::{DeviceProperties, Oem, hmat, slit, srat, ssdt};
 use varia_linux::inventory::{Extent, Inventory};
 use varia_linux::{layout, users};
@@ -70,8 +70,8 @@ pub(crate) fn planned(args: &VmArgs) -> Result<(Facts, Plan), Failure> {
     let request = Request {
         name: args.name.clone(),
         cpus: args.cpus,
-        memory: Bytes(args.memory.0),
-        hugepages: args.hugepages.map(|size| Bytes(size.0)),
+        memory: args.memory,
+        hugepages: args.hugepages,
         nodes_per_gpu: args.nodes_per_gpu,
         iommu: args.iommu.into(),
         pin: !args.no_pin,

@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-use varia_plan::Arch;
+use varia_facts::Arch;
 
 /// The first version with `vfio-user-pci`.
 const NEEDED: (u32, u32) = (10, 1);

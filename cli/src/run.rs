@@ -8,8 +8,8 @@ use std::{
 };
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use varia_facts::Bytes;
-use varia_plan::{Arch, Emulated, NODES_PER_GPU};
+use varia_facts::Arch;
+use varia_plan::{Emulated, NODES_PER_GPU};
 use varia_serve::{Backend, View};
 use varia_sys::{event::EventFd, socket::Listener};
 use varia_vfio_user::server::Server;
@@ -97,7 +97,7 @@ fn serve_command(args: &RunArgs, socket: &Path) -> Vec<String> {
     let mut option = |name: &str, value: String| words.extend([format!("--{name}"), value]);
     option("socket", socket.to_string_lossy().into_owned());
     if let Some(memory) = args.device.memory {
-        option("memory", memory.argument());
+        option("memory", memory.suffixed().to_string());
     }
     let BehaviourArgs {
         backing,
@@ -131,7 +131,7 @@ fn arguments(args: &RunArgs, made: &Made, socket: &Path) -> Result<Vec<String>, 
     let plan = Emulated {
         arch: args.arch,
         cpus: args.cpus,
-        memory: Bytes(args.ram.0),
+        memory: args.ram,
         gpus: vec![(socket.to_owned(), inspect::bars(made)?)],
         nodes_per_gpu: nodes,
     }

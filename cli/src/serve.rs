@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use varia_facts::Bytes;
 use varia_serve::{Backend, View};
 use varia_sys::{event::EventFd, limits, socket::Listener};
 use varia_vfio_user::server::Server;
@@ -12,7 +13,6 @@ use crate::{
     device::{Made, default_socket, make},
     inspect,
     output::print,
-    size::Size,
 };
 
 /// Serves until SIGINT or SIGTERM.
@@ -60,11 +60,11 @@ fn announce(made: &Made, view: View, path: &Path) -> Result<(), Failure> {
         path.display()
     );
     if let Some(memory) = made.silicon.coherent_memory() {
-        let size = Size(memory.bytes.len());
+        let size = Bytes(memory.bytes.len());
         text += &format!("  coherent memory: {size} at {:#x}\n", memory.base.0);
     }
     for region in inspect::regions(made) {
-        let (size, length) = (Size(region.size), Size(region.length));
+        let (size, length) = (Bytes(region.size), Bytes(region.length));
         text += &format!("  BAR{} = {size} ({}, {length})\n", region.bar, region.name);
     }
     print(&text)

@@ -1,13 +1,12 @@
 //! Room for the GPUs' BARs in a guest's address space.
 
-use varia_facts::{Bytes, PciFunction};
-use varia_plan::{Arch, Bar, Plan, aperture_end, aperture_for, window};
+use varia_facts::{Arch, Bytes, PciFunction};
+use varia_plan::limits::VIRT_APERTURE;
+use varia_plan::{Plan, PlannedBar, aperture_end, aperture_for, size, window};
 
-use crate::scene::{Scene, size};
+use crate::scene::Scene;
 use crate::{Finding, failure, not_applicable, ok, unknown, warning};
 
-/// The aperture that QEMU's virt machine has without an option.
-const VIRT_DEFAULT: Bytes = Bytes(512 << 30);
 const HIGHMEM: &str = "virt.highmem-mmio-size";
 
 pub(crate) fn fits(scene: &Scene<'_>) -> Vec<Finding> {
@@ -27,24 +26,25 @@ fn of_plan(scene: &Scene<'_>, plan: &Plan, bits: Option<u32>) -> Finding {
     let needed = aperture_for(plan.arch, plan.gpus.iter().map(|gpu| gpu.window));
     if needed > u128::from(plan.aperture.0) {
         return failure(format!(
-            "the plan's aperture is {}, and its root ports' windows need {needed:#x} bytes",
-            size(plan.aperture)
+            "the plan's aperture is {}, and the windows of its root ports need {}",
+            plan.aperture,
+            size(needed)
         ))
         .advise("plan again: varia plan sums the windows");
     }
     let qemu = scene.facts.vmm.qemu.as_ref();
-    let large = plan.arch == Arch::Aarch64 && plan.aperture > VIRT_DEFAULT;
+    let large = plan.arch == Arch::Aarch64 && plan.aperture.0 > VIRT_APERTURE;
     if large && qemu.and_then(|qemu| qemu.has(HIGHMEM)) == Some(false) {
         return failure(format!(
             "the plan's aperture is {}, and this QEMU's virt machine has {} and no \
              highmem-mmio-size",
-            size(plan.aperture),
-            size(VIRT_DEFAULT)
+            plan.aperture,
+            Bytes(VIRT_APERTURE)
         ))
         .advise("a QEMU whose virt machine has highmem-mmio-size");
     }
     let end = aperture_end(plan.ram(), plan.aperture.0.into());
-    let text = format!("{}, which ends at {end:#x}", size(plan.aperture));
+    let text = format!("{}, which ends at {end:#x}", plan.aperture);
     match bits {
         None => unknown(format!(
             "{text}; the width of a guest's addresses is not known"
@@ -73,15 +73,14 @@ fn of_host(scene: &Scene<'_>, bits: Option<u32>) -> Finding {
         return unknown("the GPUs' BARs in a VM are not known: see firmware");
     }
     let end = |count: usize| {
-        let size = aperture_for(arch, windows.iter().take(count).copied());
-        (size, aperture_end(Bytes(0), size))
+        let needed = aperture_for(arch, windows.iter().take(count).copied());
+        (needed, aperture_end(Bytes(0), needed))
     };
     let all = windows.len();
-    let whole = |size: u128| format!("{} GiB", size >> 30);
     let Some(bits) = bits else {
         return unknown(format!(
             "{all} GPUs need {}; the width of a guest's addresses is not known",
-            whole(end(all).0)
+            size(end(all).0)
         ))
         .advise("run it where /dev/kvm can be opened");
     };
@@ -91,29 +90,23 @@ fn of_host(scene: &Scene<'_>, bits: Option<u32>) -> Finding {
     match fit {
         Some(count) if count == all => ok(format!(
             "{} for {all} of them; a guest's addresses have {bits} bits",
-            whole(end(all).0)
+            size(end(all).0)
         )),
         Some(count) => warning(format!(
             "{all} GPUs in one VM need {}, which ends beyond the {bits} bits of a guest's \
              addresses: {count} fit",
-            whole(end(all).0)
+            size(end(all).0)
         ))
         .advise(format!("give a VM at most {count} of them")),
         None => failure(format!(
             "one GPU needs {}, which ends beyond the {bits} bits of a guest's addresses",
-            whole(end(1).0)
+            size(end(1).0)
         ))
         .advise("a host whose CPU has wider addresses"),
     }
 }
 
 fn of_function(function: &PciFunction) -> Option<Bytes> {
-    let bars = function.virtual_bars.iter().filter(|bar| bar.prefetchable);
-    let bars: Vec<_> = bars
-        .map(|bar| Bar {
-            index: bar.index,
-            size: bar.size,
-        })
-        .collect();
-    window(&bars).ok().filter(|window| window.0 > 0)
+    let window = window(&PlannedBar::of(function));
+    window.ok().filter(|window| window.0 > 0)
 }

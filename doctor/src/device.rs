@@ -4,7 +4,7 @@ use varia_facts::{Bdf, CoherentSource};
 
 use crate::iommu::GRUB;
 use crate::modules::VARIANT;
-use crate::scene::{NVGRACE, Scene, size};
+use crate::scene::{NVGRACE, Scene};
 use crate::{Finding, failure, not_applicable, ok, unknown, warning};
 
 /// Base classes of what a host may need to live: mass storage, network.
@@ -161,7 +161,11 @@ pub(crate) fn firmware(scene: &Scene<'_>) -> Vec<Finding> {
             return failure(note.clone())
                 .advise("firmware whose properties are those of this chip");
         }
-        let place = format!("{} at {:#x} ({source})", size(memory.size), memory.base.0);
+        let place = format!(
+            "{} at {:#x} ({source})",
+            memory.size.rounded(),
+            memory.base.0
+        );
         match (memory.pxm_start, memory.pxm_count) {
             (Some(start), Some(count)) => {
                 ok(format!("{place}, {count} proximity domains from {start}"))

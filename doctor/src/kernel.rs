@@ -2,7 +2,7 @@
 
 use varia_facts::{Arch, Bytes};
 
-use crate::scene::{Scene, size};
+use crate::scene::Scene;
 use crate::{Finding, bad, failure, not_applicable, ok, unknown, warning};
 
 const PAGE_64K: Bytes = Bytes(64 << 10);
@@ -83,7 +83,7 @@ pub(crate) fn page_size(scene: &Scene<'_>) -> Vec<Finding> {
         Some(other) => warning(format!(
             "{}: works, but on Grace it maps a GPU's memory in more and smaller pieces than 64 KiB \
              pages do, and NVIDIA recommends those",
-            size(other)
+            other.rounded()
         ))
         .advise(
             "a kernel built with CONFIG_ARM64_64K_PAGES=y, such as a distribution's -64k flavour",

@@ -3,7 +3,7 @@
 use varia_facts::{Bytes, HugePages, Limit, NodeId, NumaNode};
 use varia_plan::{Backing, Socket};
 
-use crate::scene::{Scene, size};
+use crate::scene::Scene;
 use crate::{Finding, failure, not_applicable, ok, unknown, warning};
 
 /// How much a remedy without a plan sets aside, and at most which part of the memory that can be
@@ -15,8 +15,12 @@ pub(crate) fn ram(scene: &Scene<'_>) -> Vec<Finding> {
     let host = &scene.facts.host;
     let Some(plan) = scene.plan else {
         return vec![match (host.memory_available, host.memory) {
-            (Some(free), Some(all)) => ok(format!("{} of {} can be used", size(free), size(all))),
-            (None, Some(all)) => ok(size(all)),
+            (Some(free), Some(all)) => ok(format!(
+                "{} of {} can be used",
+                free.rounded(),
+                all.rounded()
+            )),
+            (None, Some(all)) => ok(all.rounded().to_string()),
             (_, None) => unknown("/proc/meminfo does not tell"),
         }];
     };
@@ -40,21 +44,21 @@ pub(crate) fn ram(scene: &Scene<'_>) -> Vec<Finding> {
         let finding = match (free, all) {
             (_, Some(all)) if all < wanted => failure(format!(
                 "{whose} has {}, and the plan wants {}",
-                size(all),
-                size(wanted)
+                all.rounded(),
+                wanted.rounded()
             ))
             .advise("plan with less --memory"),
             (Some(free), _) if free < wanted => warning(format!(
                 "{whose} has {} free now, and the plan wants {}",
-                size(free),
-                size(wanted)
+                free.rounded(),
+                wanted.rounded()
             ))
             .run("echo 3 > /proc/sys/vm/drop_caches")
             .advise("end what uses the memory, or plan with less --memory"),
             (Some(free), _) => ok(format!(
                 "{whose} has {} free, of which {} go to the VM",
-                size(free),
-                size(wanted)
+                free.rounded(),
+                wanted.rounded()
             )),
             (None, _) => unknown(format!("nobody knows how much memory {whose} has")),
         };
@@ -103,7 +107,7 @@ fn enough(nodes: &[NumaNode], socket: &Socket, page: Bytes) -> Finding {
         None => ("/sys/kernel/mm/hugepages".to_owned(), "the host".to_owned()),
     };
     if pools.is_empty() {
-        return failure(format!("{place} has no hugepages of {}", size(page)))
+        return failure(format!("{place} has no hugepages of {}", page.rounded()))
             .advise(
                 "plan with --hugepages of a size that the kernel has: ls /sys/kernel/mm/hugepages",
             )
@@ -118,13 +122,13 @@ fn enough(nodes: &[NumaNode], socket: &Socket, page: Bytes) -> Finding {
     if free >= wanted {
         return ok(format!(
             "{free} of {} are free on {place}, of which {wanted} go to the VM",
-            size(page)
+            page.rounded()
         ));
     }
     let set = total.saturating_add(wanted - free);
     failure(format!(
         "{free} of {} are free on {place}, and the plan wants {wanted}",
-        size(page)
+        page.rounded()
     ))
     .run(format!(
         "echo {set} > {folder}/hugepages-{kib}kB/nr_hugepages"
@@ -150,7 +154,7 @@ fn without_plan(scene: &Scene<'_>, nodes: &[NumaNode]) -> Finding {
             format!(
                 "node {node}: {} of {}, {} free",
                 pool.total,
-                size(pool.size),
+                pool.size.rounded(),
                 pool.free
             )
         });
@@ -183,7 +187,7 @@ fn without_plan(scene: &Scene<'_>, nodes: &[NumaNode]) -> Finding {
     .advise(format!(
         "that is {}: as many as the VM has RAM, which `varia doctor PLAN` counts; for every boot \
          hugepagesz={kib}K hugepages=N on the kernel's command line",
-        size(Bytes(count.saturating_mul(page.0)))
+        Bytes(count.saturating_mul(page.0))
     ))
 }
 
@@ -200,17 +204,17 @@ pub(crate) fn memlock(scene: &Scene<'_>) -> Vec<Finding> {
         (None, None) => {
             return vec![unknown(format!(
                 "{}, of an unknown amount of RAM",
-                size(limit)
+                limit.rounded()
             ))];
         }
     };
     if limit >= wanted {
-        return vec![ok(format!("{}, enough for {what}", size(limit)))];
+        return vec![ok(format!("{}, enough for {what}", limit.rounded()))];
     }
     let text = format!(
         "{}, and {what} is {}: a VMM of this user can't map its memory for a device",
-        size(limit),
-        size(wanted)
+        limit.rounded(),
+        wanted.rounded()
     );
     vec![
         crate::bad(scene.plan.is_some(), text)

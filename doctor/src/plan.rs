@@ -63,7 +63,7 @@ fn as_planned(gpu: &Gpu, function: &PciFunction) -> Finding {
     let text = |bars: &[(u8, varia_facts::Bytes)]| {
         let texts = bars
             .iter()
-            .map(|(index, size)| format!("BAR{index} {}", crate::scene::size(*size)));
+            .map(|(index, size)| format!("BAR{index} {}", size.rounded()));
         texts.collect::<Vec<_>>().join(", ")
     };
     failure(format!(

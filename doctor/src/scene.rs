@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use varia_facts::{Arch, Bdf, Bytes, Facts, PciFunction};
+use varia_facts::{Arch, Bdf, Facts, PciFunction};
 use varia_plan::{Iommu, Plan, Source};
 
 use crate::{Finding, ok, unknown};
@@ -121,39 +121,4 @@ pub(crate) fn files(scene: &Scene<'_>) -> Vec<Finding> {
         return vec![ok("all that are there make sense")];
     }
     findings
-}
-
-/// A size as people read it: 512 MiB, 23.5 GiB.
-pub(crate) fn size(bytes: Bytes) -> String {
-    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let unit = units.iter().find(|(shift, _)| bytes.0 >> shift > 0);
-    let Some((shift, unit)) = unit else {
-        return format!("{} bytes", bytes.0);
-    };
-    let whole = bytes.0 >> shift;
-    let tenths = ((u128::from(bytes.0) * 10) >> shift) % 10;
-    if bytes.0.is_multiple_of(1 << shift) {
-        format!("{whole} {unit}")
-    } else {
-        format!("{whole}.{tenths} {unit}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_in_the_largest_unit() {
-        for (bytes, text) in [
-            (0, "0 bytes"),
-            (1023, "1023 bytes"),
-            (512 << 20, "512 MiB"),
-            ((8 << 30) - 1, "7.9 GiB"),
-            (24_684_096 << 10, "23.5 GiB"),
-            (u64::MAX, "16777215.9 TiB"),
-        ] {
-            assert_eq!(size(Bytes(bytes)), text);
-        }
-    }
 }

@@ -6,7 +6,7 @@ use crate::assignment::Assignment;
 use crate::model::{Bus, BusKind, Definition, Function, Language};
 use varia_plan::NODES_PER_GPU;
 use varia_plan::window;
-use varia_plan::{Bar, CoherentMemory, Gpu, GuestNode, Source, VirtualFunction};
+use varia_plan::{CoherentMemory, Gpu, GuestNode, PlannedBar, Source, VirtualFunction};
 
 /// What somebody knows of the devices in a definition.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +29,7 @@ pub(crate) struct Subject {
     pub(crate) id: String,
     pub(crate) host: Option<Bdf>,
     /// Its 64-bit prefetchable BARs; none if nothing is known of it but what the definition says.
-    pub(crate) bars: Option<Vec<Bar>>,
+    pub(crate) bars: Option<Vec<PlannedBar>>,
     /// How many nodes it should have.
     pub(crate) nodes: u32,
     /// The host's node of its CPUs.
@@ -86,7 +86,7 @@ impl<'a> Case<'a> {
                 .iter()
                 .any(|one| one.device == id && !id.is_empty());
             let bars = match known {
-                Some(known) if is_gpu(known) => Some(Bar::of(known)),
+                Some(known) if is_gpu(known) => Some(PlannedBar::of(known)),
                 // the definition itself treats it as one
                 _ if is_tied => None,
                 Some(_) => continue,

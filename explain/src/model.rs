@@ -4,7 +4,7 @@
 use serde::Serialize;
 use varia_facts::{Bdf, Bytes};
 
-use varia_plan::Arch;
+use varia_facts::Arch;
 
 /// The language of a definition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]

@@ -1,11 +1,10 @@
 //! How much address space the BARs of GPUs take.
 
-use varia_facts::Bytes;
+use varia_facts::{Arch, Bytes};
 
 use crate::error::Error;
-use crate::gpu::{Bar, Gpu};
+use crate::gpu::{Gpu, PlannedBar};
 use crate::limits::VIRT_APERTURE;
-use crate::plan::Arch;
 
 /// Room for what else has 64-bit BARs: disks, network, consoles.
 const OTHERS: u64 = 1 << 30;
@@ -17,7 +16,7 @@ const VIRT_RAM: u64 = 1 << 30;
 ///
 /// # Errors
 /// [`Error::Aperture`] if that has more than 64 bits.
-pub fn window(bars: &[Bar]) -> Result<Bytes, Error> {
+pub fn window(bars: &[PlannedBar]) -> Result<Bytes, Error> {
     let sum = bars.iter().map(|bar| u128::from(bar.size.0)).sum::<u128>();
     let window = if sum == 0 { 0 } else { sum.next_power_of_two() };
     u64::try_from(window)
@@ -56,6 +55,15 @@ pub fn aperture_end(ram: Bytes, size: u128) -> u128 {
     below.next_multiple_of(size.max(1)) + size
 }
 
+/// A size of an aperture, which may have more than 64 bits, in binary units.
+#[must_use]
+pub fn size(bytes: u128) -> String {
+    match u64::try_from(bytes) {
+        Ok(bytes) => Bytes(bytes).to_string(),
+        Err(_) => format!("{} TiB", bytes >> 40),
+    }
+}
+
 fn too_large(sizes: impl Iterator<Item = Bytes>, aperture: u128, end: u128, bits: u32) -> Error {
     Error::Aperture {
         bars: Error::sizes(sizes),
@@ -76,7 +84,7 @@ mod tests {
         let bars: Vec<_> = sizes
             .iter()
             .zip((0..).step_by(2))
-            .map(|(size, index)| Bar {
+            .map(|(size, index)| PlannedBar {
                 index,
                 size: Bytes(*size),
             })
@@ -132,16 +140,16 @@ mod tests {
             "{error}"
         );
         let error = window(&[
-            Bar {
+            PlannedBar {
                 index: 2,
                 size: Bytes(1),
             },
-            Bar {
+            PlannedBar {
                 index: 4,
                 size: Bytes(1 << 63),
             },
         ])
         .expect_err("two times 2^63");
-        assert!(error.to_string().contains("0x8000000000000000"), "{error}");
+        assert!(error.to_string().contains("8388608 TiB"), "{error}");
     }
 }

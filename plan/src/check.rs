@@ -3,10 +3,9 @@
 
 use std::path::Path;
 
-use varia_facts::{Facts, PciFunction};
+use varia_facts::{Arch, Facts, PciFunction};
 
 use crate::error::Error;
-use crate::plan::Arch;
 use crate::request::Request;
 
 /// Places on the first root bus that are not for disks: the host bridge, what QEMU adds unless it

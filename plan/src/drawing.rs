@@ -4,7 +4,6 @@
 use std::fmt::Display;
 
 use crate::gpu::{Gpu, Source};
-use crate::part::size;
 use crate::plan::{Iommu, Plan, Socket};
 use crate::xml::Element;
 
@@ -73,9 +72,9 @@ fn summary(plan: &Plan) -> String {
         "{}, {} CPUs, {} of RAM, {} nodes, aperture {}{iommu}",
         plan.arch,
         plan.cpus(),
-        size(plan.ram().0),
+        plan.ram(),
         plan.nodes(),
-        size(plan.aperture.0)
+        plan.aperture
     )
 }
 
@@ -93,11 +92,7 @@ fn draw_socket(svg: Element, left: u32, socket: &Socket) -> Element {
         .child(text(
             left + 12,
             TOP + 48,
-            format!(
-                "{} CPUs, {} of RAM",
-                socket.vcpus.len(),
-                size(socket.memory.0)
-            ),
+            format!("{} CPUs, {} of RAM", socket.vcpus.len(), socket.memory),
         ))
         .child(text(left + 12, TOP + 70, on).with("fill", "#555"))
 }
@@ -117,9 +112,9 @@ fn draw_gpu(svg: Element, left: u32, top: u32, gpu: &Gpu, iommu: Iommu) -> Eleme
         .device
         .bars
         .iter()
-        .map(|bar| format!("BAR{} {}", bar.index, size(bar.size.0)))
+        .map(|bar| format!("BAR{} {}", bar.index, bar.size))
         .collect();
-    let window = size(gpu.window.0);
+    let window = gpu.window;
     let port = match (gpu.bus, iommu) {
         (Some(bus), Iommu::Iommufd { smmu: true }) => {
             format!("root bus {bus} with an SMMUv3, window {window}")

@@ -2,17 +2,15 @@
 
 use std::path::PathBuf;
 
-use varia_facts::{Bytes, Host};
+use varia_facts::{Arch, Bytes, Host};
 
 use crate::aperture::aperture;
 use crate::distances::distances;
 use crate::error::Error;
-use crate::gpu::{Bar, GuestNode, Source, VirtualFunction};
+use crate::gpu::{GuestNode, PlannedBar, Source, VirtualFunction};
+use crate::limits::ADDRESS_BITS;
 use crate::make::{attach, note_nodes};
-use crate::plan::{Accelerator, Arch, Backing, Firmware, Iommu, Plan, SCHEMA, Socket};
-
-/// What software emulation gives a guest on every host.
-const ADDRESS_BITS: u32 = 48;
+use crate::plan::{Accelerator, Backing, Firmware, Iommu, Plan, SCHEMA, Socket};
 
 /// A VM that somebody wants.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,7 +22,7 @@ pub struct Emulated {
     /// RAM, all on node 0 and shared with the servers.
     pub memory: Bytes,
     /// A server's socket and its device's 64-bit prefetchable BARs, for each GPU.
-    pub gpus: Vec<(PathBuf, Vec<Bar>)>,
+    pub gpus: Vec<(PathBuf, Vec<PlannedBar>)>,
     /// Memory-less nodes for each GPU.
     pub nodes_per_gpu: u32,
 }

@@ -2,6 +2,7 @@
 
 use varia_facts::{Bdf, Bytes, GroupId, NodeId};
 
+use crate::aperture::size;
 use crate::limits::MAX_NODES;
 use crate::request::What;
 
@@ -166,42 +167,41 @@ pub enum Error {
     },
     /// RAM that is no number of pages for each socket.
     #[error(
-        "{memory:#x} bytes of RAM are not a multiple of {unit:#x} for each of {sockets} sockets: \
-         ask for a multiple of {all:#x}"
+        "{memory} of RAM are not a multiple of {unit} for each of {sockets} sockets: ask for a \
+         multiple of {all}"
     )]
     Memory {
         /// What was asked for.
-        memory: u64,
+        memory: Bytes,
         /// The size of a page, or a MiB.
-        unit: u64,
+        unit: Bytes,
         /// How many sockets there are.
         sockets: usize,
         /// What it must be a multiple of.
-        all: u64,
+        all: Bytes,
     },
     /// Too little RAM on a node.
     #[error(
-        "the host's node {node} has {there:#x} bytes of RAM, and {wanted:#x} are wanted of it: ask \
-         for less"
+        "the host's node {node} has {there} of RAM, and the VM needs {wanted} of it: ask for less"
     )]
     HostMemory {
         /// The host's node.
         node: NodeId,
-        /// Bytes wanted.
-        wanted: u64,
-        /// Bytes there.
-        there: u64,
+        /// Size that the VM needs.
+        wanted: Bytes,
+        /// Size of the node.
+        there: Bytes,
     },
     /// Hugepages of a size that the host's kernel does not have.
     #[error(
-        "the host's node {node} has no hugepages of {size:#x} bytes: ask for a size that it has \
+        "the host's node {node} has no hugepages of {size}: ask for a size that it has \
          ({there})"
     )]
     HugePageSize {
         /// The host's node.
         node: NodeId,
-        /// Bytes of each.
-        size: u64,
+        /// Size of a page.
+        size: Bytes,
         /// The sizes there are, as text.
         there: String,
     },
@@ -213,15 +213,15 @@ pub enum Error {
     NoNodes,
     /// Too few hugepages on a node.
     #[error(
-        "the host's node {node} has {free} free hugepages of {size:#x} bytes, and {wanted} are \
+        "the host's node {node} has {free} free hugepages of {size}, and {wanted} are \
          wanted: reserve them with echo {reserve} > /sys/devices/system/node/node{node}/hugepages/\
          hugepages-{kib}kB/nr_hugepages"
     )]
     HugePages {
         /// The host's node.
         node: NodeId,
-        /// Bytes of each.
-        size: u64,
+        /// Size of a page.
+        size: Bytes,
         /// The same in KiB.
         kib: u64,
         /// Pages wanted.
@@ -248,8 +248,9 @@ pub enum Error {
     },
     /// An aperture beyond the guest's address width.
     #[error(
-        "BARs of {bars} need an MMIO aperture of {aperture:#x} bytes, which ends at {end:#x}, and \
-         the guest's addresses have {bits} bits: ask for fewer GPUs or GPUs with less memory"
+        "BARs of {bars} need an MMIO aperture of {}, which ends at {end:#x}, and the guest's \
+         addresses have {bits} bits: ask for fewer GPUs or GPUs with less memory",
+        size(*aperture)
     )]
     Aperture {
         /// Sizes of the BARs, as text.
@@ -277,7 +278,7 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn sizes(sizes: impl Iterator<Item = Bytes>) -> String {
-        let texts: Vec<_> = sizes.map(|size| format!("{:#x}", size.0)).collect();
+        let texts: Vec<_> = sizes.map(|size| size.to_string()).collect();
         texts.join(", ")
     }
 }

@@ -18,18 +18,18 @@ impl fmt::Display for GuestNode {
     }
 }
 
-/// A BAR of the virtual function.
+/// A 64-bit prefetchable BAR that the VM sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Bar {
+pub struct PlannedBar {
     /// 0 to 5.
     pub index: u8,
     /// Bytes, a power of two.
     pub size: Bytes,
 }
 
-impl Bar {
-    /// Those that the VM sees of a function of the host, as far as they need 64-bit
-    /// prefetchable addresses.
+impl PlannedBar {
+    /// 64-bit prefetchable BARs that a VM sees of a function of the host.
+    #[must_use]
     pub fn of(function: &PciFunction) -> Vec<Self> {
         let bars = function.virtual_bars.iter().filter(|bar| bar.prefetchable);
         bars.map(|bar| Self {
@@ -46,7 +46,7 @@ pub struct VirtualFunction {
     /// Its name in the VMM's configuration, unique in the VM.
     pub id: String,
     /// Its 64-bit prefetchable BARs.
-    pub bars: Vec<Bar>,
+    pub bars: Vec<PlannedBar>,
 }
 
 /// Who has the memory.

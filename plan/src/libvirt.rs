@@ -3,8 +3,10 @@
 //! Source: libvirt 12.8 `docs/formatdomain` and its schema, in which the SMMU's attribute is
 //! spelled `ssidsize`.
 
+use varia_facts::{Arch, Bytes};
+
 use crate::gpu::{Gpu, Source};
-use crate::plan::{Accelerator, Arch, Backing, Firmware, Iommu, Plan, SSID_BITS, Socket};
+use crate::plan::{Accelerator, Backing, Firmware, Iommu, Plan, SSID_BITS, Socket};
 use crate::qemu::disk_format;
 use crate::xml::Element;
 
@@ -27,7 +29,7 @@ pub fn domain(plan: &Plan) -> Option<String> {
     let domain = Element::new("domain")
         .with("type", kind)
         .text("name", &plan.name)
-        .child(kib("memory", plan.ram().0))
+        .child(sized("memory", plan.ram()))
         .child(backing(plan))
         .text("vcpu", plan.cpus())
         .maybe(cputune(plan))
@@ -43,8 +45,20 @@ pub fn domain(plan: &Plan) -> Option<String> {
     Some(domain.to_string())
 }
 
-fn kib(name: &'static str, bytes: u64) -> Element {
-    Element::new(name).with("unit", "KiB").content(bytes >> 10)
+/// A size as libvirt reads it: a whole number of the largest unit that divides it, and the unit.
+#[must_use]
+pub fn scaled(bytes: Bytes) -> (u64, &'static str) {
+    match bytes.terms().last() {
+        Some((_, unit)) => (bytes.0 >> unit.shift(), unit.name()),
+        None => (bytes.0, "bytes"),
+    }
+}
+
+/// An element that holds a size.
+#[must_use]
+pub fn sized(name: &'static str, bytes: Bytes) -> Element {
+    let (count, unit) = scaled(bytes);
+    Element::new(name).with("unit", unit).content(count)
 }
 
 fn backing(plan: &Plan) -> Element {
@@ -52,11 +66,12 @@ fn backing(plan: &Plan) -> Element {
     let mut any = false;
     for socket in &plan.sockets {
         if let Backing::HugePages(size) = socket.backing {
+            let (size, unit) = scaled(size);
             any = true;
             pages = pages.child(
                 Element::new("page")
-                    .with("size", size.0 >> 10)
-                    .with("unit", "KiB")
+                    .with("size", size)
+                    .with("unit", unit)
                     .with("nodeset", socket.node),
             );
         }
@@ -201,9 +216,8 @@ fn cell(plan: &Plan, id: u32, socket: Option<&Socket>) -> Element {
     if let Some(Socket { vcpus, .. }) = socket {
         cell = cell.with("cpus", format!("{}-{}", vcpus.start, vcpus.end.max(1) - 1));
     }
-    cell = cell
-        .with("memory", socket.map_or(0, |socket| socket.memory.0 >> 10))
-        .with("unit", "KiB");
+    let (memory, unit) = socket.map_or((0, "KiB"), |socket| scaled(socket.memory));
+    cell = cell.with("memory", memory).with("unit", unit);
     let row = usize::try_from(id)
         .ok()
         .and_then(|id| plan.distances.get(id));
@@ -238,7 +252,7 @@ fn devices(plan: &Plan, hostdevs: Vec<Element>) -> Element {
         .with("index", 0)
         .with("model", "pcie-root");
     devices = devices.child(match plan.arch {
-        Arch::Aarch64 => root.child(kib("pcihole64", plan.aperture.0)),
+        Arch::Aarch64 => root.child(sized("pcihole64", plan.aperture)),
         Arch::X86_64 => root,
     });
     for (index, gpu) in plan.gpus.iter().enumerate() {

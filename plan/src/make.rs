@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use varia_facts::{self as facts, Bytes, Facts, NodeId, PciFunction, Qemu};
+use varia_facts::{self as facts, Arch, Bytes, Facts, NodeId, PciFunction, Qemu};
 
 use crate::aperture::{aperture, window};
 use crate::check;
 use crate::distances::distances;
 use crate::error::Error;
-use crate::gpu::{Bar, CoherentMemory, Gpu, GuestNode, Source, VirtualFunction};
+use crate::gpu::{CoherentMemory, Gpu, GuestNode, PlannedBar, Source, VirtualFunction};
 use crate::limits::{ADDRESS_BITS, BUSES, MAX_NODES, SMALL_LINUX_NODES};
-use crate::plan::{Accelerator, Arch, Backing, Firmware, Iommu, Plan, SCHEMA, Socket};
+use crate::plan::{Accelerator, Backing, Firmware, Iommu, Plan, SCHEMA, Socket};
 use crate::request::{IommuChoice, Request, What};
 
 const MIB: u64 = 1 << 20;
@@ -33,10 +33,7 @@ pub fn make(facts: &Facts, request: &Request) -> Result<Plan, Error> {
     let functions = choose(facts, &request.gpus)?;
     let mut notes = check::functions(facts, &functions)?;
     check::disks(request.disks.len(), functions.len())?;
-    let arch = match facts.host.arch {
-        Some(facts::Arch::X86_64) => Arch::X86_64,
-        Some(facts::Arch::Aarch64) | None => Arch::Aarch64,
-    };
+    let arch = facts.host.arch.unwrap_or(Arch::Aarch64);
     check::cpus(facts, arch, request.cpus)?;
     let host_sockets = host_sockets(&functions);
     let sockets = sockets(facts, request, &host_sockets)?;
@@ -199,10 +196,10 @@ fn sockets(
     let all = unit.saturating_mul(count as u64);
     if memory == 0 || !memory.is_multiple_of(all) {
         return Err(Error::Memory {
-            memory,
-            unit,
+            memory: request.memory,
+            unit: Bytes(unit),
             sockets: count,
-            all,
+            all: Bytes(all),
         });
     }
     let mut first = 0;
@@ -236,8 +233,8 @@ fn check_ram(host: &facts::NumaNode, hugepages: Option<Bytes>, wanted: Bytes) ->
         if wanted > host.memory {
             return Err(Error::HostMemory {
                 node: host.id,
-                wanted: wanted.0,
-                there: host.memory.0,
+                wanted,
+                there: host.memory,
             });
         }
         return Ok(());
@@ -245,7 +242,7 @@ fn check_ram(host: &facts::NumaNode, hugepages: Option<Bytes>, wanted: Bytes) ->
     let Some(pool) = host.hugepages.iter().find(|pool| pool.size == size) else {
         return Err(Error::HugePageSize {
             node: host.id,
-            size: size.0,
+            size,
             there: match host.hugepages.as_slice() {
                 [] => "none".to_owned(),
                 pools => Error::sizes(pools.iter().map(|pool| pool.size)),
@@ -257,7 +254,7 @@ fn check_ram(host: &facts::NumaNode, hugepages: Option<Bytes>, wanted: Bytes) ->
     if pages > free {
         return Err(Error::HugePages {
             node: host.id,
-            size: size.0,
+            size,
             kib: size.0 >> 10,
             wanted: pages,
             free,
@@ -293,7 +290,7 @@ fn gpus(
     for (index, function) in functions.iter().enumerate() {
         let device = VirtualFunction {
             id: format!("gpu{index}"),
-            bars: Bar::of(function),
+            bars: PlannedBar::of(function),
         };
         let socket = sockets.iter().position(|node| *node == function.cpu_node);
         let socket = GuestNode(socket.unwrap_or(0) as u32);

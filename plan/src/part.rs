@@ -108,18 +108,6 @@ pub fn explain(plan: &Plan) -> Vec<(Part, String)> {
     parts
 }
 
-/// A size in the largest unit of which it is a whole number.
-#[must_use]
-pub fn size(bytes: u64) -> String {
-    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-    for (shift, unit) in units {
-        if bytes != 0 && bytes.trailing_zeros() >= shift {
-            return format!("{} {unit}", bytes >> shift);
-        }
-    }
-    format!("{bytes} bytes")
-}
-
 fn machine(plan: &Plan) -> String {
     let bars: Vec<_> = plan
         .gpus
@@ -130,7 +118,7 @@ fn machine(plan: &Plan) -> String {
                 .device
                 .bars
                 .iter()
-                .map(|bar| format!("BAR{} {}", bar.index, size(bar.size.0)))
+                .map(|bar| format!("BAR{} {}", bar.index, bar.size))
                 .collect();
             format!("{}: {}", gpu.memory.device.id, sizes.join(", "))
         })
@@ -141,7 +129,7 @@ fn machine(plan: &Plan) -> String {
          with room for other devices they need an aperture of {}; in a smaller one the guest \
          leaves the largest BAR without an address, and the GPU unusable.",
         bars.join("; "),
-        size(plan.aperture.0)
+        plan.aperture
     )
 }
 
@@ -180,7 +168,7 @@ fn memory(plan: &Plan) -> String {
             .host_node
             .map(|node| format!(" on the host's node {node}"))
             .unwrap_or_default();
-        format!("{} in node {}{on}", size(socket.memory.0), socket.node)
+        format!("{} in node {}{on}", socket.memory, socket.node)
     };
     let shares: Vec<_> = plan.sockets.iter().map(share).collect();
     format!(
@@ -239,7 +227,7 @@ fn ports(plan: &Plan) -> String {
     let each: Vec<_> = plan
         .gpus
         .iter()
-        .map(|gpu| format!("{} for {}", size(gpu.window.0), gpu.memory.device.id))
+        .map(|gpu| format!("{} for {}", gpu.window, gpu.memory.device.id))
         .collect();
     format!(
         "Each GPU is behind a root port, which reserves address space for all of its BARs, \

@@ -1,66 +1,14 @@
 //! A virtual machine, decided: what renderers turn into text.
 
-use std::fmt;
 use std::ops::Range;
-use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
-use varia_facts::{Bytes, NodeId};
+use varia_facts::{Arch, Bytes, NodeId};
 
 use crate::gpu::{Gpu, GuestNode};
 
 /// The version of a plan's JSON.
 pub const SCHEMA: &str = "varia-plan/1";
-
-/// A guest architecture.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Arch {
-    /// arm64: what a Grace host runs.
-    Aarch64,
-    /// x86-64.
-    X86_64,
-}
-
-impl Arch {
-    /// QEMU's name of it, as in `qemu-system-NAME`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Aarch64 => "aarch64",
-            Self::X86_64 => "x86_64",
-        }
-    }
-
-    /// The console that a Linux guest has on QEMU's first serial port.
-    #[must_use]
-    pub const fn console(self) -> &'static str {
-        match self {
-            Self::Aarch64 => "ttyAMA0",
-            Self::X86_64 => "ttyS0",
-        }
-    }
-}
-
-impl fmt::Display for Arch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Arch {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "aarch64" | "arm64" => Ok(Self::Aarch64),
-            "x86_64" | "amd64" => Ok(Self::X86_64),
-            other => Err(format!(
-                "unknown architecture {other:?}: use aarch64 or x86_64"
-            )),
-        }
-    }
-}
 
 /// What runs the VM's instructions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

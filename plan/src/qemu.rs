@@ -5,11 +5,11 @@
 
 use std::path::Path;
 
-use varia_facts::CpuList;
+use varia_facts::{Arch, Bytes, CpuList};
 
 use crate::gpu::{CoherentMemory, Gpu, Source};
 use crate::part::Part;
-use crate::plan::{Accelerator, Arch, Backing, Firmware, Iommu, Plan, SSID_BITS, Socket};
+use crate::plan::{Accelerator, Backing, Firmware, Iommu, Plan, SSID_BITS, Socket};
 
 /// Where Debian's package `qemu-efi-aarch64` has UEFI for arm64.
 pub const UEFI: &str = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
@@ -18,6 +18,15 @@ pub const UEFI: &str = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
 /// 11.1 what the host has.
 pub fn smmu() -> String {
     format!("accel=on,ats=on,ssidsize={SSID_BITS}")
+}
+
+/// A size as QEMU reads it: a whole number of the largest unit that divides it.
+#[must_use]
+pub fn size(bytes: Bytes) -> String {
+    match bytes.terms().last() {
+        Some((_, unit)) => format!("{}{}", bytes.0 >> unit.shift(), unit.suffix()),
+        None => bytes.0.to_string(),
+    }
 }
 
 /// One option with its value, and the part of the plan that it belongs to.
@@ -124,8 +133,8 @@ fn machine(plan: &Plan, out: &mut Arguments) {
     out.add(Part::Machine, "-name", plan.name.clone());
     let machine = match plan.arch {
         Arch::Aarch64 => format!(
-            "virt,gic-version=3,highmem-mmio-size={}G",
-            plan.aperture.0 >> 30
+            "virt,gic-version=3,highmem-mmio-size={}",
+            size(plan.aperture)
         ),
         Arch::X86_64 => "q35".to_owned(),
     };
@@ -143,7 +152,7 @@ fn machine(plan: &Plan, out: &mut Arguments) {
 }
 
 fn memory(plan: &Plan, out: &mut Arguments) {
-    out.add(Part::Memory, "-m", format!("{}M", plan.ram().0 >> 20));
+    out.add(Part::Memory, "-m", size(plan.ram()));
     for socket in &plan.sockets {
         out.add(Part::Memory, "-object", backend(socket));
         let Socket { node, vcpus, .. } = socket;
@@ -162,12 +171,12 @@ fn memory(plan: &Plan, out: &mut Arguments) {
 /// A file without a name, shared: a vfio-user server gets its descriptor.
 fn backend(socket: &Socket) -> String {
     let mut text = format!(
-        "memory-backend-memfd,id=ram{},size={}M,share=on",
+        "memory-backend-memfd,id=ram{},size={},share=on",
         socket.node,
-        socket.memory.0 >> 20
+        size(socket.memory)
     );
-    if let Backing::HugePages(size) = socket.backing {
-        text.push_str(&format!(",hugetlb=on,hugetlbsize={}K", size.0 >> 10));
+    if let Backing::HugePages(page) = socket.backing {
+        text.push_str(&format!(",hugetlb=on,hugetlbsize={}", size(page)));
     }
     if let Some(node) = socket.host_node {
         text.push_str(&format!(",host-nodes={node},policy=bind,prealloc=on"));
@@ -221,9 +230,9 @@ fn attach(plan: &Plan, index: usize, gpu: &Gpu, out: &mut Arguments) {
         Part::RootPort,
         "-device",
         format!(
-            "pcie-root-port,id={id}.port,bus={bus},chassis={},pref64-reserve={}M",
+            "pcie-root-port,id={id}.port,bus={bus},chassis={},pref64-reserve={}",
             index + 1,
-            gpu.window.0 >> 20
+            size(gpu.window)
         ),
     );
     out.add(Part::Device, "-device", device(plan, &gpu.memory));

@@ -52,7 +52,7 @@ fn check(plan: &Plan) -> Result<(), String> {
         }
     }
     if !plan.aperture.0.is_power_of_two() {
-        return Err(format!("an aperture of {:#x} bytes", plan.aperture.0));
+        return Err(format!("an aperture of {}", plan.aperture));
     }
     if plan
         .distances
@@ -81,7 +81,7 @@ fn gpu(gpu: &Gpu) -> Result<(), String> {
     }
     for bar in &gpu.memory.device.bars {
         if bar.index > 5 || !bar.size.0.is_power_of_two() {
-            return Err(format!("BAR{} of {:#x} bytes", bar.index, bar.size.0));
+            return Err(format!("BAR{} of {}", bar.index, bar.size));
         }
     }
     Ok(())
@@ -90,15 +90,14 @@ fn gpu(gpu: &Gpu) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use varia_facts::Bytes;
+    use varia_facts::{Arch, Bytes};
 
     use super::*;
     use crate::emulated::Emulated;
-    use crate::gpu::Bar;
-    use crate::plan::Arch;
+    use crate::gpu::PlannedBar;
 
     fn plan() -> Plan {
-        let bar = Bar {
+        let bar = PlannedBar {
             index: 4,
             size: Bytes(1 << 37),
         };
@@ -154,9 +153,9 @@ mod tests {
         );
         refused(
             |json| json["gpus"][0]["memory"]["device"]["bars"][0]["size"] = 3.into(),
-            "0x3",
+            "3 bytes",
         );
-        refused(|json| json["aperture"] = 0.into(), "0x0");
+        refused(|json| json["aperture"] = 0.into(), "0 bytes");
         refused(
             |json| json["distances"] = json!(vec![0; 129].iter().map(|_| [10]).collect::<Vec<_>>()),
             "128",

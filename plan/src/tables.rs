@@ -1,10 +1,10 @@
 //! A plan as ACPI's view of the VM, for VMMs that make no Generic Initiators themselves.
 
-use varia_facts::{Bdf, Host};
+use varia_facts::{Arch, Bdf, Host};
 use varia_firmware::{Access, Distances, Domain, MemoryRange, Numa, Processor, ProximityDomain};
 
 use crate::gpu::Gpu;
-use crate::plan::{Arch, Plan};
+use crate::plan::Plan;
 
 /// Where RAM begins on QEMU's virt machine.
 const VIRT_RAM: u64 = 1 << 30;

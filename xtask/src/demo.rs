@@ -14,7 +14,7 @@ use varia_lab::agent_build::{target_folder, workspace};
 use varia_lab::qemu::Qemu;
 use varia_lab::vm::MEMORY_FOLDER;
 use varia_lab::{Arch, Running, Set, VfioUser, Vm, packages};
-use varia_plan::{Bar, Emulated, initiators};
+use varia_plan::{Emulated, PlannedBar, initiators};
 
 use crate::{Outcome, lab};
 
@@ -60,15 +60,12 @@ pub(crate) fn run(arch: Arch) -> Outcome {
     step(&format!(
         "booting a {arch} VM that has it (software emulation)"
     ));
-    let bar = |index, size| Bar {
+    let bar = |index, size| PlannedBar {
         index,
         size: Bytes(size),
     };
     let plan = Emulated {
-        arch: match arch {
-            Arch::Aarch64 => varia_plan::Arch::Aarch64,
-            Arch::X86_64 => varia_plan::Arch::X86_64,
-        },
+        arch,
         cpus: 1,
         memory: Bytes(GIB),
         gpus: vec![(socket.clone(), vec![bar(2, BAR2), bar(4, BAR4)])],

@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use varia_plan::Arch;
-
-use crate::size::Size;
+use varia_facts::{Arch, Bytes};
 
 /// Device to emulate.
 #[derive(Clone, Debug, Args)]
@@ -14,7 +12,7 @@ pub(crate) struct DeviceArgs {
     pub(crate) profile: String,
     /// Coherent memory, for example 96G or 96G+300M [default: the chip's own size]
     #[arg(long, value_name = "SIZE")]
-    pub(crate) memory: Option<Size>,
+    pub(crate) memory: Option<Bytes>,
 }
 
 /// Behaviour of the device, for tests.
@@ -25,7 +23,7 @@ pub(crate) struct BehaviourArgs {
     pub(crate) backing: Option<PathBuf>,
     /// Host-physical address of the coherent memory, for example 0x80000000 [default: assumed]
     #[arg(long, value_name = "ADDRESS")]
-    pub(crate) base: Option<Size>,
+    pub(crate) base: Option<Bytes>,
     /// Delay of readiness after power-on and after each reset, or never.
     #[arg(long, value_name = "SECONDS|never")]
     pub(crate) ready_after: Option<ReadyAfter>,
@@ -63,7 +61,7 @@ pub(crate) enum Fault {
     SizeZero,
     NoProperties,
     LostAfterResets(u64),
-    PoisonedPage(Size),
+    PoisonedPage(Bytes),
     GoneAfter(u64),
 }
 
@@ -106,7 +104,7 @@ impl std::fmt::Display for Fault {
             Self::SizeZero => f.write_str("size-zero"),
             Self::NoProperties => f.write_str("no-properties"),
             Self::LostAfterResets(count) => write!(f, "lost-after-resets={count}"),
-            Self::PoisonedPage(offset) => write!(f, "poisoned-page={}", offset.argument()),
+            Self::PoisonedPage(offset) => write!(f, "poisoned-page={}", offset.suffixed()),
             Self::GoneAfter(seconds) => write!(f, "gone-after={seconds}"),
         }
     }
@@ -178,7 +176,7 @@ pub(crate) struct RunArgs {
     pub(crate) disk: Option<PathBuf>,
     /// The guest's own memory.
     #[arg(long, value_name = "SIZE", default_value = "2G")]
-    pub(crate) ram: Size,
+    pub(crate) ram: Bytes,
     /// The guest's CPUs.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) cpus: u32,

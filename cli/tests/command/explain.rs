@@ -52,7 +52,7 @@ fn a_broken_domain_is_explained_and_its_diff_applies() {
     let good = std::fs::read_to_string(format!("{DOCS}/plans/gb200.xml")).unwrap();
     let broken = good
         .replace("      <acpi nodeset='1-8'/>\n", "")
-        .replace("2147483648<", "536870912<");
+        .replace("'TiB'>2<", "'GiB'>512<");
     std::fs::write(folder.path("vm.xml"), &broken).unwrap();
     let run = |args: &[&str]| {
         let mut command = varia(["explain", "vm.xml", "--gpu", "0009:01:00.0=gb200"]);

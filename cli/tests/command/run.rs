@@ -97,7 +97,7 @@ fn a_dry_run_hands_on_what_it_is_told() {
         ("-initrd", "initrd"),
         ("-append", "console=ttyS0 quiet"),
         ("-drive", "file=a,,b.qcow2"),
-        ("-m", "3072M"),
+        ("-m", "3G"),
         ("-smp", "5,sockets=1"),
     ] {
         assert!(has(&qemu, option, value), "{option}: {qemu:?}");
@@ -109,7 +109,8 @@ fn a_dry_run_hands_on_what_it_is_told() {
 
 #[test]
 fn what_no_guest_can_have() {
-    dry_run(&["gh200", "--arch", "sparc"]).refused(&["sparc", "aarch64 or x86_64"]);
+    dry_run(&["gh200", "--arch", "sparc"])
+        .refused(&["sparc", "use aarch64 (arm64) or x86_64 (amd64)"]);
     dry_run(&["gh200", "--cpus", "0"]).refused(&["'0'", "--cpus", "1.."]);
     dry_run(&["gh200", "--ram", "0"]).refused(&["0 bytes of RAM", "--ram 2G"]);
     dry_run(&["gh200", "--nodes", "500"]).refused(&["501", "128", "fewer nodes"]);

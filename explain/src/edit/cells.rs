@@ -6,17 +6,19 @@ use roxmltree::Node;
 
 use super::elements::Domain;
 use crate::parse::domain::{child, elements, number, path};
+use varia_plan::libvirt::scaled;
 use varia_plan::xml::Element;
 
 impl<'d, 'a> Domain<'d, 'a> {
     pub(crate) fn first_node(&mut self) -> Option<()> {
         let ram = self.definition.machine.ram?;
         let vcpus: u32 = child(self.root, "vcpu")?.text()?.trim().parse().ok()?;
+        let (memory, unit) = scaled(ram);
         let cell = Element::new("cell")
             .with("id", 0)
             .with("cpus", format!("0-{}", vcpus.max(1) - 1))
-            .with("memory", ram.0 >> 10)
-            .with("unit", "KiB");
+            .with("memory", memory)
+            .with("unit", unit);
         let numa = Element::new("numa").child(cell);
         match child(self.root, "cpu") {
             Some(cpu) => match child(cpu, "numa") {

@@ -6,7 +6,8 @@ use super::markup::Changes;
 use crate::edit::fix::Fix;
 use crate::model::{Definition, Place};
 use crate::parse::domain::{child, elements, override_of, parse};
-use varia_plan::libvirt::smmu;
+use varia_facts::Bytes;
+use varia_plan::libvirt::{sized, smmu};
 use varia_plan::xml::Element;
 
 /// Applies a fix to a domain; its text, or `None` where it can't be done here.
@@ -46,7 +47,7 @@ impl<'d, 'a> Domain<'d, 'a> {
                 self.changes.set(cell, "memory", "0");
             }
             Fix::Distances { set, remove } => self.distances(set, remove),
-            Fix::Aperture(size) => self.aperture(size.0)?,
+            Fix::Aperture(size) => self.aperture(*size)?,
             Fix::AddressBits(bits) => {
                 let (_, place) = self.definition.machine.address_bits?;
                 let node = self.at(place)?;
@@ -194,10 +195,8 @@ impl<'d, 'a> Domain<'d, 'a> {
             None => self.changes.append(features, feature),
         }
     }
-    pub(crate) fn aperture(&mut self, size: u64) -> Option<()> {
-        let hole = Element::new("pcihole64")
-            .with("unit", "KiB")
-            .content(size >> 10);
+    pub(crate) fn aperture(&mut self, size: Bytes) -> Option<()> {
+        let hole = sized("pcihole64", size);
         if let Some((_, place)) = self.definition.machine.aperture {
             let old = self
                 .at(place)

@@ -4,8 +4,8 @@ use crate::edit::fix::Fix;
 use crate::model::Definition;
 use crate::parse::arguments::cpus;
 use crate::parse::command::{Command, Opt};
-use varia_plan::Arch;
-use varia_plan::qemu::{UEFI, smmu};
+use varia_facts::Arch;
+use varia_plan::qemu::{UEFI, size, smmu};
 
 /// Applies a fix to a command line; the text of it, or `None` where it can't be done here.
 pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Option<String> {
@@ -58,13 +58,12 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
             };
             command.add_before(0, "machine", machine.to_owned());
         }
-        Fix::Aperture(size) => {
+        Fix::Aperture(aperture) => {
             for (index, _) in machines(&command) {
                 command.unset(index, "highmem");
                 command.unset(index, "highmem-mmio");
             }
-            let text = format!("{}G", size.0 >> 30);
-            command.set(machine, "highmem-mmio-size", &text);
+            command.set(machine, "highmem-mmio-size", &size(*aperture));
         }
         Fix::AddressBits(bits) => {
             let (_, place) = definition.machine.address_bits?;
@@ -105,7 +104,7 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
             let place = of_function(function)?;
             let mut port = format!("pcie-root-port,id={name},bus={bus},chassis={chassis}");
             if let Some(window) = window {
-                port += &format!(",pref64-reserve={}M", window.0 >> 20);
+                port += &format!(",pref64-reserve={}", size(*window));
             }
             command.set(place.index, "bus", name);
             command.add_before(place.index, "device", port);
@@ -128,8 +127,7 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
             command.set(of_bus(bus)?.index, "bus_nr", &number.to_string());
         }
         Fix::Window { bus, window } => {
-            let text = format!("{}M", window.0 >> 20);
-            command.set(of_bus(bus)?.index, "pref64-reserve", &text);
+            command.set(of_bus(bus)?.index, "pref64-reserve", &size(*window));
         }
         Fix::Chassis { bus, chassis } => {
             command.set(of_bus(bus)?.index, "chassis", &chassis.to_string());
@@ -201,8 +199,8 @@ fn first_node(command: &mut Command, definition: &Definition) -> Option<()> {
     let ram = definition.machine.ram?;
     let id = definition.unused("ram0");
     let last = cpus(command).unwrap_or(1).max(1) - 1;
-    let size = ram.0 >> 20;
-    let backend = format!("memory-backend-memfd,id={id},size={size}M,share=on");
+    let size = size(ram);
+    let backend = format!("memory-backend-memfd,id={id},size={size},share=on");
     let is_ram = |option: &Opt| option.name == "m";
     command.add(is_ram, "object", backend);
     let node = format!("node,nodeid=0,cpus=0-{last},memdev={id}");

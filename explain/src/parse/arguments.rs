@@ -11,7 +11,7 @@ use crate::model::{
     Backing, Bus, BusKind, Definition, Distance, Function, Initiator, Language, Machine, Name,
     Node, Place, Smmu,
 };
-use varia_plan::Arch;
+use varia_facts::Arch;
 
 /// Reads what matters to GPUs.
 pub(crate) fn definition(command: &Command) -> Definition {

@@ -12,7 +12,7 @@ use crate::model::{
     Backing, Bus, BusKind, Definition, Distance, Function, Initiator, Language, Machine, Name,
     Node as Numa, Pin, Place, Smmu,
 };
-use varia_plan::Arch;
+use varia_facts::Arch;
 
 /// QEMU's own arguments in a domain.
 pub(crate) const QEMU: &str = "http://libvirt.org/schemas/domain/qemu/1.0";

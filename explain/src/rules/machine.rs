@@ -7,10 +7,10 @@ use varia_facts::Bytes;
 use crate::case::Case;
 use crate::edit::fix::Fix;
 use crate::finding::{Code, Findings, optional};
-use varia_plan::Arch;
+use varia_facts::Arch;
 use varia_plan::limits::ADDRESS_BITS;
 use varia_plan::limits::VIRT_APERTURE;
-use varia_plan::{aperture_end, aperture_for};
+use varia_plan::{aperture_end, aperture_for, size};
 
 pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
     let machine = &case.definition.machine;
@@ -68,14 +68,6 @@ fn processor(case: &Case<'_>, out: &mut Findings) {
             &[("model", &optional(model))],
             Fix::HostCpu,
         );
-    }
-}
-
-/// A size of more than 64 bits is that of a definition that no host has.
-fn size(bytes: u128) -> String {
-    match u64::try_from(bytes) {
-        Ok(bytes) => Bytes(bytes).to_string(),
-        Err(_) => format!("{} TiB", bytes >> 40),
     }
 }
 

@@ -7,8 +7,9 @@ use crate::case::{Case, Subject};
 use crate::edit::fix::Fix;
 use crate::finding::{Code, Findings, optional};
 use crate::model::BusKind;
-use varia_plan::Arch;
+use varia_facts::Arch;
 use varia_plan::limits::BUSES;
+use varia_plan::qemu::size;
 use varia_plan::window;
 
 pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
@@ -333,7 +334,7 @@ fn reserve(case: &Case<'_>, gpu: &Subject, out: &mut Findings) {
             ("reserved", &optional(reserved)),
             ("gpu", &gpu.label()),
             ("wanted", &wanted),
-            ("option", &wanted.suffixed()),
+            ("option", &size(wanted)),
         ],
         Fix::Window {
             bus: port,

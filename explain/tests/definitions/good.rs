@@ -47,11 +47,11 @@ fn plans_of_other_sizes() {
 
 #[test]
 fn a_vm_whose_gpus_are_servers() {
-    let bar = |index, size| varia_plan::Bar {
+    let bar = |index, size| varia_plan::PlannedBar {
         index,
         size: varia_facts::Bytes(size),
     };
-    for arch in [varia_plan::Arch::Aarch64, varia_plan::Arch::X86_64] {
+    for arch in [varia_facts::Arch::Aarch64, varia_facts::Arch::X86_64] {
         let plan = Emulated {
             arch,
             cpus: 2,

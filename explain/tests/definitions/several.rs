@@ -2,8 +2,8 @@
 //! other tests' definitions could show.
 
 use varia_explain::{Examination, Knowledge, examine};
-use varia_facts::Bytes;
-use varia_plan::{Arch, Bar, Emulated};
+use varia_facts::{Arch, Bytes};
+use varia_plan::{Emulated, PlannedBar};
 
 use crate::host::{GIB, GPUS, MIB, facts, facts_with_iommufd, request};
 use crate::text::{codes, command_line, examined, swap, two, without, xml};
@@ -28,7 +28,7 @@ fn many_faults_of_a_command_line() {
     let mut text = command_line(&plan);
     for (from, to) in [
         (
-            "gic-version=3,highmem-mmio-size=1024G",
+            "gic-version=3,highmem-mmio-size=1T",
             "highmem-mmio-size=512G",
         ),
         ("-cpu host", "-cpu max,pauth-impdef=on -no-acpi"),
@@ -128,8 +128,7 @@ fn an_aperture_for_what_nobody_knows() {
         "virt,highmem-mmio=off,",
         "virt,highmem-mmio-size=1G,",
     ] {
-        let found =
-            judged(&swap(&text, "virt,", machine).replace("highmem-mmio-size=1024G", "x=y"));
+        let found = judged(&swap(&text, "virt,", machine).replace("highmem-mmio-size=1T", "x=y"));
         assert_eq!(codes(&found), ["aperture-too-small"]);
         assert!(
             found.findings[0].0.what.contains("512 GiB"),
@@ -159,8 +158,8 @@ fn arguments_of_a_process_are_put_right_as_a_script() {
 fn what_a_shell_expands_is_not_judged_and_stays() {
     let (facts, plan) = two();
     let text = command_line(&plan);
-    let aperture = "'virt,gic-version=3,highmem-mmio-size=1024G'";
-    let text = swap(&text, "-m 8192M", "-m \"$RAM\"");
+    let aperture = "'virt,gic-version=3,highmem-mmio-size=1T'";
+    let text = swap(&text, "-m 8G", "-m \"$RAM\"");
     for machine in [
         "\"virt,gic-version=2,highmem-mmio-size=$MMIO\"",
         "\"virt,gic-version=2,highmem-mmio-size=`cat mmio`\"",
@@ -247,7 +246,7 @@ fn the_largest_numbers() {
 
 /// What a server offers, as a made-up host's function has it.
 fn served(arch: Arch) -> (String, Knowledge<'static>) {
-    let bars = [(0, 16 * MIB), (2, GIB), (4, 128 * GIB)].map(|(index, size)| Bar {
+    let bars = [(0, 16 * MIB), (2, GIB), (4, 128 * GIB)].map(|(index, size)| PlannedBar {
         index,
         size: Bytes(size),
     });

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use varia_facts::Facts;
 use varia_lab::{Arch, GuestCommand, HANG, Task, agent_build};
-use varia_plan::{Bar, Plan, What, affinity, arguments};
+use varia_plan::{Plan, PlannedBar, What, affinity, arguments};
 use varia_silicon::{Options, profile};
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory, shrink_bar2};
 use varia_vmtests::inner_guest::{self, INITRAMFS, KERNEL, Report};
@@ -290,7 +290,7 @@ fn compare(host: &Host, plan: &Plan, gpus: &[usize], report: &Report) {
         let shown = format!("{:#06x}\n{}", chip.device_id.value, gpu.socket);
         assert_eq!(said(&format!("gpu{number}")), shown, "{name}");
         let bars = assigned(said(&format!("gpu{number}.bars")));
-        for Bar { index, size } in &gpu.memory.device.bars {
+        for PlannedBar { index, size } in &gpu.memory.device.bars {
             assert_eq!(bars.get(index), Some(&size.0), "{name}: {bars:?}");
         }
         let (to_guest, to_host) = (word(b"machine", *index), word(b"guest 0", number));

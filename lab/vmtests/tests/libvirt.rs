@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use varia_explain::{Knowledge, examine};
-use varia_facts::{Bdf, Facts, PciFunction};
+use varia_facts::{Bdf, Bytes, Facts, PciFunction};
 use varia_lab::{Arch, GuestCommand, Set, packages};
 use varia_linux::Tree;
 use varia_linux::inventory::{Extent, Inventory};
@@ -310,15 +310,7 @@ fn fields(value: &str) -> BTreeMap<String, String> {
 
 /// A size in bytes; a number without a unit is one of bytes.
 fn bytes(size: &str) -> u64 {
-    let digits = size.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().expect(size);
-    match &size[digits.len()..] {
-        "" => number,
-        "k" | "K" => number << 10,
-        "M" => number << 20,
-        "G" => number << 30,
-        other => panic!("{size}: {other}"),
-    }
+    size.parse::<Bytes>().expect(size).0
 }
 
 /// The topologies that the documentation shows, with the functions of `host`.

@@ -65,11 +65,11 @@ fn cpus_and_ram_that_the_sockets_do_not_have() {
     wanted.pin = false;
     make(&facts, &wanted).expect("not pinned");
     wanted.memory = Bytes(3 << 20);
-    refused(&facts, &wanted, &["0x300000", "0x200000"]);
+    refused(&facts, &wanted, &["3 MiB", "2 MiB"]);
     wanted.memory = Bytes(0);
-    refused(&facts, &wanted, &["0x0 bytes"]);
+    refused(&facts, &wanted, &["0 bytes"]);
     wanted.memory = Bytes(130 * GIB);
-    refused(&facts, &wanted, &["0x1000000000 bytes of RAM", "node 0"]);
+    refused(&facts, &wanted, &["64 GiB of RAM", "node 0"]);
 }
 
 #[test]
@@ -90,11 +90,7 @@ fn hugepages_that_are_not_free() {
         ],
     );
     wanted.hugepages = Some(Bytes(GIB));
-    refused(
-        &facts,
-        &wanted,
-        &["no hugepages of 0x40000000 bytes", "(0x200000)"],
-    );
+    refused(&facts, &wanted, &["no hugepages of 1 GiB", "(2 MiB)"]);
 }
 
 #[test]
@@ -107,7 +103,7 @@ fn nodes_apertures_and_names_beyond_what_there_is() {
     refused(&facts, &wanted, &["130 NUMA nodes", "128", "fewer"]);
     wanted.nodes_per_gpu = 8;
     facts.kernel.kvm.ipa_bits = Some(40);
-    refused(&facts, &wanted, &["40 bits", "0x2000000000", "fewer GPUs"]);
+    refused(&facts, &wanted, &["40 bits", "128 GiB", "fewer GPUs"]);
     facts.kernel.kvm.ipa_bits = Some(42);
     make(&facts, &wanted).expect("2 TiB at 2 TiB");
     for name in ["", "-vm", "a b", "a;b", "$(x)", "a'b", "ä"] {

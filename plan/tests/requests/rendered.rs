@@ -44,7 +44,7 @@ fn a_root_bus_is_on_the_node_of_its_gpus_cpus() {
         "pxb-pcie,id=gpu1.root,bus=pcie.0,bus_nr=16,numa_node=1",
         "pxb-pcie,id=gpu2.root,bus=pcie.0,bus_nr=24,numa_node=0",
         "arm-smmuv3,id=gpu2.smmu,primary-bus=gpu2.root,accel=on,ats=on,ssidsize=20",
-        "pcie-root-port,id=gpu1.port,bus=gpu1.root,chassis=2,pref64-reserve=262144M",
+        "pcie-root-port,id=gpu1.port,bus=gpu1.root,chassis=2,pref64-reserve=256G",
         "vfio-pci,id=gpu1,bus=gpu1.port,host=0009:01:00.0,rombar=0,iommufd=iommufd0",
     ] {
         assert!(

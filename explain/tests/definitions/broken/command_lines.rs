@@ -228,12 +228,12 @@ pub(super) const QEMU: &[Fault] = &[
         swap(text, "bus_nr=16", "bus_nr=8")
     }),
     fault(Code::RootPortWindow, |text| {
-        swap(text, "chassis=1,pref64-reserve=262144M", "chassis=1")
+        swap(text, "chassis=1,pref64-reserve=256G", "chassis=1")
     }),
     fault(Code::RootPortWindow, |text| {
         swap(
             text,
-            "chassis=1,pref64-reserve=262144M",
+            "chassis=1,pref64-reserve=256G",
             "chassis=1,pref64-reserve=128G",
         )
     }),
@@ -242,16 +242,16 @@ pub(super) const QEMU: &[Fault] = &[
     }),
     // the machine
     fault(Code::ApertureTooSmall, |text| {
-        swap(text, ",highmem-mmio-size=1024G", "")
+        swap(text, ",highmem-mmio-size=1T", "")
     }),
     fault(Code::ApertureTooSmall, |text| {
-        swap(text, "highmem-mmio-size=1024G", "highmem-mmio-size=512G")
+        swap(text, "highmem-mmio-size=1T", "highmem-mmio-size=512G")
     }),
     fault(Code::ApertureSize, |text| {
-        swap(text, "highmem-mmio-size=1024G", "highmem-mmio-size=1500G")
+        swap(text, "highmem-mmio-size=1T", "highmem-mmio-size=1500G")
     }),
     fault(Code::AddressWidth, |text| {
-        swap(text, "highmem-mmio-size=1024G", "highmem-mmio-size=256T")
+        swap(text, "highmem-mmio-size=1T", "highmem-mmio-size=256T")
     }),
     fault(Code::ApertureTooSmall, |text| {
         swap(text, "-machine 'virt,", "-machine 'virt,highmem=off,")
@@ -291,7 +291,7 @@ pub(super) const QEMU: &[Fault] = &[
     fault(Code::MemoryAnywhere, |text| {
         swap(text, "host-nodes=1,policy=bind,", "")
     }),
-    left(Code::MemorySum, |text| swap(text, "-m 8192M", "-m 16G")),
+    left(Code::MemorySum, |text| swap(text, "-m 8G", "-m 16G")),
     // distances
     fault(Code::DistancesMissing, |text| {
         without(text, &["-numa 'dist,"])

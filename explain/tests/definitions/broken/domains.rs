@@ -165,13 +165,13 @@ pub(super) const LIBVIRT: &[Fault] = &[
         without(text, &["<pcihole64"])
     }),
     fault(Code::ApertureTooSmall, |text| {
-        swap(text, ">1073741824</pcihole64>", ">536870912</pcihole64>")
+        swap(text, "'TiB'>1</pcihole64>", "'GiB'>512</pcihole64>")
     }),
     fault(Code::ApertureTooSmall, |text| {
         without_element(text, "<controller type='pci' index='0'", "</controller>")
     }),
     fault(Code::AddressWidth, |text| {
-        swap(text, ">1073741824</pcihole64>", ">274877906944</pcihole64>")
+        swap(text, ">1</pcihole64>", ">256</pcihole64>")
     }),
     fault(Code::GicVersion, |text| {
         swap(text, "<gic version='3'/>", "<gic version='2'/>")
