@@ -1,4 +1,4 @@
-//! Room for the GPUs' BARs in a guest's address space.
+//! MMIO aperture: room for the GPUs' BARs in a guest's address space.
 
 use varia_facts::{Arch, Bytes, PciFunction};
 use varia_plan::limits::VIRT_APERTURE;
@@ -49,7 +49,7 @@ fn of_plan(scene: &Scene<'_>, plan: &Plan, bits: Option<u32>) -> Finding {
         None => unknown(format!(
             "{text}; the width of a guest's addresses is not known"
         ))
-        .advise("run it where /dev/kvm can be opened"),
+        .advise("run varia doctor where /dev/kvm can be opened"),
         Some(bits) if end > 1 << bits.min(64) => {
             failure(format!("{text}, and a guest's addresses have {bits} bits"))
                 .advise("plan with fewer GPUs, or less --memory")
@@ -67,7 +67,7 @@ fn of_host(scene: &Scene<'_>, bits: Option<u32>) -> Finding {
     };
     let windows: Vec<_> = scene.gpus().filter_map(of_function).collect();
     if !scene.has_gpus() {
-        return not_applicable("no GPU with coherent memory is asked about");
+        return not_applicable("no GPU with coherent memory is in question");
     }
     if windows.is_empty() {
         return unknown("the GPUs' BARs in a VM are not known: see firmware");
@@ -79,31 +79,38 @@ fn of_host(scene: &Scene<'_>, bits: Option<u32>) -> Finding {
     let all = windows.len();
     let Some(bits) = bits else {
         return unknown(format!(
-            "{all} GPUs need {}; the width of a guest's addresses is not known",
-            size(end(all).0)
+            "{} for {}; the width of a guest's addresses is not known",
+            size(end(all).0),
+            gpus(all)
         ))
-        .advise("run it where /dev/kvm can be opened");
+        .advise("run varia doctor where /dev/kvm can be opened");
     };
     let fit = (1..=all)
         .rev()
         .find(|count| end(*count).1 <= 1 << bits.min(64));
     match fit {
         Some(count) if count == all => ok(format!(
-            "{} for {all} of them; a guest's addresses have {bits} bits",
-            size(end(all).0)
+            "{} for {}; a guest's addresses have {bits} bits",
+            size(end(all).0),
+            gpus(all)
         )),
         Some(count) => warning(format!(
             "{all} GPUs in one VM need {}, which ends beyond the {bits} bits of a guest's \
              addresses: {count} fit",
             size(end(all).0)
         ))
-        .advise(format!("give a VM at most {count} of them")),
+        .advise(format!("give a VM at most {}", gpus(count))),
         None => failure(format!(
             "one GPU needs {}, which ends beyond the {bits} bits of a guest's addresses",
             size(end(1).0)
         ))
         .advise("a host whose CPU has wider addresses"),
     }
+}
+
+/// `1 GPU`, `2 GPUs`.
+fn gpus(count: usize) -> String {
+    format!("{count} GPU{}", if count == 1 { "" } else { "s" })
 }
 
 fn of_function(function: &PciFunction) -> Option<Bytes> {

@@ -1,4 +1,4 @@
-//! One device: its IOMMU group, its driver, what firmware says of it, whether it is ready.
+//! A device: IOMMU group, driver, firmware's properties, readiness.
 
 use varia_facts::{Bdf, CoherentSource};
 
@@ -7,13 +7,13 @@ use crate::modules::VARIANT;
 use crate::scene::{NVGRACE, Scene};
 use crate::{Finding, failure, not_applicable, ok, unknown, warning};
 
-/// Base classes of what a host may need to live: mass storage, network.
+/// Base classes of functions that a host may need: mass storage, network.
 const VITAL: [u32; 2] = [0x01, 0x02];
 
 pub(crate) fn group(scene: &Scene<'_>) -> Vec<Finding> {
     scene.each(|function| {
         let Some(id) = function.iommu_group else {
-            return failure("is in no IOMMU group: no IOMMU translates for it")
+            return failure("is in no IOMMU group: no IOMMU translates its accesses")
                 .advise("switch the IOMMU on in the firmware's setup")
                 .advise(format!("where the CPU is Intel's, intel_iommu=on {GRUB}"));
         };
@@ -29,7 +29,7 @@ pub(crate) fn group(scene: &Scene<'_>) -> Vec<Finding> {
         if foreign.is_empty() {
             let text = match group.members.len() {
                 0 | 1 => "alone".to_owned(),
-                count => format!("with {} that leave it to a VM", count - 1),
+                count => format!("with {} other functions that a VM does not disturb", count - 1),
             };
             return ok(format!("group {id}, {text}"));
         }
@@ -44,7 +44,7 @@ pub(crate) fn group(scene: &Scene<'_>) -> Vec<Finding> {
             })
             .collect();
         let finding = failure(format!(
-            "shares group {id} with {}, which the host uses: a group goes to a VM as a whole",
+            "shares group {id} with {}, which the host uses: a group is assigned as a whole",
             named.join(", ")
         ));
         let kept: Vec<_> = foreign
@@ -59,17 +59,17 @@ pub(crate) fn group(scene: &Scene<'_>) -> Vec<Finding> {
             finding.run(format!("varia bind {}", all.collect::<Vec<_>>().join(" ")))
         } else {
             finding.advise(format!(
-                "the host's disk or network may be on {}, or somebody uses it: give it to a VM \
-                 only once the host does without",
+                "the host's disk or network may be on {}, or a process has it open: assign it to a VM \
+                 only if the host does not need it",
                 kept.join(", ")
             ))
         };
-        finding.advise("or put the device into a slot with ACS, which has a group of its own")
+        finding.advise("or put the device into a slot with ACS, which gives it a group of its own")
     })
 }
 
-/// Taking it away could cost the host its disk or its network, or somebody uses it; so too if
-/// nothing is known of it.
+/// The host may need the function: its class is storage or network, a process has it open, or the
+/// function is not known.
 fn may_be_vital(scene: &Scene<'_>, bdf: Bdf) -> bool {
     scene.facts.function(bdf).is_none_or(|function| {
         VITAL.contains(&(function.class >> 16)) || function.open == Some(true)
@@ -83,7 +83,7 @@ fn is_harmless(scene: &Scene<'_>, bdf: Bdf) -> bool {
         .is_some_and(varia_plan::leaves_its_group)
 }
 
-/// The kernel takes both spellings for one.
+/// Compares names of modules: `-` and `_` are the same.
 fn same_name(one: &str, other: &str) -> bool {
     one.replace('-', "_") == other.replace('-', "_")
 }
@@ -100,14 +100,15 @@ pub(crate) fn driver(scene: &Scene<'_>) -> Vec<Finding> {
         let bind = format!("varia bind {}", function.bdf);
         let needed = scene.plan.is_some();
         let Some(driver) = &function.driver else {
-            return crate::bad(needed, format!("is bound to none; the best is {best}")).run(bind);
+            return crate::bad(needed, format!("is bound to no driver; the best is {best}"))
+                .run(bind);
         };
         if same_name(driver, best) {
             return ok(format!("{driver}, its best"));
         }
         if !is_gpu && !needed {
             return not_applicable(format!(
-                "{driver}; the host may keep it; for a VM {best} is best"
+                "{driver}, which the host may keep; the best for a VM is {best}"
             ))
             .run(bind);
         }
@@ -133,10 +134,10 @@ pub(crate) fn firmware(scene: &Scene<'_>) -> Vec<Finding> {
                     .any(|unread| unread.path.starts_with(tables));
             return if hidden {
                 unknown(
-                    "its properties can't be seen from user space here: they are in ACPI tables \
-                     that only root reads, or the function has no place in ACPI",
+                    "the properties can't be seen from user space: ACPI tables are readable by root \
+                     alone, or the function is not in ACPI",
                 )
-                .advise("run it as root; once the variant driver is bound, its debugfs shows them")
+                .advise("run varia doctor as root; a bound variant driver shows them in debugfs")
             } else {
                 failure(
                     "firmware has no nvidia,gpu-mem-base-pa and nvidia,gpu-mem-size for it: the \
@@ -151,9 +152,9 @@ pub(crate) fn firmware(scene: &Scene<'_>) -> Vec<Finding> {
         };
         if memory.size.0 == 0 {
             return failure(format!(
-                "its size is 0 ({source}): the link to the CPU is down"
+                "the size of its memory is 0 ({source}): the link to the CPU is down"
             ))
-            .advise("power the machine off and on; if that does not help, it is the board");
+            .advise("power the machine off and on; if the size stays 0, replace the board");
         }
         if function.virtual_bars.is_empty()
             && let Some(note) = &function.layout_note
@@ -182,10 +183,14 @@ pub(crate) fn firmware(scene: &Scene<'_>) -> Vec<Finding> {
 pub(crate) fn readiness(scene: &Scene<'_>) -> Vec<Finding> {
     scene.each_gpu(|function| match (function.ready, &function.unprobed) {
         (Some(true), _) => ok("its memory is ready"),
-        (Some(false), _) => failure("its memory is not ready: a VM that opens it waits, and fails")
-            .advise("wait up to 30 seconds and look again; then power the machine off and on"),
+        (Some(false), _) => {
+            failure("its memory is not ready: a VM that opens the GPU waits until a timeout")
+                .advise(
+                    "run varia doctor again after 30 seconds; then power the machine off and on",
+                )
+        }
         (None, Some(why)) => unknown(why.clone()),
-        (None, None) => not_applicable("no register was looked at: --probe does")
+        (None, None) => not_applicable("registers are read with --probe only")
             .run(format!("varia doctor --probe {}", function.bdf)),
     })
 }

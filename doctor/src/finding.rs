@@ -1,27 +1,27 @@
-//! What a check found, how bad it is, and what to do about it.
+//! Findings of checks: severity, state and remedies.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How bad it is, from the best to the worst.
+/// Severity of a finding, from the best to the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// As it should be.
     Ok,
-    /// Of no concern here; the finding says why.
+    /// The check does not apply; the finding has the reason.
     NotApplicable,
-    /// It could not be found out; the finding says why.
+    /// The state is not known; the finding has the reason.
     Unknown,
-    /// It works, but not as well as it could, or not for everything.
+    /// VMs work, but slowly or without some features.
     Warning,
-    /// It does not work.
+    /// VMs do not work.
     Failure,
 }
 
 impl Severity {
-    /// From the best to the worst.
+    /// Every severity, from the best to the worst.
     pub const ALL: [Self; 5] = [
         Self::Ok,
         Self::NotApplicable,
@@ -30,7 +30,7 @@ impl Severity {
         Self::Failure,
     ];
 
-    /// As people read it: `not applicable`.
+    /// Name in text: `not applicable`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -49,18 +49,18 @@ impl fmt::Display for Severity {
     }
 }
 
-/// What to do.
+/// Remedy of a finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Remedy {
-    /// A command for a shell of the machine, as root where that is needed.
+    /// A shell command for the host, as root where the command needs it.
     Command(String),
-    /// Words: a line of a configuration file and where it goes, something to install.
+    /// Text: a line of a configuration file and its place, or something to install.
     Advice(String),
 }
 
 impl Remedy {
-    /// The text, whichever it is.
+    /// Text of the command or the advice.
     #[must_use]
     pub fn text(&self) -> &str {
         match self {
@@ -69,19 +69,19 @@ impl Remedy {
     }
 }
 
-/// What one check found.
+/// Finding of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// The check, by a name that stays: `page-size`.
+    /// Stable name of the check: `page-size`.
     pub check: String,
-    /// What it is about where there are several: a PCI address, `node 0`, a build option.
+    /// Subject, if the check has several: a PCI address, `node 0`, a build option.
     #[serde(default)]
     pub subject: Option<String>,
-    /// How bad it is.
+    /// Severity.
     pub severity: Severity,
-    /// What was found, with its values.
+    /// State, with its values.
     pub found: String,
-    /// What to do, in this order; empty if there is nothing to do.
+    /// Remedies, the first one first.
     #[serde(default)]
     pub remedies: Vec<Remedy>,
 }
@@ -99,21 +99,21 @@ impl Finding {
         }
     }
 
-    /// The same about one thing of several.
+    /// Adds the subject.
     #[must_use]
     pub fn about(mut self, subject: impl fmt::Display) -> Self {
         self.subject = Some(subject.to_string());
         self
     }
 
-    /// The same with a command that remedies it.
+    /// Adds a remedy that is a command.
     #[must_use]
     pub fn run(mut self, command: impl Into<String>) -> Self {
         self.remedies.push(Remedy::Command(command.into()));
         self
     }
 
-    /// The same with something else to do.
+    /// Adds a remedy that is text.
     #[must_use]
     pub fn advise(mut self, words: impl Into<String>) -> Self {
         self.remedies.push(Remedy::Advice(words.into()));

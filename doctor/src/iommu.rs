@@ -1,14 +1,14 @@
-//! IOMMU and SMMU: there, switched on, not weakened.
+//! IOMMU and SMMU: present, switched on, not weakened.
 
 use varia_facts::Arch;
 
 use crate::scene::Scene;
 use crate::{Finding, bad, failure, not_applicable, ok, unknown, warning};
 
-/// Where a word of the kernel's command line goes.
+/// Place of a word of the kernel's command line.
 pub(crate) const GRUB: &str =
     "in GRUB_CMDLINE_LINUX of /etc/default/grub, then update-grub and a reboot";
-/// As many instances are named.
+/// Instances that a finding names.
 const NAMED: usize = 4;
 
 pub(crate) fn present(scene: &Scene<'_>) -> Vec<Finding> {
@@ -25,7 +25,7 @@ pub(crate) fn present(scene: &Scene<'_>) -> Vec<Finding> {
         }
         return vec![ok(names)];
     }
-    let finding = failure("/sys/class/iommu has no IOMMU: no device can be given to a VM");
+    let finding = failure("/sys/class/iommu has no IOMMU: no device can be assigned to a VM");
     vec![match scene.facts.host.arch {
         Some(Arch::X86_64) => finding
             .advise("switch VT-d or AMD-Vi on in the firmware's setup")
@@ -40,9 +40,9 @@ pub(crate) fn present(scene: &Scene<'_>) -> Vec<Finding> {
 pub(crate) fn is_smmuv3(scene: &Scene<'_>) -> Vec<Finding> {
     let instances = &scene.facts.host.iommu.instances;
     vec![if scene.is_x86() {
-        not_applicable("SMMUs are arm64's, and this is an x86_64 host")
+        not_applicable("an x86_64 host has no SMMU")
     } else if instances.is_empty() {
-        not_applicable("there is no IOMMU")
+        not_applicable("the host has no IOMMU")
     } else if instances.iter().all(|name| name.starts_with("smmu3.")) {
         ok(format!("{} SMMUv3", instances.len()))
     } else {
@@ -53,7 +53,7 @@ pub(crate) fn is_smmuv3(scene: &Scene<'_>) -> Vec<Finding> {
             .take(NAMED)
             .collect();
         warning(format!(
-            "{} is no SMMUv3: devices can be given to VMs, but no VM gets an SMMU of its own",
+            "{} is not an SMMUv3: devices can be assigned to VMs, but no VM can have an SMMU",
             others.join(", ")
         ))
         .advise("on Grace, switch the SMMU on in the firmware's setup")
@@ -62,9 +62,7 @@ pub(crate) fn is_smmuv3(scene: &Scene<'_>) -> Vec<Finding> {
 
 pub(crate) fn nested(scene: &Scene<'_>) -> Vec<Finding> {
     if scene.is_x86() {
-        return vec![not_applicable(
-            "SMMUs are arm64's, and this is an x86_64 host",
-        )];
+        return vec![not_applicable("an x86_64 host has no SMMU")];
     }
     let kernel = &scene.facts.kernel;
     let option = "ARM_SMMU_V3_IOMMUFD";
@@ -98,7 +96,7 @@ pub(crate) fn nested(scene: &Scene<'_>) -> Vec<Finding> {
         let what = if needed {
             "and the plan's SMMUs need it"
         } else {
-            "so a VM gets no SMMU of its own; GPUs without one work"
+            "so that a VM has no SMMU; GPUs work without one"
         };
         bad(needed, format!("missing: {missing}, {what}")).advise(
             "a kernel with CONFIG_IOMMUFD and CONFIG_ARM_SMMU_V3_IOMMUFD, and QEMU 11.0 or newer; \
@@ -129,23 +127,22 @@ pub(crate) fn command_line(scene: &Scene<'_>) -> Vec<Finding> {
     // x86's words: an SMMU does not know them
     if !off.is_empty() && scene.facts.host.iommu.instances.is_empty() && !scene.is_arm() {
         return vec![
-            failure(format!("{off} switches the IOMMU off"))
-                .advise(format!("take {off} away {GRUB}")),
+            failure(format!("{off} switches the IOMMU off")).advise(format!("remove {off} {GRUB}")),
         ];
     }
     let mut said = Vec::new();
     if !off.is_empty() {
-        said.push(format!("{off} is there, without effect on this host"));
+        said.push(format!("{off} has no effect on this host"));
     }
     if !passthrough.is_empty() {
         said.push(format!(
-            "{passthrough}: the host's own devices are not translated; those of VMs are all the same"
+            "{passthrough}: the host's own devices are not translated; devices of VMs are"
         ));
     }
     vec![if !said.is_empty() {
         ok(said.join("; "))
     } else if words.is_empty() {
-        ok("says nothing of the IOMMU")
+        ok("no word about the IOMMU")
     } else {
         ok(words.join(" "))
     }]
@@ -188,7 +185,7 @@ pub(crate) fn parameters(scene: &Scene<'_>) -> Vec<Finding> {
         findings.push(finding.run(format!("echo N > /sys/module/{module}/parameters/{name}")));
     }
     if findings.is_empty() {
-        findings.push(ok("none is set"));
+        findings.push(ok("none of them is set"));
     }
     findings
 }

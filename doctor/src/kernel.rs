@@ -17,7 +17,7 @@ const EVERYWHERE: [Wanted; 7] = [
     (
         "VFIO_IOMMU_TYPE1",
         false,
-        "maps a VM's memory for devices in the way that every kernel has",
+        "maps a VM's memory for devices (VFIO type1)",
     ),
     ("IOMMUFD", false, "maps a VM's memory by /dev/iommu"),
     ("VFIO_DEVICE_CDEV", false, "opens devices for /dev/iommu"),
@@ -49,7 +49,7 @@ pub(crate) fn options(scene: &Scene<'_>) -> Vec<Finding> {
     }
     if scene.facts.host.arch == Some(Arch::X86_64) && !x86 {
         findings.push(
-            failure("neither is on: they drive the IOMMU")
+            failure("neither is on: one of them drives the IOMMU")
                 .about("CONFIG_INTEL_IOMMU, CONFIG_AMD_IOMMU")
                 .advise("a kernel with the one for this CPU"),
         );
@@ -68,7 +68,7 @@ pub(crate) fn options(scene: &Scene<'_>) -> Vec<Finding> {
             .config_source
             .as_deref()
             .unwrap_or("the configuration");
-        findings.push(ok(format!("all that matter are on, says /{source}")));
+        findings.push(ok(format!("every option that matters is on (/{source})")));
     }
     findings
 }
@@ -78,11 +78,11 @@ pub(crate) fn page_size(scene: &Scene<'_>) -> Vec<Finding> {
         return vec![not_applicable("x86_64 has pages of 4 KiB and no others")];
     }
     vec![match scene.facts.kernel.page_size {
-        None => unknown("nobody asked the running kernel"),
+        None => unknown("the page size of the running kernel was not read"),
         Some(PAGE_64K) => ok("64 KiB"),
         Some(other) => warning(format!(
-            "{}: works, but on Grace it maps a GPU's memory in more and smaller pieces than 64 KiB \
-             pages do, and NVIDIA recommends those",
+            "{}: on Grace, pages of 64 KiB need fewer TLB entries for a GPU's memory, and NVIDIA \
+             recommends them",
             other.rounded()
         ))
         .advise(

@@ -26,9 +26,9 @@ const IMPLEMENTER_ARM: u64 = 0x41;
 pub(crate) fn present(scene: &Scene<'_>) -> Vec<Finding> {
     let kvm = &scene.facts.kernel.kvm;
     vec![match (kvm.present, &kvm.error) {
-        (None, _) => unknown("nobody looked for /dev/kvm"),
+        (None, _) => unknown("/dev/kvm was not looked up"),
         (Some(false), _) => {
-            let finding = failure("there is no /dev/kvm: VMs would run in software");
+            let finding = failure("/dev/kvm does not exist: software would run the VMs");
             match scene.facts.host.arch {
                 Some(Arch::X86_64) => finding
                     .advise("switch virtualisation on in the firmware's setup (VT-x, SVM)")
@@ -40,7 +40,7 @@ pub(crate) fn present(scene: &Scene<'_>) -> Vec<Finding> {
             }
         }
         (Some(true), Some(error)) => failure(format!("/dev/kvm can't be opened: {error}"))
-            .advise("run it as root, or as a member of the group kvm"),
+            .advise("run varia doctor as root, or as a member of the group kvm"),
         (Some(true), None) => {
             let vcpus = kvm.max_vcpus.map(|most| format!(", at most {most} CPUs"));
             let bits = kvm
@@ -71,8 +71,8 @@ pub(crate) fn cacheable(scene: &Scene<'_>) -> Vec<Finding> {
         Some(false) => {
             let finding = bad(
                 scene.has_gpus(),
-                "KVM does not have it: a guest gets the GPU's memory as device memory, and a GPU \
-                 that looks right and does not work",
+                "KVM does not have it: a guest maps the GPU's memory as device memory, and programs on \
+                 the GPU fail",
             );
             match version {
                 Some(version) if version < CACHEABLE_SINCE => finding.advise(format!(
@@ -90,7 +90,7 @@ pub(crate) fn cacheable(scene: &Scene<'_>) -> Vec<Finding> {
         None => {
             let why = match &kernel.kvm.error {
                 Some(error) => format!("/dev/kvm could not be asked: {error}"),
-                None => "nobody asked /dev/kvm".to_owned(),
+                None => "/dev/kvm was not asked".to_owned(),
             };
             match version {
                 Some(version) if version < CACHEABLE_SINCE => warning(format!(
@@ -101,7 +101,7 @@ pub(crate) fn cacheable(scene: &Scene<'_>) -> Vec<Finding> {
                     "Linux {}.{} or newer",
                     CACHEABLE_SINCE.0, CACHEABLE_SINCE.1
                 )),
-                _ => unknown(why).advise("run it as root"),
+                _ => unknown(why).advise("run varia doctor as root"),
             }
         }
     }]
@@ -125,15 +125,15 @@ pub(crate) fn write_back(scene: &Scene<'_>) -> Vec<Finding> {
         (Some((_, name, true)), _) => ok(format!("{name} has it")),
         (Some((_, name, false)), _) => bad(
             scene.has_gpus(),
-            format!("{name} does not have it: QEMU ends when a GPU's memory is mapped"),
+            format!("{name} does not have it: QEMU exits when it maps a GPU's memory"),
         )
         .advise("a host with Armv8.4 or newer CPUs, such as Grace"),
         (None, Some(midr)) => unknown(format!(
-            "nothing is known of the CPU with MIDR_EL1 {midr:#x}, and Linux shows no register \
-             that tells it"
+            "the CPU with MIDR_EL1 {midr:#x} is not in the table, and Linux shows no register with \
+             the feature"
         ))
         .run("dmesg | grep 'Stage-2 Force Write-Back'"),
-        (None, None) => unknown("neither KVM nor MIDR_EL1 could be asked")
+        (None, None) => unknown("neither KVM's capability nor MIDR_EL1 is known")
             .run("dmesg | grep 'Stage-2 Force Write-Back'"),
     }]
 }

@@ -1,12 +1,12 @@
-//! Checks of what a VM with GPUs needs: of a host, of a device, of a plan.
+//! Checks of a host, a device or a plan for a VM with GPUs.
 //!
-//! Facts, and a plan if there is one, become findings. Pure: what is looked at has been gathered
-//! before (crate `linux`), and nothing is changed. A check always says something: what does not
-//! apply and what could not be found out is a finding, too.
+//! Facts, and optionally a plan, become findings. Pure: crate `linux` gathers the facts, and nothing
+//! is changed. Every check has a finding: also a check that does not apply, and one whose facts are
+//! unknown.
 //!
 //! | module | what is checked |
 //! |---|---|
-//! | `scene` | what all checks look at |
+//! | `scene` | input of the checks |
 //! | `iommu` | IOMMU, SMMU, the kernel's command line |
 //! | `kernel` | build options, page size |
 //! | `kvm` | KVM, cacheable device memory, stage-2 write-back |
@@ -16,8 +16,8 @@
 //! | `numa` | nodes and CPUs |
 //! | `aperture` | room for BARs |
 //! | `vmm` | QEMU, libvirt |
-//! | `plan` | what only a plan asks for |
-//! | `finding` | what a check found, how bad it is, and what to do |
+//! | `plan` | devices, CPUs and files of a plan |
+//! | `finding` | findings: severity, state, remedies |
 
 mod aperture;
 mod device;
@@ -42,11 +42,11 @@ pub use scene::Scene;
 /// A check.
 #[derive(Clone, Copy, Debug)]
 pub struct Check {
-    /// Its name, which its findings carry.
+    /// Name, which its findings have.
     pub name: &'static str,
-    /// What it looks at, as the documentation says it.
+    /// Condition that holds if the finding is ok, for the documentation.
     pub about: &'static str,
-    /// How bad its findings can be.
+    /// Severities that its findings can have.
     pub states: &'static [Severity],
     /// Findings, at least one; their `check` is filled in by [`examine`].
     look: fn(&Scene<'_>) -> Vec<Finding>,
@@ -70,13 +70,13 @@ const fn check(
 pub const CHECKS: &[Check] = &[
     check(
         "files",
-        "files of the host that can't be read or make no sense",
+        "every file of the host can be read and parsed",
         &[Ok, Unknown],
         scene::files,
     ),
     check(
         "iommu",
-        "an IOMMU is there and switched on",
+        "the host has an IOMMU, switched on",
         &[Ok, Failure],
         iommu::present,
     ),
@@ -94,13 +94,13 @@ pub const CHECKS: &[Check] = &[
     ),
     check(
         "command-line",
-        "no word of the kernel's command line switches the IOMMU off; iommu.passthrough is told",
+        "the kernel's command line does not switch the IOMMU off; iommu.passthrough is reported",
         &[Ok, Failure],
         iommu::command_line,
     ),
     check(
         "unsafe-parameters",
-        "modules' parameters that take protection away are off",
+        "module parameters that weaken isolation are off",
         &[Ok, Warning],
         iommu::parameters,
     ),
@@ -118,7 +118,7 @@ pub const CHECKS: &[Check] = &[
     ),
     check(
         "kvm",
-        "/dev/kvm is there and can be used",
+        "/dev/kvm exists and can be opened",
         &[Ok, Unknown, Failure],
         kvm::present,
     ),
@@ -136,7 +136,7 @@ pub const CHECKS: &[Check] = &[
     ),
     check(
         "vfio-modules",
-        "VFIO's modules are loaded or can be",
+        "VFIO's modules are loaded or installed",
         &[Ok, Unknown, Warning, Failure],
         modules::vfio,
     ),
@@ -148,7 +148,7 @@ pub const CHECKS: &[Check] = &[
     ),
     check(
         "variant-driver",
-        "nvgrace-gpu-vfio-pci is loaded; whose it is and its version",
+        "nvgrace-gpu-vfio-pci is loaded; its author and version",
         &[Ok, NotApplicable, Unknown, Warning, Failure],
         modules::variant_driver,
     ),
@@ -166,13 +166,13 @@ pub const CHECKS: &[Check] = &[
     ),
     check(
         "firmware",
-        "firmware tells a GPU's memory: nvidia,gpu-mem-base-pa, -size, -pxm-start, -pxm-count",
+        "firmware describes a GPU's memory: nvidia,gpu-mem-base-pa, -size, -pxm-start, -pxm-count",
         &[Ok, NotApplicable, Unknown, Warning, Failure],
         device::firmware,
     ),
     check(
         "readiness",
-        "a GPU's memory is ready (looked at with --probe)",
+        "a GPU's memory is ready (registers are read with --probe)",
         &[Ok, NotApplicable, Unknown, Failure],
         device::readiness,
     ),
@@ -202,7 +202,7 @@ pub const CHECKS: &[Check] = &[
     ),
     check(
         "node-ids",
-        "the kernel has room for all nodes (CONFIG_NODES_SHIFT), and the GPUs' own are there",
+        "the kernel has room for all nodes (CONFIG_NODES_SHIFT), and shows those of the GPUs",
         &[Ok, NotApplicable, Unknown, Warning],
         numa::ids,
     ),
@@ -214,7 +214,7 @@ pub const CHECKS: &[Check] = &[
     ),
     check(
         "qemu",
-        "QEMU is there and new enough",
+        "QEMU is installed and new enough",
         &[Ok, Unknown, Warning, Failure],
         vmm::qemu,
     ),
@@ -226,13 +226,13 @@ pub const CHECKS: &[Check] = &[
     ),
     check(
         "libvirt",
-        "libvirt is there and new enough",
+        "libvirt is installed and new enough",
         &[Ok, NotApplicable, Unknown, Warning],
         vmm::libvirt,
     ),
     check(
         "plan-devices",
-        "the plan's devices are there, as the plan has them",
+        "the plan's devices exist and have the BARs of the plan",
         &[Ok, NotApplicable, Unknown, Failure],
         plan::devices,
     ),
@@ -244,7 +244,7 @@ pub const CHECKS: &[Check] = &[
     ),
     check(
         "plan-files",
-        "the plan's firmware, kernel and disks are there",
+        "the plan's firmware, kernel and disks exist",
         &[Ok, NotApplicable, Unknown, Failure],
         plan::files,
     ),
@@ -290,7 +290,7 @@ fn failure(found: impl Into<String>) -> Finding {
     Finding::new("", Severity::Failure, found)
 }
 
-/// A failure where it is needed, else a warning.
+/// A failure if the thing is needed, else a warning.
 fn bad(needed: bool, found: impl Into<String>) -> Finding {
     if needed {
         failure(found)

@@ -1,4 +1,4 @@
-//! The VM's RAM: there, of the right pages, and allowed to be locked.
+//! RAM of the VM: size, hugepages and the limit of locked memory.
 
 use varia_facts::{Bytes, HugePages, Limit, NodeId, NumaNode};
 use varia_plan::{Backing, Socket};
@@ -21,7 +21,7 @@ pub(crate) fn ram(scene: &Scene<'_>) -> Vec<Finding> {
                 all.rounded()
             )),
             (None, Some(all)) => ok(all.rounded().to_string()),
-            (_, None) => unknown("/proc/meminfo does not tell"),
+            (_, None) => unknown("/proc/meminfo does not have the size of RAM"),
         }];
     };
     let sockets = plan.sockets.iter();
@@ -43,24 +43,25 @@ pub(crate) fn ram(scene: &Scene<'_>) -> Vec<Finding> {
         };
         let finding = match (free, all) {
             (_, Some(all)) if all < wanted => failure(format!(
-                "{whose} has {}, and the plan wants {}",
+                "{whose} has {} of RAM, and the plan needs {}",
                 all.rounded(),
                 wanted.rounded()
             ))
             .advise("plan with less --memory"),
             (Some(free), _) if free < wanted => warning(format!(
-                "{whose} has {} free now, and the plan wants {}",
+                "{whose} has {} of RAM free, and the plan needs {}",
                 free.rounded(),
                 wanted.rounded()
             ))
             .run("echo 3 > /proc/sys/vm/drop_caches")
-            .advise("end what uses the memory, or plan with less --memory"),
+            .advise("end processes that use the memory, or plan with less --memory"),
             (Some(free), _) => ok(format!(
-                "{whose} has {} free, of which {} go to the VM",
+                "{whose} has {} of RAM free, and the plan needs {}",
                 free.rounded(),
                 wanted.rounded()
             )),
-            (None, _) => unknown(format!("nobody knows how much memory {whose} has")),
+            (None, _) => unknown(format!("the size of RAM of {whose} is not known"))
+                .advise("run varia doctor on the host"),
         };
         finding.about(format!("RAM of the VM's node {}", socket.node))
     };
@@ -80,9 +81,7 @@ pub(crate) fn hugepages(scene: &Scene<'_>) -> Vec<Finding> {
         }
     }
     if findings.is_empty() {
-        findings.push(not_applicable(
-            "the plan uses none; --hugepages asks for them",
-        ));
+        findings.push(not_applicable("the plan uses no hugepages (--hugepages)"));
     }
     findings
 }
@@ -121,21 +120,21 @@ fn enough(nodes: &[NumaNode], socket: &Socket, page: Bytes) -> Finding {
     let total = sum(|pool| pool.total);
     if free >= wanted {
         return ok(format!(
-            "{free} of {} are free on {place}, of which {wanted} go to the VM",
+            "{free} hugepages of {} are free on {place}, and the plan needs {wanted}",
             page.rounded()
         ));
     }
     let set = total.saturating_add(wanted - free);
     failure(format!(
-        "{free} of {} are free on {place}, and the plan wants {wanted}",
+        "{free} hugepages of {} are free on {place}, and the plan needs {wanted}",
         page.rounded()
     ))
     .run(format!(
         "echo {set} > {folder}/hugepages-{kib}kB/nr_hugepages"
     ))
     .advise(format!(
-        "for every boot hugepagesz={kib}K hugepages={set} on the kernel's command line: later, \
-         memory may be in too small pieces"
+        "for every boot, add hugepagesz={kib}K hugepages={set} to the kernel's command line: \
+         memory that is fragmented later has no such pages"
     ))
 }
 
@@ -146,7 +145,7 @@ fn without_plan(scene: &Scene<'_>, nodes: &[NumaNode]) -> Finding {
             .flat_map(|node| node.hugepages.iter().map(move |pool| (node.id, pool)))
     };
     if nodes.is_empty() {
-        return unknown("/sys/devices/system/node does not tell");
+        return unknown("/sys/devices/system/node has no nodes");
     }
     let reserved: Vec<_> = pools().filter(|(_, pool)| pool.total > 0).collect();
     if !reserved.is_empty() {
@@ -178,15 +177,14 @@ fn without_plan(scene: &Scene<'_>, nodes: &[NumaNode]) -> Finding {
     let most = available.map_or(EXAMPLE, |free| EXAMPLE.min(free.0 / SHARE));
     let count = (most / page.0.max(1)).max(1);
     warning(
-        "none are reserved: a VM runs on ordinary pages, with more misses in both levels of \
-         translation",
+        "no hugepages are reserved: a VM on ordinary pages has more TLB misses",
     )
     .run(format!(
         "echo {count} > /sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages"
     ))
     .advise(format!(
-        "that is {}: as many as the VM has RAM, which `varia doctor PLAN` counts; for every boot \
-         hugepagesz={kib}K hugepages=N on the kernel's command line",
+        "the command reserves {}; `varia doctor PLAN` counts the pages of a plan; for every boot, \
+         add hugepagesz={kib}K hugepages=N to the kernel's command line",
         Bytes(count.saturating_mul(page.0))
     ))
 }
@@ -194,7 +192,11 @@ fn without_plan(scene: &Scene<'_>, nodes: &[NumaNode]) -> Finding {
 pub(crate) fn memlock(scene: &Scene<'_>) -> Vec<Finding> {
     let host = &scene.facts.host;
     let limit = match host.memlock {
-        None => return vec![unknown("nobody asked for this user's limit")],
+        None => {
+            return vec![unknown(
+                "the limit of this user (RLIMIT_MEMLOCK) was not read",
+            )];
+        }
         Some(Limit::Unlimited) => return vec![ok("no limit")],
         Some(Limit::Bytes(limit)) => limit,
     };
@@ -203,7 +205,7 @@ pub(crate) fn memlock(scene: &Scene<'_>) -> Vec<Finding> {
         (None, Some(memory)) => (memory, "the host's RAM"),
         (None, None) => {
             return vec![unknown(format!(
-                "{}, of an unknown amount of RAM",
+                "the limit is {}, and the size of RAM is not known",
                 limit.rounded()
             ))];
         }
@@ -220,8 +222,8 @@ pub(crate) fn memlock(scene: &Scene<'_>) -> Vec<Finding> {
         crate::bad(scene.plan.is_some(), text)
             .run("ulimit -l unlimited")
             .advise(
-                "for good: `USER - memlock unlimited` in /etc/security/limits.conf, or \
-                 LimitMEMLOCK=infinity in the service's unit; libvirt raises it by itself",
+                "permanently: `USER - memlock unlimited` in /etc/security/limits.conf, or \
+                 LimitMEMLOCK=infinity in the service's unit; libvirt raises the limit itself",
             ),
     ]
 }

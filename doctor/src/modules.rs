@@ -18,7 +18,7 @@ fn module<'a>(scene: &Scene<'a>, name: &str) -> Option<&'a Module> {
 
 pub(crate) fn vfio(scene: &Scene<'_>) -> Vec<Finding> {
     if scene.facts.kernel.modules.is_empty() {
-        return vec![unknown("nothing is known of the kernel's modules")];
+        return vec![unknown("the kernel's modules are not known")];
     }
     let mut findings = Vec::new();
     // vfio_pci itself only serves what no variant driver does
@@ -35,7 +35,7 @@ pub(crate) fn vfio(scene: &Scene<'_>) -> Vec<Finding> {
                     .run(format!("modprobe {name}")),
             ),
             (false, false) => {
-                findings.push(failure("is not there").about(name).advise(
+                findings.push(failure("is not installed").about(name).advise(
                     "the kernel's package of extra modules, or a kernel with CONFIG_VFIO_PCI",
                 ))
             }
@@ -62,20 +62,20 @@ pub(crate) fn backend(scene: &Scene<'_>) -> Vec<Finding> {
     let load = "modprobe -a vfio vfio_iommu_type1";
     vec![match (wanted, type1, iommufd) {
         (Some(Iommu::Type1), Some(false), _) => {
-            failure("the plan uses /dev/vfio/vfio, which is not there").run(load)
+            failure("the plan uses /dev/vfio/vfio, which does not exist").run(load)
         }
         (Some(Iommu::Iommufd { .. }), _, Some(false)) => {
-            failure("the plan uses /dev/iommu, which is not there")
+            failure("the plan uses /dev/iommu, which does not exist")
                 .run("modprobe iommufd")
                 .advise("or plan with --iommu type1")
         }
         (Some(Iommu::Type1), Some(true), _) => ok("/dev/vfio/vfio, which the plan uses"),
         (Some(Iommu::Iommufd { .. }), _, Some(true)) => ok("/dev/iommu, which the plan uses"),
         (Some(_), ..) | (None, None, _) | (None, _, None) => {
-            unknown("nobody looked for /dev/vfio/vfio and /dev/iommu")
+            unknown("/dev/vfio/vfio and /dev/iommu were not looked up")
         }
         (None, Some(false), Some(false)) => {
-            failure("there is neither /dev/vfio/vfio nor /dev/iommu").run(load)
+            failure("neither /dev/vfio/vfio nor /dev/iommu exists").run(load)
         }
         (None, Some(true), Some(true)) => ok("/dev/vfio/vfio and /dev/iommu"),
         (None, Some(true), Some(false)) => ok("/dev/vfio/vfio (no /dev/iommu)"),
@@ -89,16 +89,16 @@ pub(crate) fn backend(scene: &Scene<'_>) -> Vec<Finding> {
 pub(crate) fn variant_driver(scene: &Scene<'_>) -> Vec<Finding> {
     let needed = scene.has_gpus();
     let Some(module) = module(scene, VARIANT) else {
-        return vec![unknown("nothing is known of the kernel's modules")];
+        return vec![unknown("the kernel's modules are not known")];
     };
     if !module.usable() {
         if !needed {
             return vec![not_applicable(
-                "it is not installed, and no GPU with coherent memory is asked about",
+                "the driver is not installed, and no GPU with coherent memory is in question",
             )];
         }
         return vec![
-            failure("it is not installed: vfio-pci alone gives no GPU memory to a VM")
+            failure("the driver is not installed, and vfio-pci gives a VM no GPU memory")
                 .advise("Varia's: ./x kernel deb makes a DKMS package (docs/kernel.md)")
                 .advise("or a kernel with CONFIG_NVGRACE_GPU_VFIO_PCI"),
         ];
@@ -112,10 +112,10 @@ pub(crate) fn variant_driver(scene: &Scene<'_>) -> Vec<Finding> {
             .as_deref()
             .is_some_and(|taint| taint.contains('O')) =>
         {
-            "from outside the kernel's tree, so likely Varia's".to_owned()
+            "built outside the kernel's tree, probably Varia's".to_owned()
         }
         None if module.loaded || module.builtin => "the kernel's own".to_owned(),
-        None => "of an unknown author: modinfo could not be asked".to_owned(),
+        None => "of an unknown author (modinfo failed)".to_owned(),
     };
     if let Some(version) = &module.version {
         about += &format!(", version {version}");

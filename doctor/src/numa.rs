@@ -1,4 +1,4 @@
-//! NUMA: where the GPUs are, and room for their nodes.
+//! NUMA: nodes of the GPUs, and room for them in the kernel.
 
 use crate::scene::{Scene, is_gpu};
 use crate::{Finding, not_applicable, ok, unknown, warning};
@@ -7,12 +7,14 @@ pub(crate) fn nodes(scene: &Scene<'_>) -> Vec<Finding> {
     let host = &scene.facts.host;
     scene.each(|function| {
         let Some(id) = function.numa_node else {
-            return warning("firmware names no node for it: what is near to it is not known")
-                .advise("newer firmware; plan with --no-pin");
+            return warning(
+                "firmware names no node of the device, so that its nearest CPUs are not known",
+            )
+            .advise("newer firmware; plan with --no-pin");
         };
         let Some(node) = host.node(id) else {
             return warning(format!(
-                "it is in node {id}, which the kernel does not show"
+                "the device is in node {id}, which the kernel does not show"
             ))
             .advise("a kernel with CONFIG_NUMA and a larger CONFIG_NODES_SHIFT");
         };
@@ -21,11 +23,11 @@ pub(crate) fn nodes(scene: &Scene<'_>) -> Vec<Finding> {
         }
         match function.cpu_node.and_then(|id| host.node(id)) {
             Some(nearest) => ok(format!(
-                "node {id}, without CPUs; the nearest with some is {}, CPUs {}",
+                "node {id} without CPUs; the nearest node with CPUs is {}, CPUs {}",
                 nearest.id, nearest.cpus
             )),
             None => warning(format!(
-                "node {id} has no CPUs, and no node with some is known"
+                "node {id} has no CPUs, and its nearest node with CPUs is not known"
             ))
             .advise("plan with --no-pin"),
         }
@@ -65,7 +67,7 @@ pub(crate) fn ids(scene: &Scene<'_>) -> Vec<Finding> {
     let there = nodes.iter().filter(|node| node.generic_initiator).count() as u64;
     let needed = nodes.len() as u64 - there + wanted;
     findings.push(if facts.host.nodes.is_empty() {
-        unknown("/sys/devices/system/node does not tell")
+        unknown("/sys/devices/system/node has no nodes")
     } else if wanted == 0 {
         not_applicable("firmware sets no node aside for the host's GPUs")
     } else if there < wanted {
@@ -83,8 +85,8 @@ pub(crate) fn ids(scene: &Scene<'_>) -> Vec<Finding> {
                 needed.next_power_of_two().trailing_zeros()
             )
         } else {
-            "firmware whose SRAT has a Generic Initiator for each of the nodes; dmesg has what \
-             the kernel made of it"
+            "firmware whose SRAT has a Generic Initiator for each of the nodes; dmesg shows how the \
+             kernel read it"
                 .to_owned()
         })
     } else {

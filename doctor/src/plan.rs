@@ -1,4 +1,4 @@
-//! What only a plan asks for: its devices, CPUs and files.
+//! Devices, CPUs and files of a plan.
 
 use varia_facts::PciFunction;
 use varia_plan::{Gpu, Plan, Source, arguments};
@@ -6,7 +6,7 @@ use varia_plan::{Gpu, Plan, Source, arguments};
 use crate::scene::Scene;
 use crate::{Finding, failure, not_applicable, ok, unknown, warning};
 
-const NO_PLAN: &str = "no plan is asked about";
+const NO_PLAN: &str = "no plan is in question";
 
 /// The files that a plan names: firmware, kernel, disks, servers' sockets.
 pub(crate) fn named_files(plan: &Plan) -> Vec<String> {
@@ -28,8 +28,10 @@ pub(crate) fn devices(scene: &Scene<'_>) -> Vec<Finding> {
         return vec![not_applicable(NO_PLAN)];
     };
     let look = |gpu: &Gpu| match &gpu.memory.source {
-        Source::VfioUser(socket) => not_applicable(format!("it is served at {}", socket.display()))
-            .about(&gpu.memory.device.id),
+        Source::VfioUser(socket) => {
+            not_applicable(format!("a vfio-user server at {} has it", socket.display()))
+                .about(&gpu.memory.device.id)
+        }
         Source::Function(bdf) => match scene.facts.function(*bdf) {
             None => failure("this host has no such function")
                 .advise("plan again on this host: varia plan --gpu BDF")
@@ -46,19 +48,19 @@ pub(crate) fn devices(scene: &Scene<'_>) -> Vec<Finding> {
 
 fn as_planned(gpu: &Gpu, function: &PciFunction) -> Finding {
     if function.open == Some(true) {
-        let user = function.user.as_deref().unwrap_or("somebody");
-        return failure(format!("it is in use by {user}"))
-            .advise("end the VM or the process that has it");
+        let user = function.user.as_deref().unwrap_or("a process");
+        return failure(format!("the function is in use by {user}"))
+            .advise("end the VM or the process");
     }
     if function.virtual_bars.is_empty() {
-        return unknown("what BARs it has in a VM is not known: see firmware");
+        return unknown("its BARs in a VM are not known: see firmware");
     }
     let own = function.virtual_bars.iter().filter(|bar| bar.prefetchable);
     let own: Vec<_> = own.map(|bar| (bar.index, bar.size)).collect();
     let planned = gpu.memory.device.bars.iter();
     let planned: Vec<_> = planned.map(|bar| (bar.index, bar.size)).collect();
     if own == planned {
-        return ok("it is there, with the BARs of the plan");
+        return ok("the function has the BARs of the plan");
     }
     let text = |bars: &[(u8, varia_facts::Bytes)]| {
         let texts = bars
@@ -67,7 +69,7 @@ fn as_planned(gpu: &Gpu, function: &PciFunction) -> Finding {
         texts.collect::<Vec<_>>().join(", ")
     };
     failure(format!(
-        "it has {}, and the plan {}",
+        "the function has {}, and the plan {}",
         text(&own),
         text(&planned)
     ))
@@ -104,9 +106,12 @@ pub(crate) fn cpus(scene: &Scene<'_>) -> Vec<Finding> {
     findings.push(if pins.is_empty() {
         not_applicable("the plan pins to no CPU")
     } else if host.cpus.is_empty() {
-        unknown("which CPUs are online is not known")
+        unknown("the online CPUs are not known")
     } else if gone.is_empty() {
-        ok(format!("{} CPUs are pinned to, and online", pins.len()))
+        ok(format!(
+            "the {} CPUs of the plan's pins are online",
+            pins.len()
+        ))
     } else {
         failure(format!("CPUs {} are not online", gone.join(", ")))
             .run(format!(
@@ -124,21 +129,22 @@ pub(crate) fn files(scene: &Scene<'_>) -> Vec<Finding> {
     };
     let look = |file: &String| {
         match scene.files.get(file) {
-            Some(true) => ok("is there"),
-            Some(false) => failure("is not there").advise(
+            Some(true) => ok("exists"),
+            Some(false) => failure("does not exist").advise(
                 "install it (on Debian arm64's UEFI is in qemu-efi-aarch64), or plan with another",
             ),
-            None => unknown("nobody looked for it: a captured host has no such files"),
+            None => unknown("was not looked up: a captured host has no such files"),
         }
         .about(file)
     };
     let mut findings: Vec<_> = named_files(plan).iter().map(look).collect();
     if findings.is_empty() {
-        findings.push(not_applicable("the plan names none"));
+        findings.push(not_applicable("the plan names no files"));
     }
     if plan.accelerator == varia_plan::Accelerator::Tcg {
         findings.push(
-            warning("software runs the plan's VM: KVM's checks are not about it").about(&plan.name),
+            warning("software runs the plan's VM: the checks of KVM do not apply to it")
+                .about(&plan.name),
         );
     }
     findings

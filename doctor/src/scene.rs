@@ -1,4 +1,4 @@
-//! What the checks look at.
+//! Input of the checks.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use crate::{Finding, ok, unknown};
 /// The variant of GPUs with coherent memory.
 pub(crate) const NVGRACE: &str = "nvgrace-gpu";
 
-/// A host, and what of it is asked about.
+/// A host, the devices in question and the plan.
 #[derive(Clone, Copy, Debug)]
 pub struct Scene<'a> {
     /// The host.
     pub facts: &'a Facts,
-    /// The devices that are asked about: one, those of a plan, or all that variants serve.
+    /// Devices in question: one, those of a plan, or all that variants serve.
     pub devices: &'a [Bdf],
     /// The plan that is to run on it.
     pub plan: Option<&'a Plan>,
-    /// Of the files that the plan names, whether they are there; those that are absent from this
-    /// were not looked for.
+    /// Files that the plan names, with `true` if the file exists; a file that was not looked up is
+    /// absent.
     pub files: &'a BTreeMap<String, bool>,
 }
 
@@ -42,14 +42,14 @@ impl<'a> Scene<'a> {
         crate::plan::named_files(plan)
     }
 
-    /// The devices that are there, in their order.
+    /// Devices in question that the host has, in their order.
     pub(crate) fn functions(&self) -> impl Iterator<Item = &'a PciFunction> {
         let facts = self.facts;
         let devices = self.devices.iter();
         devices.filter_map(|bdf| facts.function(*bdf))
     }
 
-    /// Those of them with coherent memory.
+    /// Devices in question with coherent memory.
     pub(crate) fn gpus(&self) -> impl Iterator<Item = &'a PciFunction> {
         self.functions().filter(|function| is_gpu(function))
     }
@@ -66,36 +66,36 @@ impl<'a> Scene<'a> {
         self.facts.host.arch == Some(Arch::X86_64)
     }
 
-    /// The plan goes through `/dev/iommu`.
+    /// The plan uses `/dev/iommu`.
     pub(crate) fn plans_iommufd(&self) -> bool {
         matches!(self.plan, Some(plan) if matches!(plan.iommu, Iommu::Iommufd { .. }))
     }
 
-    /// The plan has SMMUs in the VM.
+    /// The VM of the plan has SMMUs.
     pub(crate) fn plans_smmu(&self) -> bool {
         matches!(self.plan, Some(plan) if plan.iommu == Iommu::Iommufd { smmu: true })
     }
 
-    /// A finding for each device; where there is none, that.
+    /// A finding for each device in question, or one finding that there is no device.
     pub(crate) fn each(&self, look: impl Fn(&'a PciFunction) -> Finding) -> Vec<Finding> {
         let about = |function: &'a PciFunction| look(function).about(function.bdf);
         or_none(
             self.functions().map(about).collect(),
-            "no device is asked about",
+            "no device is in question",
         )
     }
 
-    /// A finding for each device with coherent memory; where there is none, that.
+    /// A finding for each GPU with coherent memory, or one finding that there is no GPU.
     pub(crate) fn each_gpu(&self, look: impl Fn(&'a PciFunction) -> Finding) -> Vec<Finding> {
         let about = |function: &'a PciFunction| look(function).about(function.bdf);
         or_none(
             self.gpus().map(about).collect(),
-            "no GPU with coherent memory is asked about",
+            "no GPU with coherent memory is in question",
         )
     }
 }
 
-/// It has coherent memory.
+/// The function has coherent memory.
 pub(crate) fn is_gpu(function: &PciFunction) -> bool {
     function.variant.as_deref() == Some(NVGRACE)
 }
@@ -107,18 +107,20 @@ fn or_none(findings: Vec<Finding>, why: &str) -> Vec<Finding> {
     findings
 }
 
-/// Files that should have told something.
+/// Reports files that could not be read or parsed.
 pub(crate) fn files(scene: &Scene<'_>) -> Vec<Finding> {
     let unread = scene.facts.unread.iter();
     let findings: Vec<_> = unread
         .map(|unread| {
             unknown(unread.why.clone())
                 .about(format!("/{}", unread.path))
-                .advise("what depends on this file is not known; look at it, or run this as root")
+                .advise(
+                    "read the file, or run varia doctor as root: what depends on it is not known",
+                )
         })
         .collect();
     if findings.is_empty() {
-        return vec![ok("all that are there make sense")];
+        return vec![ok("every file could be read and parsed")];
     }
     findings
 }

@@ -11,7 +11,7 @@ use crate::{Finding, bad, not_applicable, ok, unknown, warning};
 const QEMU_NEEDED: (u32, u32) = (9, 0);
 /// The first with vfio-user-pci.
 const QEMU_WANTED: (u32, u32) = (10, 1);
-/// The libvirt that plans have been seen with.
+/// The libvirt that plans are tested with.
 const LIBVIRT_SEEN: (u32, u32) = (12, 8);
 
 /// A feature, whether a VM with GPUs needs it, whether it is arm64's, and what for.
@@ -36,7 +36,7 @@ const FEATURES: [Wanted; 6] = [
         "arm-smmuv3.accel",
         false,
         true,
-        "gives a VM an SMMU that the host's carries out",
+        "gives a VM an SMMU that the host's SMMU accelerates",
     ),
     (
         "vfio-user-pci",
@@ -59,7 +59,7 @@ pub(crate) fn qemu(scene: &Scene<'_>) -> Vec<Finding> {
     let Some(qemu) = &vmm.qemu else {
         return vec![match vmm.unknown.get("qemu") {
             Some(why) => bad(needed, why.clone()).advise(newer(QEMU_WANTED)),
-            None => unknown("nobody looked for it"),
+            None => unknown("it was not looked up"),
         }];
     };
     let text = format!("{} ({})", qemu.version, qemu.path);
@@ -81,12 +81,12 @@ pub(crate) fn qemu(scene: &Scene<'_>) -> Vec<Finding> {
 pub(crate) fn features(scene: &Scene<'_>) -> Vec<Finding> {
     let vmm = &scene.facts.vmm;
     let Some(qemu) = &vmm.qemu else {
-        return vec![unknown("no QEMU could be asked: see qemu")];
+        return vec![unknown("QEMU could not be asked: see qemu")];
     };
     if qemu.features.is_empty() {
         let why = vmm.unknown.get("qemu-features").cloned();
         return vec![unknown(
-            why.unwrap_or_else(|| "nobody asked QEMU".to_owned()),
+            why.unwrap_or_else(|| "QEMU was not asked".to_owned()),
         )];
     }
     let mut findings = Vec::new();
@@ -124,7 +124,7 @@ pub(crate) fn features(scene: &Scene<'_>) -> Vec<Finding> {
         findings.insert(0, ok(there.join(", ")));
     }
     if findings.is_empty() {
-        findings.push(ok("the plan uses nothing that some QEMUs lack"));
+        findings.push(ok("the plan uses features of every QEMU alone"));
     }
     findings
 }
@@ -155,14 +155,14 @@ pub(crate) fn libvirt(scene: &Scene<'_>) -> Vec<Finding> {
     let Some(libvirt) = &vmm.libvirt else {
         return vec![match vmm.unknown.get("libvirt") {
             Some(why) => not_applicable(format!("{why}; only --vmm libvirt needs it")),
-            None => unknown("nobody looked for it"),
+            None => unknown("it was not looked up"),
         }];
     };
     let text = format!("{} ({})", libvirt.version, libvirt.source);
     vec![match libvirt.number() {
         None => unknown(format!("{text} has no version that can be read")),
         Some(number) if number < LIBVIRT_SEEN => warning(format!(
-            "{text} is older than {}.{}, with which plans have been seen to work",
+            "{text} is older than {}.{}, which plans are tested with",
             LIBVIRT_SEEN.0, LIBVIRT_SEEN.1
         ))
         .advise("a newer libvirt, or --vmm qemu"),

@@ -117,8 +117,8 @@ fn the_text_has_what_the_json_has_and_the_remedies() {
         "NVIDIA GB200 NVL4, Linux 6.17.9-64k: 0009:01:00.0, 0019:01:00.0",
         "warning        driver             0009:01:00.0: nvidia; the best for a VM is nvgrace_gpu_vfio_pci",
         "                 run  varia bind 0039:01:00.0",
-        "node 2, without CPUs; the nearest with some is 0, CPUs 0-71",
-        "not applicable readiness          0009:01:00.0: no register was looked at: --probe does",
+        "node 2 without CPUs; the nearest node with CPUs is 0, CPUs 0-71",
+        "not applicable readiness          0009:01:00.0: registers are read with --probe only",
         " warnings",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
@@ -159,7 +159,7 @@ fn a_plan_is_held_against_its_host() {
     assert_eq!(of(&report, "driver")[0].1, "failure");
     assert_eq!(of(&report, "plan-devices")[0].1, "ok");
     assert_eq!(of(&report, "plan-cpus")[0].1, "ok");
-    assert!(of(&report, "hugepages")[0].2.contains("of which 32"));
+    assert!(of(&report, "hugepages")[0].2.contains("the plan needs 32"));
 
     // bound, and with too few hugepages
     let at = |path: &str| folder.root().join("host").join(path);
@@ -179,7 +179,7 @@ fn a_plan_is_held_against_its_host() {
         (Some("RAM of the VM's node 0"), "failure")
     );
     assert!(
-        found.contains("31 of 512 MiB") && found.contains("wants 32"),
+        found.contains("31 hugepages of 512 MiB") && found.contains("needs 32"),
         "{found}"
     );
 

@@ -14,7 +14,7 @@ pub(super) type Row = (&'static str, bool, fn(&mut Case), Severity, &'static str
 // a row stays a row
 #[rustfmt::skip]
 pub(super) const ROWS: &[Row] = &[
-    ("files", false, |_| {}, Ok, "make sense"),
+    ("files", false, |_| {}, Ok, "read and parsed"),
     ("files", false, |case| {
         case.facts.unread.push(Unread { path: "proc/meminfo".into(), why: "\"x\" is no list".into(), }) },
         Unknown, "is no list"),
@@ -36,26 +36,26 @@ pub(super) const ROWS: &[Row] = &[
         case.config().remove("ARM_SMMU_V3_IOMMUFD");
     },
         Failure, "CONFIG_ARM_SMMU_V3_IOMMUFD"),
-    ("command-line", false, |_| {}, Ok, "nothing"),
+    ("command-line", false, |_| {}, Ok, "no word"),
     ("command-line", false, |case| { case.facts.kernel.cmdline = vec!["iommu.passthrough=1".into()]; },
         Ok, "iommu.passthrough=1"),
     ("command-line", false, |case| {
         case.x86();
         words(case, "iommu=pt intel_iommu=off", false);
     },
-        Failure, "take intel_iommu=off away"),
+        Failure, "remove intel_iommu=off"),
     ("command-line", false, |case| { case.x86(); words(case, "iommu=noagp,off,pt", false); },
-        Failure, "take iommu=off away"),
+        Failure, "remove iommu=off"),
     ("command-line", false, |case| { case.x86(); words(case, "intel_iommu=on intel_iommu=sm_on,off", false); },
-        Failure, "take intel_iommu=off away"),
+        Failure, "remove intel_iommu=off"),
     ("command-line", false, |case| { case.x86(); words(case, "intel_iommu=off intel_iommu=on,sm_on", false); },
         Ok, "intel_iommu=off intel_iommu=on,sm_on"),
     ("command-line", false, |case| { case.x86(); words(case, "amd_iommu=off iommu=pt,nopt", true); },
-        Ok, "amd_iommu=off is there, without effect"),
+        Ok, "amd_iommu=off has no effect"),
     ("command-line", false, |case| { case.x86(); words(case, "iommu=nopt,pt", true); },
         Ok, "iommu=pt: the host's own"),
-    ("command-line", false, |case| words(case, "intel_iommu=off", true), Ok, "without effect"),
-    ("command-line", false, |case| words(case, "intel_iommu=off", false), Ok, "without effect"),
+    ("command-line", false, |case| words(case, "intel_iommu=off", true), Ok, "no effect"),
+    ("command-line", false, |case| words(case, "intel_iommu=off", false), Ok, "no effect"),
     ("unsafe-parameters", false, |_| {}, Ok, "none"),
     ("unsafe-parameters", false, |case| {
         let vfio = case.facts.kernel.modules.get_mut("vfio").expect("vfio");
@@ -76,10 +76,10 @@ pub(super) const ROWS: &[Row] = &[
     ("kernel-options", false, Case::x86, Failure, "CONFIG_INTEL_IOMMU"),
     ("page-size", false, |_| {}, Ok, "64 KiB"),
     ("page-size", false, Case::x86, NotApplicable, "x86_64"),
-    ("page-size", false, |case| case.facts.kernel.page_size = None, Unknown, "nobody"),
+    ("page-size", false, |case| case.facts.kernel.page_size = None, Unknown, "not read"),
     ("page-size", false, |case| case.facts.kernel.page_size = Some(Bytes(4096)), Warning, "4 KiB"),
     ("kvm", false, |_| {}, Ok, "512 CPUs"),
-    ("kvm", false, |case| case.facts.kernel.kvm = Kvm::default(), Unknown, "nobody"),
+    ("kvm", false, |case| case.facts.kernel.kvm = Kvm::default(), Unknown, "not looked up"),
     ("kvm", false, |case| case.facts.kernel.kvm.present = Some(false), Failure, "EL2"),
     ("kvm", false, |case| case.facts.kernel.kvm.error = Some("EACCES".into()), Failure, "EACCES"),
     ("cacheable-pfnmap", false, |_| {}, Ok, "KVM has it"),
@@ -129,17 +129,17 @@ pub(super) const ROWS: &[Row] = &[
     },
         Warning, "Neoverse N1"),
     ("vfio-modules", false, |_| {}, Ok, "loaded or built in"),
-    ("vfio-modules", false, |case| case.facts.kernel.modules.clear(), Unknown, "nothing is known"),
+    ("vfio-modules", false, |case| case.facts.kernel.modules.clear(), Unknown, "not known"),
     ("vfio-modules", false, |case| {
         case.facts.kernel.modules.get_mut("vfio_pci_core").expect("it") .loaded = false;
     },
         Warning, "modprobe vfio_pci_core"),
     ("vfio-modules", false, |case| { case.facts.kernel.modules.remove("vfio_pci_core"); },
-        Failure, "is not there"),
+        Failure, "not installed"),
     ("backend", false, |_| {}, Ok, "/dev/vfio/vfio and /dev/iommu"),
     ("backend", true, |_| {}, Ok, "/dev/vfio/vfio, which the plan uses"),
     ("backend", true, |case| case.plan().iommu = Iommu::None, NotApplicable, "no device"),
-    ("backend", false, |case| case.facts.kernel.vfio_container = None, Unknown, "nobody looked"),
+    ("backend", false, |case| case.facts.kernel.vfio_container = None, Unknown, "not looked up"),
     ("backend", false, |case| { case.facts.kernel.vfio_container = Some(false); },
         Warning, "CONFIG_VFIO_PCI_DMABUF"),
     ("backend", true, |case| { case.facts.kernel.vfio_container = Some(false); },
@@ -166,7 +166,7 @@ pub(super) const ROWS: &[Row] = &[
         module.author = Some("Ankit Agrawal".into());
     },
         Ok, "the original, by Ankit Agrawal"),
-    ("variant-driver", false, |case| case.facts.kernel.modules.clear(), Unknown, "nothing is known"),
+    ("variant-driver", false, |case| case.facts.kernel.modules.clear(), Unknown, "not known"),
     ("variant-driver", false, |case| {
         case.facts.kernel.modules.get_mut(VARIANT).expect("it") .loaded = false;
     },
@@ -193,7 +193,7 @@ pub(super) const ROWS: &[Row] = &[
         Failure, "may be on 0009:01:00.1"),
     ("group", false, |case| { share(case, "xhci_hcd"); case.facts.functions.truncate(1); },
         Failure, "may be on 0009:01:00.1"),
-    ("group", false, |case| share(case, "vfio-pci"), Ok, "with 1 that leave it"),
+    ("group", false, |case| share(case, "vfio-pci"), Ok, "with 1 other functions"),
     ("driver", false, |_| {}, Ok, "its best"),
     ("driver", false, |case| case.gpu().best_driver = None, Ok, "its best"),
     ("driver", false, |case| {
@@ -202,7 +202,7 @@ pub(super) const ROWS: &[Row] = &[
     }, Failure, "the best is nvgrace_gpu_vfio_pci"),
     ("driver", false, |case| case.facts.functions.clear(), NotApplicable, "no device"),
     ("driver", false, |case| case.gpu().driver = Some("nvidia".into()), Warning, "varia bind 0009:01:00.0"),
-    ("driver", false, |case| case.gpu().driver = None, Warning, "bound to none"),
+    ("driver", false, |case| case.gpu().driver = None, Warning, "bound to no driver"),
     ("driver", true, |case| case.gpu().driver = Some("nvidia".into()), Failure, "nvidia; the best"),
     ("driver", false, |case| case.gpu().driver = Some("vfio-pci".into()), Failure, "no coherent memory"),
     ("firmware", false, |_| {}, Ok, "96 GiB at 0x400000000 (_DSD in SSDT1), 8 proximity domains"),
@@ -239,8 +239,8 @@ pub(super) const ROWS: &[Row] = &[
     ("memory", false, |case| { case.facts.host.memory = None; case.facts.host.memory_available = None; },
         Unknown, "/proc/meminfo"),
     ("memory", true, |_| {}, NotApplicable, "hugepages"),
-    ("memory", true, |case| on_pages(case, 400), Ok, "400 GiB free, of which 8 GiB"),
-    ("memory", true, |case| on_pages(case, 7), Warning, "7 GiB free now"),
+    ("memory", true, |case| on_pages(case, 400), Ok, "400 GiB of RAM free, and the plan needs 8 GiB"),
+    ("memory", true, |case| on_pages(case, 7), Warning, "7 GiB of RAM free"),
     ("memory", true, |case| { on_pages(case, 0); case.facts.host.nodes[0].memory = Bytes(4 * GIB); },
         Failure, "has 4 GiB"),
     ("hugepages", false, |_| {}, Ok, "64 of 512 MiB, 64 free"),
@@ -248,7 +248,7 @@ pub(super) const ROWS: &[Row] = &[
     ("hugepages", false, |case| case.facts.host.nodes[0].hugepages[0].total = 0,
         Warning, "echo 2 > /sys/kernel/mm/hugepages/hugepages-524288kB/nr_hugepages"),
     ("hugepages", false, |case| case.facts.host.nodes[0].hugepages.clear(), Warning, "CONFIG_HUGETLBFS"),
-    ("hugepages", true, |_| {}, Ok, "of which 16 go to the VM"),
+    ("hugepages", true, |_| {}, Ok, "the plan needs 16"),
     ("hugepages", true, |case| case.plan().sockets[0].backing = Backing::Pages,
         NotApplicable, "--hugepages"),
     ("hugepages", true, |case| case.facts.host.nodes[0].hugepages[0].free = 15,
@@ -262,12 +262,12 @@ pub(super) const ROWS: &[Row] = &[
         Failure, "no hugepages of 512 MiB"),
     ("memlock", false, |_| {}, Ok, "no limit"),
     ("memlock", true, |case| limit(case, 8 * GIB), Ok, "8 GiB, enough"),
-    ("memlock", false, |case| case.facts.host.memlock = None, Unknown, "nobody"),
+    ("memlock", false, |case| case.facts.host.memlock = None, Unknown, "not read"),
     ("memlock", false, |case| limit(case, 64 << 10), Warning, "ulimit -l unlimited"),
     ("memlock", true, |case| limit(case, 8 * GIB - 1), Failure, "the plan's RAM is 8 GiB"),
     ("numa", false, |_| {}, Ok, "node 0, CPUs 0-71"),
     ("numa", false, |case| case.gpu().numa_node = Some(NodeId(3)),
-        Ok, "node 3, without CPUs; the nearest with some is 0"),
+        Ok, "node 3 without CPUs; the nearest node with CPUs is 0"),
     ("numa", false, |case| case.facts.functions.clear(), NotApplicable, "no device"),
     ("numa", false, |case| case.gpu().numa_node = None, Warning, "names no node"),
     ("numa", false, |case| case.gpu().numa_node = Some(NodeId(99)), Warning, "node 99"),
@@ -287,7 +287,7 @@ pub(super) const ROWS: &[Row] = &[
         Warning, "CONFIG_NODES_SHIFT=4"),
     ("node-ids", false, |case| case.facts.host.nodes.clear(), Unknown, "/sys/devices/system/node"),
     ("node-ids", false, |case| case.facts.functions.clear(), NotApplicable, "no node"),
-    ("aperture", false, |_| {}, Ok, "512 GiB for 1 of them"),
+    ("aperture", false, |_| {}, Ok, "512 GiB for 1 GPU;"),
     ("aperture", false, |case| case.facts.functions.clear(), NotApplicable, "no GPU"),
     ("aperture", false, |case| case.gpu().virtual_bars.clear(), Unknown, "not known"),
     ("aperture", false, |case| case.facts.kernel.kvm.ipa_bits = None, Unknown, "width"),
@@ -303,7 +303,7 @@ pub(super) const ROWS: &[Row] = &[
     },
         Failure, "no highmem-mmio-size"),
     ("qemu", false, |_| {}, Ok, "11.1.2 (/usr/bin/qemu-system-aarch64)"),
-    ("qemu", false, |case| case.facts.vmm.qemu = None, Unknown, "nobody"),
+    ("qemu", false, |case| case.facts.vmm.qemu = None, Unknown, "not looked up"),
     ("qemu", false, |case| without_qemu(case, "qemu"), Failure, "10.1 or newer"),
     ("qemu", false, |case| case.qemu().version = "8.2.2".into(), Failure, "8.2.2"),
     ("qemu", false, |case| case.qemu().version = "9.2.0".into(), Warning, "vfio-user-pci"),
@@ -321,7 +321,7 @@ pub(super) const ROWS: &[Row] = &[
         Failure, "memory-less nodes"),
     ("qemu-features", true, |case| case.without_feature("vfio-pci"), Failure, "the plan uses it"),
     ("libvirt", false, |_| {}, Ok, "12.8.0"),
-    ("libvirt", false, |case| case.facts.vmm.libvirt = None, Unknown, "nobody"),
+    ("libvirt", false, |case| case.facts.vmm.libvirt = None, Unknown, "not looked up"),
     ("libvirt", false, |case| without_qemu(case, "libvirt"), NotApplicable, "--vmm libvirt"),
     ("libvirt", false, |case| { case.facts.vmm.libvirt.as_mut().expect("it").version = "9.0.0".into(); },
         Warning, "older than 12.8"),
@@ -330,7 +330,7 @@ pub(super) const ROWS: &[Row] = &[
     ("plan-devices", false, |_| {}, NotApplicable, "no plan"),
     ("plan-devices", true, |_| {}, Ok, "BARs of the plan"),
     ("plan-devices", true, |case| case.facts.functions.clear(), Failure, "no such function"),
-    ("plan-devices", true, |case| case.gpu().open = Some(true), Failure, "in use by somebody"),
+    ("plan-devices", true, |case| case.gpu().open = Some(true), Failure, "in use by a process"),
     ("plan-devices", true, |case| {
         case.gpu().open = Some(true);
         case.gpu().user = Some("process 7 (qemu)".to_owned());
@@ -345,19 +345,19 @@ pub(super) const ROWS: &[Row] = &[
         Failure, "for cpu in 3; do"),
     ("plan-cpus", true, |case| case.facts.kernel.kvm.max_vcpus = Some(3), Failure, "KVM takes 3"),
     ("plan-files", false, |_| {}, NotApplicable, "no plan"),
-    ("plan-files", true, |_| {}, Ok, "is there"),
-    ("plan-files", true, |case| case.files.clear(), Unknown, "nobody looked"),
+    ("plan-files", true, |_| {}, Ok, "exists"),
+    ("plan-files", true, |case| case.files.clear(), Unknown, "not looked up"),
     ("plan-files", true, |case| { case.files.insert("/disk.qcow2".into(), false); },
         Failure, "qemu-efi-aarch64"),
     ("plan-files", true, |case| boot(case, "/absent", None), Failure, "/absent"),
     ("plan-files", true, |case| boot(case, "/disk.qcow2", Some("/absent")), Failure, "/absent"),
     ("plan-files", true, |case| { case.plan().firmware = Firmware::Own; case.plan().disks.clear(); },
-        NotApplicable, "names none"),
+        NotApplicable, "names no files"),
     ("aperture", false, |case| {
         let second = PciFunction { bdf: bdf("0019:01:00.0"), ..gpu() };
         case.facts.functions.push(second);
         case.facts.kernel.kvm.ipa_bits = Some(40);
-    }, Warning, "at most 1 of them"),
+    }, Warning, "at most 1 GPU"),
 ];
 
 /// Gives the GPU's group another member.
