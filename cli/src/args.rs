@@ -1,6 +1,6 @@
 //! The command line.
 
-mod device;
+mod emulated;
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use varia_facts::{Bdf, Bytes};
 use varia_firmware::{Access, ProximityDomain};
 
-pub(crate) use device::{
+pub(crate) use emulated::{
     As, BehaviourArgs, DeviceArgs, Fault, InspectArgs, ReadyAfter, RunArgs, ServeArgs,
 };
 

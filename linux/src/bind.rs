@@ -10,20 +10,20 @@
 //! | `check` | checks before binding, and the choice of the driver |
 //! | `transition` | one device's change of drivers |
 //! | `journal` | journal and records, which survive a crash |
-//! | `host` | the machine: writes, modules, saved files |
+//! | `machine` | the machine: writes, modules, saved files |
 
 mod check;
-mod error;
-mod host;
 mod journal;
+mod machine;
+mod refusal;
 mod transition;
 
 use varia_facts::Bdf;
 
 pub use check::{Chosen, Driver};
-pub use error::BindError;
-pub use host::{Host, Live};
 pub use journal::Recovery;
+pub use machine::{Host, Live};
+pub use refusal::BindError;
 pub use transition::State;
 
 use journal::{Change, Records};

@@ -3,8 +3,8 @@
 use varia_facts::{Bdf, GroupId};
 
 use super::Request;
-use super::error::BindError;
-use super::host::Host;
+use super::machine::Host;
+use super::refusal::BindError;
 use super::transition::State;
 use crate::inventory::functions_folder;
 use crate::matching::{Aliases, Modalias, VFIO_PCI, module_name, same_name};

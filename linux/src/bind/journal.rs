@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use varia_facts::Bdf;
 
-use super::error::BindError;
-use super::host::Host;
+use super::machine::Host;
+use super::refusal::BindError;
 use super::transition::{State, Stop, transition};
 
 const JOURNAL: &str = "journal.json";

@@ -9,7 +9,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 use varia_facts::Bdf;
 
-use super::host::Host;
+use super::machine::Host;
 use crate::inventory::functions_folder;
 use crate::tree::Tree;
 

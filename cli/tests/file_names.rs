@@ -1,0 +1,64 @@
+//! Names of source files: two files of one target of a crate never share a name.
+//!
+//! A test may have the name of the file that it tests, so that `src`, `tests` and `benches` are
+//! looked at one by one.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Names with a meaning for cargo and rustc, and unit tests beside the code.
+const SHARED: [&str; 4] = ["lib.rs", "main.rs", "mod.rs", "tests.rs"];
+
+/// Folders of the workspace's packages.
+fn packages() -> Vec<PathBuf> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--offline", "--no-deps", "--format-version=1"])
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "cargo metadata: {output:?}");
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap().iter();
+    packages
+        .map(|package| {
+            let manifest = Path::new(package["manifest_path"].as_str().unwrap());
+            manifest.parent().unwrap().to_owned()
+        })
+        .collect()
+}
+
+/// Adds the Rust files below a folder by their names.
+fn gather(folder: &Path, files: &mut BTreeMap<String, Vec<PathBuf>>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            gather(&path, files);
+        } else if name.ends_with(".rs") && !SHARED.contains(&name.as_str()) {
+            files.entry(name).or_default().push(path);
+        }
+    }
+}
+
+#[test]
+fn files_of_a_target_have_different_names() {
+    let mut count = 0;
+    let mut same = Vec::new();
+    for package in packages() {
+        for target in ["src", "tests", "benches"] {
+            let folder = package.join(target);
+            let mut files = BTreeMap::new();
+            if folder.is_dir() {
+                gather(&folder, &mut files);
+            }
+            count += files.len();
+            same.extend(files.into_values().filter(|paths| paths.len() > 1));
+        }
+    }
+    assert!(count > 200, "{count} names");
+    assert!(same.is_empty(), "{same:#?}");
+}
