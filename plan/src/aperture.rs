@@ -1,4 +1,4 @@
-//! How much address space the BARs of GPUs take.
+//! Address space for the BARs of GPUs: windows and the MMIO aperture.
 
 use varia_facts::{Arch, Bytes};
 
@@ -6,16 +6,16 @@ use crate::error::Error;
 use crate::gpu::{Gpu, PlannedBar};
 use crate::limits::VIRT_APERTURE;
 
-/// Room for what else has 64-bit BARs: disks, network, consoles.
+/// Room for other 64-bit BARs: disks, network, consoles.
 const OTHERS: u64 = 1 << 30;
-/// Where RAM begins on the virt machine.
+/// Start of RAM on the virt machine.
 const VIRT_RAM: u64 = 1 << 30;
 
-/// What the root port of a function with these BARs reserves: all of them, rounded up to a power
-/// of two, as UEFI does with what a port asks for.
+/// Window of the root port of a function with these BARs: their sum, rounded up to a power of two, as
+/// UEFI rounds the reservation of a port.
 ///
 /// # Errors
-/// [`Error::Aperture`] if that has more than 64 bits.
+/// [`Error::Aperture`] if the window has more than 64 bits.
 pub fn window(bars: &[PlannedBar]) -> Result<Bytes, Error> {
     let sum = bars.iter().map(|bar| u128::from(bar.size.0)).sum::<u128>();
     let window = if sum == 0 { 0 } else { sum.next_power_of_two() };
@@ -48,7 +48,7 @@ pub fn aperture_for(arch: Arch, windows: impl Iterator<Item = Bytes>) -> u128 {
     }
 }
 
-/// Where an aperture of a size, a power of two, ends in a guest with so much RAM.
+/// End of an aperture of `size` bytes, a power of two, in a guest with `ram`.
 #[must_use]
 pub fn aperture_end(ram: Bytes, size: u128) -> u128 {
     let below = u128::from(VIRT_RAM) + u128::from(ram.0);

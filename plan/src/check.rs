@@ -1,5 +1,5 @@
-//! What stands against a request whatever it comes to: text that no VMM takes as it is, and
-//! functions that the host can't give away.
+//! Checks of a request before planning: texts that a VMM does not take, and functions that can't be
+//! assigned.
 
 use std::path::Path;
 
@@ -8,8 +8,8 @@ use varia_facts::{Arch, Facts, PciFunction};
 use crate::error::Error;
 use crate::request::Request;
 
-/// Places on the first root bus that are not for disks: the host bridge, what QEMU adds unless it
-/// is told not to, and the bridge to old devices that q35 has.
+/// Slots of the first root bus that are not for disks: the host bridge, QEMU's default devices, and
+/// the ISA bridge of q35.
 const OTHER_SLOTS: usize = 4;
 const SLOTS: usize = 32;
 /// Drivers that do no DMA for the host.
@@ -17,7 +17,7 @@ const HARMLESS: [&str; 3] = ["vfio-pci", "pci-stub", "pcieport"];
 /// Class and subclass of a PCI bridge.
 const BRIDGE: u32 = 0x06_04;
 
-/// A name that no VMM and no shell takes for anything else.
+/// Checks a name that needs no quotes in a VMM or a shell.
 pub(crate) fn name(name: &str) -> Result<(), Error> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
     if name.is_empty() || name.starts_with('-') || !name.chars().all(plain) {

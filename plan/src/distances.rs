@@ -1,22 +1,22 @@
-//! How far the VM's nodes are apart.
+//! Distances between the VM's nodes.
 
 use varia_facts::{Host, NodeId};
 
 use crate::gpu::Gpu;
 use crate::plan::Socket;
 
-/// From a node to itself.
+/// Distance from a node to itself.
 pub const LOCAL: u8 = 10;
-/// What Linux takes where nothing is said; here: between the nodes of one GPU.
+/// Linux's default; here: between the nodes of one GPU.
 const SAME_GPU: u8 = 20;
-/// Between CPU sockets, from a CPU to its own GPU, to another's, and between GPUs, where the host
-/// does not say. Assumed, in the order that Grace hosts show.
+/// Between CPU sockets, from a CPU to its own GPU, to another's GPU, and between GPUs, if the host
+/// has no such distance. Assumed, in the order of Grace hosts.
 const SOCKETS: u8 = 40;
 const OWN_GPU: u8 = 80;
 const OTHER_GPU: u8 = 120;
 const GPUS: u8 = 160;
 
-/// What a node of the VM stands for.
+/// Socket or GPU of a node of the VM.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Place {
     /// The socket with this index.
@@ -25,8 +25,8 @@ pub enum Place {
     Gpu(usize),
 }
 
-/// From each node to each node. `host_nodes` has the host's node of each GPU's memory, where it
-/// is known; what the host says of its own nodes is taken over.
+/// Distances from each node to each node. `host_nodes` has the host's node of each GPU's memory, if
+/// the node is known; distances of the host's own nodes are copied.
 pub(crate) fn distances(
     sockets: &[Socket],
     gpus: &[Gpu],
@@ -79,8 +79,7 @@ pub(crate) fn distances(
         .collect()
 }
 
-/// What is taken for a distance where the host does not say; `own` has the socket that a GPU is
-/// attached to.
+/// Assumed distance if the host has none; `own` has the socket of a GPU.
 pub fn assumed(from: Place, to: Place, own: impl Fn(usize) -> Option<usize>) -> u8 {
     match (from, to) {
         (Place::Socket(_), Place::Socket(_)) => SOCKETS,

@@ -1,4 +1,4 @@
-//! A VM whose GPUs are vfio-user servers: nothing of the host is in it.
+//! Plans of VMs whose GPUs are vfio-user servers, without devices of the host.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::limits::ADDRESS_BITS;
 use crate::make::{attach, note_nodes};
 use crate::plan::{Accelerator, Backing, Firmware, Iommu, Plan, SCHEMA, Socket};
 
-/// A VM that somebody wants.
+/// A request for such a VM.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Emulated {
     /// The guest's architecture.

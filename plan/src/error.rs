@@ -1,4 +1,4 @@
-//! Requests that can't be met: the constraint, and what would satisfy it.
+//! Errors of planning: the constraint that a request violates, and the remedy.
 
 use varia_facts::{Bdf, Bytes, GroupId, NodeId};
 
@@ -6,49 +6,51 @@ use crate::aperture::size;
 use crate::limits::MAX_NODES;
 use crate::request::What;
 
-/// Why there is no plan.
+/// Reason for which a request has no plan.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Error {
     /// No GPU.
-    #[error("no GPU was asked for: give at least one, for instance --gpu 0009:01:00.0")]
+    #[error("the request has no GPU: give at least one, for instance --gpu 0009:01:00.0")]
     NoGpu,
     /// A name that can't be one.
     #[error("{name:?} can't name a VM: use letters, digits, '.', '_', '+' and '-'")]
     Name {
-        /// What was given.
+        /// Value of the option or name.
         name: String,
     },
-    /// A file that is somewhere else for whoever reads its name.
-    #[error("{option} {file:?} is relative to a folder that no VMM knows: give an absolute path")]
+    /// A relative file name.
+    #[error(
+        "{option} {file:?} is relative, and a VMM runs in another folder: give an absolute path"
+    )]
     RelativeFile {
-        /// The option that has it.
+        /// Option.
         option: &'static str,
-        /// What was given.
+        /// Value of the option or name.
         file: String,
     },
     /// Text that XML can't hold.
     #[error(
-        "{option} {text:?} has the character {character:?}, which libvirt's XML can't hold: leave \
-         it out; a file that has it in its name needs another name, or a link with one"
+        "{option} {text:?} has the character {character:?}, which libvirt's XML can't hold: \
+         remove the character; for a file, rename the file or make a link to it"
     )]
     Character {
-        /// The option that has it.
+        /// Option.
         option: &'static str,
-        /// What was given.
+        /// Value of the option or name.
         text: String,
-        /// The first that is wrong.
+        /// First invalid character.
         character: char,
     },
-    /// An address without a device.
-    #[error("there is no PCI function {bdf}: varia list shows the GPUs that there are")]
+    /// An address that the host does not have.
+    #[error("the host has no PCI function {bdf}: varia list shows its GPUs")]
     NoFunction {
         /// The address.
         bdf: Bdf,
     },
-    /// A device of which nothing is known.
+    /// A device without known coherent memory.
     #[error(
-        "{bdf} ({vendor:04x}:{device:04x}) has no coherent memory that Varia knows of: varia list \
-         shows the GPUs that there are"
+        "{bdf} ({vendor:04x}:{device:04x}) is not known to have coherent memory: varia list shows \
+         the GPUs that have"
     )]
     NotCoherent {
         /// The address.
@@ -60,29 +62,29 @@ pub enum Error {
     },
     /// A GPU whose BARs are not known.
     #[error(
-        "the BARs that {bdf} would have in a VM are not known ({why}): bind it to its driver and \
-         look again with varia list --probe"
+        "the BARs of {bdf} in a VM are not known ({why}): bind it to its driver and run \
+         varia list --probe"
     )]
     NoLayout {
         /// The address.
         bdf: Bdf,
-        /// Why not.
+        /// Reason.
         why: String,
     },
-    /// A device that no IOMMU translates for.
+    /// A device in no IOMMU group.
     #[error(
-        "{bdf} is in no IOMMU group, so that no VM can have it: switch the IOMMU on in the \
-         firmware's setup and the kernel's options; varia doctor {bdf} says how"
+        "{bdf} is in no IOMMU group, so that it can't be assigned: switch the IOMMU on in the \
+         firmware's setup and on the kernel's command line (see varia doctor {bdf})"
     )]
     NoGroup {
         /// The address.
         bdf: Bdf,
     },
-    /// A group of which the host uses a part.
+    /// An IOMMU group with functions that the host uses.
     #[error(
-        "{bdf} shares IOMMU group {group} with {others}, which the host uses, and a group goes to \
-         a VM as a whole: give up those as well (varia doctor {bdf} says how), or put the GPU into \
-         a slot with ACS, which has a group of its own"
+        "{bdf} shares IOMMU group {group} with {others}, which the host uses, and a group is \
+         assigned as a whole: bind those to VFIO as well (see varia doctor {bdf}), or put the GPU \
+         into a slot with ACS, which gives it a group of its own"
     )]
     Group {
         /// The address.
@@ -93,40 +95,40 @@ pub enum Error {
         others: String,
     },
     /// The same GPU twice.
-    #[error("{bdf} was asked for twice: a function is in a VM once")]
+    #[error("{bdf} is in the request twice, and a function can be assigned once: remove one")]
     Twice {
         /// The address.
         bdf: Bdf,
     },
     /// Too few GPUs on any superchip.
     #[error(
-        "{what} can't be had: the superchip with the most GPUs that are not asked for otherwise \
-         has {most}"
+        "{what} is not available: the superchip with the most free GPUs has {most}: ask for at \
+         most {most}"
     )]
     Superchip {
-        /// What was asked for.
+        /// GPUs of the request.
         what: What,
-        /// The most that there are.
+        /// Free GPUs of that superchip.
         most: usize,
     },
     /// Extended GPU Memory.
     #[error(
-        "Extended GPU Memory can't be had: {why}. It needs firmware that sets it aside and a \
-         kernel with an EGM driver, which Linux 7.2 is not; ask without --egm"
+        "Extended GPU Memory is not available: {why}. EGM needs firmware that reserves it and a \
+         kernel with an EGM driver, which Linux 7.2 does not have; plan without --egm"
     )]
     Egm {
-        /// What is missing.
+        /// Missing part.
         why: &'static str,
     },
-    /// CPUs that can't be shared out evenly: QEMU's sockets are of one size.
+    /// CPUs that are not a multiple of the sockets: QEMU's sockets are of one size.
     #[error(
-        "{cpus} virtual CPUs can't be shared out evenly among the {sockets} sockets whose GPUs the \
-         VM has: ask for a multiple of {sockets}"
+        "{cpus} virtual CPUs can't be divided evenly among the {sockets} sockets of the VM's GPUs: \
+         ask for a multiple of {sockets}"
     )]
     Cpus {
-        /// How many were asked for.
+        /// Count in the request.
         cpus: u32,
-        /// How many sockets there are.
+        /// Sockets of the VM.
         sockets: usize,
     },
     /// More virtual CPUs than a machine takes.
@@ -135,24 +137,24 @@ pub enum Error {
          most {most}"
     )]
     TooManyCpus {
-        /// How many were asked for.
+        /// Count in the request.
         cpus: u32,
-        /// The most that there can be.
+        /// Most that are possible.
         most: u32,
     },
-    /// More disks than places for them.
+    /// More disks than free slots.
     #[error(
-        "{disks} disks and {gpus} GPUs have no place on one PCI bus: ask for at most {most} disks"
+        "{disks} disks and {gpus} GPUs have no room on one PCI bus: ask for at most {most} disks"
     )]
     TooManyDisks {
-        /// How many were asked for.
+        /// Count in the request.
         disks: usize,
-        /// How many GPUs there are.
+        /// GPUs of the VM.
         gpus: usize,
-        /// The most disks that there can be beside them.
+        /// Most disks beside these GPUs.
         most: usize,
     },
-    /// More virtual CPUs than there are to pin them to.
+    /// More virtual CPUs than CPUs to pin them to.
     #[error(
         "{wanted} virtual CPUs can't be pinned to the {there} CPUs of the host's node {node}: ask \
          for at most {there} for each socket, or pass --no-pin"
@@ -160,24 +162,24 @@ pub enum Error {
     Pins {
         /// The host's node.
         node: NodeId,
-        /// Virtual CPUs for it.
+        /// Virtual CPUs on the node.
         wanted: u32,
-        /// Its CPUs.
+        /// CPUs of the node.
         there: u64,
     },
-    /// RAM that is no number of pages for each socket.
+    /// RAM that is not a whole number of pages for each socket.
     #[error(
         "{memory} of RAM are not a multiple of {unit} for each of {sockets} sockets: ask for a \
          multiple of {all}"
     )]
     Memory {
-        /// What was asked for.
+        /// GPUs of the request.
         memory: Bytes,
-        /// The size of a page, or a MiB.
+        /// Size of a page, or 1 MiB.
         unit: Bytes,
-        /// How many sockets there are.
+        /// Sockets of the VM.
         sockets: usize,
-        /// What it must be a multiple of.
+        /// Unit for all sockets.
         all: Bytes,
     },
     /// Too little RAM on a node.
@@ -194,7 +196,7 @@ pub enum Error {
     },
     /// Hugepages of a size that the host's kernel does not have.
     #[error(
-        "the host's node {node} has no hugepages of {size}: ask for a size that it has \
+        "the host's node {node} has no hugepages of {size}: ask for one of its sizes \
          ({there})"
     )]
     HugePageSize {
@@ -202,13 +204,13 @@ pub enum Error {
         node: NodeId,
         /// Size of a page.
         size: Bytes,
-        /// The sizes there are, as text.
+        /// Sizes of the node's pages, as text.
         there: String,
     },
     /// No node for a GPU's memory.
     #[error(
-        "a GPU's memory needs a NUMA node of the VM: ask for 1 node for each GPU, or for 8 if MIG \
-         is used"
+        "a GPU's memory needs a NUMA node of the VM: ask for 1 node for each GPU, or for 8 with \
+         MIG"
     )]
     NoNodes,
     /// Too few hugepages on a node.
@@ -222,13 +224,13 @@ pub enum Error {
         node: NodeId,
         /// Size of a page.
         size: Bytes,
-        /// The same in KiB.
+        /// Size of a page in KiB.
         kib: u64,
         /// Pages wanted.
         wanted: u64,
         /// Pages free.
         free: u64,
-        /// What to set the pool to.
+        /// Size of the pool with enough free pages.
         reserve: u64,
     },
     /// More nodes than the VMM has.
@@ -237,13 +239,13 @@ pub enum Error {
          fewer nodes for each"
     )]
     TooManyNodes {
-        /// Nodes that the request comes to, with those of the CPUs.
+        /// Nodes of the VM, with those of the CPUs.
         wanted: u64,
     },
-    /// More root buses than there are numbers.
+    /// More root buses than bus numbers.
     #[error("{gpus} GPUs need more than the 256 bus numbers of a PCI segment: ask for at most 30")]
     TooManyGpus {
-        /// How many were asked for.
+        /// Count in the request.
         gpus: usize,
     },
     /// An aperture beyond the guest's address width.
@@ -255,20 +257,20 @@ pub enum Error {
     Aperture {
         /// Sizes of the BARs, as text.
         bars: String,
-        /// The aperture, bytes.
+        /// Size of the aperture in bytes.
         aperture: u128,
-        /// Where it ends.
+        /// End of the aperture.
         end: u128,
         /// Bits of an address.
         bits: u32,
     },
-    /// `/dev/iommu` where it can't serve.
-    #[error("iommufd can't be used: {why}; ask with --iommu type1")]
+    /// `/dev/iommu` without a feature that a plan needs.
+    #[error("iommufd can't be used: {why}; plan with --iommu type1")]
     Iommufd {
-        /// What is missing.
+        /// Missing part.
         why: &'static str,
     },
-    /// Neither way.
+    /// Neither type1 nor iommufd.
     #[error(
         "this host has neither /dev/vfio/vfio nor a usable /dev/iommu: load vfio_iommu_type1, and \
          see varia doctor"

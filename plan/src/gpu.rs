@@ -1,4 +1,4 @@
-//! A GPU of a VM: its coherent memory, where that comes from, and where it is attached.
+//! GPUs of a VM: coherent memory, source, place in the topology.
 
 use std::fmt;
 use std::ops::Range;

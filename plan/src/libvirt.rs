@@ -325,7 +325,7 @@ pub fn smmu(bus: impl std::fmt::Display) -> Element {
     )
 }
 
-/// What Linux calls its virtio disks: `vda` to `vdz`, then `vdaa`.
+/// Linux's names of virtio disks: `vda` to `vdz`, then `vdaa`.
 fn disk_name(index: usize) -> String {
     let mut letters = Vec::new();
     let mut rest = Some(index);

@@ -24,7 +24,7 @@ pub fn make(facts: &Facts, request: &Request) -> Result<Plan, Error> {
     check::texts(request)?;
     if request.egm {
         return Err(Error::Egm {
-            why: "no device of this host says that it has any",
+            why: "no device of this host reports EGM",
         });
     }
     if request.nodes_per_gpu == 0 {
@@ -40,15 +40,15 @@ pub fn make(facts: &Facts, request: &Request) -> Result<Plan, Error> {
     let gpus = gpus(&functions, &host_sockets, arch, request.nodes_per_gpu)?;
     let bits = facts.kernel.kvm.ipa_bits.unwrap_or_else(|| {
         notes.push(format!(
-            "KVM could not be asked for the width of a guest's addresses: {ADDRESS_BITS} bits are \
-             assumed"
+            "the width of a guest's addresses is not known, because KVM could not be asked: \
+             {ADDRESS_BITS} bits are assumed"
         ));
         ADDRESS_BITS
     });
     let aperture = aperture(arch, request.memory, &gpus, bits)?;
     let iommu = iommu(facts, request.iommu)?;
     if functions.iter().any(|function| function.driver.is_none()) {
-        notes.push("not all GPUs are bound to a driver yet: varia bind does it".to_owned());
+        notes.push("not every GPU is bound to a driver: run varia bind".to_owned());
     }
     let host_nodes: Vec<_> = functions
         .iter()
@@ -159,7 +159,7 @@ fn check_layout(function: &PciFunction) -> Result<(), Error> {
             why: function
                 .layout_note
                 .clone()
-                .unwrap_or_else(|| "nobody could say where its memory is".to_owned()),
+                .unwrap_or_else(|| "its memory is not known".to_owned()),
         });
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The parts of a plan, and why each is there.
+//! Parts of a plan, with their reasons.
 
 use varia_facts::CpuList;
 
@@ -11,15 +11,15 @@ use crate::qemu::affinity;
 pub enum Part {
     /// Machine type, interrupt controller, aperture.
     Machine,
-    /// The CPU model, how many, and what runs them.
+    /// CPU model, count, accelerator and pins.
     Cpus,
-    /// RAM and the nodes that have it.
+    /// RAM and its nodes.
     Memory,
     /// Nodes without memory.
     GpuNodes,
-    /// How far nodes are apart.
+    /// Distances between nodes.
     Distances,
-    /// How devices reach the VM's memory.
+    /// DMA of devices to the VM's memory.
     Iommu,
     /// The root bus of a GPU.
     RootBus,
@@ -29,17 +29,17 @@ pub enum Part {
     RootPort,
     /// A GPU's function.
     Device,
-    /// What ties nodes to the function.
+    /// Generic Initiators, which tie nodes to the function.
     Initiators,
     /// Firmware.
     Firmware,
-    /// A kernel that is started without a disk.
+    /// A kernel that starts without a disk.
     Kernel,
     /// Disks.
     Disks,
 }
 
-/// Each part that a plan has, in the order of the configuration, and why it is there.
+/// Parts of a plan in the order of the configuration, each with its reason.
 #[must_use]
 pub fn explain(plan: &Plan) -> Vec<(Part, String)> {
     let mut parts = vec![
@@ -55,21 +55,20 @@ pub fn explain(plan: &Plan) -> Vec<(Part, String)> {
     if plan.gpus.iter().any(|gpu| gpu.bus.is_some()) {
         parts.push((
             Part::RootBus,
-            "Each GPU has a PCIe root bus of its own (pxb-pcie). It carries the number of the \
-             CPUs' node that the GPU is attached to, so the guest knows which CPUs are near."
+            "Each GPU has a PCIe root bus of its own (pxb-pcie) on the node of the GPU's CPUs, so that \
+             the guest knows the nearest CPUs."
                 .to_owned(),
         ));
     }
     if matches!(plan.iommu, Iommu::Iommufd { smmu: true }) {
         parts.push((
             Part::Smmu,
-            "Each GPU's bus has an SMMUv3 that the host's SMMU carries out (accel=on), one for each \
-             bus, because one instance of the host serves it. A program's pointers are valid on \
-             the GPU if it translates them by the program's own page tables (SVA, shared virtual \
-             addressing). That takes ATS, by which the GPU asks for translations, and PASIDs, by \
-             which it says whose; ssidsize=20 is all of a PASID's bits. QEMU 11.0 has neither \
-             unless it is told to, and 11.1 takes what the host has; said like this, both start \
-             only where the host's SMMU has them."
+            "Each GPU's root bus has an SMMUv3 that the host's SMMU accelerates (accel=on); an SMMU of \
+             the VM belongs to one SMMU of the host. With SVA (shared virtual addressing) the GPU \
+             uses the page tables of a process. SVA needs ATS, by which the GPU requests \
+             translations, and PASIDs, which name the process; ssidsize=20 is the full width of a \
+             PASID. By default QEMU 11.0 has neither, and 11.1 has those of the host; with these \
+             options both versions start only if the host's SMMU has ATS and PASIDs."
                 .to_owned(),
         ));
     }
@@ -77,32 +76,32 @@ pub fn explain(plan: &Plan) -> Vec<(Part, String)> {
     parts.push((Part::Device, devices(plan)));
     parts.push((
         Part::Initiators,
-        "An entry of the guest's SRAT, a Generic Initiator, ties each of these nodes to the PCI \
-         function. The driver looks for nodes that are tied to its function; without them the GPU \
-         comes up without memory, and says only that there is none."
+        "A Generic Initiator, an entry of the guest's SRAT, ties each of these nodes to the PCI \
+         function. The driver searches for nodes that are tied to its function; without them the \
+         GPU starts without memory."
             .to_owned(),
     ));
     if plan.firmware != Firmware::Own {
         parts.push((
             Part::Firmware,
-            "UEFI starts the guest and assigns the BARs; arm64 has ACPI, and with it the nodes, \
-             only from UEFI. libvirt is asked for one without Secure Boot, which would start \
-             signed kernels alone."
+            "UEFI starts the guest and assigns the BARs; an arm64 guest gets ACPI, and with it the \
+             nodes, only from UEFI. libvirt chooses a UEFI without Secure Boot, which would start \
+             only signed kernels."
                 .to_owned(),
         ));
     }
     if plan.kernel.is_some() {
         parts.push((
             Part::Kernel,
-            "The kernel that was asked for; the guest needs no disk to start it. Its console is \
-             the first serial port."
+            "The kernel of the request, which starts without a disk. Its console is the first \
+             serial port."
                 .to_owned(),
         ));
     }
     if !plan.disks.is_empty() {
         parts.push((
             Part::Disks,
-            "The disks that were asked for, as virtio.".to_owned(),
+            "The disks of the request, as virtio.".to_owned(),
         ));
     }
     parts
@@ -124,10 +123,10 @@ fn machine(plan: &Plan) -> String {
         })
         .collect();
     format!(
-        "The GPUs' memory reaches the guest as 64-bit prefetchable BARs ({}). They are those of \
-         the virtual function, not of the physical one, and sysfs does not show them. Aligned and \
-         with room for other devices they need an aperture of {}; in a smaller one the guest \
-         leaves the largest BAR without an address, and the GPU unusable.",
+        "The guest sees the GPUs' memory as 64-bit prefetchable BARs ({}). These BARs are virtual: \
+         sysfs on the host shows others. Aligned, and with room for other devices, they need an \
+         aperture of {}; in a smaller one the guest leaves the largest BAR without an address, \
+         and the GPU can't be used.",
         bars.join("; "),
         plan.aperture
     )
@@ -149,14 +148,14 @@ fn cpus(plan: &Plan) -> String {
         .collect();
     let kept = match affinity(plan) {
         Some(cpus) => format!(
-            "libvirt pins each virtual CPU to one CPU. QEMU itself pins nothing: its command \
-             begins with taskset, which keeps all of its threads on CPUs {cpus}, where the host \
-             moves them as it likes."
+            "libvirt pins each virtual CPU to one CPU. QEMU does not pin: its command begins with \
+             taskset, which keeps all of its threads on CPUs {cpus}; the host schedules them \
+             among these."
         ),
-        None => "None is pinned: each runs on any CPU of the host.".to_owned(),
+        None => "None is pinned: each virtual CPU runs on any CPU of the host.".to_owned(),
     };
     format!(
-        "{} virtual CPUs; one node of the VM stands for each socket whose GPUs it has: {}. {kept}",
+        "{} virtual CPUs; the VM has one node for each socket of its GPUs: {}. {kept}",
         plan.cpus(),
         shares.join("; ")
     )
@@ -172,7 +171,7 @@ fn memory(plan: &Plan) -> String {
     };
     let shares: Vec<_> = plan.sockets.iter().map(share).collect();
     format!(
-        "RAM: {}. The GPUs' memory is not in it: the guest's driver adds that itself.",
+        "RAM: {}. The guest's driver adds the GPUs' memory, which is not part of it.",
         shares.join(", ")
     )
 }
@@ -194,16 +193,15 @@ fn gpu_nodes(plan: &Plan) -> String {
         .collect();
     format!(
         "Nodes without CPUs and without memory: {}. The guest's driver adds a GPU's memory to \
-         them when it starts. Linux can't make nodes later, so they are there from the start; with \
-         MIG each partition has one.",
+         them when it starts, because Linux can't add nodes later; with MIG each partition has a \
+         node.",
         each.join(", ")
     )
 }
 
 fn distances() -> String {
-    "Distances tell the guest's allocator which memory is near which CPUs: a node is 10 from \
-     itself. What the host says of its nodes is taken over, the rest is in the order that Grace \
-     hosts show."
+    "The guest's allocator goes by the distances between memory and CPUs: a node is 10 from \
+     itself. Distances that the host has are copied, the rest have the order of Grace hosts."
         .to_owned()
 }
 
@@ -211,13 +209,13 @@ fn iommu(plan: &Plan) -> Option<String> {
     match plan.iommu {
         Iommu::None => None,
         Iommu::Type1 => Some(
-            "Devices reach the VM's memory through VFIO's containers (type1), which map the \
-             GPUs' memory for other devices as well."
+            "Devices access the VM's memory through VFIO containers (type1), which map the GPUs' \
+             memory for other devices as well."
                 .to_owned(),
         ),
         Iommu::Iommufd { .. } => Some(
-            "Devices reach the VM's memory through /dev/iommu. This kernel exports BARs as \
-             dma-bufs, without which iommufd refuses the GPUs' memory."
+            "Devices access the VM's memory through /dev/iommu. The kernel exports BARs as dma-bufs, \
+             which iommufd needs to map the GPUs' memory."
                 .to_owned(),
         ),
     }
@@ -230,7 +228,7 @@ fn ports(plan: &Plan) -> String {
         .map(|gpu| format!("{} for {}", gpu.window, gpu.memory.device.id))
         .collect();
     format!(
-        "Each GPU is behind a root port, which reserves address space for all of its BARs, \
+        "Each GPU is behind a root port, which reserves a window for all of the GPU's BARs, \
          rounded up as firmware does: {}.",
         each.join(", ")
     )

@@ -1,4 +1,4 @@
-//! A virtual machine, decided: what renderers turn into text.
+//! A plan: the decided configuration of a VM, which renderers turn into text.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use crate::gpu::{Gpu, GuestNode};
 /// The version of a plan's JSON.
 pub const SCHEMA: &str = "varia-plan/1";
 
-/// What runs the VM's instructions.
+/// Accelerator: the component that runs the VM's instructions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Accelerator {
@@ -20,7 +20,7 @@ pub enum Accelerator {
     Tcg,
 }
 
-/// What a node's RAM is made of.
+/// Pages of a node's RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backing {
@@ -59,19 +59,19 @@ pub struct Socket {
     pub vcpus: Range<u32>,
     /// Its RAM.
     pub memory: Bytes,
-    /// What that is made of.
+    /// Pages of the RAM.
     pub backing: Backing,
-    /// The host's node that its RAM is on; none where it may be anywhere.
+    /// Node of the host with the RAM; none if the RAM is not bound.
     pub host_node: Option<NodeId>,
-    /// The host's CPU for each virtual one; empty where they are not pinned.
+    /// CPU of the host for each virtual CPU; empty if they are not pinned.
     pub pins: Vec<u32>,
 }
 
-/// What starts the guest.
+/// Firmware of the guest.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Firmware {
-    /// What the VMM has for the machine, or what somebody adds.
+    /// Default of the VMM, or added by the user.
     Own,
     /// UEFI where distributions have it.
     Uefi,
@@ -79,14 +79,14 @@ pub enum Firmware {
     File(String),
 }
 
-/// A kernel that is started without a disk to find it on.
+/// A kernel that starts without a disk.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Kernel {
     /// The kernel's file.
     pub image: String,
     /// The file of its initial RAM file system.
     pub initrd: Option<String>,
-    /// What its command line has after the console; may be empty.
+    /// Command line after the console; may be empty.
     pub append: String,
 }
 
@@ -100,26 +100,26 @@ pub struct Plan {
     pub name: String,
     /// The guest's architecture.
     pub arch: Arch,
-    /// What runs it.
+    /// Accelerator.
     pub accelerator: Accelerator,
     /// Its nodes with CPUs and RAM, from node 0.
     pub sockets: Vec<Socket>,
     /// Its GPUs, whose nodes come after those.
     pub gpus: Vec<Gpu>,
-    /// From each node to each node, as SLIT has it; empty where the guest's default is right.
+    /// Distances from each node to each node, as in SLIT; empty for the guest's defaults.
     pub distances: Vec<Vec<u8>>,
     /// The space above RAM for 64-bit BARs; a power of two.
     pub aperture: Bytes,
-    /// How devices reach its memory.
+    /// DMA of devices.
     pub iommu: Iommu,
-    /// What starts the guest.
+    /// Firmware of the guest.
     pub firmware: Firmware,
-    /// The kernel that firmware starts; none where it finds one on a disk.
+    /// Kernel that firmware starts; none if firmware boots from a disk.
     #[serde(default)]
     pub kernel: Option<Kernel>,
     /// Files of disks.
     pub disks: Vec<String>,
-    /// What was assumed, and what to look out for.
+    /// Assumptions and warnings.
     pub notes: Vec<String>,
 }
 
@@ -143,7 +143,7 @@ impl Plan {
         Bytes(self.sockets.iter().map(|socket| socket.memory.0).sum())
     }
 
-    /// How many nodes there are, with and without memory.
+    /// Number of nodes, with and without memory.
     #[must_use]
     pub fn nodes(&self) -> u32 {
         let own = self.sockets.len() as u32;

@@ -11,11 +11,11 @@ use crate::gpu::{CoherentMemory, Gpu, Source};
 use crate::part::Part;
 use crate::plan::{Accelerator, Backing, Firmware, Iommu, Plan, SSID_BITS, Socket};
 
-/// Where Debian's package `qemu-efi-aarch64` has UEFI for arm64.
+/// UEFI for arm64 in Debian's package `qemu-efi-aarch64`.
 pub const UEFI: &str = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
 
-/// What an SMMU of the VM has. QEMU 11.0 gives it neither ATS nor PASIDs unless it is told to, and
-/// 11.1 what the host has.
+/// Options of an SMMU of the VM. By default QEMU 11.0 gives it neither ATS nor PASIDs, and 11.1 those
+/// of the host.
 pub fn smmu() -> String {
     format!("accel=on,ats=on,ssidsize={SSID_BITS}")
 }
@@ -32,7 +32,7 @@ pub fn size(bytes: Bytes) -> String {
 /// One option with its value, and the part of the plan that it belongs to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Argument {
-    /// What it is for.
+    /// Part of the plan.
     pub part: Part,
     /// Such as `-device`.
     pub option: &'static str,
@@ -90,8 +90,8 @@ pub fn arguments(plan: &Plan) -> Vec<Argument> {
     out.0
 }
 
-/// The host's CPUs that QEMU is kept on, if virtual CPUs are pinned. QEMU has no argument for it:
-/// who starts it says so (`taskset -c`), of all its threads and not of each.
+/// CPUs of the host for all threads of QEMU, if virtual CPUs are pinned. QEMU has no argument for
+/// them: its caller sets them (`taskset -c`).
 #[must_use]
 pub fn affinity(plan: &Plan) -> Option<CpuList> {
     // CPUs of one socket alone would take those of the others too.
@@ -184,7 +184,8 @@ fn backend(socket: &Socket) -> String {
     text
 }
 
-/// QEMU takes the way back to be as long, unless one pair differs: then it wants both of all.
+/// QEMU assumes the same distance in both directions, unless one pair differs: then it requires both
+/// directions of all pairs.
 fn distances(plan: &Plan, out: &mut Arguments) {
     let way = |from: usize, to: usize| plan.distances.get(from).and_then(|row| row.get(to));
     let nodes = 0..plan.distances.len();

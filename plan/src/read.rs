@@ -1,21 +1,21 @@
-//! A plan, read back from its JSON: what comes from a file holds what a plan holds.
+//! Plans from JSON: a plan from a file keeps the rules of a plan.
 
 use crate::check as rules;
 use crate::gpu::Gpu;
 use crate::limits::MAX_NODES;
 use crate::plan::{Plan, Socket};
 
-/// More virtual CPUs than any VMM takes.
+/// Bound of virtual CPUs, above that of any VMM.
 const MAX_CPUS: u32 = 1 << 16;
 
-/// Text that is no plan.
+/// Error for a text that is not a plan.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ReadError {
-    /// No JSON, not of a plan, or of another schema.
+    /// Invalid JSON, or JSON of another schema.
     #[error("{0}")]
     Json(String),
-    /// JSON of a plan that no request comes to.
-    #[error("no request comes to this plan: {0}")]
+    /// JSON of a plan that no request can have.
+    #[error("no request can have this plan: {0}")]
     Impossible(String),
 }
 

@@ -1,4 +1,4 @@
-//! What somebody asks for.
+//! Requests for a VM.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,23 +8,23 @@ use varia_facts::{Bdf, Bytes};
 
 use crate::plan::Kernel;
 
-/// Nodes for each GPU unless the operator says otherwise: what a guest's driver uses where MIG
-/// splits a GPU. An agreement between operator and driver, not a constant of the hardware.
+/// Default of the nodes for each GPU: the number that a guest's driver uses if MIG partitions the
+/// GPU. A convention of operators and driver, not a constant of the hardware.
 pub const NODES_PER_GPU: u32 = 8;
 
-/// A GPU, or several, that a VM is to have.
+/// GPUs of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum What {
     /// This PCI function of the host.
     Function(Bdf),
-    /// So many GPUs that share one Grace CPU, whichever is free.
+    /// A number of free GPUs that share one Grace CPU.
     OneSuperchip(u32),
 }
 
-/// Text that asks for nothing.
+/// Error for a text that names no GPU.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "{0:?} is no GPU: give a PCI address (0009:01:00.0), or 2-of-one-superchip for GPUs that share \
+    "{0:?} is not a GPU: give a PCI address (0009:01:00.0), or 2-of-one-superchip for GPUs that share \
      a Grace CPU"
 )]
 pub struct WhatError(pub String);
@@ -54,11 +54,11 @@ impl fmt::Display for What {
     }
 }
 
-/// How devices reach the VM's memory.
+/// DMA of devices to the VM's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IommuChoice {
-    /// What the host's kernel and QEMU can do.
+    /// The best that the host's kernel and QEMU support.
     #[default]
     Auto,
     /// VFIO's containers.
@@ -67,22 +67,22 @@ pub enum IommuChoice {
     Iommufd,
 }
 
-/// A VM that somebody wants.
+/// A request for a VM.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request {
     /// The VM's name.
     pub name: String,
     /// Its GPUs, in their order in the VM.
     pub gpus: Vec<What>,
-    /// Virtual CPUs, shared out evenly among the sockets whose GPUs it has.
+    /// Virtual CPUs, divided evenly among the sockets of its GPUs.
     pub cpus: u32,
-    /// RAM, shared out likewise.
+    /// RAM, divided likewise.
     pub memory: Bytes,
     /// Back RAM with hugepages of this size.
     pub hugepages: Option<Bytes>,
     /// Memory-less nodes for each GPU.
     pub nodes_per_gpu: u32,
-    /// How devices reach the VM's memory.
+    /// DMA of devices to the VM's memory.
     pub iommu: IommuChoice,
     /// Tie each virtual CPU to a CPU of the socket that it stands for.
     pub pin: bool,

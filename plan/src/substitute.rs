@@ -1,4 +1,4 @@
-//! The same VM without the hardware: what lets any machine start every plan.
+//! Plans without hardware, which any machine can start.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! A plan as ACPI's view of the VM, for VMMs that make no Generic Initiators themselves.
+//! ACPI tables of a plan, for VMMs without Generic Initiators.
 
 use varia_facts::{Arch, Bdf, Host};
 use varia_firmware::{Access, Distances, Domain, MemoryRange, Numa, Processor, ProximityDomain};
@@ -13,8 +13,8 @@ const Q35_LOW: u64 = 2 << 30;
 const Q35_HIGH: u64 = 4 << 30;
 
 impl Gpu {
-    /// Where the guest finds the function: behind the only port of its root bus, or behind the
-    /// `place`-th port of the first.
+    /// Address of the function in the guest: behind the only port of its root bus, or behind the
+    /// `place`-th port of the first root bus.
     #[must_use]
     pub fn guest_function(&self, place: u8) -> Option<Bdf> {
         let port = self.bus.unwrap_or(place);
@@ -23,11 +23,11 @@ impl Gpu {
 }
 
 impl Plan {
-    /// What is in which proximity domain, and how far domains are apart, as QEMU's machines lay
-    /// out RAM and bus numbers.
+    /// Proximity domains and their distances, with the layout of RAM and bus numbers of QEMU's
+    /// machines.
     ///
     /// # Errors
-    /// What tables can't describe.
+    /// Anything that the tables can't describe.
     pub fn numa(&self) -> Result<Numa, varia_firmware::Error> {
         let mut ram = self.ram_ranges();
         let mut domains = Vec::new();
