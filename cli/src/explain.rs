@@ -69,9 +69,9 @@ fn explained(args: &ExplainArgs) -> Result<bool, Failure> {
     }
     if let (true, Some(first)) = (found.gpus.is_empty(), found.unknown.first()) {
         return Err(format!(
-            "{name}: whether {} has coherent memory can't be known here, it is no function of this \
-             host: give that host's facts (varia list --facts there, --facts FILE here), or the \
-             chip (--gpu {first}=gh200)",
+            "{name}: {} is not a function of this host, so that its coherent memory is not known: \
+             give the facts of its host (varia list --facts there, --facts FILE here), or the chip \
+             (--gpu {first}=gh200)",
             found.unknown.join(", ")
         )
         .into());
@@ -153,7 +153,7 @@ fn as_text(found: &Examination, name: &str) -> String {
         text += &wrapped(&format!("Remedy: {}.{own}", finding.remedy));
     }
     if found.findings.is_empty() && !found.gpus.is_empty() {
-        text += "Nothing is missing or wrong for it.\n";
+        text += "Nothing is missing or wrong for its GPUs.\n";
     }
     for note in &found.notes {
         text += &format!("\n{}", wrapped(&format!("Note: {note}.")));
@@ -162,7 +162,7 @@ fn as_text(found: &Examination, name: &str) -> String {
         text += &format!(
             "\n{}",
             wrapped(&format!(
-                "Note: nothing is known of {}: what that needs was not judged.",
+                "Note: {} is not known and was not judged.",
                 found.unknown.join(", ")
             ))
         );

@@ -1,4 +1,4 @@
-//! A definition and what is known of the GPUs in it.
+//! Cases: a definition with the facts about its GPUs.
 
 use varia_facts::{Bdf, Facts, NodeId, PciFunction};
 
@@ -8,36 +8,36 @@ use varia_plan::NODES_PER_GPU;
 use varia_plan::window;
 use varia_plan::{CoherentMemory, Gpu, GuestNode, PlannedBar, Source, VirtualFunction};
 
-/// What somebody knows of the devices in a definition.
+/// Facts about the devices of a definition.
 #[derive(Clone, Debug, Default)]
 pub struct Knowledge<'a> {
-    /// The host that the VM is for.
+    /// Facts of the VM's host.
     pub facts: Option<&'a Facts>,
-    /// GPUs that somebody names, by address on the host or by id in the VM, as a host of their
-    /// chip has them. Other devices are no GPUs then, unless `facts` says so.
+    /// GPUs by address on the host or by id in the VM, each as a host of its chip has it. Other devices
+    /// are then not GPUs, unless they are in `facts`.
     pub named: Vec<(String, PciFunction)>,
-    /// Nodes for each GPU, where it is not what firmware sets aside or the driver's usual number.
+    /// Nodes for each GPU; by default those that firmware reserves, or the driver's usual number.
     pub nodes_per_gpu: Option<u32>,
 }
 
 /// A GPU of a definition.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
-    /// Its place in the list of functions.
+    /// Place in the list of functions.
     pub(crate) function: usize,
-    /// Its id; empty if it has none.
+    /// Id; empty if the GPU has none.
     pub(crate) id: String,
     pub(crate) host: Option<Bdf>,
-    /// Its 64-bit prefetchable BARs; none if nothing is known of it but what the definition says.
+    /// 64-bit prefetchable BARs; none if only the definition is known.
     pub(crate) bars: Option<Vec<PlannedBar>>,
-    /// How many nodes it should have.
+    /// Nodes that the GPU needs.
     pub(crate) nodes: u32,
-    /// The host's node of its CPUs.
+    /// Node of the host with the GPU's CPUs.
     pub(crate) cpu_node: Option<NodeId>,
 }
 
 impl Subject {
-    /// What messages call it.
+    /// Name in messages.
     pub(crate) fn label(&self) -> String {
         match (self.id.as_str(), self.host) {
             ("", Some(host)) => format!("the GPU {host}"),
@@ -47,7 +47,7 @@ impl Subject {
     }
 }
 
-/// What rules look at.
+/// Input of the rules.
 #[derive(Debug)]
 pub(crate) struct Case<'a> {
     pub(crate) definition: &'a Definition,
@@ -55,9 +55,9 @@ pub(crate) struct Case<'a> {
     pub(crate) gpus: Vec<Subject>,
     /// Nodes of the GPUs.
     pub(crate) assignment: Assignment,
-    /// Somebody says how many nodes each GPU is to have.
+    /// The number of nodes for each GPU is given.
     pub(crate) is_count_told: bool,
-    /// Functions of which nobody knows what they are.
+    /// Functions that may be GPUs or not.
     pub(crate) unknown: Vec<&'a Function>,
 }
 
@@ -87,7 +87,7 @@ impl<'a> Case<'a> {
                 .any(|one| one.device == id && !id.is_empty());
             let bars = match known {
                 Some(known) if is_gpu(known) => Some(PlannedBar::of(known)),
-                // the definition itself treats it as one
+                // a Generic Initiator names the function
                 _ if is_tied => None,
                 Some(_) => continue,
                 None if !knowledge.named.is_empty() => continue,
@@ -111,9 +111,9 @@ impl<'a> Case<'a> {
                     .or(set_aside)
                     .unwrap_or(NODES_PER_GPU),
                 cpu_node: match named {
-                    // a made-up host's nodes are nobody's
+                    // the nodes of a chip's made-up host are not those of this host
                     Some(_) => None,
-                    // and one of two that are the same function is another one
+                    // one of two devices with the same function has a wrong address
                     None if is_again => None,
                     None => on_host.and_then(|function| function.cpu_node),
                 },

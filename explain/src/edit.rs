@@ -22,10 +22,10 @@ use crate::parse::Source;
 use crate::rules;
 use fix::Fix;
 
-/// No definition needs as many fixes.
+/// Limit of corrections, above the need of any definition.
 const MOST_FIXES: usize = 100;
 
-/// One fix after another.
+/// Text with one correction after another.
 pub(crate) fn correct(source: &Source, knowledge: &Knowledge<'_>) -> String {
     let mut text = source.text().to_owned();
     let mut seen = BTreeSet::from([text.clone()]);

@@ -33,30 +33,30 @@ pub use parse::error::{MOST_BYTES, ReadError};
 use case::Case;
 use parse::Source;
 
-/// What is to be said of a definition.
+/// Result of an examination.
 #[derive(Clone, Debug)]
 pub struct Examination {
-    /// Its language.
+    /// Language of the definition.
     pub language: Language,
-    /// Its GPUs, by what messages call them.
+    /// GPUs, by their names in messages.
     pub gpus: Vec<String>,
-    /// Every function of a host or a server in it, by address and by id.
+    /// Functions of the host or of a server, by address and by id.
     pub functions: Vec<String>,
-    /// Functions of hosts of which nobody said whether they are GPUs, by address or id.
+    /// Functions of the host that may be GPUs or not, by address or id.
     pub unknown: Vec<String>,
-    /// What is missing or wrong, and whether the corrected text has it put right.
+    /// Findings, each with `true` if the corrected text does not have it any more.
     pub findings: Vec<(Finding, bool)>,
-    /// What could not be judged, and why.
+    /// Parts that were not judged, with the reasons.
     pub notes: Vec<String>,
-    /// The definition, as text: what was given, or the arguments of a process as a shell has them.
+    /// Text of the definition; the arguments of a process are written as in a shell.
     pub text: String,
-    /// The same with everything put right that has a correction.
+    /// Text with all corrections.
     pub corrected: String,
 }
 
 impl Examination {
-    /// What changes from the text to the corrected one, as a unified diff of a file of this name;
-    /// empty if nothing does.
+    /// Unified diff from the text to the corrected text, for a file of this name; empty if they are
+    /// the same.
     #[must_use]
     pub fn diff(&self, name: &str) -> String {
         if self.text == self.corrected {
@@ -69,7 +69,7 @@ impl Examination {
     }
 }
 
-/// Reads a definition and says what is missing or wrong for the GPUs in it.
+/// Reads a definition and reports what is missing or wrong for its GPUs.
 ///
 /// # Errors
 /// [`ReadError`], with the line, if it is neither a libvirt domain nor a QEMU command line.
@@ -127,8 +127,8 @@ fn notes(case: &Case<'_>) -> Vec<String> {
             None => gpu.id.clone(),
         };
         notes.push(format!(
-            "{} is a GPU by the Generic Initiators that name it; its BARs are not known, so that \
-             apertures were not judged: give the host's facts (--facts), or its chip (--gpu \
+            "{} is taken for a GPU because Generic Initiators name it; its BARs are not known, so \
+             that the aperture was not judged: give the host's facts (--facts), or the chip (--gpu \
              {name}=gh200)",
             gpu.label()
         ));

@@ -1,5 +1,5 @@
-//! A definition of a VM, in whichever language it was written: what matters to GPUs in it, and
-//! where it stands in the text.
+//! Model of a definition in either language: the parts that matter to GPUs, with their places in the
+//! text.
 
 use serde::Serialize;
 use varia_facts::{Bdf, Bytes};
@@ -16,7 +16,7 @@ pub enum Language {
     Libvirt,
 }
 
-/// Where something stands.
+/// Place in the text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Place {
     /// The line, from 1.
@@ -25,7 +25,7 @@ pub(crate) struct Place {
     pub(crate) index: usize,
 }
 
-/// What matters to GPUs.
+/// Definition of a VM, as far as it matters to GPUs.
 #[derive(Clone, Debug)]
 pub(crate) struct Definition {
     pub(crate) language: Language,
@@ -86,11 +86,11 @@ pub(crate) struct Machine {
     pub(crate) aperture: Option<(Option<Bytes>, Place)>,
     /// No addresses above 4 GiB for devices.
     pub(crate) is_low: bool,
-    /// What runs the CPUs, as it is written.
+    /// Accelerator, as it is written.
     pub(crate) accelerator: Option<String>,
     /// The CPU model, as it is written.
     pub(crate) cpu: Option<(String, Place)>,
-    /// The width of the guest's addresses, if it is said.
+    /// Width of the guest's addresses, if given.
     pub(crate) address_bits: Option<(u32, Place)>,
     pub(crate) has_firmware: bool,
     /// An SMMU for the whole machine.
@@ -106,9 +106,9 @@ pub(crate) struct Node {
     /// Virtual CPUs, as they are written.
     pub(crate) cpus: Option<String>,
     pub(crate) has_memory: bool,
-    /// Its size, if that is known.
+    /// Size of the memory, if known.
     pub(crate) memory: Option<Bytes>,
-    /// What says which host's nodes its memory is on: the backend, the element.
+    /// Backend or element with the host's nodes of the memory.
     pub(crate) backing: Option<Backing>,
 }
 
@@ -122,7 +122,7 @@ pub(crate) struct Backing {
 }
 
 impl Node {
-    /// One for a GPU: nothing is in it.
+    /// A node for a GPU has neither CPUs nor memory.
     pub(crate) fn is_empty(&self) -> bool {
         self.cpus.is_none() && !self.has_memory
     }
@@ -169,7 +169,7 @@ pub(crate) struct Function {
 }
 
 impl Function {
-    /// What messages call it.
+    /// Name in messages.
     pub(crate) fn label(&self) -> String {
         match (self.host, &self.id) {
             (Some(host), _) => host.to_string(),
@@ -179,7 +179,7 @@ impl Function {
     }
 }
 
-/// A PCI bus, by what makes it.
+/// A PCI bus and the device that makes it.
 #[derive(Clone, Debug)]
 pub(crate) struct Bus {
     pub(crate) place: Place,
@@ -189,7 +189,7 @@ pub(crate) struct Bus {
     pub(crate) kind: BusKind,
 }
 
-/// What makes a bus.
+/// Device that makes a bus.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum BusKind {
     /// The machine.
@@ -203,7 +203,7 @@ pub(crate) enum BusKind {
     Port {
         chassis: Option<u32>,
         slot: Option<u32>,
-        /// What it reserves of 64-bit prefetchable addresses, if that is a number.
+        /// Reserved 64-bit prefetchable addresses, if given as a number.
         window: Option<Option<Bytes>>,
     },
     /// Another bridge.
@@ -239,7 +239,7 @@ impl Definition {
         self.buses.iter().find(|bus| bus.name == name)
     }
 
-    /// The distance from one node to another; the way back if only that is said.
+    /// Distance from one node to another, or the one in the other direction.
     pub(crate) fn distance(&self, from: u32, to: u32) -> Option<u32> {
         let find = |from, to| {
             self.distances
@@ -250,7 +250,7 @@ impl Definition {
         found.map(|one| one.value)
     }
 
-    /// A name that nothing has.
+    /// A free name.
     pub(crate) fn unused(&self, wanted: &str) -> String {
         let is_used =
             |name: &str| self.ids.iter().any(|one| one.id == name) || self.bus(name).is_some();

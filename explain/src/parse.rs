@@ -18,7 +18,7 @@ use crate::model::Definition;
 use command::Command;
 use error::{MOST_BYTES, ReadError};
 
-/// A definition's text, in its language.
+/// Text of a definition, in its language.
 pub(crate) enum Source {
     Qemu(Command),
     Libvirt(String),

@@ -1,97 +1,98 @@
-//! Texts that are no definition of a VM.
+//! Errors of texts that are not a definition of a VM.
 
-/// More than anybody writes: a definition with 128 nodes and all their distances is about 1 MB.
+use varia_facts::Bytes;
+
+/// Size limit of a definition in bytes: one with 128 nodes and all distances has about 1 MB.
 pub const MOST_BYTES: usize = 8 << 20;
 
-/// Why a text can't be read.
+/// Reason for which a text is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Nothing, or blanks.
+    /// No text, or blanks only.
     #[error("there is no definition: give libvirt's XML of a domain, or a QEMU command line")]
     Empty,
     /// More than [`MOST_BYTES`].
     #[error(
-        "it is larger than {MOST_BYTES} bytes, which no definition of a VM is: give the XML of one \
-         domain (virsh dumpxml), or one QEMU command line"
+        "the text is larger than {}: give the XML of one domain (virsh dumpxml), or one QEMU \
+         command line",
+        Bytes(MOST_BYTES as u64)
     )]
     TooLarge,
     /// Bytes that are not UTF-8.
     #[error("line {line} is not UTF-8 text: give libvirt's XML, or a QEMU command line, as text")]
     NotText {
-        /// Where.
+        /// Line.
         line: usize,
     },
-    /// A quote that nobody closes.
-    #[error("line {line}: the quote {quote} that begins there is never closed: close it")]
+    /// A quote without an end.
+    #[error("line {line}: the quote {quote} is never closed: close it")]
     Quote {
-        /// Where it begins.
+        /// Line of its begin.
         line: usize,
-        /// Which one.
+        /// The quote.
         quote: char,
     },
-    /// A word that a shell would not take.
-    #[error("line {line}: {word:?} is no word of a shell command: check its quotes")]
+    /// An invalid word of a shell command.
+    #[error("line {line}: {word:?} is not a word of a shell command: check its quotes")]
     Word {
-        /// Where it begins.
+        /// Line of its begin.
         line: usize,
-        /// Its beginning.
+        /// First characters.
         word: String,
     },
-    /// No option of QEMU's.
+    /// Neither XML nor a command line with options of QEMU.
     #[error(
-        "line {line}: this is neither libvirt's XML of a domain nor a QEMU command line: no \
+        "line {line}: the text is neither libvirt's XML of a domain nor a QEMU command line: no \
          command qemu-system-* with options, and no -machine, -device, -object or -numa"
     )]
     Neither {
-        /// Where the text begins.
+        /// First line of the text.
         line: usize,
     },
     /// Several commands.
     #[error(
-        "there are QEMU commands in lines {first} and {second}: give one at a time, for instance \
-         with sed -n"
+        "QEMU commands begin in lines {first} and {second}: give one at a time, for instance with \
+         sed -n"
     )]
     Commands {
-        /// Of the first.
+        /// Line of the first one.
         first: usize,
-        /// Of the second.
+        /// Line of the second one.
         second: usize,
     },
     /// Not well-formed XML, or with a document type.
-    #[error("line {line}: this is no XML that libvirt would take: {why}")]
+    #[error("line {line}: libvirt does not take this XML: {why}")]
     Xml {
-        /// Where.
+        /// Line.
         line: usize,
-        /// What the parser says.
+        /// Message of the parser.
         why: String,
     },
-    /// More options than a command line has.
-    #[error(
-        "the command line has more than {most} options, which no VM has: give one QEMU command line"
-    )]
+    /// More options than any command line has.
+    #[error("the command line has more than {most} options: give one QEMU command line")]
     Options {
-        /// The most that are read.
+        /// Limit.
         most: usize,
     },
-    /// Other XML.
+    /// XML of something else.
     #[error(
         "line {line}: the XML has a <{element}> where a <domain> is expected: give what virsh \
          dumpxml prints"
     )]
     Element {
-        /// Where.
+        /// Line.
         line: usize,
-        /// What is there.
+        /// Name of the element.
         element: String,
     },
-    /// A JSON value that is none.
+    /// Invalid JSON.
     #[error("line {line}: the JSON of -{option} can't be read: {why}")]
     Json {
-        /// Where.
+        /// Line.
         line: usize,
         /// The option.
         option: String,
-        /// What the parser says.
+        /// Message of the parser.
         why: String,
     },
 }
