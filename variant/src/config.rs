@@ -1,4 +1,4 @@
-//! Configuration space: who owns which segment of an access, and registers that a variant keeps.
+//! Configuration space: owners of the segments of an access, and registers that a variant keeps.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -15,29 +15,29 @@ pub enum Direction {
     Write,
 }
 
-/// Who serves a segment of configuration space.
+/// Owner of a segment of configuration space.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ConfigOwner {
     /// The base.
     Base,
     /// The variant. A write does not reach the base; a read shows the variant's bytes.
     Keep,
-    /// Both: a write reaches the base and the variant, a read shows the variant's bytes.
+    /// The base and the variant: a write reaches both, a read shows the variant's bytes.
     Both,
 }
 
-/// The first segment of an access and its owner.
+/// First segment of an access, and the owner of the segment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ConfigSegment {
-    /// Bytes in the segment: at least 1 and at most what was asked for.
+    /// Length in bytes: at least 1, at most the length of the access.
     pub len: u64,
-    /// Who serves it.
+    /// Owner of the segment.
     pub owner: ConfigOwner,
 }
 
 impl ConfigSegment {
-    /// The first segment of `offset..offset + len` where `owner` owns `window.0..window.1` and the
-    /// base all else. `None` when the access does not reach the window at all.
+    /// First segment of `offset..offset + len` where `owner` owns `window.0..window.1` and the base
+    /// the rest. `None` if the access does not reach the window.
     pub const fn split(
         offset: u64,
         len: u64,
@@ -61,8 +61,8 @@ impl ConfigSegment {
         }
     }
 
-    /// The first segment of `offset..offset + len` where `owner` owns several windows, which do not
-    /// overlap, and the base all else. The segment ends where a window begins or ends.
+    /// First segment of `offset..offset + len` where `owner` owns several windows, which do not
+    /// overlap, and the base the rest. The segment ends where a window begins or ends.
     pub fn split_all(
         offset: u64,
         len: u64,
@@ -85,7 +85,7 @@ impl ConfigSegment {
     }
 }
 
-/// A base address register, or a pair of them, that no hardware stands behind.
+/// A base address register, or a pair of registers, without hardware behind it.
 ///
 /// Writes are kept raw and byte by byte; the sizing protocol works because a read shows only the
 /// address bits of the size. Two writers that race may tear, as on a real bus of bytes.
@@ -119,7 +119,7 @@ impl FakeBar {
         }
     }
 
-    /// The configuration offsets it owns: first, and first beyond.
+    /// Configuration offsets of the register: start, and end (exclusive).
     pub const fn window(&self) -> (u64, u64) {
         (self.start, self.start + self.len as u64)
     }
@@ -158,14 +158,14 @@ impl FakeBar {
         }
     }
 
-    /// Whether `len` bytes at configuration offset `offset` are all elsewhere, as most are.
+    /// True if none of the `len` bytes at configuration offset `offset` is in the window.
     fn is_beyond(&self, offset: u64, len: usize) -> bool {
         let (start, end) = self.window();
         offset >= end || offset.saturating_add(len as u64) <= start
     }
 
-    /// How many bytes of the window, and of a buffer that begins at configuration offset `offset`, are
-    /// before the first that both have.
+    /// Bytes of the window, and bytes of a buffer that begins at configuration offset `offset`,
+    /// before the first byte that both have.
     fn skip(&self, offset: u64) -> (usize, usize) {
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         (
@@ -174,7 +174,7 @@ impl FakeBar {
         )
     }
 
-    /// Back to zero, as after a reset.
+    /// Sets the register to zero, as a reset does.
     pub fn clear(&self) {
         for kept in &self.raw {
             kept.store(0, Ordering::Relaxed);
@@ -182,7 +182,7 @@ impl FakeBar {
     }
 }
 
-/// A register whose value is the variant's own: reads show it, writes don't change it.
+/// A read-only register whose value is the variant's own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FixedRegister {
     start: u64,
@@ -209,7 +209,7 @@ impl FixedRegister {
         }
     }
 
-    /// The configuration offsets it owns: first, and first beyond.
+    /// Configuration offsets of the register: start, and end (exclusive).
     pub const fn window(&self) -> (u64, u64) {
         (self.start, self.start + self.len as u64)
     }
@@ -230,8 +230,8 @@ impl FixedRegister {
     }
 }
 
-/// Bits of a word in configuration space that show set once the user has set them, whatever the
-/// base answers.
+/// Bits of a word in configuration space that read as set once the user has set them, whatever
+/// the base returns.
 #[derive(Debug)]
 pub struct StickyBits {
     start: u64,
@@ -249,12 +249,12 @@ impl StickyBits {
         }
     }
 
-    /// The configuration offsets it owns: first, and first beyond.
+    /// Configuration offsets of the register: start, and end (exclusive).
     pub const fn window(&self) -> (u64, u64) {
         (self.start, self.start + 2)
     }
 
-    /// Whether the user has set all of them.
+    /// True if the user has set all of the bits.
     pub fn are_set(&self) -> bool {
         self.set() == self.mask.to_le_bytes()
     }
@@ -278,7 +278,7 @@ impl StickyBits {
         }
     }
 
-    /// All clear, as after a reset.
+    /// Clears the bits, as a reset does.
     pub fn clear(&self) {
         for kept in &self.raw {
             kept.store(0, Ordering::Relaxed);

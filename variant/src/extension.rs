@@ -1,8 +1,8 @@
-//! A layer over a variant, whichever it is.
+//! A layer over any variant.
 //!
 //! An extension adds something that does not depend on the device: a capability in configuration
-//! space, a region. It sees what the layers below it say and changes what it must; what it leaves
-//! alone stays theirs. [`Extended`] is a variant again, so that extensions can be piled up.
+//! space, a region. An extension sees the results of the layers below it, changes some and passes
+//! on the rest. [`Extended`] is a variant again, so that extensions can be stacked.
 
 use varia_spec::vfio::RegionIndex;
 
@@ -12,16 +12,16 @@ use crate::{
     ready::{Status, Values},
 };
 
-/// What an extension decides; by default nothing.
+/// Decisions of an extension; by default those of the layers below.
 pub trait Extension {
-    /// What stands behind a region index, where `below` is what the layers below say.
+    /// Kind of the region with this index; `below` is the result of the layers below.
     fn region<'a>(&'a self, index: RegionIndex, below: Region<'a>) -> Region<'a> {
         let _ = index;
         below
     }
 
-    /// Who owns the first bytes of a configuration access: [`ConfigOwner::Base`] for the layers
-    /// below. As [`Variant::config_segment`].
+    /// Owner of the first bytes of a configuration access, as [`Variant::config_segment`];
+    /// [`ConfigOwner::Base`] stands for the layers below.
     fn config_segment(&self, direction: Direction, offset: u64, len: u64) -> ConfigSegment {
         let _ = (direction, offset);
         ConfigSegment {
@@ -30,8 +30,8 @@ pub trait Extension {
         }
     }
 
-    /// Replaces the bytes at `offset` that the extension owns; `out` holds what the layers below
-    /// answered.
+    /// Replaces the bytes at `offset` that the extension owns; `out` holds the bytes of the layers
+    /// below.
     fn config_load(&self, offset: u64, out: &mut [u8]) {
         let _ = (offset, out);
     }
@@ -41,7 +41,7 @@ pub trait Extension {
         let _ = (offset, data);
     }
 
-    /// Something has happened to the device.
+    /// Handles an event of the device.
     fn event(&self, event: Event) {
         let _ = event;
     }
@@ -75,8 +75,8 @@ impl<V: Variant, E: Extension> Variant for Extended<V, E> {
         self.extension.region(index, self.variant.region(index))
     }
 
-    /// The segment ends where either layer's does. What the extension keeps, nobody below gets; of
-    /// the rest, the base gets what the variant does not keep.
+    /// The segment ends where the segment of either layer ends. Bytes that the extension keeps
+    /// reach no layer below; other bytes reach the base unless the variant keeps them.
     fn config_segment(&self, direction: Direction, offset: u64, len: u64) -> ConfigSegment {
         let above = self.extension.config_segment(direction, offset, len);
         let below = self.variant.config_segment(direction, offset, above.len);

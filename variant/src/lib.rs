@@ -1,9 +1,9 @@
 //! The vocabulary of VFIO PCI variant drivers, and the trait that both runtimes drive.
 //!
 //! A variant *decides*; a runtime *acts*. A decision is a value: which segment of an access reaches
-//! memory, who owns a segment of configuration space, which page frame backs a fault, whether a
-//! device is ready and when to look again. Nothing here does I/O, allocates, sleeps, takes a
-//! lock, panics or holds a reference to device memory, so that a Linux kernel module and a
+//! memory, which layer owns a segment of configuration space, which page frame backs a fault,
+//! whether a device is ready and when to poll again. Nothing here does I/O, allocates, sleeps,
+//! takes a lock, panics or holds a reference to device memory, so that a Linux kernel module and a
 //! user-space server can carry out the same source.
 //!
 //! All methods take `&self`; state that changes is atomic. The rules are in ARCHITECTURE.md,
@@ -38,10 +38,10 @@ use core::fmt;
 
 use varia_spec::vfio::RegionIndex;
 
-/// What a variant says of a region index.
+/// Kind of a region.
 #[derive(Clone, Copy)]
 pub enum Region<'a> {
-    /// The base serves it: the physical BAR, ROM or configuration space.
+    /// Region of the base: the physical BAR, ROM or configuration space.
     Base,
     /// Memory outside every physical BAR, presented as one.
     Memory(MemoryRegion),
@@ -61,14 +61,14 @@ impl fmt::Debug for Region<'_> {
     }
 }
 
-/// What happens to the device as a whole.
+/// Event of the device as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Event {
-    /// It was opened: a new user starts with fresh state.
+    /// The device was opened: a new user starts with fresh state.
     Opened,
     /// `VFIO_DEVICE_RESET` is about to be carried out, and may still fail.
     ResetRequested,
-    /// It has been reset, by whatever means.
+    /// The device has been reset, by any means.
     ResetDone,
 }
 
@@ -85,35 +85,36 @@ pub trait Probe: Variant + Sized {
     fn probe(answers: &Answers, environment: Environment) -> Self;
 }
 
-/// A layer over a base: it sees what the base answers and changes what it must.
+/// A layer over a base, whose results it sees and changes.
 ///
 /// In user space the base is Varia's own PCI core, in the kernel it is Linux's vfio-pci-core.
-/// A runtime calls these methods from any thread, at any time. None has a default: what is here,
-/// every variant decides. What some do without is a trait of its own, as [`Ready`] is.
+/// A runtime calls these methods from any thread, at any time. No method has a default: every
+/// variant decides each of them. A capability that only some variants have is a trait of its own,
+/// as [`Ready`] is.
 pub trait Variant {
-    /// Serve, decline (the base serves the device alone) or fail. A declined variant answers
-    /// every other question as a transparent layer.
+    /// Outcome of the probe: serve, decline (the base serves the device alone) or fail. A variant
+    /// that declines is a transparent layer in every other method.
     fn outcome(&self) -> Outcome;
 
-    /// What stands behind a region index.
+    /// Kind of the region with this index.
     fn region(&self, index: RegionIndex) -> Region<'_>;
 
-    /// Who owns the first bytes of a configuration access to `offset..offset + len`.
+    /// Owner of the first bytes of a configuration access to `offset..offset + len`.
     ///
-    /// The runtime carries out that segment, advances and asks again; `len` is at least 1.
+    /// The runtime carries out the segment, advances and calls again; `len` is at least 1.
     fn config_segment(&self, direction: Direction, offset: u64, len: u64) -> ConfigSegment;
 
-    /// Replaces the bytes at `offset` that the variant owns. `out` holds what the layer below
-    /// answered; bytes that the variant does not own are left as they are.
+    /// Replaces the bytes at `offset` that the variant owns. `out` holds the bytes of the
+    /// layer below; bytes that the variant does not own stay as they are.
     fn config_load(&self, offset: u64, out: &mut [u8]);
 
-    /// Keeps the bytes at `offset` that the variant owns; others are ignored.
+    /// Keeps the bytes at `offset` that the variant owns, and ignores the others.
     fn config_store(&self, offset: u64, data: &[u8]);
 
-    /// Something has happened to the device.
+    /// Handles an event of the device.
     fn event(&self, event: Event);
 
-    /// Whether the variant's decisions refer to registers of a physical BAR: open fails unless it
-    /// can be mapped.
+    /// True if the variant's decisions refer to registers of a physical BAR: open fails unless that
+    /// BAR can be mapped.
     fn needs_bar(&self, bar: BarIndex) -> bool;
 }

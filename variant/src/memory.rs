@@ -1,8 +1,9 @@
 //! A region of memory outside every physical BAR, presented as a BAR that may be larger.
 //!
-//! A BAR is a power of two, the memory need not be. Bytes from `length` to `size` exist for the
-//! user and not for the hardware: they read as 0xFF and drop writes, as the hardware itself does
-//! beyond its end (Linux 7.2 `drivers/vfio/pci/nvgrace-gpu/main.c:nvgrace_gpu_read_mem`).
+//! The size of a BAR is a power of two, that of the memory need not be. Bytes from `length` to
+//! `size` exist for the user and not for the hardware: reads give 0xFF and writes are dropped, as
+//! the hardware does beyond its end (Linux 7.2
+//! `drivers/vfio/pci/nvgrace-gpu/main.c:nvgrace_gpu_read_mem`).
 
 use varia_spec::{
     Errno,
@@ -12,7 +13,7 @@ use varia_spec::{
 use crate::config::Direction;
 use varia_units::{BarSize, HostPhys};
 
-/// How the CPU maps and accesses the memory.
+/// Type with which the CPU maps and accesses memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum MemoryType {
     /// Cached, at byte granularity.
@@ -22,7 +23,7 @@ pub enum MemoryType {
     WriteCombining,
 }
 
-/// Memory presented as a BAR. Immutable; the constructor checks what must hold.
+/// Memory presented as a BAR. Immutable; the constructor checks the invariants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryRegion {
     name: &'static str,
@@ -32,46 +33,45 @@ pub struct MemoryRegion {
     memory: MemoryType,
 }
 
-/// Whether an access starts, and with how many bytes.
+/// Start of an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Begin {
-    /// It fails at once.
+    /// The access fails.
     Refuse(Errno),
-    /// It is served, `count` bytes at most.
+    /// The access is served, `count` bytes at most.
     Serve {
         /// The count clipped to the region, in bytes.
         count: u64,
-        /// Whether the device must be ready first, even when the count is 0.
+        /// True if the device must be ready first, even if the count is 0.
         needs_ready: bool,
     },
 }
 
-/// Where a segment of an access goes.
+/// Target of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SegmentKind {
     /// Memory at this address, accessed as this type.
     Memory(HostPhys, MemoryType),
-    /// Nothing is there: a read gives 0xFF.
+    /// No memory: a read gives 0xFF.
     Ones,
-    /// Nothing is there: a write is counted and dropped.
+    /// No memory: a write is counted and dropped.
     Drop,
 }
 
-/// The first segment of an access.
+/// First segment of an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Segment {
-    /// Bytes in the segment: at least 1 unless nothing was asked for.
+    /// Length in bytes: at least 1 unless the access is empty.
     pub len: u64,
-    /// Where it goes.
+    /// Target of the segment.
     pub kind: SegmentKind,
 }
 
 impl MemoryRegion {
     /// `length` bytes of memory at `base` behind a BAR of `size`.
     ///
-    /// `EINVAL` for a length of 0 or beyond the size, `EOVERFLOW` for memory that ends beyond 64
-    /// bits and for a size that a VFIO file position can't address
-    /// ([`MAX_REGION_SIZE`]).
+    /// `EINVAL` if the length is 0 or beyond the size, `EOVERFLOW` if the memory ends beyond 64
+    /// bits or a VFIO file position can't address the size ([`MAX_REGION_SIZE`]).
     pub const fn new(
         base: HostPhys,
         length: u64,
@@ -98,7 +98,7 @@ impl MemoryRegion {
         Self { name, ..self }
     }
 
-    /// What the variant calls it.
+    /// Name that the variant gave the region.
     pub const fn name(&self) -> &'static str {
         self.name
     }
@@ -108,17 +108,17 @@ impl MemoryRegion {
         self.base
     }
 
-    /// Bytes of memory.
+    /// Length of the memory in bytes.
     pub const fn length(&self) -> u64 {
         self.length
     }
 
-    /// The size of the BAR.
+    /// Size of the BAR.
     pub const fn size(&self) -> BarSize {
         self.size
     }
 
-    /// How the memory is mapped.
+    /// Type of the memory.
     pub const fn memory(&self) -> MemoryType {
         self.memory
     }
@@ -158,7 +158,7 @@ impl MemoryRegion {
         }
     }
 
-    /// The first segment of `offset..offset + count`, which [`MemoryRegion::begin`] has clipped.
+    /// First segment of `offset..offset + count`, which [`MemoryRegion::begin`] has clipped.
     pub const fn segment(&self, direction: Direction, offset: u64, count: u64) -> Segment {
         let here = self.length.saturating_sub(offset);
         match self.base.checked_add(offset) {
@@ -186,8 +186,8 @@ pub const fn natural_width(at: HostPhys, len: u64) -> u64 {
     width
 }
 
-/// The first naturally aligned accesses of one width in `len` bytes at `at`: their width and how many
-/// bytes they have together. There is one of less than 8 bytes, and as many of 8 as fit.
+/// The first naturally aligned accesses of one width in `len` bytes at `at`: their width and their
+/// length together. Below 8 bytes it is one access, of 8 bytes as many as fit.
 pub const fn natural_run(at: HostPhys, len: u64) -> (u64, u64) {
     match natural_width(at, len) {
         8 => (8, len - len % 8),

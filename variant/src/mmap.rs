@@ -1,4 +1,4 @@
-//! Mapping a memory region: whether a mapping may exist, and which page frame backs a fault.
+//! Mappings of a memory region, and page frames for their faults.
 //!
 //! Page size and order are inputs: Grace hosts run kernels with 4 KiB and with 64 KiB pages.
 
@@ -19,12 +19,12 @@ pub struct MmapRequest {
     pub copy_on_write: bool,
 }
 
-/// How an accepted mapping is made.
+/// Attributes of an accepted mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mapping {
-    /// The memory type of the pages.
+    /// Memory type of the pages.
     pub memory: MemoryType,
-    /// Whether a hypervisor may let its guest map it uncached (`VM_ALLOW_ANY_UNCACHED`).
+    /// True if a hypervisor may let its guest map the memory uncached (`VM_ALLOW_ANY_UNCACHED`).
     pub allow_uncached: bool,
 }
 
@@ -45,21 +45,21 @@ pub struct FaultRequest {
     pub offset: u64,
 }
 
-/// What backs a fault.
+/// Result of a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// Insert `1 << order` pages from this frame, once the device is ready.
     Insert(PageFrame),
-    /// It does not fit at this order; the caller tries a smaller one.
+    /// Does not fit at this order; the caller tries a smaller one.
     Fallback,
-    /// Nothing backs it.
+    /// No memory backs the address.
     Sigbus,
 }
 
 impl MemoryRegion {
-    /// Whether the mapping may exist.
+    /// Attributes of a mapping, if it may exist.
     ///
-    /// `EOVERFLOW` when its end is beyond 64 bits, `EINVAL` when it reaches beyond the memory or
+    /// `EOVERFLOW` if the mapping ends beyond 64 bits, `EINVAL` if it reaches beyond the memory or
     /// would copy on write: page-frame mappings can't be copied, and a touch would hit a kernel
     /// BUG (shared-only).
     pub const fn mmap(&self, request: MmapRequest) -> Result<Mapping, Errno> {
@@ -113,11 +113,11 @@ impl MemoryRegion {
         Fault::Insert(request.page.frame(at))
     }
 
-    /// How many bytes from the start of a mapping, which maps `len` bytes of the region from
-    /// `offset` on, a page frame of the region lies; for a page that has failed.
+    /// Position of a failed page frame in a mapping of `len` bytes of the region from `offset` on,
+    /// in bytes from the start of the mapping.
     ///
-    /// `EFAULT` when the frame is not among the region's whole pages, or not in the mapping: the
-    /// kernel kills whoever is said to map a failed page (poison-in-mapping).
+    /// `EFAULT` if the frame is not among the region's whole pages, or not in the mapping: the
+    /// kernel kills each process that is reported to map a failed page (poison-in-mapping).
     pub const fn locate(
         &self,
         page: PageShift,

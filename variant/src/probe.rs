@@ -10,19 +10,20 @@ use crate::text::{
     TextSegment::{self, Decimal, Hexadecimal, Size, Text},
 };
 
-/// One thing that a runtime finds out. Its [`Answer`] is a number or an errno.
+/// Question of a variant to its runtime, with a number or an errno as [`Answer`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Question {
     /// A firmware property (`_DSD`) of the function: an unsigned 64-bit integer.
     Property(&'static str),
-    /// The configuration offset of a DVSEC; `ENOENT` when absent.
+    /// Configuration offset of a DVSEC; `ENOENT` if the device does not have it.
     DvsecOffset {
         /// The DVSEC's vendor.
         vendor: u16,
         /// The DVSEC's id.
         id: u16,
     },
-    /// A little-endian u16 at an offset from the start of a DVSEC; `ENOENT` when absent.
+    /// Little-endian u16 at an offset from the start of a DVSEC; `ENOENT` if the device does not
+    /// have the DVSEC.
     DvsecWord {
         /// The DVSEC's vendor.
         vendor: u16,
@@ -31,10 +32,10 @@ pub enum Question {
         /// Bytes from the start of the capability.
         offset: u16,
     },
-    /// The size of a physical BAR in bytes; `ENOENT` when the function does not have it.
+    /// Size of a physical BAR in bytes; `ENOENT` if the function does not have the BAR.
     BarSize(BarIndex),
-    /// A little-endian u64 at an offset in the result of an administration command without data,
-    /// which the function's owner gets for this function; bytes beyond the result are 0.
+    /// Little-endian u64 at an offset in the result of an administration command without data,
+    /// which the function's owner receives for this function; bytes beyond the result are 0.
     CommandWord {
         /// The operation, as the device's specification numbers it.
         opcode: u16,
@@ -95,34 +96,34 @@ pub struct Environment {
     pub page: PageShift,
     /// The option `honour_memory_enable`: reads and writes of a memory region fail with `EIO`
     /// while memory is disabled in the command register. Off, they reach the memory, because the
-    /// hardware answers ~0 and drops writes by itself.
+    /// hardware returns ~0 and drops writes by itself.
     pub honour_memory_enable: bool,
 }
 
-/// Whether a device is served.
+/// Outcome of a probe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// The variant serves it.
+    /// The variant serves the device.
     Serve,
-    /// The base serves it alone, for this reason.
+    /// The base serves the device alone, for this reason.
     Decline(Decline),
     /// The probe fails.
     Fail(Refusal),
 }
 
-/// What probing came to: a variant's state if it serves the device.
+/// Outcome of a probe, with the state of a variant that serves the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Plan<T> {
-    /// The variant serves it, with this state.
+    /// The variant serves the device, with this state.
     Serve(T),
-    /// The base serves it alone.
+    /// The base serves the device alone.
     Decline(Decline),
     /// The probe fails.
     Fail(Refusal),
 }
 
 impl<T> Plan<T> {
-    /// Whether the device is served.
+    /// The outcome without the state.
     pub const fn outcome(&self) -> Outcome {
         match self {
             Self::Serve(_) => Outcome::Serve,

@@ -1,9 +1,9 @@
 //! Readiness after a reset: generations, and a wait that belongs to one operation.
 //!
-//! A reset can finish at any moment, on any CPU, while another operation is polling whether the
-//! device is ready after an earlier one. So readiness is not a flag but a pair of counters: every
-//! reset raises `reset`, and a poll that succeeds raises `ready` to the value that `reset` had
-//! *before* the registers were read. Ready means equal. A late success can never hide a newer
+//! A reset can finish at any moment, on any CPU, while another operation polls the readiness after
+//! an earlier reset. So readiness is not a flag but a pair of counters: every reset raises `reset`,
+//! and a poll that succeeds raises `ready` to the value that `reset` had *before* the registers
+//! were read. Ready means equal. A late success can never hide a newer
 //! reset.
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -15,65 +15,65 @@ use varia_units::{Millis, Monotonic};
 /// The most registers that one poll reads.
 pub const MAX_REGISTERS: usize = 2;
 
-/// A little-endian u32 that tells whether the device is ready.
+/// A little-endian u32 that shows readiness.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Register {
-    /// At this offset in BAR0.
+    /// Register at this offset in BAR0.
     Bar0(u64),
-    /// At this offset in the device's own configuration space.
+    /// Register at this offset in the device's own configuration space.
     Config(u16),
 }
 
-/// The registers of one poll, in the order in which they are read.
+/// Registers of one poll, in the order in which they are read.
 pub type StatusRegisters = [Option<Register>; MAX_REGISTERS];
 
-/// What a poll read, in the same order; 0 where there was nothing to read.
+/// Values of one poll, in the same order; 0 without a register.
 pub type Values = [u32; MAX_REGISTERS];
 
-/// What the runtime sampled in the present lock hold.
+/// State that the runtime sampled with the lock held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sample {
     /// The time.
     pub now: Monotonic,
-    /// Whether memory is enabled in the command register and the device is in D0.
+    /// True if memory is enabled in the command register and the device is in D0.
     pub memory_enabled: bool,
 }
 
-/// The number of resets that a poll had seen when it began.
+/// Number of resets at the start of a poll.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct Generation(pub u64);
 
-/// One operation's wait for readiness, by value on that operation's stack: one deadline over all
-/// its retries. What its fields mean is the variant's affair.
+/// Wait of one operation for readiness, by value on the stack of the operation: one deadline over
+/// all retries. The variant alone interprets the fields.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Wait {
-    /// When to give up; `None` before the first poll.
+    /// Deadline of the wait; `None` before the first poll.
     pub deadline: Option<Monotonic>,
-    /// A phase of the wait that has been reached and moved the deadline.
+    /// True once the wait has reached the phase that moves the deadline.
     pub extended: bool,
 }
 
-/// Before a poll.
+/// Decision before a poll.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Before {
-    /// Nothing to wait for: act, in this lock hold.
+    /// Ready: act, with the lock still held.
     Ready,
-    /// Read these registers, in this lock hold.
+    /// Read these registers, with the lock still held.
     Poll {
-        /// To be handed back with the values.
+        /// Generation to pass back with the values.
         generation: Generation,
-        /// What to read.
+        /// Registers to read.
         registers: StatusRegisters,
     },
     /// The operation fails.
     Failed(Errno),
 }
 
-/// After a poll.
+/// Decision after a poll.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum After {
-    /// Act, in this lock hold.
+    /// Ready: act, with the lock still held.
     Ready,
     /// Drop the lock, sleep this long (killable; 0 is just dropping it), and begin again with the
     /// same wait.
@@ -82,32 +82,34 @@ pub enum After {
     Failed(Errno),
 }
 
-/// What is known of a device's readiness, to be shown.
+/// Readiness of a device, for display.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Status {
-    /// How readiness is found out, in a word.
+    /// Readiness method in one word.
     pub method: &'static str,
-    /// Resets so far, and one for the device's start.
+    /// Number of resets so far, plus one for the start of the device.
     pub reset: Generation,
-    /// The newest of them after which the device was found ready; 0 is none.
+    /// The newest reset after which a poll found the device ready; 0 before the first.
     pub ready: Generation,
 }
 
-/// Whether a device can be used: what a variant whose device has to be waited for decides beside
-/// [`Variant`](crate::Variant). By default a device is always ready.
+/// Decisions on readiness, for a variant whose device has to be waited for. By default a device is
+/// always ready.
 ///
-/// A runtime asks inside the lock hold in which it acts, for each operation that touches memory.
+/// For each operation that touches memory, a runtime calls these methods with the lock held under
+/// which it then acts.
 pub trait Ready {
-    /// The first half of a check: nothing to do, registers to read, or an error.
+    /// First half of a check: ready, registers to read, or an error.
     ///
-    /// Call it inside the lock hold that sampled `sample`. `wait` belongs to one operation.
+    /// To be called with the lock held under which `sample` was taken. `wait` belongs to one
+    /// operation.
     fn ready_before(&self, wait: &mut Wait, sample: Sample) -> Before {
         let _ = (wait, sample);
         Before::Ready
     }
 
-    /// The second half: judges the registers that [`Before::Poll`] named, read in the same lock
-    /// hold.
+    /// Second half of a check: judges the registers that [`Before::Poll`] named, read with the same
+    /// lock held.
     fn ready_after(
         &self,
         wait: &mut Wait,
@@ -119,13 +121,13 @@ pub trait Ready {
         After::Ready
     }
 
-    /// What is known, to be shown; `None` where the device is always ready.
+    /// Readiness for display; `None` if the device is always ready.
     fn readiness(&self) -> Option<Status> {
         None
     }
 }
 
-/// How often the device was reset, and which reset it is known to be ready after.
+/// Number of resets, and the newest reset after which the device was ready.
 #[derive(Debug)]
 pub struct Generations {
     reset: AtomicU64,
@@ -139,7 +141,7 @@ impl Default for Generations {
 }
 
 impl Generations {
-    /// A device of which nothing is known yet: not ready.
+    /// Generations of a new device, which is not ready.
     pub const fn new() -> Self {
         Self {
             reset: AtomicU64::new(1),
@@ -147,27 +149,27 @@ impl Generations {
         }
     }
 
-    /// A reset has finished.
+    /// Counts a reset that has finished.
     pub fn reset_done(&self) {
         self.reset.fetch_add(1, Ordering::Release);
     }
 
-    /// Begins a poll; load this before any register is read.
+    /// Generation for a poll; to be loaded before any register is read.
     pub fn poll(&self) -> Generation {
         Generation(self.reset.load(Ordering::Acquire))
     }
 
-    /// The newest generation that was found ready.
+    /// Newest generation that a poll found ready.
     pub fn newest_ready(&self) -> Generation {
         Generation(self.ready.load(Ordering::Acquire))
     }
 
-    /// A poll that began at `generation` found the device ready.
+    /// Records that a poll that began at `generation` found the device ready.
     pub fn found_ready(&self, generation: Generation) {
         self.ready.fetch_max(generation.0, Ordering::AcqRel);
     }
 
-    /// Whether no reset has finished since a successful poll began.
+    /// True if no reset has finished since a successful poll began.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire) == self.reset.load(Ordering::Acquire)
     }

@@ -1,7 +1,7 @@
-//! A region of registers that a variant makes, and what an access to one of them comes to.
+//! A region of registers that a variant emulates, and the targets of accesses to them.
 //!
-//! Unlike memory, an access to registers is not cut into segments: it goes to one place as a whole,
-//! or fails.
+//! Unlike an access to memory, an access to registers is not split into segments: it goes to one
+//! target as a whole, or fails.
 
 use varia_spec::{
     Errno,
@@ -20,26 +20,26 @@ pub struct RegisterAccess {
     pub offset: u64,
     /// Bytes; at least 1.
     pub len: u64,
-    /// The user has enabled MSI-X: it is the device's interrupt mode now.
+    /// True if the user has enabled MSI-X.
     pub msix: bool,
 }
 
-/// Where an access to a register goes.
+/// Target of an access to a register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
-    /// To the same number of bytes of a physical BAR; `EIO` while the device's memory is disabled.
+    /// The same number of bytes of a physical BAR; `EIO` while the device's memory is disabled.
     Bar {
         /// The BAR.
         bar: BarIndex,
         /// Offset in it in bytes.
         offset: u64,
     },
-    /// To the function's owner, as an administration command for this function.
+    /// The function's owner, by an administration command for this function.
     Command(Command),
 }
 
-/// A command to the owner of a function: what comes first in its data. The bytes of a write
-/// follow; the result is the bytes of a read.
+/// A command to the owner of a function, with the header of its data. The bytes of a write follow
+/// the header; the bytes of a read are the result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Command {
     /// The operation, as the device's specification numbers it.
@@ -69,18 +69,18 @@ impl Command {
     }
 }
 
-/// Registers behind a BAR that no hardware stands behind.
+/// Registers behind a BAR without hardware.
 pub trait Registers {
-    /// What they are called.
+    /// Name of the registers.
     fn name(&self) -> &'static str;
 
-    /// The size of the BAR.
+    /// Size of the BAR.
     fn size(&self) -> BarSize;
 
-    /// Where an access goes, or the error that it gets.
+    /// Target of an access, or its error.
     fn access(&self, access: RegisterAccess) -> Result<Target, Errno>;
 
-    /// The region's info: the region can be read and written, and not mapped.
+    /// Region info: readable and writable, not mappable.
     fn info(&self) -> RegionInfo<[SparseArea; 0]> {
         RegionInfo {
             flags: region_flags::READ | region_flags::WRITE,
