@@ -1,6 +1,6 @@
 //! The variants: one folder each, chosen in one table, dispatched by one enum.
 //!
-//! Nothing outside this crate names a variant in code; runtimes go through [`table::TABLE`] or,
+//! No code outside this crate names a variant; runtimes go through [`table::TABLE`] or,
 //! in a kernel module that serves one variant, through the type.
 #![no_std]
 

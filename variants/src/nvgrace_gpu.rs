@@ -32,7 +32,7 @@ pub const RESMEM_REGION_INDEX: RegionIndex = RegionIndex::BAR2;
 /// `usemem` is region 4, so BAR4 and BAR5.
 pub const USEMEM_REGION_INDEX: RegionIndex = RegionIndex::BAR4;
 
-/// The configuration offsets of the registers of both: first, and first beyond.
+/// Configuration offsets of the registers of both: start, and end (exclusive).
 const BARS: (u64, u64) = (
     header::BASE_ADDRESS_2 as u64,
     header::BASE_ADDRESS_4 as u64 + 8,
@@ -83,7 +83,7 @@ impl NvgraceGpu {
         [resmem, usemem].into_iter().flatten()
     }
 
-    /// How readiness is found out.
+    /// Readiness method.
     pub fn method(&self) -> Method {
         self.readiness.method()
     }
@@ -171,7 +171,7 @@ impl Variant for NvgraceGpu {
 
     fn config_segment(&self, _: Direction, offset: u64, len: u64) -> ConfigSegment {
         if offset >= BARS.1 || offset.saturating_add(len) <= BARS.0 {
-            // Most accesses: what was decided at probe need not be looked at.
+            // Most accesses: the plan need not be read.
             let owner = ConfigOwner::Base;
             return ConfigSegment { len, owner };
         }
@@ -196,7 +196,7 @@ impl Variant for NvgraceGpu {
         }
     }
 
-    /// The readiness registers are in BAR0; the original asks for it with CXL too.
+    /// BAR0 holds the readiness registers; the original driver needs BAR0 with CXL too.
     fn needs_bar(&self, bar: BarIndex) -> bool {
         bar == BarIndex::BAR0
     }
@@ -204,7 +204,7 @@ impl Variant for NvgraceGpu {
 
 impl Ready for NvgraceGpu {
     fn ready_before(&self, wait: &mut Wait, sample: Sample) -> Before {
-        // Nobody waits for a device that is refused anyway.
+        // A refused device is not waited for.
         if matches!(self.plan, Plan::Fail(_)) {
             return Before::Ready;
         }

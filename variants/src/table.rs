@@ -1,4 +1,4 @@
-//! The one table that selects a variant, and the enum that dispatches to it.
+//! Table that selects a variant, and the enum that dispatches to it.
 
 use core::fmt;
 
@@ -61,7 +61,7 @@ pub enum AnyVariant {
 }
 
 impl AnyVariant {
-    /// In words, when the device can be used; `None` for one that always can.
+    /// Condition for readiness, in words; `None` if the device is always ready.
     pub fn ready_when(&self) -> Option<impl fmt::Display> {
         match self {
             Self::NvgraceGpu(gpu) => Some(gpu.method()),

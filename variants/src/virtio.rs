@@ -1,6 +1,5 @@
 //! Virtio network cards whose owner has the legacy administration commands: a modern function
-//! that a VM sees as a transitional one, with a legacy interface in an I/O BAR0 that no hardware
-//! stands behind.
+//! that a VM sees as a transitional one, with a legacy interface in an I/O BAR0 without hardware.
 //!
 //! Source: the behaviour of Linux 7.2 `drivers/vfio/pci/virtio/legacy_io.c`. A deliberate
 //! difference: there, I/O enable and BAR0 keep their values when another user opens a device that
@@ -52,7 +51,7 @@ impl Served {
         }
     }
 
-    /// The windows of configuration space that it owns.
+    /// Windows of configuration space that the variant owns.
     fn windows(&self) -> impl Iterator<Item = (u64, u64)> {
         let own = [self.interface.io.window(), self.bar0.window()];
         IDENTITY.iter().map(FixedRegister::window).chain(own)
@@ -161,7 +160,7 @@ impl Variant for Virtio {
         }
     }
 
-    /// A reset takes I/O enable and leaves the address in BAR0.
+    /// A reset clears I/O enable and keeps the address in BAR0.
     fn event(&self, event: Event) {
         let Plan::Serve(served) = &self.plan else {
             return;
@@ -176,13 +175,13 @@ impl Variant for Virtio {
         }
     }
 
-    /// Queues are notified there.
+    /// True for the BAR in which queues are notified.
     fn needs_bar(&self, bar: BarIndex) -> bool {
         matches!(&self.plan, Plan::Serve(served) if served.interface.notify.bar == bar)
     }
 }
 
-/// A card that answers commands can be used.
+/// A card that answers commands is always ready.
 impl Ready for Virtio {}
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Who decides what: every method of the trait `Variant` is decided by more than one variant, and
-//! none of them by a constant. Counted in the sources.
+//! Deciders of each method: more than one variant decides every method of the trait `Variant`, and
+//! no variant decides by a constant. Counted in the sources.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ fn methods(block: &str) -> BTreeMap<&str, &str> {
         .collect()
 }
 
-/// Whether a method's text is more than a constant: it looks at the state or compares.
+/// True if a method's text is more than a constant: the method reads the state or compares.
 fn decides(text: &str) -> bool {
     let body = text.split_once("{\n").map_or("", |(_, body)| body);
     ["self.", "match ", " == "]

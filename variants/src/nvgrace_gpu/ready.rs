@@ -1,9 +1,9 @@
-//! Two ways to find out whether the coherent memory can be used.
+//! Two methods to poll the readiness of the coherent memory.
 //!
 //! - BAR0: the chip-to-chip link and HBM training registers both read 0xFF. A poll each second,
 //!   for 30 s, and none after the last sleep.
 //! - CXL: `Memory_Info_Valid` within 1 s, then `Memory_Active` within the time that the device
-//!   states (CXL 4.0, 8.1.3.8.2). It polls once more after the deadline.
+//!   states (CXL 4.0, 8.1.3.8.2). One more poll follows after the deadline.
 //!
 //! Source: Linux 7.2 `nvgrace-gpu/main.c:nvgrace_gpu_wait_device_ready_legacy` and
 //! `nvgrace_gpu_wait_device_ready_cxl`. Unlike there, no sleep happens under a lock
@@ -17,19 +17,19 @@ use varia_variant::{
     ready::{Generations, MAX_REGISTERS, Register, Status, StatusRegisters, Values},
 };
 
-/// Between two polls.
+/// Time between two polls.
 const POLL_QUANTUM: Millis = Millis(1000);
 
-/// How long the BAR0 method waits.
+/// Timeout of the BAR0 method.
 const POLL_TIMEOUT: Millis = Millis(30_000);
 
-/// How long the CXL method waits for `Memory_Info_Valid`.
+/// Timeout of the CXL method for `Memory_Info_Valid`.
 const INFO_VALID_TIMEOUT: Millis = Millis(1000);
 
 /// The largest encoding of `Memory_Active_Timeout` that is not reserved: 256 s.
 const MAX_ACTIVE_ENCODING: u32 = 4;
 
-/// How readiness is found out.
+/// Readiness method.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Method {
     /// Registers in BAR0.
@@ -50,7 +50,7 @@ impl Method {
         }
     }
 
-    /// What a poll reads.
+    /// Registers that a poll reads.
     const fn registers(self) -> StatusRegisters {
         match self {
             Self::Bar0 => [
@@ -93,7 +93,7 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// A device that has not been polled at.
+    /// Readiness of a device before its first poll.
     pub const fn new(method: Method) -> Self {
         Self {
             method,
@@ -101,14 +101,14 @@ impl Readiness {
         }
     }
 
-    /// How readiness is found out.
+    /// Readiness method.
     pub const fn method(&self) -> Method {
         self.method
     }
 
-    /// What is known, to be shown.
+    /// Readiness for display.
     pub fn status(&self) -> Status {
-        // In this order, so that what is shown never has more polls than resets.
+        // In this order, so that the ready generation never exceeds the reset generation.
         let ready = self.generations.newest_ready();
         Status {
             method: match self.method {
@@ -125,10 +125,10 @@ impl Readiness {
         self.generations.reset_done();
     }
 
-    /// Nothing to do, registers to read, or an error.
+    /// Decision before a poll: ready, registers to read, or an error.
     ///
     /// BAR0 can't be read while memory is disabled: `EIO`. With CXL, `ENODEV` and `ETIME` come
-    /// before that, so it is checked after the poll.
+    /// before `EIO`, so memory enable is checked after the poll.
     pub fn before(&self, wait: &mut Wait, sample: Sample) -> Before {
         let generation = self.generations.poll();
         if self.generations.is_ready() {
@@ -149,7 +149,7 @@ impl Readiness {
         }
     }
 
-    /// Judges a poll's values.
+    /// Decision after a poll, from its values.
     pub fn after(
         &self,
         wait: &mut Wait,

@@ -27,7 +27,7 @@ pub const SIZE: BarSize = match BarSize::covering(LEN) {
     _ => panic!("the registers don't fill a BAR"),
 };
 
-/// Where a queue is notified: by its number, written as a word.
+/// Place at which a queue is notified: by the queue number, written as a word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Notify {
     /// The function's BAR.
@@ -39,7 +39,7 @@ pub struct Notify {
 /// The legacy registers of one function.
 #[derive(Debug)]
 pub struct LegacyInterface {
-    /// Where a queue is notified.
+    /// Place at which a queue is notified.
     pub notify: Notify,
     /// I/O enable, in the command register.
     pub io: StickyBits,
@@ -54,9 +54,9 @@ impl Registers for LegacyInterface {
         SIZE
     }
 
-    /// `EIO` while I/O is disabled, `EINVAL` for an access that reaches beyond the registers or
-    /// begins at the notification with another length than its own. Any other goes to the part in
-    /// which it begins, even if it ends elsewhere: that is the owner's affair.
+    /// `EIO` while I/O is disabled, `EINVAL` if the access reaches beyond the registers, or begins
+    /// at the notification register and is not a word. Any other access goes to the part in which
+    /// it begins, even if it ends in another part: the owner judges it.
     fn access(&self, access: RegisterAccess) -> Result<Target, Errno> {
         if !self.io.are_set() {
             return Err(Errno::EIO);

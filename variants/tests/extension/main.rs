@@ -1,5 +1,5 @@
 //! An extension over every variant of the table: a vendor capability at the end of conventional
-//! configuration space and a region of registers, which nobody below knows of.
+//! configuration space and a region of registers, unknown to the layers below.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
