@@ -18,7 +18,7 @@
 #   WARNINGS       "shown" prints warnings; otherwise they are errors
 #   and those of rust/build.sh
 set -eu
-# Variables of a make that calls this, such as O, are not for the kernel's make.
+# Variables of a calling make, such as O, must not reach the kernel's make.
 unset MAKEFLAGS MFLAGS O
 
 if [ $# -ne 3 ]; then
@@ -72,7 +72,7 @@ if [ "${WARNINGS:-}" != shown ] && grep -qi warning "$out/$name.log"; then
 	status=1
 fi
 if [ $status -ne 0 ]; then
-	echo "$0: $name for $kdir was not built, or with warnings" >&2
+	echo "$0: the build of $name for $kdir failed or printed warnings: see $out/$name.log" >&2
 	exit 1
 fi
 cp "$source/$name.ko" "$out/$name.ko"

@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Checks that the Rust object has the hardening that a kernel's own auto.conf asks of every object.
-# An option of that kind that this script doesn't know stops the build, with its name: somebody has
-# to find out whether the object must follow.
+# Checks that the Rust object has the hardening that a kernel's auto.conf requires of every object.
+# An unknown option of that kind stops the build, with its name: a maintainer has to find out
+# whether the object must follow.
 #
 # usage: hardening.sh arm64|amd64 KDIR
 set -eu
@@ -15,7 +15,7 @@ fi
 here=$(cd "$(dirname "$0")" && pwd)
 config=$2/include/config/auto.conf
 if [ ! -f "$config" ]; then
-	echo "$0: there is no $config: $2 is not a configured kernel" >&2
+	echo "$0: $config does not exist: $2 is not a configured kernel; run its make modules_prepare, or install linux-headers" >&2
 	exit 1
 fi
 # shellcheck source=rust/flags.sh
@@ -25,7 +25,7 @@ flags "$1" || {
 	exit 2
 }
 
-# Options that are on and poll like hardening of generated code, without what only says that a
+# Options that are on and resemble hardening of generated code, without what only says that a
 # compiler or an architecture could have it, and without drivers.
 words='MITIGATIONS?|IBT|FINEIBT|CFI|SHADOW|PTR_AUTH|PAC|BTI|GCS|SCS|CALL_(PADDING|THUNKS|DEPTH)|FUNCTION_PADDING
 	STACKPROTECTOR|INIT_STACK|INIT_ON|ZERO_CALL|RANDSTRUCT|GCC_PLUGINS|SLS|HARDEN|HARDENED|FORTIFY|UBSAN
@@ -38,7 +38,7 @@ need() {
 	case " $hardening " in
 	*" $2 "*) ;;
 	*)
-		echo "$0: CONFIG_$1 of $config wants $2, which the Rust object hasn't got: it has $hardening" >&2
+		echo "$0: CONFIG_$1 of $config needs $2, which the Rust object lacks (it has $hardening): add the flag to kernel/rust/flags.sh" >&2
 		exit 1
 		;;
 	esac
@@ -47,7 +47,7 @@ need() {
 for option in $asked; do
 	name=${option%%=*}
 	case $name in
-	# What the object must have.
+	# Hardening that the object must have.
 	MITIGATION_RETHUNK) need "$name" return-thunk ;;
 	X86_KERNEL_IBT) need "$name" endbr ;;
 	CALL_PADDING) need "$name" padding-16 ;;
@@ -58,7 +58,7 @@ for option in $asked; do
 	# Indirect branches and calls: there are none in the object, and none of its functions is called
 	# through a pointer. A test reads its instructions.
 	MITIGATION_RETPOLINE | MITIGATION_ITS | CFI | CFI_CLANG | CFI_*  | FINEIBT | FUNCTION_PADDING_CFI) ;;
-	# int3 behind returns: a return is a jump to the kernel's thunk here, and objtool polls.
+	# int3 behind returns: a return is a jump to the kernel's thunk here, and objtool checks it.
 	MITIGATION_SLS) ;;
 	# Made by the compiler of C, in C's functions: arrays on the stack, checks of C's arithmetic and
 	# copies, layouts of the kernel's own structs. Rust checks bounds itself and sees no kernel struct.

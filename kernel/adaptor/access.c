@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Reads and writes: of a region of memory, the segments that Rust names, each of bounded size; of
- * configuration space, with the segments that the variant owns; and of all else by vfio-pci-core.
+ * Reads and writes: of a region of memory, in segments of bounded size that Rust names; of
+ * configuration space, in segments of the variant and of vfio-pci-core; of all other regions, by
+ * vfio-pci-core.
  *
- * The user's memory could be a mapping of the same region, whose fault takes memory_lock. So under
- * that lock it is touched with page faults disabled; where that does not do, a segment goes through
- * a bounce buffer.
+ * The user's memory could be a mapping of the same region, whose fault takes memory_lock. So with
+ * that lock held, user memory is touched with page faults disabled; if a page is missing, the
+ * segment goes through a bounce buffer.
  */
 #include <linux/io.h>
 #include <linux/pm_runtime.h>
@@ -25,7 +26,7 @@ struct adaptor_access {
 	u8 *bounce;
 };
 
-/* Maps a region for the kernel, once while the device is open. Two may try; one is kept. */
+/* Maps a region for the kernel, once while the device is open. Of two racing maps one is kept. */
 static void *adaptor_map_memory(struct adaptor_device *dev, u32 index)
 {
 	void *known = READ_ONCE(dev->memory[index].address), *address;
@@ -54,7 +55,7 @@ static void *adaptor_map_memory(struct adaptor_device *dev, u32 index)
 			put(get_unaligned((u##bits *)data), io);	\
 		break
 
-/* Each access is ordered after the one before, for what the device does with flags and data. */
+/* Each access is ordered after the one before: the device may pair flags with data. */
 static void adaptor_copy_uncached(void __iomem *io, u8 *data, u64 len, u32 width, bool read)
 {
 	for (; len; io += width, data += width, len -= width)
@@ -66,7 +67,7 @@ static void adaptor_copy_uncached(void __iomem *io, u8 *data, u64 len, u32 width
 		}
 }
 
-/* As much as there is without a page fault; returns how many bytes. */
+/* Copies up to the first page fault; returns the number of bytes. */
 static u64 adaptor_copy_direct(void *at, char __user *buf, u64 len, bool read)
 {
 	u64 left;
@@ -80,7 +81,7 @@ static u64 adaptor_copy_direct(void *at, char __user *buf, u64 len, bool read)
 	return len - left;
 }
 
-/* In a lock hold in which the device is ready; returns how many bytes, or a negative errno. */
+/* Copies with the lock held and the device ready; returns the number of bytes, or an errno. */
 static int adaptor_copy_memory(struct adaptor_access *access, char __user *buf, bool read)
 {
 	const struct varia_segment *segment = &access->segment;
@@ -152,7 +153,7 @@ static noinline ssize_t adaptor_memory_rw(struct adaptor_device *dev, char __use
 	return ret ?: access.asked.done;
 }
 
-/* As much of an access as there is in one lock hold; returns how many bytes. */
+/* Copies up to the first page fault, with the lock held; returns the number of bytes. */
 static ssize_t adaptor_direct_rw(struct adaptor_device *dev, const struct varia_segment *segment,
 				 char __user *buf, u32 direction)
 {
@@ -174,7 +175,7 @@ static ssize_t adaptor_base_rw(struct vfio_device *vdev, char __user *buf, size_
 				   vfio_pci_core_write(vdev, buf, count, ppos);
 }
 
-/* Carries out one segment; returns how many bytes, or a negative errno. */
+/* Carries out one segment; returns the number of bytes, or a negative errno. */
 static __always_inline ssize_t adaptor_config_segment(struct vfio_device *vdev, char __user *buf,
 						      ssize_t len, loff_t pos, u32 direction,
 						      u32 owner)

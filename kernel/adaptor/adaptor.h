@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The kernel runtime's C half: it acts, and decides nothing.
+ * C half of the kernel runtime: it acts, and decides nothing.
  *
- * Each VFIO operation asks the Rust object (varia_abi.h) what to do, and does it: takes the lock,
- * copies, maps, sleeps. All that it knows of a device comes from there; a module adds a
- * descriptor with names and ids.
+ * Each VFIO operation asks the Rust object (varia_abi.h) for a decision and carries the decision
+ * out: takes the lock, copies, maps, sleeps. All knowledge of a device comes from the Rust object;
+ * a module adds a descriptor with names and ids.
  *
  * Locks, outermost first:
  *   mmap_lock            held by the kernel around mmap and page faults
- *   core.memory_lock     vfio-pci-core's; shared around each poll of the readiness registers and the act that it
- *                        authorises; never held while sleeping or taking a fault in the
- *                        user's memory
- * There is none of our own.
+ *   core.memory_lock     vfio-pci-core's; shared around each poll of the readiness registers and
+ *                        the act that the poll authorises; never held while sleeping or taking a
+ *                        fault in the user's memory
+ * The adaptor has no lock of its own.
  */
 #ifndef VARIA_ADAPTOR_H
 #define VARIA_ADAPTOR_H
@@ -23,7 +23,7 @@
 #include "varia_abi.h"
 #include "varia_probes.h"
 
-/* Rust takes a file position apart. */
+/* Rust splits a file position into region index and offset. */
 static_assert(VFIO_PCI_OFFSET_SHIFT == VARIA_OFFSET_SHIFT);
 
 /* The kernel's side of a region of memory. */
@@ -35,9 +35,9 @@ struct adaptor_memory {
 };
 
 struct adaptor_device {
-	/* First: VFIO frees what it is embedded in. */
+	/* First member: VFIO frees the structure that contains it. */
 	struct vfio_pci_core_device core;
-	/* Set before registration. What changes in it is atomic. */
+	/* Set before registration. Members that change are atomic. */
 	struct varia_state *state;
 	struct adaptor_memory memory[VARIA_REGIONS];
 };
@@ -55,7 +55,7 @@ extern const struct vfio_pci_device_ops adaptor_pci_ops;
 int adaptor_wait_unbound(struct pci_dev *pdev, const struct varia_state *state);
 int adaptor_lock_ready(struct adaptor_device *dev, struct varia_wait *wait);
 
-/* The usual case of adaptor_lock_ready, without a sample or a wait: whether it has done. */
+/* Usual case of adaptor_lock_ready, without sample and wait; returns true with the lock held. */
 static __always_inline bool adaptor_lock_if_ready(struct adaptor_device *dev, bool fault)
 {
 	if (down_read_killable(&dev->core.memory_lock))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What debugfs shows of a device. Which files there are and what is in them, Rust says.
+ * Files of a device in debugfs. Rust names the files and writes their lines.
  */
 #include <linux/debugfs.h>
 #include <linux/seq_file.h>

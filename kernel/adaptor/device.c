@@ -65,8 +65,8 @@ static int adaptor_region_info(struct vfio_device *vdev, struct vfio_region_info
 
 #ifdef ADAPTOR_HAS_GET_DMABUF_PHYS
 /*
- * What a dma-buf of a region exports. There are providers for BARs only; memory outside them is
- * reached through the same function, so the provider of BAR0 stands for it.
+ * Pages that a dma-buf of a region exports. Only BARs have providers; memory outside the BARs
+ * belongs to the same function, so the provider of BAR0 is used.
  */
 static int adaptor_dmabuf_phys(struct vfio_pci_core_device *core,
 			       struct p2pdma_provider **provider, unsigned int index,

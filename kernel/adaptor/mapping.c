@@ -7,7 +7,7 @@
 
 #include "adaptor.h"
 
-/* The position in the device's file that the mapping starts with. */
+/* Position in the device's file at the start of the mapping. */
 static u64 adaptor_position(const struct vm_area_struct *vma)
 {
 	return (u64)vma->vm_pgoff << PAGE_SHIFT;
@@ -66,7 +66,7 @@ int adaptor_mmap(struct vfio_device *vdev, struct vm_area_struct *vma)
 	return 0;
 }
 
-/* Where a mapping shows a page frame that has failed. Atomic context. */
+/* Position of a failed page frame in a mapping. Atomic context. */
 static int adaptor_locate(struct vm_area_struct *vma, unsigned long pfn, pgoff_t *pgoff)
 {
 	struct adaptor_device *dev = vma->vm_private_data;
@@ -82,7 +82,7 @@ static int adaptor_locate(struct vm_area_struct *vma, unsigned long pfn, pgoff_t
 	return 0;
 }
 
-/* What open and the accesses after it have taken of each region. */
+/* Releases the mappings and registrations that open and later accesses have made. */
 void adaptor_drop_memory(struct adaptor_device *dev)
 {
 	struct adaptor_memory *memory;
@@ -101,7 +101,7 @@ void adaptor_drop_memory(struct adaptor_device *dev)
 	}
 }
 
-/* Makes the kernel's handling of memory failure, if it has it, know the pages of each region. */
+/* Registers the pages of each region for memory failure, if the kernel handles it. */
 int adaptor_register_pages(struct adaptor_device *dev)
 {
 	struct varia_region region;

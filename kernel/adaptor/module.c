@@ -10,7 +10,7 @@
 #include "adaptor.h"
 #include "descriptor.h"
 
-/* How far the CPU's addresses go: x86 puts an end to iomem_resource, arm64 has a mask. */
+/* The last physical address: x86 limits iomem_resource, arm64 has a mask. */
 #ifndef PHYS_MASK
 #define PHYS_MASK U64_MAX
 #endif
@@ -32,7 +32,7 @@ static int adaptor_answer(struct pci_dev *pdev, const struct varia_question *que
 		*value = pci_resource_len(pdev, question->offset);
 		return *value ? 0 : -ENOENT;
 	}
-	/* vfio-pci-core has no way to the function's owner */
+	/* vfio-pci-core has no access to the function's owner */
 	if (question->kind == VARIA_QUESTION_COMMAND_WORD)
 		return -EOPNOTSUPP;
 	word = pci_find_dvsec_capability(pdev, question->vendor, question->id);
@@ -44,7 +44,7 @@ static int adaptor_answer(struct pci_dev *pdev, const struct varia_question *que
 	return pcibios_err_to_errno(ret);
 }
 
-/* The state of the variant, built from what it wants to know of the function. */
+/* Builds the state of the variant from the answers to its questions. */
 static int adaptor_build(struct pci_dev *pdev, struct varia_state *state)
 {
 	struct varia_environment environment = {
@@ -59,7 +59,7 @@ static int adaptor_build(struct pci_dev *pdev, struct varia_state *state)
 	return varia_probe(answers, count, &environment, state);
 }
 
-/* A bit for each region whose memory the kernel uses as RAM. */
+/* Returns a bit for each region whose memory the kernel uses as RAM. */
 static u32 adaptor_ram(const struct varia_state *state)
 {
 	struct varia_region region;
@@ -74,7 +74,7 @@ static u32 adaptor_ram(const struct varia_state *state)
 	return ram;
 }
 
-/* Waits until the device is ready; then VARIA_OUTCOME_*, or a negative errno. */
+/* Waits until the device is ready; returns VARIA_OUTCOME_*, or a negative errno. */
 static int adaptor_outcome(struct pci_dev *pdev, const struct varia_state *state)
 {
 	u8 text[VARIA_TEXT_LEN] = "";
@@ -124,7 +124,7 @@ static void adaptor_remove(struct pci_dev *pdev)
 	vfio_put_device(&core->vdev);
 }
 
-/* Any reset, also one that VFIO did not ask for; so no lock of ours is held for it. */
+/* After any reset, including those that VFIO did not request: no lock is held. */
 static void adaptor_reset_done(struct pci_dev *pdev)
 {
 	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Waiting for a device to be ready: polls under the lock, sleeps without it.
+ * Wait for a device to be ready: polls with the lock held, sleeps without it.
  */
 #include <linux/io.h>
 #include <linux/ktime.h>
@@ -8,7 +8,7 @@
 
 #include "adaptor.h"
 
-/* A register that isn't there reads as all ones, as on the bus. */
+/* A missing register reads as all ones, as on the bus. */
 static u32 adaptor_read_register(struct pci_dev *pdev, void __iomem *bar0,
 				 const struct varia_register *reg)
 {
@@ -22,7 +22,7 @@ static u32 adaptor_read_register(struct pci_dev *pdev, void __iomem *bar0,
 	return value;
 }
 
-/* One poll: VARIA_READY, VARIA_READY_SLEEP, or a negative errno. */
+/* Polls once; returns VARIA_READY, VARIA_READY_SLEEP, or a negative errno. */
 static int adaptor_poll(const struct varia_state *state, struct pci_dev *pdev,
 			void __iomem *bar0, struct varia_sample *sample, struct varia_wait *wait)
 {
@@ -39,7 +39,7 @@ static int adaptor_poll(const struct varia_state *state, struct pci_dev *pdev,
 	return varia_ready_after(state, wait, sample, &poll);
 }
 
-/* Whether to poll again, after a sleep. A kill ends the sleep, and the next poll finds it. */
+/* Sleeps if a poll asks for it; returns true to poll again. A kill ends the sleep. */
 static bool adaptor_again(int ret, const struct varia_wait *wait)
 {
 	if (ret == VARIA_READY_SLEEP)
@@ -60,7 +60,7 @@ static int adaptor_wait_mapped(struct pci_dev *pdev, const struct varia_state *s
 	return ret;
 }
 
-/* Waits during probe, when nobody uses the device. BAR0 is enabled and mapped if it is needed. */
+/* Waits during probe, before the device has users. Enables and maps BAR0 if a poll reads it. */
 int adaptor_wait_unbound(struct pci_dev *pdev, const struct varia_state *state)
 {
 	void __iomem *bar0;
@@ -86,8 +86,8 @@ int adaptor_wait_unbound(struct pci_dev *pdev, const struct varia_state *state)
 
 /*
  * Returns 0 with memory_lock held for reading and the device ready, or a negative errno without
- * the lock. A fault finds a runtime-suspended device not ready; a read or write has resumed it. A
- * fault brings no wait: this is all of it.
+ * the lock. A read or write has resumed the device; a fault fails if the device is runtime
+ * suspended. A fault passes no wait: its wait begins and ends here.
  */
 int adaptor_lock_ready(struct adaptor_device *dev, struct varia_wait *wait)
 {

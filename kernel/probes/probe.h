@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What the adaptor includes, so that a probe fails for what it polls for and for nothing else. */
+/* The headers of the adaptor, so that a probe fails for its feature alone. */
 #include <linux/debugfs.h>
 #include <linux/io.h>
 #include <linux/memory-failure.h>

@@ -1,3 +1,3 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* That the kernel's headers are whole: every probe includes what this includes, and no more. */
+/* Check that the kernel's headers are complete: every probe includes these headers, and no more. */
 #include "probe.h"

@@ -3,7 +3,7 @@
 #
 # Builds the Rust object that the modules link: OUT/rust.o_shipped.
 #
-# It depends on the architecture and not on a kernel, because the Rust half calls no kernel
+# The object depends on the architecture and not on a kernel, because the Rust half calls no kernel
 # function. `core` is compiled here from the compiler's own sources, for a target without
 # floating-point and vector registers.
 #
@@ -33,7 +33,7 @@ if [ ! -f "$RUST_SRC/core/src/lib.rs" ]; then
 	exit 1
 fi
 
-# Pinned: without optimisation a panic always polls reachable, with overflow checks it often is.
+# Pinned: without optimisation a panic always appears reachable, with overflow checks it often is.
 common="-Copt-level=2 -Cpanic=abort -Coverflow-checks=no -Cdebug-assertions=no -Cdebuginfo=0
 	-Crelocation-model=static -Cforce-frame-pointers=yes -Cjump-tables=no
 	-Zfunction-sections=no"
@@ -91,7 +91,7 @@ compile varia_kernel 2024 "$here/src/lib.rs" staticlib -Clto=fat -Ccodegen-units
 "${BINUTILS}objcopy" --remove-section=.llvmbc --remove-section=.llvmcmd --remove-section=.comment \
 	--remove-section='.note.gnu.property' "$work/whole.o" "$work/rust.o"
 
-# What the object needs from elsewhere: the kernel's memory functions, and no panic.
+# Undefined symbols of the object: the memory functions of the kernel, and no panic.
 wrong=
 for symbol in $("${BINUTILS}nm" -u "$work/rust.o" | sed 's/^ *[A-Za-z] //'); do
 	case " $allowed " in
@@ -100,10 +100,10 @@ for symbol in $("${BINUTILS}nm" -u "$work/rust.o" | sed 's/^ *[A-Za-z] //'); do
 	esac
 done
 if [ -n "$wrong" ]; then
-	echo "$0: the object refers to symbols that a kernel does not give it:$wrong" >&2
+	echo "$0: the object refers to symbols that a kernel does not provide:$wrong" >&2
 	case " $wrong " in
 	*" varia_a_panic_is_reachable "*)
-		echo "$0: some index, slice, division or unwrap can panic; use get() or checked arithmetic" >&2
+		echo "$0: an index, slice, division or unwrap can panic; use get() or checked arithmetic" >&2
 		;;
 	esac
 	exit 1

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=sh disable=SC2034 # read by rust/build.sh and hardening.sh
 #
-# flags ARCH: how the Rust object is compiled for arm64 or amd64, and what hardening that gives it.
-# It has all that the kernels we know ask for, so that one object fits them all.
+# flags ARCH: compiler flags of the Rust object for arm64 or amd64, and the hardening that they give.
+# The hardening covers all known kernels, so that one object fits each of them.
 
 flags() {
 	case $1 in

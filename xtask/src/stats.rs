@@ -77,7 +77,7 @@ impl Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| what | lines |\n|---|---|")?;
+        writeln!(f, "| part | lines |\n|---|---|")?;
         for (what, lines) in [
             ("C: adaptor", self.c),
             ("C: headers, rendered from Rust", self.generated),

@@ -138,7 +138,7 @@ macro_rules! c_functions {
             /// A pointer to a state is null or names one that [`crate::probe::varia_probe`] has
             /// built and that outlives the call. Any other pointer is null or names as many
             /// values as its struct or the accompanying length says, which are the caller's own:
-            /// nobody else reads or writes them during the call.
+            /// no other code reads or writes them during the call.
             #[unsafe(no_mangle)]
             pub unsafe extern "C" fn $name($($argument: $type),*) $(-> $result)? $body
         )*

@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Moves an access on, and counts it when it begins and ends.
+/// Advances an access, and counts its begin and end.
 fn next(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Errno> {
     let counters = &instance.counters;
     let next = if asked.begun == 0 {
@@ -49,13 +49,13 @@ fn moved(asked: &Access) -> u64 {
     u64::try_from(asked.result).map_or(0, |moved| moved.min(asked.segment))
 }
 
-/// Whether memory can be copied straight to and from the user, in any width.
+/// True if memory of this type can be copied directly to and from the user, in any width.
 fn is_direct(memory: MemoryType) -> bool {
     memory == MemoryType::Cached
 }
 
-/// Clips an access. Its first segment: one without bytes if the device must be ready even for none.
-/// Where bytes were copied directly already, the segment behind them.
+/// Clips an access and returns its first segment, without bytes if only readiness is checked. If
+/// bytes were copied directly before, the segment after those bytes.
 fn begin(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Errno> {
     let (index, offset) = position(asked.position);
     let region = memory(&instance.variant, index).ok_or(Errno::ENXIO)?;
@@ -72,7 +72,7 @@ fn begin(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Err
                 asked,
                 segment(&region, direction, index, offset, count, true),
             );
-            // A direct segment checks before anything else happens, in the hold that it copies in.
+            // A direct segment checks readiness with the lock held under which it copies.
             let checks = first.is_some_and(|first| first.direct != 0);
             if !needs_ready || checks {
                 return Ok(first);
@@ -122,7 +122,7 @@ fn reached(
     Ok(take(asked, segment))
 }
 
-/// Makes a segment the present one. There is nothing more to do without one.
+/// Makes a segment the present one; without a segment the access is done.
 fn take(asked: &mut Access, segment: Option<Segment>) -> Option<Segment> {
     match &segment {
         Some(segment) => asked.segment = segment.len,
@@ -131,8 +131,8 @@ fn take(asked: &mut Access, segment: Option<Segment>) -> Option<Segment> {
     segment
 }
 
-/// The segment at an offset of a region where `left` bytes are left; `None` if nothing is to be done
-/// for any of them. `straight` if it may be a direct one.
+/// Segment at an offset of a region with `left` bytes left; `None` if these bytes need no act.
+/// `straight` if the segment may be a direct one.
 fn segment(
     region: &MemoryRegion,
     direction: Direction,
@@ -182,7 +182,7 @@ pub(crate) fn whole(
 }
 
 c_functions! {
-    /// What stands behind a region index: VARIA_REGION_*, and the region if it is memory.
+    /// Kind of a region: VARIA_REGION_*, and the region if it is memory.
     fn varia_region(state: *const State, index: u32, out: *mut Region) -> i32 {
         // SAFETY: by the contract of all functions.
         let region = unsafe { state::instance(state) }
@@ -198,9 +198,9 @@ c_functions! {
         }
     }
 
-    /// The next segment of an access to a region of memory: 1 and the segment, 0 when all is done, or
-    /// a negative errno with which the access ends. The segment before it has ended with
-    /// `access->result`.
+    /// Next segment of an access to a region of memory: 1 and the segment, 0 at the end of the
+    /// access, or a negative errno with which the access fails. `access->result` is the result of
+    /// the segment before.
     fn varia_next(state: *const State, access: *mut Access, out: *mut Segment) -> i32 {
         value((|| {
             // SAFETY: by the contract of all functions.
@@ -215,8 +215,8 @@ c_functions! {
         })())
     }
 
-    /// Counts an access that was copied directly in one lock hold, `whole` or not: 0 or 1. If not, it
-    /// goes on with varia_next.
+    /// Counts an access that was copied directly with the lock held once. `whole` is 1 if all bytes
+    /// were copied; if it is 0, the access continues with varia_next.
     fn varia_direct(state: *const State, whole: u32) {
         // SAFETY: by the contract of all functions.
         let Ok(instance) = (unsafe { state::instance(state) }) else {

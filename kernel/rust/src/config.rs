@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Configuration space: who owns which segment, and the bytes that the variant keeps.
+//! Configuration space: owners of segments, and the bytes that the variant keeps.
 
 use core::slice;
 
@@ -20,8 +20,9 @@ use crate::{
 
 const CONFIG: u32 = RegionIndex::CONFIG.0;
 
-/// The first segment of an access to configuration space, of VARIA_CONFIG_CHUNK at most if the variant has
-/// a part in it. What it keeps in adjacent segments is read as one; written, each counts for itself.
+/// First segment of an access to configuration space, of VARIA_CONFIG_CHUNK at most if the variant
+/// owns or shares it. Adjacent segments that the variant keeps are read as one and written one by
+/// one.
 fn first(variant: &Served, direction: Direction, offset: u64, len: u64) -> ConfigSegment {
     let mut segment = variant.config_segment(direction, offset, len);
     if segment.owner == ConfigOwner::Base {
@@ -56,8 +57,8 @@ fn route(variant: &Served, direction: Direction, offset: u64, len: u64) -> i32 {
 }
 
 c_functions! {
-    /// Who serves an access to `len` bytes at a position in the device's file: VARIA_ROUTE_*, and the
-    /// one segment of VARIA_ROUTE_DIRECT. A write of configuration space is counted.
+    /// Route of an access to `len` bytes at a position in the device's file: VARIA_ROUTE_*, and the
+    /// segment of VARIA_ROUTE_DIRECT. Counts a write of configuration space.
     fn varia_route(
         state: *const State,
         direction: u32,
@@ -85,8 +86,8 @@ c_functions! {
         route(&instance.variant, direction, offset, len)
     }
 
-    /// The first segment of an access to `len` (at least 1) bytes at a position in configuration
-    /// space, and its owner.
+    /// First segment of an access to `len` (at least 1) bytes at a position in configuration space,
+    /// and the owner of the segment.
     fn varia_config_segment(
         state: *const State,
         direction: u32,
@@ -109,10 +110,9 @@ c_functions! {
         })())
     }
 
-    /// How an access of `len` bytes to configuration space ends of which `done` bytes are done in
-    /// `segments` segments, and the last of which has ended with `last`, a negative errno if it failed:
-    /// bytes, or a negative errno. A write is counted; what it has done can't be taken back, so it
-    /// says how much.
+    /// Result of an access of `len` bytes to configuration space, of which `done` bytes in
+    /// `segments` segments are done: bytes, or a negative errno. `last` is the result of the last segment. A
+    /// write is counted, and returns the bytes that it has changed even if a later segment failed.
     fn varia_config_done(
         state: *const State,
         direction: u32,
@@ -135,7 +135,7 @@ c_functions! {
         if last < 0 && (direction != WRITE || done == 0) { last } else { done }
     }
 
-    /// Fills in those of the `len` bytes at a position that the variant owns.
+    /// Replaces those of the `len` bytes at a position that the variant owns.
     fn varia_config_load(state: *const State, at: u64, out: *mut u8, len: u32) -> i32 {
         result((|| {
             // SAFETY: by the contract of all functions.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What has happened to a device, counted so that the rules of ARCHITECTURE.md, "State under
-//! concurrency", can be checked afterwards. docs/kernel.md says what must balance.
+//! Counts of the events of a device, so that the rules of ARCHITECTURE.md, "State under
+//! concurrency", can be checked afterwards. docs/kernel.md states the balances.
 //!
 //! Each count is one relaxed atomic: it orders nothing, and two counts that are read while the
 //! device is busy need not fit together. Once it is idle they do.
@@ -36,16 +36,16 @@ counters! {
     Resets = "resets",
     /// Polls of the readiness registers.
     Polls = "polls",
-    /// Polls of a device in use for which nobody held `memory_lock`: none.
+    /// Polls of a device in use without `memory_lock` held: always 0.
     PollsUnlocked = "polls_unlocked",
-    /// Polls that were raced by a reset, and done again.
+    /// Polls that raced a reset, and were repeated.
     PollsRaced = "polls_raced",
-    /// Holds of `memory_lock` in which the device was ready, so that an act was authorised.
+    /// Times that `memory_lock` was taken with the device ready, so that an act was authorised.
     LocksReady = "locks_ready",
-    /// Holds that ended without an act, after a check alone.
+    /// Locks that were dropped without an act, after a check alone.
     Checks = "checks",
-    /// Holds in which bytes were copied between the user's or a bounce buffer and the device's
-    /// memory.
+    /// Locks under which bytes were copied between the buffer of the user, or a bounce buffer, and
+    /// the device memory.
     Copies = "copies",
     /// Waits that have slept at least once.
     Waits = "waits",
@@ -59,15 +59,15 @@ counters! {
     WaitsFailed = "waits_failed",
     /// Reads and writes of a region of memory that were begun.
     Accesses = "accesses",
-    /// Those that have ended, however.
+    /// Reads and writes of a region of memory that have ended, with or without an error.
     AccessesEnded = "accesses_ended",
     /// Reads and writes of a region of memory that were refused before they began.
     AccessesRefused = "accesses_refused",
     /// Writes of configuration space.
     ConfigWrites = "config_writes",
-    /// Those that were split, because the variant owns a part.
+    /// Writes of configuration space that were split, because the variant owns a part.
     ConfigSplits = "config_splits",
-    /// Split ones that ended before their last segment.
+    /// Writes of configuration space that ended before their last segment.
     ConfigShort = "config_short",
     /// Mappings that were made.
     Mmaps = "mmaps",
@@ -77,9 +77,9 @@ counters! {
     Faults = "faults",
     /// Faults that asked for a smaller order.
     FaultsFallback = "faults_fallback",
-    /// Faults where nothing is: `SIGBUS`.
+    /// Faults outside the memory: `SIGBUS`.
     FaultsOutside = "faults_outside",
-    /// Faults of a device that did not get ready: `SIGBUS`.
+    /// Faults of a device that was not ready in time: `SIGBUS`.
     FaultsNotReady = "faults_not_ready",
     /// Faults that were served.
     FaultsServed = "faults_served",
@@ -93,9 +93,9 @@ counters! {
     PagesRegistered = "pages_registered",
     /// Ranges that were unregistered again.
     PagesUnregistered = "pages_unregistered",
-    /// Questions of the kernel's memory failure, one for each process and mapping.
+    /// Lookups by the memory-failure handling of the kernel, one for each process and mapping.
     PoisonLookups = "poison_lookups",
-    /// Those whose mapping has the failed page.
+    /// Lookups whose mapping has the failed page.
     PoisonFound = "poison_found",
     /// Failed pages in the list.
     PoisonEntries = "poison_entries",
@@ -103,7 +103,7 @@ counters! {
     PoisonOverflow = "poison_overflow",
 }
 
-/// How many counts there are.
+/// Number of counts.
 pub const COUNT: usize = NAMES.len();
 
 /// All counts of a device. All zero at first.
@@ -112,13 +112,13 @@ pub const COUNT: usize = NAMES.len();
 pub(crate) struct Counters([AtomicU64; COUNT]);
 
 impl Counters {
-    /// Nothing has happened.
+    /// Counts of a new device.
     #[cfg(test)]
     pub(crate) const fn new() -> Self {
         Self([const { AtomicU64::new(0) }; COUNT])
     }
 
-    /// It has happened once more.
+    /// Adds 1 to a count.
     pub(crate) fn add(&self, counter: Counter) {
         if let Some(count) = self.0.get(counter as usize) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -133,7 +133,7 @@ impl Counters {
     }
 }
 
-/// The counts that C raises, by VARIA_COUNT_*; Rust sees all others itself.
+/// Counts that C raises, by VARIA_COUNT_*; Rust raises the others.
 const FROM_C: &[Counter] = &[
     Counter::OpensFailed,
     Counter::Closes,
@@ -147,7 +147,7 @@ const FROM_C: &[Counter] = &[
 ];
 
 c_functions! {
-    /// Counts something that C has done: VARIA_COUNT_*.
+    /// Counts an act of C: VARIA_COUNT_*.
     fn varia_count(state: *const State, counter: u32) {
         // SAFETY: by the contract of all functions.
         if let Ok(instance) = unsafe { state::instance(state) }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `adaptor/varia_abi.h` is what this crate declares.
+//! Rendering of this crate's declarations in C, compared with `adaptor/varia_abi.h`.
 
 use std::{env, fs, path::PathBuf};
 

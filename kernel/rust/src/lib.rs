@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The kernel runtime's Rust half: the decisions of one variant behind a C ABI.
+//! Rust half of the kernel runtime: the decisions of one variant behind a C ABI.
 //!
-//! Which variant, says the crate `varia_module`: each module has its own in `../modules`, and
-//! nothing here names one.
+//! The crate `varia_module` names the variant: each module has its own in `../modules`, and no code
+//! here names a variant.
 //!
 //! It decides and never acts. It calls no kernel function, takes no kernel type, allocates
 //! nothing, takes no lock and never sleeps; so the object depends on the architecture alone, not
 //! on the kernel that it is loaded into. The C adaptor beside it acts.
 //!
-//! - [`abi`]: how structs and functions are declared once, for Rust and for C.
-//! - [`types`]: what crosses the border: integers, and structs of integers without padding.
-//! - [`state`]: the variant's state in storage that C provides, and what is asked of it.
+//! - [`abi`]: one declaration of structs and functions, for Rust and for C.
+//! - [`types`]: types that cross the border: integers, and structs of integers without padding.
+//! - [`state`]: the state of the variant in storage that C provides.
 //! - [`probe`], [`access`], [`config`], [`ready`], [`mapping`]: the functions.
-//! - [`counters`], `poison`, [`show`]: what has happened, and how debugfs shows it.
-//! - [`text`]: why a probe was declined or failed, without `core::fmt`, which could panic.
+//! - [`counters`], `poison`, [`show`]: counts, failed pages, and the files of debugfs.
+//! - [`text`]: sentences without `core::fmt`, which could panic.
 //!
 //! No panic is reachable: the panic handler names a symbol that nothing defines, and the build
 //! refuses an object that still refers to it.

@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// How an accepted mapping is made, for C.
+/// Attributes of an accepted mapping, for C.
 fn how(mapping: Mapping) -> i32 {
     let memory = match mapping.memory {
         MemoryType::Cached => MMAP_MEMORY,
@@ -28,7 +28,8 @@ fn how(mapping: Mapping) -> i32 {
     }
 }
 
-/// Where a mapping of `len` bytes from the position `at` on shows a failed page, which is remembered.
+/// Position of a failed page in a mapping of `len` bytes from the position `at` on. Adds the page
+/// to the list.
 fn locate(instance: &Instance, frame: PageFrame, at: u64, len: u64) -> Result<u64, Errno> {
     let (index, offset) = position(at);
     let counters = &instance.counters;
@@ -48,8 +49,8 @@ fn locate(instance: &Instance, frame: PageFrame, at: u64, len: u64) -> Result<u6
 }
 
 c_functions! {
-    /// Whether `len` bytes at a position in the device's file may be mapped, and how: bits
-    /// VARIA_MMAP_*, or a negative errno.
+    /// Attributes of a mapping of `len` bytes at a position in the device's file: bits
+    /// VARIA_MMAP_*, or a negative errno if the mapping is refused.
     fn varia_mmap(state: *const State, at: u64, len: u64, copy_on_write: u32) -> i32 {
         value((|| {
             // SAFETY: by the contract of all functions.
@@ -71,9 +72,9 @@ c_functions! {
         })())
     }
 
-    /// The first page frame that a fault at an address wants inserted, of `1 << order` pages, or
-    /// VARIA_FAULT_*. The mapping is from `start` to `end`, and `at` is the position in the device's
-    /// file that `start` maps.
+    /// First page frame to insert for a fault at an address, of `1 << order` pages, or
+    /// VARIA_FAULT_*. The mapping is from `start` to `end`, and `at` is the position in the
+    /// device's file that `start` maps.
     fn varia_fault(
         state: *const State,
         address: u64,
@@ -105,8 +106,8 @@ c_functions! {
         }
     }
 
-    /// How many bytes from the start of a mapping of `len` bytes at a position in the device's
-    /// file a page frame that has failed is mapped. It is remembered. Atomic context.
+    /// Position of a failed page frame in a mapping of `len` bytes at a position in the device's
+    /// file, in bytes from the start of the mapping. Adds the page to the list. Atomic context.
     fn varia_locate(
         state: *const State,
         frame: u64,

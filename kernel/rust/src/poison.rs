@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The pages that have failed under a mapping: a list of fixed size, filled in atomic context.
 //!
-//! A place is reserved by fetch-add, so that nobody waits for anybody. Two that report the same
+//! A place is reserved by fetch-add, so that no report waits for another. Two reports of the same
 //! page at the same time can both get a place; the list is read as ranges, in which a page shows
-//! once. What finds no place is counted.
+//! once. Reports without a place are counted.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,7 +38,7 @@ impl Page {
     }
 }
 
-/// What became of a report.
+/// Result of a report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reported {
     /// The page is new in the list.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! From questions to a state, and whether the device is served.
+//! Questions, the state of the variant, and the outcome of the probe.
 
 use core::slice;
 
@@ -53,7 +53,7 @@ fn question(question: &variant::Question) -> Question {
     }
 }
 
-/// A number from C; an errno that is none counts as `EIO`.
+/// An answer from C; an unknown errno counts as `EIO`.
 fn answer(answer: &Answer) -> variant::Answer {
     match i32::try_from(answer.errno) {
         Ok(0) => Ok(answer.value),
@@ -117,7 +117,7 @@ fn outcome(
 }
 
 c_functions! {
-    /// Question number `number` of the variant, or -ENOENT when there are no more.
+    /// Question number `number` of the variant, or -ENOENT after the last.
     fn varia_question(number: u32, out: *mut Question) -> i32 {
         let number = usize::try_from(number).unwrap_or(usize::MAX);
         let asked = if cfg!(feature = "plant-panic") {
@@ -129,7 +129,7 @@ c_functions! {
         result(asked.and_then(|asked| unsafe { write(out, question(asked)) }))
     }
 
-    /// Builds the variant's state from the answers to its questions, in order.
+    /// Builds the state of the variant from the answers to questions 0 to count - 1.
     fn varia_probe(
         answers: *const Answer,
         count: u32,
@@ -154,16 +154,16 @@ c_functions! {
                 page,
                 honour_memory_enable: environment.honour_memory_enable != 0,
             });
-            // SAFETY: `out` by the contract of all functions; nobody knows the state yet.
+            // SAFETY: `out` by the contract of all functions; no other code reads the state yet.
             unsafe { state::store(out, built, page) }
         })())
     }
 
-    /// Whether the device is served: VARIA_OUTCOME_*, or a negative errno with which the probe
-    /// fails. `waited` is how the first wait for readiness ended: 0 or a negative errno. `ram`
-    /// has a bit for each region index whose memory the kernel uses as RAM; `last` is the last
-    /// host-physical address that the CPU can reach. If the device is not served, `text` says why
-    /// and what to do, in `len` bytes with a NUL.
+    /// Outcome of the probe: VARIA_OUTCOME_*, or a negative errno with which the probe fails.
+    /// `waited` is the result of the first wait for readiness: 0 or a negative errno. `ram` has a
+    /// bit for each region index whose memory the kernel uses as RAM; `last` is the last
+    /// host-physical address that the CPU can reach. If the device is not served, `text` gets the
+    /// reason and the remedy, in `len` bytes with a NUL.
     fn varia_outcome(
         state: *const State,
         waited: i32,
@@ -183,7 +183,7 @@ c_functions! {
         })())
     }
 
-    /// Whether open fails unless BAR0 can be mapped: 0 or 1.
+    /// 1 if open fails unless BAR0 can be mapped, else 0.
     fn varia_needs_bar0(state: *const State) -> i32 {
         // SAFETY: by the contract of all functions.
         i32::from(unsafe { state::variant(state) }.is_ok_and(|variant| variant.needs_bar(BarIndex::BAR0)))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Readiness: a poll of registers, in one lock hold, and what to do then.
+//! Readiness: polls of registers with the lock held, and their verdicts.
 
 use varia_module::Served;
 use varia_spec::Errno;
@@ -49,7 +49,7 @@ fn register(register: Option<variant::Register>) -> Register {
     }
 }
 
-/// What keeps an operation from polling at all.
+/// Reason to fail an operation without a poll.
 fn obstacle(sample: Sample) -> Option<Errno> {
     if sample.killed != 0 {
         Some(Errno::EINTR)
@@ -60,8 +60,7 @@ fn obstacle(sample: Sample) -> Option<Errno> {
     }
 }
 
-/// Whether a variant says ready even at a time when memory is disabled, so that no sample can make a
-/// difference.
+/// True if the variant is ready even with memory disabled, so that no sample can make a difference.
 fn is_ready_anyway(variant: &Served) -> bool {
     let sample = variant::Sample {
         now: Monotonic(0),
@@ -70,7 +69,7 @@ fn is_ready_anyway(variant: &Served) -> bool {
     variant.ready_before(&mut variant::Wait::default(), sample) == Before::Ready
 }
 
-/// Counts how a poll ends, and the wait with it if the operation has slept.
+/// Counts the end of a poll, and of the wait if the operation has slept.
 fn ended(counters: &Counters, wait: &mut Wait, sample: Sample, answer: Result<i32, Errno>) {
     match answer {
         Ok(READY_SLEEP) => {
@@ -153,7 +152,7 @@ fn after(instance: &Instance, wait: &mut Wait, sample: Sample, poll: Poll) -> Re
 }
 
 c_functions! {
-    /// Whether the next poll of the readiness registers reads BAR0: 0 or 1.
+    /// 1 if the next poll reads BAR0, else 0.
     fn varia_polls_bar0(state: *const State) -> i32 {
         let enabled = variant::Sample { now: Monotonic(0), memory_enabled: true };
         // SAFETY: by the contract of all functions.
@@ -163,8 +162,8 @@ c_functions! {
             if registers.iter().any(|register| matches!(register, Some(variant::Register::Bar0(_))))))
     }
 
-    /// Whether the device is ready whatever a sample would show, and an operation may act in this
-    /// lock hold, its first: 1, or 0 to take a sample. `suspended` as in a sample.
+    /// 1 if the device is ready whatever a sample would show, so that an operation may act with the
+    /// lock held; 0 to take a sample. `suspended` as in a sample.
     fn varia_ready_now(state: *const State, suspended: u32) -> i32 {
         // SAFETY: by the contract of all functions.
         let Ok(instance) = (unsafe { state::instance(state) }) else {
@@ -177,7 +176,8 @@ c_functions! {
         ready.into()
     }
 
-    /// Before a poll: VARIA_READY, or VARIA_READY_POLL and what to read in this lock hold.
+    /// Decision before a poll: VARIA_READY, or VARIA_READY_POLL and the registers to read with the
+    /// lock still held.
     fn varia_ready_before(
         state: *const State,
         wait: *mut Wait,
@@ -200,7 +200,7 @@ c_functions! {
         })())
     }
 
-    /// After a poll, with the values in its registers: VARIA_READY or VARIA_READY_SLEEP.
+    /// Decision after a poll, from the values in its registers: VARIA_READY or VARIA_READY_SLEEP.
     fn varia_ready_after(
         state: *const State,
         wait: *mut Wait,

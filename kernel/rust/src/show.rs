@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What debugfs shows of a device: files, line by line. docs/kernel.md describes them.
+//! Files of a device in debugfs, line by line. docs/kernel.md describes them.
 
 use core::slice;
 
@@ -49,8 +49,7 @@ impl Show {
     }
 }
 
-/// How the device is served, the page size, then a line for each region index: empty where the
-/// base serves it.
+/// Outcome of the probe, the page size, then a line for each region index.
 fn layout(instance: &Instance, cursor: u64) -> Option<Text> {
     let text = Text::new();
     let index = match cursor {
@@ -116,7 +115,7 @@ fn poison(instance: &Instance, first: Page, pages: u64) -> Text {
 }
 
 c_functions! {
-    /// The name of debugfs file number `file`, with a NUL, or -ENOENT when there are no more.
+    /// Name of debugfs file number `file`, with a NUL, or -ENOENT after the last.
     fn varia_file(file: u32, name: *mut u8, len: u32) -> i32 {
         result((|| {
             let file = usize::try_from(file).map_err(|_| Errno::ENOENT)?;
@@ -126,8 +125,8 @@ c_functions! {
         })())
     }
 
-    /// One line of a debugfs file, with a NUL: 1, or 0 when there are no more. `cursor` begins
-    /// at 0 and is moved.
+    /// One line of a debugfs file, with a NUL: 1, or 0 after the last. `cursor` begins at 0 and is
+    /// advanced.
     fn varia_line(
         state: *const State,
         file: u32,

@@ -25,16 +25,16 @@ const _: () = assert!(size_of::<Instance>() <= size_of::<State>());
 const _: () = assert!(align_of::<Instance>() <= align_of::<State>());
 const _: () = assert!(!needs_drop::<Instance>(), "C only frees the storage");
 
-/// What is known of one device.
+/// State of one device.
 #[derive(Debug)]
 pub(crate) struct Instance {
-    /// What decides.
+    /// The variant.
     pub(crate) variant: Served,
     /// The kernel's base page size.
     pub(crate) page: PageShift,
-    /// What has happened.
+    /// Counts of events.
     pub(crate) counters: Counters,
-    /// The pages that have failed.
+    /// List of failed pages.
     pub(crate) poison: PoisonList,
 }
 
@@ -62,7 +62,7 @@ pub(crate) unsafe fn store(
     Ok(())
 }
 
-/// What is in the storage.
+/// State in the storage.
 ///
 /// # Safety
 /// `storage` is null or names a state that [`store`] has filled and that outlives `'a`.
@@ -97,8 +97,8 @@ pub(crate) fn memory(variant: &Served, index: u32) -> Option<varia_variant::Memo
     }
 }
 
-/// Whether vfio-pci-core may serve `VFIO_DEVICE_IOEVENTFD`: an eventfd can't write to memory
-/// outside the BARs (Linux 7.2 `nvgrace-gpu/main.c:nvgrace_gpu_ioctl`).
+/// `ENOTTY` unless vfio-pci-core may serve `VFIO_DEVICE_IOEVENTFD`: an eventfd can't write to
+/// memory outside the BARs (Linux 7.2 `nvgrace-gpu/main.c:nvgrace_gpu_ioctl`).
 pub(crate) fn ioeventfd(variant: &Served) -> Result<(), Errno> {
     if (0..RegionIndex::COUNT).any(|index| memory(variant, index).is_some()) {
         Err(Errno::ENOTTY)
@@ -107,7 +107,7 @@ pub(crate) fn ioeventfd(variant: &Served) -> Result<(), Errno> {
     }
 }
 
-/// Reads a struct of the caller's.
+/// Reads a struct of the caller.
 ///
 /// # Safety
 /// `pointer` is null or names a value.
@@ -119,16 +119,16 @@ pub(crate) unsafe fn read<T: Copy>(pointer: *const T) -> Result<T, Errno> {
     Ok(unsafe { pointer.read() })
 }
 
-/// A struct of the caller's, to be changed in place.
+/// Struct of the caller, to be changed in place.
 ///
 /// # Safety
 /// `pointer` is null or names a value that is the caller's own and outlives `'a`.
 pub(crate) unsafe fn exclusive<'a, T: Copy>(pointer: *mut T) -> Result<&'a mut T, Errno> {
-    // SAFETY: null or a value that nobody else reads or writes, by the contract.
+    // SAFETY: null or a value that no other code reads or writes, by the contract.
     unsafe { pointer.as_mut() }.ok_or(Errno::EINVAL)
 }
 
-/// Writes a struct of the caller's.
+/// Writes a struct of the caller.
 ///
 /// # Safety
 /// `pointer` is null or names room for a value that is the caller's own.

@@ -231,7 +231,7 @@ fn an_access_is_clipped_and_cut_into_segments() {
         "what is dropped is counted"
     );
     assert_eq!(segments(&state, WRITE, at(4, end), 5), (vec![], 0, 5));
-    // What is not copied in the hold of the check is checked on its own.
+    // A segment that is not copied under the lock of the check is checked on its own.
     let padding = (SEGMENT_ONES, 5, end);
     assert_eq!(
         segments(&state, READ, at(4, end), 5).0,
@@ -467,7 +467,7 @@ fn a_reset_asks_for_a_new_look_and_a_look_in_between_does_not_hide_it() {
     assert_eq!((now(0), count(&state, "locks_ready")), (0, 1));
 }
 
-/// What an operation is told in a hold with memory enabled or not: that it may act at once, and
+/// Results for an operation with the lock held and memory enabled or not: that it may act at once, and
 /// what it is told after a sample.
 fn told(state: &State, memory_enabled: u32) -> (i32, i32) {
     let sample = Sample {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What crosses the border between C and Rust: integers, and structs of integers.
+//! Types that cross the border between C and Rust: integers, and structs of integers.
 //!
-//! No enum crosses: a number that means nothing is answered with `-EINVAL`. A length is in bytes,
+//! No enum crosses: an unknown number gets `-EINVAL`. A length is in bytes,
 //! an errno is positive in a field and negative as a result, a time is in milliseconds.
 
 use crate::abi::{c_constants, c_structs};
@@ -15,11 +15,11 @@ c_constants! {
     TEXT_LEN: usize = 256;
     /// Regions that can be memory: the first ones.
     REGIONS: usize = 6;
-    /// Where the region index is in a file position.
+    /// Log2 of the region index in a file position.
     OFFSET_SHIFT: u32 = varia_spec::vfio::OFFSET_SHIFT;
     /// The most bytes of memory in a segment of an access that goes through the bounce buffer.
     COPY_CHUNK: usize = 4096;
-    /// The most bytes of memory in a segment that is copied directly: so long is the lock held.
+    /// The most bytes of memory in a segment that is copied directly, with the lock held.
     DIRECT_CHUNK: usize = 2 << 20;
     /// The most bytes in a segment of configuration space that the variant keeps.
     CONFIG_CHUNK: usize = 16;
@@ -36,7 +36,7 @@ c_constants! {
     QUESTION_DVSEC_WORD: u32 = 2;
     /// The size of the BAR whose number is in the offset.
     QUESTION_BAR_SIZE: u32 = 3;
-    /// A little-endian u64 in the result of the owner's command whose operation is in the id.
+    /// A little-endian u64 in the result of a command of the function's owner; id is the operation.
     QUESTION_COMMAND_WORD: u32 = 4;
 
     /// The variant serves the device.
@@ -44,9 +44,9 @@ c_constants! {
     /// vfio-pci-core serves the device alone.
     OUTCOME_DECLINE: i32 = 1;
 
-    /// The region is vfio-pci-core's.
+    /// A region of vfio-pci-core.
     REGION_BASE: i32 = 0;
-    /// The region is the variant's memory.
+    /// A region of memory of the variant.
     REGION_MEMORY: i32 = 1;
 
     /// Cached memory, at byte granularity.
@@ -59,22 +59,22 @@ c_constants! {
     /// The user writes.
     WRITE: u32 = 1;
 
-    /// Memory is there.
+    /// Memory.
     SEGMENT_MEMORY: u32 = 0;
-    /// Nothing is there: a read gives 0xFF.
+    /// No memory: a read gives 0xFF.
     SEGMENT_ONES: u32 = 1;
-    /// No bytes, but the device has to be ready.
+    /// No bytes: the device has to be ready.
     SEGMENT_CHECK: u32 = 2;
 
     /// vfio-pci-core serves an access.
     ROUTE_BASE: i32 = 0;
-    /// It is an access to a region of memory.
+    /// An access to a region of memory.
     ROUTE_MEMORY: i32 = 1;
-    /// The same, and it is one segment that is copied directly.
+    /// An access to a region of memory, one segment that is copied directly.
     ROUTE_DIRECT: i32 = 2;
-    /// A read of configuration space that the variant alone answers.
+    /// A read of configuration space that the variant alone serves.
     ROUTE_LOAD: i32 = 3;
-    /// A write of configuration space that the variant alone keeps; the device need not be awake.
+    /// A write of configuration space that the variant alone keeps; no resume is needed.
     ROUTE_STORE: i32 = 4;
     /// An access to configuration space that goes segment by segment.
     ROUTE_SPLIT: i32 = 5;
@@ -83,7 +83,7 @@ c_constants! {
     OWNER_BASE: u32 = 0;
     /// The variant serves the segment.
     OWNER_KEEP: u32 = 1;
-    /// Both get a write; a read shows the variant's bytes.
+    /// A write reaches vfio-pci-core and the variant; a read shows the variant's bytes.
     OWNER_BOTH: u32 = 2;
 
     /// An unused register.
@@ -93,55 +93,55 @@ c_constants! {
     /// A register in the device's own configuration space.
     REGISTER_CONFIG: u32 = 2;
 
-    /// Ready: act, in this lock hold.
+    /// Ready: act, with the lock still held.
     READY: i32 = 0;
-    /// Read the registers, in this lock hold.
+    /// Read the registers, with the lock still held.
     READY_POLL: i32 = 1;
     /// Drop the lock, sleep, begin again.
     READY_SLEEP: i32 = 2;
 
-    /// The mapping is vfio-pci-core's.
+    /// A mapping of vfio-pci-core.
     MMAP_BASE: i32 = 0;
-    /// It is made: a bit, beside those of how.
+    /// Bit: a mapping of memory.
     MMAP_MEMORY: i32 = 1;
-    /// Uncached with write combining; else cached.
+    /// Bit: uncached with write combining; else cached.
     MMAP_WRITE_COMBINING: i32 = 2;
-    /// A hypervisor may let its guest map it uncached.
+    /// Bit: a hypervisor may let its guest map the memory uncached.
     MMAP_ALLOW_UNCACHED: i32 = 4;
 
     /// Try a smaller order.
     FAULT_FALLBACK: i64 = -1;
-    /// Nothing backs it.
+    /// No memory backs the address.
     FAULT_SIGBUS: i64 = -2;
 
     /// An open has failed.
     COUNT_OPEN_FAILED: u32 = 0;
     /// The device was closed.
     COUNT_CLOSED: u32 = 1;
-    /// The device did not get ready for a fault.
+    /// The device was not ready in time for a fault.
     COUNT_FAULT_NOT_READY: u32 = 2;
-    /// A fault's pages were inserted in a lock hold.
+    /// The pages of a fault were inserted, with the lock held.
     COUNT_FAULT_SERVED: u32 = 3;
-    /// They were not.
+    /// The pages of a fault were not inserted.
     COUNT_FAULT_NOT_INSERTED: u32 = 4;
     /// A region was mapped for the kernel.
     COUNT_MEMORY_MAPPED: u32 = 5;
-    /// It was unmapped.
+    /// A region was unmapped.
     COUNT_MEMORY_UNMAPPED: u32 = 6;
     /// Page frames were registered for memory failure.
     COUNT_PAGES_REGISTERED: u32 = 7;
-    /// They were unregistered.
+    /// Page frames were unregistered.
     COUNT_PAGES_UNREGISTERED: u32 = 8;
 }
 
 c_structs! {
-    /// A variant's state, in storage that C provides. Rust alone reads it.
+    /// State of a variant, in storage that C provides and that only Rust reads.
     varia_state State {
-        /// Nothing that C could read.
+        /// Opaque to C.
         words: [u64; STATE_WORDS],
     }
 
-    /// One thing to find out before a variant's state is built.
+    /// Question to answer before the state of a variant is built.
     varia_question Question {
         /// VARIA_QUESTION_*.
         kind: u32,
@@ -155,21 +155,21 @@ c_structs! {
         name: [u8; NAME_LEN],
     }
 
-    /// What was found out.
+    /// Answer to a question.
     varia_answer Answer {
-        /// The number, if errno is 0.
+        /// The value, if errno is 0.
         value: u64,
-        /// Why there is none, or 0.
+        /// Positive errno without a value, or 0.
         errno: u32,
         /// Zero.
         reserved: u32,
     }
 
-    /// What holds for the whole host.
+    /// Properties of the whole host.
     varia_environment Environment {
         /// Log2 of the base page size.
         page_shift: u32,
-        /// Whether reads and writes fail while memory is disabled: 0 or 1.
+        /// 1 if reads and writes fail while memory is disabled, else 0.
         honour_memory_enable: u32,
     }
 
@@ -179,7 +179,7 @@ c_structs! {
         id: u16,
         /// The capability's version.
         version: u16,
-        /// Where the next one is; VFIO fills it in.
+        /// Offset of the next capability; VFIO fills it in.
         next: u32,
         /// Areas: one.
         nr_areas: u32,
@@ -211,27 +211,27 @@ c_structs! {
         memory: u32,
     }
 
-    /// A read or write of a region of memory, on the stack of who carries it out.
+    /// A read or write of a region of memory, on the stack of the operation.
     varia_access Access {
         /// The position in the device's file.
         position: u64,
-        /// Bytes that are asked for, and once it has begun, those that are served.
+        /// Bytes of the request; once the access has begun, bytes that are served.
         count: u64,
-        /// Bytes of the segments that are done: where the next one is in the user's buffer. Before it
-        /// has begun, those that were copied directly.
+        /// Bytes of the segments that are done: position of the next segment in the user's buffer.
+        /// Before the access has begun, bytes that were copied directly.
         done: u64,
         /// Bytes of the present segment.
         segment: u64,
         /// VARIA_READ or VARIA_WRITE.
         direction: u32,
-        /// Whether it has begun: 0 or 1.
+        /// 1 once the access has begun, else 0.
         begun: u32,
-        /// How the present segment ended: bytes that were moved, or a negative errno. Fewer bytes than
-        /// the segment has are no error of a direct one.
+        /// Result of the present segment: bytes that were moved, or a negative errno. A direct
+        /// segment may move fewer bytes than its length without an error.
         result: i32,
-        /// Whether the process is being killed: 0 or 1.
+        /// 1 if the process is being killed, else 0.
         killed: u32,
-        /// Whether the present segment has had the lock, with the device ready: 0 or 1.
+        /// 1 if the present segment ran with the lock held and the device ready, else 0.
         held: u32,
         /// Zero.
         reserved: u32,
@@ -241,7 +241,7 @@ c_structs! {
     varia_segment Segment {
         /// Bytes in the segment, at most VARIA_COPY_CHUNK, or VARIA_DIRECT_CHUNK of a direct one.
         len: u64,
-        /// Where it is, from the start of the region.
+        /// Offset in the region in bytes.
         offset: u64,
         /// The index of the region.
         index: u32,
@@ -249,10 +249,9 @@ c_structs! {
         kind: u32,
         /// VARIA_MEMORY_*, for VARIA_SEGMENT_MEMORY.
         memory: u32,
-        /// Bytes of each access, for VARIA_MEMORY_WRITE_COMBINING; the segment is a whole number of them.
+        /// Bytes of each access, for VARIA_MEMORY_WRITE_COMBINING; they divide the segment.
         width: u32,
-        /// Whether it is copied without a bounce buffer, as far as the user's pages are there: 0
-        /// or 1.
+        /// 1 to copy without a bounce buffer, up to the first page that the user's buffer lacks.
         direct: u32,
         /// Zero.
         reserved: u32,
@@ -270,33 +269,33 @@ c_structs! {
 
     /// One operation's wait, on that operation's stack; all zero at first.
     varia_wait Wait {
-        /// When to give up, if has_deadline.
+        /// The deadline, if has_deadline.
         deadline: u64,
         /// 0 or 1.
         has_deadline: u32,
-        /// Whether the deadline has been moved: 0 or 1.
+        /// 1 once the deadline has been moved, else 0.
         extended: u32,
-        /// How long to sleep before the next poll, for VARIA_READY_SLEEP.
+        /// Milliseconds to sleep before the next poll, for VARIA_READY_SLEEP.
         sleep_ms: u64,
-        /// Whether it has slept: 0 or 1.
+        /// 1 once the operation has slept, else 0.
         slept: u32,
         /// Zero.
         reserved: u32,
     }
 
-    /// What was sampled in the present lock hold.
+    /// State that was sampled with the lock held.
     varia_sample Sample {
         /// Milliseconds of a clock that never goes back.
         now: u64,
-        /// Whether memory is enabled and the device is in D0: 0 or 1.
+        /// 1 if memory is enabled and the device is in D0, else 0.
         memory_enabled: u32,
-        /// Whether the device is suspended by runtime PM, and nobody may resume it: 0 or 1.
+        /// 1 if the device is suspended by runtime PM and must not be resumed, else 0.
         suspended: u32,
-        /// Whether the operation's process is being killed: 0 or 1.
+        /// 1 if the process of the operation is being killed, else 0.
         killed: u32,
-        /// Whether somebody may use the device already: 0 or 1.
+        /// 1 once the device may have users, else 0.
         in_use: u32,
-        /// Whether somebody holds memory_lock: 0 or 1.
+        /// 1 if memory_lock is held, else 0.
         locked: u32,
         /// Zero.
         reserved: u32,
@@ -308,15 +307,15 @@ c_structs! {
         offset: u64,
         /// VARIA_REGISTER_*.
         kind: u32,
-        /// What was read.
+        /// The value that was read.
         value: u32,
     }
 
-    /// A poll of the readiness registers: filled in by Rust, its registers by C, judged by Rust.
+    /// A poll of the readiness registers: Rust names the registers, C reads them, Rust judges.
     varia_poll Poll {
-        /// The resets that it has seen.
+        /// Number of resets at the start of the poll.
         generation: u64,
-        /// What to read, in this order.
+        /// Registers to read, in this order.
         registers: [Register; MAX_REGISTERS],
     }
 }
