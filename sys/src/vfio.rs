@@ -1,10 +1,10 @@
-//! A user of the kernel's VFIO: container, group and device files, as far as
-//! looking at a device's regions needs them.
+//! A user of the kernel's VFIO: container, group and device files, as far as access to a device's
+//! regions needs them.
 //!
-//! Source: Linux 7.2 `include/uapi/linux/vfio.h`. Each method is one system
-//! call unless it says otherwise, and its error is the kernel's error number, so
-//! that tests can compare what two drivers answer to the same call. Nothing is
-//! checked that the kernel checks; only what memory safety needs.
+//! Source: Linux 7.2 `include/uapi/linux/vfio.h`. Each method is one system call unless its
+//! docstring says otherwise, and returns the kernel's error number, so that tests can compare the
+//! results of two drivers for the same call. Only what memory safety needs is checked before the
+//! kernel's own checks.
 
 use std::ffi::{c_int, c_ulong, c_void};
 use std::fs::{File, OpenOptions};
@@ -21,7 +21,7 @@ use crate::mapping::{Access, Mapping, Share};
 
 /// `VFIO_TYPE1v2_IOMMU`.
 pub const TYPE1V2_IOMMU: u32 = 3;
-/// The largest `argsz` that this module passes on, in bytes.
+/// Largest `argsz` that this module passes on, in bytes.
 pub const MAX_ARGSZ: usize = 1 << 20;
 
 /// `VFIO_TYPE` and `VFIO_BASE`: all of VFIO's ioctls are `_IO(';', 100 + n)`.
@@ -62,8 +62,8 @@ impl Container {
         call(&self.0, SET_IOMMU, iommu).map(drop)
     }
 
-    /// `VFIO_IOMMU_MAP_DMA`: lets devices of this container reach a mapping, all of it, from
-    /// `iova` on. The pages stay reachable when the mapping is gone.
+    /// `VFIO_IOMMU_MAP_DMA`: lets devices of this container access a whole mapping, from `iova` on.
+    /// The pages stay accessible after the mapping is removed.
     pub fn map_dma(&self, iova: u64, mapping: &Mapping) -> Result<(), Errno> {
         // {argsz, flags u32; vaddr, iova, size u64}
         let mut arg = Arg(vec![0; 32]);
@@ -75,7 +75,7 @@ impl Container {
         arg.ioctl(&self.0, IOMMU_MAP_DMA).map(drop)
     }
 
-    /// `VFIO_IOMMU_UNMAP_DMA` of `size` bytes: how many had been mapped.
+    /// `VFIO_IOMMU_UNMAP_DMA` of `size` bytes; returns the number of bytes that had been mapped.
     pub fn unmap_dma(&self, iova: u64, size: u64) -> Result<u64, Errno> {
         // {argsz, flags u32; iova, size u64}
         let mut arg = Arg(vec![0; 24]);
@@ -92,7 +92,7 @@ impl Container {
 pub struct Group(OwnedFd);
 
 impl Group {
-    /// Open the group with this number; `EBUSY` when somebody has it.
+    /// Open the group with this number; `EBUSY` if the group is already open.
     pub fn open(number: u32) -> Result<Self, Errno> {
         open(Path::new(&format!("/dev/vfio/{number}"))).map(Self)
     }
@@ -120,20 +120,20 @@ impl Group {
 /// `struct vfio_region_info`, with the capability chain as the kernel wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawRegionInfo {
-    /// What the kernel wrote into `argsz`: the bytes that it needs.
+    /// The kernel's `argsz`: the number of bytes that the kernel needs.
     pub argsz: u32,
     /// `VFIO_REGION_INFO_FLAG_*`.
     pub flags: u32,
-    /// The index asked for.
+    /// The requested index.
     pub index: u32,
-    /// Where the capability chain begins, counted from the start of the
-    /// structure; 0 when there is none, or no room for it.
+    /// Offset of the capability chain from the start of the structure; 0 without capabilities, or
+    /// without room for them.
     pub cap_offset: u32,
     /// Size of the region in bytes.
     pub size: u64,
     /// Position of the region in the device file.
     pub offset: u64,
-    /// All bytes behind the structure that the kernel was given room for.
+    /// All bytes behind the structure that the kernel had room for.
     pub caps: Vec<u8>,
 }
 
@@ -144,7 +144,7 @@ impl RawRegionInfo {
     pub fn sparse_areas(&self) -> Option<Vec<SparseArea>> {
         let caps = Arg(self.caps.clone());
         let mut at = self.cap_offset as usize;
-        // each capability has 8 bytes at least, so a longer chain is a loop
+        // each capability has at least 8 bytes, so a longer chain is a loop
         for _ in 0..=self.caps.len() / region_cap::HEADER_LEN {
             let start = at.checked_sub(REGION_INFO_LEN)?;
             if self.caps.len() < start.checked_add(region_cap::HEADER_LEN)? {
@@ -179,8 +179,8 @@ impl AsFd for Group {
 pub struct Device(OwnedFd);
 
 impl Device {
-    /// `VFIO_DEVICE_GET_REGION_INFO` with the room that the kernel asks for:
-    /// two calls where there are capabilities.
+    /// `VFIO_DEVICE_GET_REGION_INFO` with the room that the kernel needs: two calls for a region
+    /// with capabilities.
     pub fn region_info(&self, index: u32) -> Result<RawRegionInfo, Errno> {
         let info = self.region_info_with(index, REGION_INFO_LEN as u32)?;
         if info.argsz as usize <= REGION_INFO_LEN {
@@ -189,8 +189,8 @@ impl Device {
         self.region_info_with(index, info.argsz)
     }
 
-    /// `VFIO_DEVICE_GET_REGION_INFO` with this `argsz`, right or wrong; `EINVAL`
-    /// without a call when it is more than [`MAX_ARGSZ`].
+    /// `VFIO_DEVICE_GET_REGION_INFO` with this `argsz`, right or wrong; `EINVAL` without a call if
+    /// `argsz` is more than [`MAX_ARGSZ`].
     pub fn region_info_with(&self, index: u32, argsz: u32) -> Result<RawRegionInfo, Errno> {
         let room = argsz as usize;
         if room > MAX_ARGSZ {
@@ -237,8 +237,8 @@ impl Device {
         })
     }
 
-    /// `VFIO_DEVICE_SET_IRQS`; what the kernel returns, which is above zero when it has fewer
-    /// vectors than that.
+    /// `VFIO_DEVICE_SET_IRQS`; returns the kernel's value, which is above zero if the kernel has
+    /// fewer vectors than requested.
     pub fn set_irqs(
         &self,
         flags: u32,
@@ -299,7 +299,8 @@ impl Device {
     /// `VFIO_DEVICE_FEATURE` with an index and flags of
     /// [`device_feature`](varia_spec::vfio::device_feature), for a feature without data.
     ///
-    /// One with data gets `EINVAL`: data may hold addresses, which the kernel would follow.
+    /// A feature with data returns `EINVAL`: data may hold addresses, which the kernel would
+    /// follow.
     pub fn feature(&self, flags: u32) -> Result<(), Errno> {
         let mut arg = Arg(vec![0; FEATURE_LEN]);
         arg.set32(0, FEATURE_LEN as u32);
@@ -324,13 +325,13 @@ impl Device {
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    /// Read at `position` of the device file, which is a region's
-    /// [`offset`](RawRegionInfo::offset) plus the offset in it; how many bytes.
+    /// Read at `position` of the device file, which is a region's [`offset`](RawRegionInfo::offset)
+    /// plus the offset in the region; returns the number of bytes.
     pub fn read_at(&self, position: u64, buf: &mut [u8]) -> Result<usize, Errno> {
         rustix::io::pread(&self.0, buf, position).map_err(errno::of_rustix)
     }
 
-    /// Write at `position` of the device file; how many bytes.
+    /// Write at `position` of the device file; returns the number of bytes.
     pub fn write_at(&self, position: u64, data: &[u8]) -> Result<usize, Errno> {
         rustix::io::pwrite(&self.0, data, position).map_err(errno::of_rustix)
     }
@@ -340,7 +341,7 @@ impl Device {
         Mapping::new(&self.0, position, len, access, Share::Shared)
     }
 
-    /// Map as [`map`](Self::map) does, shared or private.
+    /// Same as [`map`](Self::map), shared or private.
     pub fn map_as(
         &self,
         position: u64,
@@ -358,8 +359,8 @@ impl AsFd for Device {
     }
 }
 
-/// Position in a device file of `offset` in the region `index`, as vfio-pci
-/// packs them. The position may be one that the region does not have.
+/// Position in a device file of `offset` in the region `index`, in vfio-pci's packing. The position
+/// may lie outside the region.
 #[must_use]
 pub const fn position(index: u32, offset: u64) -> u64 {
     ((index as u64) << OFFSET_SHIFT) | offset
@@ -381,7 +382,7 @@ impl Arg {
         }
     }
 
-    /// The `N` bytes at `at`; zeros where there are none.
+    /// The `N` bytes at `at`; zeros beyond the end.
     fn bytes<const N: usize>(&self, at: usize) -> [u8; N] {
         self.0
             .get(at..)

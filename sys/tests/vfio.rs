@@ -1,5 +1,4 @@
-//! What can be said of the VFIO wrappers without a VFIO device: they run on one
-//! in the lab's VMs.
+//! Behaviour of the VFIO wrappers without a VFIO device; tests with a device run in the lab's VMs.
 
 use varia_spec::errno::Errno;
 use varia_spec::vfio::SparseArea;

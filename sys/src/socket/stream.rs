@@ -1,4 +1,4 @@
-//! One end of a connection: bytes, and descriptors beside the bytes.
+//! An end of a connection: bytes, and descriptors beside the bytes.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -34,7 +34,7 @@ pub struct Descriptors {
     pub lost: bool,
 }
 
-/// One end of a connection.
+/// An end of a connection.
 #[derive(Debug)]
 pub struct Stream {
     fd: OwnedFd,
