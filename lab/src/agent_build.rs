@@ -1,7 +1,7 @@
 //! Building the guest agent, statically linked, for either architecture.
 //!
 //! For the machine's own architecture its own cargo does it. For the other one Debian's
-//! compiler, library and linker do, in their own root: so nobody has to add a target to
+//! compiler, library and linker do, in their own root: no target has to be added to
 //! a toolchain. Crates are fetched by the machine's own cargo, whose configuration says
 //! from where. cargo itself keeps the result; the agent is only rebuilt when it changed.
 
@@ -19,7 +19,7 @@ use varia_units::Arch;
 
 use crate::error::{LabError, Result};
 
-/// What makes a program static.
+/// Compiler option for a static program.
 const STATIC: &str = "-C target-feature=+crt-static";
 
 /// Agents that this process has built.
@@ -114,7 +114,7 @@ pub fn workspace() -> &'static Path {
     own.parent().unwrap_or(own)
 }
 
-/// Where build results go: `CARGO_TARGET_DIR`, or `target` in the workspace.
+/// Folder of build results: `CARGO_TARGET_DIR`, or `target` in the workspace.
 #[must_use]
 pub fn target_folder() -> PathBuf {
     workspace().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))

@@ -1,4 +1,4 @@
-//! What can go wrong in the lab.
+//! Errors of the lab.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// A result of the lab.
 pub type Result<T> = std::result::Result<T, LabError>;
 
-/// What went wrong, and what to do about it.
+/// Failure of the lab, with the remedy where there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
     /// Failure of fetching packages, of a program, or of the system.
@@ -18,7 +18,7 @@ pub enum LabError {
     Module {
         /// The module's name or path.
         name: String,
-        /// What is wrong with it.
+        /// Fault of the module.
         why: String,
     },
     /// A machine was described in a way that can't be started.
@@ -30,7 +30,7 @@ pub enum LabError {
     /// The agent tried what it was asked, and failed.
     #[error("in the machine: {what}")]
     Agent {
-        /// What it tried and why it did not work.
+        /// The step that failed, and the reason.
         what: String,
         /// The error number in the machine, if there is one.
         errno: Option<i32>,
@@ -40,9 +40,9 @@ pub enum LabError {
     GuestCommand {
         /// The command.
         command: String,
-        /// How it ended.
+        /// Exit code, signal or time limit.
         ending: String,
-        /// What it printed.
+        /// Output of the command.
         output: String,
     },
 }
@@ -50,7 +50,7 @@ pub enum LabError {
 /// A machine that failed: enough to see why without running it again.
 #[derive(thiserror::Error)]
 pub struct VmFailure {
-    /// What happened.
+    /// Reason.
     pub why: String,
     /// QEMU with all its arguments, to be pasted into a shell.
     pub command: String,
@@ -73,7 +73,7 @@ impl fmt::Display for VmFailure {
     }
 }
 
-/// The same text as [`fmt::Display`]: tests that return an error print this form.
+/// Text of [`fmt::Display`]: tests that return an error print this form.
 impl fmt::Debug for VmFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\n{self}")

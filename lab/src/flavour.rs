@@ -33,7 +33,7 @@ impl Flavour {
         Self::Debug64k,
     ];
 
-    /// Its architecture.
+    /// Architecture of the kernel.
     #[must_use]
     pub const fn arch(self) -> Arch {
         match self {
@@ -60,7 +60,7 @@ impl Flavour {
         self.page_size() * (self.page_size() / 8)
     }
 
-    /// Its name: Debian's for what follows the version in a release, or the lab's own.
+    /// Name of the kernel: Debian's for what follows the version in a release, or the lab's own.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! What a test does in a machine that runs: commands, files, modules, sysfs.
+//! Work of a test in a running machine: commands, files, modules, sysfs.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ pub struct GuestCommand {
     limit: Duration,
 }
 
-/// What a command did.
+/// Result of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
-    /// How it ended.
+    /// Exit code, signal or time limit.
     pub ending: Ending,
-    /// Its standard output.
+    /// Standard output.
     pub stdout: Vec<u8>,
-    /// Its standard error.
+    /// Standard error.
     pub stderr: Vec<u8>,
     command: String,
 }
@@ -91,7 +91,7 @@ impl GuestCommand {
         self
     }
 
-    /// How long it may run before it is killed.
+    /// Time after which the command is killed.
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
@@ -111,19 +111,19 @@ impl GuestCommand {
 }
 
 impl Output {
-    /// Whether it left with code 0.
+    /// True if the command left with code 0.
     #[must_use]
     pub fn success(&self) -> bool {
         self.ending == Ending::Exit(0)
     }
 
-    /// Its standard output as text, without white space at the end.
+    /// Standard output as text, without white space at the end.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).trim_end().to_owned()
     }
 
-    /// Itself if it succeeded, else an error that shows what it printed.
+    /// The result if the command succeeded, else an error that shows what the command printed.
     ///
     /// # Errors
     /// [`LabError::GuestCommand`].

@@ -19,7 +19,7 @@ use crate::kernel_build;
 /// A kernel that a machine can boot.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    /// Its architecture.
+    /// Architecture of the kernel.
     pub arch: Arch,
     /// The bootable image.
     pub image: PathBuf,
@@ -29,7 +29,7 @@ pub struct Kernel {
 /// A module, ready to be put into a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Module {
-    /// Its name, with underscores.
+    /// Name of the module, with underscores.
     pub name: String,
     /// The uncompressed `.ko` file.
     pub bytes: Vec<u8>,
@@ -86,7 +86,7 @@ impl Kernel {
         Ok(order)
     }
 
-    /// The same for a module file of one's own (`.ko` or `.ko.xz`).
+    /// [`Kernel::module`] for a module file of the caller's (`.ko` or `.ko.xz`).
     ///
     /// # Errors
     /// [`LabError::Module`] and [`LabError::Io`].

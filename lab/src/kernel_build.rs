@@ -21,7 +21,7 @@ use crate::agent_build::{compiler, workspace};
 use crate::error::{LabError, Result};
 use crate::kernel_modules::source_archive;
 
-/// How many lines make prints for a whole build, about: for showing how far it is.
+/// Number of lines, about, that make prints for a whole build: for showing progress.
 const STEPS: u64 = 2_030;
 
 /// A kernel that was built.
@@ -43,7 +43,7 @@ impl Built {
         self.folder.join("modules")
     }
 
-    /// What modules are built against.
+    /// Headers that modules are built against.
     #[must_use]
     pub fn headers(&self) -> PathBuf {
         self.folder.join("headers")

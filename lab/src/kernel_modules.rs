@@ -24,7 +24,7 @@ const MODULE: &str = "nvgrace-gpu-vfio-pci";
 /// The module of `lab/second`, and its folder.
 const SECOND: &str = "varia-overlay-vfio-pci";
 
-/// What Varia's modules are made of, in the workspace.
+/// Sources of Varia's modules, in the workspace.
 const SOURCES: [&str; 5] = [
     "kernel",
     "units/src",
@@ -191,13 +191,13 @@ pub fn source_archive(tools: &Tree) -> Result<PathBuf> {
         })
 }
 
-/// What modules are built for, and with.
+/// Kernel and tools of a build.
 pub(crate) struct Target {
     flavour: Flavour,
     pub(crate) tools: Tree,
     /// The headers, as the tools' root sees them.
     headers: PathBuf,
-    /// What the headers belong to: a change of it changes what is built.
+    /// Identity of the headers: another identity means another build.
     kernel: String,
     /// Folders outside the tools' root that the build reads.
     bound: Vec<PathBuf>,
@@ -297,7 +297,7 @@ impl Target {
     }
 }
 
-/// Waits until nobody else builds in a folder.
+/// Waits until no other process builds in a folder.
 pub(crate) fn lock(folder: &Path) -> Result<File> {
     let path = folder.join("lock");
     let lock = File::create(&path).map_err(LabError::file("open", &path))?;

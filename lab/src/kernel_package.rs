@@ -35,7 +35,7 @@ pub fn deb(folder: &Path) -> Result<PathBuf> {
     deb_of(VERSION, folder)
 }
 
-/// The same of another version, for who wants to see an upgrade.
+/// [`deb`] of another version, to test an upgrade.
 ///
 /// # Errors
 /// Those of [`deb`].
@@ -70,7 +70,7 @@ pub fn deb_of(version: &str, folder: &Path) -> Result<PathBuf> {
     Ok(folder.join(format!("nvgrace-gpu-vfio-pci-dkms_{version}_all.deb")))
 }
 
-/// Where `./x kernel deb` and the tests make it.
+/// Folder in which `./x kernel deb` and the tests make the package.
 #[must_use]
 pub fn folder() -> PathBuf {
     target_folder().join("kernel/deb")

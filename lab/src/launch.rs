@@ -21,7 +21,7 @@ use crate::vm::{Contents, ModuleSource, RootBus, Vm};
 /// The longest path of a Unix socket, without its terminating zero.
 const SOCKET_PATH_LIMIT: usize = 107;
 
-/// What a machine is started for.
+/// Purpose of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// The agent talks to the lab; the console goes to a file.
@@ -47,7 +47,7 @@ impl Launch {
         self.folder.path().join("agent.sock")
     }
 
-    /// What the serial console prints.
+    /// Log of the serial console.
     pub(crate) fn console(&self) -> PathBuf {
         self.folder.path().join("console.log")
     }

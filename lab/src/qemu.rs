@@ -18,9 +18,9 @@ use crate::error::{LabError, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Qemu {
     argv: Vec<PathBuf>,
-    /// Its version as it prints it, such as `11.1.2`.
+    /// Version as QEMU prints it, such as `11.1.2`.
     pub version: String,
-    /// Whether it came with this machine rather than from the lab's packages.
+    /// True if QEMU came with this machine rather than from the lab's packages.
     pub is_native: bool,
 }
 

@@ -23,7 +23,7 @@ use crate::launch::{self, Mode, ModuleOrders};
 use crate::slots::Slot;
 use crate::vm::Vm;
 
-/// How many lines of the console a failure shows.
+/// Number of lines of the console that a failure shows.
 const SHOWN_LINES: usize = 60;
 
 /// A machine that runs. Dropping it kills it.
@@ -75,7 +75,7 @@ impl Running {
         Ok(machine)
     }
 
-    /// Its architecture.
+    /// Architecture of the machine.
     #[must_use]
     pub fn arch(&self) -> Arch {
         self.arch
@@ -99,14 +99,14 @@ impl Running {
         lock(&self.child).id()
     }
 
-    /// What the console has printed so far.
+    /// Text that the console has printed so far.
     #[must_use]
     pub fn console(&self) -> String {
         let bytes = fs::read(self.folder.path().join("console.log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).replace('\r', "")
     }
 
-    /// What QEMU itself has printed so far.
+    /// Text that QEMU itself has printed so far.
     #[must_use]
     pub fn qemu_messages(&self) -> String {
         fs::read_to_string(self.folder.path().join("qemu.log")).unwrap_or_default()
@@ -262,13 +262,13 @@ impl Running {
         Ok(())
     }
 
-    /// Says what an error of the channel means.
+    /// Explains an error of the channel.
     fn describe(&self, error: &io::Error, limit: Duration) -> String {
         match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                 format!("no answer from the agent within {limit:?}")
             }
-            io::ErrorKind::InvalidData => format!("the agent talks nonsense ({error})"),
+            io::ErrorKind::InvalidData => format!("the agent sent an invalid frame ({error})"),
             _ => {
                 // The channel closes a moment before QEMU's process has ended.
                 let deadline = Instant::now() + Duration::from_secs(2);
@@ -314,7 +314,7 @@ impl Drop for Running {
     }
 }
 
-/// How a command ended, in words.
+/// Ending of a command, in words.
 pub(crate) fn ending_in_words(ending: Ending) -> String {
     match ending {
         Ending::Exit(code) => format!("exit code {code}"),

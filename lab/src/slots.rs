@@ -1,4 +1,4 @@
-//! How many machines run at a time, over all processes of this user.
+//! Number of machines that run at a time, over all processes of this user.
 //!
 //! A machine under software emulation keeps a processor busy; more of them than there
 //! are processors only makes each miss its time limits. A slot is a locked file: it is
@@ -11,8 +11,8 @@ use varia_debian::packages;
 
 use crate::error::{LabError, Result};
 
-/// Who waits longer is told so.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Wait after which a message says what is waited for.
+const SILENT: Duration = Duration::from_secs(10);
 
 /// The right to run a machine, given back when dropped.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Slot {
                     return Ok(Self { _file: file });
                 }
             }
-            if begin.elapsed() > PATIENCE && !said {
+            if begin.elapsed() > SILENT && !said {
                 eprintln!(
                     "waiting for one of the {count} machines that may run at a time: others run \
                      them; VARIA_VMS sets how many"

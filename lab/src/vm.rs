@@ -54,7 +54,7 @@ pub struct Vm {
 /// vfio-user server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryNode {
-    /// Its size in MiB.
+    /// Size in MiB.
     pub mib: u64,
     /// The file whose bytes it is; anonymous if there is none. The file is extended to
     /// the size if it is shorter.
@@ -83,7 +83,7 @@ pub struct VfioUser {
 /// A root bus on a NUMA node, as each socket of a machine with several has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RootBus {
-    /// Its number. That of the port's bus is the next one.
+    /// Number of the bus. The port's bus has the next number.
     pub number: u8,
     /// The node of the CPUs that it is near.
     pub node: u32,
@@ -179,7 +179,7 @@ impl Vm {
         self.arch
     }
 
-    /// Which of the lab's kernels it runs, unless it was given another.
+    /// Kernel of the lab that the machine runs, unless another was given.
     #[must_use]
     pub fn flavour(&self) -> Flavour {
         self.flavour
@@ -221,14 +221,14 @@ impl Vm {
         self
     }
 
-    /// How many processors.
+    /// Number of processors.
     #[must_use]
     pub fn cpus(mut self, count: u32) -> Self {
         self.cpus = count;
         self
     }
 
-    /// How much memory there is, in MiB, in one node.
+    /// Size of the memory in MiB, in one node.
     #[must_use]
     pub fn memory(mut self, mib: u64) -> Self {
         self.memory = vec![MemoryNode { mib, file: None }];
@@ -243,7 +243,7 @@ impl Vm {
         self
     }
 
-    /// So many sockets, which share out the processors evenly; each is a NUMA node, from the
+    /// Number of sockets, which share out the processors evenly; each is a NUMA node, from the
     /// first.
     #[must_use]
     pub fn sockets(mut self, count: u32) -> Self {
@@ -251,7 +251,7 @@ impl Vm {
         self
     }
 
-    /// So many NUMA nodes without memory, after those that have some.
+    /// Number of NUMA nodes without memory, after the nodes with memory.
     #[must_use]
     pub fn memoryless_nodes(mut self, count: u32) -> Self {
         self.memoryless_nodes = count;
@@ -271,7 +271,7 @@ impl Vm {
         self.module_with(name, "")
     }
 
-    /// The same with parameters, as `insmod` takes them.
+    /// [`Vm::module`] with parameters, as `insmod` takes them.
     #[must_use]
     pub fn module_with(self, name: impl Into<String>, parameters: impl Into<String>) -> Self {
         self.wish(ModuleSource::Named(name.into()), parameters.into(), true)
@@ -368,7 +368,7 @@ impl Vm {
         self
     }
 
-    /// How long booting may take.
+    /// Time limit of booting.
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;

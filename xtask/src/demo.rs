@@ -19,13 +19,13 @@ use varia_plan::{Emulated, PlannedBar, initiators};
 use crate::{Outcome, lab};
 
 const GIB: u64 = 1 << 30;
-/// What `gh200` makes of its 96 GiB.
+/// Memory of `gh200` that is usable, of 96 GiB.
 const USEMEM: u64 = 95 * GIB;
 const BAR4: u64 = 128 * GIB;
 const BAR2: u64 = GIB;
 const NODES: u32 = 8;
-/// How long the server may take to answer, and to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit for the socket to appear.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The whole demo.
 pub(crate) fn run(arch: Arch) -> Outcome {
@@ -162,7 +162,7 @@ impl Server {
         if !first.starts_with("serving gh200") {
             return Err(format!("unexpected: {first:?}").into());
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !socket.exists() {
             if Instant::now() > deadline {
                 return Err(format!("{} did not appear", socket.display()).into());

@@ -75,9 +75,12 @@ pub(crate) fn run(command: Command) -> Outcome {
 
 /// Builds the agent, saying so: the first time takes a while.
 pub(crate) fn build_agent(arch: Arch) -> Outcome {
-    // Fetched first, so that its progress and ours do not mix.
+    // Fetched first: two steps that show progress at a time would mix.
     if host_arch()? != arch {
         packages::ensure(Set::RustCross)?;
+        if chroot::refusal().is_some() {
+            packages::ensure(Set::Proot)?;
+        }
     }
     let progress = Progress::start(format!("build the guest agent for {arch}"), Unit::Items, 0);
     agent_build::agent(arch)?;
@@ -85,7 +88,7 @@ pub(crate) fn build_agent(arch: Arch) -> Outcome {
     Ok(())
 }
 
-/// Says what is different on a machine that refuses user namespaces, and how to allow them.
+/// Prints the difference on a machine that refuses user namespaces, and how to allow them.
 pub(crate) fn tell_of_namespaces() {
     if let Some(refusal) = chroot::refusal() {
         eprintln!(

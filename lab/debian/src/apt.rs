@@ -30,7 +30,7 @@ const LISTS_FRESH: Duration = Duration::from_secs(12 * 3600);
 pub struct Deb {
     /// The file's name: `name_version_arch.deb`, a colon written `%3a`.
     pub file: String,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
@@ -43,7 +43,7 @@ impl Deb {
     }
 }
 
-/// What a set is made of.
+/// Packages of a set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Packages with what they depend on.
@@ -148,7 +148,7 @@ impl Apt {
         self.suite
     }
 
-    /// Whether the package lists are there and were fetched within the last hours.
+    /// True if the package lists exist and were fetched within the last hours.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         let written = fs::metadata(self.folder.join("updated")).and_then(|facts| facts.modified());

@@ -83,7 +83,7 @@ impl Cache {
     }
 
     /// Fills the folder `name` (relative to the cache) with `fill`, unless it is there;
-    /// it appears whole or not at all. `_lock` shows that nobody else fills it.
+    /// it appears whole or not at all. `_lock` shows that no other process fills it.
     ///
     /// # Errors
     /// Those of `fill`, and [`Error::Io`].

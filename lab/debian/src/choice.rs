@@ -57,7 +57,7 @@ const RUSTC: Program = Program {
     newest: "1.97",
 };
 
-/// Whether the lab knows this version of QEMU (`11.1.2`) to work.
+/// True if the lab knows this version of QEMU (`11.1.2`) to work.
 #[must_use]
 pub fn knows_qemu(version: &str) -> bool {
     QEMU.compare(version) == Some(Ordering::Equal)
@@ -204,7 +204,7 @@ impl Choice {
         })
     }
 
-    /// Whether no further suite could give a better choice.
+    /// True if no further suite could give a better choice.
     #[must_use]
     pub fn is_best(&self) -> bool {
         self.remarks.is_empty() && series_of(&self.kernel.version) == KERNELS[0].name

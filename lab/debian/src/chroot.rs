@@ -42,7 +42,7 @@ mkdir -p "$new/$cwd"
 exec chroot "$new" /usr/bin/env -C "$cwd" "$@"
 "#;
 
-/// The same with `proot`, which takes its options and the command from `$4` on. `$1` is its loader,
+/// [`ENTER`] with `proot`, which takes its options and the command from `$4` on. `$1` is its loader,
 /// `$2` its libraries, `$3` the program. Its filter of system calls fails on some kernels, so all
 /// are stopped.
 const ENTER_PROOT: &str = r#"

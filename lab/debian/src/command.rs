@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::error::{Error, Result};
 
-/// How many lines of a failed program's output an error shows.
+/// Number of lines of a failed program's output that an error shows.
 const SHOWN_LINES: usize = 40;
 
 /// Runs a program to its end with its output collected; anything but success is an error.
@@ -27,7 +27,7 @@ pub fn run(command: &mut Command) -> Result<Output> {
     Err(failed(command, &output.status.to_string(), &text))
 }
 
-/// The same, giving the standard output as text.
+/// [`run`] that returns the standard output as text.
 ///
 /// # Errors
 /// Those of [`run`].
@@ -79,7 +79,7 @@ pub fn line(command: &Command) -> String {
     words.map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-/// Where a program is in `PATH`, if it is there.
+/// Path of a program in `PATH`.
 #[must_use]
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

@@ -91,7 +91,7 @@ impl<'a> Elf<'a> {
             .collect()
     }
 
-    /// Where in the file a virtual address is.
+    /// Offset in the file of a virtual address.
     fn file_offset(&self, address: u64) -> Option<u64> {
         self.program_headers()
             .filter(|header| header.kind == PT_LOAD)

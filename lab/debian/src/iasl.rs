@@ -21,7 +21,7 @@ pub fn compile_asl(source: &str) -> Result<Vec<u8>> {
     std::fs::read(&table).map_err(Error::file("read", &table))
 }
 
-/// What the ACPI compiler makes of its own disassembly of `table`, with all that it said.
+/// Table that the ACPI compiler makes of its own disassembly of `table`, and its messages.
 ///
 /// # Errors
 /// [`Error::Command`] with what `iasl` said if it refuses either, and those of fetching it.

@@ -34,7 +34,7 @@ pub enum Set {
     RustCross,
     /// Compilers, build tools, kernel headers for both architectures, kernel source.
     Tools,
-    /// What runs the tools on a machine that refuses user namespaces.
+    /// `proot`, which runs the tools on a machine that refuses user namespaces.
     Proot,
     /// QEMU, firmware and `lspci` as programs *for* a machine of this architecture.
     Userland(Arch),
@@ -46,7 +46,7 @@ pub enum Set {
     /// that it asks; for arm64 [`Set::Userland`] has that, and here is what gives `virsh console`
     /// the terminal that it insists on.
     Libvirt(Arch),
-    /// What documentation is for: mdbook, mandoc, and shells that take completions.
+    /// Readers of documentation: mdbook, mandoc, and shells that take completions.
     Documentation,
 }
 
@@ -77,7 +77,7 @@ impl Set {
         }
     }
 
-    /// Whether the downloaded files are kept for a larger set that has them too.
+    /// True if the downloaded files are kept for a larger set that has them too.
     const fn shares_downloads(self) -> bool {
         matches!(self, Self::RustCross)
     }

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How often a log without a terminal hears of a long step.
+/// Interval of messages about a long step in a log without a terminal.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What is counted.
+/// Unit of counting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Bytes.
@@ -56,7 +56,7 @@ impl Progress {
         }
     }
 
-    /// Says how far it is.
+    /// Shows the position.
     pub fn set(&mut self, position: u64) {
         self.position = position;
         if let Some(bar) = &self.bar {
@@ -83,7 +83,7 @@ impl Progress {
         }
     }
 
-    /// One further.
+    /// Advances the position by one.
     pub fn advance(&mut self) {
         self.set(self.position + 1);
     }
