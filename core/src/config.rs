@@ -1,6 +1,6 @@
 //! The virtual configuration space.
 //!
-//! Every byte belongs to one register of a capability or of the header, or to nobody; the register
+//! Every byte belongs to one register of a capability or of the header, or to none; the register
 //! says which of its bits are the core's, which can be written, and what a write does beyond that
 //! (`registers`, `capability`). Bytes that nobody owns go to the device unchanged: some devices
 //! hide registers there. An access that covers a part of a register, or several registers, is cut

@@ -124,7 +124,7 @@ impl<D: Device + ?Sized> Core<D> {
         &self.device
     }
 
-    /// Which device the user sees.
+    /// Device that the user sees.
     pub fn view(&self) -> View {
         self.view
     }

@@ -16,7 +16,7 @@ use crate::dma::Dma;
 /// Width of a configuration access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Width {
-    /// One byte.
+    /// A single byte.
     Byte,
     /// Two bytes, at an even offset.
     Word,

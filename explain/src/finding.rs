@@ -1,4 +1,4 @@
-//! What was found in a definition: its code, its line, its text and its correction.
+//! Finding in a definition: its code, its line, its text and its correction.
 
 mod table;
 

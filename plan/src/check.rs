@@ -129,9 +129,9 @@ pub(crate) fn functions(facts: &Facts, chosen: &[&PciFunction]) -> Result<Vec<St
     Ok(notes)
 }
 
-/// Whether a VM can have other functions of its IOMMU group while this one is bound as it is: no
-/// driver does DMA for the host, which is so of none, of a bridge's and of VFIO's. The kernel
-/// takes both spellings of a driver's name.
+/// True if the driver of `function` leaves the other functions of the IOMMU group to a VM: a
+/// function without a driver, with the bridge driver or with a VFIO driver does no DMA for the
+/// host. The kernel accepts both spellings of a driver's name.
 #[must_use]
 pub fn leaves_its_group(function: &PciFunction) -> bool {
     let Some(driver) = &function.driver else {

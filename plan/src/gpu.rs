@@ -49,7 +49,7 @@ pub struct VirtualFunction {
     pub bars: Vec<PlannedBar>,
 }
 
-/// Who has the memory.
+/// Owner of the memory.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
@@ -66,7 +66,7 @@ pub enum Source {
 pub struct CoherentMemory {
     /// The function in the VM.
     pub device: VirtualFunction,
-    /// Where the memory comes from.
+    /// Source of the memory.
     pub source: Source,
     /// The first node, and the one behind the last.
     pub nodes: Range<u32>,
@@ -82,12 +82,12 @@ impl CoherentMemory {
 /// A GPU and its place in the VM.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Gpu {
-    /// What ties its memory to nodes.
+    /// Memory of the GPU and the nodes tied to the memory.
     pub memory: CoherentMemory,
     /// The guest's node of the CPUs that it is attached to.
     pub socket: GuestNode,
     /// The number of the root bus of its own that it is on; none for a port of the first one.
     pub bus: Option<u8>,
-    /// What its root port reserves of 64-bit prefetchable address space.
+    /// 64-bit prefetchable address space that the root port reserves.
     pub window: Bytes,
 }

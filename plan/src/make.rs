@@ -264,7 +264,7 @@ fn check_ram(host: &facts::NumaNode, hugepages: Option<Bytes>, wanted: Bytes) ->
     Ok(())
 }
 
-/// One CPU of a node of the host for each virtual CPU.
+/// Host CPU of the node for each virtual CPU.
 ///
 /// # Errors
 /// [`Error::Pins`] if the node has fewer.

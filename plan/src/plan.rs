@@ -34,7 +34,7 @@ pub enum Backing {
 /// all that PCIe has. Source: PCI Express 6.0, 10.5.2 (PASID extended capability).
 pub(crate) const SSID_BITS: u8 = 20;
 
-/// How devices reach the VM's memory.
+/// Backend by which devices reach the VM's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Iommu {

@@ -29,7 +29,7 @@ pub fn size(bytes: Bytes) -> String {
     }
 }
 
-/// One option with its value, and the part of the plan that it belongs to.
+/// An option with its value, and the part of the plan that it belongs to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Argument {
     /// Part of the plan.

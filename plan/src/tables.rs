@@ -60,7 +60,8 @@ impl Plan {
         Numa::new(domains, distances)
     }
 
-    /// How fast the VM's processors reach its RAM, where the host says so of the node that it is on.
+    /// Latency and bandwidth of the accesses from the VM's processors to the VM's RAM, where the host
+    /// states them for the backing node.
     #[must_use]
     pub fn accesses(&self, host: &Host) -> Vec<Access> {
         let pairs = self

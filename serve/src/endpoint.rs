@@ -21,7 +21,7 @@ use crate::{
 
 /// Options for serving a device.
 pub struct Options {
-    /// Which device the user sees: behind its variant, or bare.
+    /// View of the device: behind its variant, or bare.
     pub view: View,
     /// Reads and writes of memory regions fail with `EIO` while memory is disabled, but for a
     /// write that starts beyond the memory: it is dropped in any case.

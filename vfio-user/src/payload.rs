@@ -367,7 +367,7 @@ impl IrqReply {
 /// DEVICE_SET_IRQS, request; eventfds come as descriptors beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SetIrqs<'a> {
-    /// One of `VFIO_IRQ_SET_DATA_*` and one of `VFIO_IRQ_SET_ACTION_*`.
+    /// A flag of `VFIO_IRQ_SET_DATA_*` and a flag of `VFIO_IRQ_SET_ACTION_*`.
     pub flags: u32,
     /// The interrupt index.
     pub index: u32,
@@ -438,7 +438,7 @@ impl RegionAccess {
     }
 }
 
-/// One write of a REGION_WRITE_MULTI message.
+/// A write of a REGION_WRITE_MULTI message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MultiWrite {
     /// Offset in the region, in bytes.

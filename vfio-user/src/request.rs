@@ -32,7 +32,7 @@ pub enum Request<'a> {
     RegionWriteMulti(Vec<MultiWrite>),
     /// DEVICE_RESET.
     Reset,
-    /// A command that is not spoken here, or that nobody knows.
+    /// An unsupported or unknown command.
     Unsupported(Command),
 }
 

@@ -23,7 +23,7 @@ pub const UNKNOWN: u16 = 0xc0;
 /// An extended capability that the core hides, first in the list.
 pub const SECPCI: u16 = 0x100;
 pub const AER: u16 = 0x140;
-/// One that the core hides, between two that it shows.
+/// A capability that the core hides, between two that it shows.
 pub const LINK_16GT: u16 = 0x1a0;
 pub const DVSEC: u16 = 0x200;
 /// Vital product data, behind the unknown one; only of a device that has it.
@@ -32,7 +32,7 @@ pub const MSIX_TABLE: u64 = 0x1000;
 pub const BAR0_SIZE: u64 = 0x1_0000;
 pub const BAR2_SIZE: u64 = 8 << 30;
 
-/// What a fake device differs in.
+/// Properties of a fake device.
 #[derive(Clone, Copy)]
 pub struct Traits {
     /// Going from D3hot to D0 resets it.
@@ -43,7 +43,7 @@ pub struct Traits {
     pub vpd: bool,
     /// It has an expansion ROM of 4 KiB with an image of 512 bytes.
     pub rom: bool,
-    /// How many functions are on its bus, itself among them.
+    /// Number of functions on the bus, this one included.
     pub functions: u8,
 }
 
@@ -344,14 +344,14 @@ pub fn open(traits: Traits) -> (Arc<Fake>, Core<Fake>) {
     (fake, core)
 }
 
-/// What a user reads, little endian.
+/// Value that a user reads, little endian.
 pub fn read(core: &Core<Fake>, at: u64, width: usize) -> u32 {
     let mut bytes = [0; 4];
     assert_eq!(core.config_read(at, &mut bytes[..width]), Ok(width));
     u32::from_le_bytes(bytes)
 }
 
-/// What a user writes, little endian.
+/// Value that a user writes, little endian.
 pub fn write(core: &Core<Fake>, at: u64, width: usize, value: u32) {
     assert_eq!(
         core.config_write(at, &value.to_le_bytes()[..width]),

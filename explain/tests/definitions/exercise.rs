@@ -1,4 +1,4 @@
-//! What holds for any bytes; the fuzz target `definition` and the tests share it.
+//! Properties for any bytes; the fuzz target `definition` and the tests share it.
 
 use varia_explain::{Knowledge, examine};
 use varia_facts::Facts;

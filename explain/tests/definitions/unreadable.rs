@@ -1,4 +1,4 @@
-//! What is no definition is refused with the line; nothing panics.
+//! Texts that are not definitions: refused with the line, without a panic.
 
 use varia_explain::{Knowledge, MOST_BYTES, ReadError, examine};
 

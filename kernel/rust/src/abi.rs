@@ -5,7 +5,7 @@
 //! render it in C. `adaptor/varia_abi.h` is that rendering; a test compares the two, so they
 //! can't drift apart.
 
-/// How a type is written in C.
+/// C spelling of a type.
 #[cfg(test)]
 pub trait CType {
     /// A declaration of `name` with this type.

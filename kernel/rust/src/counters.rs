@@ -11,7 +11,7 @@ use crate::{abi::c_functions, state, types::State};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
-        /// One count.
+        /// A counter.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         #[repr(u32)]
         pub enum Counter {

@@ -18,7 +18,7 @@ pub const VERSION: u32 = 1;
 /// The name of the virtio-serial port that carries the channel.
 pub const PORT_NAME: &str = "varia.lab";
 
-/// Where the agent's own binary is in the machine.
+/// Path of the agent's own binary in the machine.
 pub const AGENT_PATH: &str = "/init";
 
 /// The file, in the machine, that lists what the agent does at boot (a [`BootPlan`]).
@@ -55,7 +55,7 @@ pub struct ModuleFile {
 pub struct Share {
     /// The mount tag of the virtio-9p device.
     pub tag: String,
-    /// Where it is mounted.
+    /// Mount point.
     pub path: String,
 }
 
@@ -128,7 +128,7 @@ pub enum Request {
         /// The directory's path.
         path: String,
     },
-    /// Where a symbolic link leads, unresolved: [`Reply::Names`] with one entry.
+    /// Target of a symbolic link, unresolved: [`Reply::Names`] with one entry.
     ReadLink {
         /// The link's path.
         path: String,

@@ -62,7 +62,7 @@ pub struct Protection {
     pub execute: bool,
 }
 
-/// Which address a system call gets.
+/// Address that a system call gets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pointer {
     /// Buffer with room for all bytes.

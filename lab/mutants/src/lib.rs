@@ -93,17 +93,17 @@ const TIME_LIMIT: Duration = Duration::from_secs(600);
 /// A deliberate fault.
 #[derive(Clone, Copy, Debug)]
 pub struct Mutant {
-    /// What is wrong.
+    /// Name of the fault.
     pub name: &'static str,
     /// The file, from the workspace's root.
     pub file: &'static str,
     /// The text that is right; it has to be there exactly once.
     pub right: &'static str,
-    /// What stands in its place.
+    /// Wrong text in its place.
     pub wrong: &'static str,
 }
 
-/// What the tests said of a mutant.
+/// Verdict of the tests on a mutant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// A test failed; the names of those that did.
@@ -135,7 +135,7 @@ pub enum Error {
         /// How often the text is there.
         found: usize,
     },
-    /// What was copied does not build: then a failure says nothing of the tests.
+    /// The copy does not build, so that a failure says nothing about the tests.
     #[error("{what} does not build:\n{output}")]
     DoesNotBuild {
         /// The mutant, or the copy without a fault.

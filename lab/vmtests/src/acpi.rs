@@ -18,7 +18,7 @@ const NAMES: [&str; 4] = [
     property::MEM_PXM_COUNT,
 ];
 
-/// Where a GPU is.
+/// Location of a GPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Seat {
     /// Behind the root port in a slot of the first root bus.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::error::{Error, Result};
 use crate::host::{Driver, Host};
 
-/// Where debugfs is in a machine.
+/// Mount point of debugfs in a machine.
 pub const DEBUGFS: &str = "/sys/kernel/debug";
 
 /// Text of a file of a device in debugfs.

@@ -68,7 +68,7 @@ impl Gpu {
         &self.silicon
     }
 
-    /// Where it is served.
+    /// Socket of the server.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join(SOCKET)

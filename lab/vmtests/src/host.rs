@@ -361,7 +361,7 @@ impl Host {
         &memory.expect("a GPU with coherent memory").bytes
     }
 
-    /// Where a GPU's coherent memory begins.
+    /// First address of a GPU's coherent memory.
     ///
     /// # Panics
     /// If there is no such GPU, or it has no coherent memory: the test is wrong.

@@ -18,9 +18,9 @@ const QEMU: &str = "/usr/bin/qemu-system-aarch64";
 const LSPCI: &str = "/usr/bin/lspci";
 const PCI_IDS: &str = "/usr/share/misc/pci.ids";
 const FIRMWARE: &str = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
-/// Where the machine has the guest's kernel.
+/// Path of the guest's kernel in the machine.
 pub const KERNEL: &str = "/root/guest/vmlinuz";
-/// Where it has the initramfs that goes with it.
+/// Path of the guest's initramfs in the machine.
 pub const INITRAMFS: &str = "/root/guest/initrd";
 const REPORT: &str = "/tmp/nested.report";
 const CONSOLE: &str = "/tmp/nested.console";

@@ -11,7 +11,7 @@ use varia_lab::agent_build::workspace;
 
 use crate::error::{Error, Result};
 
-/// Where commands are typed.
+/// Shell that commands are typed in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
     /// On the host: `sh`.
@@ -27,7 +27,7 @@ pub enum Place {
 /// A block of commands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Block {
-    /// Where they are typed.
+    /// Shell that the commands are typed in.
     pub place: Place,
     /// The commands.
     pub lines: Vec<String>,

@@ -1,4 +1,4 @@
-//! What is asked for, what comes of it, and what is refused.
+//! Requests: their plans and their refusals.
 
 mod host;
 mod plans;

@@ -1,4 +1,4 @@
-//! What comes of a request.
+//! Plans for valid requests.
 
 use varia_facts::{Bytes, Facts, NodeId};
 use varia_plan::{Iommu, IommuChoice, Plan, Source, make};

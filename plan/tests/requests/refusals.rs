@@ -1,4 +1,4 @@
-//! What can't be had is refused with the constraint and what would satisfy it.
+//! Refusals with the constraint and a request that would satisfy the constraint.
 
 use varia_facts::{Bytes, Facts};
 use varia_plan::{Error, Kernel, Request, make};

@@ -1,4 +1,4 @@
-//! Accesses that nobody thought of, on every profile and variant: the fuzz targets' corpora, and
+//! Arbitrary accesses on every profile and variant: the fuzz targets' corpora, and
 //! seeded random bytes.
 
 mod exercise;

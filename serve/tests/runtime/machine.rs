@@ -1,4 +1,4 @@
-//! A device with a clock that stands still until somebody sleeps on it, and its clients.
+//! A device with a clock that advances only by sleeping, and clients of the device.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};

@@ -1,4 +1,4 @@
-//! How coherent memory is divided into `usemem` and `resmem`.
+//! Division of coherent memory into `usemem` and `resmem`.
 //!
 //! ```text
 //! base                                          base + size

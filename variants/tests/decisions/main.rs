@@ -1,4 +1,4 @@
-//! The decisions of nvgrace_gpu on devices and questions that nobody thought of: the fuzz
+//! The decisions of nvgrace_gpu on arbitrary devices and questions: the fuzz
 //! target's corpus, and seeded random bytes.
 
 mod exercise;

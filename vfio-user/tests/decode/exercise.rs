@@ -1,4 +1,4 @@
-//! What the decoder must hold for any bytes: shared by the tests beside it and
+//! Properties of the decoder for any bytes: shared by the tests beside it and
 //! by the fuzz target `vfio_user_decode`.
 
 use varia_vfio_user::payload::{DeviceReply, IrqReply, MultiWrite, RegionAccess, RegionReply};

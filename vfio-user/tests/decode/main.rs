@@ -1,4 +1,4 @@
-//! The decoder and the server on bytes that nobody meant: the fuzz target's
+//! The decoder and the server on arbitrary bytes: the fuzz target's
 //! corpus, and seeded random messages.
 
 mod exercise;

@@ -29,7 +29,7 @@ pub struct Region {
     pub flags: u32,
     /// Bytes of the whole answer.
     pub argsz: u32,
-    /// Where the capabilities begin in it.
+    /// Offset of the first capability in the structure.
     pub cap_offset: u32,
     /// The areas that can be mapped: {offset, bytes}; none without the capability.
     pub areas: Vec<(u64, u64)>,

@@ -1,4 +1,4 @@
-//! Which kinds of access each capability had.
+//! Kinds of access that each capability had.
 
 use std::fmt;
 

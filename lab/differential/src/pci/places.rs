@@ -1,4 +1,4 @@
-//! Where the capabilities of a device are, by its raw configuration space.
+//! Places of the capabilities of a device, by its raw configuration space.
 //!
 //! Only for choosing what to touch, and for counting what was: lengths are those of the
 //! specification, cut at the next capability.
