@@ -456,7 +456,9 @@ fn random_kills(lab: &Lab, gpu: &str) -> Result<()> {
     let length = begin.elapsed().as_millis().clamp(20, 2000);
     let mut random = 0x9e37_79b9_u64;
     let (mut in_the_middle, mut half) = (0, 0);
-    for round in 0..rounds {
+    let mut round = 0;
+    // and on until a kill has hit a change
+    while round < rounds || (in_the_middle == 0 && begin.elapsed() < HANG) {
         for (verb, other, old, new) in [
             ("bind", "unbind", free(), bound(VARIANT)),
             ("unbind", "bind", bound(VARIANT), free()),
@@ -493,9 +495,10 @@ fn random_kills(lab: &Lab, gpu: &str) -> Result<()> {
                 "round {round}, {verb} after {delay} ms"
             );
         }
+        round += 1;
     }
     println!(
-        "result: {rounds} rounds: {in_the_middle} kills in the middle, {half} of them half way"
+        "result: {round} rounds: {in_the_middle} kills in the middle, {half} of them half way"
     );
     assert!(
         in_the_middle > 0,

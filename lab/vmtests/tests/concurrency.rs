@@ -195,13 +195,13 @@ const POLLED_UNLOCKED: Fault = Fault {
     right: "		sample.locked = rwsem_is_locked(&core->memory_lock) &&
 				lockdep_is_held_type(&core->memory_lock, 1);
 		sample.memory_enabled = locked && __vfio_pci_memory_enabled(core);
-		ret = adaptor_look(dev->state, core->pdev, core->barmap[0], &sample, wait);
+		ret = adaptor_poll(dev->state, core->pdev, core->barmap[0], &sample, wait);
 ",
     wrong: "		sample.memory_enabled = locked && __vfio_pci_memory_enabled(core);
 		if (locked)
 			up_read(&core->memory_lock);
 		sample.locked = rwsem_is_locked(&core->memory_lock);
-		ret = adaptor_look(dev->state, core->pdev, core->barmap[0], &sample, wait);
+		ret = adaptor_poll(dev->state, core->pdev, core->barmap[0], &sample, wait);
 		if (locked)
 			down_read(&core->memory_lock);
 ",

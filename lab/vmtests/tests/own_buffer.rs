@@ -28,7 +28,7 @@ fn no_fault_under_lock_a_read_into_a_mapping_of_the_same_region_ends() -> Result
     let &[done, faulted] = counts.as_slice() else {
         panic!("the applet says {said:?}");
     };
-    assert_eq!(done + faulted, 2000);
+    assert!(done + faulted >= 2000, "{done} done, {faulted} faulted");
     assert!(
         done > 0 && faulted > 0,
         "{done} done, {faulted} faulted: not raced"

@@ -1,9 +1,10 @@
-//! `own-buffer BDF ROUNDS`: reads a region of a VFIO device into a mapping of the same region, while
-//! another thread switches memory off and on.
+//! `own-buffer BDF ROUNDS`: reads a region of a VFIO device into a mapping of the same region, at least
+//! so often, while another thread switches memory off and on.
 //!
-//! Each read goes into pages of which only the first has been touched, so that it faults in the
-//! driver's own mapping, when a part of it is done. A driver that copies with its lock held waits for itself as soon as a writer of that
-//! lock comes in between. Prints how many reads succeeded and how many met disabled memory.
+//! Each read goes into pages of which only the first has been touched, so that the read faults in the
+//! driver's own mapping when a part is done. A driver that copies with its lock held waits for itself
+//! as soon as a writer of that lock comes in between. Prints the number of reads that succeeded and of
+//! reads that met disabled memory.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,20 +58,26 @@ fn read_into_itself(arguments: &[String]) -> Result<(u32, u32), String> {
                 thread::yield_now();
             }
         });
-        let mut counts = Ok((0, 0));
-        for _ in 0..rounds {
-            counts = counts.and_then(|(done, faulted)| match read_once(device) {
-                Ok(()) => Ok((done + 1, faulted)),
-                Err(Errno::EFAULT) => Ok((done, faulted + 1)),
-                Err(errno) => Err(format!("a read: {errno}")),
-            });
-        }
+        let counts = read_often(device, rounds);
         stop.store(true, Ordering::Relaxed);
         counts
     })?;
     switch_memory(device, true).map_err(failed("enable memory"))?;
     read_once(device).map_err(failed("the last read"))?;
     Ok(counts)
+}
+
+/// Reads `least` times, and on until reads have succeeded as well as faulted: {done, faulted}.
+fn read_often(device: &Device, least: u32) -> Result<(u32, u32), String> {
+    let (mut done, mut faulted) = (0, 0);
+    while done + faulted < least || done == 0 || faulted == 0 {
+        match read_once(device) {
+            Ok(()) => done += 1,
+            Err(Errno::EFAULT) => faulted += 1,
+            Err(errno) => return Err(format!("a read: {errno}")),
+        }
+    }
+    Ok((done, faulted))
 }
 
 /// Bytes that differ from one page to the next, none of them 0.

@@ -9,9 +9,10 @@
 //! - an operation that does not end.
 //!
 //! The plan is a [`Plan`] as JSON; prints a [`Report`], as JSON on one line. All threads go on until
-//! those of each name have done their count of operations, or until the first violation. With [`End::Removal`] the function is removed from the bus at the end, while all of
-//! this goes on, and comes back only by a rescan; with [`End::Gone`] the function does not even
-//! answer any more by then.
+//! the threads of each name have done their count of operations, or until the first violation. With
+//! [`End::Removal`] the function is removed from the bus at the end, while all of this goes on, and
+//! comes back only by a rescan; with [`End::Gone`] the function does not even answer any more by
+//! then.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
