@@ -210,7 +210,13 @@ fn attempt(folder: &str, home: &Path, names: &[String], until: Instant) -> Outco
     // what an earlier run has found is in the state
     let _ = fs::remove_dir_all(home.join("mutants.out"));
     let _ = fs::remove_dir_all(home.join("mutants.out.old"));
-    let mut command = cargo(&["--no-shuffle", "--colors=never", "--file"]);
+    let limits = [
+        "--no-shuffle",
+        "--colors=never",
+        "--minimum-test-timeout=120",
+    ];
+    let mut command = cargo(&limits);
+    command.arg("--file");
     command.arg(format!("{folder}/**/*.rs"));
     for name in names {
         command.args(["--re", &format!("^{}$", escaped(name))]);
