@@ -209,6 +209,14 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_dsdt_is_a_header_whose_revision_makes_integers_64_bits_wide() {
+        let table = empty_dsdt(Oem::VARIA);
+        let header = [b"DSDT".as_slice(), &36_u32.to_le_bytes(), &[2]].concat();
+        assert_eq!((table.len(), &table[..9]), (36, &header[..]));
+        assert_eq!(table.iter().fold(0u8, |sum, b| sum.wrapping_add(*b)), 0);
+    }
+
+    #[test]
     fn a_name_that_aml_cannot_represent_is_refused() {
         let path: AcpiPath = "\\_SB.PCI0".parse().expect("a path");
         for name in ["", "a\0b", "ä"] {
