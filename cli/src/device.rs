@@ -5,7 +5,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use varia_facts::Bytes;
 use varia_serve::{Endpoint, Options, View};
 use varia_silicon::{Backing, Faults, Profile, Readiness, Silicon, profile};
-use varia_spec::{nvidia::MEMBLK_SIZE, vfio::MAX_REGION_SIZE};
+use varia_spec::nvidia::{
+    MEMBLK_SIZE,
+    chip::{self, Chip, Driver},
+};
+use varia_spec::vfio::MAX_REGION_SIZE;
 use varia_variant::{HostPhys, Refusal};
 
 use crate::{
@@ -51,7 +55,7 @@ pub(crate) fn make(
     view: View,
     honour_memory_enable: bool,
 ) -> Result<Made, Failure> {
-    let profile = profile::find(&device.profile)?;
+    let profile = known_profile(&device.profile)?;
     let options = varia_silicon::Options {
         memory: device.memory.map(|size| size.0),
         base: behaviour.base.map(|base| HostPhys(base.0)),
@@ -86,6 +90,36 @@ pub(crate) fn make(
         endpoint,
         fresh,
     })
+}
+
+/// The profile with this name.
+///
+/// # Errors
+/// What a VM needs for a chip that has no profile because no variant is needed; unknown names.
+pub(crate) fn known_profile(name: &str) -> Result<&'static Profile, Failure> {
+    profile::find(name).map_err(|error| match chip::named(name) {
+        Some(chip) if chip.driver() == Driver::VfioPci => plain_chip(chip).into(),
+        _ => error.into(),
+    })
+}
+
+/// What a VM needs for a chip without coherent memory.
+fn plain_chip(chip: &Chip) -> String {
+    let bars = chip.bars.iter().map(|bar| varia_plan::PlannedBar {
+        index: bar.value.index,
+        size: Bytes(bar.value.size),
+    });
+    let bars: Vec<_> = bars.collect();
+    let sizes: Vec<_> = bars.iter().map(|bar| bar.size.to_string()).collect();
+    let window = varia_plan::window(&bars).unwrap_or_default();
+    format!(
+        "{} has no coherent memory and needs no variant: vfio-pci gives a VM all of it. Its BARs \
+         ({}) need a root port with a 64-bit prefetchable window of {window} (QEMU: \
+         pcie-root-port,pref64-reserve={})",
+        chip.name,
+        sizes.join(", "),
+        window.suffixed()
+    )
 }
 
 fn faults(wanted: &[Fault]) -> Faults {

@@ -6,6 +6,7 @@ use varia_linux::capture::{self, Options};
 use varia_linux::inventory::{Extent, Inventory};
 use varia_linux::matching::same_name;
 use varia_linux::{Tree, probe};
+use varia_spec::nvidia::chip::Identity;
 
 use crate::{
     Failure,
@@ -32,6 +33,8 @@ struct Device<'a> {
     #[serde(flatten)]
     function: &'a PciFunction,
     best_driver: Best,
+    /// Name of the GPU's chip; none for a chip that is not known, and for other devices.
+    chip: Option<&'static str>,
     /// The other members of its IOMMU group.
     group_members: Vec<Member<'a>>,
 }
@@ -155,6 +158,7 @@ impl<'a> Device<'a> {
                 module: best.module,
                 why: best.why.to_string(),
             },
+            chip: identity(function).chip().map(|chip| chip.name),
             group_members: others.collect(),
         }
     }
@@ -189,6 +193,14 @@ impl<'a> Device<'a> {
             "NUMA node",
             node(host, function.numa_node, function.cpu_node),
         );
+        match identity(function) {
+            Identity::Known(chip, _) => line("chip", chip.name.to_owned()),
+            Identity::Unknown => line(
+                "chip",
+                "not known: probe it (varia list --probe)".to_owned(),
+            ),
+            Identity::Other => {}
+        }
         line("coherent memory", memory(function));
         for bar in &function.bars {
             let kind = match bar.kind {
@@ -263,9 +275,17 @@ fn node(host: &Host, own: Option<NodeId>, nearest: Option<NodeId>) -> String {
     }
 }
 
+fn identity(function: &PciFunction) -> Identity {
+    Identity::of(function.vendor, function.device, function.class)
+}
+
 fn memory(function: &PciFunction) -> String {
     let Some(memory) = &function.coherent_memory else {
-        return "not known".to_owned();
+        let chip = identity(function).chip();
+        return match chip.is_some_and(|chip| chip.coherent.is_none()) {
+            true => "none: the memory is behind a BAR".to_owned(),
+            false => "not known".to_owned(),
+        };
     };
     let mut text = format!("{} at {:#x}", memory.size, memory.base.0);
     if let (Some(start), Some(count)) = (memory.pxm_start, memory.pxm_count) {

@@ -17,6 +17,7 @@ use varia_silicon::{Machine, profile};
 use crate::{
     Failure,
     args::{KnownHostArgs, PlanArgs, TablesArgs, VmArgs, Vmm},
+    device::known_profile,
     files::{self, unwritten, write_all},
     list::host,
     output::print,
@@ -118,7 +119,7 @@ impl Asked {
             Some((name, what)) => (name, Some(what.parse::<What>()?)),
             None => (text, None),
         };
-        let chip = profile::find(name)
+        let chip = known_profile(name)
             .map_err(|error| format!("{}, and {error}", WhatError(text.to_owned())))?;
         if chip.coherent.is_none() {
             return Err(format!(

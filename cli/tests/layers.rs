@@ -70,8 +70,11 @@ const LAYERS: &[Layer] = &[
             "varia-facts",
         ],
     ),
-    // pure
-    layer("varia-plan", &["varia-facts", "varia-firmware"]),
+    // pure; `spec` for the table of chips
+    layer(
+        "varia-plan",
+        &["varia-spec", "varia-facts", "varia-firmware"],
+    ),
     layer("varia-explain", &["varia-facts", "varia-plan"]),
     // the chip table
     layer("varia-doctor", &["varia-spec", "varia-facts", "varia-plan"]),

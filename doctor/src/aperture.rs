@@ -65,9 +65,12 @@ fn of_host(scene: &Scene<'_>, bits: Option<u32>) -> Finding {
     } else {
         Arch::Aarch64
     };
-    let windows: Vec<_> = scene.gpus().filter_map(of_function).collect();
-    if !scene.has_gpus() {
-        return not_applicable("no GPU with coherent memory is in question");
+    let coherent = scene.gpus().filter_map(of_function);
+    let plain = scene.plain_gpus().map(PlannedBar::physical);
+    let plain = plain.filter_map(|bars| window(&bars).ok());
+    let windows: Vec<_> = coherent.chain(plain).collect();
+    if !scene.has_gpus() && scene.plain_gpus().next().is_none() {
+        return not_applicable("no GPU with coherent memory or large BARs is in question");
     }
     if windows.is_empty() {
         return unknown("the GPUs' BARs in a VM are not known: see firmware");

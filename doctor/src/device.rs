@@ -1,10 +1,11 @@
 //! A device: IOMMU group, driver, firmware's properties, readiness.
 
 use varia_facts::{Bdf, CoherentSource};
+use varia_spec::nvidia::chip::{Driver, Identity};
 
 use crate::iommu::GRUB;
 use crate::modules::VARIANT;
-use crate::scene::{NVGRACE, Scene};
+use crate::scene::{NVGRACE, Scene, identity};
 use crate::{Finding, failure, not_applicable, ok, unknown, warning};
 
 /// Base classes of functions that a host may need: mass storage, network.
@@ -86,6 +87,23 @@ fn is_harmless(scene: &Scene<'_>, bdf: Bdf) -> bool {
 /// Compares names of modules: `-` and `_` are the same.
 fn same_name(one: &str, other: &str) -> bool {
     one.replace('-', "_") == other.replace('-', "_")
+}
+
+pub(crate) fn chip(scene: &Scene<'_>) -> Vec<Finding> {
+    scene.each(|function| match identity(function) {
+        Identity::Known(chip, _) if chip.driver() == Driver::VfioPci => ok(format!(
+            "{}, which has no coherent memory: vfio-pci gives a VM all of it",
+            chip.name
+        )),
+        Identity::Known(chip, _) => ok(format!("{}, with coherent memory", chip.name)),
+        Identity::Unknown => unknown(format!(
+            "{:04x}:{:04x} is a GPU of NVIDIA's that Varia does not know: nothing is assumed of it",
+            function.vendor, function.device
+        ))
+        .run(format!("varia doctor --probe {}", function.bdf))
+        .advise("or a newer version of Varia, which may know the chip"),
+        Identity::Other => not_applicable("no data-centre GPU of NVIDIA's"),
+    })
 }
 
 pub(crate) fn driver(scene: &Scene<'_>) -> Vec<Finding> {

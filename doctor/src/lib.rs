@@ -159,6 +159,12 @@ pub const CHECKS: &[Check] = &[
         device::group,
     ),
     check(
+        "chip",
+        "a GPU's chip is one that Varia knows",
+        &[Ok, NotApplicable, Unknown],
+        device::chip,
+    ),
+    check(
         "driver",
         "a device is bound to its best VFIO driver",
         &[Ok, NotApplicable, Warning, Failure],

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use varia_facts::{Arch, Bdf, Facts, PciFunction};
 use varia_plan::{Iommu, Plan, Source};
+use varia_spec::nvidia::chip::{Driver, Identity};
 
 use crate::{Finding, ok, unknown};
 
@@ -54,6 +55,14 @@ impl<'a> Scene<'a> {
         self.functions().filter(|function| is_gpu(function))
     }
 
+    /// Those of them that are GPUs without coherent memory.
+    pub(crate) fn plain_gpus(&self) -> impl Iterator<Item = &'a PciFunction> {
+        self.functions().filter(|function| {
+            let chip = identity(function).chip();
+            chip.is_some_and(|chip| chip.driver() == Driver::VfioPci)
+        })
+    }
+
     pub(crate) fn has_gpus(&self) -> bool {
         self.gpus().next().is_some()
     }
@@ -93,6 +102,11 @@ impl<'a> Scene<'a> {
             "no GPU with coherent memory is in question",
         )
     }
+}
+
+/// Chip of a device.
+pub(crate) fn identity(function: &PciFunction) -> Identity {
+    Identity::of(function.vendor, function.device, function.class)
 }
 
 /// The function has coherent memory.

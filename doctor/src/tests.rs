@@ -247,7 +247,7 @@ impl Case {
             .facts
             .functions
             .iter()
-            .filter(|function| function.variant.is_some())
+            .filter(|function| function.variant.is_some() || function.best_driver.is_some())
             .map(|one| one.bdf)
             .collect();
         examine(&Scene {

@@ -11,7 +11,7 @@ mod reading;
 use std::path::Path;
 
 use varia_facts::{Bdf, Facts, PciFunction};
-use varia_spec::nvidia::chip::Identity;
+use varia_spec::nvidia::chip::{Driver, Identity};
 
 use crate::error::Error;
 use crate::matching::{Aliases, Choice, Modalias, Why};
@@ -104,6 +104,18 @@ impl Inventory {
     /// Best driver for a function.
     #[must_use]
     pub fn best(&self, function: &PciFunction) -> Choice {
-        self.aliases.best(&Modalias::of(function))
+        let mut best = self.aliases.best(&Modalias::of(function));
+        if matches!(best.why, Why::NoAlias { .. }) {
+            let (vendor, device) = (function.vendor, function.device);
+            best.why = match Identity::of(vendor, device, function.class) {
+                Identity::Known(chip, _) if chip.driver() == Driver::VfioPci => {
+                    Why::Plain { chip: chip.name }
+                }
+                Identity::Known(chip, sku) if !sku.released => Why::Unreleased { chip: chip.name },
+                Identity::Unknown => Why::UnknownChip,
+                Identity::Known(..) | Identity::Other => best.why,
+            };
+        }
+        best
     }
 }

@@ -194,6 +194,18 @@ pub enum Why {
         /// Number of compared aliases.
         of: usize,
     },
+    /// The GPU's chip has no coherent memory, so that no variant driver is needed.
+    Plain {
+        /// Name of the chip.
+        chip: &'static str,
+    },
+    /// No released kernel's driver lists the id of this chip.
+    Unreleased {
+        /// Name of the chip.
+        chip: &'static str,
+    },
+    /// The GPU's chip is not known.
+    UnknownChip,
     /// The kernel's modules have no file of aliases.
     NoAliases {
         /// Directory of the kernel's modules.
@@ -220,6 +232,19 @@ impl fmt::Display for Why {
                 f,
                 "none of the {of} vfio_pci: aliases of this kernel's modules matches: no variant \
                  driver for this device is installed"
+            ),
+            Self::Plain { chip } => write!(
+                f,
+                "{chip} has no coherent memory: vfio-pci gives a VM all of the GPU"
+            ),
+            Self::Unreleased { chip } => write!(
+                f,
+                "no vfio_pci: alias of this kernel's modules matches, as no released kernel lists \
+                 the id of {chip}: build Varia's module with UNRELEASED_IDS=y (docs/kernel.md)"
+            ),
+            Self::UnknownChip => f.write_str(
+                "no vfio_pci: alias of this kernel's modules matches, and the chip is not known: \
+                 probe it (varia list --probe)",
             ),
             Self::NoAliases { folder } => write!(
                 f,

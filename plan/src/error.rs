@@ -60,6 +60,34 @@ pub enum Error {
         /// Device id.
         device: u16,
     },
+    /// A GPU without coherent memory.
+    #[error(
+        "{bdf} is an {chip}, which has no coherent memory to plan for: bind it with varia bind \
+         {bdf}, and give it to the VM as it is, behind a root port with a 64-bit prefetchable \
+         window of {window} (QEMU: pcie-root-port,pref64-reserve={}; libvirt: pcihole64)",
+        window.suffixed()
+    )]
+    Plain {
+        /// The address.
+        bdf: Bdf,
+        /// Name of the chip.
+        chip: &'static str,
+        /// Window that holds the BARs.
+        window: Bytes,
+    },
+    /// A GPU whose chip is not known.
+    #[error(
+        "the chip {vendor:04x}:{device:04x} of {bdf} is not known: varia list --probe --facts reads \
+         its registers, and varia plan --facts plans with what they say"
+    )]
+    UnknownChip {
+        /// The address.
+        bdf: Bdf,
+        /// Vendor id.
+        vendor: u16,
+        /// Device id.
+        device: u16,
+    },
     /// A GPU whose BARs are not known.
     #[error(
         "the BARs of {bdf} in a VM are not known ({why}): bind it to its driver and run \

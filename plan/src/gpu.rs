@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use varia_facts::{Bdf, Bytes, PciFunction};
+use varia_facts::{BarKind, Bdf, Bytes, PciFunction};
 
 /// A NUMA node of the VM: QEMU's node, libvirt's cell, the guest's proximity domain.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -28,6 +28,19 @@ pub struct PlannedBar {
 }
 
 impl PlannedBar {
+    /// The 64-bit prefetchable BARs of a function itself: what a VM sees of a function that vfio-pci
+    /// gives it.
+    #[must_use]
+    pub fn physical(function: &PciFunction) -> Vec<Self> {
+        let bars = function.bars.iter();
+        let bars = bars.filter(|bar| bar.prefetchable && bar.kind == BarKind::Memory64);
+        bars.map(|bar| Self {
+            index: bar.index,
+            size: bar.size,
+        })
+        .collect()
+    }
+
     /// 64-bit prefetchable BARs that a VM sees of a function of the host.
     #[must_use]
     pub fn of(function: &PciFunction) -> Vec<Self> {

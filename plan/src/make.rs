@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use varia_facts::{self as facts, Arch, Bytes, Facts, NodeId, PciFunction, Qemu};
+use varia_spec::nvidia::chip::{Driver, Identity};
 
 use crate::aperture::{aperture, window};
 use crate::check;
@@ -147,10 +148,23 @@ fn of_one_superchip<'a>(
 
 fn check_layout(function: &PciFunction) -> Result<(), Error> {
     if function.variant.is_none() {
-        return Err(Error::NotCoherent {
-            bdf: function.bdf,
-            vendor: function.vendor,
-            device: function.device,
+        let (bdf, vendor, device) = (function.bdf, function.vendor, function.device);
+        return Err(match Identity::of(vendor, device, function.class) {
+            Identity::Known(chip, _) if chip.driver() == Driver::VfioPci => Error::Plain {
+                bdf,
+                chip: chip.name,
+                window: window(&PlannedBar::physical(function))?,
+            },
+            Identity::Unknown => Error::UnknownChip {
+                bdf,
+                vendor,
+                device,
+            },
+            Identity::Known(..) | Identity::Other => Error::NotCoherent {
+                bdf,
+                vendor,
+                device,
+            },
         });
     }
     if !function.virtual_bars.iter().any(|bar| bar.memory.is_some()) {

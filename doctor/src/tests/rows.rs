@@ -1,6 +1,6 @@
 //! Each state of each check: one change of a host, or of a plan, where all is well.
 
-use varia_facts::{Bytes, GroupId, Kvm, Limit, Module, NodeId, PciFunction, Unread};
+use varia_facts::{Bar, BarKind, Bytes, GroupId, Kvm, Limit, Module, NodeId, PciFunction, Unread};
 use varia_plan::{Backing, Firmware, Iommu, Kernel};
 
 use crate::Severity::{self, Failure, NotApplicable, Ok, Unknown, Warning};
@@ -194,7 +194,14 @@ pub(super) const ROWS: &[Row] = &[
     ("group", false, |case| { share(case, "xhci_hcd"); case.facts.functions.truncate(1); },
         Failure, "may be on 0009:01:00.1"),
     ("group", false, |case| share(case, "vfio-pci"), Ok, "with 1 other functions"),
+    ("chip", false, |_| {}, Ok, "GH200, with coherent memory"),
+    ("chip", false, plain, Ok, "H100, which has no coherent memory"),
+    ("chip", false, |case| case.gpu().device = 0x2343, Unknown, "varia doctor --probe 0009:01:00.0"),
+    ("chip", false, |case| case.gpu().class = 0x02_00_00, Ok, "GH200"),
+    ("chip", false, |case| { case.gpu().device = 0x22a3; case.gpu().class = 0x06_80_00; }, NotApplicable, "no data-centre GPU"),
+    ("chip", false, |case| case.facts.functions.clear(), NotApplicable, "no device"),
     ("driver", false, |_| {}, Ok, "its best"),
+    ("driver", false, plain, NotApplicable, "vfio-pci is best"),
     ("driver", false, |case| case.gpu().best_driver = None, Ok, "its best"),
     ("driver", false, |case| {
         case.gpu().driver = Some("vfio-pci".into());
@@ -289,6 +296,8 @@ pub(super) const ROWS: &[Row] = &[
     ("node-ids", false, |case| case.facts.functions.clear(), NotApplicable, "no node"),
     ("aperture", false, |_| {}, Ok, "512 GiB for 1 GPU;"),
     ("aperture", false, |case| case.facts.functions.clear(), NotApplicable, "no GPU"),
+    ("aperture", false, plain, Ok, "512 GiB for 1 of them"),
+    ("aperture", false, |case| { plain(case); case.facts.kernel.kvm.ipa_bits = Some(38); }, Failure, "38 bits"),
     ("aperture", false, |case| case.gpu().virtual_bars.clear(), Unknown, "not known"),
     ("aperture", false, |case| case.facts.kernel.kvm.ipa_bits = None, Unknown, "width"),
     ("aperture", false, |case| case.facts.kernel.kvm.ipa_bits = Some(39), Failure, "39 bits"),
@@ -359,6 +368,24 @@ pub(super) const ROWS: &[Row] = &[
         case.facts.kernel.kvm.ipa_bits = Some(40);
     }, Warning, "at most 1 GPU"),
 ];
+
+/// Makes the GPU an H100, which has no coherent memory.
+fn plain(case: &mut Case) {
+    let bar = |index, size| Bar {
+        index,
+        address: None,
+        size: Bytes(size),
+        kind: BarKind::Memory64,
+        prefetchable: true,
+    };
+    let gpu = case.gpu();
+    gpu.device = 0x2330;
+    gpu.driver = Some("nvidia".into());
+    gpu.best_driver = Some("vfio-pci".into());
+    (gpu.variant, gpu.coherent_memory) = (None, None);
+    gpu.virtual_bars.clear();
+    gpu.bars = vec![bar(0, 16 << 20), bar(2, 128 * GIB), bar(4, 32 << 20)];
+}
 
 /// Gives the GPU's group another member.
 fn share(case: &mut Case, driver: &str) {
