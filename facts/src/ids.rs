@@ -105,7 +105,7 @@ fn parse_bdf(text: &str) -> Option<Bdf> {
     )
 }
 
-/// One to `most` hexadecimal digits and nothing else.
+/// Number of one to `most` hexadecimal digits, and nothing else.
 fn hex(text: &str, most: usize) -> Option<u32> {
     let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !digits || text.len() > most {

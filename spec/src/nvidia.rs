@@ -16,7 +16,7 @@ pub mod property {
     pub const MEM_SIZE: &str = "nvidia,gpu-mem-size";
     /// The first proximity domain set aside for the GPU's memory.
     pub const MEM_PXM_START: &str = "nvidia,gpu-mem-pxm-start";
-    /// How many proximity domains are set aside.
+    /// Number of proximity domains set aside.
     pub const MEM_PXM_COUNT: &str = "nvidia,gpu-mem-pxm-count";
 }
 
@@ -37,7 +37,7 @@ pub mod bar0 {
     pub const C2C_LINK: u64 = 0x1498;
     /// HBM training state (`HBM_TRAINING_BAR0_OFFSET`).
     pub const HBM_TRAINING: u64 = 0x200bc;
-    /// What both registers read when the memory can be used.
+    /// Value of both registers once the memory can be used.
     pub const STATUS_READY: u32 = 0xff;
     /// The shortest BAR0 that contains both registers, in bytes.
     pub const MIN_LEN: u64 = HBM_TRAINING + 4;

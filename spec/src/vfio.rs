@@ -40,7 +40,7 @@ impl RegionIndex {
     }
 }
 
-/// How many bits of a device descriptor's file position belong to the offset in a region
+/// Number of bits of a device descriptor's file position that hold the offset in a region
 /// (`VFIO_PCI_OFFSET_SHIFT`). A region larger than 1 << 40 bytes would alias the next index.
 pub const OFFSET_SHIFT: u32 = 40;
 

@@ -33,7 +33,7 @@ pub mod legacy {
     pub const QUEUE_PFN: u64 = 8;
     /// The selected queue's size, u16.
     pub const QUEUE_NUM: u64 = 12;
-    /// Which queue is selected, u16.
+    /// Index of the selected queue, u16.
     pub const QUEUE_SEL: u64 = 14;
     /// Notifies a queue, u16.
     pub const QUEUE_NOTIFY: u64 = 16;
@@ -48,7 +48,7 @@ pub mod legacy {
     /// Log2 of the unit of a queue's address, and the alignment of its used ring.
     pub const QUEUE_ADDR_SHIFT: u32 = 12;
 
-    /// Where the device's own registers begin (`VIRTIO_PCI_CONFIG_OFF`).
+    /// Offset of the device's own registers (`VIRTIO_PCI_CONFIG_OFF`).
     pub const fn config_off(msix: bool) -> u64 {
         if msix { 24 } else { 20 }
     }
@@ -85,7 +85,7 @@ pub const ISR_QUEUE: u8 = 1;
 
 /// Administration commands.
 pub mod admin {
-    /// Which commands there are: a bitmap of opcodes.
+    /// Bitmap of the opcodes of the commands that exist.
     pub const LIST_QUERY: u16 = 0;
     /// Writes common registers of a member's legacy interface.
     pub const LEGACY_COMMON_CFG_WRITE: u16 = 2;
@@ -95,7 +95,7 @@ pub mod admin {
     pub const LEGACY_DEV_CFG_WRITE: u16 = 4;
     /// Reads device registers of a member's legacy interface.
     pub const LEGACY_DEV_CFG_READ: u16 = 5;
-    /// Where a member's queues are notified.
+    /// Place where a member's queues are notified.
     pub const LEGACY_NOTIFY_INFO: u16 = 6;
     /// The commands of the legacy interface, as a bitmap of opcodes.
     pub const LEGACY_BITMAP: u64 = 1 << LEGACY_COMMON_CFG_WRITE
@@ -120,9 +120,9 @@ pub mod admin {
 
 /// The vendor-specific capabilities that say where the modern interface is.
 pub mod cap {
-    /// What the structure is, u8.
+    /// Type of the structure, u8.
     pub const CFG_TYPE: u16 = 3;
-    /// Which BAR it is in, u8.
+    /// BAR that the structure is in, u8.
     pub const BAR: u16 = 4;
     /// Offset in the BAR, u32.
     pub const OFFSET: u16 = 8;
@@ -142,21 +142,21 @@ pub mod cap {
 
 /// The modern interface's common registers.
 pub mod common {
-    /// Which 32 feature bits of the device are shown, u32.
+    /// Selector of the 32 feature bits of the device that are shown, u32.
     pub const DFSELECT: u64 = 0;
     /// Features that the device has, u32.
     pub const DF: u64 = 4;
-    /// Which 32 feature bits of the driver are shown, u32.
+    /// Selector of the 32 feature bits of the driver that are shown, u32.
     pub const GFSELECT: u64 = 8;
     /// Features that the driver takes, u32.
     pub const GF: u64 = 12;
     /// Configuration vector, u16.
     pub const MSIX: u64 = 16;
-    /// How many queues there are, u16.
+    /// Number of queues, u16.
     pub const NUMQ: u64 = 18;
     /// Device status, u8.
     pub const STATUS: u64 = 20;
-    /// Which queue is selected, u16.
+    /// Index of the selected queue, u16.
     pub const Q_SELECT: u64 = 22;
     /// The selected queue's size, u16.
     pub const Q_SIZE: u64 = 24;
@@ -164,7 +164,7 @@ pub mod common {
     pub const Q_MSIX: u64 = 26;
     /// The selected queue is enabled, u16.
     pub const Q_ENABLE: u64 = 28;
-    /// Where the selected queue is notified, in multipliers, u16.
+    /// Offset at which the selected queue is notified, in multipliers, u16.
     pub const Q_NOFF: u64 = 30;
     /// The selected queue's descriptors, u64.
     pub const Q_DESC: u64 = 32;
