@@ -1,4 +1,4 @@
-//! Where a device takes its time from.
+//! Clock of a device.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};

@@ -15,7 +15,7 @@ use varia_spec::pci::header::{self, command};
 use crate::profile::{Capability, Profile};
 use vpd::VitalData;
 
-/// What a write started.
+/// Effect of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Effect {
     /// Nothing but new register values.
@@ -30,7 +30,7 @@ pub(crate) struct ConfigSpace {
     bytes: Vec<u8>,
     writable: Vec<u8>,
     power_on: Vec<u8>,
-    /// Where the capabilities are whose writes have effects.
+    /// Offsets of the capabilities whose writes have effects.
     express: Option<u16>,
     advanced: Option<u16>,
     power: Option<Power>,

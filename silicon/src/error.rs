@@ -1,21 +1,22 @@
-//! What can be wrong with a request for a device.
+//! Errors of a request for a device.
 
 use varia_core::HostPhys;
+use varia_facts::Bytes;
 use varia_sys::memory::MemoryError;
 
 use crate::profile::BadProfile;
 
-/// Why a device could not be made.
+/// Reason why a device could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SiliconError {
     /// No memory at all.
     #[error(
-        "a {profile} with no memory cannot be made; give it a multiple of 4 KiB, for example {default_gib}G"
+        "a {profile} without memory can't be made: give it a multiple of 4 KiB, for example {default_gib}G"
     )]
     NoMemory {
         /// The profile's name.
         profile: &'static str,
-        /// What the chip has by default, in GiB.
+        /// Size that the chip has by default, in GiB.
         default_gib: u64,
     },
     /// Memory that ends in the middle of a page.
@@ -31,7 +32,7 @@ pub enum SiliconError {
         base: HostPhys,
     },
     /// Memory that reaches beyond what a processor can address.
-    #[error("{size:#x} bytes of memory at {:#x} reach beyond the {bits}-bit physical address space; {}", base.0, what_fits(*base, *bits))]
+    #[error("{} of memory at {:#x} reach beyond the {bits}-bit physical address space; {}", Bytes(*size), base.0, what_fits(*base, *bits))]
     BeyondAddressWidth {
         /// The address asked for.
         base: HostPhys,
@@ -50,7 +51,8 @@ pub enum SiliconError {
     },
     /// A poisoned page that there is not.
     #[error(
-        "no page at {offset:#x} can be poisoned in {size:#x} bytes of memory: choose a smaller offset"
+        "no page at {offset:#x} can be poisoned in {} of memory: choose a smaller offset",
+        Bytes(*size)
     )]
     PoisonBeyond {
         /// The offset asked for.
@@ -63,7 +65,7 @@ pub enum SiliconError {
     BadProfile {
         /// The profile's name.
         profile: &'static str,
-        /// What is wrong.
+        /// Fault of the profile.
         source: BadProfile,
     },
     /// A network card's queues.
@@ -96,7 +98,7 @@ fn what_fits(base: HostPhys, bits: u32) -> String {
     let end = 1u64 << bits;
     match end.saturating_sub(base.0) {
         0 => format!("choose an address below {end:#x}"),
-        fits => format!("at this address at most {fits:#x} bytes fit"),
+        fits => format!("at this address at most {} fit", Bytes(fits)),
     }
 }
 

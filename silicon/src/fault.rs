@@ -1,8 +1,8 @@
-//! What is broken in a device, on purpose.
+//! Faults that a device has on purpose.
 
 use std::time::Duration;
 
-/// What is broken. Nothing, by default.
+/// Faults of a device; none by default.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Faults {
     /// The chip-to-chip link is down: its register never says ready, a CXL DVSEC never says
@@ -18,7 +18,7 @@ pub struct Faults {
     /// The page with this offset in the coherent memory is poisoned: reads and writes of any of
     /// its bytes fail, and no range with it can be mapped.
     pub poisoned_page: Option<u64>,
-    /// This long after power-on the function is gone from the bus: registers read as all ones,
+    /// Time after power-on at which the function leaves the bus: registers read as all ones,
     /// writes go nowhere, the memory does not answer, a reset fails. A mapping that was made
     /// before stays, which a real one would not.
     pub gone_after: Option<Duration>,

@@ -5,7 +5,7 @@
 //! device of it: raw configuration space, BARs, coherent memory outside every BAR, firmware
 //! properties, and the faults that a test wants to see handled. It is a [`varia_core::Device`].
 //!
-//! What it is not: it computes nothing that a GPU computes, and it shows nothing of the virtual
+//! Not modelled: what a GPU computes, and the virtual
 //! device that a VM gets; that is a variant's work.
 
 pub mod clock;

@@ -47,7 +47,7 @@ pub enum MachineError {
 /// A machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
-    /// What it is asked for by.
+    /// Name in tests and commands.
     pub name: &'static str,
     /// Vendor and product, as its firmware says.
     pub product: (&'static str, &'static str),
@@ -76,7 +76,7 @@ const KIB: u64 = 1 << 10;
 /// The machines that tests and demonstrations use.
 pub const ALL: [&Machine; 5] = [&GH200, &GH200_X4, &GB200_NVL4, &GB300_NVL4, &NONE];
 
-/// One Grace Hopper superchip.
+/// Host with one Grace Hopper superchip.
 pub const GH200: Machine = Machine {
     name: "gh200",
     product: ("NVIDIA", "Grace Hopper"),
@@ -204,7 +204,7 @@ impl Machine {
     /// Writes its files into a folder.
     ///
     /// # Errors
-    /// Those of the file system, and [`MachineError`].
+    /// Errors of the file system, and [`MachineError`].
     pub fn write(&self, root: &Path) -> io::Result<()> {
         files::write(&self.files().map_err(io::Error::other)?, root)
     }

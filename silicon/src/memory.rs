@@ -15,11 +15,11 @@ const ADDRESS_BITS: u32 = 48;
 /// A device's memory outside every BAR.
 #[derive(Debug)]
 pub struct CoherentMemory {
-    /// Where it begins.
+    /// Address of the memory.
     pub base: HostPhys,
-    /// What is in it.
+    /// Content of the memory.
     pub bytes: SharedMemory,
-    /// What firmware says of it.
+    /// Properties that firmware gives the memory.
     pub(crate) firmware: Coherent,
     /// Bytes at its end that firmware does not count.
     pub(crate) uncounted: u64,

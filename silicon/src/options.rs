@@ -1,4 +1,4 @@
-//! What is asked of a device beyond its profile.
+//! Options of a device beyond its profile.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use varia_core::HostPhys;
 use crate::clock::{Clock, SystemClock};
 use crate::fault::Faults;
 
-/// When the coherent memory can be used after power-on and after each reset.
+/// Time at which the coherent memory can be used after power-on and after each reset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Readiness {
     /// At once.
@@ -21,7 +21,7 @@ pub enum Readiness {
     Never,
 }
 
-/// Where the coherent memory's bytes are.
+/// Storage of the coherent memory's bytes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Backing {
     /// In a memfd that ends with the device.
@@ -33,7 +33,7 @@ pub enum Backing {
     PartOfFile(PathBuf, u64),
 }
 
-/// What is asked of a device beyond its profile.
+/// Options of a device beyond its profile.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Bytes of coherent memory; `None` for what the chip has. Nothing else can be asked of a chip
@@ -41,15 +41,15 @@ pub struct Options {
     pub memory: Option<u64>,
     /// Bytes at its end that firmware does not count, so that its size need not be whole pages.
     pub uncounted: u64,
-    /// Where the memory begins; `None` for what the profile assumes.
+    /// Address of the memory; `None` for the address that the profile assumes.
     pub base: Option<HostPhys>,
-    /// Where its bytes are.
+    /// Storage of the memory's bytes.
     pub backing: Backing,
-    /// When it can be used.
+    /// Time at which the memory can be used.
     pub readiness: Readiness,
-    /// What is broken.
+    /// Faults of the device.
     pub faults: Faults,
-    /// What readiness is measured by.
+    /// Clock by which readiness is measured.
     pub clock: Arc<dyn Clock>,
 }
 

@@ -46,11 +46,11 @@ pub static ALL: LazyLock<Vec<Profile>> = LazyLock::new(|| {
 /// A chip, with the board and firmware around it.
 #[derive(Clone, Debug)]
 pub struct Profile {
-    /// What it is asked for by, in lower case.
+    /// Name in commands, in lower case.
     pub name: &'static str,
     /// The name of its family, which means this profile too.
     pub alias: Option<&'static str>,
-    /// What it is called in full.
+    /// Full name of the product.
     pub title: &'static str,
     /// Chip of the table in `varia_spec`; `None` for a device that is no GPU of NVIDIA's.
     pub chip: Option<&'static Chip>,
@@ -83,11 +83,11 @@ pub struct Profile {
 pub struct Coherent {
     /// Bytes, unless another size is asked for.
     pub size: Fact<u64>,
-    /// Where it begins, unless another address is asked for.
+    /// Address of the memory, unless another address is asked for.
     pub base: Fact<HostPhys>,
     /// First proximity domain that firmware sets aside for the memory.
     pub pxm_start: Fact<u64>,
-    /// How many proximity domains it sets aside.
+    /// Number of proximity domains that firmware sets aside.
     pub pxm_count: Fact<u64>,
 }
 
@@ -96,13 +96,13 @@ pub struct Coherent {
 pub struct Bar {
     /// 0 to 5; a 64-bit BAR takes the next as well.
     pub index: u8,
-    /// What it decodes.
+    /// Size and kind of the BAR.
     pub spec: BarSpec,
-    /// What answers.
+    /// Content behind the BAR.
     pub content: Content,
 }
 
-/// What is behind a BAR.
+/// Content behind a BAR.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Content {
     /// Registers: bytes that keep what is written until a reset, and that can't be mapped. In
@@ -114,7 +114,7 @@ pub enum Content {
     NetworkCard,
 }
 
-/// How a driver learns that the memory can be used.
+/// Method by which a driver learns that the memory can be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReadinessMethod {
     /// Two registers in BAR 0.
@@ -133,7 +133,7 @@ impl Profile {
         })
     }
 
-    /// How readiness shows; `None` on a chip that has no memory to wait for.
+    /// Method by which readiness shows; `None` for a chip that has no memory to wait for.
     pub fn readiness(&self) -> Option<ReadinessMethod> {
         self.coherent?;
         let cxl = |c: &&Fact<Capability>| matches!(c.value.body, Body::CxlDevice { .. });

@@ -6,11 +6,11 @@ use crate::profile::Profile;
 
 /// Bytes in the image; images are counted in units of 512.
 const IMAGE: usize = 512;
-/// Where the PCI data structure is.
+/// Offset of the PCI data structure.
 const DATA: u16 = 0x1c;
 /// Code type of Open Firmware, which no PC's firmware runs.
 const OPEN_FIRMWARE: u8 = 1;
-/// It is the last image.
+/// Indicator of the last image.
 const LAST: u8 = 0x80;
 
 /// The image of a profile's ROM.

@@ -1,7 +1,7 @@
 //! A device made of a profile.
 //!
-//! What it keeps over a reset: its coherent memory, the memory behind BARs and its vital product
-//! data. What it loses: configuration registers and registers behind BARs; and its coherent memory
+//! State that survives a reset: the coherent memory, the memory behind BARs and the vital product
+//! data. State that a reset loses: configuration registers and registers behind BARs; and the coherent memory
 //! has to become ready again.
 
 use std::fmt;
@@ -42,7 +42,7 @@ pub struct Silicon {
     card: Option<Card>,
 }
 
-/// Where the MSI-X table and pending bits are.
+/// Place of the MSI-X table and of the pending bits.
 #[derive(Clone, Copy)]
 struct MessageX {
     vectors: u16,
@@ -53,7 +53,7 @@ struct MessageX {
 
 struct State {
     config: ConfigSpace,
-    /// When the memory began to become ready.
+    /// Time at which the memory began to become ready.
     started: Duration,
 }
 
@@ -99,7 +99,7 @@ impl Silicon {
         Ok(silicon)
     }
 
-    /// What it was made of.
+    /// Profile that the device was made of.
     pub fn profile(&self) -> &Profile {
         &self.profile
     }
@@ -112,7 +112,7 @@ impl Silicon {
     /// Loses what all of its memory holds, as when it is switched off.
     ///
     /// # Errors
-    /// What the system says.
+    /// Error of the system.
     pub fn forget(&self) -> Result<(), SiliconError> {
         let coherent = self.memory.iter().map(|memory| &memory.bytes);
         for memory in coherent.chain(self.bars.iter().map(|(_, memory)| memory)) {
@@ -136,7 +136,7 @@ impl Silicon {
         }
     }
 
-    /// What the function's configuration says to the card.
+    /// Configuration of the function, as the card obeys it.
     fn switches(&self) -> Switches {
         let state = lock(&self.state);
         Switches {
@@ -193,7 +193,7 @@ impl Silicon {
         ready && !self.is_lost()
     }
 
-    /// What the status bits of a CXL Device DVSEC say.
+    /// Status bits of a CXL Device DVSEC.
     fn cxl_status(&self, state: &State) -> u32 {
         let valid = self.readiness != Readiness::Never && !self.is_lost();
         let active = self.ready(state) && !self.faults.c2c_down;

@@ -27,7 +27,7 @@ use vm_memory::GuestAddress;
 
 use registers::{COMMON, DEVICE, Field, LEGACY, LEGACY_VECTORS, Register};
 
-/// Where the structures of the modern interface are in their BAR: common registers, interrupt
+/// Places of the structures of the modern interface in their BAR: common registers, interrupt
 /// status, device registers, notification. Bytes in each.
 pub(crate) const COMMON_AT: (u64, u64) = (0x0000, common::LEN);
 pub(crate) const ISR_AT: (u64, u64) = (0x1000, 1);
@@ -43,16 +43,16 @@ const FEATURES: u64 = net::F_MAC | net::F_STATUS | F_VERSION_1;
 /// Locally administered.
 const MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x76, 0x61, 0x72];
 
-/// What the card's configuration space says.
+/// Configuration space of the card, as far as the card obeys it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Switches {
-    /// It may master the bus.
+    /// Bus master is enabled.
     pub(crate) master: bool,
     /// MSI-X is enabled.
     pub(crate) msix: bool,
 }
 
-/// What the card does with its interrupts. It is told once the card's lock is free again.
+/// Interrupts that the card asks for. They are signalled once the card's lock is free again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Signal {
     /// A vector's message.
@@ -75,9 +75,9 @@ struct State {
     status: u8,
     isr: u8,
     mac: [u8; 6],
-    /// What the driver takes of the features.
+    /// Features that the driver accepts.
     driver_features: u64,
-    /// Which half of the features the modern registers show.
+    /// Half of the features that the modern registers show.
     device_half: u32,
     driver_half: u32,
     config_vector: u16,
@@ -285,7 +285,7 @@ impl Card {
         })
     }
 
-    /// As at power-on.
+    /// State at power-on.
     pub(crate) fn reset(&self) -> Signal {
         lock(&self.state).reset();
         Signal::Pin(false)
@@ -432,7 +432,7 @@ const fn legacy_device_len() -> u64 {
     legacy::config_off(true) + net::CONFIG_LEN - legacy::config_off(false)
 }
 
-/// As much of `bytes` as there is room for.
+/// Copies as much of `bytes` as there is room for.
 fn fill(result: &mut [u8], bytes: &[u8]) {
     result
         .iter_mut()

@@ -1,5 +1,6 @@
 //! Profiles that describe no possible device: each is refused, and the offset is named.
 
+use varia_facts::Bytes;
 use varia_silicon::profile::{self, Body, Capability, Fact};
 use varia_silicon::{Options, Profile, Silicon};
 
@@ -190,13 +191,13 @@ fn an_msix_table_outside_its_bar() {
     assert_eq!(
         moved(3, 0x3fb8, 0),
         "profile nic: the vectors of the capability at 0xa0 are 0x3fb8..0x4008 of BAR 3, which has \
-         0x4000 bytes of memory"
+         16 KiB of memory"
     );
     assert!(moved(3, 0, 0x4000).contains("the pending bits of the capability at 0xa0"));
     assert!(moved(3, 0xffff_fff8, 0).contains("0xfffffff8..0x100000048 of BAR 3"));
     for (what, bar) in [("I/O ports", 2), ("no BAR", 5), ("none at all", 9)] {
         let refusal = moved(bar, 0, 0);
-        let said = format!("BAR {bar}, which has 0x0 bytes of memory");
+        let said = format!("BAR {bar}, which has 0 bytes of memory");
         assert!(refusal.contains(&said), "{what}: {refusal}");
     }
 }
@@ -206,8 +207,8 @@ fn bars_that_can_not_be() {
     let sized = |index: usize, size| refusal("nic", |p| p.bars[index].value.spec.size = size);
     assert_eq!(
         sized(1, 3 << 10),
-        "profile nic: BAR 1, at 0x14, can't have 0xc00 bytes: give it a power of two from 0x10 to \
-         0x80000000"
+        "profile nic: BAR 1, at 0x14, can't have 3 KiB: give it a power of two from 16 bytes to \
+         2 GiB"
     );
     for (index, size, offset) in [
         (0, 0, "0x10"),
@@ -220,7 +221,7 @@ fn bars_that_can_not_be() {
     ] {
         let refusal = sized(index, size);
         assert!(
-            refusal.contains(&format!(", at {offset}, can't have {size:#x}")),
+            refusal.contains(&format!(", at {offset}, can't have {}", Bytes(size))),
             "{refusal}"
         );
     }
@@ -233,7 +234,7 @@ fn bars_that_can_not_be() {
     ] {
         let refusal = renumbered(from, to);
         assert!(
-            refusal.contains("can't be: its register is beyond the six"),
+            refusal.contains("can't exist: its register is beyond the six"),
             "{what}: {refusal}"
         );
     }

@@ -100,7 +100,7 @@ fn a_poisoned_page_fails_and_its_neighbours_do_not() {
     let error = Silicon::new(profile::find("gh200").unwrap(), beyond).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no page at 0x1000 can be poisoned in 0x1000 bytes of memory: choose a smaller offset"
+        "no page at 0x1000 can be poisoned in 4 KiB of memory: choose a smaller offset"
     );
 }
 

@@ -19,7 +19,7 @@ fn refused(device: &[&str], named: &[&str]) {
 
 #[test]
 fn no_memory() {
-    refused(&["gh200", "--memory", "0"], &["gh200", "no memory", "96G"]);
+    refused(&["gh200", "--memory", "0"], &["gh200", "without memory", "96G"]);
     refused(&["gb200", "--memory", "0G"], &["gb200", "184G"]);
 }
 
@@ -50,12 +50,12 @@ fn memory_that_ends_in_a_page() {
 fn memory_beyond_the_address_width() {
     refused(
         &["gh200", "--memory", "300T"],
-        &["0x12c0000000000", "0x420000000000", "48-bit", "at most"],
+        &["300 TiB", "0x420000000000", "48-bit", "at most"],
     );
     let end = ["--base", "0xfffffffff000", "--memory", "2G"];
     refused(
         &[&["gh200"], &end[..]].concat(),
-        &["0xfffffffff000", "48-bit", "at most 0x1000 bytes"],
+        &["0xfffffffff000", "48-bit", "at most 4 KiB"],
     );
     refused(
         &["gb200", "--base", "0xfffffffffffff000"],

@@ -207,7 +207,7 @@ fn kernel(machine: &Machine) -> Kernel {
     }
 }
 
-/// What QEMU and libvirt would say of themselves.
+/// QEMU and libvirt of the host.
 fn vmm() -> Vmm {
     let features = [
         "acpi-generic-initiator",

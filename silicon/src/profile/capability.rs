@@ -10,11 +10,11 @@ use varia_spec::virtio;
 pub struct Capability {
     /// Offset in configuration space; from 0x100 on it is an extended capability.
     pub offset: u16,
-    /// What it says.
+    /// Content of the capability.
     pub body: Body,
 }
 
-/// What a capability says; what is not named here is in `config`.
+/// Content of a capability; registers that are not named here are in `config`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Body {
     /// Power management: D0 and D3hot at least, without events.
@@ -39,7 +39,7 @@ pub enum Body {
         speed: u8,
         /// Lanes.
         lanes: u8,
-        /// It has a function-level reset.
+        /// Presence of a function-level reset.
         reset: bool,
     },
     /// Vendor-specific, its body zero.
@@ -47,9 +47,9 @@ pub enum Body {
         /// Bytes in all.
         len: u8,
     },
-    /// Where a structure of virtio's modern interface is.
+    /// Place of a structure of virtio's modern interface.
     Virtio {
-        /// Which structure.
+        /// Type of the structure.
         cfg_type: u8,
         /// The BAR that it is in.
         bar: u8,
@@ -80,7 +80,7 @@ pub enum Body {
     Latency,
     /// Resizable BAR, with one size to choose from.
     ResizableBar {
-        /// Which BAR.
+        /// Index of the BAR.
         bar: u8,
     },
     /// Advanced error reporting.
@@ -89,7 +89,7 @@ pub enum Body {
     ExtVendor {
         /// Vendor's id for it.
         id: u16,
-        /// Its revision.
+        /// Revision of the capability.
         revision: u8,
         /// Bytes in all.
         len: u16,
@@ -117,7 +117,7 @@ pub enum Body {
 }
 
 impl Capability {
-    /// It is in the extended list.
+    /// Tells whether the capability is in the extended list.
     pub fn is_extended(&self) -> bool {
         self.offset >= ext_cap::START
     }
@@ -151,7 +151,7 @@ impl Body {
         }
     }
 
-    /// It belongs in the extended list, from 0x100 on.
+    /// Tells whether the capability belongs in the extended list, from 0x100 on.
     pub fn is_extended(&self) -> bool {
         match self {
             Self::Power { .. }

@@ -1,9 +1,10 @@
-//! What no profile can say.
+//! Check of a profile: values that no device can have.
 //!
-//! This is about the data. A core looks at the registers that come of it once more, as at those of
-//! any other device.
+//! The check is about the data. A core checks the registers made of a profile once more, as it does
+//! for any other device.
 
 use varia_core::BarSpace;
+use varia_facts::Bytes;
 use varia_spec::pci::cap::msix;
 use varia_spec::pci::header::{BASE_ADDRESS_0, STD_HEADER_SIZEOF};
 use varia_spec::pci::{CFG_SPACE_EXP_SIZE, CFG_SPACE_SIZE, ext_cap};
@@ -16,9 +17,9 @@ pub enum BadProfile {
     /// A capability where none of its kind can be.
     #[error("the capability at {offset:#x} is not at a multiple of 4 from {start:#x} on: move it")]
     Place {
-        /// Where it is.
+        /// Offset of the capability.
         offset: u16,
-        /// Where the space for its kind begins.
+        /// Offset at which the space for capabilities of this kind begins.
         start: u16,
     },
     /// A capability that leaves the configuration space.
@@ -26,17 +27,17 @@ pub enum BadProfile {
         "the capability at {offset:#x} has {len} bytes and leaves its space, which ends at {end:#x}: move it"
     )]
     Beyond {
-        /// Where it is.
+        /// Offset of the capability.
         offset: u16,
         /// Bytes that it takes.
         len: u16,
-        /// Where the space for its kind ends.
+        /// Offset at which the space for capabilities of this kind ends.
         end: u16,
     },
     /// Two capabilities at one place: the list would come back to it.
     #[error("the capability at {offset:#x} is listed twice, which makes the list a loop")]
     Loop {
-        /// Where they are.
+        /// Offset of both capabilities.
         offset: u16,
     },
     /// A capability that begins before another one ends.
@@ -44,11 +45,11 @@ pub enum BadProfile {
         "the capability at {offset:#x} begins inside the one at {other:#x}, which ends at {end:#x}: move it"
     )]
     Overlap {
-        /// Where the later one begins.
+        /// Offset of the later capability.
         offset: u16,
-        /// Where the earlier one begins.
+        /// Offset of the earlier capability.
         other: u16,
-        /// Where the earlier one ends.
+        /// Offset at which the earlier capability ends.
         end: u16,
     },
     /// Extended capabilities that do not begin where their list does.
@@ -56,37 +57,40 @@ pub enum BadProfile {
         "the first extended capability is at {offset:#x}, and the list begins at 0x100: put one there"
     )]
     NoFirst {
-        /// Where the first one is.
+        /// Offset of the first extended capability.
         offset: u16,
     },
     /// A value that its field can't hold.
     #[error("{what} of the capability at {offset:#x} is {value}: it can be {possible}")]
     Value {
-        /// Where the capability is.
+        /// Offset of the capability.
         offset: u16,
-        /// Which value.
+        /// Name of the value.
         what: &'static str,
         /// The value.
         value: u64,
-        /// What it could be.
+        /// Values that are possible.
         possible: &'static str,
     },
     /// A BAR that is no BAR, or twice, or behind the lower half of another.
-    #[error("BAR {bar} can't be: its register is beyond the six, or a part of another BAR's")]
+    #[error(
+        "BAR {bar} can't exist: its register is beyond the six, or a part of another BAR's register"
+    )]
     BarIndex {
-        /// Its index.
+        /// Index of the BAR.
         bar: u8,
     },
     /// A BAR that can't be decoded.
     #[error(
-        "BAR {bar}, at {offset:#x}, can't have {size:#x} bytes: give it a power of two from {least:#x} to {most:#x}"
+        "BAR {bar}, at {offset:#x}, can't have {}: give it a power of two from {} to {}",
+        Bytes(*size), Bytes(*least), Bytes(*most)
     )]
     BarSize {
-        /// Its index.
+        /// Index of the BAR.
         bar: u8,
         /// Offset of its register.
         offset: u16,
-        /// Its bytes.
+        /// Size of the BAR in bytes.
         size: u64,
         /// The fewest that it can have.
         least: u64,
@@ -95,10 +99,11 @@ pub enum BadProfile {
     },
     /// An MSI-X table, or its pending bits, outside their BAR.
     #[error(
-        "the {what} of the capability at {offset:#x} are {start:#x}..{end:#x} of BAR {bar}, which has {size:#x} bytes of memory"
+        "the {what} of the capability at {offset:#x} are {start:#x}..{end:#x} of BAR {bar}, which has {} of memory",
+        Bytes(*size)
     )]
     Msix {
-        /// Where the capability is.
+        /// Offset of the capability.
         offset: u16,
         /// Vectors or pending bits.
         what: &'static str,
@@ -113,20 +118,20 @@ pub enum BadProfile {
     },
     /// An expansion ROM that can't be decoded.
     #[error(
-        "an expansion ROM of {size} bytes can't be: give it a power of two from 2 KiB to 16 MiB"
+        "an expansion ROM of {size} bytes can't exist: give it a power of two from 2 KiB to 16 MiB"
     )]
     Rom {
-        /// Its size in bytes.
+        /// Size of the ROM in bytes.
         size: u32,
     },
     /// A class or interrupt pin beyond its field.
     #[error("the {what} is {value:#x}: it can be {possible}")]
     Header {
-        /// Which.
+        /// Name of the value.
         what: &'static str,
         /// The value.
         value: u32,
-        /// What it could be.
+        /// Values that are possible.
         possible: &'static str,
     },
 }

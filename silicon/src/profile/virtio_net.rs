@@ -1,7 +1,7 @@
 //! A virtio network card whose owner has the legacy commands: a modern virtual function without a
 //! BAR0, as the kernel's virtio variant driver wants it.
 //!
-//! What is at the other end of its wire is in [`crate::virtio::echo`].
+//! The other end of the card's wire is in [`crate::virtio::echo`].
 
 use varia_core::{BarSpace, BarSpec};
 use varia_spec::virtio::{ID_NET, VENDOR_ID, cap, device_id};

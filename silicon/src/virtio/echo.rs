@@ -4,7 +4,7 @@
 //! It keeps no state: a ping in fragments is answered fragment by fragment, and whoever sent it
 //! puts the answer together. Source: RFC 826, 791, 792, and 1624 for the checksum.
 
-/// Its address, locally administered.
+/// Address of the peer, locally administered.
 pub const MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x76, 0x61, 0x01];
 
 const BROADCAST: [u8; 6] = [0xff; 6];
@@ -16,7 +16,7 @@ const ARP_REPLY: u8 = 2;
 const ICMP: u8 = 1;
 const ECHO_REQUEST: [u8; 2] = [8, 0];
 
-/// What it answers to an Ethernet frame, if anything.
+/// Reply to an Ethernet frame, if there is one.
 pub fn answer(frame: Vec<u8>) -> Option<Vec<u8>> {
     let (to, rest) = frame.split_first_chunk::<6>()?;
     let (from, rest) = rest.split_first_chunk::<6>()?;

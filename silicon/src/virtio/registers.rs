@@ -1,4 +1,4 @@
-//! Which register is where, in both interfaces, and accesses of any width to them.
+//! Registers of both interfaces, and accesses of any width to them.
 //!
 //! A register is got and set as a whole: bytes that a write does not touch keep their value.
 
@@ -6,7 +6,7 @@ use varia_spec::virtio::{common, legacy, net};
 
 use super::State;
 
-/// What a register holds.
+/// Value that a register holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Field {
     DeviceHalf,
@@ -78,7 +78,7 @@ pub(super) const LEGACY: &[Register] = &[
     Register::new(legacy::ISR, 1, Field::Isr),
 ];
 
-/// Those that are there while MSI-X is enabled.
+/// Registers that exist while MSI-X is enabled.
 pub(super) const LEGACY_VECTORS: &[Register] = &[
     Register::new(legacy::CONFIG_VECTOR, 2, Field::ConfigVector),
     Register::new(legacy::QUEUE_VECTOR, 2, Field::QueueVector),
@@ -147,7 +147,7 @@ fn touched(
     })
 }
 
-/// Where a register's bytes are.
+/// Position of a register's bytes.
 fn bytes(register: &Register, base: u64) -> impl Iterator<Item = u64> + use<> {
     let start = base + register.start;
     start..start + register.len

@@ -15,7 +15,7 @@ const BUFFERS_AT: usize = 10;
 /// A driver that looks into its used ring by itself (VIRTIO 1.3, 2.7.6).
 const NO_INTERRUPT: u16 = 1;
 
-/// Which queues' drivers want to be told.
+/// Queues whose drivers want to be told.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Tell {
     pub(super) receive: bool,

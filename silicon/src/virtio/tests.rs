@@ -16,7 +16,7 @@ const BOTH: DmaAccess = DmaAccess {
     read: true,
     write: true,
 };
-/// Where the guest's memory is, and how much there is.
+/// Address and size of the guest's memory.
 const BASE: u64 = 0x4000_0000;
 const LEN: u64 = 1 << 20;
 /// In it: the queues, 16 KiB each, and buffers.
@@ -54,7 +54,7 @@ impl Guest {
         bytes
     }
 
-    /// As a legacy driver: both queues where [`RINGS`] says, then the driver is ready.
+    /// Sets the card up as a legacy driver does: both queues where [`RINGS`] says, then the driver is ready.
     fn start(&self) {
         for (queue, at) in [0u16, 1].into_iter().zip(RINGS) {
             self.write_legacy(2, 14, &queue.to_le_bytes()).unwrap();
@@ -93,7 +93,7 @@ impl Guest {
         self.put(ring + 2, &count.to_le_bytes());
     }
 
-    /// How many buffers of a queue are used, and the length of the last.
+    /// Number of used buffers of a queue, and the length of the last.
     fn used(&self, queue: usize) -> (u16, u32) {
         let ring = RINGS[queue] + 0x2000;
         let count = u16::from_le_bytes(self.get(ring + 2));
