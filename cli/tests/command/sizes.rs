@@ -19,7 +19,10 @@ fn refused(device: &[&str], named: &[&str]) {
 
 #[test]
 fn no_memory() {
-    refused(&["gh200", "--memory", "0"], &["gh200", "without memory", "96G"]);
+    refused(
+        &["gh200", "--memory", "0"],
+        &["gh200", "without memory", "96G"],
+    );
     refused(&["gb200", "--memory", "0G"], &["gb200", "184G"]);
 }
 
