@@ -102,7 +102,7 @@ fn a_file_that_is_too_small_says_both_sizes() {
         ..sized(8192)
     });
     assert!(
-        message.contains("4096") && message.contains("8192"),
+        message.contains("4 KiB") && message.contains("8 KiB"),
         "{message}"
     );
 }
