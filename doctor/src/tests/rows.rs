@@ -201,7 +201,7 @@ pub(super) const ROWS: &[Row] = &[
     ("chip", false, |case| { case.gpu().device = 0x22a3; case.gpu().class = 0x06_80_00; }, NotApplicable, "no data-centre GPU"),
     ("chip", false, |case| case.facts.functions.clear(), NotApplicable, "no device"),
     ("driver", false, |_| {}, Ok, "its best"),
-    ("driver", false, plain, NotApplicable, "vfio-pci is best"),
+    ("driver", false, plain, NotApplicable, "the best for a VM is vfio-pci"),
     ("driver", false, |case| case.gpu().best_driver = None, Ok, "its best"),
     ("driver", false, |case| {
         case.gpu().driver = Some("vfio-pci".into());
