@@ -43,10 +43,7 @@ fn a_chip_without_coherent_memory_is_vfio_pcis_and_needs_a_window() {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
     let text = ended(on(&host, &["doctor"])).stdout;
-    for part in [
-        "H100, which has no coherent memory",
-        "512 GiB for 1 of them",
-    ] {
+    for part in ["H100, which has no coherent memory", "512 GiB for 1 GPU;"] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
     let window = [

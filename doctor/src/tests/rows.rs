@@ -296,7 +296,7 @@ pub(super) const ROWS: &[Row] = &[
     ("node-ids", false, |case| case.facts.functions.clear(), NotApplicable, "no node"),
     ("aperture", false, |_| {}, Ok, "512 GiB for 1 GPU;"),
     ("aperture", false, |case| case.facts.functions.clear(), NotApplicable, "no GPU"),
-    ("aperture", false, plain, Ok, "512 GiB for 1 of them"),
+    ("aperture", false, plain, Ok, "512 GiB for 1 GPU;"),
     ("aperture", false, |case| { plain(case); case.facts.kernel.kvm.ipa_bits = Some(38); }, Failure, "38 bits"),
     ("aperture", false, |case| case.gpu().virtual_bars.clear(), Unknown, "not known"),
     ("aperture", false, |case| case.facts.kernel.kvm.ipa_bits = None, Unknown, "width"),
