@@ -53,6 +53,21 @@ pub fn second(flavour: impl Into<Flavour>) -> Result<PathBuf> {
     target.build_module("second", SECOND, &sources, vec![("MODULE", module)])
 }
 
+/// [`ours`] with the PCI ids that no released kernel's driver lists.
+///
+/// # Errors
+/// As for [`ours`].
+pub fn with_unreleased_ids(arch: Arch) -> Result<PathBuf> {
+    let object = rust_object(arch, &[])?;
+    let mut target = Target::find(arch.into())?;
+    target.bound.extend(object.parent().map(Path::to_path_buf));
+    let variables = vec![
+        ("RUST_OBJECT", object.display().to_string()),
+        ("UNRELEASED_IDS", "y".to_owned()),
+    ];
+    target.build_module("ours-unreleased", MODULE, &SOURCES, variables)
+}
+
 /// [`ours`] with features of the crate in `kernel/rust`, in a folder of their own.
 ///
 /// # Errors

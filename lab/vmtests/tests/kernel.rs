@@ -8,6 +8,7 @@ use varia_lab::agent_build::{target_folder, workspace};
 use varia_lab::chroot::Chroot;
 use varia_lab::elf::Elf;
 use varia_lab::{Arch, ArchNames, DebianError, Set, kernel_modules, packages};
+use varia_spec::nvidia::chip::{self, Driver};
 
 fn described(path: &std::path::Path, key: &str) -> Result<Vec<String>, Box<dyn Error>> {
     let bytes = fs::read(path)?;
@@ -25,6 +26,30 @@ fn our_module_describes_itself_as_the_original_does() -> Result<(), Box<dyn Erro
             let values = described(&ours, key)?;
             assert!(!values.is_empty(), "{arch}: no {key}");
             assert_eq!(values, described(&original, key)?, "{arch}: {key}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn ids_that_no_released_kernel_lists_are_built_in_only_when_asked_for() -> Result<(), Box<dyn Error>>
+{
+    let ids = |released: bool| {
+        let skus = chip::skus().filter(move |(chip, sku)| {
+            chip.driver() == Driver::NvgraceGpu && sku.released == released
+        });
+        skus.map(|(_, sku)| format!("vfio_pci:v000010DEd0000{:04X}sv*", sku.device.value))
+    };
+    assert!(ids(false).next().is_some(), "nothing is tested");
+    for arch in Arch::ALL {
+        let usual = described(&kernel_modules::ours(arch)?, "alias")?;
+        let asked = described(&kernel_modules::with_unreleased_ids(arch)?, "alias")?;
+        let has = |aliases: &[String], id: &str| aliases.iter().any(|alias| alias.starts_with(id));
+        for id in ids(true) {
+            assert!(has(&usual, &id) && has(&asked, &id), "{arch}: {id}");
+        }
+        for id in ids(false) {
+            assert!(!has(&usual, &id) && has(&asked, &id), "{arch}: {id}");
         }
     }
     Ok(())
