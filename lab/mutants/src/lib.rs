@@ -17,13 +17,14 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// The crates that are copied, and what their tests read besides.
-const COPIED: [&str; 6] = [
+const COPIED: [&str; 7] = [
     "units",
     "spec",
     "variant",
     "variants",
     "core",
     "fuzz/corpus/variant_decisions",
+    "kernel/modules",
 ];
 
 /// The copy's workspace: what its members inherit.
@@ -54,12 +55,12 @@ debug = false
 "#;
 
 /// What the copied crates depend on besides.
-const FOREIGN: [&str; 4] = ["thiserror", "libc", "vm-memory", "tempfile"];
+const FOREIGN: [&str; 5] = ["thiserror", "libc", "rustix", "vm-memory", "tempfile"];
 
 /// The suites: the folders whose faults they are to catch, and what cargo is told.
 const SUITES: [(&[&str], &[&str]); 5] = [
     (&["units/"], &["-p", "varia-units", "--lib"]),
-    (&["variant/"], &["-p", "varia-variant", "--lib"]),
+    (&["units/", "variant/"], &["-p", "varia-variant", "--lib"]),
     (
         &["variant/", "variants/"],
         &["-p", "varia-variants", "--lib"],

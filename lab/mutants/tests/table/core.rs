@@ -143,8 +143,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         IRQ,
         "vectors beyond the last can be set",
-        "if start >= max || end > max {",
-        "if start >= max {",
+        "vectors.check_range(start, count)?;",
+        "vectors.check_range(start, 0)?;",
     ),
     mutant(
         POWER,

@@ -10,6 +10,8 @@ const VARIANT: &str = "variants/src/nvgrace_gpu.rs";
 const READINESS: &str = "variants/src/nvgrace_gpu/ready.rs";
 const MEMORY: &str = "variant/src/memory.rs";
 const GENERATIONS: &str = "variant/src/ready.rs";
+const PROBE: &str = "variant/src/probe.rs";
+const TEXT: &str = "variant/src/text.rs";
 const CONFIG: &str = "variant/src/config.rs";
 const MMAP: &str = "variant/src/mmap.rs";
 const UNITS: &str = "units/src/bar.rs";
@@ -370,6 +372,18 @@ const MUTANTS: &[Mutant] = &[
         "the CXL register is the one before",
         "cxl::RANGE1_SIZE_LOW",
         "cxl::RANGE1_SIZE_LOW - 4",
+    ),
+    mutant(
+        PROBE,
+        "every question has the answer to the first",
+        ".find(|(asked, _)| **asked == question)",
+        ".find(|_| true)",
+    ),
+    mutant(
+        TEXT,
+        "a sentence lacks its first segment",
+        "for (slot, segment) in all.iter_mut().zip(segments) {",
+        "for (slot, segment) in all.iter_mut().zip(segments).skip(1) {",
     ),
     mutant(
         CONFIG,
