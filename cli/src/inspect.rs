@@ -34,7 +34,7 @@ struct Inspection {
     declined: Option<String>,
     /// Readiness method of the device's memory.
     readiness: Option<String>,
-    bars: Vec<Bar>,
+    bars: Vec<InspectedBar>,
     facts: Vec<Fact>,
 }
 
@@ -45,7 +45,7 @@ struct Memory {
 }
 
 #[derive(Debug, Serialize)]
-struct Bar {
+struct InspectedBar {
     index: u32,
     size: u64,
     /// Bytes that can be mapped; the size itself unless the BAR is larger than its memory.
@@ -161,7 +161,7 @@ impl Inspection {
             };
             let region = endpoint.region(RegionIndex(index));
             let spec = made.silicon.bar(index as u8);
-            bars.push(Bar {
+            bars.push(InspectedBar {
                 index,
                 size: info.info.size,
                 length: memory.map_or(info.info.size, |memory| memory.length()),

@@ -2,7 +2,7 @@
 //!
 //! Every byte belongs to one register of a capability or of the header, or to none; the register
 //! says which of its bits are the core's, which can be written, and what a write does beyond that
-//! (`registers`, `capability`). Bytes that nobody owns go to the device unchanged: some devices
+//! (`registers`, `capability`). Bytes without an owner go to the device unchanged: some devices
 //! hide registers there. An access that covers a part of a register, or several registers, is cut
 //! up before it gets here, so that the code below sees whole registers with the bytes that were
 //! touched.

@@ -56,7 +56,7 @@ pub struct PciFunction {
     pub acpi_path: Option<String>,
     /// Physical BARs, by index.
     #[serde(default)]
-    pub bars: Vec<Bar>,
+    pub bars: Vec<PhysicalBar>,
     /// Memory that is coherent with the CPU and outside every physical BAR.
     #[serde(default)]
     pub coherent_memory: Option<CoherentMemory>,
@@ -117,7 +117,7 @@ impl PciFunction {
 
 /// A physical BAR.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bar {
+pub struct PhysicalBar {
     /// 0 to 5.
     pub index: u8,
     /// Address; `None` if the BAR has none.

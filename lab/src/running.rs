@@ -112,7 +112,7 @@ impl Running {
         fs::read_to_string(self.folder.path().join("qemu.log")).unwrap_or_default()
     }
 
-    /// One request and its reply, with bodies. The other methods are more comfortable.
+    /// Sends a request and returns the reply, with bodies. The other methods are more comfortable.
     ///
     /// # Errors
     /// [`LabError::Agent`] if the agent failed to do it, [`LabError::Vm`] if it did not

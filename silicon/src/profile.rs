@@ -69,7 +69,7 @@ pub struct Profile {
     /// Interrupt pin: 1 for INTA, 0 for none.
     pub interrupt_pin: Fact<u8>,
     /// The BARs, by rising index.
-    pub bars: Vec<Fact<Bar>>,
+    pub bars: Vec<Fact<BarModel>>,
     /// Bytes that the expansion ROM decodes, a power of two.
     pub rom: Option<Fact<u32>>,
     /// The capabilities, conventional and extended, each list in its order.
@@ -93,7 +93,7 @@ pub struct Coherent {
 
 /// A base address register and what is behind it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Bar {
+pub struct BarModel {
     /// 0 to 5; a 64-bit BAR takes the next as well.
     pub index: u8,
     /// Size and kind of the BAR.
@@ -144,7 +144,7 @@ impl Profile {
     }
 
     /// The BAR that begins at register `index`.
-    pub fn bar(&self, index: u8) -> Option<&Bar> {
+    pub fn bar(&self, index: u8) -> Option<&BarModel> {
         self.bars
             .iter()
             .map(|b| &b.value)

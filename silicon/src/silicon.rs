@@ -22,7 +22,7 @@ use crate::error::SiliconError;
 use crate::fault::Faults;
 use crate::memory::{CoherentMemory, PAGE, make_memory};
 use crate::options::{Options, Readiness};
-use crate::profile::{Bar, Body, Content, Fact, Profile, ReadinessMethod};
+use crate::profile::{BarModel, Body, Content, Fact, Profile, ReadinessMethod};
 use crate::rom;
 use crate::virtio::{Card, Signal, Switches};
 
@@ -72,7 +72,7 @@ impl Silicon {
             let name = format!("{}-bar{}", profile.name, bar.value.index);
             SharedMemory::anonymous(&name, bar.value.spec.size).map(|m| (bar.value.index, m))
         });
-        let is_card = |bar: &&Fact<Bar>| bar.value.content == Content::NetworkCard;
+        let is_card = |bar: &&Fact<BarModel>| bar.value.content == Content::NetworkCard;
         let card = profile.bars.iter().find(is_card);
         let card = card.map(|bar| Card::new(bar.value.index)).transpose();
         let now = options.clock.now();

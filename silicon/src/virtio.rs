@@ -1,8 +1,8 @@
 //! A virtio network card: the modern interface in a BAR, the legacy one by commands of the card's
-//! owner, and somebody at the other end of the wire who answers pings.
+//! owner, and a host at the other end of the wire that replies to pings.
 //!
-//! What it is not: a network. A frame is answered when it is sent, in the hold of the access that
-//! notified the queue, so that nothing happens later and no thread is needed.
+//! Not a network: a frame is answered when it is sent, during the access that notified the queue, so
+//! that no thread is needed.
 //!
 //! Source: VIRTIO 1.3, sections 2.7, 2.12, 4.1 and 5.1.
 //!

@@ -1,4 +1,4 @@
-//! What a broken device shows.
+//! Behaviour of a broken device.
 
 use std::sync::Arc;
 use std::time::Duration;

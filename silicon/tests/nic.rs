@@ -1,4 +1,4 @@
-//! What the network card has and a GPU doesn't.
+//! Features that the network card has and a GPU lacks.
 
 use std::sync::Arc;
 

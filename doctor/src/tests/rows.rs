@@ -1,6 +1,8 @@
 //! Each state of each check: one change of a host, or of a plan, where all is well.
 
-use varia_facts::{Bar, BarKind, Bytes, GroupId, Kvm, Limit, Module, NodeId, PciFunction, Unread};
+use varia_facts::{
+    BarKind, Bytes, GroupId, Kvm, Limit, Module, NodeId, PciFunction, PhysicalBar, Unread,
+};
 use varia_plan::{Backing, Firmware, Iommu, Kernel};
 
 use crate::Severity::{self, Failure, NotApplicable, Ok, Unknown, Warning};
@@ -371,7 +373,7 @@ pub(super) const ROWS: &[Row] = &[
 
 /// Makes the GPU an H100, which has no coherent memory.
 fn plain(case: &mut Case) {
-    let bar = |index, size| Bar {
+    let bar = |index, size| PhysicalBar {
         index,
         address: None,
         size: Bytes(size),

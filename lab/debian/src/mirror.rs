@@ -25,7 +25,7 @@ pub struct Mirror {
 /// Keys that apt accepts for a mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keys {
-    /// Those that apt trusts for every source (`trusted.gpg.d`).
+    /// Keyrings that apt trusts for every source (`trusted.gpg.d`).
     Default,
     /// Key files or fingerprints, as `Signed-By` names them.
     Named(String),

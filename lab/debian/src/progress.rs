@@ -17,7 +17,7 @@ pub enum Unit {
     Items,
 }
 
-/// One step with a known or unknown extent. Written to standard error.
+/// Step with a known or unknown extent. Written to standard error.
 #[derive(Debug)]
 pub struct Progress {
     what: String,

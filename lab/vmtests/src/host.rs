@@ -14,7 +14,7 @@ use varia_lab::{
     kernel_modules,
 };
 use varia_serve::View;
-use varia_silicon::profile::{Bar, Fact, Mark};
+use varia_silicon::profile::{BarModel, Fact, Mark};
 use varia_silicon::{Backing, Options, Profile, Silicon};
 use varia_sys::memory::SharedMemory;
 use varia_variant::HostPhys;
@@ -560,7 +560,7 @@ impl Host {
 }
 
 /// Makes BAR 2 one that a kernel with KASAN can map, and that is mapped for DMA in no time.
-pub fn shrink_bar2(bars: &mut [Fact<Bar>]) {
+pub fn shrink_bar2(bars: &mut [Fact<BarModel>]) {
     for bar in bars.iter_mut().filter(|bar| bar.value.index == 2) {
         bar.value.spec.size = SMALL_BAR2;
         bar.mark = Mark::Assumed("no chip has it: for tests that map all of it");

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use varia_facts::{
-    Bar, BarKind, Bdf, Bytes, CoherentMemory, CoherentSource, Facts, GroupId, HostPhys, NodeId,
-    PciFunction,
+    BarKind, Bdf, Bytes, CoherentMemory, CoherentSource, Facts, GroupId, HostPhys, NodeId,
+    PciFunction, PhysicalBar,
 };
 use varia_spec::nvidia::{chip::Identity, property};
 use varia_variants::table;
@@ -168,7 +168,7 @@ fn function(reading: &Reading<'_>, bdf: Bdf, modalias: &Modalias) -> PciFunction
 
 /// Parses the BARs in the first six lines of `resource`: first and last address, flags
 /// (`include/linux/ioport.h`).
-fn bars(resource: &str) -> Vec<Bar> {
+fn bars(resource: &str) -> Vec<PhysicalBar> {
     const IO: u64 = 0x100;
     const PREFETCH: u64 = 0x2000;
     const MEMORY_64: u64 = 0x10_0000;
@@ -181,7 +181,7 @@ fn bars(resource: &str) -> Vec<Bar> {
         });
         let (first, last, flags) = (numbers.next()??, numbers.next()??, numbers.next()??);
         let size = last.checked_sub(first)?.checked_add(1)?;
-        (flags != 0).then(|| Bar {
+        (flags != 0).then(|| PhysicalBar {
             index,
             address: (flags & UNSET == 0).then_some(HostPhys(first)),
             size: Bytes(size),

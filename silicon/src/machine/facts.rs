@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use varia_facts::{
-    Arch, Bar, BarKind, Bdf, Bytes, CoherentMemory, CoherentSource, Facts, Feature, GroupId, Host,
+    Arch, BarKind, Bdf, Bytes, CoherentMemory, CoherentSource, Facts, Feature, GroupId, Host,
     HostPhys, HugePages, Iommu, IommuGroup, Kernel, Kvm, Libvirt, Limit, Module, NodeId, NumaNode,
-    PciFunction, Qemu, Vmm,
+    PciFunction, PhysicalBar, Qemu, Vmm,
 };
 use varia_spec::nvidia::{self, chip::Driver};
 
@@ -258,10 +258,10 @@ fn gpu(
     let socket = gpu / machine.gpus.max(1);
     let first_node = machine.sockets + gpu * NODES_PER_GPU;
     let mut next = BARS + u64::from(gpu) * BARS_PER_GPU;
-    let bar = |bar: &crate::profile::Bar| {
+    let bar = |bar: &crate::profile::BarModel| {
         let address = next.next_multiple_of(bar.spec.size);
         next = address + bar.spec.size;
-        Bar {
+        PhysicalBar {
             index: bar.index,
             address: Some(HostPhys(address)),
             size: Bytes(bar.spec.size),

@@ -9,7 +9,7 @@ use varia_spec::pci::cap::msix;
 use varia_spec::pci::header::{BASE_ADDRESS_0, STD_HEADER_SIZEOF};
 use varia_spec::pci::{CFG_SPACE_EXP_SIZE, CFG_SPACE_SIZE, ext_cap};
 
-use super::{Bar, Body, Capability, Profile};
+use super::{BarModel, Body, Capability, Profile};
 
 /// Something in a profile that no device can have.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -197,7 +197,7 @@ fn header(profile: &Profile) -> Result<(), BadProfile> {
 
 fn bars(profile: &Profile) -> Result<(), BadProfile> {
     let mut taken = [false; 6];
-    for Bar { index, spec, .. } in profile.bars.iter().map(|b| b.value) {
+    for BarModel { index, spec, .. } in profile.bars.iter().map(|b| b.value) {
         let upper = (spec.space == BarSpace::Memory64).then_some(index.saturating_add(1));
         for register in [Some(index), upper].into_iter().flatten() {
             match taken.get_mut(usize::from(register)) {

@@ -9,7 +9,7 @@ use varia_core::{BarSpace, BarSpec, HostPhys};
 use varia_spec::nvidia::chip::{self, Chip, Family, Readiness, Sku};
 use varia_spec::nvidia::{self, dvsec};
 
-use super::{Bar, Body, Capability, Coherent, Content, Fact, Mark, Profile};
+use super::{BarModel, Body, Capability, Coherent, Content, Fact, Mark, Profile};
 
 /// `lspci` of an H100 PCIe on bare metal, NVIDIA/nvtrust issue 51.
 const H100: &str = "bare-metal lspci of an H100, github.com/NVIDIA/nvtrust issue 51";
@@ -153,7 +153,7 @@ fn fact<T>(value: T, mark: Mark) -> Fact<T> {
     Fact { value, mark }
 }
 
-fn bar(bar: Fact<chip::Bar>) -> Fact<Bar> {
+fn bar(bar: Fact<chip::Bar>) -> Fact<BarModel> {
     let chip::Bar { index, size } = bar.value;
     let content = match index {
         0 => Content::Registers,
@@ -165,7 +165,7 @@ fn bar(bar: Fact<chip::Bar>) -> Fact<Bar> {
         prefetchable: true,
     };
     fact(
-        Bar {
+        BarModel {
             index,
             spec,
             content,

@@ -1,4 +1,4 @@
-//! A plain network card that nobody makes: what a PCI core has to handle and a GPU doesn't have.
+//! A fictitious plain network card: what a PCI core has to handle and a GPU doesn't have.
 //! I/O and 32-bit BARs, a ROM, vital product data, D1 and D2, a reset on the way from D3hot, a
 //! function-level reset by the advanced features capability alone, MSI without masks, an MSI-X
 //! table in a BAR that can be mapped.
@@ -9,7 +9,7 @@
 use varia_core::{BarSpace, BarSpec};
 
 use super::gh100::at;
-use super::{Bar, Body, Capability, Content, Fact, Profile};
+use super::{BarModel, Body, Capability, Content, Fact, Profile};
 
 const MADE_UP: &str = "made up: no such card is made";
 /// Free in QEMU's part of the vendor's ids.
@@ -89,8 +89,8 @@ fn capabilities() -> [Capability; 15] {
     ]
 }
 
-fn bar(index: u8, size: u64, space: BarSpace, prefetchable: bool, content: Content) -> Bar {
-    Bar {
+fn bar(index: u8, size: u64, space: BarSpace, prefetchable: bool, content: Content) -> BarModel {
+    BarModel {
         index,
         spec: BarSpec {
             size,

@@ -7,7 +7,7 @@ use varia_core::{BarSpace, BarSpec};
 use varia_spec::virtio::{ID_NET, VENDOR_ID, cap, device_id};
 
 use super::gh100::at;
-use super::{Bar, Body, Capability, Content, Fact, Profile};
+use super::{BarModel, Body, Capability, Content, Fact, Profile};
 use crate::virtio::{COMMON_AT, DEVICE_AT, ISR_AT, NOTIFY_AT, VECTORS};
 
 const VIRTIO: &str = "VIRTIO 1.3, sections 4.1 and 5.1";
@@ -43,9 +43,9 @@ pub(super) fn virtio_net() -> Profile {
     }
 }
 
-fn bar(index: u8, size: u64, content: Content) -> Bar {
+fn bar(index: u8, size: u64, content: Content) -> BarModel {
     let (space, prefetchable) = (BarSpace::Memory64, false);
-    Bar {
+    BarModel {
         index,
         spec: BarSpec {
             size,

@@ -1,4 +1,4 @@
-//! Drivers that nobody thought of: the fuzz target's corpus, and seeded random bytes.
+//! Arbitrary drivers: the fuzz target's corpus, and seeded random bytes.
 
 mod exercise;
 
