@@ -180,7 +180,7 @@ fn doctor(host: &Host, flavour: Flavour) -> Result<()> {
     };
     for (check, severity, part) in [
         ("iommu", "ok", ":"),
-        ("smmu", "warning", "no SMMUv3"),
+        ("smmu", "warning", "is not an SMMUv3"),
         ("page-size", pages, "KiB"),
         ("kvm", "ok", "bits of guest addresses"),
         ("cacheable-pfnmap", "ok", "KVM has it"),
@@ -195,7 +195,7 @@ fn doctor(host: &Host, flavour: Flavour) -> Result<()> {
         ("qemu-features", "ok", "acpi-generic-initiator"),
         ("libvirt", "not-applicable", "only --vmm libvirt"),
         ("plan-devices", "ok", "BARs of the plan"),
-        ("plan-files", "ok", "is there"),
+        ("plan-files", "ok", "exists"),
     ] {
         let own: Vec<_> = findings
             .iter()
