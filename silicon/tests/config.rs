@@ -112,15 +112,72 @@ fn profiles_of_nvidias_gpus_are_those_of_the_table_of_chips() {
             .collect();
         assert_eq!(bars(p), of_chip, "{}", p.name);
         let coherent = chip.coherent.unwrap();
-        if let Some(bug) = coherent.mig_bug {
-            assert_eq!(p.mig_bug(), bug.value, "{}", p.name);
-        }
+        let bug = coherent.mig_bug.map(|bug| bug.value);
+        assert_eq!(Some(p.mig_bug()), bug, "{}", p.name);
         // a second profile of GB300 has the DVSEC that the chip is not known to have
         if p.name != "gb300-cxl" {
             let is_cxl = matches!(p.readiness(), Some(ReadinessMethod::Cxl(_)));
             assert_eq!(is_cxl, coherent.readiness.value == chip::Readiness::Cxl);
         }
     }
+}
+
+#[test]
+fn profiles_of_nvidias_gpus_have_these_ids_bars_and_methods() {
+    const MIB: u64 = 1 << 20;
+    const GIB: u64 = 1 << 30;
+    let expected = [
+        (
+            "gh200-120gb",
+            0x2342,
+            [16 * MIB, 128 * GIB, 32 * MIB],
+            true,
+            false,
+        ),
+        (
+            "gh200-480gb",
+            0x2345,
+            [16 * MIB, 128 * GIB, 32 * MIB],
+            true,
+            false,
+        ),
+        (
+            "gb200",
+            0x2941,
+            [16 * MIB, 256 * GIB, 32 * MIB],
+            false,
+            false,
+        ),
+        (
+            "gb300",
+            0x31c2,
+            [16 * MIB, 512 * GIB, 32 * MIB],
+            false,
+            false,
+        ),
+        (
+            "gb300-cxl",
+            0x31c2,
+            [16 * MIB, 512 * GIB, 32 * MIB],
+            false,
+            true,
+        ),
+        (
+            "vera-rubin",
+            0x3041,
+            [16 * MIB, 512 * GIB, 512 * GIB],
+            false,
+            true,
+        ),
+    ];
+    let of_profile = |p: &Profile| {
+        let bars = [0, 2, 4].map(|index| p.bar(index).expect("a BAR").spec.size);
+        assert_eq!(p.bars.len(), bars.len(), "{}", p.name);
+        let cxl = matches!(p.readiness(), Some(ReadinessMethod::Cxl(_)));
+        (p.name, p.device_id.value, bars, p.mig_bug(), cxl)
+    };
+    let coherent = profile::ALL.iter().filter(|p| p.coherent.is_some());
+    assert_eq!(coherent.map(of_profile).collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -211,17 +268,25 @@ fn d1_and_d2_are_not_entered_and_d3hot_is() {
 
 #[test]
 fn every_fact_has_an_origin() {
-    for (name, count) in [
-        ("gh200-120gb", 26),
-        ("gh200-480gb", 26),
-        ("gb200", 27),
-        ("gb300", 27),
-        ("gb300-cxl", 28),
-        ("nic", 28),
-        ("virtio-net", 16),
-    ] {
-        assert_eq!(profile::find(name).unwrap().marks().len(), count, "{name}");
-    }
+    let counts = |p: &Profile| {
+        let marks = p.marks();
+        let sourced = marks
+            .iter()
+            .filter(|(_, mark)| matches!(mark, profile::Mark::Sourced(_)));
+        (p.name, marks.len(), sourced.count())
+    };
+    let found: Vec<_> = profile::ALL.iter().map(counts).collect();
+    let expected = [
+        ("gh200-120gb", 26, 4),
+        ("gh200-480gb", 26, 4),
+        ("gb200", 27, 6),
+        ("gb300", 27, 4),
+        ("gb300-cxl", 28, 4),
+        ("vera-rubin", 28, 3),
+        ("nic", 28, 0),
+        ("virtio-net", 16, 4),
+    ];
+    assert_eq!(found, expected);
     for profile in profile::ALL.iter() {
         for (fact, mark) in profile.marks() {
             let (profile::Mark::Sourced(text) | profile::Mark::Assumed(text)) = mark;

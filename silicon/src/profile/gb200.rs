@@ -2,7 +2,7 @@
 
 use varia_spec::nvidia::chip;
 
-use super::gh100::{Product, profile};
+use super::gh100::{Model, Product, profile};
 use super::{Fact, Profile};
 
 pub(super) fn gb200() -> Profile {
@@ -10,13 +10,12 @@ pub(super) fn gb200() -> Profile {
         name: "gb200",
         alias: None,
         title: "NVIDIA GB200",
-        chip: &chip::GB200,
-        sku: const { chip::GB200.skus[0] },
+        model: const { Model::of(&chip::GB200, 0x2941) },
         subsystem_id: 0x2046,
-        memory: Some(Fact::assumed(
+        memory: Fact::assumed(
             184 << 30,
             "sold as 186 GB; how many bytes firmware says is not public",
-        )),
+        ),
         serial: 0x48b0_2d00_0000_0201,
     })
 }

@@ -4,7 +4,7 @@
 
 use varia_spec::nvidia::chip;
 
-use super::gh100::{Product, cxl, profile, with};
+use super::gh100::{Model, Product, cxl, profile, with};
 use super::{Fact, Profile};
 
 pub(super) fn gb300() -> Profile {
@@ -12,13 +12,12 @@ pub(super) fn gb300() -> Profile {
         name: "gb300",
         alias: None,
         title: "NVIDIA GB300",
-        chip: &chip::GB300,
-        sku: const { chip::GB300.skus[0] },
+        model: const { Model::of(&chip::GB300, 0x31c2) },
         subsystem_id: 0x2047,
-        memory: Some(Fact::assumed(
+        memory: Fact::assumed(
             278 << 30,
             "sold as 279 GB; how many bytes firmware says is not public",
-        )),
+        ),
         serial: 0x48b0_2d00_0000_0300,
     })
 }

@@ -2,62 +2,88 @@
 //! show it.
 //!
 //! Ids, BARs, the MIG bug and readiness are those of the chip table (`varia_spec::nvidia::chip`).
-//! All else is the same for every chip: sourced for Hopper, whose die the listings show, and
-//! assumed for a later chip, of which no listing is public.
+//! All else is that of the GH100 die, and assumed for every chip: no listing of a GPU with coherent
+//! memory is public.
 
 use varia_core::{BarSpace, BarSpec, HostPhys};
-use varia_spec::nvidia::chip::{self, Chip, Family, Readiness, Sku};
+use varia_spec::nvidia::chip::{self, AS_GH100, AS_H100, Chip, Family, Readiness, Sku};
 use varia_spec::nvidia::{self, dvsec};
 
 use super::{BarModel, Body, Capability, Coherent, Content, Fact, Mark, Profile};
 
-/// `lspci` of an H100 PCIe on bare metal, NVIDIA/nvtrust issue 51.
-const H100: &str = "bare-metal lspci of an H100, github.com/NVIDIA/nvtrust issue 51";
-/// `lspci` of an H20 in a VM behind vfio-pci, NVIDIA/nvtrust issue 128.
-const H20: &str = "lspci of an H20 in a VM, github.com/NVIDIA/nvtrust issue 128";
-const MSIX: &str = "count: the H20 listing; offsets: older NVIDIA GPUs";
+/// `lspci` of an H20 in a VM behind vfio-pci.
+const H20: &str =
+    "as on the GH100 die: lspci of an H20 in a VM, github.com/NVIDIA/nvtrust issue 128";
+const MSIX: &str =
+    "as on the GH100 die: the count of the H20 listing, the offsets of older NVIDIA GPUs";
 const BASE: &str = "an address that Grace firmware could choose: above RAM, in 48 bits";
 const PXM: &str = "NVIDIA's edk2 for Grace: 16 + 8 * socket, eight each";
+const AS_GRACE: &str = "as on Grace: no firmware of this chip's CPU is public";
 const HIDDEN: &str = "a VM sees an empty capability of vfio-pci's here; with 16 lanes this one ends where 0x12c begins";
-const LATER: &str = "as on the GH100 die: no public listing of this chip shows it";
-const REGISTERS: &str = "the driver reads it; its offset is assumed";
 const CXL: &str =
     "the driver reads it where it is; offset, timeout, and that this chip has it are assumed";
-const DRIVER: &str = "Linux 7.2 drivers/vfio/pci/nvgrace-gpu/main.c";
 
 /// A product of a chip, with what the chip table does not have.
 pub(super) struct Product {
     pub(super) name: &'static str,
     pub(super) alias: Option<&'static str>,
     pub(super) title: &'static str,
-    pub(super) chip: &'static Chip,
-    pub(super) sku: Sku,
+    pub(super) model: Model,
     pub(super) subsystem_id: u16,
-    /// Bytes of coherent memory, for a chip that has some.
-    pub(super) memory: Option<Fact<u64>>,
+    /// Bytes of coherent memory.
+    pub(super) memory: Fact<u64>,
     pub(super) serial: u64,
 }
 
-/// Origin of a value that a listing of the GH100 die shows, for another chip as well.
-fn mark(chip: &Chip, listing: &'static str) -> Mark {
-    if chip.family == Family::Hopper {
-        Mark::Sourced(listing)
-    } else {
-        Mark::Assumed(LATER)
+/// Facts of the chip table that a profile needs.
+pub(super) struct Model {
+    chip: &'static Chip,
+    sku: Sku,
+    mig_bug: Fact<bool>,
+    readiness: Fact<Readiness>,
+}
+
+impl Model {
+    /// Facts of the product of `chip` with this PCI device id.
+    ///
+    /// For constants alone: an id that the chip does not have, and a fact that the table does not
+    /// state, is an error of the build, so that no default stands in for it.
+    pub(super) const fn of(chip: &'static Chip, device: u16) -> Self {
+        let sku = chip.sku(device).expect("the chip has the device id");
+        let coherent = chip.coherent.expect("the chip has coherent memory");
+        let mig_bug = coherent.mig_bug.expect("the table states the MIG bug");
+        Self {
+            chip,
+            sku,
+            mig_bug,
+            readiness: coherent.readiness,
+        }
+    }
+
+    /// Origin of a value that a listing of the GH100 die shows.
+    fn mark(&self, listing: &'static str) -> Mark {
+        Mark::Assumed(match self.chip.family {
+            Family::Hopper => listing,
+            Family::Blackwell | Family::Rubin => AS_GH100,
+        })
     }
 }
 
 /// Profile of a product.
 pub(super) fn profile(product: Product) -> Profile {
-    let chip = product.chip;
-    let h100 = mark(chip, H100);
+    let Model { chip, sku, .. } = product.model;
+    let h100 = product.model.mark(AS_H100);
+    let pxm = match chip.family {
+        Family::Hopper | Family::Blackwell => Mark::Sourced(PXM),
+        Family::Rubin => Mark::Assumed(AS_GRACE),
+    };
     Profile {
         name: product.name,
         alias: product.alias,
         title: product.title,
         chip: Some(chip),
-        vendor_id: Fact::sourced(nvidia::VENDOR_ID, DRIVER),
-        device_id: product.sku.device,
+        vendor_id: fact(nvidia::VENDOR_ID, sku.device.mark),
+        device_id: sku.device,
         revision: fact(0xa1, h100),
         class: fact(0x03_02_00, h100),
         subsystem_vendor_id: fact(nvidia::VENDOR_ID, h100),
@@ -68,12 +94,12 @@ pub(super) fn profile(product: Product) -> Profile {
         interrupt_pin: fact(1, h100),
         bars: chip.bars.iter().map(|one| bar(*one)).collect(),
         rom: None,
-        capabilities: capabilities(chip, product.serial),
-        coherent: product.memory.map(|size| Coherent {
-            size,
+        capabilities: capabilities(&product.model, product.serial),
+        coherent: Some(Coherent {
+            size: product.memory,
             base: Fact::assumed(HostPhys(0x4200_0000_0000), BASE),
-            pxm_start: Fact::sourced(16, PXM),
-            pxm_count: Fact::sourced(8, PXM),
+            pxm_start: fact(16, pxm),
+            pxm_count: fact(8, pxm),
         }),
     }
 }
@@ -95,8 +121,8 @@ pub(super) fn cxl() -> Fact<Capability> {
 
 /// The die's capabilities, with those by which a driver learns of the MIG bug and of readiness;
 /// capabilities that vfio-pci hides from a VM are assumed.
-fn capabilities(chip: &Chip, serial: u64) -> Vec<Fact<Capability>> {
-    let (h100, h20, msix) = (mark(chip, H100), mark(chip, H20), mark(chip, MSIX));
+fn capabilities(model: &Model, serial: u64) -> Vec<Fact<Capability>> {
+    let [h100, h20, msix] = [AS_H100, H20, MSIX].map(|listing| model.mark(listing));
     let power = Body::Power {
         light_sleep: false,
         soft_reset: false,
@@ -138,13 +164,12 @@ fn capabilities(chip: &Chip, serial: u64) -> Vec<Fact<Capability>> {
         fact(at(0x2b8, Body::PowerBudget), h20),
         fact(at(0x2f0, Body::Serial(serial)), h20),
     ];
-    if let Some(coherent) = &chip.coherent {
-        if coherent.mig_bug.is_some_and(|bug| !bug.value) {
-            all.push(Fact::sourced(at(0x300, registers), REGISTERS));
-        }
-        if coherent.readiness.value == Readiness::Cxl {
-            all.push(cxl());
-        }
+    if !model.mig_bug.value {
+        // the origin is that of the bug's absence, which this DVSEC states; the offset is assumed
+        all.push(fact(at(0x300, registers), model.mig_bug.mark));
+    }
+    if model.readiness.value == Readiness::Cxl {
+        all.push(cxl());
     }
     all
 }

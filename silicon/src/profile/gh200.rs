@@ -2,7 +2,7 @@
 
 use varia_spec::nvidia::chip;
 
-use super::gh100::{Product, profile};
+use super::gh100::{Model, Product, profile};
 use super::{Fact, Profile};
 
 const SIZE: &str = "sold as 96 GB; how many bytes firmware says is not public";
@@ -12,10 +12,9 @@ pub(super) fn gh200_120gb() -> Profile {
         name: "gh200-120gb",
         alias: Some("gh200"),
         title: "NVIDIA GH200 120GB",
-        chip: &chip::GH200,
-        sku: const { chip::GH200.skus[0] },
+        model: const { Model::of(&chip::GH200, 0x2342) },
         subsystem_id: 0x1809,
-        memory: Some(Fact::assumed(96 << 30, SIZE)),
+        memory: Fact::assumed(96 << 30, SIZE),
         serial: 0x48b0_2d00_0000_0200,
     })
 }
@@ -25,10 +24,9 @@ pub(super) fn gh200_480gb() -> Profile {
         name: "gh200-480gb",
         alias: None,
         title: "NVIDIA GH200 480GB",
-        chip: &chip::GH200,
-        sku: const { chip::GH200.skus[1] },
+        model: const { Model::of(&chip::GH200, 0x2345) },
         subsystem_id: 0x180a,
-        memory: Some(Fact::assumed(96 << 30, SIZE)),
+        memory: Fact::assumed(96 << 30, SIZE),
         serial: 0x48b0_2d00_0000_0480,
     })
 }

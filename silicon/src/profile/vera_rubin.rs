@@ -2,7 +2,7 @@
 
 use varia_spec::nvidia::chip;
 
-use super::gh100::{Product, profile};
+use super::gh100::{Model, Product, profile};
 use super::{Fact, Profile};
 
 pub(super) fn vera_rubin() -> Profile {
@@ -10,13 +10,12 @@ pub(super) fn vera_rubin() -> Profile {
         name: "vera-rubin",
         alias: None,
         title: "NVIDIA Vera Rubin",
-        chip: &chip::VERA_RUBIN,
-        sku: const { chip::VERA_RUBIN.skus[0] },
+        model: const { Model::of(&chip::VERA_RUBIN, 0x3041) },
         subsystem_id: 0x2200,
-        memory: Some(Fact::assumed(
+        memory: Fact::assumed(
             278 << 30,
             "sold as 288 GB, as the GPU of a GB300 is; how many bytes firmware says is not public",
-        )),
+        ),
         serial: 0x48b0_2d00_0000_3041,
     })
 }

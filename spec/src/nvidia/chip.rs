@@ -44,7 +44,8 @@ pub struct Sku {
     pub device: Fact<u16>,
     /// Name in pci.ids, or the chip's name where pci.ids has no entry.
     pub name: &'static str,
-    /// A released kernel's nvgrace-gpu driver lists the id.
+    /// A released kernel's nvgrace-gpu driver lists the id. `false` for a chip without coherent
+    /// memory, which that driver does not serve.
     pub released: bool,
 }
 
@@ -100,10 +101,18 @@ pub enum Identity {
 
 const DRIVER: &str = "Linux 7.2 drivers/vfio/pci/nvgrace-gpu/main.c";
 const PCI_IDS: &str = "pci.ids";
-const H100_LISTING: &str = "bare-metal lspci of an H100, github.com/NVIDIA/nvtrust issue 51";
+macro_rules! h100_listing {
+    () => {
+        "bare-metal lspci of an H100, github.com/NVIDIA/nvtrust issue 51"
+    };
+}
+const H100_LISTING: &str = h100_listing!();
 const H200_LISTING: &str = "lspci of an H200 SXM, in the passthrough profiles of Chutes' TEE tools";
 const B200_LISTING: &str = "lspci of a B200, in the passthrough profiles of Chutes' TEE tools";
-const AS_GH100: &str = "as on the GH100 die: no public listing of this chip shows it";
+/// Reason for a value of the GH100 die that is assumed for GH200, which has that die.
+pub const AS_H100: &str = concat!("as on the GH100 die: ", h100_listing!());
+/// Reason for a value of the GH100 die that is assumed for a chip with another die.
+pub const AS_GH100: &str = "as on the GH100 die: no public listing of this chip shows it";
 const MESSAGES: &str = "messages of the driver's authors: region 2 of a GB200 is 256 GiB";
 const MIG: &str = "message of the driver's authors that brings GB200: Hopper has the bug";
 const NO_MIG: &str = "message of the driver's authors that brings GB200: Blackwell is without";
@@ -152,9 +161,9 @@ pub const GH200: Chip = Chip {
         readiness: Fact::sourced(Readiness::Bar0, BAR0),
     }),
     bars: &[
-        Fact::sourced(bar(0, 16 * MIB), H100_LISTING),
-        Fact::sourced(bar(2, 128 * GIB), H100_LISTING),
-        Fact::sourced(bar(4, 32 * MIB), H100_LISTING),
+        Fact::assumed(bar(0, 16 * MIB), AS_H100),
+        Fact::assumed(bar(2, 128 * GIB), AS_H100),
+        Fact::assumed(bar(4, 32 * MIB), AS_H100),
     ],
 };
 
@@ -317,6 +326,18 @@ const fn coherent_ids() -> [(u16, u16); COHERENT] {
 }
 
 impl Chip {
+    /// Product with this PCI device id; `None` if the chip has no such product.
+    pub const fn sku(&self, device: u16) -> Option<Sku> {
+        let mut at = 0;
+        while at < self.skus.len() {
+            if self.skus[at].device.value == device {
+                return Some(self.skus[at]);
+            }
+            at += 1;
+        }
+        None
+    }
+
     /// Driver that gives the chip to a VM.
     pub const fn driver(&self) -> Driver {
         match self.coherent {
@@ -396,6 +417,7 @@ mod tests {
             let identity = Identity::of(VENDOR_ID, id, 0x03_02_00);
             assert_eq!(identity, Identity::Known(chip, sku));
             assert_eq!(named(&chip.name.to_ascii_lowercase()), Some(chip));
+            assert_eq!(chip.sku(id), Some(*sku));
         }
     }
 
