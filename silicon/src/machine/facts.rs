@@ -10,7 +10,10 @@ use varia_facts::{
     HostPhys, HugePages, Iommu, IommuGroup, Kernel, Kvm, Libvirt, Limit, Module, NodeId, NumaNode,
     PciFunction, PhysicalBar, Qemu, Vmm,
 };
-use varia_spec::nvidia::{self, chip::Driver};
+use varia_spec::nvidia::{
+    self,
+    chip::{Driver, Family},
+};
 
 use super::{Machine, MachineError, NODES_PER_GPU, domain};
 use crate::profile::Profile;
@@ -18,16 +21,24 @@ use crate::profile::Profile;
 /// Release of the kernel.
 pub(super) const RELEASE: &str = "6.17.9-64k";
 /// Grace's root port.
-const ROOT_PORT: (u16, u16, u32) = (nvidia::VENDOR_ID, 0x22b2, 0x06_04_00);
+const GRACE_ROOT_PORT: (u16, u16, u32) = (nvidia::VENDOR_ID, 0x22b2, 0x06_04_00);
+/// QEMU's root port, in place of the root port of a CPU of which no public listing shows one.
+const UNKNOWN_ROOT_PORT: (u16, u16, u32) = (0x1b36, 0x000c, 0x06_04_00);
 /// An NVMe drive.
 const DRIVE: (u16, u16, u32) = (0x144d, 0xa80a, 0x01_08_02);
-/// The names of both in pci.ids, which has NVIDIA's chips too.
-pub(super) const NAMES: [(u16, &str, u16, &str); 2] = [
+/// Names in pci.ids of the root ports and the drive; pci.ids has NVIDIA's chips too.
+pub(super) const NAMES: [(u16, &str, u16, &str); 3] = [
     (
         nvidia::VENDOR_ID,
         "NVIDIA Corporation",
-        ROOT_PORT.1,
+        GRACE_ROOT_PORT.1,
         "Grace PCIe root port",
+    ),
+    (
+        UNKNOWN_ROOT_PORT.0,
+        "Red Hat, Inc.",
+        UNKNOWN_ROOT_PORT.1,
+        "QEMU PCIe Root port",
     ),
     (
         DRIVE.0,
@@ -36,7 +47,7 @@ pub(super) const NAMES: [(u16, &str, u16, &str); 2] = [
         "NVMe SSD Controller",
     ),
 ];
-/// The CPU: Neoverse V2.
+/// Grace's CPU: Neoverse V2.
 const MIDR: u64 = 0x410f_d4f0;
 /// Room for the BARs of a GPU, from this address on.
 const BARS: u64 = 0x4_0000_0000_0000;
@@ -50,8 +61,14 @@ pub(super) const SSDT: &str = "SSDT1";
 pub(super) fn of(machine: &Machine) -> Result<Facts, MachineError> {
     let mut facts = Facts::new(host(machine), kernel(machine), vmm());
     if let Some(profile) = machine.profile()? {
+        let is_grace = !profile
+            .chip
+            .is_some_and(|chip| chip.family == Family::Rubin);
+        if !is_grace {
+            facts.host.midr = None;
+        }
         for gpu in 0..machine.sockets * machine.gpus {
-            let port = port(machine, gpu)?;
+            let port = port(machine, gpu, is_grace)?;
             facts
                 .functions
                 .push(self::gpu(machine, gpu, &profile, port.bdf)?);
@@ -240,12 +257,17 @@ fn vmm() -> Vmm {
 }
 
 /// The root port above a GPU.
-fn port(machine: &Machine, gpu: u32) -> Result<PciFunction, MachineError> {
+fn port(machine: &Machine, gpu: u32, is_grace: bool) -> Result<PciFunction, MachineError> {
     let socket = gpu / machine.gpus.max(1);
+    let ids = if is_grace {
+        GRACE_ROOT_PORT
+    } else {
+        UNKNOWN_ROOT_PORT
+    };
     Ok(PciFunction {
         driver: Some("pcieport".to_owned()),
         numa_node: Some(NodeId(socket)),
-        ..function(address(domain(gpu), 0, 0)?, ROOT_PORT, (0, 0))
+        ..function(address(domain(gpu), 0, 0)?, ids, (0, 0))
     })
 }
 
