@@ -14,7 +14,8 @@
 #   CROSS_COMPILE  prefix of the compiler for ARCH; by default none is needed, or Debian's
 #   CC             the compiler, where the headers don't name it
 #   JOBS           parallel jobs of make, 2 by default
-#   UNRELEASED_IDS "y" adds the PCI ids that no released kernel's driver lists; docs/kernel.md
+#   UNRELEASED_IDS "y" adds the PCI ids that no released kernel's driver lists (docs/kernel.md),
+#                  "n", the default, leaves them out
 #   WARNINGS       "shown" prints warnings; otherwise they are errors
 #   and those of rust/build.sh
 set -eu
@@ -35,6 +36,14 @@ arm64) kernel_arch=arm64 machine=aarch64 prefix=aarch64-linux-gnu- ;;
 amd64) kernel_arch=x86 machine=x86_64 prefix=x86_64-linux-gnu- ;;
 *)
 	echo "$0: unknown architecture $arch: arm64 or amd64" >&2
+	exit 2
+	;;
+esac
+unreleased_ids=${UNRELEASED_IDS:-n}
+case $unreleased_ids in
+y | n) ;;
+*)
+	echo "$0: UNRELEASED_IDS is \"$unreleased_ids\": set it to y or n" >&2
 	exit 2
 	;;
 esac
@@ -66,7 +75,7 @@ cp "$out/varia_probes.h" "$source/"
 status=0
 make -s -C "$kdir" M="$source" ARCH=$kernel_arch CROSS_COMPILE="$CROSS_COMPILE" \
 	-j"${JOBS:-2}" ${CC:+"CC=$CC"} VARIA_MODULE="$name" \
-	VARIA_UNRELEASED_IDS="${UNRELEASED_IDS:-n}" modules >"$out/$name.log" 2>&1 || status=$?
+	VARIA_UNRELEASED_IDS=$unreleased_ids modules >"$out/$name.log" 2>&1 || status=$?
 cat "$out/$name.log" >&2
 if [ "${WARNINGS:-}" != shown ] && grep -qi warning "$out/$name.log"; then
 	status=1

@@ -13,9 +13,10 @@ case $2 in
 x86_64) arch=amd64 ;;
 aarch64) arch=arm64 ;;
 *)
-	echo "$0: there is no Rust object for $2: x86_64 and aarch64 have one" >&2
+	echo "$0: architecture $2 is not supported: the package has Rust objects for x86_64 and aarch64" >&2
 	exit 1
 	;;
 esac
 # A compiler that is not the kernel's own may warn; on the target that is no reason to refuse.
-RUST_OBJECT=$PWD/objects/$arch/rust.o_shipped WARNINGS=shown exec kernel/build.sh $arch "$1" out
+RUST_OBJECT=$PWD/objects/$arch/rust.o_shipped UNRELEASED_IDS=n WARNINGS=shown \
+	exec kernel/build.sh $arch "$1" out

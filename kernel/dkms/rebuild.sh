@@ -14,7 +14,7 @@ fi
 top=$(cd "$(dirname "$0")/../.." && pwd)
 "$top/kernel/rust/build.sh" "$1" "$2"
 if ! cmp "$top/objects/$1/rust.o_shipped" "$2/rust.o_shipped"; then
-	echo "$0: the bytes differ; are these the tools of $top/objects/built-with?" >&2
+	echo "$0: the bytes differ: build with the tools that $top/objects/built-with names" >&2
 	exit 1
 fi
 echo "$1: the same bytes"
