@@ -32,7 +32,7 @@ pub(crate) fn run() -> Outcome {
     let stats = Stats::of(workspace())?;
     print!("{stats}");
     println!(
-        "\nspec, variant and variants, which the module links as they are, have {} lines",
+        "\nunits, spec, variant and variants, which the module links as they are, have {} lines",
         stats.decisions
     );
     stats.check()?;
