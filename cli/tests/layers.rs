@@ -30,7 +30,10 @@ const LAYERS: &[Layer] = &[
     // errno and the VFIO ABI
     layer("varia-sys", &["varia-units", "varia-spec"]),
     // messages, not variants
-    layer("varia-vfio-user", &["varia-spec", "varia-sys"]),
+    layer(
+        "varia-vfio-user",
+        &["varia-units", "varia-spec", "varia-sys"],
+    ),
     // any `Device`: which chip it is does not matter here
     layer(
         "varia-serve",

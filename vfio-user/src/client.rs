@@ -11,6 +11,7 @@ use std::time::Duration;
 use varia_spec::errno::Errno;
 use varia_spec::vfio::{DeviceInfo, IrqInfo, REGION_INFO_LEN, irq_set};
 use varia_sys::socket::{Limit, SocketError, Stream};
+use varia_units::Bytes;
 
 mod region;
 
@@ -52,7 +53,10 @@ pub enum ClientError {
         what: String,
     },
     /// The range is not one that can be mapped.
-    #[error("{size:#x} bytes at {offset:#x} of region {index} cannot be mapped: {errno}")]
+    #[error(
+        "{} at offset {offset:#x} of region {index} can't be mapped: {errno}",
+        Bytes(*size)
+    )]
     Map {
         /// The region.
         index: u32,

@@ -98,8 +98,8 @@ impl<B: Backend> Conversation<'_, B> {
             true => {
                 let (name, command) = (self.name, header.command);
                 log::error!(
-                    "{name}: {command} failed: no descriptor is left for what it brought; raise \
-                     the server's limit of open files, for example with `ulimit -n`"
+                    "{name}: {command} failed: the server has no free descriptor for the \
+                     descriptors of the message: raise its limit of open files (ulimit -n)"
                 );
                 Err(Errno::EMFILE)
             }

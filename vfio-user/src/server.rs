@@ -130,19 +130,25 @@ impl<B: Backend> Server<B> {
     pub fn serve_forever(&self, listener: &Listener, stop: &EventFd) -> Result<(), SocketError> {
         thread::scope(|scope| {
             let mut active: Option<(ScopedJoinHandle<'_, ()>, Stream)> = None;
+            let mut short = false;
             loop {
                 let stream = match listener.accept(Some(stop), None) {
                     Ok(Some(stream)) => stream,
                     Ok(None) => break,
                     Err(e @ SocketError::Exhausted { .. }) => {
-                        log::error!("client dropped: {e}");
-                        if stop.wait(Some(SHORTAGE)).unwrap_or(true) {
+                        // in the log once, not for each client of one shortage
+                        if !short {
+                            log::error!("client dropped: {e}");
+                        }
+                        short = true;
+                        if stopped_in_pause(stop) {
                             break;
                         }
                         continue;
                     }
                     Err(e) => return Err(e),
                 };
+                short = false;
                 // A client that was killed may be replaced before its thread
                 // has seen the end of its stream.
                 if let Some((thread, old)) = active.take() {
@@ -167,7 +173,10 @@ impl<B: Backend> Server<B> {
                 };
                 match thread::Builder::new().spawn_scoped(scope, serve) {
                     Ok(thread) => active = Some((thread, handle)),
-                    Err(e) => log::error!("client dropped: no thread for it: {e}"),
+                    Err(e) => log::error!(
+                        "client dropped: its thread can't be started ({e}): raise the limit of \
+                         processes or of address space (ulimit -u, -v)"
+                    ),
                 }
             }
             if let Some((thread, _)) = active {
@@ -282,7 +291,10 @@ impl<B: Backend> Server<B> {
     /// Tell a second client that the device is taken.
     fn refuse(&self, stream: Stream, stop: &EventFd) {
         let name = name(&stream);
-        log::warn!("{name} refused: this device serves one client at a time and has one");
+        log::warn!(
+            "{name} refused: another client is connected, and the device serves one client at a \
+             time"
+        );
         let first = HEADER_LEN + MAX_VERSION_LEN;
         let connection = Connection::new(stream, first, MAX_MSG_FDS, self.timeouts.refusal);
         let limit = Limit::within(self.timeouts.refusal).or_stop(Some(stop));
@@ -291,6 +303,15 @@ impl<B: Backend> Server<B> {
             let _ = reply(&connection, &message.header, Err(Errno::EBUSY), Some(stop));
         }
     }
+}
+
+/// Lets [`SHORTAGE`] pass; `true` if the server was told to stop meanwhile.
+fn stopped_in_pause(stop: &EventFd) -> bool {
+    stop.wait(Some(SHORTAGE)).unwrap_or_else(|_| {
+        // the shortage may be one that `poll` meets too: the server must neither end nor spin
+        thread::sleep(SHORTAGE);
+        false
+    })
 }
 
 fn name(stream: &Stream) -> String {

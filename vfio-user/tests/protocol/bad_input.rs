@@ -388,7 +388,7 @@ fn the_log_says_why_a_client_was_dropped_or_refused() {
     let lines = LINES.0.lock().unwrap().clone();
     for text in [
         "dropped: a message claims 7 bytes",
-        "refused: this device serves one client",
+        "refused: another client is connected, and the device serves one client at a time",
     ] {
         let found = lines.iter().any(|l| l.starts_with(&me) && l.contains(text));
         assert!(found, "{text:?} is not in {lines:#?}");
