@@ -26,7 +26,7 @@ use varia_vfio_user::payload::{DMA_READ, DMA_WRITE};
 use varia_vfio_user::server::Timeouts;
 use varia_vfio_user::wire::{Command, Header};
 
-use fake::{Event, Fake, Served};
+use fake::{Event, Fake, Served, timeouts};
 
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -68,7 +68,7 @@ fn alone() -> MutexGuard<'static, ()> {
 fn serve() -> Served {
     let timeouts = Timeouts {
         handshake: Duration::from_secs(3600),
-        ..Timeouts::default()
+        ..timeouts()
     };
     Served::with_timeouts(Fake::new(), timeouts)
 }

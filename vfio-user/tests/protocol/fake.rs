@@ -405,14 +405,26 @@ impl Served {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
+
+    /// Tells the server to stop, and returns whether it has ended within [`HANG`].
+    pub(crate) fn stops(&self) -> bool {
+        self.stop.trigger().unwrap();
+        let thread = self.thread.as_ref().unwrap();
+        let deadline = Instant::now() + HANG;
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        thread.is_finished()
+    }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        self.stop.trigger().unwrap();
-        let result = self.thread.take().unwrap().join();
-        if !std::thread::panicking() {
-            result.unwrap();
+        let stopped = self.stops();
+        if std::thread::panicking() {
+            return;
         }
+        assert!(stopped, "the server hangs");
+        self.thread.take().unwrap().join().unwrap();
     }
 }
