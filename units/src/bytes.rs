@@ -197,9 +197,13 @@ fn term_bytes(term: &str) -> Result<u64, SizeError> {
     let (digits, unit) = term.split_at_checked(digits_end).unwrap_or((term, ""));
     let unit = unit.trim_start();
     let named = |candidate: &Unit| {
-        [candidate.suffix(), candidate.name()]
-            .iter()
-            .any(|name| unit.eq_ignore_ascii_case(name))
+        [
+            candidate.suffix(),
+            candidate.name(),
+            candidate.name_after(1),
+        ]
+        .iter()
+        .any(|name| unit.eq_ignore_ascii_case(name))
             || unit
                 .strip_suffix(['B', 'b'])
                 .is_some_and(|front| front.eq_ignore_ascii_case(candidate.suffix()))
@@ -283,6 +287,7 @@ mod tests {
             let size = Bytes(bytes);
             assert_eq!(size.to_string(), shown);
             assert_eq!(size.suffixed().to_string(), suffixed);
+            assert_eq!(shown.parse(), Ok(size));
             assert_eq!(suffixed.parse(), Ok(size));
         }
     }
