@@ -12,6 +12,7 @@ use varia_sys::{
     event::EventFd,
     wait::{Wake, readable},
 };
+use varia_variant::Bytes;
 use varia_vfio_user::backend::{self, DmaRegion, IrqSet, OfferedRegion, ReceivedIrqData};
 use varia_vfio_user::payload::{DMA_READ, DMA_WRITE};
 
@@ -197,12 +198,15 @@ impl backend::Backend for Backend {
             .map(region.addr, region.size, access, file);
         if let Err(errno) = mapped {
             let remedy = match errno {
-                Errno::ENOMEM => "raise this process's limit of address space (ulimit -v)",
+                Errno::ENOMEM => {
+                    "raise this process's limits of address space (ulimit -v) and of mappings \
+                     (vm.max_map_count)"
+                }
                 _ => "give the VM shared memory, as QEMU does with memory-backend-memfd,share=on",
             };
             log::error!(
-                "{:#x} bytes at {:#x} of the client's memory can't be mapped ({}): {remedy}",
-                region.size,
+                "{} at {:#x} of the client's memory can't be mapped ({}): {remedy}",
+                Bytes(region.size),
                 region.addr,
                 errno.name()
             );

@@ -3,7 +3,7 @@
 //! An [`Endpoint`] is one device as a VFIO user sees it. It carries out what the variant decides
 //! over Varia's own PCI core, the base. [`Backend`](backend::Backend) speaks for it on a socket.
 //!
-//! | module | what is in it |
+//! | module | contents |
 //! |---|---|
 //! | [`discover`] | answers a variant's questions from a device |
 //! | [`endpoint`] | open, close, region information, configuration space, reset |
