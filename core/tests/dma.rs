@@ -7,15 +7,18 @@ use std::os::unix::fs::FileExt;
 use varia_core::{Dma, DmaAccess, Errno};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions};
 
-const PAGE: u64 = 4096;
 const BOTH: DmaAccess = DmaAccess {
     read: true,
     write: true,
 };
 
+fn page() -> u64 {
+    rustix::param::page_size() as u64
+}
+
 fn file(pages: u64) -> File {
     let file = tempfile::tempfile().unwrap();
-    file.set_len(pages * PAGE).unwrap();
+    file.set_len(pages * page()).unwrap();
     file
 }
 
@@ -28,21 +31,31 @@ fn a_device_reads_and_writes_the_users_file_across_mappings() {
     let (first, second) = (file(4), file(1));
     let dma = Dma::default();
     // the first mapping shows the file's last two pages, the second follows it
-    dma.map(0x10_0000, 2 * PAGE, BOTH, Some((lent(&first), 2 * PAGE)))
-        .unwrap();
-    dma.map(0x10_2000, PAGE, BOTH, Some((lent(&second), 0)))
-        .unwrap();
+    dma.map(
+        0x10_0000,
+        2 * page(),
+        BOTH,
+        Some((lent(&first), 2 * page())),
+    )
+    .unwrap();
+    dma.map(
+        0x10_0000 + 2 * page(),
+        page(),
+        BOTH,
+        Some((lent(&second), 0)),
+    )
+    .unwrap();
     let held = dma.mappings();
-    held.write_slice(b"across", GuestAddress(0x10_1ffd))
+    held.write_slice(b"across", GuestAddress(0x10_0000 + 2 * page() - 3))
         .unwrap();
     let mut bytes = [0; 3];
-    first.read_exact_at(&mut bytes, 4 * PAGE - 3).unwrap();
+    first.read_exact_at(&mut bytes, 4 * page() - 3).unwrap();
     assert_eq!(&bytes, b"acr");
     second.read_exact_at(&mut bytes, 0).unwrap();
     assert_eq!(&bytes, b"oss");
     second.write_all_at(b"xyz", 0).unwrap();
     let mut across = [0; 6];
-    held.read_slice(&mut across, GuestAddress(0x10_1ffd))
+    held.read_slice(&mut across, GuestAddress(0x10_0000 + 2 * page() - 3))
         .unwrap();
     assert_eq!(&across, b"acrxyz");
 }
@@ -50,17 +63,17 @@ fn a_device_reads_and_writes_the_users_file_across_mappings() {
 #[test]
 fn what_is_not_mapped_cant_be_reached() {
     let dma = Dma::default();
-    dma.map(PAGE, PAGE, BOTH, Some((lent(&file(1)), 0)))
+    dma.map(page(), page(), BOTH, Some((lent(&file(1)), 0)))
         .unwrap();
-    dma.map(u64::MAX - PAGE, PAGE, BOTH, Some((lent(&file(1)), 0)))
+    dma.map(u64::MAX - page(), page(), BOTH, Some((lent(&file(1)), 0)))
         .unwrap();
     for (at, count, there) in [
-        (PAGE, 4096, true),
-        (PAGE - 1, 1, false),
-        (PAGE - 1, 2, false),
-        (2 * PAGE - 1, 1, true),
-        (2 * PAGE - 1, 2, false),
-        (2 * PAGE, 1, false),
+        (page(), page() as usize, true),
+        (page() - 1, 1, false),
+        (page() - 1, 2, false),
+        (2 * page() - 1, 1, true),
+        (2 * page() - 1, 2, false),
+        (2 * page(), 1, false),
         (u64::MAX - 1, 1, true),
         (u64::MAX - 1, 2, false),
         (u64::MAX, 1, false),
@@ -71,10 +84,10 @@ fn what_is_not_mapped_cant_be_reached() {
             .check_range(GuestAddress(at), count, Permissions::Read);
         assert_eq!(seen, there, "{count} bytes at {at:#x}");
     }
-    dma.unmap(0, 3 * PAGE);
+    dma.unmap(0, 3 * page());
     let mut byte = [0];
     let held = dma.mappings();
-    assert!(held.read_slice(&mut byte, GuestAddress(PAGE)).is_err());
+    assert!(held.read_slice(&mut byte, GuestAddress(page())).is_err());
     assert!(
         held.read_slice(&mut byte, GuestAddress(u64::MAX - 1))
             .is_ok()
@@ -93,7 +106,8 @@ fn a_device_does_no_more_than_the_user_allows() {
     for (read, write) in [(true, false), (false, true), (false, false)] {
         let dma = Dma::default();
         let access = DmaAccess { read, write };
-        dma.map(0, PAGE, access, Some((lent(&file(1)), 0))).unwrap();
+        dma.map(0, page(), access, Some((lent(&file(1)), 0)))
+            .unwrap();
         let held = dma.mappings();
         let mut byte = [0];
         let at = GuestAddress(1);
@@ -105,38 +119,38 @@ fn a_device_does_no_more_than_the_user_allows() {
 #[test]
 fn memory_without_a_descriptor_is_known_and_cant_be_reached() {
     let dma = Dma::default();
-    dma.map(0, PAGE, BOTH, None).unwrap();
+    dma.map(0, page(), BOTH, None).unwrap();
     let reached = dma
         .mappings()
         .check_range(GuestAddress(0), 1, Permissions::Read);
     assert!(!reached);
-    assert_eq!(dma.map(0, PAGE, BOTH, None), Err(Errno::EEXIST));
+    assert_eq!(dma.map(0, page(), BOTH, None), Err(Errno::EEXIST));
 }
 
 #[test]
 fn mappings_that_overlap_or_leave_the_file_are_refused() {
     let dma = Dma::default();
     let map = |iova, len, offset| dma.map(iova, len, BOTH, Some((lent(&file(2)), offset)));
-    map(0x4000, 2 * PAGE, 0).unwrap();
+    map(4 * page(), 2 * page(), 0).unwrap();
     for (iova, len) in [
-        (0x3000, 2 * PAGE),
-        (0x4000, PAGE),
-        (0x5000, PAGE),
-        (0x3000, 4 * PAGE),
+        (3 * page(), 2 * page()),
+        (4 * page(), page()),
+        (5 * page(), page()),
+        (3 * page(), 4 * page()),
     ] {
         assert_eq!(map(iova, len, 0), Err(Errno::EEXIST), "{iova:#x}");
     }
     for (iova, len, offset) in [
         (0, 0, 0),
-        (0, 3 * PAGE, 0),
-        (0, PAGE, 2 * PAGE),
-        (0, PAGE, u64::MAX),
-        (u64::MAX - 1, PAGE, 0),
+        (0, 3 * page(), 0),
+        (0, page(), 2 * page()),
+        (0, page(), u64::MAX),
+        (u64::MAX - 1, page(), 0),
     ] {
         assert_eq!(map(iova, len, offset), Err(Errno::EINVAL), "{len:#x}");
     }
     // not where a page begins
-    assert_eq!(map(0, PAGE, 1), Err(Errno::EIO));
-    map(0x3000, PAGE, 0).unwrap();
-    map(0x6000, PAGE, 0).unwrap();
+    assert_eq!(map(0, page(), 1), Err(Errno::EIO));
+    map(3 * page(), page(), 0).unwrap();
+    map(6 * page(), page(), 0).unwrap();
 }
