@@ -1,6 +1,5 @@
-//! NVIDIA Grace Hopper and Grace Blackwell GPUs: coherent memory outside every physical BAR,
-//! presented as BAR4 (`usemem`, cached) and, where the MIG bug asks for it, BAR2 (`resmem`,
-//! uncached).
+//! NVIDIA GPUs with CPU-coherent memory outside every physical BAR, presented as BAR4 (`usemem`,
+//! cached) and, where the MIG bug asks for it, BAR2 (`resmem`, uncached).
 //!
 //! Source: the behaviour of Linux 7.2 `drivers/vfio/pci/nvgrace-gpu/main.c`. Deliberate
 //! differences have names (`reset-generation`, `unlocked-poll`, `resmem-count`,

@@ -54,7 +54,7 @@ pub fn find(vendor: u16, device: u16) -> Option<&'static Entry> {
 /// Any of the variants.
 #[derive(Debug)]
 pub enum AnyVariant {
-    /// NVIDIA Grace Hopper and Grace Blackwell.
+    /// NVIDIA GPUs with CPU-coherent memory.
     NvgraceGpu(NvgraceGpu),
     /// Virtio network cards with legacy commands.
     Virtio(Virtio),

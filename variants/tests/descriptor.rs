@@ -11,7 +11,6 @@ const HEAD: &str = "/* SPDX-License-Identifier: GPL-2.0-only */
  * The names are those of the kernel's own driver for these devices, which tools know. The ids are
  * those of spec/src/nvidia/chip.rs: rendered by a test of the crate in variants, do not edit.
  */
-#define ADAPTOR_NAME \"nvgrace-gpu-vfio-pci\"
 #define ADAPTOR_DESCRIPTION \"VFIO PCI driver for NVIDIA GPUs with CPU-coherent memory (Varia)\"
 ";
 
@@ -34,8 +33,11 @@ fn render() -> String {
         .iter()
         .map(|entry| format!(" \\\n\t,{entry}"))
         .collect();
+    // the kernel replaces `-` in a module's name by `_`, as in the driver's name in sysfs
+    let module = Driver::NvgraceGpu.name().replace('_', "-");
     format!(
-        "{HEAD}\n\
+        "{HEAD}\
+         #define ADAPTOR_NAME \"{module}\"\n\n\
          /* Ids that no released kernel lists: built in with UNRELEASED_IDS=y (build.sh). */\n\
          #ifdef ADAPTOR_UNRELEASED_IDS\n\
          #define ADAPTOR_IDS_UNRELEASED{unreleased}\n\

@@ -5,8 +5,8 @@
  * The names are those of the kernel's own driver for these devices, which tools know. The ids are
  * those of spec/src/nvidia/chip.rs: rendered by a test of the crate in variants, do not edit.
  */
-#define ADAPTOR_NAME "nvgrace-gpu-vfio-pci"
 #define ADAPTOR_DESCRIPTION "VFIO PCI driver for NVIDIA GPUs with CPU-coherent memory (Varia)"
+#define ADAPTOR_NAME "nvgrace-gpu-vfio-pci"
 
 /* Ids that no released kernel lists: built in with UNRELEASED_IDS=y (build.sh). */
 #ifdef ADAPTOR_UNRELEASED_IDS

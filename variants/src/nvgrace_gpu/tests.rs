@@ -154,7 +154,7 @@ fn resmem_follows_usemem_without_a_gap() {
 
 #[test]
 fn sizes_that_leave_nothing_fail_with_their_errno() {
-    let errno = |base, size, bitmap, page| {
+    let refused = |base, size, bitmap, page, named: &str| {
         let environment = Environment {
             page,
             ..ENVIRONMENT
@@ -169,30 +169,70 @@ fn sizes_that_leave_nothing_fail_with_their_errno() {
             Outcome::Fail(refusal) => {
                 let text = format!("{refusal}");
                 assert!(
-                    [format!("{}", Bytes(size)), format!("{base:#x}")]
-                        .iter()
-                        .any(|value| text.contains(value)),
-                    "the message names the value: {text}"
+                    text.contains(named),
+                    "the message names the value {named}: {text}"
                 );
                 refusal.errno()
             }
             other => panic!("expected a refusal, got {other:?}"),
         }
     };
-    let page = PageShift::KIB_4;
-    assert_eq!(errno(BASE, GIB - 1, ABSENT, page), Errno::EOVERFLOW);
-    assert_eq!(errno(BASE, GIB, ABSENT, page), Errno::EINVAL);
-    assert_eq!(
-        errno(BASE, GIB + 512 * MIB - 1, ABSENT, page),
-        Errno::EINVAL
-    );
-    assert_eq!(errno(BASE, (1 << 40) + 4096, FIXED, page), Errno::EOVERFLOW);
-    assert_eq!(errno(BASE, u64::MAX, FIXED, page), Errno::EOVERFLOW);
-    assert_eq!(errno(BASE + 2048, 96 * GIB, FIXED, page), Errno::EINVAL);
-    assert_eq!(
-        errno(BASE + 4096, 96 * GIB, FIXED, PageShift::KIB_64),
-        Errno::EINVAL
-    );
+    let (four, sixty_four) = (PageShift::KIB_4, PageShift::KIB_64);
+    let below_reserve = "memory size 1023 MiB + 1023 KiB + 1023 bytes is smaller";
+    let below_block = "memory size 1 GiB + 511 MiB + 1023 KiB + 1023 bytes leaves";
+    for (base, size, bitmap, page, errno, named) in [
+        (BASE, GIB - 1, ABSENT, four, Errno::EOVERFLOW, below_reserve),
+        (
+            BASE,
+            GIB,
+            ABSENT,
+            four,
+            Errno::EINVAL,
+            "memory size 1 GiB leaves",
+        ),
+        (
+            BASE,
+            GIB + 512 * MIB - 1,
+            ABSENT,
+            four,
+            Errno::EINVAL,
+            below_block,
+        ),
+        (
+            BASE,
+            (1 << 40) + 4096,
+            FIXED,
+            four,
+            Errno::EOVERFLOW,
+            "1 TiB + 4 KiB",
+        ),
+        (
+            BASE,
+            u64::MAX,
+            FIXED,
+            four,
+            Errno::EOVERFLOW,
+            "memory of 16777215 TiB + ",
+        ),
+        (
+            BASE + 2048,
+            96 * GIB,
+            FIXED,
+            four,
+            Errno::EINVAL,
+            "base 0x4200000800 ",
+        ),
+        (
+            BASE + 4096,
+            96 * GIB,
+            FIXED,
+            sixty_four,
+            Errno::EINVAL,
+            "base 0x4200001000 ",
+        ),
+    ] {
+        assert_eq!(refused(base, size, bitmap, page, named), errno, "{named}");
+    }
 }
 
 #[test]
