@@ -144,7 +144,7 @@ pub struct SharedFd<'a> {
 
 /// Receiver of a device's interrupts. The core implements it.
 pub trait Interrupts: Send + Sync {
-    /// The device sent the message of `vector`. Dropped when nobody listens to it.
+    /// The device sent the message of `vector`. Dropped if the vector has no trigger.
     fn message(&self, vector: u16);
     /// The device's interrupt pin changed its level.
     fn intx(&self, asserted: bool);

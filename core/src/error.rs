@@ -1,6 +1,7 @@
 //! Devices that a core refuses.
 
 use varia_spec::Errno;
+use varia_units::Bytes;
 
 /// Reason why a core can't be made over a device: the device contradicts itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -17,7 +18,7 @@ pub enum Refused {
         /// Error that the device returned.
         errno: Errno,
     },
-    /// A list of capabilities comes back to one that it has visited.
+    /// A list of capabilities that leads back to an earlier capability.
     #[error("the capability list loops: the pointer at {from:#x} leads back to {to:#x}")]
     Loop {
         /// Offset of the pointer.
@@ -25,7 +26,7 @@ pub enum Refused {
         /// Offset in the pointer.
         to: u16,
     },
-    /// A list of capabilities leads to where none can be.
+    /// A pointer outside the space for capabilities of its list.
     #[error("the capability pointer at {from:#x} leads to {to:#x}, outside {start:#x}..{end:#x}")]
     Pointer {
         /// Offset of the pointer.
@@ -38,7 +39,10 @@ pub enum Refused {
         end: u16,
     },
     /// A capability reaches beyond the space that it is in.
-    #[error("the capability at {at:#x} has {len:#x} bytes, but its space ends at {end:#x}")]
+    #[error(
+        "the capability at {at:#x} is {len} bytes long and reaches beyond the end of its space at \
+         {end:#x}"
+    )]
     Outside {
         /// Offset of the capability.
         at: u16,
@@ -47,8 +51,8 @@ pub enum Refused {
         /// End of the space.
         end: u16,
     },
-    /// A capability says that it is shorter than its own header.
-    #[error("the capability at {at:#x} says that it has {len} bytes; its header has {least}")]
+    /// A capability whose length is less than that of its header.
+    #[error("the capability at {at:#x} gives its length as {len} bytes: its header has {least}")]
     Short {
         /// Offset of the capability.
         at: u16,
@@ -77,7 +81,8 @@ pub enum Refused {
     },
     /// A BAR has a size that its register can't describe.
     #[error(
-        "the BAR at {at:#x} has {size:#x} bytes: it takes a power of two from {least:#x} to {most:#x}"
+        "the BAR at {at:#x} has {}: the size must be a power of two from {} to {}",
+        Bytes(*size), Bytes(*least), Bytes(*most)
     )]
     BarSize {
         /// Offset of the register.
@@ -108,7 +113,8 @@ pub enum Refused {
     /// The MSI-X table or its pending bits leave their BAR.
     #[error(
         "the MSI-X {what} of the capability at {at:#x} ends at {end:#x} of BAR {bar}, which has \
-         {size:#x} bytes"
+         {}",
+        Bytes(*size)
     )]
     MsixOutside {
         /// Offset of the capability.

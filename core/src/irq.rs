@@ -231,7 +231,7 @@ impl Irqs {
         }
     }
 
-    /// Masks the messages that nobody listens to, as a reset has lost that.
+    /// Masks the messages without a trigger again, because a reset cleared their masks.
     pub(crate) fn mask_again<D: Device + ?Sized>(&self, layout: &Layout, device: &D) {
         let state = lock(&self.0);
         // a device that does not answer sends no messages either
@@ -368,7 +368,7 @@ impl State {
         Ok(())
     }
 
-    /// Masks the messages of an enabled MSI that nobody listens to, where the device can.
+    /// Masks the messages of an enabled MSI that have no trigger, if the device has masks.
     fn mask_messages<D: Device + ?Sized>(&self, place: (&Layout, &D)) -> Result<(), Errno> {
         if self.mode != Some(IrqIndex::MSI) {
             return Ok(());

@@ -7,7 +7,7 @@
 //! The results are those of Linux 7.2 `drivers/vfio/pci/vfio_pci_core.c`, `vfio_pci_config.c`,
 //! `vfio_pci_rdwr.c` and `vfio_pci_intrs.c` for the same device; the kernel is the oracle.
 //!
-//! | module | what is in it |
+//! | module | contents |
 //! |---|---|
 //! | [`device`] | the trait below: registers, BARs, memory, interrupts of a physical function |
 //! | `core` | open and close, configuration accesses, the lock that guards memory |

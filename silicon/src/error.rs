@@ -20,19 +20,19 @@ pub enum SiliconError {
         default_gib: u64,
     },
     /// Memory that ends in the middle of a page.
-    #[error("{size} bytes of memory are not a multiple of 4096; {}", nearest_size(*size))]
+    #[error("memory size {} is not a multiple of 4 KiB: {}", Bytes(*size), nearest_size(*size))]
     NotPages {
         /// The size asked for, in bytes.
         size: u64,
     },
     /// A base address in the middle of a page.
-    #[error("the memory's address {:#x} is not a multiple of 4096; the nearest below is {:#x}", base.0, base.0 - base.0 % 4096)]
+    #[error("memory address {:#x} is not a multiple of 4 KiB: the nearest lower address is {:#x}", base.0, base.0 - base.0 % 4096)]
     BaseNotPage {
         /// The address asked for.
         base: HostPhys,
     },
     /// Memory that reaches beyond what a processor can address.
-    #[error("{} of memory at {:#x} reach beyond the {bits}-bit physical address space; {}", Bytes(*size), base.0, what_fits(*base, *bits))]
+    #[error("memory of {} at {:#x} reaches beyond the {bits}-bit physical address space: {}", Bytes(*size), base.0, what_fits(*base, *bits))]
     BeyondAddressWidth {
         /// The address asked for.
         base: HostPhys,
@@ -49,7 +49,7 @@ pub enum SiliconError {
         /// The profile's name.
         profile: &'static str,
     },
-    /// A poisoned page that there is not.
+    /// A poisoned page beyond the end of the memory.
     #[error(
         "no page at {offset:#x} can be poisoned in {} of memory: choose a smaller offset",
         Bytes(*size)
@@ -86,11 +86,11 @@ pub struct UnknownProfile {
     pub nearest: Option<&'static str>,
 }
 
-/// No memory is refused as well, so a size below a page has its neighbour above.
+/// The nearest size that is allowed: no memory is refused too, so below a page it is a page.
 fn nearest_size(size: u64) -> String {
     match size - size % 4096 {
-        0 => "the smallest size is 4096".to_owned(),
-        below => format!("the nearest size below is {below}"),
+        0 => "the smallest size is 4 KiB".to_owned(),
+        below => format!("the nearest smaller size is {}", Bytes(below)),
     }
 }
 
@@ -98,7 +98,7 @@ fn what_fits(base: HostPhys, bits: u32) -> String {
     let end = 1u64 << bits;
     match end.saturating_sub(base.0) {
         0 => format!("choose an address below {end:#x}"),
-        fits => format!("at this address at most {} fit", Bytes(fits)),
+        fits => format!("choose at most {} at this address", Bytes(fits)),
     }
 }
 

@@ -90,7 +90,7 @@ pub const GH200: Machine = Machine {
     page: 64 * KIB,
 };
 
-/// Four of them.
+/// Host with four Grace Hopper superchips.
 pub const GH200_X4: Machine = Machine {
     name: "gh200-x4",
     sockets: 4,
@@ -109,7 +109,7 @@ pub const GB200_NVL4: Machine = Machine {
     ..GH200
 };
 
-/// The same with two GB300 on each.
+/// GB300 NVL4: two Grace CPUs, two Blackwell Ultra GPUs on each.
 pub const GB300_NVL4: Machine = Machine {
     name: "gb300-nvl4",
     product: ("NVIDIA", "GB300 NVL4"),

@@ -24,12 +24,12 @@ pub enum Readiness {
 /// Storage of the coherent memory's bytes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Backing {
-    /// In a memfd that ends with the device.
+    /// A memfd that ends with the device.
     #[default]
     Anonymous,
-    /// In a file, made if it is absent, that stays.
+    /// A file that stays, created if it is absent.
     File(PathBuf),
-    /// In a file that is there, from this byte on.
+    /// An existing file, from this byte on.
     PartOfFile(PathBuf, u64),
 }
 

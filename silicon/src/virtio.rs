@@ -6,7 +6,7 @@
 //!
 //! Source: VIRTIO 1.3, sections 2.7, 2.12, 4.1 and 5.1.
 //!
-//! | module | what is in it |
+//! | module | contents |
 //! |---|---|
 //! | `registers` | which register is where, in both interfaces |
 //! | `rings` | buffers: frames out of one queue, answers into the other |
@@ -326,7 +326,7 @@ impl Card {
     /// A command about this card that its owner has got.
     ///
     /// # Errors
-    /// `EINVAL` for an operation that there is not and for data that does not fit it.
+    /// `EINVAL` for an unknown operation and for data that does not fit the operation.
     pub(crate) fn command(
         &self,
         opcode: u16,

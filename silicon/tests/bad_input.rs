@@ -31,17 +31,17 @@ fn no_memory_says_what_to_give() {
 fn a_part_of_a_page_says_the_nearest_size() {
     assert_eq!(
         refusal(sized((96 << 30) + 100)),
-        "103079215204 bytes of memory are not a multiple of 4096; the nearest size below is \
-         103079215104"
+        "memory size 96 GiB + 100 bytes is not a multiple of 4 KiB: the nearest smaller size is \
+         96 GiB"
     );
 }
 
 #[test]
 fn less_than_a_page_says_the_smallest_size() {
-    for size in [1, 4095] {
+    for (size, shown) in [(1, "1 byte"), (4095, "3 KiB + 1023 bytes")] {
         assert_eq!(
             refusal(sized(size)),
-            format!("{size} bytes of memory are not a multiple of 4096; the smallest size is 4096")
+            format!("memory size {shown} is not a multiple of 4 KiB: the smallest size is 4 KiB")
         );
     }
     let profile = profile::find("gh200").unwrap();
@@ -58,8 +58,8 @@ fn an_address_beyond_the_width_says_where_to_go() {
         assert_eq!(
             refusal(options),
             format!(
-                "4 KiB of memory at {base:#x} reach beyond the 48-bit physical address \
-                 space; choose an address below 0x1000000000000"
+                "memory of 4 KiB at {base:#x} reaches beyond the 48-bit physical address \
+                 space: choose an address below 0x1000000000000"
             )
         );
     }
@@ -72,7 +72,10 @@ fn memory_beyond_the_address_width_says_how_much_fits() {
         message.contains("beyond the 48-bit physical address space"),
         "{message}"
     );
-    assert!(message.ends_with("at most 190 TiB fit"), "{message}");
+    assert!(
+        message.ends_with("choose at most 190 TiB at this address"),
+        "{message}"
+    );
     assert!(refusal(sized(!4095)).contains("48-bit"), "no overflow");
     let fits = (1 << 48) - 0x4200_0000_0000;
     let profile = profile::find("gh200").unwrap();
@@ -87,7 +90,7 @@ fn an_odd_address_says_the_nearest() {
     };
     assert_eq!(
         refusal(options),
-        "the memory's address 0x100000800 is not a multiple of 4096; the nearest below is \
+        "memory address 0x100000800 is not a multiple of 4 KiB: the nearest lower address is \
          0x100000000"
     );
 }

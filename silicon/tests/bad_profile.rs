@@ -37,12 +37,12 @@ fn every_profile_of_the_catalogue_is_possible() {
 fn capabilities_that_overlap_or_repeat() {
     assert_eq!(
         refusal("gh200", with(0x50, Body::Vpd)),
-        "profile gh200-120gb: the capability at 0x50 begins inside the one at 0x48, which ends at \
+        "profile gh200-120gb: the capability at 0x50 begins inside the capability at 0x48, which ends at \
          0x60: move it"
     );
     assert_eq!(
         refusal("nic", with(0x164, Body::PowerBudget)),
-        "profile nic: the capability at 0x164 begins inside the one at 0x160, which ends at \
+        "profile nic: the capability at 0x164 begins inside the capability at 0x160, which ends at \
          0x168: move it"
     );
     assert_eq!(
@@ -67,12 +67,12 @@ fn capabilities_outside_their_space() {
         (
             0xfc,
             Body::Vpd,
-            "the capability at 0xfc has 8 bytes and leaves its space, which ends at 0x100",
+            "the capability at 0xfc is 8 bytes long and reaches beyond the end of its space at 0x100",
         ),
         (
             0x400,
             Body::Vpd,
-            "the capability at 0x400 has 8 bytes and leaves its space, which ends at 0x100",
+            "the capability at 0x400 is 8 bytes long and reaches beyond the end of its space at 0x100",
         ),
         (
             0xc0,
@@ -82,12 +82,12 @@ fn capabilities_outside_their_space() {
         (
             0xff8,
             Body::PowerBudget,
-            "the capability at 0xff8 has 16 bytes and leaves its space, which ends at 0x1000",
+            "the capability at 0xff8 is 16 bytes long and reaches beyond the end of its space at 0x1000",
         ),
         (
             0xfffc,
             Body::PowerBudget,
-            "the capability at 0xfffc has 16 bytes and leaves its space, which ends at 0x1000",
+            "the capability at 0xfffc is 16 bytes long and reaches beyond the end of its space at 0x1000",
         ),
     ] {
         let refusal = refusal("nic", with(offset, body));
@@ -242,12 +242,17 @@ fn bars_that_can_not_be() {
 
 #[test]
 fn a_rom_a_class_or_a_pin_that_can_not_be() {
-    for size in [0, 1 << 10, 3 << 10, 32 << 20] {
+    for (size, shown) in [
+        (0, "0 bytes"),
+        (1 << 10, "1 KiB"),
+        (3 << 10, "3 KiB"),
+        (32 << 20, "32 MiB"),
+    ] {
         let refusal = refusal("nic", |p| {
             p.rom = Some(Fact::assumed(size, "for this test"))
         });
         assert!(
-            refusal.contains(&format!("ROM of {size} bytes")),
+            refusal.contains(&format!("ROM has {shown}: the size must be a power of two")),
             "{refusal}"
         );
     }

@@ -43,10 +43,10 @@ fn memory_that_is_too_small_for_the_bug() {
 fn memory_that_ends_in_a_page() {
     refused(
         &["gh200", "--memory", "96G+1"],
-        &["103079215105", "4096", "103079215104"],
+        &["96 GiB + 1 byte", "4 KiB", "nearest smaller size is 96 GiB"],
     );
-    ended(varia(["inspect", "gh200", "--memory", "103079215104"])).success();
-    refused(&["gb200", "--memory", "1"], &["1 bytes", "4096"]);
+    ended(varia(["inspect", "gh200", "--memory", "96 GiB"])).success();
+    refused(&["gb200", "--memory", "1"], &["1 byte", "4 KiB"]);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn memory_that_no_bar_can_show() {
 fn an_address_in_a_page() {
     refused(
         &["gh200", "--base", "0x80000123"],
-        &["0x80000123", "4096", "0x80000000"],
+        &["0x80000123", "4 KiB", "0x80000000"],
     );
 }
 

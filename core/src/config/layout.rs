@@ -38,7 +38,7 @@ pub(crate) struct MsixTable {
     pub(crate) end: u64,
 }
 
-/// Everything that is fixed.
+/// Properties of a configuration space that do not change.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     map: RegisterMap,

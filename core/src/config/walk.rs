@@ -23,7 +23,7 @@ const EXP_V1_LEN: (u16, u16) = (0xc, 0x14);
 const EXP_V2_LEN: (u16, u16) = (0x2c, 0x34);
 /// Bytes of a vendor-specific capability that the specification defines.
 const VNDR_LEAST: u16 = 3;
-/// The same of an extended one.
+/// Bytes of an extended vendor-specific capability that the specification defines.
 const EXT_VNDR_LEAST: u16 = 8;
 
 /// A value that the user sees in the place of the device's.
@@ -203,8 +203,8 @@ pub(crate) fn extended<D: Device + ?Sized>(device: &D) -> Result<Found, Refused>
 
 /// The offset of the first DVSEC with this vendor and id in a device's own configuration space.
 ///
-/// One whose headers reach beyond the space is none. How long it says that it is, and whether that
-/// fits, is not looked at: Linux doesn't either (`drivers/pci/pci.c:pci_find_dvsec_capability`).
+/// A DVSEC whose headers reach beyond the space does not count. The length in the header is not
+/// checked, as in Linux (`drivers/pci/pci.c:pci_find_dvsec_capability`).
 ///
 /// # Errors
 /// The errors of a configuration read.

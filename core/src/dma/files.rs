@@ -147,8 +147,8 @@ impl Shared {
     }
 }
 
-/// Maps the whole file, or if that fails, as little of it as holds the part and what is mapped
-/// already. Returns the offset of the first byte, and the memory.
+/// Maps the whole file, or if that fails, the smallest range with both the part and the bytes that
+/// are mapped already. Returns the offset of the first byte, and the memory.
 fn map(part: Part, mapped: Option<Range<u64>>) -> Result<(u64, MmapRegion), Errno> {
     let Part {
         file,

@@ -43,9 +43,9 @@ impl Page {
 pub(crate) enum Reported {
     /// The page is new in the list.
     New,
-    /// It was there.
+    /// The page is in the list already.
     Known,
-    /// There is no room for it.
+    /// The list has no room for the page.
     Overflow,
 }
 

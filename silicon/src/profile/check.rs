@@ -24,7 +24,7 @@ pub enum BadProfile {
     },
     /// A capability that leaves the configuration space.
     #[error(
-        "the capability at {offset:#x} has {len} bytes and leaves its space, which ends at {end:#x}: move it"
+        "the capability at {offset:#x} is {len} bytes long and reaches beyond the end of its space at {end:#x}: move it"
     )]
     Beyond {
         /// Offset of the capability.
@@ -42,7 +42,7 @@ pub enum BadProfile {
     },
     /// A capability that begins before another one ends.
     #[error(
-        "the capability at {offset:#x} begins inside the one at {other:#x}, which ends at {end:#x}: move it"
+        "the capability at {offset:#x} begins inside the capability at {other:#x}, which ends at {end:#x}: move it"
     )]
     Overlap {
         /// Offset of the later capability.
@@ -54,7 +54,7 @@ pub enum BadProfile {
     },
     /// Extended capabilities that do not begin where their list does.
     #[error(
-        "the first extended capability is at {offset:#x}, and the list begins at 0x100: put one there"
+        "the first extended capability is at {offset:#x}, and the list begins at 0x100: move the capability to 0x100"
     )]
     NoFirst {
         /// Offset of the first extended capability.
@@ -113,12 +113,13 @@ pub enum BadProfile {
         start: u64,
         /// The first byte behind them.
         end: u64,
-        /// Bytes of the BAR; 0 for one that there is not, and for I/O ports.
+        /// Bytes of the BAR; 0 for an absent BAR, and for I/O ports.
         size: u64,
     },
     /// An expansion ROM that can't be decoded.
     #[error(
-        "an expansion ROM of {size} bytes can't exist: give it a power of two from 2 KiB to 16 MiB"
+        "the expansion ROM has {}: the size must be a power of two from 2 KiB to 16 MiB",
+        Bytes(u64::from(*size))
     )]
     Rom {
         /// Size of the ROM in bytes.

@@ -22,8 +22,8 @@ pub(super) struct Tell {
     pub(super) transmit: bool,
 }
 
-/// Takes each frame that is there out of `from`, and puts the other end's answer into `to`. An
-/// answer without a buffer is lost, as on a wire. `header` is how many bytes precede a frame.
+/// Takes every available frame out of `from`, and puts the other end's answer into `to`. An answer
+/// without a buffer is lost, as on a wire. `header` is the number of bytes before a frame.
 ///
 /// No more than a queue's size at a time: a driver that adds buffers meanwhile notifies again.
 pub(super) fn exchange<M>(from: &mut Queue, to: &mut Queue, memory: &M, header: usize) -> Tell
