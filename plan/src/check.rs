@@ -120,9 +120,10 @@ pub(crate) fn functions(facts: &Facts, chosen: &[&PciFunction]) -> Result<Vec<St
         }
         if function.open == Some(true) {
             // perhaps by the very VM that this is the plan of
-            let user = function.user.as_deref().unwrap_or("somebody");
+            let user = function.user.as_deref().unwrap_or("an unknown process");
             notes.push(format!(
-                "{bdf} is in use by {user}: end that before this VM starts, or ask for another GPU"
+                "{bdf} is in use by {user}: end the process before this VM starts, or request \
+                 another GPU"
             ));
         }
     }

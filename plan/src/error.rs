@@ -62,8 +62,8 @@ pub enum Error {
     },
     /// A GPU without coherent memory.
     #[error(
-        "{bdf} is an {chip}, which has no coherent memory to plan for: bind it with varia bind \
-         {bdf}, and give it to the VM as it is, behind a root port with a 64-bit prefetchable \
+        "{bdf} has the chip {chip}, which has no coherent memory to plan for: bind it with varia \
+         bind {bdf}, and give it to the VM as it is, behind a root port with a 64-bit prefetchable \
          window of {window} (QEMU: pcie-root-port,pref64-reserve={}; libvirt: pcihole64)",
         window.suffixed()
     )]
@@ -77,8 +77,8 @@ pub enum Error {
     },
     /// A GPU whose chip is not known.
     #[error(
-        "the chip {vendor:04x}:{device:04x} of {bdf} is not known: varia list --probe --facts reads \
-         its registers, and varia plan --facts plans with what they say"
+        "the chip {vendor:04x}:{device:04x} of {bdf} is not known: run varia list --probe --facts > \
+         FILE, which reads the registers of {bdf}, then varia plan --facts FILE"
     )]
     UnknownChip {
         /// The address.
@@ -117,7 +117,7 @@ pub enum Error {
     Group {
         /// The address.
         bdf: Bdf,
-        /// Its group.
+        /// Group of the function.
         group: GroupId,
         /// The members that the host uses, with their drivers.
         others: String,

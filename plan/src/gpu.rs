@@ -56,9 +56,9 @@ impl PlannedBar {
 /// The PCI function that the VM sees.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct VirtualFunction {
-    /// Its name in the VMM's configuration, unique in the VM.
+    /// Name in the VMM's configuration, unique in the VM.
     pub id: String,
-    /// Its 64-bit prefetchable BARs.
+    /// 64-bit prefetchable BARs.
     pub bars: Vec<PlannedBar>,
 }
 
@@ -86,7 +86,7 @@ pub struct CoherentMemory {
 }
 
 impl CoherentMemory {
-    /// Its nodes.
+    /// Nodes of the memory.
     pub fn nodes(&self) -> impl Iterator<Item = GuestNode> + use<> {
         self.nodes.clone().map(GuestNode)
     }

@@ -355,7 +355,7 @@ pub(crate) fn attach(
     Ok(gpus)
 }
 
-/// How devices reach the VM's memory: what was asked for, if it can be, or what can.
+/// Backend by which devices reach the VM's memory: the requested one if the host has it.
 ///
 /// The memory of the GPUs is mapped for other devices too. It consists of page frames without
 /// `struct page`, which iommufd takes only as a dma-buf of VFIO's.

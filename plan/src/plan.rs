@@ -53,11 +53,11 @@ pub enum Iommu {
 /// A node of the VM with CPUs and RAM.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Socket {
-    /// Its number.
+    /// Number of the node.
     pub node: GuestNode,
-    /// Its virtual CPUs.
+    /// Virtual CPUs of the node.
     pub vcpus: Range<u32>,
-    /// Its RAM.
+    /// RAM of the node.
     pub memory: Bytes,
     /// Pages of the RAM.
     pub backing: Backing,
@@ -102,9 +102,9 @@ pub struct Plan {
     pub arch: Arch,
     /// Accelerator.
     pub accelerator: Accelerator,
-    /// Its nodes with CPUs and RAM, from node 0.
+    /// Nodes of the VM with CPUs and RAM, from node 0.
     pub sockets: Vec<Socket>,
-    /// Its GPUs, whose nodes come after those.
+    /// GPUs of the VM; their nodes come after those of `sockets`.
     pub gpus: Vec<Gpu>,
     /// Distances from each node to each node, as in SLIT; empty for the guest's defaults.
     pub distances: Vec<Vec<u8>>,

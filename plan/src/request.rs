@@ -72,7 +72,7 @@ pub enum IommuChoice {
 pub struct Request {
     /// The VM's name.
     pub name: String,
-    /// Its GPUs, in their order in the VM.
+    /// GPUs of the VM, in order.
     pub gpus: Vec<What>,
     /// Virtual CPUs, divided evenly among the sockets of its GPUs.
     pub cpus: u32,

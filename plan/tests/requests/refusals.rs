@@ -132,8 +132,8 @@ fn what_the_host_can_not_give_away() {
     let mut host = facts();
     host.functions[1].open = Some(true);
     let notes = |host: &Facts| make(host, &wanted).expect("for later").notes.join("\n");
-    let in_use = |user: &str| format!("{} is in use by {user}: end that before", GPUS[1]);
-    assert!(notes(&host).contains(&in_use("somebody")));
+    let in_use = |user: &str| format!("{} is in use by {user}: end the process before", GPUS[1]);
+    assert!(notes(&host).contains(&in_use("an unknown process")));
     host.functions[1].user = Some("process 7 (qemu)".to_owned());
     assert!(notes(&host).contains(&in_use("process 7 (qemu)")));
     host.functions[1].open = Some(false);
