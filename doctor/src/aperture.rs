@@ -58,7 +58,7 @@ fn of_plan(scene: &Scene<'_>, plan: &Plan, bits: Option<u32>) -> Finding {
     }
 }
 
-/// How many of the GPUs fit into one guest.
+/// Number of the selected GPUs that fit into one guest.
 fn of_host(scene: &Scene<'_>, bits: Option<u32>) -> Finding {
     let arch = if scene.is_x86() {
         Arch::X86_64
@@ -70,7 +70,7 @@ fn of_host(scene: &Scene<'_>, bits: Option<u32>) -> Finding {
     let plain = plain.filter_map(|bars| window(&bars).ok());
     let windows: Vec<_> = coherent.chain(plain).collect();
     if !scene.has_gpus() && scene.plain_gpus().next().is_none() {
-        return not_applicable("no GPU with coherent memory or large BARs is in question");
+        return not_applicable("no GPU with coherent memory or large BARs was selected");
     }
     if windows.is_empty() {
         return unknown("the GPUs' BARs in a VM are not known: see firmware");

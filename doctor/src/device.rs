@@ -97,12 +97,13 @@ pub(crate) fn chip(scene: &Scene<'_>) -> Vec<Finding> {
         )),
         Identity::Known(chip, _) => ok(format!("{}, with coherent memory", chip.name)),
         Identity::Unknown => unknown(format!(
-            "{:04x}:{:04x} is a GPU of NVIDIA's that Varia does not know: nothing is assumed of it",
+            "{:04x}:{:04x} is an NVIDIA GPU that Varia's chip table does not have: its layout is not \
+             known",
             function.vendor, function.device
         ))
         .run(format!("varia doctor --probe {}", function.bdf))
         .advise("or a newer version of Varia, which may know the chip"),
-        Identity::Other => not_applicable("no data-centre GPU of NVIDIA's"),
+        Identity::Other => not_applicable("not an NVIDIA data-centre GPU"),
     })
 }
 
@@ -178,7 +179,7 @@ pub(crate) fn firmware(scene: &Scene<'_>) -> Vec<Finding> {
             && let Some(note) = &function.layout_note
         {
             return failure(note.clone())
-                .advise("firmware whose properties are those of this chip");
+                .advise("update the firmware: its properties do not fit this chip");
         }
         let place = format!(
             "{} at {:#x} ({source})",
@@ -191,7 +192,7 @@ pub(crate) fn firmware(scene: &Scene<'_>) -> Vec<Finding> {
             }
             _ => warning(format!(
                 "{place}, without nvidia,gpu-mem-pxm-start and -count: the host's own driver \
-                 finds no nodes for it; a VM has its own"
+                 finds no nodes for the GPU; VMs are not affected"
             ))
             .advise("newer firmware, if the host's own driver is to use the memory"),
         }

@@ -148,8 +148,8 @@ pub(crate) fn command_line(scene: &Scene<'_>) -> Vec<Finding> {
     }]
 }
 
-/// Which of the values an option has: its words may have several, between commas, and the last
-/// one counts.
+/// Value of an option among `values`: its words may have several values, between commas, and the
+/// last one counts.
 fn last<'a>(words: &'a [String], option: &str, values: &[&str]) -> Option<&'a str> {
     let own = words.iter().filter_map(|word| {
         let (name, list) = word.split_once('=')?;
@@ -185,7 +185,7 @@ pub(crate) fn parameters(scene: &Scene<'_>) -> Vec<Finding> {
         findings.push(finding.run(format!("echo N > /sys/module/{module}/parameters/{name}")));
     }
     if findings.is_empty() {
-        findings.push(ok("none of them is set"));
+        findings.push(ok("no such parameter is set"));
     }
     findings
 }

@@ -49,18 +49,18 @@ pub(crate) fn options(scene: &Scene<'_>) -> Vec<Finding> {
     }
     if scene.facts.host.arch == Some(Arch::X86_64) && !x86 {
         findings.push(
-            failure("neither is on: one of them drives the IOMMU")
+            failure("neither option is on, and the IOMMU needs one")
                 .about("CONFIG_INTEL_IOMMU, CONFIG_AMD_IOMMU")
-                .advise("a kernel with the one for this CPU"),
+                .advise("boot a kernel with the option for this CPU"),
         );
     }
     // one way to map memory is enough
     let ways = ["VFIO_IOMMU_TYPE1", "IOMMUFD"];
     if ways.iter().all(|name| !config.contains_key(*name)) {
         findings.push(
-            failure("neither is on: nothing maps a VM's memory for devices")
+            failure("neither option is on: nothing maps a VM's memory for devices")
                 .about("CONFIG_VFIO_IOMMU_TYPE1, CONFIG_IOMMUFD")
-                .advise("a kernel with one of them"),
+                .advise("boot a kernel with one of these options"),
         );
     }
     if findings.is_empty() {

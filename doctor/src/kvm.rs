@@ -26,7 +26,9 @@ const IMPLEMENTER_ARM: u64 = 0x41;
 pub(crate) fn present(scene: &Scene<'_>) -> Vec<Finding> {
     let kvm = &scene.facts.kernel.kvm;
     vec![match (kvm.present, &kvm.error) {
-        (None, _) => unknown("/dev/kvm was not looked up"),
+        (None, _) => {
+            unknown("the facts don't say whether /dev/kvm exists: run varia doctor on the host")
+        }
         (Some(false), _) => {
             let finding = failure("/dev/kvm does not exist: software would run the VMs");
             match scene.facts.host.arch {

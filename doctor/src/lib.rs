@@ -208,7 +208,7 @@ pub const CHECKS: &[Check] = &[
     ),
     check(
         "node-ids",
-        "the kernel has room for all nodes (CONFIG_NODES_SHIFT), and shows those of the GPUs",
+        "the kernel has room for all nodes (CONFIG_NODES_SHIFT), and sysfs lists the GPUs' nodes",
         &[Ok, NotApplicable, Unknown, Warning],
         numa::ids,
     ),

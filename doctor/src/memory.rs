@@ -6,8 +6,8 @@ use varia_plan::{Backing, Socket};
 use crate::scene::Scene;
 use crate::{Finding, failure, not_applicable, ok, unknown, warning};
 
-/// How much a remedy without a plan sets aside, and at most which part of the memory that can be
-/// used.
+/// Hugepages that a remedy without a plan reserves: this size, and at most this share of the
+/// available memory.
 const EXAMPLE: u64 = 1 << 30;
 const SHARE: u64 = 8;
 

@@ -9,7 +9,7 @@ use crate::{Finding, bad, failure, not_applicable, ok, unknown, warning};
 
 /// The variant driver of GPUs with coherent memory, by its name in sysfs.
 pub(crate) const VARIANT: &str = Driver::NvgraceGpu.name();
-/// What our module says of its author.
+/// Author in the information of Varia's module.
 const OURS: &str = "The Varia developers";
 
 fn module<'a>(scene: &Scene<'a>, name: &str) -> Option<&'a Module> {
@@ -72,7 +72,10 @@ pub(crate) fn backend(scene: &Scene<'_>) -> Vec<Finding> {
         (Some(Iommu::Type1), Some(true), _) => ok("/dev/vfio/vfio, which the plan uses"),
         (Some(Iommu::Iommufd { .. }), _, Some(true)) => ok("/dev/iommu, which the plan uses"),
         (Some(_), ..) | (None, None, _) | (None, _, None) => {
-            unknown("/dev/vfio/vfio and /dev/iommu were not looked up")
+            unknown(
+                "the facts don't say whether /dev/vfio/vfio and /dev/iommu exist: run varia doctor on \
+                 the host",
+            )
         }
         (None, Some(false), Some(false)) => {
             failure("neither /dev/vfio/vfio nor /dev/iommu exists").run(load)
@@ -94,7 +97,7 @@ pub(crate) fn variant_driver(scene: &Scene<'_>) -> Vec<Finding> {
     if !module.usable() {
         if !needed {
             return vec![not_applicable(
-                "the driver is not installed, and no GPU with coherent memory is in question",
+                "the driver is not installed, and no GPU with coherent memory was selected",
             )];
         }
         return vec![

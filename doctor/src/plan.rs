@@ -6,7 +6,7 @@ use varia_plan::{Gpu, Plan, Source, arguments};
 use crate::scene::Scene;
 use crate::{Finding, failure, not_applicable, ok, unknown, warning};
 
-const NO_PLAN: &str = "no plan is in question";
+const NO_PLAN: &str = "no plan was given";
 
 /// The files that a plan names: firmware, kernel, disks, servers' sockets.
 pub(crate) fn named_files(plan: &Plan) -> Vec<String> {
@@ -133,7 +133,9 @@ pub(crate) fn files(scene: &Scene<'_>) -> Vec<Finding> {
             Some(false) => failure("does not exist").advise(
                 "install it (on Debian arm64's UEFI is in qemu-efi-aarch64), or plan with another",
             ),
-            None => unknown("was not looked up: a captured host has no such files"),
+            None => unknown(
+                "was not checked: run varia doctor on the host, a captured host has no such files",
+            ),
         }
         .about(file)
     };

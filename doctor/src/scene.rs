@@ -11,16 +11,16 @@ use crate::{Finding, ok, unknown};
 /// The variant of GPUs with coherent memory.
 pub(crate) const NVGRACE: &str = "nvgrace-gpu";
 
-/// A host, the devices in question and the plan.
+/// A host, the selected devices and the plan.
 #[derive(Clone, Copy, Debug)]
 pub struct Scene<'a> {
     /// The host.
     pub facts: &'a Facts,
-    /// Devices in question: one, those of a plan, or all that variants serve.
+    /// Selected devices: one, those of a plan, or all that variants serve.
     pub devices: &'a [Bdf],
     /// The plan that is to run on it.
     pub plan: Option<&'a Plan>,
-    /// Files that the plan names, with `true` if the file exists; a file that was not looked up is
+    /// Files that the plan names, with `true` if the file exists; a file that was not checked is
     /// absent.
     pub files: &'a BTreeMap<String, bool>,
 }
@@ -43,19 +43,19 @@ impl<'a> Scene<'a> {
         crate::plan::named_files(plan)
     }
 
-    /// Devices in question that the host has, in their order.
+    /// Selected devices that the host has, in their order.
     pub(crate) fn functions(&self) -> impl Iterator<Item = &'a PciFunction> {
         let facts = self.facts;
         let devices = self.devices.iter();
         devices.filter_map(|bdf| facts.function(*bdf))
     }
 
-    /// Devices in question with coherent memory.
+    /// Selected devices with coherent memory.
     pub(crate) fn gpus(&self) -> impl Iterator<Item = &'a PciFunction> {
         self.functions().filter(|function| is_gpu(function))
     }
 
-    /// Those of them that are GPUs without coherent memory.
+    /// Selected GPUs without coherent memory.
     pub(crate) fn plain_gpus(&self) -> impl Iterator<Item = &'a PciFunction> {
         self.functions().filter(|function| {
             let chip = identity(function).chip();
@@ -85,12 +85,12 @@ impl<'a> Scene<'a> {
         matches!(self.plan, Some(plan) if plan.iommu == Iommu::Iommufd { smmu: true })
     }
 
-    /// A finding for each device in question, or one finding that there is no device.
+    /// A finding for each selected device, or one finding that there is no device.
     pub(crate) fn each(&self, look: impl Fn(&'a PciFunction) -> Finding) -> Vec<Finding> {
         let about = |function: &'a PciFunction| look(function).about(function.bdf);
         or_none(
             self.functions().map(about).collect(),
-            "no device is in question",
+            "no device was selected",
         )
     }
 
@@ -99,7 +99,7 @@ impl<'a> Scene<'a> {
         let about = |function: &'a PciFunction| look(function).about(function.bdf);
         or_none(
             self.gpus().map(about).collect(),
-            "no GPU with coherent memory is in question",
+            "no GPU with coherent memory was selected",
         )
     }
 }

@@ -191,7 +191,7 @@ pub(crate) fn plan() -> Plan {
     plan
 }
 
-/// What is looked at, to be changed.
+/// Scene of a row, for the row to change.
 struct Case {
     facts: Facts,
     plan: Option<Plan>,

@@ -59,7 +59,7 @@ pub(crate) fn qemu(scene: &Scene<'_>) -> Vec<Finding> {
     let Some(qemu) = &vmm.qemu else {
         return vec![match vmm.unknown.get("qemu") {
             Some(why) => bad(needed, why.clone()).advise(newer(QEMU_WANTED)),
-            None => unknown("it was not looked up"),
+            None => unknown("QEMU was not queried: run varia doctor on the host"),
         }];
     };
     let text = format!("{} ({})", qemu.version, qemu.path);
@@ -155,7 +155,7 @@ pub(crate) fn libvirt(scene: &Scene<'_>) -> Vec<Finding> {
     let Some(libvirt) = &vmm.libvirt else {
         return vec![match vmm.unknown.get("libvirt") {
             Some(why) => not_applicable(format!("{why}; only --vmm libvirt needs it")),
-            None => unknown("it was not looked up"),
+            None => unknown("libvirt was not queried: run varia doctor on the host"),
         }];
     };
     let text = format!("{} ({})", libvirt.version, libvirt.source);
