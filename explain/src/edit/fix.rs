@@ -65,7 +65,7 @@ pub(crate) enum Fix {
     BusNode { bus: usize, node: u32 },
     /// A root bus's number.
     BusNumber { bus: usize, number: u32 },
-    /// What a root port reserves.
+    /// Addresses that a root port reserves.
     Window { bus: usize, window: Bytes },
     /// A root port's chassis.
     Chassis { bus: usize, chassis: u32 },

@@ -11,7 +11,7 @@ use varia_plan::xml::Element;
 #[derive(Debug)]
 pub(crate) struct Changes<'a> {
     text: &'a str,
-    /// Which bytes become what; of those at one place the first comes first.
+    /// Replacements of bytes; at one place the first of the list comes first.
     list: Vec<(Range<usize>, String)>,
     /// Elements at the end of the element that begins at this byte.
     appended: Vec<(usize, Vec<Element>)>,
@@ -163,7 +163,7 @@ impl<'a> Changes<'a> {
         start + rest.find(is_end).unwrap_or(rest.len())
     }
 
-    /// What is in front of an element on its line, if only blanks are.
+    /// Blanks in front of an element on its line; empty if other text is there.
     fn indent(&self, node: Node<'_, 'a>) -> String {
         let before = self.text.get(..node.range().start).unwrap_or_default();
         let line = before.rsplit('\n').next().unwrap_or_default();

@@ -112,8 +112,7 @@ impl Command {
     }
 }
 
-/// What stands between an option and the one before, for one more: a line of its own if the
-/// option has one.
+/// Separator of a further option from the one before: a line of its own if that option has one.
 fn separator(before: &str) -> String {
     match before.rsplit_once('\n') {
         Some((line, indent)) if line.trim_end_matches('\r').ends_with('\\') => {

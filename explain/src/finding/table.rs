@@ -69,7 +69,7 @@ findings! {
     }
     NodesTooMany = "nodes-too-many", Advice {
         found: ["{gpu} has {own} memory-less NUMA nodes"],
-        why: ["its driver uses {wanted}"],
+        why: ["the driver of {gpu} uses {wanted}"],
         remedy: ["remove {nodes}"],
     }
     NodeMissing = "node-missing", Fault {
@@ -224,7 +224,7 @@ findings! {
         remedy: ["put it on node {wanted}"],
     }
     RootBusNumber = "root-bus-number", Fault {
-        found: ["the root bus {bus} has the number {number}, as another root bus has"],
+        found: ["root bus {bus} and another root bus have the number {number}"],
         why: ["each root bus needs bus numbers of its own"],
         remedy: ["give it the number {free}", "give it a number that no root bus has"],
     }
@@ -237,7 +237,7 @@ findings! {
         remedy: ["reserve {wanted}: pref64-reserve={option}"],
     }
     ChassisTwice = "chassis-twice", Fault {
-        found: ["the root port {port} is in slot {slot} of chassis {chassis}, as another one is"],
+        found: ["root port {port} and another root port have slot {slot} of chassis {chassis}"],
         why: ["a slot's number is unique in its chassis"],
         remedy: ["give it a chassis of its own: chassis={free}"],
     }

@@ -31,9 +31,9 @@ pub(crate) struct Command {
 pub(crate) struct Opt {
     /// Without dashes; `machine` for `M`.
     pub(crate) name: String,
-    /// What it says.
+    /// Properties in the value.
     pub(crate) properties: Properties,
-    /// The same as text; empty if there is no value.
+    /// The value as text; empty if there is no value.
     pub(crate) text: String,
     pub(crate) line: usize,
     /// From the end of what is before it to its own end.

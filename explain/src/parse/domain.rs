@@ -16,7 +16,7 @@ use varia_facts::Arch;
 
 /// QEMU's own arguments in a domain.
 pub(crate) const QEMU: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
-/// What libvirt calls the iommufd of a domain.
+/// libvirt's name of a domain's iommufd.
 const IOMMUFD: &str = "iommufd0";
 /// 128 nodes with all distances are about 40,000, blanks between them included.
 const MOST_NODES: u32 = 200_000;
@@ -37,7 +37,7 @@ pub(crate) fn parse(text: &str) -> Result<Document<'_>, ReadError> {
     Ok(document)
 }
 
-/// Whether it is the XML of a domain.
+/// Checks that `text` is the XML of a domain.
 pub(crate) fn check(text: &str) -> Result<(), ReadError> {
     let document = parse(text)?;
     let root = document.root_element();

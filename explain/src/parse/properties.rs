@@ -44,7 +44,7 @@ impl Properties {
         })
     }
 
-    /// What it is: the first word without a key, or the property of this name.
+    /// Kind of the device or object: the first word without a key, or the property `key`.
     pub(crate) fn kind(&self, key: &str) -> &str {
         match self.list.first() {
             Some(Property::Bare(text)) => text,
@@ -74,7 +74,7 @@ impl Properties {
         })
     }
 
-    /// Whether a switch is on; `None` if nothing is said.
+    /// True if the switch `key` is on; `None` if the properties do not have it.
     pub(crate) fn switch(&self, key: &str) -> Option<bool> {
         match self.get(key)?.as_str() {
             "on" | "yes" | "true" | "y" | "1" => Some(true),

@@ -10,9 +10,9 @@ use super::error::{ReadError, line_of};
 /// A word of a command.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Word {
-    /// Where it is, quotes included.
+    /// Range of the text, quotes included.
     pub(crate) range: Range<usize>,
-    /// What it says, quotes removed; as it is written where a shell would expand something.
+    /// Content, quotes removed; as it is written where a shell would expand something.
     pub(crate) text: String,
     /// A shell would expand something in it.
     pub(crate) is_expanded: bool,

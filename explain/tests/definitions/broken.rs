@@ -52,6 +52,10 @@ fn judge(fault: &Fault, good: &str, facts: &Facts) -> Result<(), String> {
         false => Err(format!("{what}: {findings:#?}\n{diff}")),
     };
     expect(codes(&found) == [fault.code.name()], "named")?;
+    for text in [&findings[0].what, &findings[0].why, &findings[0].remedy] {
+        let is_filled = !text.contains(['{', '}']) && !text.contains("  ");
+        expect(is_filled, "filled")?;
+    }
     let line = findings[0].line;
     expect((1..=broken.lines().count()).contains(&line), "line")?;
     expect(found.findings[0].1 != fault.is_left, "said to be corrected")?;

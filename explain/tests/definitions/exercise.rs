@@ -16,7 +16,7 @@ const HOST: &str = r#"{
     }]
 }"#;
 
-/// What is known of it.
+/// Facts of the host.
 ///
 /// # Panics
 /// If that is no JSON of facts.
@@ -24,7 +24,7 @@ pub(crate) fn facts() -> Facts {
     serde_json::from_str(HOST).expect("facts")
 }
 
-/// Bytes are read or refused; what is corrected is a definition again.
+/// Bytes are read or refused; each finding has its values; a corrected definition is a definition.
 ///
 /// # Panics
 /// If they are not.
@@ -36,6 +36,13 @@ pub(crate) fn exercise(bytes: &[u8], facts: &Facts) -> bool {
     let Ok(found) = examine(bytes, &knowledge) else {
         return false;
     };
+    // A brace of a text's template; those of a value come from the definition.
+    let has_braces = bytes.contains(&b'{') || bytes.windows(2).any(|pair| pair == b"&#");
+    for (finding, _) in &found.findings {
+        let texts = [&finding.what, &finding.why, &finding.remedy];
+        let is_filled = texts.iter().all(|text| !text.contains('{'));
+        assert!(has_braces || is_filled, "{finding:?}");
+    }
     let again = examine(found.corrected.as_bytes(), &knowledge);
     assert!(again.is_ok(), "{again:?}: {}", found.corrected);
     let _ = found.diff("vm");
