@@ -1,9 +1,13 @@
 //! `varia run`: QEMU with a device, its nodes and initiators.
 
 use std::{
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
-    sync::Arc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
@@ -22,6 +26,32 @@ use crate::{
     output::print,
     qemu,
 };
+
+/// QEMU's process as the target of a signal to stop, which may come before the process is there.
+#[derive(Default)]
+struct Target {
+    process: OnceLock<OwnedFd>,
+    is_stopped: AtomicBool,
+}
+
+impl Target {
+    /// Sets the process, and stops it if the signal was first.
+    fn set(&self, process: OwnedFd) {
+        let _ = self.process.set(process);
+        if self.is_stopped.load(Ordering::SeqCst) {
+            self.stop();
+        }
+    }
+
+    fn stop(&self) {
+        self.is_stopped.store(true, Ordering::SeqCst);
+        if let Some(process) = self.process.get()
+            && let Err(error) = pidfd_send_signal(process, Signal::TERM)
+        {
+            log::error!("can't stop QEMU: {error}");
+        }
+    }
+}
 
 /// Serves the device to a QEMU that it starts, until that ends.
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
@@ -54,15 +84,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let listener = Listener::bind(&socket)?;
     let stop = EventFd::new()?;
     let server = Server::new(Backend::new(Arc::clone(&made.endpoint)));
+    // A signal to stop is for QEMU, and this process ends with QEMU.
+    let target = Arc::new(Target::default());
+    let of_handler = Arc::clone(&target);
+    ctrlc::set_handler(move || of_handler.stop())?;
     let mut child = Command::new(&program).args(&arguments).spawn()?;
     made.fresh.keep();
-    // Who tells this to stop means QEMU, and this ends with it.
-    let handle = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
-    ctrlc::set_handler(move || {
-        if let Err(error) = pidfd_send_signal(&handle, Signal::TERM) {
-            log::error!("can't stop QEMU: {error}");
-        }
-    })?;
+    target.set(pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?);
     let status = thread::scope(|scope| {
         let serving = scope.spawn(|| server.serve_forever(&listener, &stop));
         let status = child.wait();
