@@ -148,8 +148,9 @@ impl From<IommuArg> for varia_plan::IommuChoice {
 /// VM to plan.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct VmArgs {
-    /// A PCI address; N-of-one-superchip for GPUs that share a Grace CPU; a chip (gh200, gb200,
-    /// gb300, gb200:2-of-one-superchip) to plan for a host with this chip. May be repeated.
+    /// A PCI address; N-of-one-superchip for GPUs that share a Grace CPU; a chip such as
+    /// gh200, or gb200:2-of-one-superchip, to plan for a host with this chip; an unknown name lists
+    /// all chips. May be repeated.
     #[arg(long, value_name = "WHAT", required = true)]
     pub(crate) gpu: Vec<String>,
     #[command(flatten)]
@@ -241,8 +242,9 @@ pub(crate) struct ExplainArgs {
     /// standard input.
     #[arg(value_name = "FILE|-")]
     pub(crate) file: PathBuf,
-    /// The chip (gh200, gb200, gb300) of a function in the definition, named by the function's
-    /// address on the host or by its id in the VM; for hosts other than this one. May be repeated.
+    /// The chip of a function in the definition, such as gh200 (an unknown name lists all chips);
+    /// the function is named by its address on the host or by its id in the VM. For hosts other than
+    /// this one. May be repeated.
     #[arg(long, value_name = "BDF|ID=CHIP")]
     pub(crate) gpu: Vec<GpuName>,
     #[command(flatten)]

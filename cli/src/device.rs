@@ -95,7 +95,7 @@ pub(crate) fn make(
 /// The profile with this name.
 ///
 /// # Errors
-/// What a VM needs for a chip that has no profile because no variant is needed; unknown names.
+/// Unknown names; names of chips that need no variant, with the window that a VM needs for them.
 pub(crate) fn known_profile(name: &str) -> Result<&'static Profile, Failure> {
     profile::find(name).map_err(|error| match chip::named(name) {
         Some(chip) if chip.driver() == Driver::VfioPci => plain_chip(chip).into(),
@@ -103,7 +103,7 @@ pub(crate) fn known_profile(name: &str) -> Result<&'static Profile, Failure> {
     })
 }
 
-/// What a VM needs for a chip without coherent memory.
+/// Message about a chip without coherent memory: the window that a VM needs for it.
 fn plain_chip(chip: &Chip) -> String {
     let bars = chip.bars.iter().map(|bar| varia_plan::PlannedBar {
         index: bar.value.index,

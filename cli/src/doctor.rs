@@ -40,8 +40,9 @@ impl What {
                  {error}"
             )
         })?;
-        let plan = Plan::from_json(&json)
-            .map_err(|error| format!("{text} is no plan of `varia plan --json`: {error}"))?;
+        let plan = Plan::from_json(&json).map_err(|error| {
+            format!("{text} is not a plan that `varia plan --json` printed: {error}")
+        })?;
         Ok(Self::Plan(Box::new(plan)))
     }
 

@@ -1,5 +1,4 @@
-//! `varia explain`: what is missing or wrong in a definition of a VM, and the diff that puts it
-//! right.
+//! `varia explain`: findings in a definition of a VM, and the diff that corrects them.
 
 use std::process::ExitCode;
 
@@ -18,10 +17,10 @@ use crate::{
 
 /// The version of the JSON.
 const SCHEMA: &str = "varia-explain/1";
-/// What ends with this could not be judged; 1 says that something was found.
+/// Exit status if the definition can't be judged; 1 is that of findings.
 const NOT_JUDGED: u8 = 2;
 
-/// Prints what is to be said of a definition.
+/// Prints the findings in a definition and the diff.
 pub(crate) fn explain(args: &ExplainArgs) -> ExitCode {
     match explained(args) {
         Ok(true) => ExitCode::SUCCESS,
@@ -33,7 +32,7 @@ pub(crate) fn explain(args: &ExplainArgs) -> ExitCode {
     }
 }
 
-/// Whether nothing is missing or wrong.
+/// True if nothing is missing or wrong.
 fn explained(args: &ExplainArgs) -> Result<bool, Failure> {
     let name = match args.file.as_os_str() == files::INPUT {
         true => "definition".to_owned(),
@@ -56,13 +55,13 @@ fn explained(args: &ExplainArgs) -> Result<bool, Failure> {
     for gpu in &args.gpu {
         let is_there = found.functions.contains(&gpu.name);
         if !is_there {
+            let functions = match found.functions.as_slice() {
+                [] => "none".to_owned(),
+                functions => functions.join(", "),
+            };
             return Err(format!(
-                "{name}: --gpu {} names no function in it: {}",
-                gpu.name,
-                match found.functions.is_empty() {
-                    true => "it has none of a host".to_owned(),
-                    false => format!("it has {}", found.functions.join(", ")),
-                }
+                "{name}: the definition has no function {}; its host functions: {functions}",
+                gpu.name
             )
             .into());
         }
@@ -86,7 +85,7 @@ fn explained(args: &ExplainArgs) -> Result<bool, Failure> {
     Ok(found.findings.is_empty())
 }
 
-/// What is known of the host: what was given, or this one's unless chips were named.
+/// Facts of the host: the given ones, or those of this machine unless chips are named.
 fn facts(args: &ExplainArgs) -> Result<Option<Facts>, Failure> {
     let KnownHostArgs { host, facts } = &args.known;
     if facts.is_none() && host.sysfs.is_none() && !args.gpu.is_empty() {

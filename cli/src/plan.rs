@@ -13,6 +13,7 @@ use varia_plan::{
     explain, make, svg,
 };
 use varia_silicon::{Machine, profile};
+use varia_spec::nvidia::chip;
 
 use crate::{
     Failure,
@@ -217,7 +218,9 @@ pub(crate) fn read_facts(file: &Path) -> Result<Facts, Failure> {
 pub(crate) fn function_of(chip: &str) -> Result<PciFunction, Failure> {
     let asked = Asked::read(chip)?;
     if matches!(asked, Asked::Host(_)) {
-        return Err(format!("{chip:?} is not a chip: give a chip, such as gh200").into());
+        let chips = chip::CHIPS.iter().filter(|chip| chip.coherent.is_some());
+        let chips: Vec<_> = chips.map(|chip| chip.name).collect();
+        return Err(format!("{chip:?} is not a chip: give one of {}", chips.join(", ")).into());
     }
     let (facts, gpus) = made_up(&[asked])?;
     let first = gpus.iter().find_map(|what| match what {

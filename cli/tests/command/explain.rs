@@ -145,7 +145,7 @@ fn what_can_not_be_judged() {
     refused(
         unknown,
         &["--gpu", "gpu0=gh200"],
-        &["gpu0", "it has 0123:01:00.0"],
+        &["gpu0", "its host functions: 0123:01:00.0"],
     );
     refused(unknown, &["--gpu", "0123:01:00.0=gh2000"], &["gh2000"]);
     refused(unknown, &["--gpu", "0123:01:00.0"], &["0009:01:00.0=gh200"]);
