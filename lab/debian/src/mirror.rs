@@ -99,8 +99,9 @@ fn debian_main(sources: &[Source]) -> Option<&Source> {
 }
 
 /// Likelihood that a source is Debian's main archive: 0 if it is not. Suite and component alone
-/// don't tell, because archives of other origin use Debian's names too; the keys do, then the path,
-/// then the file. Security updates live at a URI of their own, which lacks the rest.
+/// don't tell, because archives of other origin use Debian's names too; the keys do, then the file,
+/// then the path, unless the source names other keys. Security updates live at a URI of their own,
+/// which lacks the rest.
 fn likelihood(source: &Source) -> u32 {
     let path = source.uri.trim_end_matches('/');
     let named_in = |names: &[&str]| {
@@ -126,10 +127,10 @@ fn likelihood(source: &Source) -> u32 {
     };
     if of_debian(&source.keys) {
         3
-    } else if path.ends_with("/debian") {
+    } else if codename && system(&source.file) {
         2
     } else {
-        u32::from(codename && system(&source.file))
+        u32::from(path.ends_with("/debian") && source.keys == Keys::Default)
     }
 }
 
