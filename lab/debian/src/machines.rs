@@ -92,6 +92,10 @@ const STRANGERS: Files = &[
         "Types: deb\nURIs: https://php.example/php/\nSuites: trixie\nComponents: main\n",
     ),
     (
+        "/etc/apt/sources.list.d/vendor.list",
+        "deb [signed-by=/usr/share/keyrings/vendor.gpg] https://vendor.example/x/debian trixie main\n",
+    ),
+    (
         "/etc/apt/sources.list.d/debian.list.save",
         "deb http://saved.example/debian sid main\n",
     ),
@@ -301,7 +305,15 @@ fn ubuntu_without_either_downloads_them_from_its_own_sources() {
     // Nothing signs the repository, and the configuration does not permit that.
     let error = Mirror::of(&machine, None).unwrap_err().to_string();
     assert!(error.contains("does not have a Release file"), "{error}");
-    lay(root.path(), &[(path, &sources("Trusted: yes"))]);
+    // A source that is gone does not matter if another one has the package.
+    let gone = "Types: deb\nURIs: file:/no/such/repository\nSuites: ./\n";
+    lay(
+        root.path(),
+        &[
+            (path, &sources("Trusted: yes")),
+            ("/etc/apt/sources.list.d/gone.sources", gone),
+        ],
+    );
     let found = Mirror::of(&machine, None).unwrap();
     let keyring = "/private/debian-archive-keyring".to_owned() + KEYRING_PATH;
     assert_eq!(

@@ -118,11 +118,16 @@ impl Neighbour {
             command::run(&mut apt)
         };
         if download(&machine_lists).is_err() {
-            command::run(
-                self.apt(&own_lists)
-                    .args(["-qq", "--error-on=any", "update"]),
-            )?;
-            download(&own_lists)?;
+            // Fails for any source that can't be read, be it one without the package.
+            let mut update = self.apt(&own_lists);
+            let updated = command::run(update.args(["-qq", "--error-on=any", "update"]));
+            download(&own_lists).map_err(|error| match updated {
+                Ok(_) => error,
+                Err(update) => Error::missing(
+                    format!("{error}\n{update}"),
+                    "correct or remove the sources that can't be read",
+                ),
+            })?;
         }
         let entries = fs::read_dir(&archives).map_err(Error::file("read", &archives))?;
         let prefix = format!("{package}_");
