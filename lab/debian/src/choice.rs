@@ -1,9 +1,10 @@
 //! Choice of a kernel, a QEMU and a Rust compiler among the suites of a distribution that moves.
 //!
-//! The lab knows the versions that its machines and modules were seen to work with. The best known
-//! version wins, whichever suite has it; of two suites with it, the first in [`Suite::ALL`]. A
-//! version that is newer than all known ones is taken only if no suite has a known one, and the
-//! choice says so ([`Choice::remarks`]).
+//! The lab knows the versions that its machines and modules were seen to work with. Of a program the
+//! first suite in [`Suite::ALL`] with any known version wins, of a kernel the first one with the
+//! preferred series, and of this suite the newest such version. A version that is newer than all
+//! known ones is taken only if no suite has a known one, and the choice says so
+//! ([`Choice::remarks`]).
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -501,6 +502,10 @@ mod tests {
             let choice = among(&[(Suite::Forky, lists)]).unwrap();
             assert_eq!(choice.kernel.version, "7.2.12+deb14", "without {missing}");
         }
+        // The source is that of both releases.
+        let lists = all.replace("Package: linux-source-7.2\n", "Package: other\n");
+        let error = among(&[(Suite::Forky, lists)]).unwrap_err().to_string();
+        assert!(error.contains("kernel of series 7.2, 7.3"), "{error}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use varia_units::Arch;
 use crate::apt::Apt;
 use crate::cache::{Cache, CacheLock};
 use crate::choice::{Choice, Offer};
+use crate::chroot;
 use crate::error::{Error, Result};
 use crate::recipe::recipe;
 use crate::suite::Suite;
@@ -51,7 +52,7 @@ pub enum Set {
 }
 
 impl Set {
-    /// Every set that `./x test` needs.
+    /// Every set that `./x test` needs on this machine.
     #[must_use]
     pub fn all() -> Vec<Self> {
         let mut sets = vec![Self::Qemu, Self::Tools, Self::Kernel16k];
@@ -59,6 +60,9 @@ impl Set {
             sets.extend([Self::Guest(arch), Self::Userland(arch), Self::Libvirt(arch)]);
         }
         sets.push(Self::Documentation);
+        if chroot::refusal().is_some() {
+            sets.push(Self::Proot);
+        }
         sets
     }
 
@@ -291,16 +295,25 @@ fn choose(cache: &Cache, force: bool) -> Result<Choice> {
         if let Ok(choice) = Choice::among(&offers)
             && choice.is_best()
         {
-            return Ok(choice);
+            return Ok(with_refusals(choice, refusals));
         }
     }
-    Choice::among(&offers).map_err(|error| match refusals.as_slice() {
-        [] => error,
-        refusals => Error::missing(
+    match Choice::among(&offers) {
+        Ok(choice) => Ok(with_refusals(choice, refusals)),
+        Err(error) if refusals.is_empty() => Err(error),
+        Err(error) => Err(Error::missing(
             format!("{error}\nnot read:\n{}", refusals.join("\n")),
             "check the network and the mirror",
-        ),
-    })
+        )),
+    }
+}
+
+/// The choice, which also says which suites could not be read.
+fn with_refusals(mut choice: Choice, refusals: Vec<String>) -> Choice {
+    let refusals = refusals.into_iter();
+    let remarks = refusals.map(|refusal| format!("not read: {refusal}"));
+    choice.remarks.extend(remarks);
+    choice
 }
 
 fn folder_of(set: Set, choice: &Choice) -> Result<String> {
@@ -349,6 +362,17 @@ pub fn cache_subfolder(name: &Path) -> Result<PathBuf> {
 mod tests {
     use super::*;
     use crate::recipe::tests::choice;
+
+    #[test]
+    fn a_choice_says_which_suites_could_not_be_read() {
+        let refusal = "Debian sid: no network".to_owned();
+        let choice = with_refusals(choice(), vec![refusal]);
+        let text = choice.to_string();
+        assert!(
+            text.ends_with("\nnot read: Debian sid: no network"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn a_set_lies_in_its_generation_under_a_name_of_its_recipe() {
