@@ -271,7 +271,7 @@ impl Running {
             io::ErrorKind::InvalidData => format!("the agent sent an invalid frame ({error})"),
             _ => {
                 // The channel closes a moment before QEMU's process has ended.
-                let deadline = Instant::now() + Duration::from_secs(2);
+                let deadline = Instant::now() + HANG;
                 while Instant::now() < deadline {
                     if let Ok(Some(status)) = self.ended() {
                         return format!("the machine ended ({status})");

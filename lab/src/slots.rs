@@ -11,7 +11,7 @@ use varia_debian::packages;
 
 use crate::error::{LabError, Result};
 
-/// Wait after which a message says what is waited for.
+/// Wait before a message.
 const SILENT: Duration = Duration::from_secs(10);
 
 /// The right to run a machine, given back when dropped.
@@ -41,8 +41,7 @@ impl Slot {
             }
             if begin.elapsed() > SILENT && !said {
                 eprintln!(
-                    "waiting for one of the {count} machines that may run at a time: others run \
-                     them; VARIA_VMS sets how many"
+                    "waiting for another VM to end: at most {count} VMs run at a time (VARIA_VMS)"
                 );
                 said = true;
             }
