@@ -89,11 +89,7 @@ fn host() -> Result<Host> {
             // a chip's own takes minutes to be mapped for DMA: that is for ./x soak
             shrink_bar2(&mut chip.bars);
         }
-        let resmem = if chip.name.starts_with("gh200") {
-            RESMEM
-        } else {
-            0
-        };
+        let resmem = if chip.mig_bug() { RESMEM } else { 0 };
         let options = Options {
             memory: Some(USEMEM + resmem),
             ..Options::default()
