@@ -33,6 +33,9 @@ const COUNT: usize = 100;
 const SEED: u64 = 0x5661_7269_6131_3030;
 /// Time that a run of a crate may take.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
+/// File of the state, and folder that cargo-mutants writes, in the folder of a crate's run.
+const STATE: &str = "state.json";
+const OUTPUT: &str = "mutants.out";
 /// Page with the mutants that the tests do not catch.
 const PAGE: &str = "docs/mutants.md";
 
@@ -68,12 +71,16 @@ struct State {
 
 /// Result of a run.
 pub(crate) struct Tried {
+    /// True if mutants were tried and each one is caught, timed out or is listed.
+    pub(crate) passed: bool,
     /// Verdict for the page of soaks.
     pub(crate) verdict: String,
     /// Counts for the page of soaks.
     pub(crate) line: String,
     /// Mutants that no test catches and that the page of mutants does not list.
     pub(crate) unlisted: Vec<String>,
+    /// Mutants with which the tests do not end.
+    pub(crate) timed_out: Vec<String>,
 }
 
 /// Checks that cargo-mutants is there.
@@ -99,8 +106,14 @@ pub(crate) fn run(folder: &str) -> Result<Tried, Box<dyn std::error::Error>> {
     let started = Instant::now();
     let home = target_folder().join("mutants").join(folder);
     fs::create_dir_all(&home)?;
-    let file = home.join("state.json");
-    let mut state = State::read(&file, &sources(folder)?);
+    let sources = sources(folder)?;
+    let mut state = State::read(&home, &sources).unwrap_or_else(|| {
+        let _ = fs::remove_dir_all(home.join(OUTPUT));
+        State {
+            sources,
+            ends: BTreeMap::new(),
+        }
+    });
     let chosen = choose(&list(folder)?);
     state.ends.retain(|name, _| chosen.contains(name));
     let waiting: Vec<_> = chosen
@@ -109,23 +122,28 @@ pub(crate) fn run(folder: &str) -> Result<Tried, Box<dyn std::error::Error>> {
         .cloned()
         .collect();
     if !waiting.is_empty() {
-        attempt(folder, &home, &waiting, started + LIMIT)?;
-        state.ends.extend(ends(&home.join("mutants.out")));
-        fs::write(&file, serde_json::to_vec_pretty(&state)?)?;
+        attempt(folder, &home, &waiting, &mut state, started + LIMIT)?;
     }
     Ok(state.judge(chosen.len(), &listed()?))
 }
 
 impl State {
-    /// Reads the state that an earlier run of the same sources has kept.
-    fn read(file: &Path, sources: &str) -> Self {
-        let kept = fs::read(file).ok();
-        let kept = kept.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
-        kept.filter(|kept| kept.sources == sources)
-            .unwrap_or_else(|| Self {
-                sources: sources.to_owned(),
-                ends: BTreeMap::new(),
-            })
+    /// Reads the state that an earlier run of the same sources has kept in the folder `home`, with
+    /// the mutants that an interrupted run has tried since.
+    fn read(home: &Path, sources: &str) -> Option<Self> {
+        let bytes = fs::read(home.join(STATE)).ok()?;
+        let kept = serde_json::from_slice::<Self>(&bytes).ok();
+        let mut kept = kept.filter(|kept| kept.sources == sources)?;
+        kept.ends.extend(ends(&home.join(OUTPUT)));
+        Some(kept)
+    }
+
+    /// Writes the state to the folder `home`; an interruption leaves the earlier one.
+    fn write(&self, home: &Path) -> Outcome {
+        let unfinished = home.join("state.new");
+        fs::write(&unfinished, serde_json::to_vec_pretty(self)?)?;
+        fs::rename(&unfinished, home.join(STATE))?;
+        Ok(())
     }
 
     fn judge(&self, chosen: usize, listed: &[String]) -> Tried {
@@ -135,26 +153,40 @@ impl State {
             .map(|(name, _)| without_place(name))
             .filter(|name| !listed.contains(name))
             .collect();
-        let mut verdict = format!("{} caught", count(End::Caught) + count(End::TimedOut));
+        let timed_out = self.ends.iter().filter(|(_, end)| **end == End::TimedOut);
+        let timed_out: Vec<_> = timed_out.map(|(name, _)| without_place(name)).collect();
+        let tried = self.ends.len();
+        let mut verdict = format!("{} caught", count(End::Caught));
+        if !timed_out.is_empty() {
+            verdict += &format!(", {} timed out", timed_out.len());
+        }
+        if tried < chosen {
+            verdict = format!("**{tried} of {chosen} tried**, {verdict}");
+        }
         if !unlisted.is_empty() {
             verdict += &format!(", **{} not caught and not listed**", unlisted.len());
         }
         let mut line = format!(
             "{} of {chosen} mutants tried: {} fail a test, {} make the tests hang, {} do not \
              build, {} are not caught",
-            self.ends.len(),
+            tried,
             count(End::Caught),
             count(End::TimedOut),
             count(End::Unviable),
             count(End::Missed)
         );
-        if self.ends.len() < chosen {
+        if !timed_out.is_empty() {
+            line += &format!("; they hang with {}", timed_out.join(", "));
+        }
+        if tried < chosen {
             line += "; run it again for the rest";
         }
         Tried {
+            passed: tried > 0 && unlisted.is_empty(),
             verdict,
             line,
             unlisted,
+            timed_out,
         }
     }
 }
@@ -205,10 +237,18 @@ fn without_place(name: &str) -> String {
     format!("{file}: {what}")
 }
 
-/// Tries mutants until the time is up.
-fn attempt(folder: &str, home: &Path, names: &[String], until: Instant) -> Outcome {
-    // what an earlier run has found is in the state
-    let _ = fs::remove_dir_all(home.join("mutants.out"));
+/// Tries mutants until the time is up. Their ends are written with the state as they come.
+fn attempt(
+    folder: &str,
+    home: &Path,
+    names: &[String],
+    state: &mut State,
+    until: Instant,
+) -> Outcome {
+    let output = home.join(OUTPUT);
+    // The state has the output of an interrupted run: written before the output is removed.
+    state.write(home)?;
+    let _ = fs::remove_dir_all(&output);
     let _ = fs::remove_dir_all(home.join("mutants.out.old"));
     let limits = [
         "--no-shuffle",
@@ -223,30 +263,44 @@ fn attempt(folder: &str, home: &Path, names: &[String], until: Instant) -> Outco
     }
     let log = home.join("run.log");
     command.arg("--output").arg(home);
-    command.stdout(fs::File::create(&log)?);
-    command.stderr(Stdio::null());
+    let file = fs::File::create(&log)?;
+    command.stderr(file.try_clone()?).stdout(file);
     let total = names.len() as u64;
     let mut progress = Progress::start(format!("mutants of {folder}"), Unit::Items, total);
     let mut child = command.spawn()?;
     let status = loop {
-        progress.set(ends(&home.join("mutants.out")).len() as u64);
-        if let Some(status) = child.try_wait()? {
-            break Some(status);
+        let status = child.try_wait()?;
+        let tried = ends(&output);
+        progress.set(tried.len() as u64);
+        let before = state.ends.len();
+        state.ends.extend(tried);
+        if state.ends.len() > before {
+            state.write(home)?;
+        }
+        if status.is_some() {
+            break status;
         }
         if Instant::now() >= until {
             interrupt(&mut child)?;
+            state.ends.extend(ends(&output));
+            state.write(home)?;
             break None;
         }
         thread::sleep(Duration::from_secs(1));
     };
     progress.finish();
     // 0: all caught, 2: some missed, 3: some timed out; see cargo-mutants' exit codes
-    let code = status.and_then(|status| status.code());
-    if status.is_some() && !matches!(code, Some(0 | 2 | 3)) {
-        let log = log.display();
-        return Err(format!("the tests of {folder} fail without a mutant: see {log}").into());
+    match status {
+        Some(status) if !matches!(status.code(), Some(0 | 2 | 3)) => {
+            let reason = match status.code() {
+                Some(4) => format!(": the tests of {folder} fail without a mutant"),
+                _ => String::new(),
+            };
+            let log = log.display();
+            Err(format!("cargo-mutants ended with {status}{reason}; see {log}").into())
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Interrupts cargo-mutants, which ends what it has started and removes its copy of the tree.
@@ -352,13 +406,22 @@ mod tests {
 
     #[test]
     fn a_run_goes_on_where_one_of_the_same_sources_ended() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let mut state = State::read(file.path(), "one");
-        assert_eq!(state.ends.len(), 0);
-        state.ends.insert("a mutant".to_owned(), End::Caught);
-        fs::write(file.path(), serde_json::to_vec(&state).unwrap()).unwrap();
-        assert_eq!(State::read(file.path(), "one"), state);
-        assert!(State::read(file.path(), "other").ends.is_empty());
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path();
+        assert_eq!(State::read(home, "one"), None);
+        let mut state = State {
+            sources: "one".to_owned(),
+            ends: [("a mutant".to_owned(), End::Caught)].into(),
+        };
+        state.write(home).unwrap();
+        assert_eq!(State::read(home, "one").as_ref(), Some(&state));
+        assert_eq!(State::read(home, "other"), None);
+        // The run was interrupted, in the middle of a line.
+        fs::create_dir(home.join(OUTPUT)).unwrap();
+        fs::write(home.join(OUTPUT).join("missed.txt"), "another\na th").unwrap();
+        state.ends.insert("another".to_owned(), End::Missed);
+        assert_eq!(State::read(home, "one"), Some(state));
+        assert_eq!(State::read(home, "other"), None);
     }
 
     #[test]
@@ -384,6 +447,22 @@ mod tests {
         let tried = missed.judge(1, &[known]);
         assert_eq!(tried.unlisted, [""; 0]);
         assert_eq!(tried.verdict, "0 caught");
+        assert!(tried.passed);
+    }
+
+    #[test]
+    fn an_unfinished_run_says_so_and_fails_only_without_any_mutant() {
+        let name = "plan/src/a.rs:7:9: replace f with ()";
+        let mut state = State::default();
+        let tried = state.judge(100, &[]);
+        assert!(!tried.passed);
+        assert_eq!(tried.verdict, "**0 of 100 tried**, 0 caught");
+        state.ends.insert(name.to_owned(), End::TimedOut);
+        let tried = state.judge(100, &[]);
+        assert!(tried.passed);
+        assert_eq!(tried.verdict, "**1 of 100 tried**, 0 caught, 1 timed out");
+        assert_eq!(tried.timed_out, ["plan/src/a.rs: replace f with ()"]);
+        assert!(tried.line.contains(&tried.timed_out[0]), "{}", tried.line);
     }
 
     #[test]
