@@ -13,7 +13,7 @@ use varia_facts::Bytes;
 use varia_lab::agent_build::{target_folder, workspace};
 use varia_lab::qemu::Qemu;
 use varia_lab::vm::MEMORY_FOLDER;
-use varia_lab::{Arch, Running, Set, VfioUser, Vm, packages};
+use varia_lab::{Arch, HANG, Running, Set, VfioUser, Vm, packages};
 use varia_plan::{Emulated, PlannedBar, initiators};
 
 use crate::{Outcome, lab};
@@ -24,8 +24,6 @@ const USEMEM: u64 = 95 * GIB;
 const BAR4: u64 = 128 * GIB;
 const BAR2: u64 = GIB;
 const NODES: u32 = 8;
-/// Time limit for the socket to appear.
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The whole demo.
 pub(crate) fn run(arch: Arch) -> Outcome {
@@ -162,7 +160,7 @@ impl Server {
         if !first.starts_with("serving gh200") {
             return Err(format!("unexpected: {first:?}").into());
         }
-        let deadline = Instant::now() + TIMEOUT;
+        let deadline = Instant::now() + HANG;
         while !socket.exists() {
             if Instant::now() > deadline {
                 return Err(format!("{} did not appear", socket.display()).into());

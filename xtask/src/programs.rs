@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -94,8 +95,9 @@ fn package(id: &str) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// Builds the test programs that `cargo`, a `cargo test`, selects, and lists them: those that boot
-/// VMs first, and of these the ones that run alone.
+/// Builds the test programs that `cargo`, a `cargo test`, selects, and lists them: those that run
+/// alone first, because they start only while no other runs, and then those that boot VMs, because
+/// they take longest.
 ///
 /// # Errors
 /// That they do not build; the compiler says why.
@@ -110,7 +112,7 @@ pub(crate) fn build(mut cargo: Command) -> Result<Vec<Program>, Box<dyn std::err
     if !child.wait()?.success() {
         return Err("the tests do not build (see above)".into());
     }
-    programs.sort_by_key(|it| (!it.boots(), !it.is_alone(), it.name()));
+    programs.sort_by_key(|it| (!it.is_alone(), !it.boots(), it.name()));
     Ok(programs)
 }
 
@@ -170,7 +172,38 @@ impl Running {
 
     fn describe(&self) -> String {
         let seconds = self.started.elapsed().as_secs();
-        format!("{} ({seconds} s)", self.program.name())
+        format!(
+            "{} ({seconds} s): {}",
+            self.program.name(),
+            self.last_line()
+        )
+    }
+
+    /// Last line of the output so far. The program shares the file's position, which stays.
+    fn last_line(&self) -> String {
+        let length = self.output.metadata().map_or(0, |it| it.len());
+        let mut end = [0; 1024];
+        let begin = length.saturating_sub(end.len() as u64);
+        let count = self.output.read_at(&mut end, begin).unwrap_or(0);
+        let text = String::from_utf8_lossy(end.get(..count).unwrap_or_default());
+        text.trim_end().lines().next_back().unwrap_or("").to_owned()
+    }
+}
+
+impl Drop for Running {
+    /// Ends the program if it still runs, and with it the shell.
+    fn drop(&mut self) {
+        let id = self.child.id();
+        let file = format!("/proc/{id}/task/{id}/children");
+        // The shell may not have started the program yet.
+        while let Ok(None) = self.child.try_wait() {
+            let children = std::fs::read_to_string(&file).unwrap_or_default();
+            if !children.is_empty() {
+                let ids = children.split_whitespace();
+                let _ = Command::new("kill").args(ids).status();
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
@@ -212,12 +245,10 @@ pub(crate) fn run(programs: Vec<Program>) -> std::io::Result<Vec<Ended>> {
         }
         running = still;
         if spoken.elapsed() >= HEARTBEAT && !running.is_empty() {
-            let names: Vec<_> = running.iter().map(Running::describe).collect();
-            println!(
-                "{} of {total} programs ended; running: {}",
-                ended.len(),
-                names.join(", ")
-            );
+            println!("{} of {total} programs ended; running:", ended.len());
+            for program in &running {
+                println!("  {}", program.describe());
+            }
             spoken = Instant::now();
         }
     }
@@ -342,6 +373,31 @@ mod tests {
         assert_eq!(ends, [("some fails", false), ("some passes", true)]);
         assert!(ended.iter().all(|it| it.processor.is_some()), "{ended:?}");
         assert!(table(&ended).contains("some passes"));
+    }
+
+    #[test]
+    fn a_program_that_is_not_waited_for_is_ended() {
+        let mut sleeps = program("some", "sleeps");
+        let folder = tempfile::tempdir().unwrap();
+        sleeps.executable = folder.path().join("sleeps");
+        // Written by another process: a child of this one may keep a file open, and an open file
+        // can't be run.
+        let write =
+            "printf '#!/bin/sh\\necho one\\necho $$\\nexec sleep 1000\\n' >\"$0\"; chmod +x \"$0\"";
+        let mut shell = Command::new("sh");
+        let written = shell.args(["-c", write]).arg(&sleeps.executable).status();
+        assert!(written.unwrap().success());
+        let running = Running::start(sleeps).unwrap();
+        let id = loop {
+            if let Ok(id) = running.last_line().parse::<u32>() {
+                break id;
+            }
+            thread::sleep(Duration::from_millis(1));
+        };
+        let folder = PathBuf::from(format!("/proc/{id}"));
+        assert!(folder.exists());
+        drop(running);
+        assert!(!folder.exists());
     }
 
     #[test]
