@@ -38,7 +38,8 @@ enum Command {
     },
     /// Run every test, those in virtual machines included.
     Test {
-        /// Leave out the tests that need virtual machines.
+        /// Leave out the tests that need virtual machines, and those of varia-debian, which need
+        /// apt.
         #[arg(long)]
         no_vm: bool,
         /// Arguments for cargo test, such as a name to look for.

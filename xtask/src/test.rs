@@ -20,9 +20,43 @@ pub(crate) fn all(rest: &[String]) -> Outcome {
     run(&["--workspace"], rest)
 }
 
+/// Selection of the packages whose tests need no VM and no apt: those of `varia-debian` make and
+/// download packages.
+pub(crate) const WITHOUT_MACHINES: [&str; 5] = [
+    "--workspace",
+    "--exclude",
+    MACHINE_TESTS,
+    "--exclude",
+    "varia-debian",
+];
+
 /// Runs the tests that need no VM.
+///
+/// # Errors
+/// A package in `rest` whose tests boot VMs, and failing tests.
 pub(crate) fn without_machines(rest: &[String]) -> Outcome {
-    run(&["--workspace", "--exclude", MACHINE_TESTS], rest)
+    if names(rest, MACHINE_TESTS) {
+        return Err(format!("the tests of {MACHINE_TESTS} boot VMs: leave out --no-vm").into());
+    }
+    run(&WITHOUT_MACHINES, rest)
+}
+
+/// Returns true if arguments for cargo test select `package`, or select by a pattern.
+fn names(rest: &[String], package: &str) -> bool {
+    let mut words = rest.iter().take_while(|word| *word != "--");
+    let mut specs = Vec::new();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-p" | "--package" => specs.extend(words.next().map(String::as_str)),
+            word => specs.extend(
+                word.strip_prefix("--package=")
+                    .or_else(|| word.strip_prefix("-p")),
+            ),
+        }
+    }
+    specs
+        .iter()
+        .any(|spec| spec.contains(package) || spec.contains(['*', '?', '[']))
 }
 
 fn run(selection: &[&str], rest: &[String]) -> Outcome {
@@ -92,4 +126,29 @@ pub(crate) fn cargo(selection: &[&str]) -> Command {
     // The lab's builds and cargo's go to the same folder wherever the tests are run from.
     cargo.env("CARGO_TARGET_DIR", agent_build::target_folder());
     cargo
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_found_in_each_form_of_the_option() {
+        let named = |text: &str| {
+            let words: Vec<_> = text.split_whitespace().map(str::to_owned).collect();
+            names(&words, MACHINE_TESTS)
+        };
+        for text in [
+            "-p varia-vmtests",
+            "-pvaria-vmtests",
+            "--package varia-vmtests --test boot",
+            "-p varia-plan --package=varia-vmtests@0.1.0",
+            "-p varia-*",
+        ] {
+            assert!(named(text), "{text}");
+        }
+        for text in ["", "varia-vmtests", "-p varia-plan", "-- -p varia-vmtests"] {
+            assert!(!named(text), "{text}");
+        }
+    }
 }
