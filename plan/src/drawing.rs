@@ -8,7 +8,7 @@ use crate::plan::{Iommu, Plan, Socket};
 use crate::xml::Element;
 
 const MARGIN: u32 = 30;
-/// Where the sockets begin, below the title.
+/// Top of the sockets, below the title.
 const TOP: u32 = 84;
 const WIDTH: u32 = 330;
 const GAP: u32 = 40;

@@ -6,9 +6,9 @@ use varia_firmware::{Access, Distances, Domain, MemoryRange, Numa, Processor, Pr
 use crate::gpu::Gpu;
 use crate::plan::Plan;
 
-/// Where RAM begins on QEMU's virt machine.
+/// Address of RAM on QEMU's virt machine.
 const VIRT_RAM: u64 = 1 << 30;
-/// Where q35 splits RAM that is larger, and where the rest goes on.
+/// End of low RAM and begin of high RAM on q35.
 const Q35_LOW: u64 = 2 << 30;
 const Q35_HIGH: u64 = 4 << 30;
 
@@ -81,7 +81,7 @@ impl Plan {
             .collect()
     }
 
-    /// Where RAM is: first byte and length of each piece.
+    /// RAM: first byte and length of each segment.
     fn ram_ranges(&self) -> Vec<(u64, u64)> {
         let ram = self.ram().0;
         match self.arch {

@@ -15,14 +15,14 @@ use domains::{LIBVIRT, LIBVIRT_WITH_SMMU};
 
 use crate::text::{codes, command_line, examined, patched, two, two_with_smmu, xml};
 
-/// How a good definition is broken.
+/// Change that breaks a good definition.
 type Break = fn(&str) -> String;
 
-/// A fault: what breaks a definition, and what that is called.
+/// A fault: the change that breaks a definition, and the code of the finding.
 struct Fault {
     code: Code,
     breaks: Break,
-    /// Nobody but its author can put it right.
+    /// Only the author of the definition can correct it.
     is_left: bool,
 }
 
@@ -41,7 +41,10 @@ const fn left(code: Code, breaks: Break) -> Fault {
         is_left: true,
     }
 }
-/// Whether one fault is named exactly and put right; what is amiss otherwise.
+/// Checks that the fault is the only finding and is corrected.
+///
+/// # Errors
+/// The check that fails, with the findings.
 fn judge(fault: &Fault, good: &str, facts: &Facts) -> Result<(), String> {
     let broken = (fault.breaks)(good);
     let found = examined(&broken, facts);
@@ -67,7 +70,7 @@ fn judge(fault: &Fault, good: &str, facts: &Facts) -> Result<(), String> {
     expect(again.findings.is_empty(), &format!("{:#?}", again.findings))
 }
 
-/// Judges all of them; gives the codes that were named.
+/// Judges all faults; returns the codes of the findings.
 fn judged(
     name: &str,
     (facts, plan): (Facts, Plan),
