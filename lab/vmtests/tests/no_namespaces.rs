@@ -1,7 +1,7 @@
 //! Fetched tools on a machine that refuses user namespaces, as Ubuntu does: they run under proot.
 //!
-//! A user namespace in which no further one can be made stands in for such a machine: the test
-//! starts itself again in one.
+//! A user namespace in which no further one can be made stands in for such a machine, or root without
+//! the capability for mounts: the test starts itself again there.
 
 use std::env;
 use std::process::Command;
@@ -29,12 +29,20 @@ fn fetched_tools_run_where_user_namespaces_are_refused() -> Result<()> {
         env::var_os(INSIDE).is_none(),
         "namespaces are still allowed"
     );
-    let none = "for kind in user mnt; do echo 0 >/proc/sys/user/max_${kind}_namespaces; done; \
+    let forbid = "for kind in user mnt; do echo 0 >/proc/sys/user/max_${kind}_namespaces; done; \
                 exec \"$@\"";
-    let mut inside = Command::new("unshare");
+    let user = ["--user", "--map-current-user", "--keep-caps"];
+    let mut inside = if command::run(Command::new("unshare").args(user).arg("true")).is_ok() {
+        let mut inside = Command::new("unshare");
+        inside.args(user).args(["/bin/sh", "-ec", forbid, "sh"]);
+        inside
+    } else {
+        // Root makes mount namespaces where there are no user namespaces, by this capability.
+        let mut inside = Command::new("setpriv");
+        inside.args(["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]);
+        inside
+    };
     inside
-        .args(["--user", "--map-current-user", "--keep-caps"])
-        .args(["/bin/sh", "-ec", none, "sh"])
         .arg(env::current_exe().expect("this program"))
         .args([
             "--exact",
