@@ -1,7 +1,7 @@
 //! Test programs of the workspace: building them, running two at a time, and the time of each.
 //!
 //! Output of a program is collected, and printed whole when the program ends. A program that
-//! occupies the machine by itself ([`ALONE`]) runs alone, the others beside one other.
+//! keeps both processors busy ([`ALONE`]) runs alone, the others beside one other.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -17,22 +17,10 @@ use varia_lab::agent_build::target_folder;
 
 use crate::test::MACHINE_TESTS;
 
-/// Programs that run alone, by package: their VMs have four processors, or use two all the time,
-/// or several VMs run at once; or they compile.
-const ALONE: &[(&str, &[&str])] = &[
-    (
-        MACHINE_TESTS,
-        &[
-            "concurrency",
-            "differential",
-            "host_plans",
-            "nested",
-            "operator",
-            "package",
-        ],
-    ),
-    ("varia-mutants", &["decisions"]),
-];
+/// Programs that run alone, by package: both processors work for them all the time.
+const ALONE: &[(&str, &[&str])] = &[(MACHINE_TESTS, &["concurrency", "differential"])];
+/// Programs that take longest, which are started first.
+const LONG: [&str; 4] = ["decisions", "host_plans", "bind", "operator"];
 /// Programs that run at a time.
 const LANES: usize = 2;
 /// Time between two lines that say what runs.
@@ -79,9 +67,11 @@ impl Program {
         of_package.is_some_and(|(_, targets)| targets.contains(&&*self.target))
     }
 
-    /// Returns true if the program boots VMs, which takes longest.
-    fn boots(&self) -> bool {
-        self.package == MACHINE_TESTS
+    /// Order of starting: long programs, then the others that boot VMs, then the rest.
+    fn rank(&self) -> usize {
+        let long = LONG.iter().position(|target| *target == self.target);
+        let boots = self.package == MACHINE_TESTS;
+        long.unwrap_or(LONG.len() + usize::from(!boots))
     }
 }
 
@@ -112,7 +102,7 @@ pub(crate) fn build(mut cargo: Command) -> Result<Vec<Program>, Box<dyn std::err
     if !child.wait()?.success() {
         return Err("the tests do not build (see above)".into());
     }
-    programs.sort_by_key(|it| (!it.is_alone(), !it.boots(), it.name()));
+    programs.sort_by_key(|it| (!it.is_alone(), it.rank(), it.name()));
     Ok(programs)
 }
 
@@ -349,17 +339,13 @@ mod tests {
     }
 
     #[test]
-    fn every_program_that_runs_alone_exists() {
+    fn every_program_with_a_place_in_the_order_exists() {
         let folder = varia_lab::agent_build::workspace();
-        for (package, targets) in ALONE {
-            let tests = match *package {
-                MACHINE_TESTS => "lab/vmtests/tests",
-                _ => "lab/mutants/tests",
-            };
-            for target in *targets {
-                let file = folder.join(tests).join(format!("{target}.rs"));
-                assert!(file.exists(), "{package} {target}");
-            }
+        let alone = ALONE.iter().flat_map(|(_, targets)| *targets);
+        for target in alone.chain(&LONG) {
+            let tests = ["lab/vmtests/tests", "lab/mutants/tests"];
+            let file = |tests: &&str| folder.join(tests).join(format!("{target}.rs")).exists();
+            assert!(tests.iter().any(file), "{target}");
         }
     }
 
