@@ -189,6 +189,7 @@ fn report(host: &Host, user: &Task) -> Result<Report> {
     assert!(report.violations.is_empty(), "{report:#?}");
     let counters = Counters::parse(report.counters.as_deref().unwrap_or_default())?;
     assert_eq!(counters.broken_rules_while_open(), Vec::<String>::new());
+    // The machine's speed sets the duration; a removal that waits for the device says so in the log.
     assert!(report.removal_ms.is_some(), "{report:#?}");
     let log = host.vm.sh("dmesg")?;
     assert!(!log.contains(WAITS_FOR_DEVICE), "{report:#?}\n{log}");

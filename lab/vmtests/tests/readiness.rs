@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use varia_agent::applets::BEGUN;
 use varia_agent::applets::bind::Bound;
 use varia_agent::applets::vfio_read::Seen;
+use varia_agent::applets::{BEGUN, WRITTEN};
 use varia_lab::{Arch, Task};
 use varia_serve::{Endpoint, View};
 use varia_silicon::profile::{self, Profile};
@@ -244,6 +244,13 @@ fn start(host: &Host, driver: Driver, clocks: &[Arc<ManualClock>]) -> Result<Sta
     host.vm.sh(&format!(
         "until [ $(ls {BEGUN} | wc -l) -eq {count} ]; do sleep 0.1; done"
     ))?;
+    for (gpu, _) in &readings {
+        if !blocks(driver, &ROWS[*gpu]) {
+            let file = format!("{WRITTEN}/{}", host.address(*gpu));
+            let wait = format!("until [ -e {file} ]; do sleep 0.1; done");
+            host.vm.sh(&wait)?;
+        }
+    }
     std::thread::sleep(DELAY);
     for gpu in which(|row| matches!(row.end, End::Waits | End::NoDevice)) {
         clocks[gpu].advance(WARM_UP);
@@ -253,6 +260,12 @@ fn start(host: &Host, driver: Driver, clocks: &[Arc<ManualClock>]) -> Result<Sta
         probed,
         probes,
     })
+}
+
+/// Returns true if the driver polls with the lock held: the original does for BAR0, and does not for
+/// CXL.
+fn blocks(driver: Driver, row: &Row) -> bool {
+    driver == Driver::Original && row.chip == GH200
 }
 
 fn assert_read(row: &Row, read: &Seen) {
@@ -312,8 +325,7 @@ fn waits(driver: Driver) -> Result<()> {
         let row = &ROWS[gpu];
         let read: Seen = host.answer(&reading)?;
         assert_read(row, &read);
-        // The original polls BAR0 with the lock held, and CXL without it.
-        let blocks = driver == Driver::Original && row.chip == GH200;
+        let blocks = blocks(driver, row);
         assert_beside(&format!("{driver:?}, {}", row.what), &read, blocks);
     }
     let bound: Vec<Bound> = host.answer(&probes)?;

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{answer, begin};
+use super::{BEGUN, answer, mark};
 
 /// Outcome of a driver's probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ fn bind(driver: &str, bdf: &str) -> Result<Bound, String> {
     if !fs::exists(&path).is_ok_and(|exists| exists) {
         return Err(format!("{path} does not exist: load the driver first"));
     }
-    begin(bdf)?;
+    mark(BEGUN, bdf)?;
     let started = Instant::now();
     let errno = match fs::write(&path, bdf) {
         Ok(()) => None,

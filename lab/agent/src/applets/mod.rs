@@ -33,6 +33,10 @@ pub type Applet = fn(&[String]) -> ExitCode;
 /// operation that may wait.
 pub const BEGUN: &str = "/tmp/begun";
 
+/// Folder in which `vfio-read` makes a file, named for the function, once configuration writes have
+/// ended beside its read.
+pub const WRITTEN: &str = "/tmp/written";
+
 /// Every applet with its name.
 const TABLE: &[(&str, Applet)] = &[
     ("bench", bench::run),
@@ -67,10 +71,10 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|(name, _)| *name)
 }
 
-/// Makes the function's file in [`BEGUN`].
-fn begin(bdf: &str) -> Result<(), String> {
-    let file = format!("{BEGUN}/{bdf}");
-    fs::create_dir_all(BEGUN)
+/// Makes the function's file in `folder`: [`BEGUN`] or [`WRITTEN`].
+fn mark(folder: &str, bdf: &str) -> Result<(), String> {
+    let file = format!("{folder}/{bdf}");
+    fs::create_dir_all(folder)
         .and_then(|()| fs::write(&file, ""))
         .map_err(|error| format!("{file}: {error}"))
 }

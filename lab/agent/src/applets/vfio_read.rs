@@ -10,12 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use varia_spec::Errno;
 use varia_spec::pci::header;
 use varia_spec::vfio::RegionIndex;
 use varia_sys::vfio::{Device, position};
 
-use super::{answer, begin, vfio::OpenDevice};
+use super::{BEGUN, WRITTEN, answer, mark, vfio::OpenDevice};
 
 /// Result of a read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +38,8 @@ pub struct Beside {
     pub slowest_millis: u64,
 }
 
+/// Writes that end while a read waits, if the read does not hold the lock.
+const MANY: u64 = 10;
 /// Time between two writes.
 const REST: Duration = Duration::from_millis(20);
 
@@ -58,9 +59,9 @@ fn read(arguments: &[String]) -> Result<Seen, String> {
     let device = &opened.device;
     let ended = AtomicBool::new(!beside);
     let mut bytes = vec![0; 8];
-    begin(bdf)?;
+    mark(BEGUN, bdf)?;
     thread::scope(|scope| {
-        let writer = scope.spawn(|| write_until(device, &ended));
+        let writer = scope.spawn(|| write_until(device, bdf, &ended));
         let started = Instant::now();
         let result = device.read_at(position(region, offset), &mut bytes);
         let millis = millis(started);
@@ -80,19 +81,25 @@ fn read(arguments: &[String]) -> Result<Seen, String> {
             bytes,
             errno,
             millis,
-            beside: beside.map_err(|errno| format!("{bdf}: a configuration write: {errno}"))?,
+            beside: beside?,
         })
     })
 }
 
-/// Switches memory on, though it is on already, until the read has ended.
-fn write_until(device: &Device, ended: &AtomicBool) -> Result<Beside, Errno> {
+/// Switches memory on, though it is on already, until the read has ended. The function's file in
+/// [`WRITTEN`] says that [`MANY`] writes have ended.
+fn write_until(device: &Device, bdf: &str, ended: &AtomicBool) -> Result<Beside, String> {
     let at = position(RegionIndex::CONFIG.0, header::COMMAND.into());
     let mut beside = Beside::default();
     while !ended.load(Ordering::SeqCst) {
         let started = Instant::now();
-        device.write_at(at, &header::command::MEMORY.to_le_bytes())?;
+        device
+            .write_at(at, &header::command::MEMORY.to_le_bytes())
+            .map_err(|errno| format!("{bdf}: a configuration write: {errno}"))?;
         beside.writes += 1;
+        if beside.writes == MANY {
+            mark(WRITTEN, bdf)?;
+        }
         beside.slowest_millis = beside.slowest_millis.max(millis(started));
         thread::sleep(REST);
     }
