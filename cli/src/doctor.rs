@@ -87,14 +87,12 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
         None => gather(args, &what)?,
     };
     let facts = &gathered.facts;
-    if let What::Device(bdf) = &what
-        && facts.function(*bdf).is_none()
-    {
-        return Err(Error::NoFunction {
-            bdf: *bdf,
-            nearest: served(facts),
+    match &what {
+        What::Device(bdf) if facts.function(*bdf).is_none() => {
+            let (bdf, nearest) = (*bdf, served(facts));
+            return Err(Error::NoFunction { bdf, nearest }.into());
         }
-        .into());
+        _ => {}
     }
     let devices = what.devices(facts);
     let plan = match &what {

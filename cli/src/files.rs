@@ -68,9 +68,10 @@ pub(crate) fn write_all(files: &[(PathBuf, Vec<u8>)]) -> Result<(), Failure> {
 fn prepare(file: &Path, bytes: &[u8]) -> io::Result<Option<(NamedTempFile, PathBuf)>> {
     // through links, those of a process's own files too, which lead to no path
     let there = fs::metadata(file).ok();
-    if let Some(there) = &there
-        && (!there.is_file() || file.starts_with("/dev") || file.starts_with("/proc"))
-    {
+    let in_place = |there: &fs::Metadata| {
+        !there.is_file() || file.starts_with("/dev") || file.starts_with("/proc")
+    };
+    if there.as_ref().is_some_and(in_place) {
         File::options().append(true).open(file)?.write_all(bytes)?;
         return Ok(None);
     }

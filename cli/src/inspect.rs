@@ -74,9 +74,8 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
         inspection.text()
     };
     let drawing = drawing(&made);
-    if let Some(drawing) = drawing.as_ref().filter(|_| !args.json)
-        && !drawing.regions.is_empty()
-    {
+    let drawn = |drawing: &&Drawing| !args.json && !drawing.regions.is_empty();
+    if let Some(drawing) = drawing.as_ref().filter(drawn) {
         text += &format!("\n{}", drawing.text(24));
     }
     if let Some(path) = &args.svg {

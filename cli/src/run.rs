@@ -45,9 +45,10 @@ impl Target {
 
     fn stop(&self) {
         self.is_stopped.store(true, Ordering::SeqCst);
-        if let Some(process) = self.process.get()
-            && let Err(error) = pidfd_send_signal(process, Signal::TERM)
-        {
+        let Some(process) = self.process.get() else {
+            return;
+        };
+        if let Err(error) = pidfd_send_signal(process, Signal::TERM) {
             log::error!("can't stop QEMU: {error}");
         }
     }

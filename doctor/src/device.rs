@@ -175,9 +175,7 @@ pub(crate) fn firmware(scene: &Scene<'_>) -> Vec<Finding> {
             ))
             .advise("power the machine off and on; if the size stays 0, replace the board");
         }
-        if function.virtual_bars.is_empty()
-            && let Some(note) = &function.layout_note
-        {
+        if let (true, Some(note)) = (function.virtual_bars.is_empty(), &function.layout_note) {
             return failure(note.clone())
                 .advise("update the firmware: its properties do not fit this chip");
         }

@@ -82,9 +82,8 @@ pub(crate) fn cpus(scene: &Scene<'_>) -> Vec<Finding> {
     };
     let host = &scene.facts.host;
     let mut findings = Vec::new();
-    if let Some(most) = scene.facts.kernel.kvm.max_vcpus
-        && plan.cpus() > most
-    {
+    let most = scene.facts.kernel.kvm.max_vcpus;
+    if let Some(most) = most.filter(|most| plan.cpus() > *most) {
         findings.push(
             failure(format!(
                 "the plan has {} CPUs, and KVM takes {most}",

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
 use varia_debian::ArchNames;
 use varia_debian::chroot::Chroot;
 use varia_debian::packages::{self, Set, Tree};
@@ -316,7 +317,8 @@ impl Target {
 pub(crate) fn lock(folder: &Path) -> Result<File> {
     let path = folder.join("lock");
     let lock = File::create(&path).map_err(LabError::file("open", &path))?;
-    lock.lock().map_err(LabError::file("lock", &path))?;
+    flock(&lock, FlockOperation::LockExclusive)
+        .map_err(|errno| LabError::file("lock", &path)(errno.into()))?;
     Ok(lock)
 }
 

@@ -31,11 +31,10 @@ impl Qemu {
     /// Those of fetching one, and [`LabError::Command`] if it does not run.
     pub fn find(arch: Arch) -> Result<Self> {
         let name = format!("qemu-system-{arch}");
-        if let Some(program) = command::find_program(&name)
-            && let Ok(qemu) = Self::probe(vec![program], true)
-            && choice::knows_qemu(&qemu.version)
-            && qemu.has_vfio_user()
-        {
+        let installed = command::find_program(&name)
+            .and_then(|program| Self::probe(vec![program], true).ok())
+            .filter(|qemu| choice::knows_qemu(&qemu.version) && qemu.has_vfio_user());
+        if let Some(qemu) = installed {
             return Ok(qemu);
         }
         let tree = packages::ensure(Set::Qemu)?;

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{FlockOperation, flock};
 use varia_debian::packages;
 
 use crate::error::{LabError, Result};
@@ -35,7 +36,7 @@ impl Slot {
             for index in 0..count {
                 let path = folder.join(index.to_string());
                 let file = File::create(&path).map_err(LabError::file("open", &path))?;
-                if file.try_lock().is_ok() {
+                if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
                     return Ok(Self { _file: file });
                 }
             }

@@ -98,9 +98,7 @@ impl Reader<'_> {
             NAME => {
                 let (name, rest) = name_string(rest)?;
                 let (data, rest) = data(rest)?;
-                if let Data::Package(package) = data
-                    && last_segment(&name) == "_DSD"
-                {
+                if let (Data::Package(package), "_DSD") = (data, last_segment(&name)) {
                     self.device_properties(package, &place(scope, parent(&name)), depth);
                 }
                 Some(rest)
@@ -143,9 +141,10 @@ impl Reader<'_> {
 
     /// Reads the contents of a scope: a name, `fixed` bytes, objects.
     fn named(&mut self, body: &[u8], scope: &str, fixed: usize, depth: usize) {
-        if let Some((name, rest)) = name_string(body)
-            && let Some(rest) = rest.get(fixed..)
-        {
+        let Some((name, rest)) = name_string(body) else {
+            return;
+        };
+        if let Some(rest) = rest.get(fixed..) {
             self.terms(rest, &place(scope, &name), depth + 1);
         }
     }

@@ -196,7 +196,7 @@ fn insert(entries: &mut HashMap<String, Entry>, path: String, entry: Entry) {
         Some(Entry::Folder(_)) => (true, matches!(entry, Entry::Folder(_))),
         Some(_) => (true, false),
     };
-    if !known && let Some(Entry::Folder(names)) = entries.get_mut(folder) {
+    if let (false, Some(Entry::Folder(names))) = (known, entries.get_mut(folder)) {
         names.push(name.to_owned());
     }
     if !keep {

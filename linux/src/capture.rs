@@ -334,7 +334,10 @@ impl<W: io::Write> Capture<'_, W> {
         for link in FUNCTION_LINKS {
             self.link(&format!("{folder}/{link}"))?;
         }
-        if config && let Ok(config) = self.tree.read(&format!("{folder}/config")) {
+        if !config {
+            return Ok(());
+        }
+        if let Ok(config) = self.tree.read(&format!("{folder}/config")) {
             let mut config = config.into_owned();
             blank_serials(&mut config);
             self.out.file(&format!("{folder}/config"), &config)?;

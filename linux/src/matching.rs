@@ -296,9 +296,8 @@ impl Aliases {
         let mut known = HashMap::new();
         for record in bytes.split(|byte| *byte == 0) {
             let record = record.get(..LINE).unwrap_or(record);
-            if let Ok(record) = std::str::from_utf8(record)
-                && let Some((module, pattern)) = record.split_once(".alias=vfio_pci:")
-            {
+            let record = std::str::from_utf8(record).unwrap_or_default();
+            if let Some((module, pattern)) = record.split_once(".alias=vfio_pci:") {
                 self.insert(&mut known, pattern, module);
             }
         }

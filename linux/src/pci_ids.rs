@@ -66,18 +66,19 @@ impl PciIds {
             match line {
                 [b'\t', b'\t', ..] | [] | [b'#', ..] => {}
                 [b'\t', rest @ ..] => {
-                    if let Some(vendor) = vendor
-                        && let Some((device, name)) = entry(rest)
-                        && wanted.contains(&(vendor, device))
-                    {
+                    let (Some(vendor), Some((device, name))) = (vendor, entry(rest)) else {
+                        continue;
+                    };
+                    if wanted.contains(&(vendor, device)) {
                         ids.devices.insert((vendor, device), name);
                     }
                 }
                 line => {
                     vendor = None;
-                    if let Some((id, name)) = entry(line)
-                        && wanted.range((id, 0)..=(id, u16::MAX)).next().is_some()
-                    {
+                    let of_wanted = entry(line).filter(|(id, _)| {
+                        wanted.range((*id, 0)..=(*id, u16::MAX)).next().is_some()
+                    });
+                    if let Some((id, name)) = of_wanted {
                         vendor = Some(id);
                         ids.vendors.insert(id, name);
                     }

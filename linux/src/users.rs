@@ -117,9 +117,10 @@ pub fn users(tree: &Tree, bdf: Bdf, group: Option<GroupId>) -> Vec<User> {
     let mounts = tree.text("proc/self/mounts").unwrap_or_default();
     for line in mounts.lines() {
         let mut words = line.split(' ');
-        if let (Some(node), Some(place)) = (words.next(), words.next())
-            && nodes.iter().any(|own| own == node)
-        {
+        let (Some(node), Some(place)) = (words.next(), words.next()) else {
+            continue;
+        };
+        if nodes.iter().any(|own| own == node) {
             found.push(User::Mount {
                 node: node.to_owned(),
                 place: place.to_owned(),

@@ -148,9 +148,10 @@ impl ConfigSpace {
 
     /// A write of the byte that holds the flag starts a transfer.
     fn transfer_vital(&mut self, register: ConfigRegister) {
-        if let Some((at, vital)) = &mut self.vital
-            && covers(register, vpd::flag_byte(*at))
-        {
+        let Some((at, vital)) = &mut self.vital else {
+            return;
+        };
+        if covers(register, vpd::flag_byte(*at)) {
             vital.transfer(&mut self.bytes, *at);
         }
     }

@@ -34,9 +34,10 @@ impl EventFd {
     /// checked.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        if let Ok(target) = std::fs::read_link(link)
-            && target.as_os_str() != "anon_inode:[eventfd]"
-        {
+        let other = std::fs::read_link(link)
+            .ok()
+            .filter(|target| target.as_os_str() != "anon_inode:[eventfd]");
+        if let Some(target) = other {
             let message = format!("{} is not an eventfd", target.display());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }

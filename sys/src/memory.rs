@@ -199,9 +199,7 @@ impl SharedMemory {
             .ok_or(MemoryError::BadLength { len })?;
         check_length(need)?;
         let size = file_size(fd.as_fd(), "the descriptor")?;
-        if let Some(size) = size
-            && size < need
-        {
+        if let Some(size) = size.filter(|size| *size < need) {
             return Err(MemoryError::TooSmall {
                 what: "the descriptor's file".into(),
                 size,

@@ -272,7 +272,7 @@ impl RegionReply {
 fn sparse_areas(what: &'static str, mut f: Fields<'_>) -> Result<Vec<SparseArea>, WireError> {
     let count = f.u32()?;
     let _reserved = f.u32()?;
-    let (areas, _) = f.rest().as_chunks::<16>();
+    let areas = f.rest().chunks_exact(16);
     if areas.len() < count as usize {
         return Err(WireError::CountMismatch {
             what,
@@ -280,10 +280,10 @@ fn sparse_areas(what: &'static str, mut f: Fields<'_>) -> Result<Vec<SparseArea>
             len: areas.len() * 16,
         });
     }
-    areas.iter().take(count as usize).map(sparse_area).collect()
+    areas.take(count as usize).map(sparse_area).collect()
 }
 
-fn sparse_area(bytes: &[u8; 16]) -> Result<SparseArea, WireError> {
+fn sparse_area(bytes: &[u8]) -> Result<SparseArea, WireError> {
     let mut f = Fields::new("a sparse area", bytes);
     Ok(SparseArea {
         offset: f.u64()?,
@@ -473,12 +473,12 @@ impl MultiWrite {
         let what = "REGION_WRITE_MULTI";
         let mut f = Fields::new(what, bytes);
         let count = f.u64()?;
-        let (writes, rest) = f.rest().as_chunks::<MULTI_WRITE_LEN>();
-        if count != writes.len() as u64 || !rest.is_empty() {
+        let writes = f.rest().chunks_exact(MULTI_WRITE_LEN);
+        if count != writes.len() as u64 || !writes.remainder().is_empty() {
             let len = bytes.len().saturating_sub(8);
             return Err(WireError::CountMismatch { what, count, len });
         }
-        let one = |bytes: &[u8; MULTI_WRITE_LEN]| {
+        let one = |bytes: &[u8]| {
             let mut f = Fields::new(what, bytes);
             Ok(Self {
                 offset: f.u64()?,
@@ -487,7 +487,7 @@ impl MultiWrite {
                 bytes: f.array()?,
             })
         };
-        writes.iter().map(one).collect()
+        writes.map(one).collect()
     }
 }
 

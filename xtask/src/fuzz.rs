@@ -89,9 +89,8 @@ pub(crate) fn run(
     let lanes = thread::available_parallelism().map_or(1, usize::from);
     let (mut running, mut results, mut over) = (Vec::new(), Vec::new(), 0);
     while !(waiting.is_empty() && running.is_empty()) {
-        while running.len() < lanes
-            && let Some(target) = waiting.pop()
-        {
+        while running.len() < lanes {
+            let Some(target) = waiting.pop() else { break };
             running.push(start(target, seconds)?);
         }
         thread::sleep(Duration::from_millis(200));

@@ -76,9 +76,8 @@ fn known() -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let mut machines = Vec::new();
     for entry in fs::read_dir(workspace().join("lab/vmtests/tests"))? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "rs")
-            && let Some(stem) = path.file_stem()
-        {
+        let is_source = path.extension().is_some_and(|extension| extension == "rs");
+        if let (true, Some(stem)) = (is_source, path.file_stem()) {
             machines.push(stem.to_string_lossy().into_owned());
         }
     }

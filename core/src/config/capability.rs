@@ -93,9 +93,9 @@ impl Capability {
 
     /// Declares a register, unless the capability is too short for it.
     fn field(mut self, offset: u16, width: Width, virt: u32, write: u32, role: Role) -> Self {
-        if offset + width.bytes() <= self.len
-            && let Some(at) = ConfigRegister::new(self.start + offset, width)
-        {
+        let fits = offset + width.bytes() <= self.len;
+        let at = ConfigRegister::new(self.start + offset, width);
+        if let (true, Some(at)) = (fits, at) {
             self.declared.push(Register {
                 at,
                 virt,

@@ -88,9 +88,8 @@ pub(crate) fn definition(text: &str) -> Result<Definition, ReadError> {
         .and_then(|arch| arch.parse().ok())
         .unwrap_or(Arch::Aarch64);
     let mut out = Definition::empty(Language::Libvirt, arch, reader.machine(domain));
-    if let Some(node) = child(domain, "iommufd")
-        && node.attribute("enabled") == Some("yes")
-    {
+    let iommufd = child(domain, "iommufd");
+    if let Some(node) = iommufd.filter(|node| node.attribute("enabled") == Some("yes")) {
         out.iommufds.push((IOMMUFD.to_owned(), reader.place(node)));
     }
     reader.numa(domain, &mut out);

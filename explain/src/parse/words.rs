@@ -47,10 +47,7 @@ pub(crate) fn commands(text: &str) -> Result<Vec<Vec<Word>>, ReadError> {
                 let word = scanner.word()?;
                 let of_redirection = matches!(scanner.peek(0), Some(b'<' | b'>'))
                     && word.text.bytes().all(|byte| byte.is_ascii_digit());
-                if !is_file
-                    && !of_redirection
-                    && let Some(words) = commands.last_mut()
-                {
+                if let (false, Some(words)) = (is_file || of_redirection, commands.last_mut()) {
                     words.push(word);
                 }
                 is_file = false;

@@ -150,9 +150,9 @@ c_functions! {
     /// Counts an act of C: VARIA_COUNT_*.
     fn varia_count(state: *const State, counter: u32) {
         // SAFETY: by the contract of all functions.
-        if let Ok(instance) = unsafe { state::instance(state) }
-            && let Some(counter) = usize::try_from(counter).ok().and_then(|n| FROM_C.get(n))
-        {
+        let instance = unsafe { state::instance(state) };
+        let counter = usize::try_from(counter).ok().and_then(|n| FROM_C.get(n));
+        if let (Ok(instance), Some(counter)) = (instance, counter) {
             instance.counters.add(*counter);
         }
     }

@@ -9,6 +9,8 @@ use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
+
 use crate::error::{Error, Result};
 
 /// The prefix of folders that are being filled.
@@ -71,12 +73,13 @@ impl Cache {
     pub fn lock(&self) -> Result<CacheLock> {
         let path = self.root.join("lock");
         let file = File::create(&path).map_err(Error::file("open", &path))?;
-        if file.try_lock().is_err() {
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             eprintln!(
                 "another process is filling {}; waiting for it",
                 self.root.display()
             );
-            file.lock().map_err(Error::file("lock", &path))?;
+            flock(&file, FlockOperation::LockExclusive)
+                .map_err(|errno| Error::file("lock", &path)(errno.into()))?;
         }
         self.sweep();
         Ok(CacheLock { _file: file })

@@ -87,9 +87,10 @@ impl Offer {
             if let Some(package) = line.strip_prefix("Package: ") {
                 name = package;
                 names.insert(name);
-            } else if let Some(version) = line.strip_prefix("Version: ")
-                && let Some(program) = [QEMU, RUSTC].iter().find(|known| known.package == name)
-            {
+            } else if let Some(version) = line.strip_prefix("Version: ") {
+                let Some(program) = [QEMU, RUSTC].iter().find(|known| known.package == name) else {
+                    continue;
+                };
                 let version = version.split_once(':').map_or(version, |(_, rest)| rest);
                 programs
                     .entry(program.package)

@@ -292,9 +292,7 @@ fn choose(cache: &Cache, force: bool) -> Result<Choice> {
             Ok(lists) => offers.push(Offer::read(suite, &lists)),
             Err(error) => refusals.push(format!("Debian {suite}: {error}")),
         }
-        if let Ok(choice) = Choice::among(&offers)
-            && choice.is_best()
-        {
+        if let Some(choice) = Choice::among(&offers).ok().filter(Choice::is_best) {
             return Ok(with_refusals(choice, refusals));
         }
     }

@@ -37,7 +37,7 @@ version = "0.0.0"
 edition = "2024"
 authors = []
 license = "MIT OR Apache-2.0"
-rust-version = "1.95"
+rust-version = "1.87"
 
 [workspace.dependencies]
 varia-units = { path = "units" }

@@ -86,11 +86,11 @@ const SOCKET: &str = "gpu.sock";
 impl Drop for Gpu {
     fn drop(&mut self) {
         // If it can't be told to stop, it would be waited for without end.
-        if self.stop.trigger().is_ok()
-            && let Some(server) = self.server.take()
-            && server.join().is_err()
-        {
-            eprintln!("the server of a GPU panicked");
+        let told = self.stop.trigger().is_ok();
+        if let (true, Some(server)) = (told, self.server.take()) {
+            if server.join().is_err() {
+                eprintln!("the server of a GPU panicked");
+            }
         }
     }
 }

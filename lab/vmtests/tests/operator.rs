@@ -163,9 +163,8 @@ fn the_way_from_a_bare_host_to_a_vm_is_as_the_page_says() -> Result<()> {
             Place::Soak => continue,
         };
         said.push_str(&printed);
-        if let Some(promise) = &block.output
-            && !matches(promise, &printed)
-        {
+        let promise = block.output.as_ref();
+        if let Some(promise) = promise.filter(|promise| !matches(promise, &printed)) {
             wrong.push(format!(
                 "{:?} promise\n{promise}\nand print\n{printed}",
                 block.lines

@@ -187,9 +187,9 @@ fn take_back(host: &mut dyn Host, changes: &[Change]) -> Result<(), BindError> {
             // a device that is gone needs no restoring
             continue;
         }
-        if let Some(driver) = &change.before.driver
-            && !host.tree().exists(&format!("sys/bus/pci/drivers/{driver}"))
-        {
+        let driver = change.before.driver.as_deref();
+        let gone = |driver: &&str| !host.tree().exists(&format!("sys/bus/pci/drivers/{driver}"));
+        if let Some(driver) = driver.filter(gone) {
             // the driver may have been unloaded; a failure shows in the transition
             let _ = host.load(driver);
         }

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::fs::{FlockOperation, flock};
+
 use crate::tree::Tree;
 
 /// A machine: its files, writes to sysfs, and saved files that survive a crash.
@@ -67,7 +69,7 @@ impl Live {
     pub fn new(state: &Path) -> io::Result<Self> {
         fs::create_dir_all(state)?;
         let lock = File::create(state.join("lock"))?;
-        lock.lock()?;
+        flock(&lock, FlockOperation::LockExclusive)?;
         Ok(Self {
             tree: Tree::live(),
             state: state.to_owned(),

@@ -220,9 +220,10 @@ impl Host for Played {
 
     fn write(&mut self, path: &str, text: &str) -> io::Result<()> {
         self.step();
-        if let Some((writes, bdf)) = self.remove_after
-            && writes == self.writes
-        {
+        let due = self
+            .remove_after
+            .filter(|(writes, _)| *writes == self.writes);
+        if let Some((_, bdf)) = due {
             self.remove_after = None;
             self.remove(bdf);
         }

@@ -33,7 +33,7 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
         let ended = |_| "its thread panicked".to_owned();
         let joined = probes
             .into_iter()
-            .map(|probe| probe.join().map_err(ended).flatten());
+            .map(|probe| probe.join().map_err(ended).and_then(|bound| bound));
         joined.collect()
     });
     answer("bind", answers)

@@ -281,7 +281,7 @@ fn is_gone(config: &str) -> bool {
 fn debugfs(folder: &str, bdf: &str) -> Result<String, String> {
     let link = format!("{folder}/driver");
     let driver = fs::read_link(&link).map_err(|error| format!("{link}: {error}"))?;
-    let name = driver.file_name().unwrap_or_default().display();
+    let name = driver.file_name().unwrap_or_default().to_string_lossy();
     Ok(format!("/sys/kernel/debug/{name}/{bdf}"))
 }
 

@@ -110,9 +110,8 @@ fn thin(rng: &mut Rng, places: &[Place], at: u16, data: &mut [u8]) {
         };
         let byte = (place.start + offset).checked_sub(at);
         let byte = byte.and_then(|byte| data.get_mut(usize::from(byte)));
-        if let Some(byte) = byte
-            && rng.u32(0..keep) != 0
-        {
+        let Some(byte) = byte else { continue };
+        if rng.u32(0..keep) != 0 {
             *byte &= !bits;
         }
     }

@@ -196,9 +196,10 @@ impl Actor {
     pub(super) fn rest(&mut self, most: Duration) {
         let most = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
         let end = Instant::now() + Duration::from_micros(self.rng.u64(0..=most));
-        while let Some(left) = end.checked_duration_since(Instant::now())
-            && self.goes_on()
-        {
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            if !self.goes_on() {
+                return;
+            }
             thread::sleep(left.min(super::WATCH));
         }
     }

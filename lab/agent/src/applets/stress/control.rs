@@ -56,9 +56,8 @@ pub(super) fn write_bars(actor: &mut Actor, target: &Target) {
         let len = actor.rng.u16(1..=0x28 - offset);
         let bytes: Vec<u8> = (0..len).map(|_| actor.rng.u8(..)).collect();
         let write = || target.device().write_at(config(offset), &bytes);
-        if let Some(count) = actor.attempt("a BAR write", &CONFIG, write)
-            && count != bytes.len()
-        {
+        let wrote = actor.attempt("a BAR write", &CONFIG, write);
+        if let Some(count) = wrote.filter(|count| *count != bytes.len()) {
             actor.violated(&format!("{count} of {len} bytes of BARs were written"));
         }
         let mut bars = [0; 0x18];
@@ -92,9 +91,8 @@ pub(super) fn read_config(actor: &mut Actor, target: &Target) {
         let offset = actor.rng.u16(0..CONFIG_LEN / len) * len;
         let mut bytes = vec![0; len.into()];
         let read = || target.device().read_at(config(offset), &mut bytes);
-        if let Some(count) = actor.attempt("a configuration read", &CONFIG, read)
-            && count != usize::from(len)
-        {
+        let got = actor.attempt("a configuration read", &CONFIG, read);
+        if let Some(count) = got.filter(|count| *count != usize::from(len)) {
             actor.violated(&format!("{count} of {len} bytes at {offset:#x} were read"));
         }
         let read = || {

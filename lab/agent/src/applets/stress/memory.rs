@@ -74,9 +74,8 @@ pub(super) fn write(actor: &mut Actor, target: &Target) {
         pattern::fill(memory.region, offset, actor.rng.u8(..), &mut bytes);
         let at = position(memory.region, offset);
         let write = || target.device().write_at(at, &bytes);
-        if let Some(count) = actor.attempt("a write", target.unready(), write)
-            && count as u64 != len
-        {
+        let wrote = actor.attempt("a write", target.unready(), write);
+        if let Some(count) = wrote.filter(|count| *count as u64 != len) {
             actor.violated(&format!(
                 "{count} of {len} bytes at {offset:#x} were written"
             ));

@@ -3,9 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
-
-use serde_json::Value;
 
 /// A crate and the crates that it may use.
 struct Layer {
@@ -157,29 +154,16 @@ const FREESTANDING: [&str; 4] = [
 ];
 
 /// For each package its dependencies: {name, for tests only}.
-fn packages() -> BTreeMap<String, Vec<(String, bool)>> {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--offline", "--no-deps", "--format-version=1"])
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "cargo metadata: {output:?}");
-    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let name = |value: &Value| value["name"].as_str().unwrap().to_owned();
-    let list = |value: &Value| value.as_array().unwrap().clone();
-    list(&metadata["packages"])
-        .iter()
-        .map(|package| {
-            let used = list(&package["dependencies"]);
-            let used = used.iter().map(|used| (name(used), used["kind"] == "dev"));
-            (name(package), used.collect())
-        })
+fn dependencies() -> BTreeMap<String, Vec<(String, bool)>> {
+    let packages = crate::packages().into_iter();
+    packages
+        .map(|package| (package.name, package.dependencies))
         .collect()
 }
 
 #[test]
 fn each_crate_uses_only_what_its_layer_may() {
-    let packages = packages();
+    let packages = dependencies();
     assert!(packages.len() >= 14, "{packages:?}");
     for (name, used) in &packages {
         let layer = LAYERS.iter().find(|layer| layer.name == name);
@@ -194,7 +178,7 @@ fn each_crate_uses_only_what_its_layer_may() {
 
 #[test]
 fn the_table_has_one_direction_and_no_crate_that_is_not_there() {
-    let packages = packages();
+    let packages = dependencies();
     for (row, layer) in LAYERS.iter().enumerate() {
         assert!(packages.contains_key(layer.name), "{} is gone", layer.name);
         for used in layer.may_use {
@@ -248,7 +232,7 @@ fn architecture_md_has_the_same_table() {
 
 #[test]
 fn what_the_kernel_compiles_depends_on_nothing_else() {
-    let packages = packages();
+    let packages = dependencies();
     for name in FREESTANDING {
         for (used, _) in &packages[name] {
             // an optional dependency, which the kernel's build leaves out

@@ -2,7 +2,8 @@
 //! can judge.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+
+use crate::{root, sources};
 
 /// First words with which no docstring begins: a docstring begins with a noun or a verb.
 const NO_BEGINNING: [&str; 16] = [
@@ -21,25 +22,6 @@ const NO_PHRASE: [&str; 8] = [
     "a look at",
     "in the hold",
 ];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// Rust sources below `folder`, without build output.
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() {
-            if name != "target" && !name.starts_with('.') {
-                sources(&path, found);
-            }
-        } else if name.ends_with(".rs") {
-            found.push(path);
-        }
-    }
-}
 
 /// A docstring of a public item, or of a module's file.
 #[derive(Debug)]
@@ -78,10 +60,7 @@ fn docstrings(source: &str) -> Vec<Docstring> {
             doc.text += text.trim();
         } else if line.starts_with("#[") || line.is_empty() {
         } else {
-            if let Some(at) = enum_indent
-                && indent <= at
-                && line.starts_with('}')
-            {
+            if enum_indent.is_some_and(|at| indent <= at && line.starts_with('}')) {
                 enum_indent = None;
             }
             let variant = enum_indent.is_some_and(|at| indent == at + 4) && enum_is_public;
@@ -90,11 +69,7 @@ fn docstrings(source: &str) -> Vec<Docstring> {
                 enum_is_public = public;
                 enum_indent = Some(indent);
             }
-            if let Some(doc) = doc.take()
-                && (public || variant)
-            {
-                found.push(doc);
-            }
+            found.extend(doc.take().filter(|_| public || variant));
         }
     }
     found

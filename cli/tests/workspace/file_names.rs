@@ -6,30 +6,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use serde_json::Value;
+use crate::packages;
 
 /// Names with a meaning for cargo and rustc, and unit tests beside the code.
 const SHARED: [&str; 4] = ["lib.rs", "main.rs", "mod.rs", "tests.rs"];
-
-/// Folders of the workspace's packages.
-fn packages() -> Vec<PathBuf> {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--offline", "--no-deps", "--format-version=1"])
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "cargo metadata: {output:?}");
-    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let packages = metadata["packages"].as_array().unwrap().iter();
-    packages
-        .map(|package| {
-            let manifest = Path::new(package["manifest_path"].as_str().unwrap());
-            manifest.parent().unwrap().to_owned()
-        })
-        .collect()
-}
 
 /// Adds the Rust files below a folder by their names.
 fn gather(folder: &Path, files: &mut BTreeMap<String, Vec<PathBuf>>) {
@@ -50,7 +31,7 @@ fn files_of_a_target_have_different_names() {
     let mut same = Vec::new();
     for package in packages() {
         for target in ["src", "tests", "benches"] {
-            let folder = package.join(target);
+            let folder = package.folder.join(target);
             let mut files = BTreeMap::new();
             if folder.is_dir() {
                 gather(&folder, &mut files);
