@@ -24,6 +24,9 @@ use vm_memory::{GuestAddress, GuestMemory, GuestMemoryMmap, Permissions, Volatil
 
 use self::files::{FileId, Files, Part};
 
+/// Maximum number of mappings at one time, as for the kernel's type1 (`dma_entry_limit`).
+pub const MAX_MAPPINGS: usize = 65_535;
+
 /// Access that a device has to mapped memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DmaAccess {
@@ -40,13 +43,14 @@ pub struct Dma(RwLock<Mappings>);
 /// The mappings, while they can't change.
 #[derive(Debug, Default)]
 pub struct Mappings {
-    /// Mappings by their first I/O virtual address.
+    /// Mappings by their first I/O virtual address. None of them overlap.
     ranges: BTreeMap<u64, Mapping>,
     files: Files,
 }
 
 #[derive(Debug)]
 struct Mapping {
+    /// Bytes, at least one; the last has an address of 64 bits.
     len: u64,
     access: Permissions,
     /// The file and the offset of the first byte in it; `None` for memory that no device reaches.
@@ -59,8 +63,8 @@ impl Dma {
     ///
     /// # Errors
     /// `EEXIST` for an overlap with another mapping, `EINVAL` for no bytes, an end beyond 64 bits
-    /// or beyond the file's, `EIO` for a file that can't be mapped this way, `ENOMEM` if the
-    /// address space of this process has no room.
+    /// or beyond the file's, `ENOSPC` for more than [`MAX_MAPPINGS`], `EIO` for a file that can't
+    /// be mapped this way, `ENOMEM` if the address space of this process has no room.
     pub fn map(
         &self,
         iova: u64,
@@ -68,12 +72,14 @@ impl Dma {
         access: DmaAccess,
         file: Option<(OwnedFd, u64)>,
     ) -> Result<(), Errno> {
-        let end = iova.checked_add(len).filter(|end| *end > iova);
-        let end = end.ok_or(Errno::EINVAL)?;
+        let last = last(iova, len)?;
         let mut mappings = self.write();
-        let below = mappings.ranges.range(..end).next_back();
-        if below.is_some_and(|(start, mapping)| start + mapping.len > iova) {
+        let below = mappings.ranges.range(..=last).next_back();
+        if below.is_some_and(|(start, mapping)| mapping.last(*start) >= iova) {
             return Err(Errno::EEXIST);
+        }
+        if mappings.ranges.len() >= MAX_MAPPINGS {
+            return Err(Errno::ENOSPC);
         }
         let access = match (access.read, access.write) {
             (true, true) => Permissions::ReadWrite,
@@ -101,19 +107,34 @@ impl Dma {
         Ok(())
     }
 
-    /// Removes every mapping that lies in `len` bytes from `iova`. Waits for accesses that are in
-    /// progress.
-    pub fn unmap(&self, iova: u64, len: u64) {
-        let end = iova.saturating_add(len);
+    /// Removes every mapping that lies in `len` bytes from `iova`, and there may be none. Waits for
+    /// accesses that are in progress.
+    ///
+    /// # Errors
+    /// `EINVAL` for no bytes, an end beyond 64 bits, and a range that would cut a mapping in two:
+    /// nothing is removed then.
+    pub fn unmap(&self, iova: u64, len: u64) -> Result<(), Errno> {
+        let last = last(iova, len)?;
         let mut mappings = self.write();
-        let inside = mappings.ranges.range(iova..end);
-        let inside = inside.filter(|(start, mapping)| **start + mapping.len <= end);
-        for start in inside.map(|(start, _)| *start).collect::<Vec<_>>() {
+        let ranges = &mappings.ranges;
+        let crosses = |range: Option<(&u64, &Mapping)>, at: u64| {
+            range.is_some_and(|(start, mapping)| mapping.last(*start) > at)
+        };
+        // from below into the range, or out of it
+        let from_below = iova
+            .checked_sub(1)
+            .is_some_and(|before| crosses(ranges.range(..iova).next_back(), before));
+        if from_below || crosses(ranges.range(..=last).next_back(), last) {
+            return Err(Errno::EINVAL);
+        }
+        let inside = ranges.range(iova..=last).map(|(start, _)| *start);
+        for start in inside.collect::<Vec<_>>() {
             let mapping = mappings.ranges.remove(&start);
             if let Some((file, _)) = mapping.and_then(|mapping| mapping.memory) {
                 mappings.files.release(file);
             }
         }
+        Ok(())
     }
 
     /// Removes all mappings. Waits for accesses that are in progress.
@@ -128,6 +149,19 @@ impl Dma {
 
     fn write(&self) -> RwLockWriteGuard<'_, Mappings> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The last of `len` bytes from `iova`, which may be the last address there is.
+fn last(iova: u64, len: u64) -> Result<u64, Errno> {
+    let last = len.checked_sub(1).and_then(|rest| iova.checked_add(rest));
+    last.ok_or(Errno::EINVAL)
+}
+
+impl Mapping {
+    /// The last address of this mapping, which begins at `start`.
+    fn last(&self, start: u64) -> u64 {
+        start + (self.len - 1)
     }
 }
 

@@ -5,6 +5,7 @@
 //! `vfio_pci_core_register_dev_region`, `drivers/vfio/pci/vfio_pci_rdwr.c:vfio_pci_bar_rw`.
 
 use std::fmt;
+use std::ops::Range;
 
 use varia_spec::Errno;
 use varia_spec::pci::CFG_SPACE_EXP_SIZE;
@@ -97,6 +98,12 @@ impl<D: Device + ?Sized> Core<D> {
                 ..RegionInfo::default()
             }),
         }
+    }
+
+    /// BAR with the MSI-X table, and the table's bytes in it.
+    pub fn msix_table(&self) -> Option<(RegionIndex, Range<u64>)> {
+        let table = self.layout().table()?;
+        Some((RegionIndex(table.bar.into()), table.start..table.end))
     }
 
     /// Reads a region. Returns how many bytes of `data` were filled: fewer than requested only at

@@ -20,9 +20,9 @@ use varia_sys::{event::EventFd, memory::SharedMemory, socket::Listener};
 use varia_variant::{ConfigOwner, ConfigSegment, Direction, Extended, Extension, Region, Variant};
 use varia_vfio_user::{
     client::{Client, ClientError},
-    dma::MAX_MAPS,
     payload::{DMA_READ, DMA_WRITE},
     server::Server,
+    version::MAX_DMA_MAPS,
 };
 
 /// Text of the page above the result.
@@ -225,7 +225,7 @@ fn registers() -> Result<(), Box<dyn Error>> {
 
 /// As many mappings of one memfd as a client may have.
 fn mappings() -> Result<(), Box<dyn Error>> {
-    const COUNT: u64 = MAX_MAPS as u64;
+    const COUNT: u64 = MAX_DMA_MAPS as u64;
     const PAGE: u64 = 4096;
     let memory = SharedMemory::anonymous("varia-bench", 2 * COUNT * PAGE)?;
     let (mut client, stop) = served("virtio-net")?;

@@ -1,15 +1,16 @@
 //! An endpoint as a backend of the vfio-user server: types are translated, nothing is decided.
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{io, ops::Range, sync::Arc, thread, time::Duration};
 
 use varia_core::{DmaAccess, IrqData, Source, Trigger};
 use varia_spec::{
     Errno,
-    vfio::{DeviceInfo, IrqAction, IrqIndex, IrqInfo, RegionIndex},
+    vfio::{DeviceInfo, IrqAction, IrqIndex, IrqInfo, RegionIndex, SparseArea},
 };
 use varia_sys::{
     errno,
     event::EventFd,
+    mapping::page_size,
     wait::{Wake, readable},
 };
 use varia_variant::Bytes;
@@ -109,7 +110,15 @@ impl backend::Backend for Backend {
     }
 
     fn region_info(&self, index: u32) -> Result<OfferedRegion, Errno> {
-        let ServedRegion { info, file } = self.endpoint.region_info(RegionIndex(index))?;
+        let ServedRegion { mut info, file } = self.endpoint.region_info(RegionIndex(index))?;
+        let table = self.endpoint.core().msix_table();
+        if let Some((_, table)) =
+            table.filter(|(bar, _)| bar.0 == index && info.msix_mappable && info.areas.is_empty())
+        {
+            // Some clients map a BAR whole if no areas are listed, and their guests would see the
+            // device's own table.
+            info.areas = around(table, info.size);
+        }
         let Some((fd, offset)) = file else {
             return Ok(OfferedRegion { info, file: None });
         };
@@ -157,7 +166,15 @@ impl backend::Backend for Backend {
                 }
             }
         };
-        core.set_irqs(index, action, start, count, data)
+        // To switch off what is not on is an error of the kernel's, and clients of other servers
+        // do it while they set up and before they leave.
+        let off = matches!(data, IrqData::None)
+            && (action, start, count) == (IrqAction::Trigger, 0, 0)
+            && core.irq_info(index)?.count > 0;
+        match core.set_irqs(index, action, start, count, data) {
+            Err(Errno::EINVAL) if off => Ok(()),
+            other => other,
+        }
     }
 
     fn region_read(
@@ -214,8 +231,12 @@ impl backend::Backend for Backend {
         mapped
     }
 
-    fn dma_unmap(&self, addr: u64, size: u64) {
-        self.endpoint.dma().unmap(addr, size);
+    fn dma_unmap(&self, addr: u64, size: u64) -> Result<(), Errno> {
+        self.endpoint.dma().unmap(addr, size)
+    }
+
+    fn dma_unmap_all(&self) {
+        self.endpoint.dma().clear();
     }
 
     fn reset(&self) -> Result<(), Errno> {
@@ -231,11 +252,45 @@ impl backend::Backend for Backend {
     }
 }
 
+/// The pages of a region of `size` bytes that hold no byte of `hidden`.
+fn around(hidden: Range<u64>, size: u64) -> Vec<SparseArea> {
+    let page = page_size() as u64;
+    let before = 0..hidden.start - hidden.start % page;
+    let after = hidden.end.next_multiple_of(page)..size;
+    let areas = [before, after].into_iter().filter(|area| !area.is_empty());
+    areas
+        .map(|area| SparseArea {
+            offset: area.start,
+            size: area.end - area.start,
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
 
     use super::*;
+
+    #[test]
+    fn the_areas_around_a_table_are_whole_pages_without_it() {
+        let page = page_size() as u64;
+        for (hidden, size, expected) in [
+            (0..16, 4 * page, vec![(page, 3 * page)]),
+            (
+                page..2 * page,
+                4 * page,
+                vec![(0, page), (2 * page, 2 * page)],
+            ),
+            (page + 8..page + 24, 2 * page, vec![(0, page)]),
+            (page - 8..page + 8, 3 * page, vec![(2 * page, page)]),
+            (0..page, page, vec![]),
+        ] {
+            let areas = around(hidden, size);
+            let areas: Vec<_> = areas.iter().map(|area| (area.offset, area.size)).collect();
+            assert_eq!(areas, expected);
+        }
+    }
 
     #[test]
     fn an_eventfd_calls_each_time_until_its_watch_is_dropped() {

@@ -2,8 +2,8 @@
 //!
 //! [`Listener`] takes a path: a socket on which no server listens is replaced, a live socket is
 //! not. [`Stream`] sends and receives with a timeout, and with descriptors beside the bytes;
-//! received descriptors are close-on-exec, and more descriptors than the receiver allows are an
-//! error, with all of them closed.
+//! received descriptors are close-on-exec, and if there are more than the receiver allows, all of
+//! them are closed.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -164,6 +164,11 @@ impl<'a> Limit<'a> {
     #[must_use]
     pub fn or_stop(self, stop: Option<&'a EventFd>) -> Self {
         Self { stop, ..self }
+    }
+
+    /// True without a deadline and without a stop event.
+    fn is_none(&self) -> bool {
+        self.deadline.is_none() && self.stop.is_none()
     }
 
     fn readable(&self, stream: &Stream) -> Result<(), SocketError> {

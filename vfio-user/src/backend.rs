@@ -56,7 +56,7 @@ pub struct IrqSet {
 pub struct DmaRegion {
     /// First bus address.
     pub addr: u64,
-    /// Bytes, above zero; `addr + size` does not overflow.
+    /// Bytes.
     pub size: u64,
     /// [`DMA_READ`](crate::payload::DMA_READ),
     /// [`DMA_WRITE`](crate::payload::DMA_WRITE).
@@ -81,7 +81,7 @@ pub enum Progress {
 /// A device that a server offers to clients.
 ///
 /// All methods take `&self`; while a client is connected they are called from
-/// one thread, the connection's. None of them may block: a client gives its
+/// one thread, the client's. None of them may block: a client gives its
 /// device up when a reply takes too long (5 s in QEMU). A region access that
 /// has to wait says so, with [`Progress::Wait`]; the server serves other
 /// requests meanwhile and makes another attempt.
@@ -132,11 +132,22 @@ pub trait Backend: Send + Sync {
         wait: &mut Self::Wait,
     ) -> Result<Progress, Errno>;
 
-    /// The client makes memory reachable. No two mappings overlap.
+    /// The client makes memory reachable. The table of mappings is the device's.
+    ///
+    /// `EINVAL` for no bytes or a range that leaves 64 bits, `EEXIST` for an overlap, `ENOSPC` for
+    /// more than [`MAX_DMA_MAPS`](crate::version::MAX_DMA_MAPS) mappings.
     fn dma_map(&self, region: DmaRegion) -> Result<(), Errno>;
 
-    /// A mapping goes away, exactly as it was made. Must not fail.
-    fn dma_unmap(&self, addr: u64, size: u64);
+    /// All mappings in a range go away.
+    ///
+    /// The specification wants the range of exactly one mapping. As the kernel's type1v2 does,
+    /// ranges that hold several or none are taken as well: with a virtual IOMMU, QEMU unmaps its
+    /// whole address space at once. `EINVAL` if the range would cut a mapping in two, is empty or
+    /// leaves 64 bits.
+    fn dma_unmap(&self, addr: u64, size: u64) -> Result<(), Errno>;
+
+    /// All mappings go away.
+    fn dma_unmap_all(&self);
 
     /// Reset the device.
     fn reset(&self) -> Result<(), Errno>;
@@ -191,8 +202,11 @@ impl<B: Backend + ?Sized> Backend for std::sync::Arc<B> {
     fn dma_map(&self, region: DmaRegion) -> Result<(), Errno> {
         (**self).dma_map(region)
     }
-    fn dma_unmap(&self, addr: u64, size: u64) {
-        (**self).dma_unmap(addr, size);
+    fn dma_unmap(&self, addr: u64, size: u64) -> Result<(), Errno> {
+        (**self).dma_unmap(addr, size)
+    }
+    fn dma_unmap_all(&self) {
+        (**self).dma_unmap_all();
     }
     fn reset(&self) -> Result<(), Errno> {
         (**self).reset()

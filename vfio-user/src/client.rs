@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use varia_spec::errno::Errno;
@@ -21,8 +22,8 @@ pub use crate::payload::MultiWrite;
 
 use crate::connection::{Connection, ConnectionError, Received};
 use crate::payload::{
-    self, DMA_UNMAP_ALL, DeviceReply, DmaMap, DmaUnmap, InfoQuery, IrqReply, RegionAccess,
-    RegionReply, SetIrqs,
+    self, DMA_UNMAP_ALL, DMA_UNMAP_LEN, DeviceReply, DmaMap, DmaUnmap, InfoQuery, IrqReply,
+    RegionAccess, RegionReply, SetIrqs,
 };
 use crate::version::{Capabilities, MAJOR, MINOR, Version};
 use crate::wire::{Command, Header, Kind, MAX_MESSAGE, MAX_MSG_FDS, WireError};
@@ -144,7 +145,7 @@ impl Client {
     /// Use a connected stream and say nothing yet.
     #[must_use]
     pub fn over(stream: Stream) -> Self {
-        let connection = Connection::new(stream, MAX_MESSAGE, MAX_MSG_FDS, TIMEOUT);
+        let connection = Connection::new(Arc::new(stream), MAX_MESSAGE, MAX_MSG_FDS, TIMEOUT);
         Self {
             connection,
             next_id: 0,
@@ -415,6 +416,7 @@ impl Client {
     /// DMA_UNMAP of a range.
     pub fn dma_unmap(&mut self, addr: u64, size: u64) -> Result<(), ClientError> {
         self.unmap(DmaUnmap {
+            argsz: DMA_UNMAP_LEN,
             flags: 0,
             addr,
             size,
@@ -424,6 +426,7 @@ impl Client {
     /// DMA_UNMAP of everything.
     pub fn dma_unmap_all(&mut self) -> Result<(), ClientError> {
         self.unmap(DmaUnmap {
+            argsz: DMA_UNMAP_LEN,
             flags: DMA_UNMAP_ALL,
             addr: 0,
             size: 0,
@@ -455,12 +458,8 @@ impl Client {
         fds: &[BorrowedFd<'_>],
     ) -> Result<Reply, ClientError> {
         let id = self.id();
-        self.connection.send(
-            &Header::command(id, command, payload.len()),
-            payload,
-            fds,
-            None,
-        )?;
+        let header = Header::command(id, command, payload.len());
+        self.connection.send(&message(&header, payload), fds)?;
         let reply = self.receive()?;
         let header = reply.header;
         if header.kind != Kind::Reply || header.id != id || header.command != command {
@@ -481,17 +480,18 @@ impl Client {
     pub fn post(&mut self, command: Command, payload: &[u8]) -> Result<(), ClientError> {
         let mut header = Header::command(self.id(), command, payload.len());
         header.no_reply = true;
-        Ok(self.connection.send(&header, payload, &[], None)?)
+        Ok(self.connection.send(&message(&header, payload), &[])?)
     }
 
     /// Receive whatever message comes next.
     pub fn receive(&mut self) -> Result<Reply, ClientError> {
-        let mut payload = Vec::new();
-        let limit = Limit::within(TIMEOUT);
         let Received {
             header,
             descriptors,
-        } = self.connection.receive(&mut payload, &limit, None)?;
+        } = self.connection.receive(&Limit::within(TIMEOUT))?;
+        if descriptors.excess {
+            return Err(SocketError::TooManyFds { max: MAX_MSG_FDS }.into());
+        }
         if descriptors.lost {
             return Err(SocketError::Exhausted {
                 what: format!("{}: the descriptors of the reply", header.command),
@@ -501,7 +501,7 @@ impl Client {
         }
         Ok(Reply {
             header,
-            payload,
+            payload: self.connection.payload().to_vec(),
             fds: descriptors.fds,
         })
     }
@@ -530,6 +530,11 @@ impl AsFd for Client {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.connection.stream().as_fd()
     }
+}
+
+/// A message in one.
+fn message(header: &Header, payload: &[u8]) -> Vec<u8> {
+    [&header.encode()[..], payload].concat()
 }
 
 fn write_payload(region: u32, offset: u64, data: &[u8]) -> Vec<u8> {

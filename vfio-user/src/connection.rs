@@ -1,12 +1,22 @@
 //! Whole messages on a socket.
+//!
+//! What comes is received into one buffer, as much at a time as is there: a message takes one
+//! system call, several short messages take one together, and the payload is used where it lies.
 
+use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use varia_sys::event::EventFd;
 use varia_sys::socket::{Descriptors, Limit, SocketError, Stream};
 
 use crate::wire::{HEADER_LEN, Header, WireError};
+
+/// Room for what comes. Longer messages make it grow.
+const ROOM: usize = 16 << 10;
+
+/// Room that a connection keeps when no message is in it.
+const KEPT: usize = 256 << 10;
 
 /// Reason why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +42,14 @@ pub enum ConnectionError {
         /// The time limit.
         after: Duration,
     },
+    /// The size of a message can't be true, so that nobody knows where the next message begins.
+    #[error("{error}")]
+    Misframed {
+        /// The message's header.
+        header: Header,
+        /// The size, and the sizes that it may have.
+        error: WireError,
+    },
     /// The message has not the form that the protocol demands.
     #[error(transparent)]
     Wire(#[from] WireError),
@@ -40,7 +58,7 @@ pub enum ConnectionError {
     Socket(#[from] SocketError),
 }
 
-/// Header and descriptors of a received message.
+/// Header and descriptors of a received message; its payload is [`Connection::payload`].
 #[derive(Debug)]
 pub struct Received {
     /// The header.
@@ -52,25 +70,53 @@ pub struct Received {
 /// A connection that carries messages.
 #[derive(Debug)]
 pub struct Connection {
-    stream: Stream,
+    stream: Arc<Stream>,
     /// Longest message to receive, with its header.
     max_message: usize,
     /// Most descriptors to receive with one message.
     max_fds: usize,
     /// Timeout for a message that has begun, in either direction.
     message_time: Duration,
+    /// Time without a message for which a receiver polls the socket without sleeping.
+    spin: Duration,
+    incoming: Incoming,
+}
+
+/// Bytes that have come.
+#[derive(Debug, Default)]
+struct Incoming {
+    buffer: Vec<u8>,
+    /// First byte in `buffer` that belongs to no message which has been returned.
+    start: usize,
+    /// End of the bytes that have come.
+    end: usize,
+    /// Position of the last message's payload in `buffer`.
+    payload: std::ops::Range<usize>,
+    /// Number of bytes before `buffer` in the whole stream.
+    before: u64,
+    /// Descriptors that have come, each with the end in the stream of the bytes that they came
+    /// with. The kernel ends a `recvmsg` behind the bytes that descriptors were sent with, so they
+    /// belong to the message which has this end inside of it or as its own end.
+    descriptors: VecDeque<(u64, Descriptors)>,
 }
 
 impl Connection {
     /// Messages of at most `max_message` bytes with at most `max_fds`
     /// descriptors; one that has begun takes at most `message_time`.
     #[must_use]
-    pub fn new(stream: Stream, max_message: usize, max_fds: usize, message_time: Duration) -> Self {
+    pub fn new(
+        stream: Arc<Stream>,
+        max_message: usize,
+        max_fds: usize,
+        message_time: Duration,
+    ) -> Self {
         Self {
             stream,
             max_message,
             max_fds,
             message_time,
+            spin: Duration::ZERO,
+            incoming: Incoming::default(),
         }
     }
 
@@ -79,88 +125,172 @@ impl Connection {
         self.max_message = max_message;
     }
 
+    /// After each message, poll the socket for this time without sleeping.
+    pub fn set_spin(&mut self, spin: Duration) {
+        self.spin = spin;
+    }
+
     /// The socket itself.
     #[must_use]
     pub fn stream(&self) -> &Stream {
         &self.stream
     }
 
-    /// Receive a message. Its payload replaces what is in `payload`. `begin`
-    /// limits the wait for its first byte.
-    pub fn receive(
-        &self,
-        payload: &mut Vec<u8>,
-        begin: &Limit<'_>,
-        stop: Option<&EventFd>,
-    ) -> Result<Received, ConnectionError> {
-        let mut header = [0; HEADER_LEN];
-        let mut descriptors = Descriptors::default();
-        let first = match self
-            .stream
-            .recv(&mut header, &mut descriptors, self.max_fds, begin)
-        {
-            Ok(n) => n,
-            Err(SocketError::Closed) => return Err(ConnectionError::Ended),
-            Err(e) => return Err(e.into()),
-        };
-        let limit = Limit::within(self.message_time).or_stop(stop);
-        let rest = header.get_mut(first..).unwrap_or_default();
-        self.fill(rest, &mut descriptors, first, HEADER_LEN, &limit)?;
-        let header = Header::decode(&header, self.max_message)?;
-        payload.clear();
-        payload.resize(header.payload_len(), 0);
-        self.fill(
-            payload,
-            &mut descriptors,
-            HEADER_LEN,
-            header.size as usize,
-            &limit,
-        )?;
-        Ok(Received {
-            header,
-            descriptors,
-        })
+    /// Payload of the last message that was received.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        let range = self.incoming.payload.clone();
+        self.incoming.buffer.get(range).unwrap_or_default()
     }
 
-    /// Fill `buf`, the part from `done` on of a message of `need` bytes.
-    fn fill(
-        &self,
-        buf: &mut [u8],
-        descriptors: &mut Descriptors,
-        done: usize,
-        need: usize,
-        limit: &Limit<'_>,
-    ) -> Result<(), ConnectionError> {
-        let mut got = done;
-        let mut rest = buf;
-        while !rest.is_empty() {
-            match self.stream.recv(rest, descriptors, self.max_fds, limit) {
-                Ok(n) => {
-                    got += n;
-                    rest = rest.get_mut(n..).unwrap_or_default();
+    /// Receive a message. `begin` limits the wait for its first byte.
+    pub fn receive(&mut self, begin: &Limit<'_>) -> Result<Received, ConnectionError> {
+        // while the first message of several is used, the others wait
+        let mut limit = None;
+        loop {
+            if let Some(message) = self.incoming.take(self.max_message)? {
+                return Ok(message);
+            }
+            let (got, need) = (self.incoming.len(), self.incoming.need());
+            if got > 0 && limit.is_none() {
+                limit = Some(Limit::within(self.message_time));
+            }
+            let limit = limit.as_ref().unwrap_or(begin);
+            match self.recv(need, limit) {
+                Ok(()) => {}
+                Err(SocketError::Closed) if got == 0 => return Err(ConnectionError::Ended),
+                Err(SocketError::Closed) => {
+                    return Err(ConnectionError::Truncated { got, need });
                 }
-                Err(SocketError::Closed) => return Err(ConnectionError::Truncated { got, need }),
-                Err(SocketError::TimedOut { after }) => {
+                Err(SocketError::TimedOut { after }) if got > 0 => {
                     return Err(ConnectionError::Stalled { got, need, after });
                 }
                 Err(e) => return Err(e.into()),
             }
         }
+    }
+
+    /// Receive some bytes of a message of `need` bytes.
+    fn recv(&mut self, need: usize, limit: &Limit<'_>) -> Result<(), SocketError> {
+        self.incoming.make_room(need);
+        let Incoming {
+            buffer,
+            end,
+            before,
+            descriptors: queue,
+            ..
+        } = &mut self.incoming;
+        let room = buffer.get_mut(*end..).unwrap_or_default();
+        let mut descriptors = Descriptors::default();
+        let max = self.max_fds;
+        let mut count = None;
+        if !self.spin.is_zero() {
+            let begin = Instant::now();
+            while count.is_none() && begin.elapsed() < self.spin {
+                count = self.stream.try_recv(room, &mut descriptors, max)?;
+                std::hint::spin_loop();
+            }
+        }
+        *end += match count {
+            Some(count) => count,
+            None => self.stream.recv(room, &mut descriptors, max, limit)?,
+        };
+        let Descriptors { fds, lost, excess } = &descriptors;
+        if !fds.is_empty() || *lost || *excess {
+            let at = *before + *end as u64;
+            queue.push_back((at, descriptors));
+            self.bound_descriptors();
+        }
         Ok(())
     }
 
-    /// Send a message. `header.size` must be that of `payload`.
-    pub fn send(
-        &self,
-        header: &Header,
-        payload: &[u8],
-        fds: &[BorrowedFd<'_>],
-        stop: Option<&EventFd>,
-    ) -> Result<(), ConnectionError> {
-        let mut message = Vec::with_capacity(HEADER_LEN + payload.len());
-        message.extend_from_slice(&header.encode());
-        message.extend_from_slice(payload);
-        let limit = Limit::within(self.message_time).or_stop(stop);
-        Ok(self.stream.send(&message, fds, &limit)?)
+    /// Closes the descriptors of the message that is still to come in full if there are too many:
+    /// a peer that sends its message byte by byte can't fill this process's table.
+    fn bound_descriptors(&mut self) {
+        let incoming = &mut self.incoming;
+        let start = incoming.before + incoming.start as u64;
+        let queue = incoming.descriptors.iter_mut();
+        let of_message = queue.filter(|(end, _)| *end > start);
+        let mut kept: usize = 0;
+        for (_, descriptors) in of_message {
+            kept += descriptors.fds.len();
+            if kept > self.max_fds {
+                descriptors.fds.clear();
+                descriptors.excess = true;
+            }
+        }
+    }
+
+    /// Send a message: a header and its payload in one.
+    pub fn send(&self, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), ConnectionError> {
+        let limit = Limit::within(self.message_time);
+        Ok(self.stream.send(message, fds, &limit)?)
+    }
+}
+
+impl Incoming {
+    /// Bytes that have come and belong to no returned message.
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// The next message's header, if all of it is there.
+    fn header(&self) -> Option<Header> {
+        let bytes = self.buffer.get(self.start..self.end)?;
+        bytes.first_chunk().map(Header::decode)
+    }
+
+    /// Bytes that the next message has, as far as is known.
+    fn need(&self) -> usize {
+        self.header()
+            .map_or(HEADER_LEN, |header| header.size as usize)
+    }
+
+    /// The next message, if all of it is there.
+    fn take(&mut self, max: usize) -> Result<Option<Received>, ConnectionError> {
+        let Some(header) = self.header() else {
+            return Ok(None);
+        };
+        if let Err(error) = header.check_size(max) {
+            return Err(ConnectionError::Misframed { header, error });
+        }
+        let size = header.size as usize;
+        if self.len() < size {
+            return Ok(None);
+        }
+        self.payload = self.start + HEADER_LEN..self.start + size;
+        self.start += size;
+        let mut descriptors = Descriptors::default();
+        let end = self.before + self.start as u64;
+        while self.descriptors.front().is_some_and(|(at, _)| *at <= end) {
+            let Some((_, more)) = self.descriptors.pop_front() else {
+                break;
+            };
+            descriptors.fds.extend(more.fds);
+            descriptors.lost |= more.lost;
+            descriptors.excess |= more.excess;
+        }
+        if descriptors.excess {
+            descriptors.fds.clear();
+        }
+        Ok(Some(Received {
+            header,
+            descriptors,
+        }))
+    }
+
+    /// Makes room for the rest of a message of `need` bytes.
+    fn make_room(&mut self, need: usize) {
+        self.payload = 0..0;
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.before += self.start as u64;
+        self.end -= self.start;
+        self.start = 0;
+        let wanted = need.max(ROOM);
+        if self.buffer.len() < wanted {
+            self.buffer.resize(wanted, 0);
+        } else if self.end == 0 && self.buffer.len() > KEPT {
+            self.buffer = vec![0; ROOM];
+        }
     }
 }

@@ -1,19 +1,22 @@
 //! A negotiated client's messages, one after another to the end.
 
-use std::os::fd::AsFd;
+use std::fmt::Display;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use log::Level;
 use varia_spec::errno::Errno;
-use varia_sys::event::EventFd;
 use varia_sys::socket::{Descriptors, Limit, SocketError};
 
 use crate::backend::Backend;
 use crate::connection::{Connection, ConnectionError, Received};
-use crate::dispatch::{Answer, Attempts, Handled, Session};
+use crate::dispatch::{Attempts, Handled, Session};
+use crate::outgoing::{self, Outgoing};
+use crate::report::Reports;
 use crate::request::Request;
 use crate::server::Disconnect;
 use crate::waiting::{Message, Waiting};
-use crate::wire::{Header, Kind};
+use crate::wire::{Header, Kind, MAX_MSG_FDS, WireError};
 
 /// An attempt at a request that takes longer than this is named in the log,
 /// because clients give up after a few seconds.
@@ -21,149 +24,219 @@ const SLOW: Duration = Duration::from_secs(1);
 
 /// A negotiated client.
 pub(crate) struct Conversation<'a, B: Backend> {
-    pub(crate) connection: &'a Connection,
+    pub(crate) connection: &'a mut Connection,
+    pub(crate) talk: Talk<'a, B>,
+    /// Time without a message after which the client is dropped.
+    pub(crate) idle: Option<Duration>,
+}
+
+/// The part of a conversation that handles a message.
+pub(crate) struct Talk<'a, B: Backend> {
     pub(crate) backend: &'a B,
     pub(crate) session: Session<'a, B>,
+    pub(crate) out: Outgoing,
     /// Bytes of data in one message.
     pub(crate) max_xfer: usize,
     /// The client's name in the log.
     pub(crate) name: &'a str,
-    pub(crate) stop: Option<&'a EventFd>,
+    pub(crate) reports: &'a Reports,
 }
 
 impl<B: Backend> Conversation<'_, B> {
     /// Serves the client until it closes the connection.
     pub(crate) fn serve(mut self) -> Result<(), Disconnect> {
         let mut waiting = Waiting::new();
-        let mut payload = Vec::new();
+        let mut heard = Instant::now();
         loop {
-            waiting.retry(Instant::now(), |message| self.attempt(message))?;
-            let left = waiting.next(Instant::now());
+            let now = Instant::now();
+            waiting.retry(now, |message| self.talk.retry(self.connection, message))?;
+            let left = waiting.next(now);
             if waiting.is_full() {
                 if self.connection.stream().peer_gone() {
                     return Ok(());
                 }
-                self.pause(left.unwrap_or_default())?;
+                std::thread::sleep(left.unwrap_or_default());
                 continue;
             }
-            let limit = left.map_or(Limit::none(), Limit::within);
-            let limit = limit.or_stop(self.stop);
-            let Received {
-                header,
-                descriptors,
-            } = match self.connection.receive(&mut payload, &limit, self.stop) {
+            let silence = self.idle.filter(|_| left.is_none());
+            let silence = silence.map(|idle| idle.saturating_sub(heard.elapsed()));
+            let limit = left.or(silence).map_or(Limit::none(), Limit::within);
+            let received = match self.connection.receive(&limit) {
                 Ok(message) => message,
                 Err(ConnectionError::Ended) => return Ok(()),
-                Err(ConnectionError::Socket(SocketError::TimedOut { .. })) => continue,
-                Err(e) => return Err(stopped(e)),
-            };
-            if header.kind == Kind::Reply {
-                return Err(Disconnect::NotACommand(header.command));
-            }
-            let mut message = Message {
-                header,
-                payload: std::mem::take(&mut payload),
-                descriptors,
-                attempts: Attempts::new(self.backend.arrived()),
-                due: Instant::now(),
-            };
-            if !waiting.holds_back() {
-                match self.attempt(&mut message)? {
-                    Some(time) => message.due += time,
-                    None => {
-                        payload = message.payload;
-                        continue;
+                Err(ConnectionError::Socket(SocketError::TimedOut { .. })) => {
+                    match (silence, self.idle) {
+                        (Some(_), Some(after)) => return Err(Disconnect::Idle { after }),
+                        _ => continue,
                     }
                 }
+                Err(e) => {
+                    if let ConnectionError::Misframed { header, .. } = &e {
+                        outgoing::refuse(self.connection, header, Errno::EINVAL);
+                    }
+                    return Err(e.into());
+                }
+            };
+            if self.idle.is_some() {
+                heard = Instant::now();
             }
-            waiting.push(message);
+            if let Some(message) = self.talk.handle(self.connection, received, &waiting)? {
+                waiting.push(message);
+            }
         }
+    }
+}
+
+impl<B: Backend> Talk<'_, B> {
+    /// Handles the message that `connection` has received. Returns the message if it waits.
+    fn handle(
+        &mut self,
+        connection: &Connection,
+        received: Received,
+        waiting: &Waiting<B::Wait>,
+    ) -> Result<Option<Message<B::Wait>>, Disconnect> {
+        let Received {
+            header,
+            descriptors,
+        } = received;
+        match header.kind {
+            Kind::Command => {}
+            Kind::Reply => {
+                // there is nothing to reply to a reply
+                self.malformed(
+                    &header,
+                    &"a reply, and this server has sent no such command",
+                );
+                return Ok(None);
+            }
+            Kind::Unknown(kind) => {
+                self.malformed(&header, &WireError::BadType(kind));
+                self.reply(connection, &header, Err(Errno::EINVAL))?;
+                return Ok(None);
+            }
+        }
+        let payload = connection.payload();
+        let mut message = Message {
+            header,
+            payload: Vec::new(),
+            descriptors,
+            attempts: Attempts::new(self.backend.arrived()),
+            due: Instant::now(),
+        };
+        if waiting.holds_back() {
+            message.payload = payload.to_vec();
+            return Ok(Some(message));
+        }
+        if let Some(time) = self.attempt(connection, payload, &mut message)? {
+            message.due += time;
+            message.payload = payload.to_vec();
+            return Ok(Some(message));
+        }
+        Ok(None)
+    }
+
+    /// Another attempt at a message that waits.
+    fn retry(
+        &mut self,
+        connection: &Connection,
+        message: &mut Message<B::Wait>,
+    ) -> Result<Option<Duration>, Disconnect> {
+        let payload = std::mem::take(&mut message.payload);
+        let due = self.attempt(connection, &payload, message);
+        message.payload = payload;
+        due
     }
 
     /// An attempt at a request, and its reply if it is done. `Some` is how long
     /// the device wants to be left alone before the next attempt.
-    fn attempt(&mut self, message: &mut Message<B::Wait>) -> Result<Option<Duration>, Disconnect> {
-        let Message {
-            header,
-            payload,
-            descriptors,
-            attempts,
-            ..
-        } = message;
-        let Descriptors { fds, lost } = std::mem::take(descriptors);
-        let request = Request::decode(header.command, payload, self.max_xfer)?;
+    fn attempt(
+        &mut self,
+        connection: &Connection,
+        payload: &[u8],
+        message: &mut Message<B::Wait>,
+    ) -> Result<Option<Duration>, Disconnect> {
+        let header = &message.header;
+        let Descriptors { fds, lost, excess } = std::mem::take(&mut message.descriptors);
+        let command = header.command;
+        let request = match Request::decode(command, payload, self.max_xfer) {
+            Ok(request) => request,
+            Err(error) => {
+                self.malformed(header, &error);
+                self.reply(connection, header, Err(Errno::EINVAL))?;
+                return Ok(None);
+            }
+        };
         let begin = Instant::now();
-        let handled = match lost {
-            false => self.session.handle(request, fds, attempts),
-            true => {
-                let (name, command) = (self.name, header.command);
-                log::error!(
+        self.out.clear();
+        let handled = if excess {
+            let max = MAX_MSG_FDS;
+            self.malformed(
+                header,
+                &format_args!("a message with more than {max} descriptors"),
+            );
+            Err(Errno::EINVAL)
+        } else if lost {
+            let name = self.name;
+            self.reports.log(
+                Level::Error,
+                "lost descriptors",
+                format_args!(
                     "{name}: {command} failed: the server has no free descriptor for the \
                      descriptors of the message: raise its limit of open files (ulimit -n)"
-                );
-                Err(Errno::EMFILE)
-            }
+                ),
+            );
+            Err(Errno::EMFILE)
+        } else {
+            self.session
+                .handle(request, fds, &mut message.attempts, &mut self.out)
         };
         let took = begin.elapsed();
         if took > SLOW {
-            let (name, command, took) = (self.name, header.command, took.as_secs_f32());
-            log::warn!("{name}: {command} took {took:.1} s; a client may have given up");
+            let (name, took) = (self.name, took.as_secs_f32());
+            self.reports.log(
+                Level::Warn,
+                "slow requests",
+                format_args!("{name}: {command} took {took:.1} s; a client may have given up"),
+            );
         }
-        let answer = match handled {
+        let result = match handled {
             Ok(Handled::Waits(time)) => return Ok(Some(time)),
-            Ok(Handled::Answered(answer)) => Ok(answer),
+            Ok(Handled::Answered(fds)) => Ok(fds),
             Err(errno) => Err(errno),
         };
-        reply(self.connection, header, answer, self.stop).map_err(stopped)?;
+        self.reply(connection, &message.header, result)?;
         Ok(None)
     }
 
-    fn pause(&self, time: Duration) -> Result<(), Disconnect> {
-        let Some(stop) = self.stop else {
-            std::thread::sleep(time);
+    /// Sends the reply that the header asks for.
+    fn reply(
+        &mut self,
+        connection: &Connection,
+        header: &Header,
+        result: Result<Vec<OwnedFd>, Errno>,
+    ) -> Result<(), ConnectionError> {
+        if let Err(e) = &result {
+            log::debug!("{} refused: {e}", header.command);
+        }
+        if header.no_reply {
             return Ok(());
-        };
-        match stop.wait(Some(time)) {
-            Ok(false) => Ok(()),
-            Ok(true) => Err(Disconnect::Stopped),
-            Err(source) => {
-                let what = "wait for the stop event".into();
-                Err(ConnectionError::from(SocketError::Io { what, source }).into())
+        }
+        match result {
+            Ok(fds) => {
+                let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+                connection.send(self.out.reply(header), &fds)
             }
+            Err(e) => connection.send(&outgoing::error(header, e), &[]),
         }
     }
-}
 
-/// Sends the reply that the header asks for.
-pub(crate) fn reply(
-    connection: &Connection,
-    header: &Header,
-    answer: Result<Answer, Errno>,
-    stop: Option<&EventFd>,
-) -> Result<(), ConnectionError> {
-    if let Err(e) = &answer {
-        log::debug!("{} refused: {e}", header.command);
-    }
-    if header.no_reply {
-        return Ok(());
-    }
-    match answer {
-        Ok(answer) => {
-            let fds: Vec<_> = answer.fds.iter().map(AsFd::as_fd).collect();
-            let header = header.reply(answer.payload.len());
-            connection.send(&header, &answer.payload, &fds, stop)
-        }
-        Err(e) => {
-            let header = header.error_reply(e.get().cast_unsigned());
-            connection.send(&header, &[], &[], stop)
-        }
-    }
-}
-
-/// Being told to stop is not a failure of the connection.
-pub(crate) fn stopped(error: ConnectionError) -> Disconnect {
-    match error {
-        ConnectionError::Socket(SocketError::Stopped) => Disconnect::Stopped,
-        other => other.into(),
+    /// Tells of a message that is refused for its form.
+    fn malformed(&self, header: &Header, fault: &dyn Display) {
+        let (name, command) = (self.name, header.command);
+        self.reports.log(
+            Level::Warn,
+            "malformed messages",
+            format_args!("{name}: {command} refused: {fault}"),
+        );
     }
 }

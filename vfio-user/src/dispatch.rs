@@ -11,34 +11,24 @@ use varia_spec::vfio::{IrqAction, REGION_INFO_LEN, irq_set, region_flags};
 use varia_sys::event::EventFd;
 
 use crate::backend::{Backend, DmaRegion, IrqSet, OfferedRegion, Progress, ReceivedIrqData};
-use crate::dma::DmaTable;
+use crate::outgoing::Outgoing;
 use crate::payload::{
-    DMA_READ, DMA_UNMAP_ALL, DMA_WRITE, DeviceReply, DmaMap, DmaUnmap, InfoQuery, IrqReply,
-    MultiWrite, RegionAccess, RegionReply, SetIrqs,
+    DMA_READ, DMA_UNMAP_ALL, DMA_UNMAP_LEN, DMA_WRITE, DeviceReply, DmaMap, DmaUnmap, InfoQuery,
+    IrqReply, MultiWrite, REGION_ACCESS_LEN, RegionAccess, RegionReply, SetIrqs,
 };
 use crate::request::Request;
 
-/// Payload and descriptors of a reply.
-#[derive(Debug, Default)]
-pub(crate) struct Answer {
-    pub(crate) payload: Vec<u8>,
-    pub(crate) fds: Vec<OwnedFd>,
-}
-
-/// Result of an attempt at a request.
+/// Result of an attempt at a request, whose reply's payload is in [`Outgoing`].
 #[derive(Debug)]
 pub(crate) enum Handled {
-    /// The request is done.
-    Answered(Answer),
+    /// The request is done. These descriptors go with the reply.
+    Answered(Vec<OwnedFd>),
     /// The device is not ready: the next attempt is due after this time.
     Waits(Duration),
 }
 
-impl From<Answer> for Handled {
-    fn from(answer: Answer) -> Self {
-        Self::Answered(answer)
-    }
-}
+/// A request that is done, without descriptors in its reply.
+const DONE: Handled = Handled::Answered(Vec::new());
 
 /// State of a request between its attempts.
 #[derive(Debug)]
@@ -59,7 +49,6 @@ impl<W> Attempts<W> {
 /// tells the backend that the client has gone.
 pub(crate) struct Session<'a, B: Backend> {
     backend: &'a B,
-    dma: DmaTable,
     /// Descriptors that the client can receive in one message.
     max_fds: usize,
 }
@@ -68,94 +57,101 @@ impl<'a, B: Backend> Session<'a, B> {
     /// The backend may refuse the client.
     pub(crate) fn new(backend: &'a B, max_fds: usize) -> Result<Self, Errno> {
         backend.connected()?;
-        Ok(Self {
-            backend,
-            dma: DmaTable::default(),
-            max_fds,
-        })
+        Ok(Self { backend, max_fds })
     }
 
-    /// An attempt at a request. Only region accesses are made more than once.
+    /// An attempt at a request, whose reply's payload is appended to `out`. Only region accesses
+    /// are attempted more than once.
     pub(crate) fn handle(
         &mut self,
         request: Request<'_>,
         fds: Vec<OwnedFd>,
         attempts: &mut Attempts<B::Wait>,
+        out: &mut Outgoing,
     ) -> Result<Handled, Errno> {
-        let takes_fds = matches!(request, Request::DmaMap(_) | Request::SetIrqs(_));
+        // some clients send the descriptor of a mapping again when they remove the mapping
+        let takes_fds = matches!(
+            request,
+            Request::DmaMap(_) | Request::DmaUnmap(_) | Request::SetIrqs(_)
+        );
         if !fds.is_empty() && !takes_fds {
             return Err(Errno::EINVAL);
         }
-        let answer = match request {
-            Request::RegionRead(access) => return self.region_read(access, attempts),
-            Request::RegionWrite(access, data) => return self.region_write(access, data, attempts),
-            Request::RegionWriteMulti(writes) => return self.region_write_multi(&writes, attempts),
+        match request {
+            Request::RegionRead(access) => return self.region_read(access, attempts, out),
+            Request::RegionWrite(access, data) => {
+                return self.region_write(access, data, attempts, out);
+            }
+            Request::RegionWriteMulti(writes) => {
+                return self.region_write_multi(&writes, attempts, out);
+            }
+            Request::RegionInfo(query) => {
+                return self.region_info(query, out).map(Handled::Answered);
+            }
             // negotiated already
-            Request::Version(_) => Err(Errno::EINVAL),
-            Request::DmaMap(map) => self.dma_map(map, fds),
-            Request::DmaUnmap(unmap) => self.dma_unmap(unmap),
-            Request::DeviceInfo { argsz } => self.device_info(argsz),
-            Request::RegionInfo(query) => self.region_info(query),
-            Request::IrqInfo(query) => self.irq_info(query),
-            Request::SetIrqs(set) => self.set_irqs(set, fds),
-            Request::Reset => self.backend.reset().map(|()| Answer::default()),
-            Request::Unsupported(_) => Err(Errno::EOPNOTSUPP),
-        };
-        answer.map(Handled::Answered)
+            Request::Version(_) => return Err(Errno::EINVAL),
+            Request::DmaMap(map) => self.dma_map(map, fds)?,
+            Request::DmaUnmap(unmap) => self.dma_unmap(unmap, out)?,
+            Request::DeviceInfo { argsz } => {
+                let info = self.backend.info();
+                out.encode(|bytes| DeviceReply { info }.encode(bytes));
+                fits(argsz, out.len())?;
+            }
+            Request::IrqInfo(query) => self.irq_info(query, out)?,
+            Request::SetIrqs(set) => self.set_irqs(set, fds)?,
+            Request::Reset => self.backend.reset()?,
+            Request::Unsupported(_) => return Err(Errno::EOPNOTSUPP),
+        }
+        Ok(DONE)
     }
 
-    fn dma_map(&mut self, map: DmaMap, mut fds: Vec<OwnedFd>) -> Result<Answer, Errno> {
+    fn dma_map(&self, map: DmaMap, mut fds: Vec<OwnedFd>) -> Result<(), Errno> {
         let fd = fds.pop();
         let known = DMA_READ | DMA_WRITE;
         if !fds.is_empty() || map.flags & !known != 0 {
             return Err(Errno::EINVAL);
         }
-        self.dma.map(map.addr, map.size)?;
         let DmaMap {
             addr,
             size,
             flags,
             offset,
         } = map;
-        if let Err(e) = self.backend.dma_map(DmaRegion {
+        self.backend.dma_map(DmaRegion {
             addr,
             size,
             flags,
             offset,
             fd,
-        }) {
-            self.dma.take_back(addr);
-            return Err(e);
-        }
-        Ok(Answer::default())
+        })
     }
 
-    fn dma_unmap(&mut self, unmap: DmaUnmap) -> Result<Answer, Errno> {
-        let gone = match unmap.flags {
-            0 => self.dma.unmap(unmap.addr, unmap.size)?,
-            DMA_UNMAP_ALL if unmap.addr == 0 && unmap.size == 0 => self.dma.unmap_all(),
+    fn dma_unmap(&self, unmap: DmaUnmap, out: &mut Outgoing) -> Result<(), Errno> {
+        fits(unmap.argsz, DMA_UNMAP_LEN as usize)?;
+        match unmap.flags {
+            0 => self.backend.dma_unmap(unmap.addr, unmap.size)?,
+            DMA_UNMAP_ALL if unmap.addr == 0 && unmap.size == 0 => self.backend.dma_unmap_all(),
             _ => return Err(Errno::EINVAL),
-        };
-        for (addr, size) in gone {
-            self.backend.dma_unmap(addr, size);
         }
-        let mut answer = Answer::default();
-        unmap.encode(&mut answer.payload);
-        Ok(answer)
+        let reply = DmaUnmap {
+            argsz: DMA_UNMAP_LEN,
+            ..unmap
+        };
+        out.encode(|bytes| reply.encode(bytes));
+        Ok(())
     }
 
-    fn device_info(&self, argsz: u32) -> Result<Answer, Errno> {
-        let mut answer = Answer::default();
-        let info = self.backend.info();
-        DeviceReply { info }.encode(&mut answer.payload);
-        fits(argsz, answer.payload.len())?;
-        Ok(answer)
-    }
-
-    fn region_info(&self, query: InfoQuery) -> Result<Answer, Errno> {
-        fits(query.argsz, REGION_INFO_LEN)?;
-        self.check_region(query.index)?;
-        let OfferedRegion { mut info, file } = self.backend.region_info(query.index)?;
+    /// Returns the descriptors of the reply.
+    fn region_info(&self, query: InfoQuery, out: &mut Outgoing) -> Result<Vec<OwnedFd>, Errno> {
+        let InfoQuery { argsz, index } = query;
+        fits(argsz, REGION_INFO_LEN)?;
+        self.check_region(index)?;
+        let OfferedRegion { mut info, file } = match self.backend.region_info(index) {
+            // a kind of region that this device does not have, such as VGA: clients go through all
+            // indices that DEVICE_GET_INFO counts
+            Err(Errno::EINVAL) => OfferedRegion::default(),
+            other => other?,
+        };
         let file = file.filter(|_| info.flags & region_flags::MMAP != 0 && self.max_fds > 0);
         if file.is_none() {
             info.flags &= !region_flags::MMAP;
@@ -163,41 +159,38 @@ impl<'a, B: Backend> Session<'a, B> {
             info.msix_mappable = false;
         }
         let (fd, offset) = file.unzip();
-        let mut answer = Answer {
-            payload: Vec::new(),
-            fds: fd.into_iter().collect(),
-        };
         let reply = RegionReply {
-            index: query.index,
+            index,
             offset: offset.unwrap_or_default(),
             info,
         };
-        reply.encode(query.argsz, &mut answer.payload);
-        Ok(answer)
+        out.encode(|bytes| reply.encode(argsz, bytes));
+        // a client that has to ask again gets the descriptor then
+        let whole = argsz as usize >= reply.full_len();
+        Ok(fd.into_iter().filter(|_| whole).collect())
     }
 
-    fn irq_info(&self, query: InfoQuery) -> Result<Answer, Errno> {
+    fn irq_info(&self, query: InfoQuery, out: &mut Outgoing) -> Result<(), Errno> {
         let index = query.index;
         if index >= self.backend.info().num_irqs {
             return Err(Errno::EINVAL);
         }
         let info = self.backend.irq_info(index)?;
-        let mut answer = Answer::default();
-        IrqReply { index, info }.encode(&mut answer.payload);
-        fits(query.argsz, answer.payload.len())?;
-        Ok(answer)
+        out.encode(|bytes| IrqReply { index, info }.encode(bytes));
+        fits(query.argsz, out.len())
     }
 
     /// Checks that the message has the data that its flags and its count say.
-    fn set_irqs(&self, set: SetIrqs<'_>, fds: Vec<OwnedFd>) -> Result<Answer, Errno> {
+    fn set_irqs(&self, set: SetIrqs<'_>, fds: Vec<OwnedFd>) -> Result<(), Errno> {
         let action = IrqAction::from_flags(set.flags)?;
         let number = set.count as usize;
         let data = match set.flags & irq_set::DATA_MASK {
-            irq_set::DATA_NONE if set.data.is_empty() && fds.is_empty() => ReceivedIrqData::None,
-            irq_set::DATA_BOOL if set.data.len() == number && fds.is_empty() && number > 0 => {
-                ReceivedIrqData::Bool(set.data.iter().map(|b| *b != 0).collect())
+            irq_set::DATA_NONE if fds.is_empty() => ReceivedIrqData::None,
+            irq_set::DATA_BOOL if fds.is_empty() && number > 0 => {
+                let bytes = set.data.get(..number).ok_or(Errno::EINVAL)?;
+                ReceivedIrqData::Bool(bytes.iter().map(|b| *b != 0).collect())
             }
-            irq_set::DATA_EVENTFD if set.data.is_empty() && number > 0 => events(number, fds)?,
+            irq_set::DATA_EVENTFD if number > 0 => events(number, fds)?,
             _ => return Err(Errno::EINVAL),
         };
         let SetIrqs {
@@ -212,34 +205,35 @@ impl<'a, B: Backend> Session<'a, B> {
             count,
             action,
             data,
-        })?;
-        Ok(Answer::default())
+        })
     }
 
     fn region_read(
         &self,
         access: RegionAccess,
         attempts: &mut Attempts<B::Wait>,
+        out: &mut Outgoing,
     ) -> Result<Handled, Errno> {
         self.check_region(access.region)?;
-        let mut data = vec![0; access.count as usize];
         let RegionAccess { region, offset, .. } = access;
+        let asked = access.count as usize;
+        out.room(REGION_ACCESS_LEN);
+        // the device's bytes go straight into the reply
+        let data = out.room(asked);
         let read = self
             .backend
-            .region_read(region, offset, &mut data, &mut attempts.wait)?;
-        let n = match read {
-            Progress::Done(n) => n,
+            .region_read(region, offset, data, &mut attempts.wait)?;
+        let count = match read {
+            Progress::Done(n) => n.min(asked),
             Progress::Wait(time) => return Ok(Handled::Waits(time)),
         };
-        data.truncate(n);
-        let mut answer = Answer::default();
-        RegionAccess {
-            count: data.len() as u32,
+        let reply = RegionAccess {
+            count: count as u32,
             ..access
-        }
-        .encode(&mut answer.payload);
-        answer.payload.append(&mut data);
-        Ok(answer.into())
+        };
+        out.write(0, &reply.bytes());
+        out.truncate(REGION_ACCESS_LEN + count);
+        Ok(DONE)
     }
 
     fn region_write(
@@ -247,6 +241,7 @@ impl<'a, B: Backend> Session<'a, B> {
         access: RegionAccess,
         data: &[u8],
         attempts: &mut Attempts<B::Wait>,
+        out: &mut Outgoing,
     ) -> Result<Handled, Errno> {
         self.check_region(access.region)?;
         let RegionAccess { region, offset, .. } = access;
@@ -257,13 +252,12 @@ impl<'a, B: Backend> Session<'a, B> {
             Progress::Done(n) => n,
             Progress::Wait(time) => return Ok(Handled::Waits(time)),
         };
-        let mut answer = Answer::default();
-        RegionAccess {
+        let reply = RegionAccess {
             count: n.min(data.len()) as u32,
             ..access
-        }
-        .encode(&mut answer.payload);
-        Ok(answer.into())
+        };
+        out.encode(|bytes| reply.encode(bytes));
+        Ok(DONE)
     }
 
     /// Writes in order up to the first that fails; its error when it is the
@@ -272,6 +266,7 @@ impl<'a, B: Backend> Session<'a, B> {
         &self,
         writes: &[MultiWrite],
         attempts: &mut Attempts<B::Wait>,
+        out: &mut Outgoing,
     ) -> Result<Handled, Errno> {
         for write in writes.iter().skip(attempts.writes) {
             let result = write.data().ok_or(Errno::EINVAL).and_then(|data| {
@@ -286,11 +281,9 @@ impl<'a, B: Backend> Session<'a, B> {
                 Err(_) => break,
             }
         }
-        let answer = Answer {
-            payload: (attempts.writes as u64).to_ne_bytes().to_vec(),
-            fds: Vec::new(),
-        };
-        Ok(answer.into())
+        let done = attempts.writes as u64;
+        out.encode(|bytes| bytes.extend(done.to_ne_bytes()));
+        Ok(DONE)
     }
 
     fn check_region(&self, index: u32) -> Result<(), Errno> {
@@ -304,9 +297,7 @@ impl<'a, B: Backend> Session<'a, B> {
 
 impl<B: Backend> Drop for Session<'_, B> {
     fn drop(&mut self) {
-        for (addr, size) in self.dma.unmap_all() {
-            self.backend.dma_unmap(addr, size);
-        }
+        self.backend.dma_unmap_all();
         self.backend.disconnected();
     }
 }

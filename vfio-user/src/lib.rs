@@ -17,8 +17,8 @@
 pub mod backend;
 pub mod client;
 pub mod connection;
-pub mod dma;
 pub mod payload;
+pub mod report;
 pub mod request;
 pub mod server;
 pub mod version;
@@ -26,4 +26,6 @@ pub mod wire;
 
 mod conversation;
 mod dispatch;
+mod outgoing;
+mod place;
 mod waiting;

@@ -1,8 +1,9 @@
 //! Payloads of messages, in both directions.
 //!
 //! Source: vfio-user specification, the section of each command. A structure
-//! here has an `encode` that appends its bytes and a `decode` that wants exactly
-//! its bytes. Fields that both sides ignore are not kept.
+//! here has an `encode` that appends its bytes and a `decode` that wants at least
+//! its bytes: what a later revision appends is not looked at. Fields that both
+//! sides ignore are not kept.
 
 use varia_spec::vfio::{
     self, DeviceInfo, IrqInfo, REGION_INFO_LEN, RegionType, SparseArea, region_cap, region_flags,
@@ -25,8 +26,8 @@ pub const MULTI_WRITE_LEN: usize = 24;
 
 /// Fixed bytes of DMA_MAP, and its `argsz`.
 const DMA_MAP_LEN: u32 = 32;
-/// Fixed bytes of DMA_UNMAP, and its `argsz`.
-const DMA_UNMAP_LEN: u32 = 24;
+/// Bytes of DMA_UNMAP, and the least `argsz`.
+pub const DMA_UNMAP_LEN: u32 = 24;
 /// Bytes of DEVICE_GET_INFO and GET_IRQ_INFO, and their `argsz`.
 const INFO_LEN: u32 = 16;
 /// Fixed bytes of SET_IRQS.
@@ -52,7 +53,7 @@ impl DmaMap {
         put64(out, &[self.offset, self.addr, self.size]);
     }
 
-    /// From exactly these bytes.
+    /// From these bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut f = Fields::new("DMA_MAP", bytes);
         let _argsz = f.u32()?;
@@ -62,13 +63,15 @@ impl DmaMap {
             addr: f.u64()?,
             size: f.u64()?,
         };
-        f.end().map(|()| value)
+        Ok(value)
     }
 }
 
 /// DMA_UNMAP, request and reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DmaUnmap {
+    /// Bytes that the reply's payload may have.
+    pub argsz: u32,
     /// [`DMA_UNMAP_ALL`].
     pub flags: u32,
     /// First bus address.
@@ -80,20 +83,20 @@ pub struct DmaUnmap {
 impl DmaUnmap {
     /// Append the bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        put32(out, &[DMA_UNMAP_LEN, self.flags]);
+        put32(out, &[self.argsz, self.flags]);
         put64(out, &[self.addr, self.size]);
     }
 
-    /// From exactly these bytes.
+    /// From these bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut f = Fields::new("DMA_UNMAP", bytes);
-        let _argsz = f.u32()?;
         let value = Self {
+            argsz: f.u32()?,
             flags: f.u32()?,
             addr: f.u64()?,
             size: f.u64()?,
         };
-        f.end().map(|()| value)
+        Ok(value)
     }
 }
 
@@ -115,7 +118,7 @@ impl DeviceReply {
         put32(out, &[INFO_LEN, flags, num_regions, num_irqs]);
     }
 
-    /// `argsz` and the rest, from exactly these bytes.
+    /// `argsz` and the rest, from these bytes.
     pub fn decode(bytes: &[u8]) -> Result<(u32, Self), WireError> {
         let mut f = Fields::new("DEVICE_GET_INFO", bytes);
         let argsz = f.u32()?;
@@ -124,7 +127,7 @@ impl DeviceReply {
             num_regions: f.u32()?,
             num_irqs: f.u32()?,
         };
-        f.end().map(|()| (argsz, Self { info }))
+        Ok((argsz, Self { info }))
     }
 }
 
@@ -176,15 +179,15 @@ impl RegionReply {
         caps
     }
 
-    /// Append the bytes, with the capabilities only when all of them fit into
-    /// the `argsz` of the request.
-    ///
-    /// `cap_offset` is set even where the capabilities do not fit, unlike in the
-    /// kernel: QEMU's client refuses the first, short reply otherwise, before it
-    /// looks at `argsz` and asks again with more room.
+    /// Append the bytes, with the capabilities and the flag that announces them only if all of
+    /// them fit into the `argsz` of the request. The reply's own `argsz` tells a client how much to
+    /// ask for.
     pub fn encode(&self, argsz: u32, out: &mut Vec<u8>) {
         let need = self.full_len();
-        let caps = self.caps();
+        let mut caps = self.caps();
+        if (argsz as usize) < need {
+            caps.clear();
+        }
         let (flag, cap_offset) = match caps.len() {
             0 => (0, 0),
             _ => (region_flags::CAPS, REGION_INFO_LEN as u32),
@@ -192,9 +195,6 @@ impl RegionReply {
         let flags = self.info.flags & !region_flags::CAPS | flag;
         put32(out, &[need as u32, flags, self.index, cap_offset]);
         put64(out, &[self.info.size, self.offset]);
-        if (argsz as usize) < need {
-            return;
-        }
         let mut at = REGION_INFO_LEN;
         for (id, body) in caps {
             at += region_cap::HEADER_LEN + body.len();
@@ -312,7 +312,7 @@ impl InfoQuery {
         put32(out, &[self.argsz, 0, self.index, 0]);
     }
 
-    /// From exactly the bytes of a DEVICE_GET_REGION_INFO request.
+    /// From the bytes of a DEVICE_GET_REGION_INFO request.
     pub fn decode_region(bytes: &[u8]) -> Result<Self, WireError> {
         let mut f = Fields::new("DEVICE_GET_REGION_INFO", bytes);
         let argsz = f.u32()?;
@@ -320,17 +320,17 @@ impl InfoQuery {
         let index = f.u32()?;
         let _cap_offset = f.u32()?;
         let _size_and_offset: [u8; 16] = f.array()?;
-        f.end().map(|()| Self { argsz, index })
+        Ok(Self { argsz, index })
     }
 
-    /// From exactly the bytes of a DEVICE_GET_IRQ_INFO request.
+    /// From the bytes of a DEVICE_GET_IRQ_INFO request.
     pub fn decode_irq(bytes: &[u8]) -> Result<Self, WireError> {
         let mut f = Fields::new("DEVICE_GET_IRQ_INFO", bytes);
         let argsz = f.u32()?;
         let _flags = f.u32()?;
         let index = f.u32()?;
         let _count = f.u32()?;
-        f.end().map(|()| Self { argsz, index })
+        Ok(Self { argsz, index })
     }
 }
 
@@ -350,7 +350,7 @@ impl IrqReply {
         put32(out, &[INFO_LEN, flags, self.index, count]);
     }
 
-    /// From exactly these bytes.
+    /// From these bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut f = Fields::new("DEVICE_GET_IRQ_INFO", bytes);
         let _argsz = f.u32()?;
@@ -360,7 +360,7 @@ impl IrqReply {
             flags,
             count: f.u32()?,
         };
-        f.end().map(|()| Self { index, info })
+        Ok(Self { index, info })
     }
 }
 
@@ -420,10 +420,18 @@ pub struct RegionAccess {
 }
 
 impl RegionAccess {
+    /// The bytes of the fixed part.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; REGION_ACCESS_LEN] {
+        let [a, b, c, d, e, f, g, h] = self.offset.to_ne_bytes();
+        let [i, j, k, l] = self.region.to_ne_bytes();
+        let [m, n, o, p] = self.count.to_ne_bytes();
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
+
     /// Append the bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        put64(out, &[self.offset]);
-        put32(out, &[self.region, self.count]);
+        out.extend(self.bytes());
     }
 
     /// The fixed part and the data behind it.
@@ -474,7 +482,7 @@ impl MultiWrite {
         let mut f = Fields::new(what, bytes);
         let count = f.u64()?;
         let writes = f.rest().chunks_exact(MULTI_WRITE_LEN);
-        if count != writes.len() as u64 || !writes.remainder().is_empty() {
+        if count > writes.len() as u64 {
             let len = bytes.len().saturating_sub(8);
             return Err(WireError::CountMismatch { what, count, len });
         }
@@ -487,7 +495,7 @@ impl MultiWrite {
                 bytes: f.array()?,
             })
         };
-        writes.map(one).collect()
+        writes.take(count as usize).map(one).collect()
     }
 }
 

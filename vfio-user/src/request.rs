@@ -2,7 +2,7 @@
 
 use crate::payload::{DeviceReply, DmaMap, DmaUnmap, InfoQuery, MultiWrite, RegionAccess, SetIrqs};
 use crate::version::Version;
-use crate::wire::{Command, Fields, WireError};
+use crate::wire::{Command, WireError};
 
 /// A command with what came behind its header.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,9 +40,9 @@ impl<'a> Request<'a> {
     /// Decode the `payload` of `command`; at most `max_xfer` bytes of data may
     /// be asked for.
     ///
-    /// An error is a message that lies about lengths, after which the rest of
-    /// the stream cannot be trusted. Values that a device may refuse are let
-    /// through.
+    /// An error is a message that is shorter than it says, which the client gets back as
+    /// `EINVAL`. Bytes behind the structure are not looked at, and values that a device may refuse
+    /// are let through.
     pub fn decode(command: Command, payload: &'a [u8], max_xfer: usize) -> Result<Self, WireError> {
         Ok(match command {
             Command::VERSION => Self::Version(Version::decode(payload)?),
@@ -57,8 +57,7 @@ impl<'a> Request<'a> {
             Command::DEVICE_SET_IRQS => Self::SetIrqs(SetIrqs::decode(payload)?),
             Command::REGION_READ => {
                 let what = "REGION_READ";
-                let (access, rest) = RegionAccess::decode(what, payload)?;
-                Fields::new(what, rest).end()?;
+                let (access, _) = RegionAccess::decode(what, payload)?;
                 within(what, access.count, max_xfer)?;
                 Self::RegionRead(access)
             }
@@ -66,21 +65,16 @@ impl<'a> Request<'a> {
                 let what = "REGION_WRITE";
                 let (access, data) = RegionAccess::decode(what, payload)?;
                 within(what, access.count, max_xfer)?;
-                if data.len() != access.count as usize {
-                    let count = u64::from(access.count);
-                    return Err(WireError::CountMismatch {
-                        what,
-                        count,
-                        len: data.len(),
-                    });
-                }
+                let wanted = data.get(..access.count as usize);
+                let data = wanted.ok_or(WireError::CountMismatch {
+                    what,
+                    count: access.count.into(),
+                    len: data.len(),
+                })?;
                 Self::RegionWrite(access, data)
             }
             Command::REGION_WRITE_MULTI => Self::RegionWriteMulti(MultiWrite::decode_all(payload)?),
-            Command::DEVICE_RESET => {
-                Fields::new("DEVICE_RESET", payload).end()?;
-                Self::Reset
-            }
+            Command::DEVICE_RESET => Self::Reset,
             other => Self::Unsupported(other),
         })
     }

@@ -1,26 +1,33 @@
 //! A server of one device, for one client at a time.
 //!
-//! A client that breaks the protocol loses its connection, with a line in the
-//! log that says why; the device keeps its state and serves the next. A second
-//! client is answered `EBUSY` and closed, and the first does not notice.
+//! Each connection has a thread of its own from its acceptance on, so that a client which is
+//! silent, refused or malformed delays no other. A request that is malformed gets an error reply,
+//! and the connection lives; a connection ends with a line in the log that says why, and, where the
+//! client can still read, with an error reply. The device keeps its state and serves the next
+//! client. A second client is answered `EBUSY`, and the first does not notice.
 //!
-//! Each client has a thread of its own, on which the backend's methods run. A
-//! request for which the device makes it wait does not keep others waiting; see
-//! [`Backend`] for the order.
+//! A request for which the device makes it wait does not keep others waiting; see [`Backend`] for
+//! the order.
 
+use std::fmt;
+use std::sync::Arc;
 use std::thread::{self, ScopedJoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use log::Level;
 use varia_spec::errno::Errno;
 use varia_sys::event::EventFd;
 use varia_sys::socket::{Limit, Listener, SocketError, Stream};
 
 use crate::backend::Backend;
 use crate::connection::{Connection, ConnectionError, Received};
-use crate::conversation::{Conversation, reply, stopped};
-use crate::dispatch::{Answer, Session};
+use crate::conversation::{Conversation, Talk};
+use crate::dispatch::Session;
+use crate::outgoing::{self, Outgoing};
+use crate::place::{Place, Taken};
+use crate::report::Reports;
 use crate::version::{Capabilities, MAJOR, MINOR, Version};
-use crate::wire::{Command, HEADER_LEN, Kind, MAX_MSG_FDS, MAX_VERSION_LEN, WireError};
+use crate::wire::{Command, HEADER_LEN, Header, Kind, MAX_MSG_FDS, MAX_VERSION_LEN, WireError};
 
 /// Timeouts of a server.
 #[derive(Debug, Clone, Copy)]
@@ -28,15 +35,19 @@ pub struct Timeouts {
     /// From the connection to the end of the VERSION message.
     pub handshake: Duration,
     /// For a message that has begun, in either direction. Between messages a
-    /// client may be silent for ever.
+    /// client may be silent for ever, or for [`idle`](Self::idle).
     pub message: Duration,
-    /// For a second client's VERSION message, before it is turned away.
-    pub refusal: Duration,
-    /// For the previous client to be gone when a new client comes, before the new
-    /// client is refused. The kernel may close the descriptors of a killed
-    /// process some time after its end: with io_uring, which QEMU uses, several
+    /// Without a message while no request waits: the client is dropped. A client that hangs can't
+    /// be told from one that has nothing to say.
+    pub idle: Option<Duration>,
+    /// For the previous client to be gone when a new client comes, if the previous client's
+    /// process has ended or nothing is known of the process. The kernel may close the descriptors
+    /// of a killed process some time after its end: with io_uring, which QEMU uses, several
     /// milliseconds.
     pub succession: Duration,
+    /// The same for a previous client whose process lives, and which may have closed its
+    /// connection just now.
+    pub overlap: Duration,
 }
 
 impl Default for Timeouts {
@@ -44,8 +55,9 @@ impl Default for Timeouts {
         Self {
             handshake: Duration::from_secs(5),
             message: Duration::from_secs(5),
-            refusal: Duration::from_millis(500),
+            idle: None,
             succession: Duration::from_millis(300),
+            overlap: Duration::from_millis(20),
         }
     }
 }
@@ -54,8 +66,8 @@ impl Default for Timeouts {
 /// could not be closed is still to be accepted, and the server must not spin.
 const SHORTAGE: Duration = Duration::from_millis(100);
 
-/// Interval between two polls of a client that may be gone.
-const POLL: Duration = Duration::from_millis(2);
+/// Connections that have not negotiated at one time. When another comes, the oldest is closed.
+const MOST_STRANGERS: usize = 64;
 
 /// Room for the messages whose length does not depend on `max_data_xfer_size`:
 /// 200 coalesced writes, the booleans of 2048 interrupts.
@@ -70,9 +82,18 @@ pub enum Disconnect {
         /// The time limit.
         after: Duration,
     },
+    /// The client sent nothing for a long time.
+    #[error("the client sent no message for {} s (--idle-timeout)", after.as_secs_f32())]
+    Idle {
+        /// The time limit.
+        after: Duration,
+    },
     /// The client's first message was another command.
     #[error("the client's first message was {0} instead of VERSION")]
     NoVersion(Command),
+    /// The client's first message was malformed.
+    #[error(transparent)]
+    BadVersion(WireError),
     /// The client speaks another version.
     #[error("the client speaks protocol version {major}.{minor} and this server {MAJOR}.{MINOR}")]
     WrongVersion {
@@ -81,9 +102,12 @@ pub enum Disconnect {
         /// The client's minor version.
         minor: u16,
     },
-    /// The client replied to a command that this server never sent.
+    /// The client began with a reply.
     #[error("the client sent a reply to {0}, and this server sends no commands")]
     NotACommand(Command),
+    /// Another client is connected.
+    #[error("another client is connected, and the device serves one client at a time")]
+    Busy,
     /// The device can't be opened for the client.
     #[error("the device can't be opened ({0}): check the device, then connect again")]
     Refused(Errno),
@@ -95,17 +119,19 @@ pub enum Disconnect {
     Connection(#[from] ConnectionError),
 }
 
-impl From<WireError> for Disconnect {
-    fn from(error: WireError) -> Self {
-        Self::Connection(error.into())
-    }
-}
-
 /// A device that is offered to clients.
 #[derive(Debug)]
 pub struct Server<B> {
     backend: B,
     timeouts: Timeouts,
+    spin: Duration,
+    reports: Reports,
+}
+
+/// A connection and its thread.
+struct Guest<'scope> {
+    thread: ScopedJoinHandle<'scope, ()>,
+    stream: Arc<Stream>,
 }
 
 impl<B: Backend> Server<B> {
@@ -116,7 +142,19 @@ impl<B: Backend> Server<B> {
 
     /// Offer `backend` with other time limits.
     pub fn with_timeouts(backend: B, timeouts: Timeouts) -> Self {
-        Self { backend, timeouts }
+        Self {
+            backend,
+            timeouts,
+            spin: Duration::ZERO,
+            reports: Reports::default(),
+        }
+    }
+
+    /// Poll for this time after each message without sleeping, for shorter answers at the cost of a
+    /// CPU while messages come. A server without messages sleeps.
+    #[must_use]
+    pub fn with_spin(self, spin: Duration) -> Self {
+        Self { spin, ..self }
     }
 
     /// The device.
@@ -128,78 +166,99 @@ impl<B: Backend> Server<B> {
     /// triggered. A client for which there is no descriptor or no thread loses
     /// its connection. An error is one of the listener itself.
     pub fn serve_forever(&self, listener: &Listener, stop: &EventFd) -> Result<(), SocketError> {
-        thread::scope(|scope| {
-            let mut active: Option<(ScopedJoinHandle<'_, ()>, Stream)> = None;
-            let mut short = false;
-            loop {
+        let place = Place::default();
+        let served = thread::scope(|scope| {
+            let mut guests: Vec<Guest<'_>> = Vec::new();
+            let result = loop {
                 let stream = match listener.accept(Some(stop), None) {
-                    Ok(Some(stream)) => stream,
-                    Ok(None) => break,
+                    Ok(Some(stream)) => Arc::new(stream),
+                    Ok(None) => break Ok(()),
                     Err(e @ SocketError::Exhausted { .. }) => {
-                        // in the log once, not for each client of one shortage
-                        if !short {
-                            log::error!("client dropped: {e}");
-                        }
-                        short = true;
+                        let line = format_args!("client dropped: {e}");
+                        self.reports.log(Level::Error, "descriptors", line);
                         if stopped_in_pause(stop) {
-                            break;
+                            break Ok(());
                         }
                         continue;
                     }
-                    Err(e) => return Err(e),
+                    Err(e) => break Err(e),
                 };
-                short = false;
-                // A client that was killed may be replaced before its thread
-                // has seen the end of its stream.
-                if let Some((thread, old)) = active.take() {
-                    let gone = || thread.is_finished() || old.peer_gone();
-                    if !self.soon(stop, gone) {
-                        self.refuse(stream, stop);
-                        active = Some((thread, old));
-                        continue;
-                    }
-                    join(thread);
-                }
-                let handle = match stream.try_clone() {
-                    Ok(handle) => handle,
-                    Err(e) => {
-                        log::error!("client dropped: {e}");
-                        continue;
-                    }
-                };
+                self.sweep(&mut guests);
+                make_way(&guests, &place);
+                let (ours, place) = (Arc::clone(&stream), &place);
                 let serve = move || {
                     // what went wrong is in the log already
-                    let _ = self.serve_one(stream, Some(stop));
+                    let _ = self.attend(&ours, place);
                 };
                 match thread::Builder::new().spawn_scoped(scope, serve) {
-                    Ok(thread) => active = Some((thread, handle)),
-                    Err(e) => log::error!(
-                        "client dropped: its thread can't be started ({e}): raise the limit of \
-                         processes or of address space (ulimit -u, -v)"
+                    Ok(thread) => guests.push(Guest { thread, stream }),
+                    Err(e) => self.reports.log(
+                        Level::Error,
+                        "threads",
+                        format_args!(
+                            "client dropped: its thread can't be started ({e}): raise the limit \
+                             of processes or of address space (ulimit -u, -v)"
+                        ),
                     ),
                 }
+            };
+            place.stop();
+            for guest in &guests {
+                guest.stream.shutdown();
             }
-            if let Some((thread, _)) = active {
-                join(thread);
+            for guest in guests {
+                self.join(guest.thread);
             }
-            Ok(())
-        })
+            result
+        });
+        self.reports.finish();
+        served
     }
 
     /// Serve one client to its end. `Ok` when it closed the connection between
     /// two messages. The end is in the log in any case.
-    pub fn serve_one(&self, stream: Stream, stop: Option<&EventFd>) -> Result<(), Disconnect> {
-        let name = name(&stream);
-        log::info!("{name} connected");
+    pub fn serve_one(&self, stream: Stream) -> Result<(), Disconnect> {
+        self.attend(&Arc::new(stream), &Place::default())
+    }
+
+    /// Serves a connection to its end.
+    fn attend(&self, stream: &Arc<Stream>, place: &Place) -> Result<(), Disconnect> {
+        let name = name(stream);
+        self.report(Level::Info, "connections", &name, &"connected");
         let first = HEADER_LEN + MAX_VERSION_LEN;
-        let mut connection = Connection::new(stream, first, MAX_MSG_FDS, self.timeouts.message);
-        let result = self.converse(&mut connection, stop, &name);
+        let mut connection = Connection::new(
+            Arc::clone(stream),
+            first,
+            MAX_MSG_FDS,
+            self.timeouts.message,
+        );
+        let result = self.converse(&mut connection, stream, place, &name);
+        let result = match result {
+            // whatever the conversation met when the server shut its stream
+            _ if place.is_stopped() => Err(Disconnect::Stopped),
+            result => result,
+        };
         // serve_forever holds the stream as well, so dropping it does not end it
-        connection.stream().shutdown();
+        stream.finish();
         match &result {
-            Ok(()) => log::info!("{name} closed its connection"),
-            Err(Disconnect::Stopped) => log::info!("{name} disconnected: the server stops"),
-            Err(e) => log::warn!("{name} dropped: {e}; the device waits for the next client"),
+            Ok(()) => self.report(
+                Level::Info,
+                "ended connections",
+                &name,
+                &"closed its connection",
+            ),
+            Err(e @ Disconnect::Stopped) => {
+                let line = format_args!("disconnected: {e}");
+                self.report(Level::Info, "ended connections", &name, &line);
+            }
+            Err(e @ Disconnect::Busy) => {
+                let line = format_args!("refused: {e}");
+                self.report(Level::Warn, "refused clients", &name, &line);
+            }
+            Err(e) => {
+                let line = format_args!("dropped: {e}; the device waits for the next client");
+                self.report(Level::Warn, "dropped clients", &name, &line);
+            }
         }
         result
     }
@@ -207,102 +266,131 @@ impl<B: Backend> Server<B> {
     fn converse(
         &self,
         connection: &mut Connection,
-        stop: Option<&EventFd>,
+        stream: &Arc<Stream>,
+        place: &Place,
         name: &str,
     ) -> Result<(), Disconnect> {
-        let (client, session) = self.negotiate(connection, stop)?;
-        let max_xfer = client.max_xfer();
+        let header = self.first(connection)?;
+        let theirs = match proposal(&header, connection.payload()) {
+            Ok(theirs) => theirs,
+            Err((errno, end)) => {
+                outgoing::refuse(connection, &header, errno);
+                return Err(end);
+            }
+        };
+        let _held = match place.take(stream, &self.timeouts) {
+            Ok(held) => held,
+            Err(taken) => {
+                let (errno, end) = match taken {
+                    Taken::Busy => (Errno::EBUSY, Disconnect::Busy),
+                    Taken::Stopped => (Errno::ENODEV, Disconnect::Stopped),
+                };
+                outgoing::refuse(connection, &header, errno);
+                return Err(end);
+            }
+        };
+        let session = match Session::new(&self.backend, theirs.max_fds()) {
+            Ok(session) => session,
+            Err(errno) => {
+                outgoing::refuse(connection, &header, errno);
+                return Err(Disconnect::Refused(errno));
+            }
+        };
+        let mut out = Outgoing::default();
+        let answer = Version {
+            major: MAJOR,
+            minor: MINOR,
+            capabilities: theirs.answer(),
+        };
+        out.encode(|bytes| answer.encode(bytes));
+        connection.send(out.reply(&header), &[])?;
+        let max_xfer = theirs.max_xfer();
         connection.set_max_message((HEADER_LEN + 16 + max_xfer).max(LEAST_MESSAGE));
+        connection.set_spin(self.spin);
         let conversation = Conversation {
             connection,
-            backend: &self.backend,
-            session,
-            max_xfer,
-            name,
-            stop,
+            idle: self.timeouts.idle,
+            talk: Talk {
+                backend: &self.backend,
+                session,
+                out,
+                max_xfer,
+                name,
+                reports: &self.reports,
+            },
         };
         conversation.serve()
     }
 
-    /// The first message and its answer; what the client can do.
-    fn negotiate(
-        &self,
-        connection: &Connection,
-        stop: Option<&EventFd>,
-    ) -> Result<(Capabilities, Session<'_, B>), Disconnect> {
-        let mut payload = Vec::new();
+    /// Receives a client's first message.
+    fn first(&self, connection: &mut Connection) -> Result<Header, Disconnect> {
         let after = self.timeouts.handshake;
-        let limit = Limit::within(after).or_stop(stop);
-        let Received { header, .. } = match connection.receive(&mut payload, &limit, stop) {
-            Ok(message) => message,
+        match connection.receive(&Limit::within(after)) {
+            Ok(Received { header, .. }) => Ok(header),
             Err(ConnectionError::Socket(SocketError::TimedOut { .. })) => {
-                return Err(Disconnect::Silent { after });
+                Err(Disconnect::Silent { after })
             }
-            Err(e) => return Err(stopped(e)),
-        };
-        if header.kind == Kind::Reply {
-            return Err(Disconnect::NotACommand(header.command));
-        }
-        if header.command != Command::VERSION {
-            return Err(Disconnect::NoVersion(header.command));
-        }
-        let theirs = Version::decode(&payload)?;
-        if theirs.major != MAJOR {
-            let Version { major, minor, .. } = theirs;
-            // the connection ends anyway, so a failure to say why does not matter
-            let _ = reply(connection, &header, Err(Errno::EPROTO), stop);
-            return Err(Disconnect::WrongVersion { major, minor });
-        }
-        let session = match Session::new(&self.backend, theirs.capabilities.max_fds()) {
-            Ok(session) => session,
-            Err(errno) => {
-                // as above
-                let _ = reply(connection, &header, Err(errno), stop);
-                return Err(Disconnect::Refused(errno));
-            }
-        };
-        let mut answer = Answer::default();
-        Version {
-            major: MAJOR,
-            minor: MINOR,
-            capabilities: theirs.capabilities.answer(),
-        }
-        .encode(&mut answer.payload);
-        reply(connection, &header, Ok(answer), stop).map_err(stopped)?;
-        Ok((theirs.capabilities, session))
-    }
-
-    /// Polls until `done` returns true, for as long as a new client may have to
-    /// wait for the previous client to be gone.
-    fn soon(&self, stop: &EventFd, done: impl Fn() -> bool) -> bool {
-        let begin = Instant::now();
-        loop {
-            if done() {
-                return true;
-            }
-            // an error of the wait must not make this a busy loop
-            if begin.elapsed() >= self.timeouts.succession || stop.wait(Some(POLL)).unwrap_or(true)
-            {
-                return false;
+            Err(e) => {
+                if let ConnectionError::Misframed { header, .. } = &e {
+                    outgoing::refuse(connection, header, Errno::EINVAL);
+                }
+                Err(e.into())
             }
         }
     }
 
-    /// Tell a second client that the device is taken.
-    fn refuse(&self, stream: Stream, stop: &EventFd) {
-        let name = name(&stream);
-        log::warn!(
-            "{name} refused: another client is connected, and the device serves one client at a \
-             time"
-        );
-        let first = HEADER_LEN + MAX_VERSION_LEN;
-        let connection = Connection::new(stream, first, MAX_MSG_FDS, self.timeouts.refusal);
-        let limit = Limit::within(self.timeouts.refusal).or_stop(Some(stop));
-        if let Ok(message) = connection.receive(&mut Vec::new(), &limit, Some(stop)) {
-            // it is closed in any case
-            let _ = reply(&connection, &message.header, Err(Errno::EBUSY), Some(stop));
+    fn report(&self, level: Level, kind: &'static str, name: &str, line: &dyn fmt::Display) {
+        self.reports.log(level, kind, format_args!("{name} {line}"));
+    }
+
+    /// Joins the threads that have ended.
+    fn sweep(&self, guests: &mut Vec<Guest<'_>>) {
+        for guest in guests.extract_if(.., |guest| guest.thread.is_finished()) {
+            self.join(guest.thread);
         }
     }
+
+    fn join(&self, thread: ScopedJoinHandle<'_, ()>) {
+        if thread.join().is_err() {
+            let line =
+                format_args!("a client's thread panicked; the device waits for the next client");
+            self.reports.log(Level::Error, "panics", line);
+        }
+    }
+}
+
+/// Ends the oldest connection that has not negotiated if there are too many of them.
+fn make_way(guests: &[Guest<'_>], place: &Place) {
+    if guests.len() > MOST_STRANGERS {
+        let oldest = guests.iter().find(|guest| !place.is_held_by(&guest.stream));
+        if let Some(oldest) = oldest {
+            oldest.stream.shutdown();
+        }
+    }
+}
+
+/// What a client proposes in its first message; or the error number for the client and the reason
+/// why its connection ends.
+fn proposal(header: &Header, payload: &[u8]) -> Result<Capabilities, (Errno, Disconnect)> {
+    let command = header.command;
+    let bad = |error| (Errno::EINVAL, Disconnect::BadVersion(error));
+    match header.kind {
+        Kind::Command => {}
+        Kind::Reply => return Err((Errno::EINVAL, Disconnect::NotACommand(command))),
+        Kind::Unknown(kind) => return Err(bad(WireError::BadType(kind))),
+    }
+    if command != Command::VERSION {
+        return Err((Errno::EINVAL, Disconnect::NoVersion(command)));
+    }
+    let Version {
+        major,
+        minor,
+        capabilities,
+    } = Version::decode(payload).map_err(bad)?;
+    if major != MAJOR {
+        return Err((Errno::EPROTO, Disconnect::WrongVersion { major, minor }));
+    }
+    Ok(capabilities)
 }
 
 /// Lets [`SHORTAGE`] pass; `true` if the server was told to stop meanwhile.
@@ -318,11 +406,5 @@ fn name(stream: &Stream) -> String {
     match stream.peer() {
         Ok(peer) => format!("client (pid {}, uid {})", peer.pid, peer.uid),
         Err(_) => "client".into(),
-    }
-}
-
-fn join(thread: ScopedJoinHandle<'_, ()>) {
-    if thread.join().is_err() {
-        log::error!("a client's thread panicked; the device waits for the next client");
     }
 }

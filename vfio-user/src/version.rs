@@ -12,6 +12,9 @@ pub const MAJOR: u16 = 0;
 /// The highest minor version that we speak.
 pub const MINOR: u16 = 0;
 
+/// Maximum number of mappings at one time: what `max_dma_maps` is by default.
+pub const MAX_DMA_MAPS: usize = 65535;
+
 /// Capabilities of a client or a server. `None` if the field was not sent and
 /// the specification's default applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,7 +38,7 @@ impl Capabilities {
         Self {
             max_msg_fds: Some(MAX_MSG_FDS as u64),
             max_data_xfer_size: Some(MAX_DATA_XFER as u64),
-            max_dma_maps: Some(65535),
+            max_dma_maps: Some(MAX_DMA_MAPS as u64),
             pgsizes: Some(4096),
             write_multiple: true,
         }
@@ -142,9 +145,10 @@ impl Version {
                 capabilities,
             });
         }
-        let Some((0, json)) = data.split_last() else {
-            return Err(WireError::VersionData("the zero byte is missing".into()));
-        };
+        // what is behind the first zero byte is padding: some clients send the whole of a buffer
+        let end = data.iter().position(|byte| *byte == 0);
+        let json = end.and_then(|end| data.get(..end));
+        let json = json.ok_or_else(|| WireError::VersionData("the zero byte is missing".into()))?;
         let json: Value =
             serde_json::from_slice(json).map_err(|e| WireError::VersionData(e.to_string()))?;
         let Value::Object(json) = json else {

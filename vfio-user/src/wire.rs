@@ -15,8 +15,9 @@ pub const MAX_DATA_XFER: usize = 1 << 20;
 /// The most descriptors in one message: what QEMU's client can send.
 pub const MAX_MSG_FDS: usize = 16;
 
-/// The longest payload of a VERSION message that we read, in bytes.
-pub const MAX_VERSION_LEN: usize = 4096;
+/// The longest payload of a VERSION message that we read, in bytes: room for capabilities that a
+/// later revision may add, and for padding.
+pub const MAX_VERSION_LEN: usize = 1 << 16;
 
 /// The longest message that we read after the negotiation: a header, the
 /// 16 fixed bytes of a region access, and its data.
@@ -81,13 +82,15 @@ impl fmt::Debug for Command {
     }
 }
 
-/// Kind of a message: a command or a reply (bits 0 to 3 of the flags).
+/// Kind of a message (bits 0 to 3 of the flags).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A command.
     Command,
     /// The reply to the command with the same id.
     Reply,
+    /// A type that the protocol does not have.
+    Unknown(u8),
 }
 
 /// Bit 4 of the flags: no reply to this command is wanted.
@@ -116,7 +119,7 @@ pub enum WireError {
     },
     /// The type bits are neither command nor reply.
     #[error("a message of type {0}, which is neither a command (0) nor a reply (1)")]
-    BadType(u32),
+    BadType(u8),
     /// The bytes end before the structure that the command has.
     #[error("{what} has {len} bytes and needs {need}")]
     TooShort {
@@ -127,17 +130,7 @@ pub enum WireError {
         /// Bytes it takes.
         need: usize,
     },
-    /// There are bytes behind the structure that the command has.
-    #[error("{what} has {len} bytes and takes {need}")]
-    TooLong {
-        /// The structure.
-        what: &'static str,
-        /// Bytes there are.
-        len: usize,
-        /// Bytes it takes.
-        need: usize,
-    },
-    /// The count in the structure is not the number of bytes that follow.
+    /// Fewer bytes follow than the count in the structure announces.
     #[error("{what} announces {count} and brings {len} bytes of data")]
     CountMismatch {
         /// The structure.
@@ -238,6 +231,7 @@ impl Header {
         let mut flags = match self.kind {
             Kind::Command => 0,
             Kind::Reply => 1,
+            Kind::Unknown(other) => u32::from(other) & TYPE_MASK,
         };
         if self.no_reply {
             flags |= NO_REPLY;
@@ -255,36 +249,55 @@ impl Header {
         ]
     }
 
-    /// A header from bytes. `max` is the longest message that may follow, with
-    /// its header. Reserved flag bits are ignored.
-    pub fn decode(bytes: &[u8; HEADER_LEN], max: usize) -> Result<Self, WireError> {
-        let mut fields = Fields::new("a header", bytes);
-        let id = fields.u16()?;
-        let command = Command(fields.u16()?);
-        let size = fields.u32()?;
-        let flags = fields.u32()?;
-        let error = fields.u32()?;
+    /// A header from bytes, of any size. Reserved flag bits are ignored.
+    #[must_use]
+    pub fn decode(bytes: &[u8; HEADER_LEN]) -> Self {
+        let [
+            i0,
+            i1,
+            c0,
+            c1,
+            s0,
+            s1,
+            s2,
+            s3,
+            f0,
+            f1,
+            f2,
+            f3,
+            e0,
+            e1,
+            e2,
+            e3,
+        ] = *bytes;
+        let flags = u32::from_ne_bytes([f0, f1, f2, f3]);
+        let kind = match flags & TYPE_MASK {
+            0 => Kind::Command,
+            1 => Kind::Reply,
+            other => Kind::Unknown(other as u8),
+        };
+        let error = u32::from_ne_bytes([e0, e1, e2, e3]);
+        Self {
+            id: u16::from_ne_bytes([i0, i1]),
+            command: Command(u16::from_ne_bytes([c0, c1])),
+            size: u32::from_ne_bytes([s0, s1, s2, s3]),
+            kind,
+            no_reply: kind != Kind::Reply && flags & NO_REPLY != 0,
+            error: (kind == Kind::Reply && flags & ERROR != 0).then_some(error),
+        }
+    }
+
+    /// Checks that the message has at least its header and at most `max` bytes. Behind a message
+    /// that fails this check nobody knows where the next one begins.
+    pub fn check_size(&self, max: usize) -> Result<(), WireError> {
+        let size = self.size;
         if (size as usize) < HEADER_LEN {
             return Err(WireError::SizeTooSmall { size });
         }
         if size as usize > max {
             return Err(WireError::SizeTooLarge { size, max });
         }
-        let kind = match flags & TYPE_MASK {
-            0 => Kind::Command,
-            1 => Kind::Reply,
-            other => return Err(WireError::BadType(other)),
-        };
-        let error = (kind == Kind::Reply && flags & ERROR != 0).then_some(error);
-        let no_reply = kind == Kind::Command && flags & NO_REPLY != 0;
-        Ok(Self {
-            id,
-            command,
-            size,
-            kind,
-            no_reply,
-            error,
-        })
+        Ok(())
     }
 }
 
@@ -338,18 +351,5 @@ impl<'a> Fields<'a> {
     /// The remaining bytes, of any length.
     pub(crate) fn rest(self) -> &'a [u8] {
         self.rest
-    }
-
-    /// The end of the bytes; an error if bytes remain.
-    pub(crate) fn end(self) -> Result<(), WireError> {
-        if self.rest.is_empty() {
-            return Ok(());
-        }
-        let need = self.whole - self.rest.len();
-        Err(WireError::TooLong {
-            what: self.what,
-            len: self.whole,
-            need,
-        })
     }
 }

@@ -1,5 +1,5 @@
-//! Clients that break the protocol: the server drops each client with a line in the log, and serves
-//! the next client.
+//! Clients that break the protocol: each gets an error reply, or loses its connection with a line in
+//! the log, and the next client is served.
 
 use std::os::fd::AsFd;
 use std::time::Instant;
@@ -9,9 +9,8 @@ use varia_sys::event::EventFd;
 use varia_sys::memory::SharedMemory;
 use varia_sys::socket::Stream;
 use varia_vfio_user::client::Client;
-use varia_vfio_user::dma::MAX_MAPS;
 use varia_vfio_user::payload::{DMA_READ, DMA_WRITE};
-use varia_vfio_user::version::{Capabilities, Version};
+use varia_vfio_user::version::{Capabilities, MAX_DMA_MAPS, Version};
 use varia_vfio_user::wire::{Command, Header};
 
 use crate::process::{Folder, Serving, command};
@@ -98,24 +97,34 @@ fn a_client_that_lies_about_a_length() {
 #[test]
 fn a_client_whose_data_is_not_as_long_as_it_says() {
     let (_folder, mut serving) = serving();
-    let client = serving.client();
+    let mut client = serving.client();
     let mut payload = [0; 24];
     payload[8..12].copy_from_slice(&4_u32.to_ne_bytes());
     payload[12..16].copy_from_slice(&9_u32.to_ne_bytes());
     let header = Header::command(1, Command::REGION_WRITE, payload.len());
     let message = [&header.encode()[..], &payload].concat();
     client.send_bytes(&message, &[]).unwrap();
-    dropped(&mut serving, "REGION_WRITE");
+    let line = serving.wait_for("REGION_WRITE refused: ");
+    assert!(line.contains("announces 9 and brings 8 bytes"), "{line}");
+    let errno = Errno::EINVAL.get().cast_unsigned();
+    assert_eq!(client.receive().unwrap().header.error, Some(errno));
+    drop(client);
+    served(&serving);
 }
 
 #[test]
 fn a_client_that_sends_too_many_descriptors() {
     let (_folder, mut serving) = serving();
-    let client = serving.client();
+    let mut client = serving.client();
     let event = EventFd::new().unwrap();
     let header = Header::command(1, Command::DEVICE_RESET, 0).encode();
     client.send_bytes(&header, &[event.as_fd(); 40]).unwrap();
-    dropped(&mut serving, "more than 16 descriptors");
+    let line = serving.wait_for("DEVICE_RESET refused: ");
+    assert!(line.contains("more than 16 descriptors"), "{line}");
+    let errno = Errno::EINVAL.get().cast_unsigned();
+    assert_eq!(client.receive().unwrap().header.error, Some(errno));
+    drop(client);
+    served(&serving);
     let open = std::fs::read_dir(format!("/proc/{}/fd", serving.pid())).unwrap();
     assert!(open.count() < 30, "the descriptors were closed");
 }
@@ -190,9 +199,9 @@ fn the_most_mappings_of_a_client_with_1024_descriptors() {
     let descriptors = || std::fs::read_dir(format!("{proc}/fd")).unwrap().count();
 
     let mut client = serving.client();
-    let memory = SharedMemory::anonymous("ram", 2 * MAX_MAPS as u64 * 4096).unwrap();
+    let memory = SharedMemory::anonymous("ram", 2 * MAX_DMA_MAPS as u64 * 4096).unwrap();
     let before = descriptors();
-    for page in 0..MAX_MAPS as u64 {
+    for page in 0..MAX_DMA_MAPS as u64 {
         let at = 2 * page * 4096;
         client
             .dma_map(at, 4096, DMA_READ | DMA_WRITE, Some((memory.as_fd(), at)))

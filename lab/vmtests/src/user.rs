@@ -130,6 +130,10 @@ impl Target for UserDevice {
         match op {
             op if is_nothing(op) => Answer::done(0),
             Op::RegionInfo { region, argsz } => match self.client.region_info(*region) {
+                // the server counts this region and has none of it, the kernel refuses the index
+                Ok(info) if *region == RegionIndex::VGA.0 && info.info.size == 0 => {
+                    Answer::failed(Errno::EINVAL.get())
+                }
                 Ok(info) => pack(&info, *argsz),
                 Err(error) => self.failed(error),
             },

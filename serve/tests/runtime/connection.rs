@@ -39,7 +39,7 @@ fn a_client_of_a_device_that_is_open_elsewhere_is_refused_and_the_next_is_served
     machine.endpoint.open().unwrap();
     let server = Server::new(Backend::new(Arc::clone(&machine.endpoint)));
     let (ours, theirs) = Stream::pair().unwrap();
-    let serving = std::thread::spawn(move || server.serve_one(theirs, None));
+    let serving = std::thread::spawn(move || server.serve_one(theirs));
     let errno = Client::over(ours).negotiate().unwrap_err().errno();
     assert_eq!(errno, Some(Errno::EBUSY));
     let end = serving.join().unwrap().unwrap_err();

@@ -146,7 +146,7 @@ impl Machine {
         let (ours, theirs) = Stream::pair().unwrap();
         let server = Server::new(Backend::new(Arc::clone(&self.endpoint)));
         let thread = thread::spawn(move || {
-            server.serve_one(theirs, None).unwrap();
+            server.serve_one(theirs).unwrap();
         });
         let mut client = Client::over(ours);
         client.negotiate().unwrap();

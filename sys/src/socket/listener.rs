@@ -18,8 +18,9 @@ use super::{SocketError, Stream, address, parent, socket};
 use crate::event::EventFd;
 use crate::wait::{self, Wake};
 
-/// Queue length of clients that wait to be accepted.
-const BACKLOG: i32 = 8;
+/// Queue length of clients that wait to be accepted. A client whose connection finds the queue full
+/// waits in `connect`.
+const BACKLOG: i32 = 128;
 
 /// A listening socket, whose path is removed on drop.
 #[derive(Debug)]
@@ -87,7 +88,7 @@ impl Listener {
                 Wake::Ready => {}
                 Wake::Stop | Wake::Timeout => return Ok(None),
             }
-            match accept_with(&self.fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            match accept_with(&self.fd, SocketFlags::CLOEXEC) {
                 Ok(fd) => return Ok(Some(Stream::from_fd(fd))),
                 // the client left before it was accepted
                 Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}

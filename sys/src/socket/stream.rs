@@ -25,6 +25,35 @@ pub struct Peer {
     pub uid: u32,
 }
 
+impl Peer {
+    /// True if the process has ended or is ending, so that its descriptors are about to be closed;
+    /// `None` if that can't be told: a process outside this pid namespace, or no `/proc`.
+    #[must_use]
+    pub fn is_ending(&self) -> Option<bool> {
+        if self.pid <= 0 {
+            return None;
+        }
+        let stat = match std::fs::read_to_string(format!("/proc/{}/stat", self.pid)) {
+            Ok(stat) => stat,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Path::new("/proc/self/stat").exists().then_some(true);
+            }
+            // ESRCH: the process ended between the kernel's two steps
+            Err(error) => return (error.raw_os_error() == Some(libc::ESRCH)).then_some(true),
+        };
+        // proc(5): the name, which may hold anything, is in parentheses; `flags` is the seventh
+        // field behind it
+        let (_, fields) = stat.rsplit_once(')')?;
+        let mut fields = fields.split_whitespace();
+        let state = fields.next()?;
+        let flags: u32 = fields.nth(5)?.parse().ok()?;
+        Some(matches!(state, "Z" | "X") || flags & PF_EXITING != 0)
+    }
+}
+
+/// `PF_EXITING` of a process's flags (Linux `include/linux/sched.h`).
+const PF_EXITING: u32 = 1 << 2;
+
 /// Descriptors that came with received bytes.
 #[derive(Debug, Default)]
 pub struct Descriptors {
@@ -32,6 +61,8 @@ pub struct Descriptors {
     pub fds: Vec<OwnedFd>,
     /// True if descriptors were lost, because this process may not have more files open.
     pub lost: bool,
+    /// True if there were more descriptors than allowed. All of them have been closed.
+    pub excess: bool,
 }
 
 /// An end of a connection.
@@ -61,18 +92,19 @@ impl Stream {
 
     /// Two streams connected to each other.
     pub fn pair() -> Result<(Self, Self), SocketError> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let flags = SocketFlags::CLOEXEC;
         let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
             .map_err(|e| SocketError::io("socketpair", e))?;
         Ok((Self { fd: a }, Self { fd: b }))
     }
 
     /// Receive up to `buf.len()` bytes, and append the descriptors that came with the bytes to
-    /// `descriptors`. Returns the number of bytes; at least 1 unless `buf` is empty.
+    /// `descriptors`, which then holds at most `max_fds`: if there would be more, all are closed
+    /// and [`Descriptors::excess`] is set. Returns the number of bytes; at least 1 unless `buf` is
+    /// empty. Without a deadline and a stop event this is one system call.
     ///
-    /// Errors: [`SocketError::Closed`] at the end of the stream, [`SocketError::TooManyFds`] if
-    /// there would be more than `max_fds` descriptors (the new descriptors are closed),
-    /// [`SocketError::TimedOut`], [`SocketError::Stopped`].
+    /// Errors: [`SocketError::Closed`] at the end of the stream, [`SocketError::TimedOut`],
+    /// [`SocketError::Stopped`].
     pub fn recv(
         &self,
         buf: &mut [u8],
@@ -80,38 +112,66 @@ impl Stream {
         max_fds: usize,
         limit: &Limit<'_>,
     ) -> Result<usize, SocketError> {
+        let wait = match limit.is_none() {
+            true => RecvFlags::empty(),
+            false => RecvFlags::DONTWAIT,
+        };
         loop {
-            limit.readable(self)?;
-            let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
-            let mut control = RecvAncillaryBuffer::new(&mut space);
-            let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-            let mut iov = [IoSliceMut::new(buf)];
-            let message = match recvmsg(&self.fd, &mut iov, &mut control, flags) {
-                Ok(message) => message,
-                Err(Errno::AGAIN | Errno::INTR) => continue,
-                Err(e) => return Err(SocketError::io("receive", e)),
-            };
-            let mut came = Vec::new();
-            for part in control.drain() {
-                if let RecvAncillaryMessage::ScmRights(part) = part {
-                    came.extend(part);
-                }
+            match self.recv_once(buf, descriptors, max_fds, wait) {
+                Ok(Some(count)) => return Ok(count),
+                Ok(None) => limit.readable(self)?,
+                Err(e) => return Err(e),
             }
-            let truncated = message.flags.contains(ReturnFlags::CTRUNC);
-            // the kernel truncates if `space` or the table of descriptors is full
-            let full = truncated && came.len() >= MAX_FDS;
-            if full || descriptors.fds.len() + came.len() > max_fds {
-                return Err(SocketError::TooManyFds {
-                    max: max_fds.min(MAX_FDS),
-                });
+        }
+    }
+
+    /// Same as [`recv`](Self::recv), without waiting: `None` if there are no bytes now.
+    pub fn try_recv(
+        &self,
+        buf: &mut [u8],
+        descriptors: &mut Descriptors,
+        max_fds: usize,
+    ) -> Result<Option<usize>, SocketError> {
+        self.recv_once(buf, descriptors, max_fds, RecvFlags::DONTWAIT)
+    }
+
+    fn recv_once(
+        &self,
+        buf: &mut [u8],
+        descriptors: &mut Descriptors,
+        max_fds: usize,
+        wait: RecvFlags,
+    ) -> Result<Option<usize>, SocketError> {
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let wanted = !buf.is_empty();
+        let mut iov = [IoSliceMut::new(buf)];
+        let flags = RecvFlags::CMSG_CLOEXEC | wait;
+        let message = match recvmsg(&self.fd, &mut iov, &mut control, flags) {
+            Ok(message) => message,
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
+            Err(e) => return Err(SocketError::io("receive", e)),
+        };
+        let mut came = Vec::new();
+        for part in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(part) = part {
+                came.extend(part);
             }
+        }
+        let truncated = message.flags.contains(ReturnFlags::CTRUNC);
+        // the kernel truncates if `space` or the table of descriptors is full
+        let full = truncated && came.len() >= MAX_FDS;
+        if full || descriptors.fds.len() + came.len() > max_fds {
+            descriptors.excess = true;
+            descriptors.fds.clear();
+        } else {
             descriptors.lost |= truncated;
             descriptors.fds.append(&mut came);
-            if message.bytes == 0 && !buf.is_empty() {
-                return Err(SocketError::Closed);
-            }
-            return Ok(message.bytes);
         }
+        if message.bytes == 0 && wanted {
+            return Err(SocketError::Closed);
+        }
+        Ok(Some(message.bytes))
     }
 
     /// Send all of `bytes`, with `fds` beside the first byte.
@@ -130,7 +190,6 @@ impl Stream {
         let mut rest = bytes;
         let mut fds = fds;
         while !rest.is_empty() {
-            limit.writable(self)?;
             let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
             let mut control = SendAncillaryBuffer::new(&mut space);
             if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
@@ -142,7 +201,8 @@ impl Stream {
                     rest = rest.get(sent..).unwrap_or_default();
                     fds = &[];
                 }
-                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => limit.writable(self)?,
                 Err(e) => return Err(SocketError::io("send", e)),
             }
         }
@@ -152,6 +212,15 @@ impl Stream {
     /// End the connection in both directions, also for other holders of the socket.
     pub fn shutdown(&self) {
         let _ = shutdown(&self.fd, Shutdown::Both);
+    }
+
+    /// Ends the connection in both directions and drops what the peer has sent: without unread
+    /// bytes the peer reads all that was sent to it, and then the end, not a reset.
+    pub fn finish(&self) {
+        self.shutdown();
+        let mut rest = [0; 4096];
+        // the peer can send no more, so this ends
+        while let Ok(Some(1..)) = self.try_recv(&mut rest, &mut Descriptors::default(), 0) {}
     }
 
     /// End the sending direction: the peer reads the end of the stream.

@@ -12,9 +12,10 @@ pub(crate) fn exercise(bytes: &[u8]) {
     let Some((head, payload)) = bytes.split_first_chunk::<HEADER_LEN>() else {
         return;
     };
-    if let Ok(header) = Header::decode(head, MAX_MESSAGE) {
+    let header = Header::decode(head);
+    if header.check_size(MAX_MESSAGE).is_ok() {
         assert!(header.payload_len() <= MAX_MESSAGE - HEADER_LEN);
-        assert_eq!(Header::decode(&header.encode(), MAX_MESSAGE), Ok(header));
+        assert_eq!(Header::decode(&header.encode()), header);
         if let Ok(request) = Request::decode(header.command, payload, MAX_DATA_XFER) {
             check_request(&request, payload);
         }
@@ -37,9 +38,9 @@ fn check_request(request: &Request<'_>, payload: &[u8]) {
         }
         Request::DmaMap(map) => map.encode(&mut again),
         Request::DmaUnmap(unmap) => unmap.encode(&mut again),
-        Request::RegionInfo(query) => return assert_eq!(payload.len(), 32, "{query:?}"),
-        Request::IrqInfo(query) => return assert_eq!(payload.len(), 16, "{query:?}"),
-        Request::DeviceInfo { .. } => return assert_eq!(payload.len(), 16),
+        Request::RegionInfo(query) => return assert!(payload.len() >= 32, "{query:?}"),
+        Request::IrqInfo(query) => return assert!(payload.len() >= 16, "{query:?}"),
+        Request::DeviceInfo { .. } => return assert!(payload.len() >= 16),
         Request::SetIrqs(set) => set.encode(&mut again),
         Request::RegionRead(access) => {
             assert!(access.count as usize <= MAX_DATA_XFER);
@@ -56,10 +57,15 @@ fn check_request(request: &Request<'_>, payload: &[u8]) {
     }
     // the first field of those with an argsz is not kept
     let kept = match request {
-        Request::DmaMap(_) | Request::DmaUnmap(_) | Request::SetIrqs(_) => 4,
+        Request::DmaMap(_) | Request::SetIrqs(_) => 4,
         _ => 0,
     };
-    assert_eq!(again.get(kept..), payload.get(kept..), "{request:?}");
+    // what is behind the structure is not looked at
+    assert_eq!(
+        again.get(kept..),
+        payload.get(kept..again.len()),
+        "{request:?}"
+    );
 }
 
 fn check_replies(payload: &[u8]) {

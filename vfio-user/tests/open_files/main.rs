@@ -158,13 +158,15 @@ fn a_client_that_cant_be_accepted_is_closed_and_a_later_one_is_served() {
 }
 
 #[test]
-fn a_client_that_cant_be_duplicated_is_closed_and_a_later_one_is_served() {
+fn a_client_that_takes_the_last_descriptor_is_served() {
     let _alone = alone();
     let served = serve();
     // for the client's end, and for the server's end alone
     let scarce = Scarce::new(2);
-    closed(served.silent_client().receive());
-    drop(scarce);
+    let mut client = served.client();
+    client.reset().unwrap();
+    drop((client, scarce));
+    served.wait_for(&Event::Disconnected);
     served.client().reset().unwrap();
 }
 

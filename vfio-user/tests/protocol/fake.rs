@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use varia_core::{Dma, DmaAccess};
 use varia_spec::errno::Errno;
 use varia_spec::vfio::{
     DeviceInfo, IrqAction, IrqInfo, RegionType, SparseArea, device_flags, irq_flags, region_flags,
@@ -74,6 +75,8 @@ pub(crate) struct Fake {
     pub(crate) triggers: Mutex<Vec<EventFd>>,
     /// What the device has been given and not yet dropped.
     pub(crate) dma: Mutex<Vec<DmaRegion>>,
+    /// The rules of mappings, by a table that knows them: `varia-core`'s.
+    pub(crate) table: Dma,
     /// Accesses of region 7 wait.
     pub(crate) late: AtomicBool,
     /// Accesses that have arrived.
@@ -94,6 +97,7 @@ impl Fake {
             events: Mutex::default(),
             triggers: Mutex::default(),
             dma: Mutex::default(),
+            table: Dma::default(),
             late: AtomicBool::default(),
             arrivals: AtomicUsize::default(),
             times_out_from: AtomicUsize::new(usize::MAX),
@@ -103,6 +107,14 @@ impl Fake {
 
     fn log(&self, event: Event) {
         self.events.lock().unwrap().push(event);
+    }
+
+    /// Drops the mappings that are `gone`.
+    fn forget(&self, gone: impl Fn(&DmaRegion) -> bool) {
+        let mut dma = self.dma.lock().unwrap();
+        for DmaRegion { addr, size, .. } in dma.extract_if(.., |r| gone(r)) {
+            self.log(Event::Unmap { addr, size });
+        }
     }
 
     fn region(&self, index: u32) -> Result<&SharedMemory, Errno> {
@@ -284,6 +296,11 @@ impl Backend for Fake {
         if addr == 0xbad000 {
             return Err(Errno::ENOMEM);
         }
+        let access = DmaAccess {
+            read: true,
+            write: true,
+        };
+        self.table.map(addr, size, access, None)?;
         self.log(Event::Map {
             addr,
             size,
@@ -295,9 +312,15 @@ impl Backend for Fake {
         Ok(())
     }
 
-    fn dma_unmap(&self, addr: u64, size: u64) {
-        self.dma.lock().unwrap().retain(|r| r.addr != addr);
-        self.log(Event::Unmap { addr, size });
+    fn dma_unmap(&self, addr: u64, size: u64) -> Result<(), Errno> {
+        self.table.unmap(addr, size)?;
+        self.forget(|r| r.addr >= addr && r.addr - addr < size);
+        Ok(())
+    }
+
+    fn dma_unmap_all(&self) {
+        self.table.clear();
+        self.forget(|_| true);
     }
 
     fn reset(&self) -> Result<(), Errno> {
@@ -324,18 +347,16 @@ pub(crate) fn short_timeouts() -> Timeouts {
     let short = Duration::from_millis(150);
     Timeouts {
         message: short,
-        refusal: short,
         ..timeouts()
     }
 }
 
-/// Time limits that only a hang reaches, but for the one of a client that stays while another
+/// Time limits that only a hang reaches, but for those of a client that stays while another
 /// connects.
 pub(crate) fn timeouts() -> Timeouts {
     Timeouts {
         handshake: 2 * HANG,
         message: 2 * HANG,
-        refusal: 2 * HANG,
         ..Timeouts::default()
     }
 }
