@@ -42,6 +42,10 @@ pub struct PciFunction {
     /// IOMMU group; `None` if no IOMMU translates for the function.
     #[serde(default)]
     pub iommu_group: Option<GroupId>,
+    /// IOMMU that translates for the function, such as `smmu3.0x0000000011000000`; `None` if not
+    /// known.
+    #[serde(default)]
+    pub iommu: Option<String>,
     /// NUMA node, as firmware gives it.
     #[serde(default)]
     pub numa_node: Option<NodeId>,
@@ -99,6 +103,7 @@ impl PciFunction {
             driver_override: None,
             variant: None,
             iommu_group: None,
+            iommu: None,
             numa_node: None,
             cpu_node: None,
             upstream: None,

@@ -33,7 +33,7 @@ const FUNCTION_FILES: [&str; 6] = [
     "resource",
     "revision",
 ];
-const FUNCTION_LINKS: [&str; 2] = ["driver", "iommu_group"];
+const FUNCTION_LINKS: [&str; 3] = ["driver", "iommu", "iommu_group"];
 /// Files of the whole host.
 const FILES: [&str; 7] = [
     "proc/meminfo",

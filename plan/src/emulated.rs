@@ -9,8 +9,9 @@ use crate::distances::distances;
 use crate::error::Error;
 use crate::gpu::{GuestNode, PlannedBar, Source, VirtualFunction};
 use crate::limits::ADDRESS_BITS;
-use crate::make::{attach, note_nodes};
+use crate::make::{Attached, attach, note_nodes};
 use crate::plan::{Accelerator, Backing, Firmware, Iommu, Plan, SCHEMA, Socket};
+use crate::topology::Buses;
 
 /// A request for such a VM.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,10 +50,16 @@ impl Emulated {
             .map(|(index, (socket, bars))| {
                 let id = format!("gpu{index}");
                 let device = VirtualFunction { id, bars };
-                (device, Source::VfioUser(socket), GuestNode(0))
+                Attached {
+                    device,
+                    source: Source::VfioUser(socket),
+                    socket: GuestNode(0),
+                    iommu: None,
+                }
             })
             .collect();
-        let gpus = attach(devices, 1, self.arch, self.nodes_per_gpu)?;
+        let buses = Buses::with_disks(0);
+        let gpus = attach(devices, 1, self.arch, self.nodes_per_gpu, buses)?;
         let mut plan = Plan {
             schema: SCHEMA.to_owned(),
             name: "emulated".to_owned(),

@@ -22,6 +22,7 @@ mod read;
 mod request;
 mod substitute;
 mod tables;
+pub mod topology;
 pub mod xml;
 
 pub use aperture::{aperture_end, aperture_for, size, window};

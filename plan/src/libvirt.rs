@@ -20,7 +20,7 @@ pub fn domain(plan: &Plan) -> Option<String> {
         .gpus
         .iter()
         .enumerate()
-        .map(|(index, gpu)| hostdev(index, gpu))
+        .map(|(index, gpu)| hostdev(plan, index, gpu))
         .collect::<Option<_>>()?;
     let kind = match plan.accelerator {
         Accelerator::Kvm => "kvm",
@@ -236,11 +236,26 @@ fn cell(plan: &Plan, id: u32, socket: Option<&Socket>) -> Element {
 }
 
 /// The number of a GPU's controllers: that of its root bus, if it has one, and of its port.
-fn controllers(index: usize, gpu: &Gpu) -> (Option<usize>, usize) {
-    match gpu.bus {
-        Some(_) => (Some(2 * index + 1), 2 * index + 2),
+fn controllers(plan: &Plan, index: usize) -> (Option<usize>, usize) {
+    let gpus = plan.gpus.get(..index).unwrap_or_default();
+    let roots = |end: usize| (0..end).filter(|at| plan.root_of(*at) == *at).count();
+    match plan.gpus.get(index).and_then(|gpu| gpu.bus) {
+        Some(_) => {
+            let root = plan.root_of(index);
+            let own = usize::from(root == index);
+            // controllers of the GPUs before, and its own root bus before its port
+            let port = gpus.len() + roots(index) + own + 1;
+            (Some(root + roots(root) + 1), port)
+        }
         None => (None, index + 1),
     }
+}
+
+/// Place of a GPU's port on its root bus.
+fn place_on_bus(plan: &Plan, index: usize) -> u8 {
+    let root = plan.root_of(index);
+    let before = (0..index).filter(|at| plan.root_of(*at) == root).count();
+    u8::try_from(before).unwrap_or(0)
 }
 
 /// The ports reserve nothing: libvirt's `memReserve` is for memory below 4 GiB, and there is no
@@ -256,8 +271,9 @@ fn devices(plan: &Plan, hostdevs: Vec<Element>) -> Element {
         Arch::X86_64 => root,
     });
     for (index, gpu) in plan.gpus.iter().enumerate() {
-        let (bus, port) = controllers(index, gpu);
-        if let (Some(bus), Some(number)) = (bus, gpu.bus) {
+        let (bus, port) = controllers(plan, index);
+        let is_first = plan.root_of(index) == index;
+        if let (Some(bus), Some(number), true) = (bus, gpu.bus, is_first) {
             devices = devices.child(
                 Element::new("controller")
                     .with("type", "pci")
@@ -280,12 +296,12 @@ fn devices(plan: &Plan, hostdevs: Vec<Element>) -> Element {
                         .with("chassis", index + 1)
                         .with("port", format!("{:#x}", 8 * index)),
                 )
-                .maybe(bus.map(|bus| address(bus, 0))),
+                .maybe(bus.map(|bus| address(bus, place_on_bus(plan, index)))),
         );
     }
     if let Iommu::Iommufd { smmu: true } = plan.iommu {
-        let buses = plan.gpus.iter().enumerate();
-        for bus in buses.filter_map(|(index, gpu)| controllers(index, gpu).0) {
+        let roots = (0..plan.gpus.len()).filter(|index| plan.root_of(*index) == *index);
+        for bus in roots.filter_map(|index| controllers(plan, index).0) {
             devices = devices.child(smmu(bus));
         }
     }
@@ -337,7 +353,7 @@ fn disk_name(index: usize) -> String {
     letters.into_iter().rev().collect()
 }
 
-fn hostdev(index: usize, gpu: &Gpu) -> Option<Element> {
+fn hostdev(plan: &Plan, index: usize, gpu: &Gpu) -> Option<Element> {
     let memory = &gpu.memory;
     let Source::Function(bdf) = memory.source else {
         return None;
@@ -358,7 +374,7 @@ fn hostdev(index: usize, gpu: &Gpu) -> Option<Element> {
         let nodes = format!("{}-{}", memory.nodes.start, memory.nodes.end - 1);
         element = element.child(Element::new("acpi").with("nodeset", nodes));
     }
-    let (_, port) = controllers(index, gpu);
+    let (_, port) = controllers(plan, index);
     Some(
         element
             .child(Element::new("rom").with("bar", "off"))

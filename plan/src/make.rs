@@ -13,6 +13,7 @@ use crate::gpu::{CoherentMemory, Gpu, GuestNode, PlannedBar, Source, VirtualFunc
 use crate::limits::{ADDRESS_BITS, BUSES, MAX_NODES, SMALL_LINUX_NODES};
 use crate::plan::{Accelerator, Backing, Firmware, Iommu, Plan, SCHEMA, Socket};
 use crate::request::{IommuChoice, Request, What};
+use crate::topology::Buses;
 
 const MIB: u64 = 1 << 20;
 
@@ -38,7 +39,14 @@ pub fn make(facts: &Facts, request: &Request) -> Result<Plan, Error> {
     check::cpus(facts, arch, request.cpus)?;
     let host_sockets = host_sockets(&functions);
     let sockets = sockets(facts, request, &host_sockets)?;
-    let gpus = gpus(&functions, &host_sockets, arch, request.nodes_per_gpu)?;
+    let buses = Buses::with_disks(request.disks.len());
+    let gpus = gpus(
+        &functions,
+        &host_sockets,
+        arch,
+        request.nodes_per_gpu,
+        buses,
+    )?;
     let bits = facts.kernel.kvm.ipa_bits.unwrap_or_else(|| {
         notes.push(format!(
             "the width of a guest's addresses is not known, because KVM could not be asked: \
@@ -299,6 +307,7 @@ fn gpus(
     sockets: &[Option<NodeId>],
     arch: Arch,
     nodes_each: u32,
+    buses: Buses,
 ) -> Result<Vec<Gpu>, Error> {
     let mut devices = Vec::new();
     for (index, function) in functions.iter().enumerate() {
@@ -308,17 +317,32 @@ fn gpus(
         };
         let socket = sockets.iter().position(|node| *node == function.cpu_node);
         let socket = GuestNode(socket.unwrap_or(0) as u32);
-        devices.push((device, Source::Function(function.bdf), socket));
+        devices.push(Attached {
+            device,
+            source: Source::Function(function.bdf),
+            socket,
+            iommu: function.iommu.clone(),
+        });
     }
-    attach(devices, sockets.len() as u32, arch, nodes_each)
+    attach(devices, sockets.len() as u32, arch, nodes_each, buses)
+}
+
+/// A device that is to be attached.
+pub(crate) struct Attached {
+    pub(crate) device: VirtualFunction,
+    pub(crate) source: Source,
+    pub(crate) socket: GuestNode,
+    /// IOMMU of the host that translates for the device, if known.
+    pub(crate) iommu: Option<String>,
 }
 
 /// Gives each device its nodes, after those of `sockets`, and a place in the VM.
 pub(crate) fn attach(
-    devices: Vec<(VirtualFunction, Source, GuestNode)>,
+    devices: Vec<Attached>,
     sockets: u32,
     arch: Arch,
     nodes_each: u32,
+    mut buses: Buses,
 ) -> Result<Vec<Gpu>, Error> {
     let count = devices.len();
     let wanted = u64::from(sockets) + count as u64 * u64::from(nodes_each);
@@ -326,20 +350,34 @@ pub(crate) fn attach(
         return Err(Error::TooManyNodes { wanted });
     }
     let mut first = sockets;
-    let mut gpus = Vec::new();
-    for (place, (device, source, socket)) in (1..).zip(devices) {
+    let mut gpus: Vec<Gpu> = Vec::new();
+    let iommus: Vec<_> = devices.iter().map(|one| one.iommu.clone()).collect();
+    for (place, attached) in devices.into_iter().enumerate() {
+        let Attached {
+            device,
+            source,
+            socket,
+            iommu,
+        } = attached;
+        let is_same = |other: &Option<String>| other.is_some() && *other == iommu;
+        let before = iommus.iter().take(place).position(is_same);
+        let on_it = iommus.iter().filter(|other| is_same(other)).count();
         let nodes = first..first + nodes_each;
         first = nodes.end;
-        let bus = match arch {
+        let shared = before.and_then(|before| gpus.get(before)?.bus);
+        let bus = match (arch, shared) {
             // A root bus of its own puts a GPU into its socket's node, and behind an SMMU of
-            // its own. Bus 0 is the first one's.
-            Arch::Aarch64 => Some(
-                u8::try_from(place * u32::from(BUSES))
-                    .ok()
-                    .filter(|bus| *bus <= u8::MAX - BUSES)
-                    .ok_or(Error::TooManyGpus { gpus: count })?,
-            ),
-            Arch::X86_64 => None,
+            // its own; GPUs behind one SMMU of the host share both.
+            (Arch::Aarch64, None) => {
+                let wanted = Buses::of(on_it.max(1));
+                let number = buses
+                    .free(wanted)
+                    .ok_or(Error::TooManyGpus { gpus: count })?;
+                buses.take(number.into(), wanted.max(BUSES.into()));
+                Some(number)
+            }
+            (Arch::Aarch64, shared) => shared,
+            (Arch::X86_64, _) => None,
         };
         gpus.push(Gpu {
             window: window(&device.bars)?,

@@ -131,6 +131,14 @@ impl Plan {
         text.trim_end().to_owned()
     }
 
+    /// The first GPU on the root bus of a GPU, by its place in the list: that GPU names the bus.
+    #[must_use]
+    pub fn root_of(&self, index: usize) -> usize {
+        let bus = self.gpus.get(index).and_then(|gpu| gpu.bus);
+        let same = |gpu: &Gpu| gpu.bus.is_some() && gpu.bus == bus;
+        self.gpus.iter().position(same).unwrap_or(index)
+    }
+
     /// All virtual CPUs.
     #[must_use]
     pub fn cpus(&self) -> u32 {

@@ -209,8 +209,12 @@ fn distances(plan: &Plan, out: &mut Arguments) {
 fn attach(plan: &Plan, index: usize, gpu: &Gpu, out: &mut Arguments) {
     let id = &gpu.memory.device.id;
     let mut bus = "pcie.0".to_owned();
-    if let Some(number) = gpu.bus {
-        bus = format!("{id}.root");
+    let root = plan.root_of(index);
+    let first = plan.gpus.get(root).unwrap_or(gpu);
+    if gpu.bus.is_some() {
+        bus = format!("{}.root", first.memory.device.id);
+    }
+    if let Some(number) = gpu.bus.filter(|_| root == index) {
         out.add(
             Part::RootBus,
             "-device",

@@ -155,6 +155,7 @@ fn function(reading: &Reading<'_>, bdf: Bdf, modalias: &Modalias) -> PciFunction
         driver_override: text("driver_override")
             .filter(|name| name != "(null)" && !name.is_empty()),
         iommu_group: group(tree, bdf),
+        iommu: tree.link_name(&format!("{folder}/iommu")),
         // -1 without a node by firmware
         numa_node: reading
             .value::<i64>(&format!("{folder}/numa_node"), "number of a node")
