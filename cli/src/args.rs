@@ -12,6 +12,13 @@ pub(crate) use emulated::{
     As, BehaviourArgs, DeviceArgs, Fault, InspectArgs, ReadyAfter, RunArgs, ServeArgs,
 };
 
+/// Help of a command that judges: its exit statuses, and examples.
+macro_rules! concat_help {
+    ($text:literal) => {
+        format!("{}\n\n{}", crate::status::HELP, $text)
+    };
+}
+
 /// VFIO PCI variant devices, emulated and real, for virtual machines.
 #[derive(Debug, Parser)]
 #[command(name = "varia", version)]
@@ -46,7 +53,7 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Find faults of the GPUs in an existing VM definition, and print the corrections as a diff.
     #[command(
-        after_help = "Exit status: 0 without findings, 1 with findings, 2 if the definition can't be judged.\n\nExample:\n  varia explain vm.xml --gpu 0009:01:00.0=gh200\n  varia explain vm.sh --gpu 0009:01:00.0=gh200 --json"
+        after_help = concat_help!("Example:\n  varia explain vm.xml --gpu 0009:01:00.0=gh200\n  varia explain vm.sh --gpu 0009:01:00.0=gh200 --json")
     )]
     Explain(ExplainArgs),
     /// Write the ACPI tables that tie GPUs to NUMA nodes, for VMMs that write none themselves.
@@ -57,7 +64,7 @@ pub(crate) enum Command {
     /// Check this host, a device or a plan for the requirements of a VM with GPUs. Changes
     /// nothing; fails if a check fails.
     #[command(
-        after_help = "Example:\n  varia doctor --sysfs host.tar\n  varia doctor 0009:01:00.0 --sysfs host.tar --json"
+        after_help = concat_help!("Example:\n  varia doctor --sysfs host.tar\n  varia doctor 0009:01:00.0 --sysfs host.tar --json")
     )]
     Doctor(DoctorArgs),
     /// Write everything that `list` reads of a host to a file, without serial numbers.
@@ -228,6 +235,9 @@ pub(crate) struct DoctorArgs {
     /// Read the devices' registers, unless one of the devices is open.
     #[arg(long, conflicts_with = "facts")]
     pub(crate) probe: bool,
+    /// Exit with status 1 for warnings, too.
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// QEMU [default: the one in PATH]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["sysfs", "facts"])]
     pub(crate) qemu: Option<PathBuf>,
@@ -252,6 +262,12 @@ pub(crate) struct ExplainArgs {
     /// Memory-less NUMA nodes for each GPU [default: the number that firmware reserves, or 8]
     #[arg(long, value_name = "N")]
     pub(crate) nodes_per_gpu: Option<u32>,
+    /// Report and correct faults alone, without advice.
+    #[arg(long, conflicts_with = "strict")]
+    pub(crate) faults_only: bool,
+    /// Exit with status 1 for advice, too.
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Also write the corrected definition into this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

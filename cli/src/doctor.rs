@@ -11,7 +11,7 @@ use varia_linux::inventory::{Extent, Inventory};
 use varia_linux::{Error, probe, users};
 use varia_plan::Plan;
 
-use crate::{Failure, args::DoctorArgs, files, list::host, output, plan::read_facts};
+use crate::{Failure, args::DoctorArgs, files, list::host, output, plan::read_facts, status};
 
 /// The version of the JSON's schema. A field may be added within a version.
 const SCHEMA: &str = "varia-doctor/1";
@@ -125,10 +125,12 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
     } else {
         report.text(is_coloured())
     })?;
-    Ok(match report.worst {
-        Severity::Failure => ExitCode::FAILURE,
-        _ => ExitCode::SUCCESS,
-    })
+    let has_warning = findings.iter().any(|one| one.severity == Severity::Warning);
+    let depends = plan.is_some();
+    Ok(status::of(
+        report.worst == Severity::Failure || args.strict && has_warning,
+        depends && findings.iter().any(Finding::leaves_plan_open),
+    ))
 }
 
 fn of_facts(file: &Path) -> Result<Gathered, Failure> {

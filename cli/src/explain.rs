@@ -11,29 +11,16 @@ use crate::{
     Failure,
     args::{ExplainArgs, KnownHostArgs},
     files,
-    output::{complain, print},
+    output::{print, printable},
     plan::{function_of, known_facts, wrapped},
+    status,
 };
 
 /// The version of the JSON.
 const SCHEMA: &str = "varia-explain/1";
-/// Exit status if the definition can't be judged; 1 is that of findings.
-const NOT_JUDGED: u8 = 2;
 
 /// Prints the findings in a definition and the diff.
-pub(crate) fn explain(args: &ExplainArgs) -> ExitCode {
-    match explained(args) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            complain(&error.to_string());
-            ExitCode::from(NOT_JUDGED)
-        }
-    }
-}
-
-/// True if nothing is missing or wrong.
-fn explained(args: &ExplainArgs) -> Result<bool, Failure> {
+pub(crate) fn explain(args: &ExplainArgs) -> Result<ExitCode, Failure> {
     let name = match args.file.as_os_str() == files::INPUT {
         true => "definition".to_owned(),
         false => args.file.to_string_lossy().into_owned(),
@@ -50,6 +37,7 @@ fn explained(args: &ExplainArgs) -> Result<bool, Failure> {
         facts: facts.as_ref(),
         named: named.collect::<Result<_, Failure>>()?,
         nodes_per_gpu: args.nodes_per_gpu,
+        faults_only: args.faults_only,
     };
     let found = examine(&bytes, &knowledge).map_err(|error| format!("{name}: {error}"))?;
     for gpu in &args.gpu {
@@ -82,7 +70,10 @@ fn explained(args: &ExplainArgs) -> Result<bool, Failure> {
         true => serde_json::to_string_pretty(&as_json(&found, &name))? + "\n",
         false => as_text(&found, &name),
     })?;
-    Ok(found.findings.is_empty())
+    Ok(status::of(
+        found.has_fault() || args.strict && !found.findings.is_empty(),
+        !found.unjudged.is_empty(),
+    ))
 }
 
 /// Facts of the host: the given ones, or those of this machine unless chips are named.
@@ -109,6 +100,7 @@ fn as_json(found: &Examination, name: &str) -> serde_json::Value {
             json!({
                 "code": finding.code.name(),
                 "weight": finding.code.weight(),
+                "severity": finding.code.weight(),
                 "line": finding.line,
                 "what": finding.what,
                 "why": finding.why,
@@ -124,6 +116,8 @@ fn as_json(found: &Examination, name: &str) -> serde_json::Value {
         "gpus": found.gpus,
         "unknown": found.unknown,
         "findings": findings,
+        "not_judged": found.unjudged,
+        "edits": found.edits,
         "notes": found.notes,
         "diff": found.diff(name),
     })
@@ -151,20 +145,22 @@ fn as_text(found: &Examination, name: &str) -> String {
         };
         text += &wrapped(&format!("Remedy: {}.{own}", finding.remedy));
     }
-    if found.findings.is_empty() && !found.gpus.is_empty() {
-        text += "Nothing is missing or wrong for its GPUs.\n";
+    if !found.has_fault() && !found.gpus.is_empty() {
+        text += match (found.findings.is_empty(), found.unjudged.is_empty()) {
+            (true, true) => "Nothing is missing or wrong for its GPUs.\n",
+            (false, true) => "\nThere is advice, and no fault.\n",
+            (_, false) => "\nNo fault in what was judged; not everything was.\n",
+        };
+    }
+    for part in &found.unjudged {
+        let what = printable(&part.what);
+        text += &wrapped(&format!(
+            "\nline {}: not judged: {what}: {}.",
+            part.line, part.why
+        ));
     }
     for note in &found.notes {
         text += &format!("\n{}", wrapped(&format!("Note: {note}.")));
-    }
-    if !found.unknown.is_empty() {
-        text += &format!(
-            "\n{}",
-            wrapped(&format!(
-                "Note: {} is not known and was not judged.",
-                found.unknown.join(", ")
-            ))
-        );
     }
     let diff = found.diff(name);
     if !diff.is_empty() {

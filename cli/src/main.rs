@@ -13,7 +13,7 @@
 //! | `doctor` | `varia doctor` |
 //! | `explain` | `varia explain` |
 //! | `manual` | `varia man`, `varia completions` |
-//! | `output` | output to the terminal |
+//! | `output`, `status` | output to the terminal, exit statuses |
 
 mod args;
 mod bind;
@@ -30,6 +30,7 @@ mod plan;
 mod qemu;
 mod run;
 mod serve;
+mod status;
 
 use std::process::ExitCode;
 
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
         Err(error) if error.exit_code() == 0 || has_no_arguments(&error) => error.exit(),
         Err(error) => {
             output::complain(&output::one_line(&error.to_string()));
-            return ExitCode::from(2);
+            return status::refused();
         }
     };
     let level = if varia.verbose { "debug" } else { "info" };
@@ -60,7 +61,7 @@ fn main() -> ExitCode {
         Command::Bind(args) => bind::bind(&args).map(|()| ExitCode::SUCCESS),
         Command::Unbind(args) => bind::unbind(&args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::plan(&args).map(|()| ExitCode::SUCCESS),
-        Command::Explain(args) => Ok(explain::explain(&args)),
+        Command::Explain(args) => explain::explain(&args),
         Command::Tables(args) => plan::tables(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Completions(args) => manual::completions(args).map(|()| ExitCode::SUCCESS),
@@ -69,7 +70,7 @@ fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         output::complain(&error.to_string());
-        ExitCode::FAILURE
+        status::refused()
     })
 }
 

@@ -69,6 +69,26 @@ impl Remedy {
     }
 }
 
+/// Checks whose result a plan or a definition depends on.
+const DEPENDED: [&str; 16] = [
+    "iommu",
+    "nested-smmu",
+    "kernel-options",
+    "kvm",
+    "cacheable-pfnmap",
+    "stage-2-write-back",
+    "vfio-modules",
+    "backend",
+    "variant-driver",
+    "group",
+    "memory",
+    "hugepages",
+    "aperture",
+    "qemu",
+    "qemu-features",
+    "plan-devices",
+];
+
 /// Finding of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
@@ -97,6 +117,12 @@ impl Finding {
             found: found.into(),
             remedies: Vec::new(),
         }
+    }
+
+    /// True if a plan depends on what the finding does not know.
+    #[must_use]
+    pub fn leaves_plan_open(&self) -> bool {
+        self.severity == Severity::Unknown && DEPENDED.contains(&self.check.as_str())
     }
 
     /// Adds the subject.

@@ -4,6 +4,7 @@ use varia_facts::{Bdf, Facts, NodeId, PciFunction};
 
 use crate::assignment::Assignment;
 use crate::model::{Bus, BusKind, Definition, Function, Language};
+use crate::scope::Unjudged;
 use varia_plan::NODES_PER_GPU;
 use varia_plan::window;
 use varia_plan::{CoherentMemory, Gpu, GuestNode, PlannedBar, Source, VirtualFunction};
@@ -18,6 +19,8 @@ pub struct Knowledge<'a> {
     pub named: Vec<(String, PciFunction)>,
     /// Nodes for each GPU; by default those that firmware reserves, or the driver's usual number.
     pub nodes_per_gpu: Option<u32>,
+    /// Faults alone are found and corrected, no advice.
+    pub faults_only: bool,
 }
 
 /// A GPU of a definition.
@@ -59,6 +62,7 @@ pub(crate) struct Case<'a> {
     pub(crate) is_count_told: bool,
     /// Functions that may be GPUs or not.
     pub(crate) unknown: Vec<&'a Function>,
+    pub(crate) faults_only: bool,
 }
 
 impl<'a> Case<'a> {
@@ -70,6 +74,7 @@ impl<'a> Case<'a> {
             gpus: Vec::new(),
             assignment: Assignment::default(),
             unknown: Vec::new(),
+            faults_only: knowledge.faults_only,
         };
         for (index, function) in definition.functions.iter().enumerate() {
             let id = function.id.clone().unwrap_or_default();
@@ -123,6 +128,51 @@ impl<'a> Case<'a> {
         case
     }
 
+    /// Parts that are not judged, without those of functions that are not GPUs.
+    pub(crate) fn unjudged(&self) -> Vec<Unjudged> {
+        let scope = &self.definition.scope;
+        let is_ours = |place: usize| {
+            let functions = &self.definition.functions;
+            let is_unknown = |function: &&Function| {
+                let own = functions.get(place).map(|own| own.place);
+                own == Some(function.place)
+            };
+            self.gpus.iter().any(|gpu| gpu.function == place) || self.unknown.iter().any(is_unknown)
+        };
+        let parts = scope.unjudged.iter();
+        let mut all: Vec<Unjudged> = parts
+            .filter(|(_, place)| place.is_none_or(is_ours))
+            .map(|(part, _)| part.clone())
+            .collect();
+        if self.gpus.is_empty() && self.unknown.is_empty() && !scope.has_more {
+            all.clear();
+        }
+        all.extend(self.unknown.iter().map(|function| {
+            Unjudged {
+                line: function.place.line,
+                what: function.label(),
+                why:
+                    "it is not known whether it is a GPU: give the facts of its host (--facts), or \
+                  its chip (--gpu)"
+                        .to_owned(),
+            }
+        }));
+        let without = self.gpus.iter().filter(|gpu| gpu.bars.is_none());
+        all.extend(without.map(|gpu| {
+            Unjudged {
+                line: self.line(gpu),
+                what: format!("BARs of {}", gpu.label()),
+                why: "they are not known, so that aperture and windows were not judged: give the \
+                  facts of its host (--facts), or its chip (--gpu)"
+                    .to_owned(),
+            }
+        }));
+        all.extend(self.sharing());
+        all.sort();
+        all.dedup();
+        all
+    }
+
     pub(crate) fn function(&self, gpu: &Subject) -> Option<&'a Function> {
         self.definition.functions.get(gpu.function)
     }
@@ -139,6 +189,41 @@ impl<'a> Case<'a> {
     /// The line of a GPU.
     pub(crate) fn line(&self, gpu: &Subject) -> usize {
         self.function(gpu).map_or(1, |function| function.place.line)
+    }
+
+    /// True if the IOMMU of the host that translates for a GPU is also that of the first GPU behind
+    /// a root bus; `None` if the host's IOMMUs are not known.
+    pub(crate) fn shares_smmu(&self, gpu: &Subject, root: usize) -> Option<bool> {
+        let iommu = |gpu: &Subject| self.facts?.function(gpu.host?)?.iommu.as_deref();
+        let mut gpus = self.gpus.iter();
+        let first = gpus.find(|other| self.above(other).1 == Some(root))?;
+        Some(iommu(first)? == iommu(gpu)?)
+    }
+
+    /// GPUs behind a root bus with an SMMU, whose SMMUs on the host are not known.
+    fn sharing(&self) -> Vec<Unjudged> {
+        let mut all = Vec::new();
+        let mut roots = Vec::new();
+        for gpu in self
+            .gpus
+            .iter()
+            .filter(|_| !self.definition.smmus.is_empty())
+        {
+            let Some(root) = self.root_bus(gpu).map(|(root, _)| root) else {
+                continue;
+            };
+            if roots.contains(&root) && self.shares_smmu(gpu, root).is_none() {
+                all.push(Unjudged {
+                    line: self.line(gpu),
+                    what: format!("root bus of {}", gpu.label()),
+                    why: "another GPU shares it and its SMMU, which works if one SMMU of the host \
+                          serves both: give the facts of the host (--facts)"
+                        .to_owned(),
+                });
+            }
+            roots.push(root);
+        }
+        all
     }
 
     /// The root port above a GPU, and the root bus above that, by their places in the list.

@@ -17,6 +17,8 @@ mod rewrite;
 use std::collections::BTreeSet;
 
 use crate::case::{Case, Knowledge};
+use crate::changes::{Edit, Traced};
+use crate::finding::{Code, Finding};
 use crate::model::Definition;
 use crate::parse::Source;
 use crate::rules;
@@ -25,32 +27,57 @@ use fix::Fix;
 /// Limit of corrections, above the need of any definition.
 const MOST_FIXES: usize = 100;
 
-/// Text with one correction after another.
-pub(crate) fn correct(source: &Source, knowledge: &Knowledge<'_>) -> String {
-    let mut text = source.text().to_owned();
-    let mut seen = BTreeSet::from([text.clone()]);
+/// Text with one correction after another, and its changes.
+///
+/// A correction may have others in its train: new nodes need distances, a new root port a root bus.
+/// Those belong to the finding of `found` that was corrected before them.
+pub(crate) fn correct(
+    source: &Source,
+    knowledge: &Knowledge<'_>,
+    found: &[Finding],
+) -> (String, Vec<Edit>) {
+    let mut cause = None;
+    let mut traced = Traced::new(source.text());
+    let mut seen = BTreeSet::from([traced.text.clone()]);
     for _ in 0..MOST_FIXES {
-        let Some(next) = corrected_once(&text, knowledge).filter(|next| !seen.contains(next))
-        else {
+        let next = corrected_once(&traced.text, knowledge);
+        let Some((next, code)) = next.filter(|(next, _)| !seen.contains(next)) else {
             break;
         };
         seen.insert(next.clone());
-        text = next;
+        let is_found = found.iter().any(|finding| finding.code == code);
+        let cause = match (is_found, cause) {
+            (false, Some(cause)) => cause,
+            _ => *cause.insert(code),
+        };
+        traced.change(next, cause);
     }
-    text
+    let edits = traced.edits(source.text());
+    (traced.text, edits)
 }
 
-fn corrected_once(text: &str, knowledge: &Knowledge<'_>) -> Option<String> {
+fn corrected_once(text: &str, knowledge: &Knowledge<'_>) -> Option<(String, Code)> {
     let source = Source::read(text.as_bytes()).ok()?;
     let definition = source.definition().ok()?;
     let findings = rules::check(&Case::new(&definition, knowledge));
     findings
         .iter()
-        .filter_map(|finding| finding.fix.as_ref())
-        .find_map(|fix| apply(&source, &definition, fix).filter(|next| next != text))
+        .filter_map(|finding| Some((finding.code, finding.fix.as_ref()?)))
+        .find_map(|(code, fix)| {
+            let next = apply(&source, &definition, fix).filter(|next| next != text)?;
+            Some((next, code))
+        })
 }
 
 fn apply(source: &Source, definition: &Definition, fix: &Fix) -> Option<String> {
+    // slots and buses may be those of devices that are not known
+    let places = matches!(
+        fix,
+        Fix::RootPort { .. } | Fix::RootBus { .. } | Fix::BusNumber { .. }
+    );
+    if places && definition.scope.has_more {
+        return None;
+    }
     match source {
         Source::Qemu(command) => options::apply(command, definition, fix),
         Source::Libvirt(text) => elements::apply(text, definition, fix),

@@ -13,22 +13,25 @@
 //! | `parse` | a text -> the model |
 //! | `case` | the functions that are GPUs, and what is known of them |
 //! | `rules`, `finding` | the checks, and what they find |
-//! | `edit` | corrections of the text |
+//! | `scope` | the parts that are not judged |
+//! | `edit`, `changes` | corrections of the text, and the diff that makes them |
 
 mod assignment;
 mod case;
+mod changes;
 mod edit;
 mod finding;
 mod model;
 mod parse;
 mod rules;
-
-use similar::TextDiff;
+mod scope;
 
 pub use case::Knowledge;
+pub use changes::Edit;
 pub use finding::{Code, Finding, Texts, Weight};
 pub use model::Language;
 pub use parse::error::{MOST_BYTES, ReadError};
+pub use scope::Unjudged;
 
 use case::Case;
 use parse::Source;
@@ -46,26 +49,31 @@ pub struct Examination {
     pub unknown: Vec<String>,
     /// Findings, each with `true` if the corrected text does not have it any more.
     pub findings: Vec<(Finding, bool)>,
-    /// Parts that were not judged, with the reasons.
+    /// Parts that were not judged, by line.
+    pub unjudged: Vec<Unjudged>,
+    /// Remarks: assumptions, and what else the VM needs.
     pub notes: Vec<String>,
     /// Text of the definition; the arguments of a process are written as in a shell.
     pub text: String,
     /// Text with all corrections.
     pub corrected: String,
+    /// Changes of the text, each with the findings that it corrects.
+    pub edits: Vec<Edit>,
 }
 
 impl Examination {
     /// Unified diff from the text to the corrected text, for a file of this name; empty if they are
-    /// the same.
+    /// the same. The header of each hunk names its findings.
     #[must_use]
     pub fn diff(&self, name: &str) -> String {
-        if self.text == self.corrected {
-            return String::new();
-        }
-        TextDiff::from_lines(&self.text, &self.corrected)
-            .unified_diff()
-            .header(name, name)
-            .to_string()
+        changes::diff(&self.text, &self.corrected, &self.edits, name)
+    }
+
+    /// True if a finding is a fault.
+    #[must_use]
+    pub fn has_fault(&self) -> bool {
+        let mut findings = self.findings.iter();
+        findings.any(|(finding, _)| finding.code.weight() == Weight::Fault)
     }
 }
 
@@ -78,9 +86,9 @@ pub fn examine(bytes: &[u8], knowledge: &Knowledge<'_>) -> Result<Examination, R
     let definition = source.definition()?;
     let case = Case::new(&definition, knowledge);
     let findings = rules::check(&case);
-    let corrected = match findings.is_empty() {
-        true => source.text().to_owned(),
-        false => edit::correct(&source, knowledge),
+    let (corrected, edits) = match findings.is_empty() {
+        true => (source.text().to_owned(), Vec::new()),
+        false => edit::correct(&source, knowledge, &findings),
     };
     let rest = match Source::read(corrected.as_bytes()).and_then(|source| source.definition()) {
         Ok(definition) => rules::check(&Case::new(&definition, knowledge)),
@@ -90,6 +98,15 @@ pub fn examine(bytes: &[u8], knowledge: &Knowledge<'_>) -> Result<Examination, R
         let same = |other: &&Finding| other.code == finding.code && other.what == finding.what;
         rest.iter().find(same).is_some()
     };
+    let mut notes = notes(&case);
+    if let Source::Qemu(command) = &source {
+        notes.extend(command.defaults.iter().map(|(line, name, default)| {
+            format!(
+                "line {line}: the script does not set {name}, so that its default {default:?} was \
+                 taken"
+            )
+        }));
+    }
     Ok(Examination {
         language: definition.language,
         gpus: case.gpus.iter().map(case::Subject::label).collect(),
@@ -106,7 +123,8 @@ pub fn examine(bytes: &[u8], knowledge: &Knowledge<'_>) -> Result<Examination, R
             .iter()
             .map(|function| function.label())
             .collect(),
-        notes: notes(&case),
+        unjudged: case.unjudged(),
+        notes,
         findings: findings
             .into_iter()
             .map(|finding| {
@@ -116,6 +134,7 @@ pub fn examine(bytes: &[u8], knowledge: &Knowledge<'_>) -> Result<Examination, R
             .collect(),
         text: source.text().to_owned(),
         corrected,
+        edits,
     })
 }
 

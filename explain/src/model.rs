@@ -4,6 +4,7 @@
 use serde::Serialize;
 use varia_facts::{Bdf, Bytes};
 
+use crate::scope::Scope;
 use varia_facts::Arch;
 
 /// The language of a definition.
@@ -43,6 +44,19 @@ pub(crate) struct Definition {
     pub(crate) ids: Vec<Name>,
     /// A host's CPUs for a virtual one: libvirt alone has them.
     pub(crate) pins: Vec<Pin>,
+    /// Devices on a bus that the rules do not judge, for the allocation of slots and buses.
+    pub(crate) others: Vec<Other>,
+    /// Parts that are not judged.
+    pub(crate) scope: Scope,
+}
+
+/// Device that takes a slot.
+#[derive(Clone, Debug)]
+pub(crate) struct Other {
+    /// The bus that the device is on; none where the VMM chooses.
+    pub(crate) bus: Option<String>,
+    /// Slot and function on the bus, as they are written; empty where the VMM chooses.
+    pub(crate) slot: String,
 }
 
 impl Definition {
@@ -61,6 +75,8 @@ impl Definition {
             iommufds: Vec::new(),
             ids: Vec::new(),
             pins: Vec::new(),
+            others: Vec::new(),
+            scope: Scope::default(),
         }
     }
 }
@@ -88,6 +104,8 @@ pub(crate) struct Machine {
     pub(crate) is_low: bool,
     /// Accelerator, as it is written.
     pub(crate) accelerator: Option<String>,
+    /// Accelerator that the program's name says, if no option names one.
+    pub(crate) accelerator_of_program: Option<String>,
     /// The CPU model, as it is written.
     pub(crate) cpu: Option<(String, Place)>,
     /// Width of the guest's addresses, if given.
@@ -160,6 +178,8 @@ pub(crate) struct Function {
     pub(crate) slot: String,
     /// The iommufd that it uses.
     pub(crate) iommufd: Option<String>,
+    /// The definition says that it uses none.
+    pub(crate) refuses_iommufd: bool,
     /// Its BARs are not mapped.
     pub(crate) is_unmapped: bool,
     /// Its expansion ROM is shown.
@@ -186,6 +206,8 @@ pub(crate) struct Bus {
     pub(crate) name: String,
     /// The bus that its bridge is on; none where the VMM chooses.
     pub(crate) parent: Option<String>,
+    /// Slot and function of its bridge, as they are written; empty where the VMM chooses.
+    pub(crate) slot: String,
     pub(crate) kind: BusKind,
 }
 
@@ -226,6 +248,18 @@ pub(crate) struct Pin {
     pub(crate) cpus: String,
 }
 
+/// Slot and function of an address as it is written: `0x1.0x2`, `04.0`, `5`.
+pub(crate) fn slot_of(text: &str) -> Option<(u8, u8)> {
+    let number = |text: &str| u8::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok();
+    let (slot, function) = text.split_once('.').unwrap_or((text, "0"));
+    let number = |text: &str| match text.trim().trim_start_matches("0x") {
+        "" => Some(0),
+        _ => number(text),
+    };
+    let slot = (!slot.is_empty()).then(|| number(slot)).flatten()?;
+    Some((slot, number(function)?))
+}
+
 impl Definition {
     /// The name of the machine's own root bus.
     pub(crate) fn root(&self) -> &'static str {
@@ -237,6 +271,20 @@ impl Definition {
 
     pub(crate) fn bus(&self, name: &str) -> Option<&Bus> {
         self.buses.iter().find(|bus| bus.name == name)
+    }
+
+    /// The root bus that a bus is below, by name.
+    pub(crate) fn root_of<'a>(&'a self, bus: &'a Bus) -> Option<&'a str> {
+        let mut name = bus.parent.as_deref().unwrap_or(self.root());
+        // buses that are below each other end nowhere
+        for _ in 0..=self.buses.len() {
+            let above = self.bus(name)?;
+            if matches!(above.kind, BusKind::Root | BusKind::Expander { .. }) {
+                return Some(name);
+            }
+            name = above.parent.as_deref().unwrap_or(self.root());
+        }
+        None
     }
 
     /// Distance from one node to another, or the one in the other direction.

@@ -2,7 +2,8 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | `words`, `properties`, `command` | a shell's words, the values of QEMU's options, a command with its options |
+//! | `words`, `expansion`, `script` | a shell's statements, the values of its words, its commands |
+//! | `properties`, `command` | the values of QEMU's options, a command with its options |
 //! | `arguments` | a QEMU command line -> the model |
 //! | `domain` | a libvirt domain -> the model |
 //! | `error` | texts that are no definition |
@@ -11,7 +12,9 @@ pub(crate) mod arguments;
 pub(crate) mod command;
 pub(crate) mod domain;
 pub(crate) mod error;
+pub(crate) mod expansion;
 pub(crate) mod properties;
+pub(crate) mod script;
 pub(crate) mod words;
 
 use crate::model::Definition;

@@ -10,7 +10,7 @@ mod nodes;
 mod topology;
 
 use crate::case::Case;
-use crate::finding::{Finding, Findings};
+use crate::finding::{Finding, Findings, Weight};
 
 /// Findings about a definition, in the order of their corrections: names before references, nodes
 /// before distances.
@@ -26,6 +26,11 @@ pub(crate) fn check(case: &Case<'_>) -> Vec<Finding> {
     nodes::check(case, &mut found);
     memory::check(case, &mut found);
     distances::check(case, &mut found);
+    if case.faults_only {
+        found
+            .0
+            .retain(|finding| finding.code.weight() == Weight::Fault);
+    }
     found.0
 }
 

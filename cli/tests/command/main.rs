@@ -2,6 +2,7 @@
 
 mod backing;
 mod cards;
+mod cases;
 mod chips;
 mod clients;
 mod doctor;

@@ -168,6 +168,9 @@ impl<'d, 'a> Domain<'d, 'a> {
         let mut functions = self.definition.functions.iter();
         let function = functions.find(|one| one.id.as_deref() == Some(device))?;
         let hostdev = self.at(function.place)?;
+        if !hostdev.has_tag_name("hostdev") {
+            return None;
+        }
         match child(hostdev, "acpi") {
             Some(acpi) if nodes.is_empty() => self.changes.remove(acpi),
             Some(acpi) => self.changes.set(acpi, "nodeset", &set(&nodes)),

@@ -3,12 +3,13 @@
 use roxmltree::Node;
 
 use super::elements::Domain;
+use crate::model::BusKind;
 use crate::parse::domain::{child, elements};
 use varia_plan::xml::Element;
 
 impl<'d, 'a> Domain<'d, 'a> {
     pub(crate) fn target(&mut self, bus: usize, name: &'static str, value: u32) -> Option<()> {
-        let controller = self.at(self.definition.buses.get(bus)?.place)?;
+        let controller = self.controller(bus)?;
         self.upsert(controller, "target", &[(name, &value.to_string())]);
         Some(())
     }
@@ -47,8 +48,9 @@ impl<'d, 'a> Domain<'d, 'a> {
                 self.changes.set(address, "bus", &text);
                 self.changes.set(address, "slot", "0x00");
                 self.changes.set(address, "function", "0x0");
+                self.changes.unset(address, "multifunction");
             }
-            None => self.changes.append(node, address(&text)),
+            None => self.changes.append(node, address(&text, 0)),
         }
     }
 
@@ -58,6 +60,7 @@ impl<'d, 'a> Domain<'d, 'a> {
         name: &str,
         bus: &str,
         chassis: u32,
+        slot: Option<u8>,
     ) -> Option<()> {
         let hostdev = self.function(function)?;
         let bus: u32 = bus.parse().ok()?;
@@ -68,25 +71,26 @@ impl<'d, 'a> Domain<'d, 'a> {
             .with("index", index)
             .with("model", "pcie-root-port")
             .child(Element::new("target").with("chassis", chassis));
-        let port = match bus {
-            0 => port,
-            bus => port.child(address(&format!("{bus:#04x}"))),
+        let port = match (bus, slot) {
+            (0, None) => port,
+            (bus, slot) => port.child(address(&format!("{bus:#04x}"), slot.unwrap_or(0))),
         };
         self.add_controller(&port)?;
         self.move_to(hostdev, index);
         Some(())
     }
 
-    /// A controller's index is above that of the one that it is on.
+    /// A controller's index is above that of the one that it is on. A port that is before the new
+    /// root bus stays where it is, and the functions on it get a port of their own.
     pub(crate) fn root_bus(
         &mut self,
         port: usize,
         name: &str,
-        number: u32,
-        node: u32,
+        (number, node): (u32, u32),
+        slot: Option<u8>,
     ) -> Option<()> {
         let old = self.definition.buses.get(port)?;
-        let controller = self.at(old.place)?;
+        let controller = self.controller(port)?;
         let index: u32 = name.parse().unwrap_or_else(|_| self.free_index());
         let target = Element::new("target")
             .with("busNr", number)
@@ -95,33 +99,53 @@ impl<'d, 'a> Domain<'d, 'a> {
             .with("type", "pci")
             .with("index", index)
             .with("model", "pcie-expander-bus")
-            .child(target);
+            .child(target)
+            .maybe(slot.map(|slot| address("0x00", slot)));
         let own: u32 = old.name.parse().ok()?;
-        self.changes.add_before(controller, &bus);
-        self.move_to(controller, index);
-        if own <= index {
-            let own = self.free_index().max(index.saturating_add(1));
-            self.changes.set(controller, "index", &own.to_string());
-            let on_it = |bus: &Option<String>| bus.as_deref() == Some(&old.name);
-            for function in self
-                .definition
-                .functions
-                .iter()
-                .filter(|one| on_it(&one.bus))
-            {
-                let node = self.at(function.place)?;
-                self.move_to(node, own);
+        if own > index {
+            self.changes.add_before(controller, &bus);
+            return Some(());
+        }
+        let new = self.free_index().max(index.saturating_add(1));
+        let chassis = self
+            .definition
+            .buses
+            .iter()
+            .filter_map(|bus| match bus.kind {
+                BusKind::Port { chassis, .. } => chassis,
+                _ => None,
+            });
+        let chassis = chassis
+            .max()
+            .unwrap_or(0)
+            .saturating_add(1)
+            .max(new.min(255));
+        let port = Element::new("controller")
+            .with("type", "pci")
+            .with("index", new)
+            .with("model", "pcie-root-port")
+            .child(Element::new("target").with("chassis", chassis))
+            .child(address(&format!("{index:#04x}"), 0));
+        self.add_controller(&bus)?;
+        self.add_controller(&port)?;
+        let on_it = |bus: &Option<String>| bus.as_deref() == Some(&old.name);
+        let functions = 0..self.definition.functions.len();
+        for function in functions {
+            let is_on_it = self.definition.functions.get(function);
+            if is_on_it.is_some_and(|function| on_it(&function.bus)) {
+                let node = self.function(function)?;
+                self.move_to(node, new);
             }
         }
         Some(())
     }
 }
 
-fn address(bus: &str) -> Element {
+fn address(bus: &str, slot: u8) -> Element {
     Element::new("address")
         .with("type", "pci")
         .with("domain", "0x0000")
         .with("bus", bus)
-        .with("slot", "0x00")
+        .with("slot", format!("{slot:#04x}"))
         .with("function", "0x0")
 }

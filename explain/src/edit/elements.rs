@@ -10,6 +10,20 @@ use varia_facts::Bytes;
 use varia_plan::libvirt::{sized, smmu};
 use varia_plan::xml::Element;
 
+/// An SMMU with the options of another one, for the root bus of a controller's index.
+fn like_smmu(like: Node<'_, '_>, bus: &str) -> Element {
+    const NAMES: [&str; 8] = [
+        "accel", "ats", "ril", "pasid", "ssidSize", "ssidsize", "oas", "cmdqv",
+    ];
+    let mut driver = Element::new("driver").with("pciBus", bus);
+    for name in NAMES {
+        if let Some(value) = like.attribute(name) {
+            driver = driver.with(name, value);
+        }
+    }
+    Element::new("iommu").with("model", "smmuv3").child(driver)
+}
+
 /// Applies a fix to a domain; its text, or `None` where it can't be done here.
 pub(crate) fn apply(text: &str, definition: &Definition, fix: &Fix) -> Option<String> {
     let document = parse(text).ok()?;
@@ -77,16 +91,18 @@ impl<'d, 'a> Domain<'d, 'a> {
                 name,
                 bus,
                 chassis,
+                slot,
                 ..
-            } => self.root_port(*function, name, bus, *chassis)?,
+            } => self.root_port(*function, name, bus, *chassis, *slot)?,
             Fix::RootBus {
                 port,
                 name,
                 number,
                 node,
-            } => self.root_bus(*port, name, *number, *node)?,
+                slot,
+            } => self.root_bus(*port, name, (*number, *node), *slot)?,
             Fix::BusNode { bus, node } => {
-                let controller = self.at(self.definition.buses.get(*bus)?.place)?;
+                let controller = self.controller(*bus)?;
                 let element = Element::new("node").content(node);
                 match child(controller, "target") {
                     Some(target) => match child(target, "node") {
@@ -100,20 +116,35 @@ impl<'d, 'a> Domain<'d, 'a> {
             }
             Fix::BusNumber { bus, number } => self.target(*bus, "busNr", *number)?,
             Fix::Chassis { bus, chassis } => self.target(*bus, "chassis", *chassis)?,
-            Fix::UseIommufd { .. } => self.upsert(self.root, "iommufd", &[("enabled", "yes")]),
+            Fix::UseIommufd { function, .. } => {
+                let hostdev = self.function(*function)?;
+                match child(hostdev, "driver").filter(|driver| driver.has_attribute("iommufd")) {
+                    Some(driver) => self.changes.set(driver, "iommufd", "yes"),
+                    None => self.upsert(self.root, "iommufd", &[("enabled", "yes")]),
+                }
+            }
             Fix::Accelerate(smmu) => {
-                let node = self.at(self.definition.smmus.get(*smmu)?.place)?;
+                let node = self.smmu(*smmu)?;
                 self.upsert(node, "driver", &[("accel", "on")]);
             }
             Fix::SmmuBus { smmu, bus } => {
-                let node = self.at(self.definition.smmus.get(*smmu)?.place)?;
+                let node = self.smmu(*smmu)?;
                 let name = &self.definition.buses.get(*bus)?.name;
                 self.upsert(node, "driver", &[("pciBus", name)]);
             }
             Fix::AddSmmu { bus } => {
                 let name = &self.definition.buses.get(*bus)?.name;
                 let devices = child(self.root, "devices")?;
-                let smmu = smmu(name);
+                let accelerated = self
+                    .definition
+                    .smmus
+                    .iter()
+                    .position(|one| one.is_accelerated);
+                let like = accelerated.and_then(|like| child(self.smmu(like)?, "driver"));
+                let smmu = match like {
+                    Some(like) => like_smmu(like, name),
+                    None => smmu(name),
+                };
                 match elements(devices, "iommu").last() {
                     Some(last) => self.changes.add_behind(last, &smmu),
                     None => self.changes.append(devices, smmu),
@@ -152,8 +183,21 @@ impl<'d, 'a> Domain<'d, 'a> {
         self.document.get_node(NodeId::new(id))
     }
 
+    /// Element of a function; `None` if QEMU's own arguments have it.
     pub(crate) fn function(&self, function: usize) -> Option<Node<'d, 'a>> {
-        self.at(self.definition.functions.get(function)?.place)
+        let node = self.at(self.definition.functions.get(function)?.place)?;
+        node.has_tag_name("hostdev").then_some(node)
+    }
+
+    /// Element of a bus; `None` if QEMU's own arguments have it.
+    pub(crate) fn controller(&self, bus: usize) -> Option<Node<'d, 'a>> {
+        let node = self.at(self.definition.buses.get(bus)?.place)?;
+        node.has_tag_name("controller").then_some(node)
+    }
+
+    fn smmu(&self, smmu: usize) -> Option<Node<'d, 'a>> {
+        let node = self.at(self.definition.smmus.get(smmu)?.place)?;
+        node.has_tag_name("iommu").then_some(node)
     }
 
     /// Gives the first child of this name attributes; makes it if it is not there.

@@ -53,6 +53,8 @@ pub(crate) enum Fix {
         bus: String,
         chassis: u32,
         window: Option<Bytes>,
+        /// Slot of the port on the bus, if the bus has others.
+        slot: Option<u8>,
     },
     /// A root bus for a port, or one for what is on a bus that is not there.
     RootBus {
@@ -60,6 +62,8 @@ pub(crate) enum Fix {
         name: String,
         number: u32,
         node: u32,
+        /// Slot on the machine's own root bus.
+        slot: Option<u8>,
     },
     /// A root bus's node.
     BusNode { bus: usize, node: u32 },

@@ -1,7 +1,7 @@
 //! A fix -> the command line that has it.
 
 use crate::edit::fix::Fix;
-use crate::model::Definition;
+use crate::model::{Definition, slot_of};
 use crate::parse::arguments::cpus;
 use crate::parse::command::{Command, Opt};
 use varia_facts::Arch;
@@ -100,13 +100,19 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
             bus,
             chassis,
             window,
+            slot,
         } => {
             let place = of_function(function)?;
             let mut port = format!("pcie-root-port,id={name},bus={bus},chassis={chassis}");
+            if let Some(slot) = slot {
+                port += &format!(",addr={slot:#x}");
+            }
             if let Some(window) = window {
                 port += &format!(",pref64-reserve={}", size(*window));
             }
             command.set(place.index, "bus", name);
+            // the one slot of a port
+            leave_slot(&mut command, place.index);
             command.add_before(place.index, "device", port);
         }
         Fix::RootBus {
@@ -114,10 +120,16 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
             name,
             number,
             node,
+            slot,
         } => {
             let place = of_bus(port)?;
+            promote(&mut command, definition, *port);
             command.set(place.index, "bus", name);
-            let bus = format!("pxb-pcie,id={name},bus=pcie.0,bus_nr={number},numa_node={node}");
+            leave_slot(&mut command, place.index);
+            let slot = slot.map(|slot| format!(",addr={slot:#x}"));
+            let slot = slot.unwrap_or_default();
+            let bus =
+                format!("pxb-pcie,id={name},bus=pcie.0{slot},bus_nr={number},numa_node={node}");
             command.add_before(place.index, "device", bus);
         }
         Fix::BusNode { bus, node } => {
@@ -154,7 +166,13 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
         Fix::AddSmmu { bus } => {
             let bus = definition.buses.get(*bus)?;
             let id = definition.unused(&format!("{}.smmu", bus.name));
-            let value = format!("arm-smmuv3,id={id},primary-bus={},{}", bus.name, smmu());
+            let like = definition.smmus.iter().find(|one| one.is_accelerated);
+            let like = like.and_then(|like| command.options.get(like.place.index));
+            let options = match like {
+                Some(like) => like.properties.without(&["id", "primary-bus", "driver"]),
+                None => smmu(),
+            };
+            let value = format!("arm-smmuv3,id={id},primary-bus={},{options}", bus.name);
             command.add_behind(bus.place.index, "device", value);
         }
         Fix::Mapped(function) => command.unset(of_function(function)?.index, "x-no-mmap"),
@@ -171,7 +189,7 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
         }
         Fix::BestDriver(_) | Fix::Pins(_) => return None,
     }
-    Some(command.changed())
+    command.changed()
 }
 
 /// The options, while they are changed.
@@ -192,6 +210,36 @@ fn is_node(option: &Opt) -> bool {
 
 fn is_numa(option: &Opt) -> bool {
     option.name == "numa"
+}
+
+/// Takes the slot of a device away, which goes to another bus: it is then the first one there.
+fn leave_slot(command: &mut Command, index: usize) {
+    for key in ["addr", "multifunction"] {
+        command.unset(index, key);
+    }
+}
+
+/// Makes another port function 0 of a slot that a port leaves: without a function 0 a guest does not
+/// find the others.
+fn promote(command: &mut Command, definition: &Definition, port: usize) {
+    let Some(own) = definition.buses.get(port) else {
+        return;
+    };
+    let Some((slot, 0)) = slot_of(&own.slot) else {
+        return;
+    };
+    let siblings = definition
+        .buses
+        .iter()
+        .filter(|bus| bus.parent == own.parent);
+    let next = siblings
+        .filter_map(|bus| Some((bus, slot_of(&bus.slot)?)))
+        .filter(|(_, (other, function))| *other == slot && *function > 0)
+        .min_by_key(|(_, (_, function))| *function);
+    if let Some((next, _)) = next {
+        command.set(next.place.index, "addr", &format!("{slot:#x}"));
+        command.set(next.place.index, "multifunction", "on");
+    }
 }
 
 /// RAM and CPUs of a machine that has no nodes yet.

@@ -3,13 +3,16 @@
 use std::ops::Range;
 
 use crate::parse::command::{Command, Opt};
-use crate::parse::words::Word;
+use crate::parse::expansion::Writing;
 
 impl Command {
     /// Gives an option's property a value.
     pub(crate) fn set(&mut self, index: usize, key: &str, value: &str) {
         if let Some(option) = self.options.get_mut(index) {
+            let is_hidden = option.properties.has(key) && !option.written.has(key);
+            option.is_blocked |= is_hidden;
             option.properties.set(key, value);
+            option.written.set(key, value);
             option.is_changed = true;
         }
     }
@@ -18,6 +21,7 @@ impl Command {
     pub(crate) fn set_kind(&mut self, index: usize, key: &str, kind: &str) {
         if let Some(option) = self.options.get_mut(index) {
             option.properties.set_kind(key, kind);
+            option.written.set_kind(key, kind);
             option.is_changed = true;
         }
     }
@@ -25,7 +29,12 @@ impl Command {
     /// Takes an option's property away.
     pub(crate) fn unset(&mut self, index: usize, key: &str) {
         if let Some(option) = self.options.get_mut(index) {
+            if !option.properties.has(key) {
+                return;
+            }
+            option.is_blocked |= !option.written.has(key);
             option.properties.remove(key);
+            option.written.remove(key);
             option.is_changed = true;
         }
     }
@@ -37,15 +46,37 @@ impl Command {
         }
     }
 
-    /// Adds an option in front of another.
+    /// Adds an option in front of another; in front of the loop that makes the other one.
     pub(crate) fn add_before(&mut self, index: usize, name: &'static str, value: String) {
+        let is_free = |option: &Opt| option.writing != Writing::Fixed;
+        let is_made = self
+            .options
+            .get(index)
+            .is_some_and(|option| !is_free(option));
+        if is_made {
+            let before = self.options.get(..index).unwrap_or_default();
+            if let Some(before) = before.iter().rposition(is_free) {
+                return self.add_behind(before, name, value);
+            }
+        }
         if let Some(option) = self.options.get_mut(index) {
             option.added_before.push((name, value));
         }
     }
 
-    /// Adds an option behind another.
+    /// Adds an option behind another; behind the loop that makes the other one.
     pub(crate) fn add_behind(&mut self, index: usize, name: &'static str, value: String) {
+        let is_free = |option: &Opt| option.writing != Writing::Fixed;
+        if self
+            .options
+            .get(index)
+            .is_some_and(|option| !is_free(option))
+        {
+            let behind = self.options.get(index..).unwrap_or_default();
+            if let Some(behind) = behind.iter().position(is_free) {
+                return self.add_before(index + behind, name, value);
+            }
+        }
         if let Some(option) = self.options.get_mut(index) {
             option.added.push((name, value));
         }
@@ -63,57 +94,133 @@ impl Command {
         self.add_behind(index, name, value);
     }
 
-    /// The text with all that was changed.
-    pub(crate) fn changed(&self) -> String {
-        let mut out = String::new();
-        let mut at = 0;
+    /// The text with all that was changed; `None` if a change can't be written.
+    pub(crate) fn changed(&self) -> Option<String> {
+        let mut edits: Vec<(Range<usize>, String)> = Vec::new();
+        let mut at_end = String::new();
+        // a line for each where the command has several
+        let gaps = self
+            .options
+            .iter()
+            .filter(|option| option.writing == Writing::Word);
+        let style = gaps.map(|option| {
+            let before = self.before(option.range.start);
+            separator(self.text.get(before).unwrap_or_default(), option.writing)
+        });
+        let style = style.into_iter().find(|gap| gap.contains('\n'));
+        let gap_of = |gap: &str, option: &Opt| match separator(gap, option.writing) {
+            gap if option.writing == Writing::Word && !gap.contains('\n') => {
+                style.clone().unwrap_or(gap)
+            }
+            gap => gap,
+        };
         for option in &self.options {
             let Range { start, end } = option.range;
-            out += self.text.get(at..start).unwrap_or_default();
-            at = end;
-            let before = self.text.get(start..option.name_at).unwrap_or_default();
-            let more = |(name, value): &(&str, String)| {
-                let value = match &option.value {
-                    Some(like) => self.written(value, like),
-                    None => shell_words::quote(value).into_owned(),
-                };
-                format!("{}-{name} {value}", separator(before))
-            };
-            out.extend(option.added_before.iter().map(more));
-            if !option.is_removed {
-                match &option.value {
-                    Some(value) if option.is_changed => {
-                        let name = start..value.range.start;
-                        out += self.text.get(name).unwrap_or_default();
-                        out += &self.written(&option.properties.to_string(), value);
-                    }
-                    _ => out += self.text.get(start..end).unwrap_or_default(),
+            let between = self.before(start);
+            let gap = self.text.get(between.clone()).unwrap_or_default();
+            let is_fixed = option.writing == Writing::Fixed;
+            if option.is_blocked || is_fixed && (option.is_changed || option.is_removed) {
+                return None;
+            }
+            for (name, value) in &option.added_before {
+                if is_fixed {
+                    return None;
+                }
+                let text = self.added(option, name, value)?;
+                let gap = gap_of(gap, option);
+                edits.push((start..start, format!("{text}{gap}")));
+            }
+            if option.is_removed {
+                edits.push((between.start..end, String::new()));
+            } else if option.is_changed {
+                let value = option.value.as_ref()?;
+                let text = self.written(&option.written.to_string(), option)?;
+                edits.push((value.range.clone(), text));
+            }
+            for (name, value) in &option.added {
+                let text = self.added(option, name, value)?;
+                let gap = gap_of(gap, option);
+                match is_fixed {
+                    true => at_end += &format!(" {text}"),
+                    false => edits.push((end..end, format!("{gap}{text}"))),
                 }
             }
-            out.extend(option.added.iter().map(more));
         }
-        out + self.text.get(at..).unwrap_or_default()
+        if !at_end.is_empty() {
+            edits.push((self.end..self.end, at_end));
+        }
+        // stable: what is at one place stays in its order
+        edits.sort_by_key(|(range, _)| (range.start, range.end));
+        let mut out = String::new();
+        let mut at = 0;
+        for (range, text) in &edits {
+            out += self.text.get(at..range.start.max(at)).unwrap_or_default();
+            out += text;
+            at = range.end.max(at);
+        }
+        Some(out + self.text.get(at..).unwrap_or_default())
     }
 
-    /// A value, quoted as another one is.
-    fn written(&self, value: &str, like: &Word) -> String {
-        let raw = self.text.get(like.range.clone()).unwrap_or_default();
+    /// Blanks and continued lines before a byte.
+    fn before(&self, at: usize) -> Range<usize> {
+        let before = self.text.get(..at).unwrap_or_default();
+        let is_blank = |c: char| c.is_whitespace();
+        let mut start = before.trim_end_matches(is_blank).len();
+        while let Some(rest) = before
+            .get(..start)
+            .and_then(|before| before.strip_suffix('\\'))
+        {
+            if !before
+                .get(start..)
+                .is_some_and(|rest| rest.starts_with(['\n', '\r']))
+            {
+                break;
+            }
+            start = rest.trim_end_matches(is_blank).len();
+        }
+        start..at
+    }
+
+    /// An option that is added beside another.
+    fn added(&self, beside: &Opt, name: &str, value: &str) -> Option<String> {
+        let value = match &beside.value {
+            Some(_) => self.written(value, beside)?,
+            None if beside.writing == Writing::Part => self.written(value, beside)?,
+            None => shell_words::quote(value).into_owned(),
+        };
+        Some(format!("-{name} {value}"))
+    }
+
+    /// A value, quoted as another one is; `None` where no quotes are possible.
+    fn written(&self, value: &str, like: &Opt) -> Option<String> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_=,.:/+%@^".contains(c);
-        if like.is_expanded && value.contains(['$', '`']) {
-            return match raw.starts_with('"') {
+        let is_plain = !value.is_empty() && value.chars().all(plain);
+        if like.writing == Writing::Part {
+            let is_simple = |c: char| plain(c) || c == '$' || c == '{' || c == '}';
+            return value.chars().all(is_simple).then(|| value.to_owned());
+        }
+        let Some(word) = &like.value else {
+            return Some(shell_words::quote(value).into_owned());
+        };
+        let raw = self.text.get(word.range.clone()).unwrap_or_default();
+        if word.is_expanded && value.contains(['$', '`']) {
+            return Some(match raw.starts_with('"') {
                 true => format!("\"{value}\""),
                 false => value.to_owned(),
-            };
+            });
         }
-        if raw == like.text && !value.is_empty() && value.chars().all(plain) {
-            return value.to_owned();
+        if !raw.starts_with(['\'', '"']) && is_plain {
+            return Some(value.to_owned());
         }
-        shell_words::quote(value).into_owned()
+        Some(shell_words::quote(value).into_owned())
     }
 }
 
-/// Separator of a further option from the one before: a line of its own if that option has one.
-fn separator(before: &str) -> String {
+/// Separator of a further option from another: a line of its own if the other one has one.
+fn separator(before: &str, writing: Writing) -> String {
+    if writing == Writing::Part {
+        return " ".to_owned();
+    }
     match before.rsplit_once('\n') {
         Some((line, indent)) if line.trim_end_matches('\r').ends_with('\\') => {
             format!(" \\\n{indent}")
@@ -141,11 +248,11 @@ mod tests {
         command.add_behind(1, "object", "a,id=b".to_owned());
         command.add_behind(3, "smp", "8".to_owned());
         command.remove(0);
-        let changed = command.changed();
+        let changed = command.changed().expect("every change can be written");
         assert_eq!(
             changed,
             "#!/bin/sh\n# a VM\nsudo qemu-system-aarch64 \\\n  -nodefaults \\\n  -object 'a,id=b' \
-             \\\n  -device vfio-pci,host=0009:01:00.0,id=gpu0 -m 8G -smp 8 \\\n  -bios \"$BIOS\"\n\
+             \\\n  -device vfio-pci,host=0009:01:00.0,id=gpu0 -m 8G \\\n  -smp 8 \\\n  -bios \"$BIOS\"\n\
              echo done\n"
         );
     }

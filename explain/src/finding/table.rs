@@ -177,7 +177,7 @@ findings! {
             "add a root port of this name: {root_port}",
         ],
     }
-    RootPortMissing = "root-port-missing", Fault {
+    RootPortMissing = "root-port-missing", Advice {
         found: ["{gpu} is on the root bus {bus} without a root port"],
         why: ["a root port's window makes room for the GPU's BARs"],
         remedy: ["put it behind a root port of its own"],
@@ -187,7 +187,7 @@ findings! {
         why: ["a root port has one slot"],
         remedy: ["put it behind a root port of its own"],
     }
-    RootBusMissing = "root-bus-missing", Fault {
+    RootBusMissing = "root-bus-missing", Advice {
         found: [
             "{gpu} is behind the machine's own root bus",
             "{unplaced} has no address, so that libvirt puts it on the machine's own root bus",
@@ -202,7 +202,7 @@ findings! {
         ],
     }
     RootBusShared = "root-bus-shared", Fault {
-        found: ["{gpu} is behind the root bus {bus}, as another GPU is, and the VM has SMMUs"],
+        found: ["{gpu} is behind the root bus {bus}, as a GPU of another SMMU of the host is"],
         why: ["an SMMU of the VM belongs to one root bus and to one SMMU of the host"],
         remedy: ["give it a root bus of its own (pxb-pcie)"],
     }
@@ -211,7 +211,7 @@ findings! {
         why: ["a root bus is on one node"],
         remedy: ["give it a root bus of its own (pxb-pcie)"],
     }
-    RootBusNode = "root-bus-node", Fault {
+    RootBusNode = "root-bus-node", Advice {
         found: [
             "the root bus {bus} of {gpu} is on node {node}, and the CPUs of the GPU are those of \
              node {own}",
@@ -319,6 +319,7 @@ findings! {
     }
     IommufdMissing = "iommufd-missing", Fault {
         found: [
+            "{refused} is told to use no iommufd, and its SMMU on {smmu} is accelerated",
             "{gpu} uses no iommufd, and its SMMU on {smmu} is accelerated",
             "{gpu} uses no iommufd, and the VM has one",
         ],
@@ -330,7 +331,7 @@ findings! {
         why: ["VFIO does not work behind an emulated SMMU"],
         remedy: ["set accel=on"],
     }
-    SmmuMissing = "smmu-missing", Fault {
+    SmmuMissing = "smmu-missing", Advice {
         found: ["{gpu} has no SMMU, and other GPUs have one"],
         why: ["without an SMMU in the VM a GPU can't use the page tables of a process"],
         remedy: ["add an arm-smmuv3 with accel=on on its root bus"],

@@ -9,8 +9,10 @@ use super::command::{Command, Opt};
 use super::properties::Properties;
 use crate::model::{
     Backing, Bus, BusKind, Definition, Distance, Function, Initiator, Language, Machine, Name,
-    Node, Place, Smmu,
+    Node, Other, Place, Smmu,
 };
+use crate::scope::known::BRIDGES;
+use crate::scope::qemu;
 use varia_facts::Arch;
 
 /// Reads what matters to GPUs.
@@ -29,6 +31,7 @@ pub(crate) fn definition(command: &Command) -> Definition {
         place: out.machine.place,
         name: "pcie.0".to_owned(),
         parent: None,
+        slot: String::new(),
         kind: BusKind::Root,
     });
     for (index, option) in command.options.iter().enumerate() {
@@ -38,6 +41,10 @@ pub(crate) fn definition(command: &Command) -> Definition {
         };
         add(&mut out, command, option, place);
     }
+    out.scope = qemu::scope(command, |index| {
+        let mut functions = out.functions.iter();
+        functions.position(|function| function.place.index == index)
+    });
     out
 }
 
@@ -47,7 +54,7 @@ pub(crate) fn add(out: &mut Definition, command: &Command, option: &Opt, place: 
     match option.name.as_str() {
         "device" => {
             let driver = properties.kind("driver").to_owned();
-            if let Some(id) = properties.get("id") {
+            if let Some(id) = properties.id() {
                 out.ids.push(Name {
                     id,
                     is_object: false,
@@ -81,63 +88,80 @@ fn machine(command: &Command) -> Machine {
         has_acpi: true,
         ..Machine::default()
     };
+    // of its program's name alone
+    if command
+        .program
+        .as_deref()
+        .is_some_and(|name| name.ends_with("kvm"))
+    {
+        machine.accelerator_of_program = Some("kvm".to_owned());
+    }
     for (index, option) in command.options.iter().enumerate() {
-        let properties = &option.properties;
         let place = Place {
             line: option.line,
             index,
         };
-        match option.name.as_str() {
-            "machine" => {
-                machine.place = place;
-                let kind = properties.kind("type");
-                if !kind.is_empty() {
-                    machine.kind = kind.to_owned();
-                }
-                if properties.switch("acpi") == Some(false) {
-                    machine.has_acpi = false;
-                }
-                machine.is_low |= ["highmem", "highmem-mmio"]
-                    .iter()
-                    .any(|key| properties.switch(key) == Some(false));
-                if let Some(version) = properties.get("gic-version") {
-                    machine.gic = Some(version);
-                }
-                if let Some(text) = properties.get("highmem-mmio-size") {
-                    machine.aperture = Some((size(&text, 0), place));
-                }
-                if let Some(accelerators) = properties.get("accel") {
-                    let first = accelerators.split(':').next().map(str::to_owned);
-                    machine.accelerator = machine.accelerator.or(first);
-                }
-                machine.smmu |= properties.get("iommu").as_deref() == Some("smmuv3");
-                machine.has_firmware |= properties.get("pflash0").is_some();
-            }
-            "no-acpi" => machine.has_acpi = false,
-            "accel" => {
-                let kind = properties.kind("accel").to_owned();
-                machine.accelerator = machine.accelerator.or(Some(kind));
-            }
-            "enable-kvm" => machine.accelerator = Some("kvm".to_owned()),
-            "cpu" => {
-                machine.cpu = Some((properties.kind("model").to_owned(), place));
-                let bits = properties
-                    .get("phys-bits")
-                    .and_then(|bits| bits.parse().ok());
-                machine.address_bits = bits.map(|bits| (bits, place));
-            }
-            "bios" | "pflash" => machine.has_firmware = true,
-            "drive" => {
-                machine.has_firmware |= properties.get("if").as_deref() == Some("pflash");
-            }
-            "m" => {
-                let text = properties.get("size");
-                machine.ram = size(text.as_deref().unwrap_or(properties.kind("size")), 20);
-            }
-            _ => {}
+        if option.name == "machine" {
+            machine.place = place;
         }
+        machine_option(&mut machine, option, place);
     }
+    let of_program = machine.accelerator_of_program.take();
+    machine.accelerator = machine.accelerator.or(of_program);
     machine
+}
+
+/// Adds what one option says of the machine.
+pub(crate) fn machine_option(machine: &mut Machine, option: &Opt, place: Place) {
+    let properties = &option.properties;
+    match option.name.as_str() {
+        "machine" => {
+            let kind = properties.kind("type");
+            if !kind.is_empty() {
+                machine.kind = kind.to_owned();
+            }
+            if properties.switch("acpi") == Some(false) {
+                machine.has_acpi = false;
+            }
+            machine.is_low |= ["highmem", "highmem-mmio"]
+                .iter()
+                .any(|key| properties.switch(key) == Some(false));
+            if let Some(version) = properties.get("gic-version") {
+                machine.gic = Some(version);
+            }
+            if let Some(text) = properties.get("highmem-mmio-size") {
+                machine.aperture = Some((size(&text, 0), place));
+            }
+            if let Some(accelerators) = properties.get("accel") {
+                let first = accelerators.split(':').next().map(str::to_owned);
+                machine.accelerator = machine.accelerator.take().or(first);
+            }
+            machine.smmu |= properties.get("iommu").as_deref() == Some("smmuv3");
+            machine.has_firmware |= properties.get("pflash0").is_some();
+        }
+        "no-acpi" => machine.has_acpi = false,
+        "accel" => {
+            let kind = properties.kind("accel").to_owned();
+            machine.accelerator = machine.accelerator.take().or(Some(kind));
+        }
+        "enable-kvm" => machine.accelerator = Some("kvm".to_owned()),
+        "cpu" => {
+            machine.cpu = Some((properties.kind("model").to_owned(), place));
+            let bits = properties
+                .get("phys-bits")
+                .and_then(|bits| bits.parse().ok());
+            machine.address_bits = bits.map(|bits| (bits, place));
+        }
+        "bios" | "pflash" => machine.has_firmware = true,
+        "drive" => {
+            machine.has_firmware |= properties.get("if").as_deref() == Some("pflash");
+        }
+        "m" => {
+            let text = properties.get("size");
+            machine.ram = size(text.as_deref().unwrap_or(properties.kind("size")), 20);
+        }
+        _ => {}
+    }
 }
 
 /// Virtual CPUs, if the text says how many.
@@ -165,7 +189,7 @@ fn device(
     let get = |key: &str| properties.get(key).or_else(|| global(command, driver, key));
     let is_on = |key: &str| matches!(get(key).as_deref(), Some("on" | "yes" | "true"));
     let number = |key: &str| get(key).and_then(|text| text.parse().ok());
-    let id = get("id");
+    let id = properties.id();
     match driver {
         "vfio-pci" | "vfio-pci-nohotplug" | "vfio-user-pci" => out.functions.push(Function {
             place,
@@ -174,6 +198,7 @@ fn device(
             bus: get("bus"),
             slot: get("addr").unwrap_or_default(),
             iommufd: get("iommufd"),
+            refuses_iommufd: false,
             is_unmapped: is_on("x-no-mmap"),
             has_rom: driver != "vfio-user-pci"
                 && !matches!(get("rombar").as_deref(), Some("0" | "off")),
@@ -184,6 +209,7 @@ fn device(
             place,
             name: id.unwrap_or_default(),
             parent: get("bus"),
+            slot: get("addr").unwrap_or_default(),
             kind: BusKind::Port {
                 chassis: number("chassis"),
                 slot: number("slot"),
@@ -198,15 +224,17 @@ fn device(
             place,
             name: id.unwrap_or_default(),
             parent: get("bus"),
+            slot: get("addr").unwrap_or_default(),
             kind: BusKind::Expander {
                 number: number("bus_nr"),
                 node: number("numa_node"),
             },
         }),
-        "x3130-upstream" | "xio3130-downstream" | "pcie-pci-bridge" => out.buses.push(Bus {
+        name if BRIDGES.contains(&name) => out.buses.push(Bus {
             place,
             name: id.unwrap_or_default(),
             parent: get("bus"),
+            slot: get("addr").unwrap_or_default(),
             kind: BusKind::Bridge,
         }),
         "arm-smmuv3" => out.smmus.push(Smmu {
@@ -214,7 +242,10 @@ fn device(
             bus: get("primary-bus"),
             is_accelerated: is_on("accel"),
         }),
-        _ => {}
+        _ => out.others.push(Other {
+            bus: get("bus"),
+            slot: get("addr").unwrap_or_default(),
+        }),
     }
 }
 

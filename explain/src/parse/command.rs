@@ -3,17 +3,20 @@
 use std::ops::Range;
 
 use super::error::{ReadError, line_of};
+use super::expansion::{Word, Writing};
 use super::properties::Properties;
-use super::words::{Word, commands};
+use super::script::{Script, script};
 
 /// Options whose value is a list of properties.
-const WITH_PROPERTIES: [&str; 10] = [
-    "machine", "device", "object", "numa", "cpu", "accel", "m", "smp", "drive", "iommu",
+const WITH_PROPERTIES: [&str; 11] = [
+    "machine", "device", "object", "numa", "cpu", "accel", "m", "smp", "drive", "iommu", "fw_cfg",
 ];
 /// 128 nodes, all their distances there and back, and some more.
 const MOST_OPTIONS: usize = 20_000;
 /// Options that say that a text without a program's name is a QEMU command line.
 const TELLING: [&str; 5] = ["machine", "M", "device", "object", "numa"];
+/// Line of libvirt's log before the command of a start.
+const LIBVIRT_START: &str = "starting up libvirt version";
 
 /// A command, and the text that it is in.
 #[derive(Clone, Debug)]
@@ -23,7 +26,13 @@ pub(crate) struct Command {
     pub(crate) program: Option<String>,
     /// The line that it begins in.
     pub(crate) line: usize,
+    /// The byte behind the last word of the command.
+    pub(crate) end: usize,
     pub(crate) options: Vec<Opt>,
+    /// Words that are no option and have an unknown value, with their lines.
+    pub(crate) open: Vec<(usize, String)>,
+    /// Defaults of variables that the script does not set: line, name, default.
+    pub(crate) defaults: Vec<(usize, String, String)>,
 }
 
 /// An option with its value.
@@ -33,17 +42,55 @@ pub(crate) struct Opt {
     pub(crate) name: String,
     /// Properties in the value.
     pub(crate) properties: Properties,
+    /// Properties as they are written: with variables.
+    pub(crate) written: Properties,
     /// The value as text; empty if there is no value.
     pub(crate) text: String,
     pub(crate) line: usize,
-    /// From the end of what is before it to its own end.
+    /// From the option's name to its end.
     pub(crate) range: Range<usize>,
-    pub(crate) name_at: usize,
     pub(crate) value: Option<Word>,
+    /// How it can be changed.
+    pub(crate) writing: Writing,
+    /// Expansions in it with an unknown value.
+    pub(crate) open: Vec<String>,
     pub(crate) is_changed: bool,
+    /// A change that can't be written.
+    pub(crate) is_blocked: bool,
     pub(crate) is_removed: bool,
     pub(crate) added_before: Vec<(&'static str, String)>,
     pub(crate) added: Vec<(&'static str, String)>,
+}
+
+impl Opt {
+    /// An option that is not in a shell's text; `None` for a value without meaning.
+    pub(crate) fn given(name: &str, value: &str, line: usize) -> Result<Self, ReadError> {
+        let name = name.trim_start_matches('-');
+        let name = if name == "M" { "machine" } else { name };
+        let is_list = WITH_PROPERTIES.contains(&name);
+        let properties = Properties::read(if is_list { value } else { "" });
+        let properties = properties.map_err(|error| ReadError::Json {
+            line,
+            option: name.to_owned(),
+            why: error.to_string(),
+        })?;
+        Ok(Self {
+            name: name.to_owned(),
+            written: properties.clone(),
+            properties,
+            text: value.to_owned(),
+            line,
+            range: 0..0,
+            value: None,
+            writing: Writing::Fixed,
+            open: Vec::new(),
+            is_changed: false,
+            is_blocked: false,
+            is_removed: false,
+            added_before: Vec::new(),
+            added: Vec::new(),
+        })
+    }
 }
 
 impl Command {
@@ -57,51 +104,65 @@ impl Command {
         } else {
             text
         };
-        let all = commands(&text)?;
-        let mut found: Option<(&[Word], &Word)> = None;
-        for words in &all {
-            let Some((at, program)) = program(words) else {
-                continue;
-            };
-            let rest = words.get(at + 1..).unwrap_or_default();
-            if !rest.iter().any(|word| word.text.starts_with('-')) {
-                continue;
-            }
-            if let Some((_, first)) = found {
-                return Err(ReadError::Commands {
-                    first: line_of(&text, first.range.start),
-                    second: line_of(&text, program.range.start),
-                });
-            }
-            found = Some((rest, program));
-        }
-        let (program, begin, words) = match found {
-            Some((words, program)) => (
-                Some(program.text.clone()),
-                program.range.end,
-                words.to_vec(),
-            ),
-            // the arguments alone, or in an array of a shell
-            None => (None, 0, all.concat()),
+        let part = match text.rfind(LIBVIRT_START) {
+            Some(at) => last_start(&text, at),
+            None => 0..text.len(),
         };
-        let named = words.iter().any(|word| {
+        if let Some((what, instead)) = other_form(&text) {
+            return Err(ReadError::Form { what, instead });
+        }
+        let script = script(&text, part)?;
+        if let Some(found) = one_command(&text, &script.commands)? {
+            return Self::of(text, script, found);
+        }
+        // a script that writes the script with the command
+        for document in script.documents.clone() {
+            let inner = self::script(&text, document)?;
+            if let Some(found) = one_command(&text, &inner.commands)? {
+                return Self::of(text, inner, found);
+            }
+        }
+        // the arguments alone, or in an array of a shell
+        let words = script.commands.concat();
+        let first = words.first();
+        let line = first.map_or(1, |word| line_of(&text, word.range.start));
+        let is_option = |word: &Word| {
             let name = word.text.trim_start_matches('-');
             word.text.starts_with('-') && TELLING.contains(&name)
+        };
+        let begins = first.is_some_and(|word| {
+            word.text.starts_with('-') && word.text.len() > 1 || word.raw.ends_with('=')
         });
-        if program.is_none() && !named {
-            let line = words
-                .first()
-                .map_or(1, |word| line_of(&text, word.range.start));
-            return Err(ReadError::Neither { line });
+        if begins && words.iter().any(is_option) {
+            return Self::of(text, script, (None, words));
         }
-        let first = words.first().map_or(0, |word| word.range.start);
-        let line = line_of(&text, if begin > 0 { begin } else { first });
-        let options = options(&text, begin, words)?;
+        if let Some((what, instead)) = other_program(&script.commands) {
+            return Err(ReadError::Form { what, instead });
+        }
+        Err(ReadError::Neither { line })
+    }
+
+    fn of(text: String, script: Script, (program, words): Started) -> Result<Self, ReadError> {
+        let begin = program.as_ref().map_or_else(
+            || words.first().map_or(0, |word| word.range.start),
+            |program| program.range.start,
+        );
+        let line = line_of(&text, begin);
+        let own = words.iter().filter(|word| word.writing == Writing::Word);
+        let ends = own.map(|word| word.range.end);
+        let end = ends
+            .max()
+            .or(program.as_ref().map(|word| word.range.end))
+            .unwrap_or(text.len());
+        let (options, open) = options(&text, words)?;
         Ok(Self {
             text,
-            program,
+            program: program.map(|word| word.text),
             line,
+            end,
             options,
+            open,
+            defaults: script.defaults,
         })
     }
 
@@ -111,13 +172,113 @@ impl Command {
     }
 }
 
+/// A program, if it is named, and the words behind it.
+type Started = (Option<Word>, Vec<Word>);
+
+/// The one command among others that starts QEMU, and its words.
+fn one_command(text: &str, all: &[Vec<Word>]) -> Result<Option<Started>, ReadError> {
+    let mut found: Option<Started> = None;
+    for words in all {
+        let Some((at, program)) = program(words) else {
+            continue;
+        };
+        let rest = words.get(at + 1..).unwrap_or_default();
+        let is_started = |word: &Word| word.text.starts_with('-') || !word.open.is_empty();
+        if !rest.iter().any(is_started) {
+            continue;
+        }
+        if let Some((Some(first), _)) = &found {
+            return Err(ReadError::Commands {
+                first: line_of(text, first.range.start),
+                second: line_of(text, program.range.start),
+            });
+        }
+        found = Some((Some(program.clone()), rest.to_vec()));
+    }
+    Ok(found)
+}
+
+/// The command of the last start in libvirt's log.
+fn last_start(text: &str, at: usize) -> Range<usize> {
+    let rest = text.get(at..).unwrap_or_default();
+    let begin = at + rest.find('\n').map_or(rest.len(), |end| end + 1);
+    let mut end = begin;
+    for line in text.get(begin..).unwrap_or_default().split_inclusive('\n') {
+        end += line.len();
+        if !line.trim_end_matches(['\n', '\r']).ends_with('\\') {
+            break;
+        }
+    }
+    begin..end
+}
+
+/// The name of a form of definitions that is not read, and what to give instead.
+fn other_form(text: &str) -> Option<(&'static str, &'static str)> {
+    let key = |name: &str| {
+        text.lines().any(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(':'))
+        })
+    };
+    if key("apiVersion") && key("kind") {
+        return Some((
+            "a Kubernetes object (YAML)",
+            "the command of the running VM (/proc/PID/cmdline on its node), or libvirt's XML \
+             (virsh dumpxml in the pod)",
+        ));
+    }
+    if key("services") && text.contains("image:") {
+        return Some((
+            "a file of docker compose (YAML)",
+            "the command of the running VM (/proc/PID/cmdline on its host)",
+        ));
+    }
+    let is_json = text.trim_start().starts_with(['{', '[']) && {
+        let value: Result<serde_json::Value, _> = serde_json::from_str(text);
+        value.is_ok()
+    };
+    is_json.then_some((
+        "JSON",
+        "libvirt's XML of the VM (virsh dumpxml), or its QEMU command line",
+    ))
+}
+
+/// The name of a program that makes definitions, and what to give instead.
+fn other_program(all: &[Vec<Word>]) -> Option<(&'static str, &'static str)> {
+    let mut words = all.iter().flatten();
+    let is = |word: &Word, name: &str| word.text.rsplit('/').next() == Some(name);
+    words.find_map(|word| match word {
+        word if is(word, "virt-install") => Some((
+            "a virt-install command",
+            "the XML that it makes: add --print-xml --dry-run",
+        )),
+        word if is(word, "qm") => Some((
+            "a qm command",
+            "the QEMU command of the VM: qm showcmd VMID",
+        )),
+        _ => None,
+    })
+}
+
 /// The program of a command, and its place among the words.
 fn program(words: &[Word]) -> Option<(usize, &Word)> {
     let name = |word: &Word| word.text.rsplit('/').next().map(str::to_owned);
-    let is_system = |word: &Word| name(word).is_some_and(|name| name.starts_with("qemu-system-"));
+    let is_plain = |name: &str| {
+        name.chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    let is_system = |word: &Word| {
+        name(word).is_some_and(|name| name.starts_with("qemu-system-") && is_plain(&name))
+    };
+    let is_setting = |word: &Word| {
+        let name = word.text.split_once('=').map(|(name, _)| name);
+        name.is_some_and(|name| !name.contains('/') && is_plain(name))
+    };
+    let first = words.iter().position(|word| !is_setting(word));
     // a short name is also a user's, a group's, a module's and a device's
     let is_short = |at: usize, word: &Word| {
-        let is_program = at == 0 || word.text.contains('/') && !word.text.starts_with("/dev/");
+        let is_program =
+            Some(at) == first || word.text.contains('/') && !word.text.starts_with("/dev/");
         is_program && matches!(name(word).as_deref(), Some("qemu-kvm" | "kvm" | "qemu"))
     };
     let all = || words.iter().enumerate();
@@ -141,14 +302,18 @@ fn from_process(text: &str) -> String {
     out + "\n"
 }
 
-fn options(text: &str, begin: usize, words: Vec<Word>) -> Result<Vec<Opt>, ReadError> {
-    let mut options = Vec::new();
-    let mut end = begin;
-    let (mut line, mut counted) = (1, 0);
+/// Options, and the words that may be options.
+type Options = (Vec<Opt>, Vec<(usize, String)>);
+
+fn options(text: &str, words: Vec<Word>) -> Result<Options, ReadError> {
+    let lines: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+    let line_at = |at: usize| 1 + lines.partition_point(|line| *line < at);
+    let (mut options, mut open): Options = Default::default();
     let mut rest = words.into_iter().peekable();
     while let Some(word) = rest.next() {
-        let start = std::mem::replace(&mut end, word.range.end);
+        let line = line_at(word.range.start);
         let Some(name) = word.text.strip_prefix('-') else {
+            open.extend(word.open.into_iter().map(|text| (line, text)));
             continue;
         };
         let name = match name.strip_prefix('-').unwrap_or(name) {
@@ -157,40 +322,76 @@ fn options(text: &str, begin: usize, words: Vec<Word>) -> Result<Vec<Opt>, ReadE
         };
         let is_list = WITH_PROPERTIES.contains(&name);
         let value = rest.next_if(|next| is_list || !next.text.starts_with('-'));
-        if let Some(value) = &value {
-            end = value.range.end;
-        }
         if options.len() >= MOST_OPTIONS {
             return Err(ReadError::Options { most: MOST_OPTIONS });
         }
-        line += text
-            .get(counted..word.range.start)
-            .map_or(0, |text| text.matches('\n').count());
-        counted = word.range.start;
-        let content = value
+        let end = value
             .as_ref()
-            .map(|word| word.text.clone())
-            .unwrap_or_default();
-        let properties = Properties::read(if is_list { &content } else { "" });
-        options.push(Opt {
-            name: name.to_owned(),
-            properties: properties.map_err(|error| ReadError::Json {
+            .map_or(word.range.end, |value| value.range.end);
+        let of = |text: &str| {
+            let properties = Properties::read(if is_list { text } else { "" });
+            properties.map_err(|error| ReadError::Json {
                 line,
                 option: name.to_owned(),
                 why: error.to_string(),
-            })?,
+            })
+        };
+        let (content, raw) = match &value {
+            Some(word) => (word.text.clone(), word.raw.clone()),
+            None => (String::new(), String::new()),
+        };
+        let is_fixed = word.writing == Writing::Fixed || end < word.range.start;
+        let writing = match value.as_ref().map_or(word.writing, |value| value.writing) {
+            _ if is_fixed => Writing::Fixed,
+            writing => writing,
+        };
+        let mut unknown = word.open.clone();
+        unknown.extend(value.iter().flat_map(|value| value.open.clone()));
+        unknown.dedup();
+        let properties = of(&content)?;
+        options.push(Opt {
+            name: name.to_owned(),
+            written: match raw == content {
+                true => properties.clone(),
+                // JSON with variables in it
+                false => of(&raw).unwrap_or_else(|_| properties.clone()),
+            },
+            properties,
             text: content,
             line,
-            range: start..end,
-            name_at: word.range.start,
+            range: word.range.start..end.max(word.range.end),
             value,
+            writing,
+            open: unknown,
             is_changed: false,
+            is_blocked: false,
             is_removed: false,
             added_before: Vec::new(),
             added: Vec::new(),
         });
     }
-    Ok(options)
+    fix_repeated(&mut options);
+    Ok((options, open))
+}
+
+/// Options that are written once and used several times can't be changed alone.
+fn fix_repeated(options: &mut [Opt]) {
+    let mut order: Vec<usize> = (0..options.len()).collect();
+    order.sort_by_key(|at| options.get(*at).map(|option| option.range.start));
+    for pair in order.windows(2) {
+        let [one, other] = pair else { continue };
+        let range = |at: &usize| options.get(*at).map(|option| option.range.clone());
+        let (Some(first), Some(second)) = (range(one), range(other)) else {
+            continue;
+        };
+        if second.start < first.end {
+            for at in [one, other] {
+                if let Some(option) = options.get_mut(*at) {
+                    option.writing = Writing::Fixed;
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -223,7 +424,7 @@ mod tests {
                 ("bios", "$BIOS", 6),
             ]
         );
-        assert_eq!(command.changed(), TEXT);
+        assert_eq!(command.changed().as_deref(), Some(TEXT));
     }
 
     #[test]

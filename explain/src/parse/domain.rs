@@ -6,12 +6,15 @@
 use roxmltree::{Document, Node, ParsingOptions};
 use varia_facts::{Bdf, Bytes, CpuList};
 
+use super::arguments;
+use super::command::{Command, Opt};
 use super::error::{ReadError, line_of};
-use super::properties::Properties;
 use crate::model::{
     Backing, Bus, BusKind, Definition, Distance, Function, Initiator, Language, Machine, Name,
-    Node as Numa, Pin, Place, Smmu,
+    Node as Numa, Other, Pin, Place, Smmu,
 };
+use crate::scope::libvirt::scope as elements_of;
+use crate::scope::qemu;
 use varia_facts::Arch;
 
 /// QEMU's own arguments in a domain.
@@ -94,7 +97,7 @@ pub(crate) fn definition(text: &str) -> Result<Definition, ReadError> {
     }
     reader.numa(domain, &mut out);
     reader.devices(domain, &mut out);
-    reader.arguments(domain, &mut out);
+    reader.arguments(domain, &mut out)?;
     if let Some(tune) = child(domain, "cputune") {
         for node in elements(tune, "vcpupin") {
             if let (Some(vcpu), Some(cpus)) = (number(node, "vcpu"), node.attribute("cpuset")) {
@@ -106,6 +109,11 @@ pub(crate) fn definition(text: &str) -> Result<Definition, ReadError> {
             }
         }
     }
+    let mut scope = elements_of(domain, &out, |node| reader.place(node).line);
+    scope.unjudged.append(&mut out.scope.unjudged);
+    scope.has_more |= out.scope.has_more;
+    scope.has_open_ties |= out.scope.has_open_ties;
+    out.scope = scope;
     Ok(out)
 }
 
@@ -198,6 +206,7 @@ impl Reader {
             aperture: None,
             is_low: false,
             accelerator: domain.attribute("type").map(str::to_owned),
+            accelerator_of_program: None,
             cpu: model,
             address_bits: width.and_then(|node| Some((number(node, "bits")?, self.place(node)))),
             has_firmware: os.is_some_and(|os| {
@@ -232,7 +241,10 @@ impl Reader {
             out.nodes.push(Numa {
                 place,
                 id,
-                cpus: cell.attribute("cpus").map(str::to_owned),
+                cpus: cell
+                    .attribute("cpus")
+                    .filter(|cpus| !cpus.trim().is_empty())
+                    .map(str::to_owned),
                 has_memory,
                 memory: memory.filter(|_| has_memory),
                 backing: has_memory.then(|| Backing {
@@ -271,6 +283,7 @@ impl Reader {
                 place: self.place(devices),
                 name: "0".to_owned(),
                 parent: None,
+                slot: String::new(),
                 kind: BusKind::Root,
             });
         }
@@ -288,6 +301,39 @@ impl Reader {
                     is_accelerated: driver.and_then(|one| one.attribute("accel")) == Some("on"),
                 }),
             }
+        }
+        // devices whose place libvirt may choose
+        const ON_PCI: [&str; 12] = [
+            "disk",
+            "interface",
+            "video",
+            "sound",
+            "memballoon",
+            "rng",
+            "vsock",
+            "filesystem",
+            "input",
+            "crypto",
+            "shmem",
+            "watchdog",
+        ];
+        for node in devices.children().filter(|node| node.is_element()) {
+            let is_controller =
+                node.has_tag_name("controller") && node.attribute("type") != Some("pci");
+            if is_controller || ON_PCI.contains(&node.tag_name().name()) {
+                out.others.push(Other {
+                    bus: bus_of(node),
+                    slot: slot_of(node),
+                });
+            }
+        }
+        // iommufd of one function is that of all that ask for it
+        let asks = |node: Node<'_, '_>| {
+            child(node, "driver").and_then(|one| one.attribute("iommufd")) == Some("yes")
+        };
+        let asking = elements(devices, "hostdev").find(|node| asks(*node));
+        if let Some(node) = asking.filter(|_| out.iommufds.is_empty()) {
+            out.iommufds.push((IOMMUFD.to_owned(), self.place(node)));
         }
         for (index, node) in elements(devices, "hostdev").enumerate() {
             let is_pci = node.attribute("type") == Some("pci");
@@ -330,6 +376,7 @@ impl Reader {
                 .map(|index| index.to_string())
                 .unwrap_or_default(),
             parent: bus_of(node),
+            slot: slot_of(node),
             kind,
         });
     }
@@ -365,18 +412,22 @@ impl Reader {
                 place,
             });
         }
-        let address = child(node, "address");
-        let slot = address.map(|address| {
-            let part = |name: &str| number(address, name).unwrap_or(0);
-            format!("{}.{}", part("slot"), part("function"))
-        });
+        let own = child(node, "driver").and_then(|driver| driver.attribute("iommufd"));
+        let of_domain = child(domain, "iommufd")
+            .filter(|node| node.attribute("enabled") == Some("yes"))
+            .map(|_| IOMMUFD.to_owned());
         out.functions.push(Function {
             place,
             host: source.and_then(bdf),
             is_served: false,
             bus: bus_of(node),
-            slot: slot.unwrap_or_default(),
-            iommufd: out.iommufds.first().map(|(name, _)| name.clone()),
+            slot: slot_of(node),
+            iommufd: match own {
+                Some("yes") => Some(of_domain.unwrap_or_else(|| IOMMUFD.to_owned())),
+                Some("no") => None,
+                _ => of_domain,
+            },
+            refuses_iommufd: own == Some("no"),
             is_unmapped: override_of(domain, &id)
                 .is_some_and(|property| property.attribute("value") == Some("true")),
             has_rom: !is_off("bar", "off") && !is_off("enabled", "no"),
@@ -388,42 +439,67 @@ impl Reader {
     }
 
     /// Arguments that libvirt passes on to QEMU.
-    fn arguments(&self, domain: Node<'_, '_>, out: &mut Definition) {
+    fn arguments(&self, domain: Node<'_, '_>, out: &mut Definition) -> Result<(), ReadError> {
         let lines = domain
             .children()
             .filter(|node| node.has_tag_name((QEMU, "commandline")));
-        let args: Vec<_> = lines
+        let mut args = lines
             .flat_map(|line| {
                 line.children()
                     .filter(|node| node.has_tag_name((QEMU, "arg")))
             })
-            .collect();
-        for pair in args.windows(2) {
-            let [option, value] = pair else { continue };
-            let text = value.attribute("value").unwrap_or_default();
-            let Ok(properties) = Properties::read(text) else {
+            .peekable();
+        let text = |node: &Node<'_, '_>| node.attribute("value").unwrap_or_default().to_owned();
+        let (mut options, mut places) = (Vec::new(), Vec::new());
+        while let Some(arg) = args.next() {
+            let name = text(&arg);
+            if !name.starts_with('-') {
                 continue;
-            };
-            match option.attribute("value") {
-                Some("-object") if properties.kind("qom-type") == "acpi-generic-initiator" => {
-                    let node = properties.get("node").and_then(|text| text.parse().ok());
-                    if let (Some(device), Some(node)) = (properties.get("pci-dev"), node) {
-                        out.initiators.push(Initiator {
-                            place: self.place(*value),
-                            device,
-                            node,
-                        });
-                    }
-                }
-                Some("-machine" | "-M") => {
-                    if let Some(size) = properties.get("highmem-mmio-size") {
-                        let size = super::arguments::size(&size, 0);
-                        out.machine.aperture = Some((size, self.place(*value)));
-                    }
-                }
-                _ => {}
             }
+            let value = args.next_if(|next| !text(next).starts_with('-'));
+            let place = self.place(value.unwrap_or(arg));
+            let value = value.as_ref().map(text).unwrap_or_default();
+            options.push(Opt::given(&name, &value, place.line)?);
+            places.push(place);
         }
+        let command = Command {
+            text: String::new(),
+            program: None,
+            line: 1,
+            end: 0,
+            options,
+            open: Vec::new(),
+            defaults: Vec::new(),
+        };
+        let first = (out.buses.len(), out.functions.len(), out.smmus.len());
+        for (option, place) in command.options.iter().zip(&places) {
+            arguments::machine_option(&mut out.machine, option, *place);
+            arguments::add(out, &command, option, *place);
+        }
+        // buses by libvirt's names
+        let named = |bus: &mut Option<String>| {
+            if let Some(name) = bus {
+                let index = match name.as_str() {
+                    "pcie.0" => Some("0"),
+                    name => name.strip_prefix("pci."),
+                };
+                *bus = Some(index.unwrap_or(name).to_owned());
+            }
+        };
+        let buses = out.buses.iter_mut().skip(first.0);
+        buses.for_each(|bus| named(&mut bus.parent));
+        let functions = out.functions.iter_mut().skip(first.1);
+        functions.for_each(|function| named(&mut function.bus));
+        let smmus = out.smmus.iter_mut().skip(first.2);
+        smmus.for_each(|smmu| named(&mut smmu.bus));
+        let indexes: Vec<usize> = places.iter().map(|place| place.index).collect();
+        let scope = qemu::scope(&command, |at| {
+            let index = indexes.get(at)?;
+            let mut functions = out.functions.iter();
+            functions.position(|function| function.place.index == *index)
+        });
+        out.scope = scope;
+        Ok(())
     }
 }
 
@@ -444,6 +520,17 @@ fn bus_of(node: Node<'_, '_>) -> Option<String> {
     let mut addresses = elements(node, "address");
     let address = addresses.find(|one| one.attribute("type") == Some("pci"))?;
     number(address, "bus").map(|bus| bus.to_string())
+}
+
+/// Slot and function of an element's address; empty where libvirt chooses.
+fn slot_of(node: Node<'_, '_>) -> String {
+    let mut addresses = elements(node, "address");
+    let address =
+        addresses.find(|one| one.attribute("type") == Some("pci") && one.has_attribute("bus"));
+    address.map_or_else(String::new, |address| {
+        let part = |name: &str| number(address, name).unwrap_or(0);
+        format!("{:#x}.{:#x}", part("slot"), part("function"))
+    })
 }
 
 fn bdf(address: Node<'_, '_>) -> Option<Bdf> {

@@ -32,14 +32,6 @@ pub enum ReadError {
         /// The quote.
         quote: char,
     },
-    /// An invalid word of a shell command.
-    #[error("line {line}: {word:?} is not a word of a shell command: check its quotes")]
-    Word {
-        /// Line of its begin.
-        line: usize,
-        /// First characters.
-        word: String,
-    },
     /// Neither XML nor a command line with options of QEMU.
     #[error(
         "line {line}: the text is neither libvirt's XML of a domain nor a QEMU command line: no \
@@ -48,6 +40,25 @@ pub enum ReadError {
     Neither {
         /// First line of the text.
         line: usize,
+    },
+    /// A form of definitions that is not read.
+    #[error("this is {what}, which is not read: give {instead}")]
+    Form {
+        /// Name of the form.
+        what: &'static str,
+        /// Text to give instead.
+        instead: &'static str,
+    },
+    /// Loops that never end, or variables that grow.
+    #[error(
+        "line {line}: the script takes more than {most} steps: give the command that it runs, or \
+         /proc/PID/cmdline"
+    )]
+    Steps {
+        /// Line.
+        line: usize,
+        /// Limit.
+        most: usize,
     },
     /// Several commands.
     #[error(

@@ -10,8 +10,18 @@ use serde_json::Value;
 /// Properties in their order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Properties {
-    is_json: bool,
+    json: Option<Blanks>,
     list: Vec<Property>,
+}
+
+/// Blanks of JSON: before the first member, between members, behind a name's colon, after the last
+/// member.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Blanks {
+    begin: String,
+    between: String,
+    colon: String,
+    end: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,7 +29,8 @@ enum Property {
     /// Without a `=`: the first one says what the thing is, another is switched on.
     Bare(String),
     Text(String, String),
-    Json(String, Value),
+    /// With the value's text, if it is as it was written.
+    Json(String, Value, Option<String>),
 }
 
 impl Properties {
@@ -27,10 +38,18 @@ impl Properties {
     pub(crate) fn read(text: &str) -> Result<Self, serde_json::Error> {
         if text.trim_start().starts_with('{') {
             let mut deserializer = serde_json::Deserializer::from_str(text);
-            let list = deserializer.deserialize_map(InOrder)?;
+            let mut list = deserializer.deserialize_map(InOrder)?;
             deserializer.end()?;
+            let (values, blanks) = as_written(text);
+            if values.len() == list.len() {
+                for (property, value) in list.iter_mut().zip(values) {
+                    if let Property::Json(_, _, own) = property {
+                        *own = Some(value.to_owned());
+                    }
+                }
+            }
             return Ok(Self {
-                is_json: true,
+                json: Some(blanks),
                 list,
             });
         }
@@ -39,8 +58,35 @@ impl Properties {
             None => Property::Bare(part),
         };
         Ok(Self {
-            is_json: false,
+            json: None,
             list: split(text).into_iter().map(property).collect(),
+        })
+    }
+
+    /// Names of the properties without the first word that says what the thing is.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.list
+            .iter()
+            .enumerate()
+            .filter_map(|(index, property)| match property {
+                Property::Bare(_) if index == 0 => None,
+                Property::Bare(name) | Property::Text(name, _) | Property::Json(name, ..) => {
+                    Some(name.as_str())
+                }
+            })
+    }
+
+    /// True if there is a property of this name.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.names().any(|name| name == key)
+    }
+
+    /// The id of a device: the first one that is given.
+    pub(crate) fn id(&self) -> Option<String> {
+        self.list.iter().find_map(|property| match property {
+            Property::Text(name, value) if name == "id" => Some(value.clone()),
+            Property::Json(name, value, _) if name == "id" => Some(plain(value)),
+            _ => None,
         })
     }
 
@@ -52,7 +98,7 @@ impl Properties {
                 .list
                 .iter()
                 .find_map(|property| match property {
-                    Property::Text(name, value) | Property::Json(name, Value::String(value))
+                    Property::Text(name, value) | Property::Json(name, Value::String(value), _)
                         if name == key =>
                     {
                         Some(value.as_str())
@@ -70,7 +116,7 @@ impl Properties {
             Property::Bare(name) if index > 0 && name == key => Some("on".to_owned()),
             Property::Bare(_) => None,
             Property::Text(name, value) => (name == key).then(|| value.clone()),
-            Property::Json(name, value) => (name == key).then(|| plain(value)),
+            Property::Json(name, value, _) => (name == key).then(|| plain(value)),
         })
     }
 
@@ -87,12 +133,17 @@ impl Properties {
     pub(crate) fn set(&mut self, key: &str, value: &str) {
         let is_it = |(index, property): (usize, &Property)| match property {
             Property::Bare(name) => index > 0 && name == key,
-            Property::Text(name, _) | Property::Json(name, _) => name == key,
+            Property::Text(name, _) | Property::Json(name, ..) => name == key,
         };
-        let at = self.list.iter().enumerate().rposition(is_it);
-        let new = if self.is_json {
+        let mut all = self.list.iter().enumerate();
+        // of several ids the first one counts, else the last
+        let at = match key {
+            "id" => all.position(is_it),
+            _ => all.rposition(is_it),
+        };
+        let new = if self.json.is_some() {
             let old = at.and_then(|at| self.list.get(at));
-            Property::Json(key.to_owned(), typed(key, value, old))
+            Property::Json(key.to_owned(), typed(key, value, old), None)
         } else {
             Property::Text(key.to_owned(), value.to_owned())
         };
@@ -100,6 +151,16 @@ impl Properties {
             Some(property) => *property = new,
             None => self.list.push(new),
         }
+    }
+
+    /// `key=value,…` of all properties but these, without the first word.
+    pub(crate) fn without(&self, names: &[&str]) -> String {
+        let mut parts = Vec::new();
+        for name in self.names().filter(|name| !names.contains(name)) {
+            let value = self.get(name).unwrap_or_default().replace(',', ",,");
+            parts.push(format!("{name}={value}"));
+        }
+        parts.join(",")
     }
 
     /// Changes what it is: its first word, or the property of this name.
@@ -117,7 +178,7 @@ impl Properties {
             index += 1;
             match property {
                 Property::Bare(name) => index == 1 || name != key,
-                Property::Text(name, _) | Property::Json(name, _) => name != key,
+                Property::Text(name, _) | Property::Json(name, ..) => name != key,
             }
         });
     }
@@ -125,7 +186,7 @@ impl Properties {
 
 /// A value of the type that the property has, or has for QEMU.
 fn typed(key: &str, value: &str, old: Option<&Property>) -> Value {
-    let was_text = matches!(old, Some(Property::Json(_, Value::String(_))));
+    let was_text = matches!(old, Some(Property::Json(_, Value::String(_), _)));
     match value {
         "on" if !was_text => Value::Bool(true),
         "off" if !was_text => Value::Bool(false),
@@ -170,23 +231,87 @@ fn split(text: &str) -> Vec<String> {
 
 impl fmt::Display for Properties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let separator = if self.is_json { ", " } else { "," };
         let quoted = |text: &str| Value::from(text).to_string();
         let mut parts = Vec::new();
         for property in &self.list {
             parts.push(match property {
                 Property::Bare(text) => text.replace(',', ",,"),
                 Property::Text(name, value) => format!("{name}={}", value.replace(',', ",,")),
-                Property::Json(name, value) => format!("{}: {value}", quoted(name)),
+                Property::Json(name, value, text) => {
+                    let blank = self.json.as_ref().map_or("", |blanks| &blanks.colon);
+                    let value = text.clone().unwrap_or_else(|| value.to_string());
+                    format!("{}:{blank}{value}", quoted(name))
+                }
             });
         }
-        let parts = parts.join(separator);
-        if self.is_json {
-            write!(f, "{{{parts}}}")
-        } else {
-            f.write_str(&parts)
+        match &self.json {
+            Some(blanks) => {
+                let parts = parts.join(&format!(",{}", blanks.between));
+                write!(f, "{{{}{parts}{}}}", blanks.begin, blanks.end)
+            }
+            None => f.write_str(&parts.join(",")),
         }
     }
+}
+
+/// The values of an object's members, and the blanks between them, as they are written. The text is
+/// JSON.
+fn as_written(text: &str) -> (Vec<&str>, Blanks) {
+    let text = text.trim();
+    let inner = text.strip_prefix('{').unwrap_or(text);
+    let inner = inner.strip_suffix('}').unwrap_or(inner);
+    let (mut depth, mut is_text, mut is_escaped) = (0_usize, false, false);
+    let (mut members, mut begin) = (Vec::new(), 0);
+    for (at, c) in inner.char_indices() {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' if is_text => is_escaped = true,
+            '"' => is_text = !is_text,
+            _ if is_text => {}
+            '{' | '[' => depth += 1,
+            '}' | ']' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                members.push(inner.get(begin..at).unwrap_or_default());
+                begin = at + 1;
+            }
+            _ => {}
+        }
+    }
+    let last = inner.get(begin..).unwrap_or_default();
+    if !last.trim().is_empty() {
+        members.push(last);
+    }
+    let blank = |text: &str| {
+        text.get(..text.len() - text.trim_start().len())
+            .map(str::to_owned)
+    };
+    let value = |member: &'_ str| {
+        let mut quotes = member.match_indices('"').filter(|(at, _)| {
+            let before = member.get(..*at).unwrap_or_default();
+            !before.ends_with('\\')
+        });
+        let end = quotes.nth(1).map_or(0, |(at, _)| at + 1);
+        let colon = member.get(end..).and_then(|rest| rest.find(':'));
+        colon.map_or(member.len(), |colon| end + colon + 1)
+    };
+    let first = members.first().copied().unwrap_or_default();
+    let blanks = Blanks {
+        begin: blank(first).unwrap_or_default(),
+        between: members.get(1).copied().and_then(blank).unwrap_or_default(),
+        colon: first
+            .get(value(first)..)
+            .and_then(blank)
+            .unwrap_or_default(),
+        end: last
+            .get(last.trim_end().len()..)
+            .unwrap_or_default()
+            .to_owned(),
+    };
+    let values = members
+        .iter()
+        .map(|member| member.get(value(member)..).unwrap_or_default().trim())
+        .collect();
+    (values, blanks)
 }
 
 /// Reads an object's properties in the order in which they are written.
@@ -202,7 +327,7 @@ impl<'de> Visitor<'de> for InOrder {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut list = Vec::new();
         while let Some((name, value)) = map.next_entry()? {
-            list.push(Property::Json(name, value));
+            list.push(Property::Json(name, value, None));
         }
         Ok(list)
     }
@@ -219,6 +344,9 @@ mod tests {
             "node,nodeid=1",
             "file=a,,b",
             "{\"driver\": \"vfio-pci\", \"id\": \"a\", \"n\": 1, \"b\": true}",
+            "{\"driver\":\"vfio-pci\",\"a\":{\"b\": [1,  2]},\"c\":\"x,\\\"}y\"}",
+            "{ \"driver\":\"vfio-pci\" }",
+            "{}",
         ] {
             let properties = Properties::read(text).expect(text);
             assert_eq!(properties.to_string(), text);
@@ -235,6 +363,7 @@ mod tests {
             ),
         ] {
             let mut properties = Properties::read(text).expect(text);
+            assert_eq!(properties.id().as_deref(), Some("a"));
             assert_eq!(properties.kind("driver"), "vfio-pci");
             assert_eq!(properties.get("id").as_deref(), Some("a"));
             assert_eq!(properties.switch("x"), Some(true));

@@ -1,66 +1,195 @@
-//! The words of a shell command, with where they stand.
+//! The statements of a shell script: their words, with where they stand.
 //!
-//! Only the boundaries of words are found here, and what ends a command; what quotes mean is
-//! `shell_words`' affair. Nothing is expanded: a word with a `$` or a backtick stays as it is written.
+//! Only the boundaries of words are found here, and what ends a statement. Quotes and expansions are
+//! `expansion`'s affair, variables and loops `script`'s.
 
 use std::ops::Range;
 
 use super::error::{ReadError, line_of};
 
-/// A word of a command.
+/// A statement of a script, as far as the boundaries of its words say.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Word {
-    /// Range of the text, quotes included.
-    pub(crate) range: Range<usize>,
-    /// Content, quotes removed; as it is written where a shell would expand something.
-    pub(crate) text: String,
-    /// A shell would expand something in it.
-    pub(crate) is_expanded: bool,
+pub(crate) enum Statement {
+    /// Words of a command; an assignment is a word of its own.
+    Command(Vec<Raw>),
+    /// A reserved word: `if`, `do`, `{`.
+    Keyword(Keyword),
+    /// `for NAME in WORDS`, or `for ((…))` with the text between the parentheses.
+    For { at: usize, name: String, list: Loop },
+    /// `NAME()`, which its body follows.
+    Function,
 }
 
-/// The commands of a script, each with its words.
-pub(crate) fn commands(text: &str) -> Result<Vec<Vec<Word>>, ReadError> {
-    let mut scanner = Scanner { text, at: 0 };
-    let mut commands = vec![Vec::new()];
+/// Values of a loop's variable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Loop {
+    /// Words behind `in`.
+    Words(Vec<Raw>),
+    /// Text between `((` and `))`.
+    Counter(Range<usize>),
+}
+
+/// A reserved word that begins or ends a compound statement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Keyword {
+    /// `if`, `while`, `until`, `case`: what follows may not be executed.
+    Condition,
+    /// `while`, `until`, which `done` ends.
+    While,
+    /// `then`, `elif`, `else`.
+    Branch,
+    Do,
+    Done,
+    /// `fi`, `esac`.
+    End,
+    /// `{`
+    Open,
+    /// `}`
+    Close,
+}
+
+/// A word as it is written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Raw {
+    /// Range of the text, quotes included.
+    pub(crate) range: Range<usize>,
+    /// Words between the parentheses behind `NAME=` or `NAME+=`.
+    pub(crate) array: Option<Vec<Raw>>,
+}
+
+/// The statements of a part of a text, and its documents (`<<END`).
+///
+/// # Errors
+/// [`ReadError::Quote`]: a quote without an end.
+pub(crate) fn statements(
+    text: &str,
+    part: Range<usize>,
+) -> Result<(Vec<Statement>, Vec<Range<usize>>), ReadError> {
+    let mut scanner = Scanner {
+        text: text.get(..part.end).unwrap_or(text),
+        at: part.start,
+        ends: Vec::new(),
+        documents: Vec::new(),
+    };
+    let mut out = vec![];
+    let mut words: Vec<Raw> = Vec::new();
     // a word behind a redirection names a file
     let mut is_file = false;
+    let end = |words: &mut Vec<Raw>, out: &mut Vec<Statement>| {
+        if !words.is_empty() {
+            out.push(statement(text, std::mem::take(words)));
+        }
+    };
     while let Some(byte) = scanner.peek(0) {
         match byte {
             b' ' | b'\t' | b'\r' => scanner.at += 1,
             b'\\' if scanner.is_newline(1) => scanner.at += 2,
             b'\\' if scanner.peek(1) == Some(b'\r') && scanner.is_newline(2) => scanner.at += 3,
             b'#' => scanner.skip_line(),
+            b'(' if scanner.peek(1) == Some(b'(') && is_for(text, &words) => {
+                let begin = scanner.at;
+                let inner = scanner.counter();
+                words.clear();
+                out.push(Statement::For {
+                    at: begin,
+                    name: String::new(),
+                    list: Loop::Counter(inner),
+                });
+            }
+            b'(' if scanner.peek(1) == Some(b')') && words.len() == 1 => {
+                scanner.at += 2;
+                words.clear();
+                out.push(Statement::Function);
+            }
             b'\n' | b';' | b'&' | b'|' | b'(' | b')' => {
                 scanner.at += 1;
                 is_file = false;
-                if commands.last().is_some_and(|words| !words.is_empty()) {
-                    commands.push(Vec::new());
+                end(&mut words, &mut out);
+                if byte == b'\n' {
+                    scanner.skip_documents();
                 }
             }
             b'<' | b'>' => {
+                let begin = scanner.at;
                 while matches!(scanner.peek(0), Some(b'<' | b'>' | b'&')) {
                     scanner.at += 1;
                 }
-                is_file = true;
+                let sign = text.get(begin..scanner.at).unwrap_or_default();
+                if sign == "<<" {
+                    scanner.document()?;
+                } else {
+                    is_file = true;
+                }
             }
             _ => {
-                let word = scanner.word()?;
+                let range = scanner.word()?;
+                let raw = text.get(range.clone()).unwrap_or_default();
                 let of_redirection = matches!(scanner.peek(0), Some(b'<' | b'>'))
-                    && word.text.bytes().all(|byte| byte.is_ascii_digit());
-                if let (false, Some(words)) = (is_file || of_redirection, commands.last_mut()) {
-                    words.push(word);
+                    && raw.bytes().all(|byte| byte.is_ascii_digit());
+                let array = match scanner.peek(0) == Some(b'(') && raw.ends_with('=') {
+                    true => Some(scanner.array()?),
+                    false => None,
+                };
+                if std::mem::take(&mut is_file) || of_redirection {
+                    continue;
                 }
-                is_file = false;
+                match keyword(raw).filter(|_| words.is_empty() && array.is_none()) {
+                    Some(keyword) => {
+                        out.push(Statement::Keyword(keyword));
+                    }
+                    None => words.push(Raw { range, array }),
+                }
             }
         }
     }
-    commands.retain(|words| !words.is_empty());
-    Ok(commands)
+    end(&mut words, &mut out);
+    Ok((out, scanner.documents))
+}
+
+fn keyword(word: &str) -> Option<Keyword> {
+    Some(match word {
+        "if" | "case" => Keyword::Condition,
+        "while" | "until" => Keyword::While,
+        "then" | "elif" | "else" => Keyword::Branch,
+        "do" => Keyword::Do,
+        "done" => Keyword::Done,
+        "fi" | "esac" => Keyword::End,
+        "{" => Keyword::Open,
+        "}" => Keyword::Close,
+        _ => return None,
+    })
+}
+
+fn is_for(text: &str, words: &[Raw]) -> bool {
+    matches!(words, [word] if text.get(word.range.clone()) == Some("for"))
+}
+
+/// A command, or the head of a loop.
+fn statement(text: &str, words: Vec<Raw>) -> Statement {
+    let is = |at: usize, wanted: &str| {
+        let word = words.get(at).and_then(|word| text.get(word.range.clone()));
+        word == Some(wanted)
+    };
+    if is(0, "function") {
+        return Statement::Function;
+    }
+    if !is(0, "for") || !is(2, "in") {
+        return Statement::Command(words);
+    }
+    let name = words.get(1).and_then(|word| text.get(word.range.clone()));
+    Statement::For {
+        at: words.first().map_or(0, |word| word.range.start),
+        name: name.unwrap_or_default().to_owned(),
+        list: Loop::Words(words.into_iter().skip(3).collect()),
+    }
 }
 
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
+    /// Ends of the documents that begin in the next line.
+    ends: Vec<String>,
+    documents: Vec<Range<usize>>,
 }
 
 impl Scanner<'_> {
@@ -78,9 +207,72 @@ impl Scanner<'_> {
         }
     }
 
-    fn word(&mut self) -> Result<Word, ReadError> {
+    /// Words between parentheses, in any number of lines.
+    fn array(&mut self) -> Result<Vec<Raw>, ReadError> {
+        self.at += 1;
+        let mut words = Vec::new();
+        while let Some(byte) = self.peek(0) {
+            match byte {
+                b')' => {
+                    self.at += 1;
+                    break;
+                }
+                b'#' => self.skip_line(),
+                b' ' | b'\t' | b'\r' | b'\n' | b';' | b'&' | b'|' | b'(' | b'<' | b'>' => {
+                    self.at += 1;
+                }
+                b'\\' if self.is_newline(1) => self.at += 2,
+                _ => words.push(Raw {
+                    range: self.word()?,
+                    array: None,
+                }),
+            }
+        }
+        Ok(words)
+    }
+
+    /// Text between `((` and `))`.
+    fn counter(&mut self) -> Range<usize> {
+        let begin = self.at + 2;
+        let rest = self.text.get(begin..).unwrap_or_default();
+        let end = begin + rest.find("))").unwrap_or(rest.len());
+        self.at = (end + 2).min(self.text.len());
+        begin..end
+    }
+
+    /// The word that ends a document.
+    fn document(&mut self) -> Result<(), ReadError> {
+        while matches!(self.peek(0), Some(b'-' | b' ' | b'\t')) {
+            self.at += 1;
+        }
+        let range = self.word()?;
+        let raw = self.text.get(range).unwrap_or_default();
+        let end = raw.replace(['\'', '"', '\\'], "");
+        if !end.is_empty() {
+            self.ends.push(end);
+        }
+        Ok(())
+    }
+
+    /// Goes behind the documents whose lines begin here.
+    fn skip_documents(&mut self) {
+        for end in std::mem::take(&mut self.ends) {
+            let first = self.at;
+            while self.at < self.text.len() {
+                let begin = self.at;
+                self.skip_line();
+                let line = self.text.get(begin..self.at).unwrap_or_default();
+                self.at = (self.at + 1).min(self.text.len());
+                if line.trim() == end {
+                    self.documents.push(first..begin);
+                    break;
+                }
+            }
+        }
+    }
+
+    fn word(&mut self) -> Result<Range<usize>, ReadError> {
         let begin = self.at;
-        let mut is_expanded = false;
         while let Some(byte) = self.peek(0) {
             match byte {
                 b' ' | b'\t' | b'\r' | b'\n' | b';' | b'&' | b'|' | b'(' | b')' | b'<' | b'>' => {
@@ -92,43 +284,22 @@ impl Scanner<'_> {
                     self.at += 1;
                     self.until(b'\'', quote)?;
                 }
-                b'"' => is_expanded |= self.double_quotes()?,
+                b'"' => self.double_quotes()?,
                 b'`' => {
                     let quote = self.at;
-                    is_expanded = true;
                     self.at += 1;
                     self.until(b'`', quote)?;
                 }
-                b'$' => {
-                    is_expanded = true;
-                    self.expansion();
-                }
+                b'$' => self.at = expansion_end(self.text, self.at),
                 _ => self.at += 1,
             }
         }
         // a backslash at the very end
         self.at = self.at.min(self.text.len());
-        let range = begin..self.at;
-        let raw = self.text.get(range.clone()).unwrap_or_default();
-        let text = if is_expanded {
-            let inner = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"'));
-            inner.unwrap_or(raw).to_owned()
-        } else {
-            match shell_words::split(raw) {
-                Ok(words) if words.len() <= 1 => words.into_iter().next().unwrap_or_default(),
-                Ok(_) | Err(_) => {
-                    return Err(ReadError::Word {
-                        line: line_of(self.text, begin),
-                        word: raw.chars().take(40).collect(),
-                    });
-                }
-            }
-        };
-        Ok(Word {
-            range,
-            text,
-            is_expanded,
-        })
+        while !self.text.is_char_boundary(self.at) {
+            self.at += 1;
+        }
+        Ok(begin..self.at)
     }
 
     /// Goes behind the next `end`.
@@ -142,52 +313,22 @@ impl Scanner<'_> {
         Err(self.unclosed(begin))
     }
 
-    /// Goes behind the closing quote; whether a shell would expand something between.
-    fn double_quotes(&mut self) -> Result<bool, ReadError> {
+    /// Goes behind the closing quote.
+    fn double_quotes(&mut self) -> Result<(), ReadError> {
         let begin = self.at;
-        let mut is_expanded = false;
         self.at += 1;
         while let Some(byte) = self.peek(0) {
             match byte {
                 b'"' => {
                     self.at += 1;
-                    return Ok(is_expanded);
+                    return Ok(());
                 }
                 b'\\' => self.at += 2,
-                b'$' => {
-                    is_expanded = true;
-                    self.expansion();
-                }
-                b'`' => {
-                    is_expanded = true;
-                    self.at += 1;
-                }
+                b'$' => self.at = expansion_end(self.text, self.at),
                 _ => self.at += 1,
             }
         }
         Err(self.unclosed(begin))
-    }
-
-    /// Goes behind `$`, and behind the parentheses or braces that follow it.
-    fn expansion(&mut self) {
-        self.at += 1;
-        let (open, close) = match self.peek(0) {
-            Some(b'(') => (b'(', b')'),
-            Some(b'{') => (b'{', b'}'),
-            _ => return,
-        };
-        let mut depth = 0_usize;
-        while let Some(byte) = self.peek(0) {
-            self.at += 1;
-            if byte == open {
-                depth += 1;
-            } else if byte == close {
-                depth -= 1;
-                if depth == 0 {
-                    return;
-                }
-            }
-        }
     }
 
     fn unclosed(&self, begin: usize) -> ReadError {
@@ -199,14 +340,60 @@ impl Scanner<'_> {
     }
 }
 
+/// The byte behind an expansion that begins with the `$` at `at`: behind the name, or behind the
+/// parentheses or braces.
+pub(crate) fn expansion_end(text: &str, at: usize) -> usize {
+    let bytes = text.as_bytes();
+    let mut at = at + 1;
+    let (open, close) = match bytes.get(at) {
+        Some(b'(') => (b'(', b')'),
+        Some(b'{') => (b'{', b'}'),
+        Some(byte) if byte.is_ascii_alphabetic() || *byte == b'_' => {
+            while bytes
+                .get(at)
+                .is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+            {
+                at += 1;
+            }
+            return at;
+        }
+        Some(b'@' | b'*' | b'#' | b'?' | b'$' | b'!' | b'-' | b'0'..=b'9') => return at + 1,
+        _ => return at,
+    };
+    let mut depth = 0_usize;
+    while let Some(byte) = bytes.get(at) {
+        at += 1;
+        if *byte == open {
+            depth += 1;
+        } else if *byte == close {
+            depth -= 1;
+            if depth == 0 {
+                return at;
+            }
+        }
+    }
+    at
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn texts(text: &str) -> Vec<Vec<String>> {
-        let commands = commands(text).expect(text);
-        let words = |words: Vec<Word>| words.into_iter().map(|word| word.text).collect();
-        commands.into_iter().map(words).collect()
+    fn texts(text: &str) -> Vec<Vec<&str>> {
+        let (statements, _) = statements(text, 0..text.len()).expect(text);
+        let words = |statement: Statement| match statement {
+            Statement::Command(words) => {
+                let of = |word: Raw| {
+                    let own = &text[word.range];
+                    let array = word.array.into_iter().flatten();
+                    let array: Vec<&str> = array.map(|word| &text[word.range]).collect();
+                    [vec![own], array].concat()
+                };
+                words.into_iter().flat_map(of).collect()
+            }
+            other => panic!("{other:?}"),
+        };
+        statements.into_iter().map(words).collect()
     }
 
     #[test]
@@ -214,7 +401,7 @@ mod tests {
         assert_eq!(
             texts("a 'b c' \\\n  d\\ e \"f\\\"g\" # not this\nh;i && j 2>&1 >log"),
             vec![
-                vec!["a", "b c", "d e", "f\"g"],
+                vec!["a", "'b c'", "d\\ e", "\"f\\\"g\""],
                 vec!["h"],
                 vec!["i"],
                 vec!["j"]
@@ -224,43 +411,37 @@ mod tests {
             texts("x=(-m 8G\n # c\n -smp 2)").concat(),
             ["x=", "-m", "8G", "-smp", "2"]
         );
+        assert_eq!(
+            texts("cat <<'END' >file\nqemu-system-aarch64 'x\nEND\nb"),
+            vec![vec!["cat"], vec!["b"]]
+        );
     }
 
     #[test]
-    fn what_a_shell_would_expand_stays() {
-        let commands = commands("q -m \"$MEM\" -d a,$(lspci | x)b `y z`").expect("words");
-        let words: Vec<_> = commands[0]
-            .iter()
-            .map(|word| (word.text.as_str(), word.is_expanded))
-            .collect();
-        assert_eq!(
-            words,
-            [
-                ("q", false),
-                ("-m", false),
-                ("$MEM", true),
-                ("-d", false),
-                ("a,$(lspci | x)b", true),
-                ("`y z`", true)
-            ]
-        );
+    fn compound_statements_have_keywords() {
+        let text = "for i in 1 2; do x; done\nf() {\n if a; then b; fi\n}\nfor ((i=0; i<2; i++))";
+        let (kinds, _) = statements(text, 0..text.len()).expect(text);
+        assert!(matches!(
+            &kinds[0],
+            Statement::For { name, list: Loop::Words(words), .. } if name == "i" && words.len() == 2
+        ));
+        assert_eq!(kinds[1], Statement::Keyword(Keyword::Do));
+        assert_eq!(kinds[3], Statement::Keyword(Keyword::Done));
+        assert_eq!(kinds[4], Statement::Function);
+        assert_eq!(kinds[5], Statement::Keyword(Keyword::Open));
+        assert!(matches!(
+            kinds.last(),
+            Some(Statement::For { list: Loop::Counter(range), .. }) if &text[range.clone()] == "i=0; i<2; i++"
+        ));
     }
 
     #[test]
     fn a_quote_that_is_not_closed_is_named_with_its_line() {
-        assert_eq!(
-            commands("a\nb 'c\n"),
-            Err(ReadError::Quote {
-                line: 2,
-                quote: '\''
-            })
-        );
-        assert_eq!(
-            commands("a \\\n \"b"),
-            Err(ReadError::Quote {
-                line: 2,
-                quote: '"'
-            })
-        );
+        for (text, quote) in [("a\nb 'c\n", '\''), ("a \\\n \"b", '"')] {
+            assert_eq!(
+                statements(text, 0..text.len()),
+                Err(ReadError::Quote { line: 2, quote })
+            );
+        }
     }
 }

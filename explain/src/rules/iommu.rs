@@ -87,12 +87,18 @@ fn iommufd(case: &Case<'_>, out: &mut Findings) {
                     .chain(others.clone())
                     .next()
                     .unwrap_or_else(|| "iommufd0".to_owned());
-                // libvirt has one switch for all
-                if !case.is_qemu() && out.has(&[Code::IommufdMissing]) {
+                // libvirt has one switch for all, and one for a function
+                let is_alone = function.refuses_iommufd;
+                if !case.is_qemu() && !is_alone && out.has(&[Code::IommufdMissing]) {
                     continue;
                 }
+                if is_alone && smmu.is_none() {
+                    continue;
+                }
+                let refused = Some(gpu.label()).filter(|_| function.refuses_iommufd);
                 let values: &[Value<'_>] = &[
                     ("gpu", &gpu.label()),
+                    ("refused", &optional(refused)),
                     ("smmu", &optional(smmu.map(|(_, bus)| &bus.name))),
                     ("iommufd", &id.clone()),
                 ];

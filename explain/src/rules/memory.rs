@@ -1,6 +1,6 @@
 //! RAM and virtual CPUs: their nodes of the host, compared with that of the GPU.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use varia_facts::{Bytes, CpuList, NodeId};
 
@@ -13,9 +13,9 @@ use varia_plan::pins;
 pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
     sum(case, out);
     shared(case, out);
-    host_nodes(case, out);
+    let corrected = host_nodes(case, out);
     if case.definition.language == Language::Libvirt {
-        processors(case, out);
+        processors(case, &corrected, out);
     }
 }
 
@@ -62,16 +62,26 @@ fn shared(case: &Case<'_>, out: &mut Findings) {
     }
 }
 
-/// The host's node that the RAM of each GPU's socket is on.
-fn host_nodes(case: &Case<'_>, out: &mut Findings) {
-    if out.has(&[Code::RootBusNode, Code::RootBusMissing, Code::BusMissing]) {
-        return;
-    }
+/// The host's node that the RAM of each GPU's socket is on. Returns the nodes of the host that the
+/// RAM of the VM's nodes is bound to by corrections.
+fn host_nodes(case: &Case<'_>, out: &mut Findings) -> BTreeMap<u32, NodeId> {
+    // a root bus that is corrected is then on the GPU's node
+    let is_corrected = out.has(&[
+        Code::RootBusNode,
+        Code::RootBusMissing,
+        Code::RootPortMissing,
+        Code::BusMissing,
+    ]);
+    let mut bound = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for gpu in &case.gpus {
         let sockets = case.sockets();
         let only = sockets.first().copied().filter(|_| sockets.len() == 1);
-        let (Some(wanted), Some(socket)) = (gpu.cpu_node, case.socket(gpu).or(only)) else {
+        let own = match is_corrected {
+            true => Some(super::topology::socket(case, gpu)),
+            false => case.socket(gpu).or(only),
+        };
+        let (Some(wanted), Some(socket)) = (gpu.cpu_node, own) else {
             continue;
         };
         let nodes = case.definition.nodes.iter().enumerate();
@@ -94,29 +104,31 @@ fn host_nodes(case: &Case<'_>, out: &mut Findings) {
             ("wanted", &wanted),
         ];
         match backing.host_nodes.as_deref() {
-            None => out.add(Code::MemoryAnywhere, backing.place.line, values, fix),
+            None => {
+                bound.insert(socket, wanted);
+                out.add(Code::MemoryAnywhere, backing.place.line, values, fix);
+            }
             Some(text)
                 if text
                     .parse::<CpuList>()
                     .is_ok_and(|list| !list.iter().any(|one| one == wanted.0)) =>
             {
-                out.add(Code::MemoryElsewhere, backing.place.line, values, fix)
+                bound.insert(socket, wanted);
+                out.add(Code::MemoryElsewhere, backing.place.line, values, fix);
             }
             Some(_) => {}
         }
     }
+    bound
 }
 
 /// Virtual CPUs of a node whose RAM is on one node of the host.
-fn processors(case: &Case<'_>, out: &mut Findings) {
+fn processors(case: &Case<'_>, corrected: &BTreeMap<u32, NodeId>, out: &mut Findings) {
     let definition = case.definition;
-    if out.has(&[Code::MemoryElsewhere, Code::MemoryAnywhere]) {
-        return;
-    }
     let (mut absent, mut elsewhere) = (Vec::new(), Vec::new());
     let mut first = None;
     for node in &definition.nodes {
-        let Some((host, vcpus)) = bound(case, node) else {
+        let Some((host, vcpus)) = bound(case, node, corrected.get(&node.id)) else {
             continue;
         };
         let Ok(chosen) = pins(host, vcpus.len() as u32) else {
@@ -160,9 +172,14 @@ fn processors(case: &Case<'_>, out: &mut Findings) {
 }
 
 /// The one node of the host with a node's RAM, and the node's virtual CPUs.
-fn bound<'a>(case: &Case<'a>, node: &Node) -> Option<(&'a varia_facts::NumaNode, Vec<u32>)> {
-    let host = node.backing.as_ref()?.host_nodes.as_deref()?.parse().ok()?;
-    let host = case.facts?.host.node(NodeId(host))?;
+fn bound<'a>(
+    case: &Case<'a>,
+    node: &Node,
+    corrected: Option<&NodeId>,
+) -> Option<(&'a varia_facts::NumaNode, Vec<u32>)> {
+    let own = || node.backing.as_ref()?.host_nodes.as_deref()?.parse().ok();
+    let host = corrected.copied().or_else(|| own().map(NodeId))?;
+    let host = case.facts?.host.node(host)?;
     let vcpus: CpuList = node.cpus.as_deref()?.parse().ok()?;
     // a range of more CPUs than any machine has is a mistake
     (vcpus.count() <= 4096).then(|| (host, vcpus.iter().collect()))

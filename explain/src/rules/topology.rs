@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use crate::case::{Case, Subject};
 use crate::edit::fix::Fix;
 use crate::finding::{Code, Findings, optional};
-use crate::model::BusKind;
+use crate::model::{BusKind, Language, slot_of};
 use varia_facts::Arch;
 use varia_plan::limits::BUSES;
 use varia_plan::qemu::size;
+use varia_plan::topology::{Buses, Slots};
 use varia_plan::window;
 
 pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
@@ -27,7 +28,7 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
 }
 
 /// The node that a GPU's root bus should be on.
-fn socket(case: &Case<'_>, gpu: &Subject) -> u32 {
+pub(super) fn socket(case: &Case<'_>, gpu: &Subject) -> u32 {
     let sockets = case.sockets();
     case.socket_on_host(gpu)
         .or_else(|| nearest(case, gpu).map(|(node, _)| node))
@@ -44,19 +45,64 @@ fn nearest(case: &Case<'_>, gpu: &Subject) -> Option<(u32, u32)> {
     far.min_by_key(|(_, far)| *far)
 }
 
+/// Numbers that the buses below each root bus take.
+fn buses(case: &Case<'_>) -> Buses {
+    let definition = case.definition;
+    let root = definition.root();
+    let on = |name: &str| {
+        let buses = definition.buses.iter();
+        let below =
+            buses.filter(|bus| !matches!(bus.kind, BusKind::Root | BusKind::Expander { .. }));
+        below
+            .filter(|bus| definition.root_of(bus) == Some(name))
+            .count()
+    };
+    // libvirt gives each device without an address a root port
+    let added = match definition.language {
+        Language::Qemu => 0,
+        Language::Libvirt => definition
+            .others
+            .iter()
+            .filter(|one| one.bus.is_none())
+            .count(),
+    };
+    let mut buses = match definition.language {
+        Language::Qemu => Buses::new(on(root)),
+        Language::Libvirt => Buses::with_disks(on(root) + added),
+    };
+    for bus in &definition.buses {
+        if let BusKind::Expander {
+            number: Some(number),
+            ..
+        } = bus.kind
+        {
+            buses.take(number, Buses::of(on(&bus.name)));
+        }
+    }
+    buses
+}
+
 fn free_number(case: &Case<'_>) -> Option<u32> {
-    let numbers = case
-        .definition
-        .buses
-        .iter()
-        .filter_map(|bus| match bus.kind {
-            BusKind::Expander { number, .. } => number,
-            _ => None,
-        });
-    let step = u32::from(BUSES);
-    let last = numbers.max().unwrap_or(0) / step * step;
-    let next = last.checked_add(step)?;
-    (next <= u32::from(u8::MAX - BUSES)).then_some(next)
+    buses(case).free(u32::from(BUSES)).map(u32::from)
+}
+
+/// A slot of the machine's own root bus that nothing takes.
+fn free_slot(case: &Case<'_>) -> Option<u8> {
+    let definition = case.definition;
+    let mut slots = Slots::default();
+    let root = definition.root();
+    let is_root = |bus: &Option<String>| bus.as_deref().unwrap_or(root) == root;
+    let functions = definition.functions.iter();
+    let all = functions
+        .map(|one| (&one.bus, &one.slot))
+        .chain(definition.buses.iter().map(|one| (&one.parent, &one.slot)))
+        .chain(definition.others.iter().map(|one| (&one.bus, &one.slot)));
+    for (_, slot) in all.filter(|(bus, _)| is_root(bus)) {
+        if let Some((slot, _)) = slot_of(slot) {
+            slots.take(slot);
+        }
+    }
+    slots.free()
 }
 
 fn free_chassis(case: &Case<'_>) -> u32 {
@@ -80,6 +126,9 @@ fn new_port(case: &Case<'_>, gpu: &Subject, name: Option<&str>, bus: &str) -> Fi
         bus: bus.to_owned(),
         chassis: free_chassis(case),
         window: gpu.bars.as_deref().and_then(|bars| window(bars).ok()),
+        slot: (bus == case.definition.root())
+            .then(|| free_slot(case))
+            .flatten(),
     }
 }
 
@@ -91,6 +140,7 @@ fn new_bus(case: &Case<'_>, gpu: &Subject, port: usize, name: Option<&str>) -> O
         name: name.map_or(own, str::to_owned),
         number: free_number(case)?,
         node: socket(case, gpu),
+        slot: free_slot(case),
     })
 }
 
@@ -111,6 +161,10 @@ fn is_bus_missing(case: &Case<'_>, gpu: &Subject, out: &mut Findings) -> bool {
         .as_deref()
         .filter(|name| case.bus(name).is_none())
     {
+        // it may be made where nothing was read
+        if definition.scope.has_more {
+            return true;
+        }
         out.add(
             Code::BusMissing,
             function.place.line,
@@ -136,6 +190,9 @@ fn is_bus_missing(case: &Case<'_>, gpu: &Subject, out: &mut Findings) -> bool {
     else {
         return false;
     };
+    if definition.scope.has_more {
+        return true;
+    }
     // GPUs that are to share it: one finding
     let is_new = !definition
         .buses
@@ -241,6 +298,7 @@ fn root_bus(case: &Case<'_>, gpu: &Subject, seen: &mut BTreeSet<usize>, out: &mu
     };
     if !seen.insert(root) {
         let code = match definition.smmus.is_empty() {
+            false if case.shares_smmu(gpu, root) != Some(false) => return,
             false => Code::RootBusShared,
             true if is_of_another_node(case, gpu, root) => Code::RootBusFar,
             true => return,

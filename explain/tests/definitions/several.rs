@@ -57,6 +57,7 @@ fn many_faults_of_a_command_line() {
             "gic-version",
             "initiator-device",
             "initiator-node",
+            "memory-elsewhere",
             "root-bus-node",
             "root-bus-number",
         ]

@@ -28,7 +28,10 @@ pub(crate) fn two() -> (Facts, Plan) {
 
 /// The same with iommufd and an SMMU for each.
 pub(crate) fn two_with_smmu() -> (Facts, Plan) {
-    let facts = facts_with_iommufd();
+    let mut facts = facts_with_iommufd();
+    for (index, function) in facts.functions.iter_mut().enumerate() {
+        function.iommu = Some(format!("smmu3.{index:#x}"));
+    }
     let plan = make(&facts, &request(&[GPUS[0], GPUS[2]])).expect("a plan");
     (facts, plan)
 }

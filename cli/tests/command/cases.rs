@@ -1,0 +1,399 @@
+//! Definitions and hosts of other people's forms, each with its right answer.
+//!
+//! The definitions are rewritten from forms that users have: certified stacks, vendors' guides,
+//! reports of faults. The hosts are trees that `--sysfs` reads.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::process::{Ended, Folder, ended, varia};
+
+const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases");
+
+/// A definition, its host and the right answer.
+struct Case {
+    file: &'static str,
+    /// A host of the folder `hosts`, or an argument for `--gpu`.
+    host: &'static str,
+    status: i32,
+    /// Codes of faults.
+    faults: &'static [&'static str],
+    /// Codes of advice.
+    advice: &'static [&'static str],
+    /// Texts among what is not judged.
+    unjudged: &'static [&'static str],
+    /// Texts of added lines of the diff.
+    added: &'static [&'static str],
+}
+
+const CLEAN: Case = Case {
+    file: "",
+    host: "gb200",
+    status: 0,
+    faults: &[],
+    advice: &[],
+    unjudged: &[],
+    added: &[],
+};
+
+/// Advice for a GPU on the machine's own root bus, as libvirt puts it.
+const OWN_ROOT: &[&str] = &[
+    "root-bus-missing",
+    "root-port-window",
+    "rom-shown",
+    "memory-anywhere",
+    "distances-missing",
+];
+
+const ALL: &[Case] = &[
+    Case {
+        file: "certified-stack.xml",
+        advice: &["root-bus-node"],
+        ..CLEAN
+    },
+    Case {
+        file: "two-gpus-on-one-smmu.sh",
+        host: "gb200-shared-smmu",
+        advice: &[
+            "root-port-window",
+            "root-port-window",
+            "root-port-window",
+            "root-port-window",
+            "memory-anywhere",
+            "distances-missing",
+        ],
+        ..CLEAN
+    },
+    Case {
+        file: "kubevirt-style.xml",
+        ..CLEAN
+    },
+    Case {
+        file: "gpu-iommufd-no.xml",
+        status: 1,
+        faults: &["iommufd-missing"],
+        added: &["<driver iommufd='yes'/>"],
+        ..CLEAN
+    },
+    Case {
+        file: "libvirt-log.log",
+        host: "gh200",
+        advice: OWN_ROOT,
+        ..CLEAN
+    },
+    Case {
+        file: "libvirt-command.txt",
+        host: "gh200",
+        advice: OWN_ROOT,
+        added: &["addr=0x1e,bus_nr=8,numa_node=0"],
+        ..CLEAN
+    },
+    Case {
+        file: "ten-ports.txt",
+        host: "gh200",
+        advice: OWN_ROOT,
+        added: &["addr=0x1e,bus_nr=24,numa_node=0"],
+        ..CLEAN
+    },
+    Case {
+        file: "fourteen-default-ports.xml",
+        host: "gh200",
+        advice: &[
+            "root-bus-missing",
+            "rom-shown",
+            "memory-anywhere",
+            "cpus-anywhere",
+            "distances-missing",
+        ],
+        added: &["busNr='40'", "slot='0x1e'"],
+        ..CLEAN
+    },
+    Case {
+        file: "gpu-on-pcie0.sh",
+        host: "gh200",
+        advice: &["root-port-missing", "memory-anywhere", "distances-missing"],
+        added: &["host=0009:01:00.0,bus=dev0.port,rombar=0,id=dev0"],
+        ..CLEAN
+    },
+    Case {
+        file: "early-initiator-syntax.sh",
+        host: "gh200",
+        status: 3,
+        advice: &["root-port-missing", "memory-anywhere", "distances-missing"],
+        unjudged: &["host-nodes: acpi-generic-initiator has no such property"],
+        ..CLEAN
+    },
+    Case {
+        file: "id-given-twice.sh",
+        host: "gh200",
+        status: 1,
+        faults: &["nodes-missing"],
+        advice: &["root-bus-node", "root-bus-node", "memory-anywhere"],
+        unjudged: &["BARs of dev0"],
+        ..CLEAN
+    },
+    Case {
+        file: "readconfig-ports.txt",
+        host: "0000:18:00.0=gb300",
+        status: 1,
+        faults: &["bars-not-mapped"],
+        advice: &["rom-shown"],
+        unjudged: &["-readconfig /usr/share/qemu-server/pve-q35-4.0.cfg: root buses, root ports"],
+        ..CLEAN
+    },
+    Case {
+        file: "set-option.sh",
+        host: "gh200",
+        status: 3,
+        unjudged: &["-set device.dev0.x-no-mmap=on", "-set device.port1"],
+        ..CLEAN
+    },
+    Case {
+        file: "qemu-kvm-binary.sh",
+        host: "gh200",
+        ..CLEAN
+    },
+    Case {
+        file: "shell-loop.sh",
+        host: "gh200",
+        advice: &["distances-missing"],
+        added: &["-numa dist,src=7,dst=8,val=20"],
+        ..CLEAN
+    },
+    Case {
+        file: "options-in-variable.sh",
+        host: "gh200",
+        ..CLEAN
+    },
+    Case {
+        file: "managed-no.xml",
+        ..CLEAN
+    },
+];
+
+/// A host of the folder `hosts`, unpacked.
+pub(crate) fn host(name: &str, folder: &Folder) -> PathBuf {
+    let host = folder.path(name);
+    std::fs::create_dir(&host).unwrap();
+    let mut unpack = Command::new("tar");
+    unpack
+        .args(["xzf", &format!("{CASES}/hosts/{name}.tar.gz")])
+        .current_dir(&host);
+    ended(piped(unpack)).success();
+    host
+}
+
+fn piped(mut command: Command) -> Command {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Explains a file in its folder.
+fn explain(file: &Path, host: &[String], args: &[&str]) -> Ended {
+    let mut command = varia(["explain"]);
+    command
+        .arg(file.file_name().unwrap())
+        .args(host)
+        .args(args)
+        .current_dir(file.parent().unwrap());
+    ended(command)
+}
+
+fn codes(report: &Value, severity: &str) -> Vec<String> {
+    let findings = report["findings"].as_array().unwrap().iter();
+    let own = findings.filter(|finding| finding["severity"] == severity);
+    own.map(|finding| finding["code"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn is_applied(folder: &Folder, diff: &str) -> bool {
+    std::fs::write(folder.path("diff"), diff).unwrap();
+    let mut apply = Command::new("git");
+    apply
+        .args(["apply", "-p0", "diff"])
+        .current_dir(folder.root());
+    ended(piped(apply)).status.success()
+}
+
+/// Checks one case: status, findings, what is not judged, and the diff.
+fn judge(case: &Case) {
+    let Case { file, host, .. } = case;
+    let folder = Folder::new();
+    let of_host = match host.contains('=') {
+        true => vec!["--gpu".to_owned(), (*host).to_owned()],
+        false => {
+            let host = self::host(host, &folder);
+            vec!["--sysfs".to_owned(), host.to_str().unwrap().to_owned()]
+        }
+    };
+    let path = folder.path(file);
+    std::fs::copy(format!("{CASES}/{file}"), &path).unwrap();
+    let shown = explain(&path, &of_host, &["--json", "--output", "fixed"]);
+    let report: Value = serde_json::from_str(&shown.stdout)
+        .unwrap_or_else(|error| panic!("{file}: {error}: {}", shown.stderr));
+    assert_eq!(shown.status.code(), Some(case.status), "{file}: {report:#}");
+    assert_eq!(codes(&report, "fault"), case.faults, "{file}");
+    assert_eq!(codes(&report, "advice"), case.advice, "{file}");
+    let parts = report["not_judged"].as_array().unwrap();
+    assert_eq!(parts.len(), case.unjudged.len(), "{file}: {parts:#?}");
+    for (part, wanted) in parts.iter().zip(case.unjudged) {
+        let text = format!(
+            "{}: {}",
+            part["what"].as_str().unwrap(),
+            part["why"].as_str().unwrap()
+        );
+        assert!(text.contains(wanted), "{file}: {text}");
+        assert!(part["line"].as_u64() > Some(0), "{file}: {part}");
+    }
+    let diff = report["diff"].as_str().unwrap();
+    let added: Vec<&str> = diff.lines().filter(|line| line.starts_with('+')).collect();
+    for wanted in case.added {
+        assert!(
+            added.iter().any(|line| line.contains(wanted)),
+            "{file}: {diff}"
+        );
+    }
+    let plain = explain(&path, &of_host, &[]);
+    assert_eq!(plain.status.code(), Some(case.status), "{file}");
+    let is_clean = plain.stdout.contains("Nothing is missing or wrong");
+    let is_all = case.faults.is_empty() && case.advice.is_empty() && case.unjudged.is_empty();
+    assert_eq!(is_clean, is_all, "{file}: {}", plain.stdout);
+    edits(case, &report, diff);
+    corrected(case, &folder, &of_host, &report, diff);
+}
+
+/// Every changed line is an edit with a finding of the report.
+fn edits(case: &Case, report: &Value, diff: &str) {
+    let file = case.file;
+    let edits = report["edits"].as_array().unwrap();
+    let lines = |key: &str| -> usize {
+        let lists = edits.iter().map(|edit| edit[key].as_array().unwrap().len());
+        lists.sum()
+    };
+    let body = || diff.lines().skip(2);
+    let added = body().filter(|line| line.starts_with('+')).count();
+    let removed = body().filter(|line| line.starts_with('-')).count();
+    assert_eq!(
+        (lines("added"), lines("removed")),
+        (added, removed),
+        "{file}"
+    );
+    for edit in edits {
+        let findings = edit["findings"].as_array().unwrap();
+        assert!(!findings.is_empty(), "{file}: {edit}");
+        for code in findings.iter().map(|code| code.as_str().unwrap()) {
+            let is_announced = case.faults.contains(&code) || case.advice.contains(&code);
+            assert!(is_announced, "{file}: {code} is changed and not found");
+        }
+    }
+    for hunk in diff.lines().filter(|line| line.starts_with("@@")) {
+        let (_, names) = hunk.rsplit_once("@@ ").expect("a header");
+        assert!(!names.is_empty(), "{file}: {hunk}");
+    }
+}
+
+/// The corrected definition has no finding that has a correction, and the diff applies once.
+fn corrected(case: &Case, folder: &Folder, of_host: &[String], report: &Value, diff: &str) {
+    let file = case.file;
+    if diff.is_empty() {
+        return;
+    }
+    let fixed = std::fs::read_to_string(folder.path("fixed")).unwrap();
+    let again = explain(&folder.path("fixed"), of_host, &["--json"]);
+    let again: Value = serde_json::from_str(&again.stdout).unwrap();
+    let left = |report: &Value| {
+        let findings = report["findings"].as_array().unwrap().clone();
+        let left = findings
+            .into_iter()
+            .filter(|finding| finding["corrected"] == false);
+        left.map(|finding| finding["code"].to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        again["findings"].as_array().unwrap().len(),
+        left(report).len(),
+        "{file}: {again:#}"
+    );
+    assert_eq!(again["diff"], "", "{file}");
+    assert!(is_applied(folder, diff), "{file}: {diff}");
+    assert_eq!(
+        std::fs::read_to_string(folder.path(file)).unwrap(),
+        fixed,
+        "{file}"
+    );
+    assert!(!is_applied(folder, diff), "{file}: applied twice");
+}
+
+#[test]
+fn definitions_have_their_right_answers() {
+    ALL.iter().for_each(judge);
+}
+
+#[test]
+fn every_definition_is_a_case() {
+    let refused = REFUSED.iter().map(|(file, _)| *file);
+    let mut known: Vec<&str> = ALL.iter().map(|case| case.file).chain(refused).collect();
+    known.sort_unstable();
+    let files = std::fs::read_dir(CASES).unwrap().map(|file| file.unwrap());
+    let files = files.filter(|file| file.path().is_file());
+    let mut there: Vec<String> = files
+        .map(|file| file.file_name().into_string().unwrap())
+        .collect();
+    there.sort_unstable();
+    assert_eq!(there, known);
+}
+
+/// Forms that are not read, and what is said of each.
+const REFUSED: &[(&str, &str)] = &[
+    ("pod.yaml", "this is a Kubernetes object (YAML)"),
+    ("virt-install.sh", "--print-xml --dry-run"),
+];
+
+#[test]
+fn other_forms_are_refused_by_name() {
+    for (file, named) in REFUSED {
+        let shown = explain(
+            &Path::new(CASES).join(file),
+            &[],
+            &["--gpu", "0009:01:00.0=gh200"],
+        );
+        assert_eq!(shown.status.code(), Some(2), "{file}");
+        shown.refused(&[file, named]);
+    }
+}
+
+#[test]
+fn a_correction_adds_nothing_in_a_loop() {
+    let folder = Folder::new();
+    let host = host("gh200", &folder);
+    let shown = explain(
+        &Path::new(CASES).join("shell-loop.sh"),
+        &["--sysfs".to_owned(), host.to_str().unwrap().to_owned()],
+        &["--output", folder.path("fixed").to_str().unwrap()],
+    );
+    assert_eq!(shown.status.code(), Some(0));
+    let fixed = std::fs::read_to_string(folder.path("fixed")).unwrap();
+    for part in fixed.split("do\n").skip(1) {
+        let (body, _) = part.split_once("\ndone").expect("the end of the loop");
+        assert_eq!(body.lines().count(), 1, "{body}");
+    }
+}
+
+#[test]
+fn faults_alone_and_strictness() {
+    let folder = Folder::new();
+    let host = host("gh200", &folder);
+    let host = ["--sysfs".to_owned(), host.to_str().unwrap().to_owned()];
+    let path = Path::new(CASES).join("gpu-on-pcie0.sh");
+    let strict = explain(&path, &host, &["--strict"]);
+    assert_eq!(strict.status.code(), Some(1));
+    let shown = explain(&path, &host, &["--faults-only", "--json"]);
+    let report: Value = serde_json::from_str(&shown.success().stdout).unwrap();
+    assert_eq!(report["findings"], serde_json::json!([]));
+    assert_eq!(report["diff"], "");
+}

@@ -1,0 +1,547 @@
+//! The commands of a shell script, in the order in which a shell executes them.
+//!
+//! Variables, arrays, loops over known lists, defaults and sums are followed. What depends on
+//! something else (a condition, a function, another program) is not: a word with a variable that is
+//! set there says so.
+
+use std::ops::Range;
+
+use super::error::{ReadError, line_of};
+use super::expansion::{
+    Char, Value, Variable, Variables, Word, Writing, calculate, range, value, words,
+};
+use super::words::{Keyword, Loop, Raw, Statement, statements};
+
+/// Most statements that are executed, above the need of any definition.
+const MOST_STEPS: usize = 100_000;
+/// Most words of all commands.
+const MOST_WORDS: usize = 500_000;
+
+/// What a script does, as far as it is known.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Script {
+    /// Words of each command.
+    pub(crate) commands: Vec<Vec<Word>>,
+    /// Texts between `<<END` and `END`.
+    pub(crate) documents: Vec<Range<usize>>,
+    /// Defaults that were taken for variables that the script does not set: line, name, default.
+    pub(crate) defaults: Vec<(usize, String, String)>,
+}
+
+/// Executes a part of a text.
+///
+/// # Errors
+/// [`ReadError`]: a quote without an end, or loops without end.
+pub(crate) fn script(text: &str, part: Range<usize>) -> Result<Script, ReadError> {
+    let (statements, documents) = statements(text, part)?;
+    let mut run = Run {
+        text,
+        statements: &statements,
+        variables: Variables::default(),
+        conditions: Vec::new(),
+        set_under: Vec::new(),
+        loops: 0,
+        next: 0,
+        steps: 0,
+        count: 0,
+        commands: Vec::new(),
+    };
+    run.part(0..statements.len())?;
+    let mut defaults: Vec<_> = run
+        .variables
+        .defaults
+        .into_iter()
+        .map(|(name, default, at)| (line_of(text, at), name, default))
+        .collect();
+    defaults.sort();
+    defaults.dedup();
+    Ok(Script {
+        commands: run.commands,
+        documents,
+        defaults,
+    })
+}
+
+struct Run<'a> {
+    text: &'a str,
+    statements: &'a [Statement],
+    variables: Variables,
+    /// Conditions and functions around the present statement, each with a number of its own.
+    conditions: Vec<usize>,
+    /// Variables that are set under a condition: name, condition, line.
+    set_under: Vec<(String, Vec<usize>, usize)>,
+    /// Loops around the present statement.
+    loops: usize,
+    next: usize,
+    steps: usize,
+    count: usize,
+    commands: Vec<Vec<Word>>,
+}
+
+impl Run<'_> {
+    fn part(&mut self, part: Range<usize>) -> Result<(), ReadError> {
+        let depth = self.conditions.len();
+        let mut is_function = false;
+        // what each open `{` and condition adds
+        let mut open: Vec<bool> = Vec::new();
+        let mut at = part.start;
+        while at < part.end {
+            let Some(statement) = self.statements.get(at) else {
+                break;
+            };
+            at += 1;
+            match statement {
+                Statement::Command(words) => self.command(words)?,
+                Statement::Function => is_function = true,
+                Statement::For {
+                    at: place,
+                    name,
+                    list,
+                } => {
+                    let end = self.end_of_loop(at).min(part.end);
+                    self.repeat(*place, name, list, at..end)?;
+                    at = end + 1;
+                }
+                Statement::Keyword(keyword) => match keyword {
+                    Keyword::Condition | Keyword::While => {
+                        self.enter();
+                        open.push(true);
+                    }
+                    Keyword::Open => {
+                        let is_condition = std::mem::take(&mut is_function);
+                        if is_condition {
+                            self.enter();
+                        }
+                        open.push(is_condition);
+                    }
+                    Keyword::Branch => {
+                        if self.conditions.len() > depth {
+                            self.conditions.pop();
+                            self.enter();
+                        }
+                    }
+                    Keyword::Done | Keyword::End | Keyword::Close => {
+                        if open.pop() == Some(true) && self.conditions.len() > depth {
+                            self.conditions.pop();
+                        }
+                    }
+                    Keyword::Do => {}
+                },
+            }
+        }
+        self.conditions.truncate(depth);
+        Ok(())
+    }
+
+    fn enter(&mut self) {
+        self.next += 1;
+        self.conditions.push(self.next);
+    }
+
+    /// The place of the `done` that ends the loop whose head is before `at`.
+    fn end_of_loop(&self, at: usize) -> usize {
+        let mut depth = 1;
+        let rest = self.statements.iter().enumerate().skip(at);
+        for (place, statement) in rest {
+            match statement {
+                Statement::For { .. } | Statement::Keyword(Keyword::While) => depth += 1,
+                Statement::Keyword(Keyword::Done) => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                return place;
+            }
+        }
+        self.statements.len()
+    }
+
+    fn repeat(
+        &mut self,
+        place: usize,
+        name: &str,
+        list: &Loop,
+        body: Range<usize>,
+    ) -> Result<(), ReadError> {
+        let (name, values) = match list {
+            Loop::Words(words) => (name.to_owned(), self.listed(words)),
+            Loop::Counter(range) => {
+                let text = self.text.get(range.clone()).unwrap_or_default();
+                let counted = counted(text, &self.variables);
+                let (name, numbers) = counted.unzip();
+                let values = numbers.map(|numbers: Vec<i64>| {
+                    let numbers = numbers.iter().map(i64::to_string);
+                    numbers.collect()
+                });
+                (name.unwrap_or_default(), values)
+            }
+        };
+        let Some(values) = values else {
+            // how often is not known
+            self.enter();
+            self.variables.all.remove(&name);
+            let result = self.part(body);
+            self.conditions.pop();
+            return result;
+        };
+        self.loops += 1;
+        for value in values {
+            self.step(place)?;
+            let chars: Vec<Char> = value.chars().map(|c| (c, None)).collect();
+            self.set(&name, Value::Text(chars), Vec::new(), place);
+            self.part(body.clone())?;
+        }
+        self.loops -= 1;
+        Ok(())
+    }
+
+    /// Values of a list of words; `None` if they are not known.
+    fn listed(&mut self, list: &[Raw]) -> Option<Vec<String>> {
+        let mut values = Vec::new();
+        for raw in list {
+            let written = self.text.get(raw.range.clone()).unwrap_or_default();
+            if let Some(numbers) = braces(written) {
+                values.extend(numbers);
+                continue;
+            }
+            for word in words(self.text, raw, &mut self.variables) {
+                if !word.open.is_empty() {
+                    return None;
+                }
+                values.push(word.text);
+            }
+        }
+        Some(values)
+    }
+
+    fn step(&mut self, place: usize) -> Result<(), ReadError> {
+        self.steps += 1;
+        if self.steps > MOST_STEPS || self.count > MOST_WORDS {
+            return Err(ReadError::Steps {
+                line: line_of(self.text, place),
+                most: MOST_STEPS,
+            });
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, list: &[Raw]) -> Result<(), ReadError> {
+        let Some(first) = list.first() else {
+            return Ok(());
+        };
+        self.step(first.range.start)?;
+        let assigned: Vec<_> = list
+            .iter()
+            .map_while(|raw| Some((raw, assignment(self.text, raw)?)))
+            .collect();
+        if assigned.len() == list.len() {
+            for (raw, (name, is_more, range)) in assigned {
+                self.assign(raw, name, is_more, range);
+            }
+            return Ok(());
+        }
+        let word = |raw: &Raw| self.text.get(raw.range.clone()).unwrap_or_default();
+        let declares = ["export", "local", "declare", "readonly", "typeset"];
+        if declares.contains(&word(first)) {
+            for raw in list.iter().skip(1) {
+                if let Some((name, is_more, range)) = assignment(self.text, raw) {
+                    self.assign(raw, name, is_more, range);
+                }
+            }
+            return Ok(());
+        }
+        if word(first) == "set" && list.get(1).is_some_and(|raw| word(raw) == "--") {
+            let all = self.expanded(list.get(2..).unwrap_or_default());
+            self.set("@", Value::List(all), Vec::new(), first.range.start);
+            return Ok(());
+        }
+        let is_eval = word(first) == "eval";
+        let behind = list.get(usize::from(is_eval)..).unwrap_or_default();
+        let mut all = self.expanded(behind);
+        if is_eval {
+            all = all.into_iter().flat_map(evaluated).collect();
+        }
+        self.count += all.len();
+        self.commands.push(all);
+        Ok(())
+    }
+
+    /// Words of a command, with what is not known of their variables.
+    fn expanded(&mut self, list: &[Raw]) -> Vec<Word> {
+        let mut all = Vec::new();
+        for raw in list {
+            let mut some = words(self.text, raw, &mut self.variables);
+            for inner in raw.array.iter().flatten() {
+                some.extend(words(self.text, inner, &mut self.variables));
+            }
+            let written = self.text.get(raw.range.clone()).unwrap_or_default();
+            let doubts = self.doubts(written);
+            for word in &mut some {
+                if self.loops > 0 {
+                    word.writing = Writing::Fixed;
+                }
+                word.open.extend(doubts.clone());
+            }
+            all.extend(some);
+        }
+        all
+    }
+
+    /// Variables of a word that are set under a condition that is not one of the word's own.
+    fn doubts(&self, written: &str) -> Vec<String> {
+        let is_named = |name: &str| {
+            let own = written.split('$').skip(1).map(|part| {
+                let part = part.trim_start_matches('{');
+                let end = part.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+                part.get(..end.unwrap_or(part.len())).unwrap_or_default()
+            });
+            own.into_iter().any(|own| own == name)
+        };
+        let is_outside = |conditions: &Vec<usize>| !self.conditions.starts_with(conditions);
+        let doubts = self.set_under.iter();
+        doubts
+            .filter(|(name, conditions, _)| is_outside(conditions) && is_named(name))
+            .map(|(name, _, line)| format!("${name}, which line {line} sets under a condition"))
+            .collect()
+    }
+
+    fn assign(&mut self, raw: &Raw, name: String, is_more: bool, range: Range<usize>) {
+        let place = raw.range.start;
+        let written = self.text.get(range.clone()).unwrap_or_default();
+        let is_own = [
+            format!("${name} "),
+            format!("${{{name}}}"),
+            format!("${name}\""),
+        ];
+        if is_own.iter().any(|own| written.contains(own)) && !self.variables.all.contains_key(&name)
+        {
+            // a text that grows begins empty
+            self.set(&name, Value::Text(Vec::new()), Vec::new(), place);
+        }
+        let (mut new, mut open) = match &raw.array {
+            Some(list) => (Value::List(self.expanded(list)), Vec::new()),
+            None => {
+                let Variable { value, open } = value(self.text, range.clone(), &mut self.variables);
+                (value, open)
+            }
+        };
+        if raw.array.is_none() {
+            open.extend(self.doubts(self.text.get(range).unwrap_or_default()));
+        }
+        let old = self.variables.all.get(&name).filter(|_| is_more);
+        if let Some(old) = old.cloned() {
+            open.extend(old.open);
+            new = match (old.value, new) {
+                (Value::Text(old), Value::Text(new)) => Value::Text([old, new].concat()),
+                (Value::List(old), Value::List(new)) => Value::List([old, new].concat()),
+                (_, new) => new,
+            };
+        }
+        if let (1.., Value::Text(chars)) = (self.loops, &mut new) {
+            chars.iter_mut().for_each(|(_, at)| *at = None);
+        }
+        self.set(&name, new, open, place);
+    }
+
+    fn set(&mut self, name: &str, value: Value, open: Vec<String>, place: usize) {
+        self.set_under.retain(|(other, conditions, _)| {
+            other != name || !conditions.starts_with(&self.conditions)
+        });
+        if !self.conditions.is_empty() {
+            let line = line_of(self.text, place);
+            let conditions = self.conditions.clone();
+            self.set_under.push((name.to_owned(), conditions, line));
+        }
+        let size = match &value {
+            Value::Text(chars) => chars.len(),
+            Value::List(words) => words.len(),
+        };
+        self.count += size;
+        let variable = Variable { value, open };
+        self.variables.all.insert(name.to_owned(), variable);
+    }
+}
+
+/// Name of the variable that a word sets, `true` for `+=`, and the range of the value.
+fn assignment(text: &str, raw: &Raw) -> Option<(String, bool, Range<usize>)> {
+    let written = text.get(raw.range.clone())?;
+    let (name, value) = written.split_once('=')?;
+    let (name, is_more) = match name.strip_suffix('+') {
+        Some(name) => (name, true),
+        None => (name, false),
+    };
+    let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let begin = raw.range.end - value.len();
+    is_name.then(|| (name.to_owned(), is_more, begin..raw.range.end))
+}
+
+/// Words of an argument of `eval`, as far as the argument has no quotes of its own.
+fn evaluated(word: Word) -> Vec<Word> {
+    let parts = match shell_words::split(&word.text) {
+        Ok(parts) if parts.len() != 1 => parts,
+        _ => return vec![word],
+    };
+    let part = |text: String| Word {
+        raw: text.clone(),
+        text,
+        writing: Writing::Fixed,
+        ..word.clone()
+    };
+    parts.into_iter().map(part).collect()
+}
+
+/// Values of `{1..8}` or `{a,b}`.
+fn braces(written: &str) -> Option<Vec<String>> {
+    let inner = written.strip_prefix('{')?.strip_suffix('}')?;
+    if inner.contains(',') {
+        return Some(inner.split(',').map(str::to_owned).collect());
+    }
+    let numbers: Option<Vec<i64>> = inner.split("..").map(|part| part.parse().ok()).collect();
+    let numbers = match numbers?.as_slice() {
+        [first, last] if first <= last => range(*first, *last, 1),
+        [first, last] => range(*first, *last, -1),
+        [first, last, step] => range(*first, *last, *step),
+        _ => None,
+    }?;
+    Some(numbers.iter().map(i64::to_string).collect())
+}
+
+/// The variable and the values of `for ((i = 0; i < 8; i++))`.
+fn counted(text: &str, variables: &Variables) -> Option<(String, Vec<i64>)> {
+    let parts: Vec<&str> = text.split(';').collect();
+    let [begin, end, step] = parts.as_slice() else {
+        return None;
+    };
+    let (name, first) = begin.split_once('=')?;
+    let name = name.trim();
+    let first = calculate(first, variables)?;
+    let rest = end.trim().strip_prefix(name)?.trim_start();
+    let last = match rest.strip_prefix("<=") {
+        Some(last) => calculate(last, variables)?,
+        None => calculate(rest.strip_prefix('<')?, variables)?.checked_sub(1)?,
+    };
+    let step = step.replace(' ', "");
+    let step = match step.strip_prefix(&format!("{name}+=")) {
+        Some(step) => step.parse().ok()?,
+        None if step == format!("{name}++") || step == format!("++{name}") => 1,
+        None => return None,
+    };
+    Some((name.to_owned(), range(first, last, step)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(text: &str) -> Vec<Vec<String>> {
+        let script = script(text, 0..text.len()).expect(text);
+        let words = |words: Vec<Word>| words.into_iter().map(|word| word.text).collect();
+        script.commands.into_iter().map(words).collect()
+    }
+
+    #[test]
+    fn variables_arrays_and_loops_are_followed() {
+        for (text, wanted) in [
+            ("A=\"-m 8G\"\nA=\"$A -smp 2\"\nq $A", "q -m 8G -smp 2"),
+            (
+                "A=(-m 8G)\nA+=(\n -smp 2 # two\n)\nexec q \"${A[@]}\"",
+                "exec q -m 8G -smp 2",
+            ),
+            (
+                "for i in $(seq 1 2) {4..5}; do A+=(n$i); done\nq \"${A[@]}\"",
+                "q n1 n2 n4 n5",
+            ),
+            (
+                "for ((i=0; i<4; i+=2)); do A=\"$A n$((i+1))\"; done\nq $A",
+                "q n1 n3",
+            ),
+            (
+                "set -- -m 1\nset -- \"$@\" -smp 2\nq \"$@\"",
+                "q -m 1 -smp 2",
+            ),
+            ("q -m ${MEM:-8G} 'a b' \"c\\\"d\"", "q -m 8G a b c\"d"),
+            (
+                "B=bus\nq -device x,$B=1,y=\"$B\"",
+                "q -device x,bus=1,y=bus",
+            ),
+            ("eval \"q -m 1\"", "q -m 1"),
+            ("A='-m  1'\nq \"$A\"", "q -m  1"),
+        ] {
+            let all = texts(text);
+            let last = all.last().expect("a command");
+            assert_eq!(last.join(" "), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_said() {
+        for (text, open) in [
+            ("q -m $MEM", "$MEM"),
+            ("q \"$@\"", "$@"),
+            ("q a,$(lspci | x)b", "$(lspci | x)"),
+            ("q `y z`", "`y z`"),
+            ("A=$(x)\nq $A", "$(x)"),
+            (
+                "if x; then A=1; fi\nq $A",
+                "$A, which line 1 sets under a condition",
+            ),
+            (
+                "f() {\n A=1\n}\nf\nq $A",
+                "$A, which line 2 sets under a condition",
+            ),
+            (
+                "while read A; do B=\"$B $A\"; done\nq $B",
+                "$B, which line 1 sets under a condition",
+            ),
+        ] {
+            let script = script(text, 0..text.len()).expect(text);
+            let words = script.commands.last().expect("a command");
+            let all: Vec<_> = words.iter().flat_map(|word| &word.open).collect();
+            assert!(all.iter().any(|one| *one == open), "{text}: {all:?}");
+        }
+        let inside = "f() {\n A=1\n q $A\n}\nA=2";
+        let script = script(inside, 0..inside.len()).expect(inside);
+        assert!(script.commands[0].iter().all(|word| word.open.is_empty()));
+    }
+
+    #[test]
+    fn words_of_a_text_are_written_where_they_stand() {
+        let text = "A=\"-m 8G\"\nq $A -smp \"2\"\nfor i in 1 2; do B+=(n); done\nq \"${B[@]}\"";
+        let script = script(text, 0..text.len()).expect(text);
+        let written: Vec<_> = script
+            .commands
+            .concat()
+            .iter()
+            .map(|word| (text[word.range.clone()].to_owned(), word.writing))
+            .collect();
+        let written: Vec<_> = written
+            .iter()
+            .map(|(text, how)| (text.as_str(), *how))
+            .collect();
+        assert_eq!(
+            written,
+            [
+                ("q", Writing::Word),
+                ("-m", Writing::Part),
+                ("8G", Writing::Part),
+                ("-smp", Writing::Word),
+                ("\"2\"", Writing::Word),
+                ("q", Writing::Word),
+                ("n", Writing::Fixed),
+                ("n", Writing::Fixed),
+            ]
+        );
+    }
+
+    #[test]
+    fn loops_without_end_are_refused() {
+        let text = "for i in {1..4000}; do for j in {1..4000}; do A=1; done; done";
+        assert!(matches!(
+            script(text, 0..text.len()),
+            Err(ReadError::Steps { .. })
+        ));
+        let mut text = "A=aaaaaaaaaaaaaaaa\n".to_owned();
+        text += &"A=$A$A\n".repeat(60);
+        assert!(script(&text, 0..text.len()).is_err());
+    }
+}

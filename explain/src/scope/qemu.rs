@@ -1,0 +1,206 @@
+//! Options of a QEMU command that are not judged.
+
+use super::Scope;
+use super::known::{
+    APART, APART_DEVICES, APART_OBJECTS, BACKEND, BRIDGES, EXPANDER, FUNCTION, MACHINE, NUMA, PORT,
+    READ, SMMU,
+};
+use crate::parse::command::{Command, Opt};
+
+/// Why an unknown property is not judged.
+const UNKNOWN: &str = "Varia does not know it";
+
+/// Parts of a command that are not judged. `function`: the place in the list of functions of the
+/// option at an index.
+pub(crate) fn scope(command: &Command, function: impl Fn(usize) -> Option<usize>) -> Scope {
+    let mut out = Scope::default();
+    for (line, text) in &command.open {
+        out.add(*line, text.clone(), "options may come from it");
+        out.has_more = true;
+    }
+    for (index, option) in command.options.iter().enumerate() {
+        let before = out.unjudged.len();
+        judge(option, option.line, &mut out);
+        if option.name == "object" && option.properties.kind("qom-type").contains(['$', '`']) {
+            out.has_open_ties = true;
+        }
+        let own = function(index);
+        for (_, place) in out.unjudged.iter_mut().skip(before) {
+            *place = own;
+        }
+    }
+    out
+}
+
+/// Adds what is not judged of one option.
+pub(crate) fn judge(option: &Opt, line: usize, out: &mut Scope) {
+    let name = option.name.as_str();
+    let properties = &option.properties;
+    let kind = match name {
+        "device" => properties.kind("driver"),
+        "object" => properties.kind("qom-type"),
+        "numa" => properties.kind("type"),
+        _ => "",
+    };
+    if is_apart(name, kind) {
+        return;
+    }
+    let what = format!("-{name} {kind}").trim_end().to_owned();
+    for open in &option.open {
+        out.add(
+            line,
+            format!("{what}: {open}"),
+            "only a shell knows the value",
+        );
+    }
+    match name {
+        "set" => {
+            out.add(
+                line,
+                format!("-set {}", option.text),
+                "it changes another option",
+            );
+        }
+        "readconfig" => {
+            out.has_more = true;
+            out.has_open_ties = true;
+            out.add(
+                line,
+                format!("-readconfig {}", option.text),
+                "root buses, root ports and other devices may come from that file",
+            );
+        }
+        "device" => device(kind, option, line, &what, out),
+        "object" => object(kind, option, line, &what, out),
+        "numa" => {
+            let known = NUMA.iter().find(|(name, _)| *name == kind);
+            match known {
+                Some((_, known)) => properties_of(option, known, line, &what, out),
+                None => out.add(line, what, UNKNOWN),
+            }
+        }
+        "machine" => {
+            let kind = properties.kind("type");
+            let family = kind.split(['-', '+']).next().unwrap_or_default();
+            if !matches!(family, "virt" | "q35" | "pc" | "" | "none") {
+                out.add(
+                    line,
+                    format!("-machine {kind}"),
+                    "Varia knows the machines virt and q35",
+                );
+            }
+            let is_list = |name: &str| {
+                let lists = ["smp.", "smp-cache", "cxl-fmw", "sgx-epc"];
+                lists.iter().any(|begin| name.starts_with(begin))
+            };
+            for name in properties.names() {
+                if !MACHINE.contains(&name) && !is_list(name) {
+                    out.add(line, format!("{what}: {name}"), UNKNOWN);
+                }
+            }
+        }
+        "global" => global(option, line, out),
+        name if READ.contains(&name) => {}
+        _ => out.add(line, what, UNKNOWN),
+    }
+}
+
+/// The option can't concern a GPU.
+fn is_apart(name: &str, kind: &str) -> bool {
+    let begins = |list: &[&str]| list.iter().any(|begin| kind.starts_with(begin));
+    match name {
+        "device" => begins(APART_DEVICES) && !kind.contains('$'),
+        "object" => begins(APART_OBJECTS),
+        "fw_cfg" => true,
+        _ => APART.contains(&name),
+    }
+}
+
+/// Properties of a device's driver; `None` for a driver that is not known.
+fn known(driver: &str) -> Option<&'static [&'static str]> {
+    Some(match driver {
+        "vfio-pci" | "vfio-pci-nohotplug" | "vfio-user-pci" => FUNCTION,
+        "pcie-root-port" | "ioh3420" | "cxl-rp" => PORT,
+        "pxb-pcie" | "pxb-cxl" | "pxb" => EXPANDER,
+        "arm-smmuv3" => SMMU,
+        _ => return None,
+    })
+}
+
+fn device(driver: &str, option: &Opt, line: usize, what: &str, out: &mut Scope) {
+    if BRIDGES.contains(&driver) {
+        return;
+    }
+    let why = match driver {
+        "virtio-iommu-pci" | "intel-iommu" | "amd-iommu" => {
+            "Varia knows the SMMUv3 alone of a VM's IOMMUs"
+        }
+        "nvdimm" | "pc-dimm" => "RAM that is added to nodes is not known to Varia",
+        _ if driver.starts_with("virtio-mem") || driver.starts_with("virtio-pmem") => {
+            "RAM that is added to nodes is not known to Varia"
+        }
+        _ => match known(driver) {
+            Some(known) => return properties_of(option, known, line, what, out),
+            None => {
+                out.has_more = true;
+                "Varia does not know the device"
+            }
+        },
+    };
+    out.add(line, what, why);
+}
+
+fn object(kind: &str, option: &Opt, line: usize, what: &str, out: &mut Scope) {
+    let known: &[&str] = match kind {
+        "acpi-generic-initiator" => {
+            let number = option.properties.get("node");
+            let is_read = number.is_some_and(|node| node.parse::<u32>().is_ok());
+            out.has_open_ties |= !is_read || !option.properties.has("pci-dev");
+            &["id", "qom-type", "pci-dev", "node"]
+        }
+        "iommufd" => &["id", "qom-type", "fd"],
+        _ if kind.starts_with("memory-backend-") => BACKEND,
+        _ => return out.add(line, what, "Varia does not know the object"),
+    };
+    properties_of(option, known, line, what, out);
+}
+
+fn properties_of(option: &Opt, known: &[&str], line: usize, what: &str, out: &mut Scope) {
+    for name in option.properties.names() {
+        // a part of a list: host-nodes.0, socket.path
+        let own = name.split('.').next().unwrap_or(name);
+        let is_open = name.contains(['$', '`']);
+        if !known.contains(&name) && !known.contains(&own) && !is_open {
+            out.add(
+                line,
+                format!("{what}: {name}"),
+                format!("{} has no such property that Varia knows", kind_of(what)),
+            );
+        }
+    }
+}
+
+/// `vfio-pci` of `-device vfio-pci`.
+fn kind_of(what: &str) -> &str {
+    what.rsplit(' ').next().unwrap_or(what)
+}
+
+/// Properties of all devices of a driver: those of the drivers that matter are read.
+fn global(option: &Opt, line: usize, out: &mut Scope) {
+    let name = option.text.split('=').next().unwrap_or_default();
+    let Some((driver, property)) = name.split_once('.') else {
+        return out.add(line, format!("-global {}", option.text), UNKNOWN);
+    };
+    match known(driver) {
+        Some(known) if !known.contains(&property) => {
+            out.add(line, format!("-global {name}"), UNKNOWN);
+        }
+        _ if driver.contains(['$', '`']) => out.add(line, format!("-global {name}"), UNKNOWN),
+        _ => {}
+    }
+}
+
+/// Properties of a device's driver that are not known.
+pub(crate) fn is_known_property(driver: &str, property: &str) -> bool {
+    known(driver).is_none_or(|known| known.contains(&property))
+}
