@@ -87,14 +87,14 @@ const ALL: &[Case] = &[
         file: "libvirt-command.txt",
         host: "gh200",
         advice: OWN_ROOT,
-        added: &["addr=0x1e,bus_nr=8,numa_node=0"],
+        added: &["\"addr\":\"0x1e\",\"bus_nr\":8,\"numa_node\":0}"],
         ..CLEAN
     },
     Case {
         file: "ten-ports.txt",
         host: "gh200",
         advice: OWN_ROOT,
-        added: &["addr=0x1e,bus_nr=24,numa_node=0"],
+        added: &["\"addr\":\"0x1e\",\"bus_nr\":24,\"numa_node\":0}"],
         ..CLEAN
     },
     Case {

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::parse::command::{Command, Opt};
 use crate::parse::expansion::Writing;
+use crate::parse::properties::Properties;
 
 impl Command {
     /// Gives an option's property a value.
@@ -181,8 +182,14 @@ impl Command {
         start..at
     }
 
-    /// An option that is added beside another.
+    /// An option that is added beside another. QEMU makes devices that are given as JSON after all
+    /// others, so that a device beside JSON is JSON, too.
     fn added(&self, beside: &Opt, name: &str, value: &str) -> Option<String> {
+        let json = Properties::read(value).ok().filter(|_| name == "device");
+        let json = json.filter(|_| beside.name == "device");
+        let json = json.and_then(|own| own.like(&beside.written, "driver"));
+        let json = json.map(|own| own.to_string());
+        let value = json.as_deref().unwrap_or(value);
         let value = match &beside.value {
             Some(_) => self.written(value, beside)?,
             None if beside.writing == Writing::Part => self.written(value, beside)?,

@@ -7,6 +7,8 @@ use serde::Deserializer as _;
 use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 
+use super::arguments::size;
+
 /// Properties in their order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Properties {
@@ -153,6 +155,23 @@ impl Properties {
         }
     }
 
+    /// The same properties as JSON with the blanks of another one's, if that is JSON.
+    pub(crate) fn like(&self, other: &Self, kind: &str) -> Option<Self> {
+        let blanks = other.json.clone()?;
+        let member = |property: &Property| {
+            let (name, value) = match property {
+                Property::Bare(text) => (kind, text.as_str()),
+                Property::Text(name, value) => (name.as_str(), value.as_str()),
+                Property::Json(..) => return property.clone(),
+            };
+            Property::Json(name.to_owned(), typed(name, value, None), None)
+        };
+        Some(Self {
+            json: Some(blanks),
+            list: self.list.iter().map(member).collect(),
+        })
+    }
+
     /// `key=value,…` of all properties but these, without the first word.
     pub(crate) fn without(&self, names: &[&str]) -> String {
         let mut parts = Vec::new();
@@ -186,10 +205,32 @@ impl Properties {
 
 /// A value of the type that the property has, or has for QEMU.
 fn typed(key: &str, value: &str, old: Option<&Property>) -> Value {
-    let was_text = matches!(old, Some(Property::Json(_, Value::String(_), _)));
+    // names, and switches that have a third value
+    const TEXTS: [&str; 13] = [
+        "driver",
+        "qom-type",
+        "id",
+        "bus",
+        "primary-bus",
+        "pci-dev",
+        "host",
+        "iommufd",
+        "ats",
+        "ril",
+        "cmdqv",
+        "oas",
+        "ssidsize",
+    ];
+    let was_text = matches!(old, Some(Property::Json(_, Value::String(_), _)))
+        || old.is_none() && TEXTS.contains(&key);
     match value {
         "on" if !was_text => Value::Bool(true),
         "off" if !was_text => Value::Bool(false),
+        // QEMU takes a number of bytes alone
+        _ if key.ends_with("-reserve") || key.ends_with("size") => match size(value, 0) {
+            Some(bytes) => Value::from(bytes.0),
+            None => Value::from(value),
+        },
         // a list of nodes
         _ if key == "host-nodes" => match value.parse::<u32>() {
             Ok(node) => Value::from(vec![node]),
@@ -351,6 +392,32 @@ mod tests {
             let properties = Properties::read(text).expect(text);
             assert_eq!(properties.to_string(), text);
         }
+    }
+
+    #[test]
+    fn an_added_device_is_written_as_the_one_beside_it() {
+        let json = Properties::read("{\"driver\":\"vfio-pci\"}").expect("JSON");
+        let added = Properties::read("pxb-pcie,id=7,addr=0x1e,bus_nr=8,accel=on,ats=on");
+        let added = added.expect("properties");
+        let written = added.like(&json, "driver").map(|added| added.to_string());
+        assert_eq!(
+            written.as_deref(),
+            Some(
+                "{\"driver\":\"pxb-pcie\",\"id\":\"7\",\"addr\":\"0x1e\",\"bus_nr\":8,\"accel\":true,\
+                 \"ats\":\"on\"}"
+            )
+        );
+        assert!(added.like(&added, "driver").is_none());
+    }
+
+    #[test]
+    fn a_size_in_json_is_a_number_of_bytes() {
+        let mut properties = Properties::read("{\"driver\":\"pcie-root-port\"}").expect("JSON");
+        properties.set("pref64-reserve", "256G");
+        assert_eq!(
+            properties.to_string(),
+            "{\"driver\":\"pcie-root-port\",\"pref64-reserve\":274877906944}"
+        );
     }
 
     #[test]
