@@ -42,7 +42,7 @@ pub enum ConnectionError {
         /// The time limit.
         after: Duration,
     },
-    /// The size of a message can't be true, so that nobody knows where the next message begins.
+    /// The size of a message can't be true, so that the start of the next message is unknown.
     #[error("{error}")]
     Misframed {
         /// The message's header.

@@ -288,7 +288,7 @@ impl Header {
     }
 
     /// Checks that the message has at least its header and at most `max` bytes. Behind a message
-    /// that fails this check nobody knows where the next one begins.
+    /// that fails this check the start of the next message is unknown.
     pub fn check_size(&self, max: usize) -> Result<(), WireError> {
         let size = self.size;
         if (size as usize) < HEADER_LEN {
