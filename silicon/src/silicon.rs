@@ -38,6 +38,8 @@ pub struct Silicon {
     rom: Vec<u8>,
     state: Mutex<State>,
     resets: AtomicU64,
+    /// Reads of the register that a poll of the readiness begins with.
+    polls: AtomicU64,
     interrupts: Mutex<Option<Arc<dyn Interrupts>>>,
     card: Option<Card>,
 }
@@ -92,6 +94,7 @@ impl Silicon {
             rom: profile.rom.map_or_else(Vec::new, |_| rom::image(profile)),
             state: Mutex::new(state),
             resets: AtomicU64::new(0),
+            polls: AtomicU64::new(0),
             interrupts: Mutex::new(None),
             card: card.map_err(SiliconError::Queue)?,
         };
@@ -124,6 +127,13 @@ impl Silicon {
     /// The coherent memory can be used now.
     pub fn is_ready(&self) -> bool {
         self.ready(&lock(&self.state))
+    }
+
+    /// Number of polls of the readiness so far: reads of the register that a driver reads first, the
+    /// chip-to-chip link in BAR0 or the status of the CXL Device DVSEC. Other readers of the register
+    /// count too.
+    pub fn readiness_polls(&self) -> u64 {
+        self.polls.load(Ordering::SeqCst)
     }
 
     /// Sends the message of `vector`, if messages are enabled. A chip does so by itself; this is
@@ -312,6 +322,9 @@ impl Device for Silicon {
             return Ok(value);
         }
         let shift = 8 * (register.offset() - status.offset());
+        if shift == 0 {
+            self.polls.fetch_add(1, Ordering::SeqCst);
+        }
         Ok(value | self.cxl_status(&state) >> shift & register.width().mask())
     }
 
@@ -341,6 +354,10 @@ impl Device for Silicon {
             return Ok(());
         }
         memory.read(offset, data).map_err(|_| Errno::EIO)?;
+        let end = offset.saturating_add(data.len() as u64);
+        if bar == 0 && (offset..end).contains(&bar0::C2C_LINK) && self.memory.is_some() {
+            self.polls.fetch_add(1, Ordering::SeqCst);
+        }
         for (at, bytes) in self.fixed_registers(bar) {
             for (byte, at) in bytes.into_iter().zip(at..) {
                 let index = at.checked_sub(offset).and_then(|i| usize::try_from(i).ok());

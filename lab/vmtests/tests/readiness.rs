@@ -5,12 +5,12 @@
 //! clock of a GPU moves only when the test moves it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use varia_agent::applets::bind::Bound;
 use varia_agent::applets::vfio_read::Seen;
 use varia_agent::applets::{BEGUN, WRITTEN};
-use varia_lab::{Arch, Task};
+use varia_lab::{Arch, HANG, Task};
 use varia_serve::{Endpoint, View};
 use varia_silicon::profile::{self, Profile};
 use varia_silicon::{Clock, Faults, ManualClock, Options, Readiness, Silicon};
@@ -35,7 +35,9 @@ const CXL_ACTIVE: u64 = 4;
 /// runs into it.
 const PATIENT: u8 = 4;
 
-/// Time that the test keeps a late GPU waiting.
+/// Polls for which the test keeps a late GPU waiting: a driver sleeps for a second between two.
+const POLLS: u64 = 3;
+/// Time that a late GPU needs, on the clock of the user-space runtime.
 const DELAY: Duration = Duration::from_secs(3);
 /// Time that a late GPU needs, on its own clock.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -221,6 +223,8 @@ fn machine(driver: Driver) -> Result<(Host, Vec<Arc<ManualClock>>)> {
 
 /// Everything that waits in the machine.
 struct Started {
+    /// Number of polls that each GPU had had before.
+    polls: Vec<u64>,
     /// GPUs that are read, and their readers.
     readings: Vec<(usize, Task)>,
     /// GPUs that are probed, all by one task.
@@ -228,8 +232,16 @@ struct Started {
     probes: Task,
 }
 
+/// Number of polls that each GPU has had so far.
+fn polls(host: &Host) -> Vec<u64> {
+    let gpus = 0..ROWS.len();
+    gpus.map(|gpu| host.silicon(gpu).readiness_polls())
+        .collect()
+}
+
 /// Starts everything that waits, and moves the clocks once all of it has waited for a while.
 fn start(host: &Host, driver: Driver, clocks: &[Arc<ManualClock>]) -> Result<Started> {
+    let before = polls(host);
     let mut readings = Vec::new();
     for gpu in which(|row| row.state.is_read()) {
         // the open resets it; configuration writes go on beside the read
@@ -251,11 +263,20 @@ fn start(host: &Host, driver: Driver, clocks: &[Arc<ManualClock>]) -> Result<Sta
             host.vm.sh(&wait)?;
         }
     }
-    std::thread::sleep(DELAY);
-    for gpu in which(|row| matches!(row.end, End::Waits | End::NoDevice)) {
+    let late = which(|row| matches!(row.end, End::Waits | End::NoDevice));
+    let began = Instant::now();
+    while late
+        .iter()
+        .any(|gpu| polls(host)[*gpu] - before[*gpu] < POLLS)
+    {
+        assert!(began.elapsed() < HANG, "{before:?}, then {:?}", polls(host));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for gpu in late {
         clocks[gpu].advance(WARM_UP);
     }
     Ok(Started {
+        polls: before,
         readings,
         probed,
         probes,
@@ -297,6 +318,10 @@ fn assert_beside(what: &str, read: &Seen, blocks: bool) {
     }
 }
 
+/// Most polls beyond one for each second of a timeout, on a machine of any speed: the first, and one
+/// or two around the deadline.
+const MORE_POLLS: u64 = 3;
+
 /// Checks the end of a probe. `longest` is one that waited for [`WAIT`] at the same time: a shorter
 /// timeout ends before it on a machine of any speed.
 fn assert_bound(row: &Row, bound: &Bound, longest: u64) {
@@ -317,6 +342,7 @@ fn assert_bound(row: &Row, bound: &Bound, longest: u64) {
 fn waits(driver: Driver) -> Result<()> {
     let (host, clocks) = machine(driver)?;
     let Started {
+        polls: before,
         readings,
         probed,
         probes,
@@ -338,6 +364,21 @@ fn waits(driver: Driver) -> Result<()> {
         .expect("a row with the longest timeout");
     for (gpu, bound) in probed.iter().zip(&bound) {
         assert_bound(&ROWS[*gpu], bound, longest);
+    }
+    for (gpu, now) in polls(&host).into_iter().enumerate() {
+        if let Row {
+            what,
+            end: End::TimesOut(seconds),
+            ..
+        } = ROWS[gpu]
+        {
+            let polls = now - before[gpu];
+            println!("result: {driver:?}, {what}: {polls} polls for {seconds} s");
+            assert!(
+                (1..=seconds + MORE_POLLS).contains(&polls),
+                "{what}: {polls} polls for {seconds} s"
+            );
+        }
     }
 
     // The late ones are served like the ones that were ready.
