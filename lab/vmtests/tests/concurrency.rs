@@ -26,21 +26,22 @@ const TAIL: u64 = 192 * KIB;
 /// Time that the memory needs after each reset: longer than the reset itself.
 const READY: Duration = Duration::from_millis(700);
 
-/// Operations of the threads of each name after which a run is over.
+/// Operations of the threads of each name after which a run is over: about as many as each does in
+/// the time that the slowest needs, so that no thread keeps all others going.
 const COUNTS: [(&str, u64); 13] = [
-    ("read", 10_000),
+    ("read", 6000),
     ("write", 2000),
     ("own", 5000),
-    ("fault", 3000),
-    ("touch", 600),
-    ("switch", 600),
+    ("fault", 2000),
+    ("touch", 400),
+    ("switch", 250),
     ("bar", 5000),
     ("config", 2000),
     ("power", 60),
     ("state", 60),
     ("reset", 10),
-    ("flr", 4),
-    ("bus", 4),
+    ("flr", 3),
+    ("bus", 3),
 ];
 
 /// Factor of the counts; `./x soak` sets it.

@@ -20,7 +20,7 @@ const SEED: u64 = 20_261_121;
 /// Number of operations on each; `./x soak` asks for more.
 fn count() -> usize {
     let asked = std::env::var("VARIA_COUNT").ok();
-    asked.map_or(20_000, |count| {
+    asked.map_or(6000, |count| {
         count.parse().expect("VARIA_COUNT is a number")
     })
 }
