@@ -51,7 +51,28 @@ pub fn second(flavour: impl Into<Flavour>) -> Result<PathBuf> {
     let module = workspace().join(&folder).display().to_string();
     let sources: Vec<_> = SOURCES.iter().copied().chain([folder.as_str()]).collect();
     let target = Target::find(flavour.into())?;
+    lend_core(target.arch(), &target.folder("second")?)?;
     target.build_module("second", SECOND, &sources, vec![("MODULE", module)])
+}
+
+/// Puts the `core` that was compiled for [`ours`] into a folder where `kernel/rust/build.sh` is to
+/// build another object for the architecture, unless a `core` is there: most of the time of a build
+/// goes into it, and it depends on the compiler alone, which the script checks.
+///
+/// # Errors
+/// As for [`ours`].
+pub fn lend_core(arch: Arch, out: &Path) -> Result<()> {
+    let from = ours(arch)?.with_file_name("rust");
+    let to = out.join("rust");
+    // The stamp comes last: it says that the rest is there.
+    for name in ["libcore.rlib", "stamp"] {
+        if !to.join("stamp").exists() {
+            fs::create_dir_all(&to).map_err(LabError::file("create", &to))?;
+            let file = from.join(name);
+            fs::copy(&file, to.join(name)).map_err(LabError::file("copy", &file))?;
+        }
+    }
+    Ok(())
 }
 
 /// [`ours`] with the PCI ids that no released kernel's driver lists.
@@ -269,6 +290,17 @@ impl Target {
         })
     }
 
+    /// The folder of a build of this name, made if it is missing.
+    fn folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = match self.flavour {
+            Flavour::Debian(arch) => arch.name(),
+            other => other.name(),
+        };
+        let out = target_folder().join("kernel").join(folder).join(name);
+        fs::create_dir_all(&out).map_err(LabError::file("create", &out))?;
+        out.canonicalize().map_err(LabError::file("find", &out))
+    }
+
     /// Runs a build script in the tools' root unless its result is there and up to date.
     /// `call` gives the command line and variables for a folder to build in.
     pub(crate) fn build(
@@ -278,13 +310,7 @@ impl Target {
         sources: &[&str],
         call: impl FnOnce(&Path) -> (Vec<OsString>, Vec<(&'static str, String)>),
     ) -> Result<PathBuf> {
-        let folder = match self.flavour {
-            Flavour::Debian(arch) => arch.name(),
-            other => other.name(),
-        };
-        let out = target_folder().join("kernel").join(folder).join(name);
-        fs::create_dir_all(&out).map_err(LabError::file("create", &out))?;
-        let out = out.canonicalize().map_err(LabError::file("find", &out))?;
+        let out = self.folder(name)?;
         let _lock = lock(&out)?;
 
         let mut seen = format!("{} {}", self.tools.root().display(), self.kernel);

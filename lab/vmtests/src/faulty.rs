@@ -62,8 +62,7 @@ pub fn build(arch: Arch, fault: &Fault) -> Result<PathBuf> {
     if fault.file.starts_with("kernel/adaptor/") {
         chroot = chroot.env("RUST_OBJECT", ours.join("rust.o_shipped"));
     } else {
-        // core is the same, and takes most of the time.
-        copy(&ours.join("rust"), &out.join("rust")).map_err(Error::io("copy core"))?;
+        kernel_modules::lend_core(arch, &out)?;
     }
     chroot.run([
         out.join("source/kernel/build.sh").into_os_string(),

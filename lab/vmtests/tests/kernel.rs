@@ -65,6 +65,7 @@ fn a_planted_panic_is_refused_by_the_link() -> Result<(), Box<dyn Error>> {
             .join("planted");
         fs::create_dir_all(&out)?;
         let out = out.canonicalize()?;
+        kernel_modules::lend_core(arch, &out)?;
         let script = workspace().join("kernel/rust/planted.sh");
         let chroot = Chroot::new(&tools).bind(workspace()).bind(&out).cwd(&out);
         let output = chroot.run([script.as_os_str(), arch.debian().as_ref(), out.as_os_str()])?;
