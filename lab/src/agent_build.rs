@@ -22,6 +22,9 @@ use crate::error::{LabError, Result};
 /// Compiler option for a static program.
 const STATIC: &str = "-C target-feature=+crt-static";
 
+/// Profile of the workspace for programs of guests.
+const PROFILE: &str = "guest";
+
 /// Agents that this process has built.
 static BUILT: Mutex<BTreeMap<Arch, PathBuf>> = Mutex::new(BTreeMap::new());
 
@@ -52,7 +55,8 @@ pub fn program(arch: Arch, package: &str, binary: &str) -> Result<PathBuf> {
     let arguments = [
         "build",
         "--quiet",
-        "--release",
+        "--profile",
+        PROFILE,
         "--package",
         package,
         "--bin",
@@ -104,7 +108,7 @@ pub fn program(arch: Arch, package: &str, binary: &str) -> Result<PathBuf> {
         ]);
         chroot.run(argv)?;
     }
-    Ok(target_folder.join(target).join("release").join(binary))
+    Ok(target_folder.join(target).join(PROFILE).join(binary))
 }
 
 /// The root of the workspace that this library belongs to.
