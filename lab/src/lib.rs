@@ -25,6 +25,7 @@ pub use flavour::Flavour;
 pub use guest::{GuestCommand, Output, Task};
 pub use kernel::Kernel;
 pub use running::Running;
+pub use slots::VMS;
 pub use varia_agent::HANG;
 pub use varia_agent::wire::Ending;
 pub use varia_debian::{ArchNames, Error as DebianError, Set, host_arch};

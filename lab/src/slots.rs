@@ -15,6 +15,9 @@ use crate::error::{LabError, Result};
 /// Wait before a message.
 const SILENT: Duration = Duration::from_secs(10);
 
+/// Variable with the number of machines that run at a time.
+pub const VMS: &str = "VARIA_VMS";
+
 /// The right to run a machine, given back when dropped.
 #[derive(Debug)]
 pub struct Slot {
@@ -42,7 +45,7 @@ impl Slot {
             }
             if begin.elapsed() > SILENT && !said {
                 eprintln!(
-                    "waiting for another VM to end: at most {count} VMs run at a time (VARIA_VMS)"
+                    "waiting for another VM to end: at most {count} VMs run at a time ({VMS})"
                 );
                 said = true;
             }
@@ -52,9 +55,7 @@ impl Slot {
 }
 
 fn count() -> usize {
-    let wanted = std::env::var("VARIA_VMS")
-        .ok()
-        .and_then(|text| text.parse().ok());
+    let wanted = std::env::var(VMS).ok().and_then(|text| text.parse().ok());
     let processors = || std::thread::available_parallelism().map_or(1, usize::from);
     wanted.unwrap_or_else(processors).max(1)
 }

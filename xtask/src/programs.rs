@@ -1,8 +1,10 @@
-//! Test programs of the workspace: building them, running two at a time, and the time of each.
+//! Test programs of the workspace: building them, running several at a time, and the time of each.
 //!
-//! Output of a program is collected, and printed whole when the program ends. A program that
-//! keeps both processors busy ([`ALONE`]) runs alone, the others beside one other.
+//! Output of a program is collected, and printed whole when the program ends. One program more runs
+//! than there are processors: many wait for a device, a guest or a timeout for a part of their time.
 
+use std::collections::VecDeque;
+use std::env;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
@@ -13,16 +15,28 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use varia_lab::VMS;
 use varia_lab::agent_build::target_folder;
 
 use crate::test::MACHINE_TESTS;
 
-/// Programs that run alone, by package: both processors work for them all the time.
-const ALONE: &[(&str, &[&str])] = &[(MACHINE_TESTS, &["concurrency", "differential"])];
-/// Programs that take longest, which are started first.
-const LONG: [&str; 4] = ["decisions", "host_plans", "bind", "operator"];
-/// Programs that run at a time.
-const LANES: usize = 2;
+/// Programs that take longest, which are started first, in this order.
+const LONG: [&str; 14] = [
+    "host_plans",
+    "decisions",
+    "differential",
+    "operator",
+    "concurrency",
+    "readiness",
+    "bind",
+    "kernel",
+    "selftests",
+    "package",
+    "pci_core",
+    "nested",
+    "original",
+    "second",
+];
 /// Time between two lines that say what runs.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// Rows of the table of times.
@@ -62,11 +76,6 @@ impl Program {
         format!("{} {}", self.package, self.target)
     }
 
-    fn is_alone(&self) -> bool {
-        let of_package = ALONE.iter().find(|(package, _)| *package == self.package);
-        of_package.is_some_and(|(_, targets)| targets.contains(&&*self.target))
-    }
-
     /// Order of starting: long programs, then the others that boot VMs, then the rest.
     fn rank(&self) -> usize {
         let long = LONG.iter().position(|target| *target == self.target);
@@ -85,9 +94,13 @@ fn package(id: &str) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// Builds the test programs that `cargo`, a `cargo test`, selects, and lists them: those that run
-/// alone first, because they start only while no other runs, and then those that boot VMs, because
-/// they take longest.
+/// Number of programs that run at a time.
+pub(crate) fn lanes() -> usize {
+    1 + thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Builds the test programs that `cargo`, a `cargo test`, selects, and lists them in the order of
+/// starting: those that take longest first.
 ///
 /// # Errors
 /// That they do not build; the compiler says why.
@@ -102,7 +115,7 @@ pub(crate) fn build(mut cargo: Command) -> Result<Vec<Program>, Box<dyn std::err
     if !child.wait()?.success() {
         return Err("the tests do not build (see above)".into());
     }
-    programs.sort_by_key(|it| (!it.is_alone(), it.rank(), it.name()));
+    programs.sort_by_key(|it| (it.rank(), it.name()));
     Ok(programs)
 }
 
@@ -130,6 +143,11 @@ impl Running {
             .env("CARGO_MANIFEST_DIR", &program.folder)
             .env("CARGO_PKG_NAME", &program.package)
             .env("CARGO_TARGET_DIR", target_folder())
+            .envs(
+                env::var_os(VMS)
+                    .is_none()
+                    .then(|| (VMS, lanes().to_string())),
+            )
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output.try_clone()?);
@@ -209,19 +227,19 @@ pub(crate) struct Ended {
     processor: Option<Duration>,
 }
 
-/// Runs all, [`LANES`] at a time, and prints the output of each.
+/// Runs all, `lanes` at a time, and prints the output of each.
 ///
 /// # Errors
 /// A program that can't be started.
-pub(crate) fn run(programs: Vec<Program>) -> std::io::Result<Vec<Ended>> {
+pub(crate) fn run(programs: Vec<Program>, lanes: usize) -> std::io::Result<Vec<Ended>> {
     let total = programs.len();
-    let mut waiting = programs;
+    let mut waiting = VecDeque::from(programs);
     let mut running: Vec<Running> = Vec::new();
     let mut ended = Vec::new();
     let mut spoken = Instant::now();
     while !(waiting.is_empty() && running.is_empty()) {
-        while let Some(next) = next(&waiting, &running) {
-            let program = waiting.remove(next);
+        let free = lanes.saturating_sub(running.len()).min(waiting.len());
+        for program in waiting.drain(..free) {
             println!("start {}", program.name());
             running.push(Running::start(program)?);
         }
@@ -243,16 +261,6 @@ pub(crate) fn run(programs: Vec<Program>) -> std::io::Result<Vec<Ended>> {
         }
     }
     Ok(ended)
-}
-
-/// The first of the waiting programs that may start beside the running ones.
-fn next(waiting: &[Program], running: &[Running]) -> Option<usize> {
-    let alone = |it: &Running| it.program.is_alone();
-    if running.len() >= LANES || running.iter().any(alone) {
-        return None;
-    }
-    let fits = |it: &Program| running.is_empty() || !it.is_alone();
-    waiting.iter().position(fits)
 }
 
 /// Table of the programs that took longest.
@@ -304,8 +312,13 @@ mod tests {
         }
     }
 
-    fn running(target: &str) -> Running {
-        Running::start(program(MACHINE_TESTS, target)).unwrap()
+    /// Writes a script by another process: a child of this one may keep a file open, and an open
+    /// file can't be run.
+    fn write_program(path: &Path, text: &str) {
+        let write = "printf %s \"$1\" >\"$0\"; chmod +x \"$0\"";
+        let mut shell = Command::new("sh");
+        let written = shell.args(["-c", write]).arg(path).arg(text).status();
+        assert!(written.unwrap().success());
     }
 
     #[test]
@@ -326,23 +339,32 @@ mod tests {
         assert_eq!(package(id).as_deref(), Some("xtask"));
     }
 
+    /// Each of two programs waits for the other to be there, so that neither ends alone.
     #[test]
-    fn two_light_programs_run_at_once_and_a_heavy_one_alone() {
-        let heavy = program(MACHINE_TESTS, "concurrency");
-        let light = program(MACHINE_TESTS, "aer");
-        let waiting = [heavy.clone(), light];
-        assert_eq!(next(&waiting, &[]), Some(0));
-        assert_eq!(next(&waiting, &[running("bind")]), Some(1));
-        assert_eq!(next(&waiting[..1], &[running("bind")]), None);
-        assert_eq!(next(&waiting, &[running("concurrency")]), None);
-        assert_eq!(next(&waiting, &[running("bind"), running("gone")]), None);
+    fn as_many_programs_run_at_once_as_there_are_lanes() {
+        let folder = tempfile::tempdir().unwrap();
+        let waits = |mine: &str, others: &str| {
+            let script = folder.path().join(mine);
+            let at = |name: &str| folder.path().join(format!("{name}.runs"));
+            let (mine, others) = (at(mine), at(others));
+            let text = format!(
+                "#!/bin/sh\n: >'{}'\nuntil [ -e '{}' ]; do sleep 0.01; done\n",
+                mine.display(),
+                others.display()
+            );
+            write_program(&script, &text);
+            let mut waits = program("some", "waits");
+            waits.executable = script;
+            waits
+        };
+        let ended = run(vec![waits("one", "two"), waits("two", "one")], 2).unwrap();
+        assert!(ended.iter().all(|it| it.passed), "{ended:?}");
     }
 
     #[test]
     fn every_program_with_a_place_in_the_order_exists() {
         let folder = varia_lab::agent_build::workspace();
-        let alone = ALONE.iter().flat_map(|(_, targets)| *targets);
-        for target in alone.chain(&LONG) {
+        for target in LONG {
             let tests = ["lab/vmtests/tests", "lab/mutants/tests"];
             let file = |tests: &&str| folder.join(tests).join(format!("{target}.rs")).exists();
             assert!(tests.iter().any(file), "{target}");
@@ -353,7 +375,7 @@ mod tests {
     fn programs_run_and_their_ends_are_told() {
         let mut fails = program("some", "fails");
         fails.executable = "/bin/false".into();
-        let ended = run(vec![program("some", "passes"), fails]).unwrap();
+        let ended = run(vec![program("some", "passes"), fails], 1).unwrap();
         let mut ends: Vec<_> = ended.iter().map(|it| (&*it.name, it.passed)).collect();
         ends.sort_unstable();
         assert_eq!(ends, [("some fails", false), ("some passes", true)]);
@@ -366,13 +388,10 @@ mod tests {
         let mut sleeps = program("some", "sleeps");
         let folder = tempfile::tempdir().unwrap();
         sleeps.executable = folder.path().join("sleeps");
-        // Written by another process: a child of this one may keep a file open, and an open file
-        // can't be run.
-        let write =
-            "printf '#!/bin/sh\\necho one\\necho $$\\nexec sleep 1000\\n' >\"$0\"; chmod +x \"$0\"";
-        let mut shell = Command::new("sh");
-        let written = shell.args(["-c", write]).arg(&sleeps.executable).status();
-        assert!(written.unwrap().success());
+        write_program(
+            &sleeps.executable,
+            "#!/bin/sh\necho one\necho $$\nexec sleep 1000\n",
+        );
         let running = Running::start(sleeps).unwrap();
         let id = loop {
             if let Ok(id) = running.last_line().parse::<u32>() {

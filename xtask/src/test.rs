@@ -76,7 +76,7 @@ fn run(selection: &[&str], rest: &[String]) -> Outcome {
     if succeed(&mut cargo(&kernel)).is_err() {
         failed.push("kernel/rust".to_owned());
     }
-    let ended = programs::run(programs::build(cargo(selection))?)?;
+    let ended = programs::run(programs::build(cargo(selection))?, programs::lanes())?;
     let names = ended
         .iter()
         .filter(|it| !it.passed)
