@@ -10,6 +10,7 @@ use varia_facts::{Bdf, Facts, PciFunction};
 use varia_linux::inventory::{Extent, Inventory};
 use varia_linux::{Error, probe, users};
 use varia_plan::Plan;
+use varia_spec::nvidia::chip::Identity;
 
 use crate::{Failure, args::DoctorArgs, files, list::host, output, plan::read_facts, status};
 
@@ -168,9 +169,17 @@ fn gather(args: &DoctorArgs, what: &What) -> Result<Gathered, Failure> {
     })
 }
 
-/// The functions that variant drivers serve.
+/// The functions that have a variant, GPUs of data centres, and what is bound to VFIO: what an
+/// operator gives to VMs. A network card or a disk of the host is none of them.
 fn served(facts: &Facts) -> Vec<Bdf> {
-    let served = |one: &&PciFunction| one.variant.is_some() || one.best_driver.is_some();
+    let is_vfio = |one: &PciFunction| {
+        let driver = one.driver.as_deref().unwrap_or_default();
+        driver.replace('-', "_").contains("vfio")
+    };
+    let served = |one: &&PciFunction| {
+        let identity = Identity::of(one.vendor, one.device, one.class);
+        one.variant.is_some() || identity != Identity::Other || is_vfio(one)
+    };
     let functions = facts.functions.iter().filter(served);
     functions.map(|function| function.bdf).collect()
 }

@@ -1,11 +1,11 @@
 //! A device: IOMMU group, driver, firmware's properties, readiness.
 
-use varia_facts::{Bdf, CoherentSource};
+use varia_facts::{Bdf, CoherentSource, PciFunction};
 use varia_spec::nvidia::chip::{Driver, Identity};
 
 use crate::iommu::GRUB;
 use crate::modules::VARIANT;
-use crate::scene::{NVGRACE, Scene, identity};
+use crate::scene::{NVGRACE, Scene, identity, is_gpu};
 use crate::{Finding, failure, not_applicable, ok, unknown, warning};
 
 /// Base classes of functions that a host may need: mass storage, network.
@@ -116,11 +116,14 @@ pub(crate) fn driver(scene: &Scene<'_>) -> Vec<Finding> {
             (_, Some(best)) => best,
             (false, None) => "vfio-pci",
         };
-        let bind = format!("varia bind {}", function.bdf);
         let needed = scene.plan.is_some();
+        let remedied = |finding: Finding| match bind(scene, function) {
+            Some(command) => finding.run(command),
+            None => finding.advise("see group: the host may need other members of its group"),
+        };
         let Some(driver) = &function.driver else {
-            return crate::bad(needed, format!("is bound to no driver; the best is {best}"))
-                .run(bind);
+            let finding = crate::bad(needed, format!("is bound to no driver; the best is {best}"));
+            return remedied(finding);
         };
         if same_name(driver, best) {
             return ok(format!("{driver}, its best"));
@@ -128,16 +131,64 @@ pub(crate) fn driver(scene: &Scene<'_>) -> Vec<Finding> {
         if !is_gpu && !needed {
             return not_applicable(format!(
                 "{driver}, which the host may keep; the best for a VM is {best}"
-            ))
-            .run(bind);
+            ));
         }
         if is_gpu && same_name(driver, "vfio-pci") {
-            return failure(format!(
+            return remedied(failure(format!(
                 "vfio-pci, which gives a VM no coherent memory; the best is {best}"
-            ))
-            .run(bind);
+            )));
         }
-        crate::bad(needed, format!("{driver}; the best for a VM is {best}")).run(bind)
+        let finding = crate::bad(needed, format!("{driver}; the best for a VM is {best}"));
+        remedied(finding)
+    })
+}
+
+/// Command that binds a device with the other members of its group, which are assigned as a whole;
+/// `None` if the host may need a member.
+fn bind(scene: &Scene<'_>, function: &PciFunction) -> Option<String> {
+    let groups = &scene.facts.host.iommu.groups;
+    let group = groups
+        .iter()
+        .find(|group| Some(group.id) == function.iommu_group);
+    let members = group
+        .map(|group| group.members.as_slice())
+        .unwrap_or_default();
+    let others = members
+        .iter()
+        .filter(|bdf| **bdf != function.bdf && !is_harmless(scene, **bdf));
+    let mut all = vec![function.bdf];
+    for other in others {
+        if !scene.devices.contains(other) && may_be_vital(scene, *other) {
+            return None;
+        }
+        all.push(*other);
+    }
+    if may_be_vital(scene, function.bdf) && !is_gpu(function) {
+        return None;
+    }
+    let all: Vec<String> = all.iter().map(Bdf::to_string).collect();
+    Some(format!("varia bind {}", all.join(" ")))
+}
+
+/// Reports memory of GPUs that the host uses as RAM.
+pub(crate) fn online(scene: &Scene<'_>) -> Vec<Finding> {
+    scene.each_gpu(|function| {
+        let Some(online) = &function.online else {
+            return ok("the host does not use its memory");
+        };
+        let finding = crate::bad(
+            scene.plan.is_some(),
+            format!(
+                "{} of its memory are online as RAM of the host, on {}: no VM can have the GPU",
+                online.size,
+                online.place()
+            ),
+        );
+        let finding = match online.offline() {
+            Some(command) => finding.run(command),
+            None => finding.advise("take the memory offline"),
+        };
+        finding.advise("then bind the GPU: see driver")
     })
 }
 
@@ -207,7 +258,9 @@ pub(crate) fn readiness(scene: &Scene<'_>) -> Vec<Finding> {
                 )
         }
         (None, Some(why)) => unknown(why.clone()),
-        (None, None) => not_applicable("registers are read with --probe only")
-            .run(format!("varia doctor --probe {}", function.bdf)),
+        (None, None) => not_applicable(format!(
+            "registers are read with --probe only (varia doctor --probe {})",
+            function.bdf
+        )),
     })
 }

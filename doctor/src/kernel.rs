@@ -47,6 +47,19 @@ pub(crate) fn options(scene: &Scene<'_>) -> Vec<Finding> {
             );
         }
     }
+    // without it a plan takes type1
+    let dmabuf = "VFIO_PCI_DMABUF";
+    let has_iommufd = kernel.iommufd == Some(true) && config.contains_key("IOMMUFD");
+    let lacks_dmabuf = scene.has_gpus() && has_iommufd && !config.contains_key(dmabuf);
+    if lacks_dmabuf && scene.plans_iommufd() {
+        findings.push(
+            failure("is off: it maps GPUs' memory by /dev/iommu")
+                .about(format!("CONFIG_{dmabuf}"))
+                .advise(format!(
+                    "a kernel with CONFIG_{dmabuf}=y, or plan with --iommu type1"
+                )),
+        );
+    }
     if scene.facts.host.arch == Some(Arch::X86_64) && !x86 {
         findings.push(
             failure("neither option is on, and the IOMMU needs one")
@@ -68,7 +81,13 @@ pub(crate) fn options(scene: &Scene<'_>) -> Vec<Finding> {
             .config_source
             .as_deref()
             .unwrap_or("the configuration");
-        findings.push(ok(format!("every option that matters is on (/{source})")));
+        let more = match lacks_dmabuf {
+            true => format!("; without CONFIG_{dmabuf} varia plan takes type1"),
+            false => String::new(),
+        };
+        findings.push(ok(format!(
+            "every option that matters is on (/{source}){more}"
+        )));
     }
     findings
 }

@@ -11,7 +11,7 @@
 //! | `kernel` | build options, page size |
 //! | `kvm` | KVM, cacheable device memory, stage-2 write-back |
 //! | `modules` | VFIO, the variant driver |
-//! | `device` | IOMMU group, driver, firmware's properties, readiness |
+//! | `device` | IOMMU group, driver, memory that is online, firmware's properties, readiness |
 //! | `memory` | RAM, hugepages, limits |
 //! | `numa` | nodes and CPUs |
 //! | `aperture` | room for BARs |
@@ -171,6 +171,12 @@ pub const CHECKS: &[Check] = &[
         device::driver,
     ),
     check(
+        "online-memory",
+        "no memory of a GPU is online as RAM of the host",
+        &[Ok, NotApplicable, Warning, Failure],
+        device::online,
+    ),
+    check(
         "firmware",
         "firmware describes a GPU's memory: nvidia,gpu-mem-base-pa, -size, -pxm-start, -pxm-count",
         &[Ok, NotApplicable, Unknown, Warning, Failure],
@@ -263,6 +269,10 @@ pub fn examine(scene: &Scene<'_>) -> Vec<Finding> {
     for check in CHECKS {
         for mut finding in (check.look)(scene) {
             finding.check = check.name.to_owned();
+            if finding.severity == NotApplicable {
+                // nothing is to be done
+                finding.remedies.clear();
+            }
             findings.push(finding);
         }
     }

@@ -73,6 +73,7 @@ fn good() -> Facts {
         "VFIO_IOMMU_TYPE1",
         "IOMMUFD",
         "VFIO_DEVICE_CDEV",
+        "VFIO_PCI_DMABUF",
         "HUGETLBFS",
         "ARM_SMMU_V3",
         "ARM_SMMU_V3_IOMMUFD",

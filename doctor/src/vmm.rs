@@ -158,7 +158,10 @@ pub(crate) fn libvirt(scene: &Scene<'_>) -> Vec<Finding> {
             None => unknown("libvirt was not queried: run varia doctor on the host"),
         }];
     };
-    let text = format!("{} ({})", libvirt.version, libvirt.source);
+    let text = match libvirt.source.as_str() {
+        "" => libvirt.version.clone(),
+        source => format!("{} ({source})", libvirt.version),
+    };
     vec![match libvirt.number() {
         None => unknown(format!("{text} has no version that can be read")),
         Some(number) if number < LIBVIRT_SEEN => warning(format!(

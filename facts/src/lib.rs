@@ -22,7 +22,9 @@ mod vmm;
 pub use host::{Host, HugePages, Iommu, IommuGroup, Limit, NumaNode, Speed};
 pub use ids::{Bdf, BdfError, CpuList, CpuListError, GroupId, NodeId};
 pub use kernel::{Kernel, Kvm, Module};
-pub use pci::{BarKind, CoherentMemory, CoherentSource, PciFunction, PhysicalBar, VirtualBar};
+pub use pci::{
+    BarKind, CoherentMemory, CoherentSource, OnlineMemory, PciFunction, PhysicalBar, VirtualBar,
+};
 pub use varia_units::{Arch, Bytes, HostPhys};
 pub use vmm::{Feature, Libvirt, Qemu, Vmm};
 

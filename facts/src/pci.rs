@@ -64,6 +64,9 @@ pub struct PciFunction {
     /// Memory that is coherent with the CPU and outside every physical BAR.
     #[serde(default)]
     pub coherent_memory: Option<CoherentMemory>,
+    /// Part of the coherent memory that is online as RAM of the host.
+    #[serde(default)]
+    pub online: Option<OnlineMemory>,
     /// BARs that the variant shows to a VM, by index; empty if the layout is not known.
     #[serde(default)]
     pub virtual_bars: Vec<VirtualBar>,
@@ -110,6 +113,7 @@ impl PciFunction {
             acpi_path: None,
             bars: Vec::new(),
             coherent_memory: None,
+            online: None,
             virtual_bars: Vec::new(),
             layout_note: None,
             ready: None,
@@ -162,6 +166,43 @@ pub struct CoherentMemory {
     pub pxm_count: Option<u32>,
     /// Source of these values.
     pub source: CoherentSource,
+}
+
+/// Memory of a device that the host uses as RAM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnlineMemory {
+    /// Nodes of the memory; empty if they are not known.
+    pub nodes: Vec<NodeId>,
+    /// Size of the memory.
+    pub size: Bytes,
+}
+
+impl OnlineMemory {
+    /// `node 2`, `nodes 2, 3`, or `a node that is not known`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let nodes: Vec<String> = self.nodes.iter().map(ToString::to_string).collect();
+        match nodes.as_slice() {
+            [] => "a node that is not known".to_owned(),
+            [node] => format!("node {node}"),
+            nodes => format!("nodes {}", nodes.join(", ")),
+        }
+    }
+
+    /// Shell command that takes the memory offline; `None` if the nodes are not known.
+    #[must_use]
+    pub fn offline(&self) -> Option<String> {
+        let nodes: Vec<String> = self.nodes.iter().map(ToString::to_string).collect();
+        let all = match nodes.as_slice() {
+            [] => return None,
+            [node] => format!("node{node}"),
+            nodes => format!("node{{{}}}", nodes.join(",")),
+        };
+        Some(format!(
+            "for state in /sys/devices/system/node/{all}/memory*/state; do echo offline > $state; \
+             done"
+        ))
+    }
 }
 
 /// Source of the location of coherent memory.

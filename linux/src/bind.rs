@@ -59,7 +59,14 @@ pub struct Outcome {
 /// # Errors
 /// The error with which [`bind`] would refuse the request.
 pub fn plan(host: &dyn Host, request: &Request) -> Result<Vec<Chosen>, BindError> {
-    check::bind(host, request)
+    let chosen = check::bind(host, request)?;
+    for chosen in chosen.iter().filter(|chosen| !chosen.bound) {
+        check::check_driver(host.tree(), &chosen.driver)?;
+    }
+    if let Some(fallback) = &request.fallback {
+        check::check_driver(host.tree(), &Driver::named(fallback))?;
+    }
+    Ok(chosen)
 }
 
 /// Completes or undoes an interrupted command. Returns `None` if no command was interrupted.

@@ -5,13 +5,14 @@
 
 mod host;
 mod kernel;
+mod online;
 mod pci;
 mod reading;
 
 use std::path::Path;
 
 use varia_facts::{Bdf, Facts, PciFunction};
-use varia_spec::nvidia::chip::{Driver, Identity};
+use varia_spec::nvidia::chip::Identity;
 
 use crate::error::Error;
 use crate::matching::{Aliases, Choice, Modalias, Why};
@@ -63,6 +64,7 @@ impl Inventory {
         let host = host::host(&reading);
         let mut facts = Facts::new(host, kernel, programs.vmm);
         pci::functions(&reading, extent, &aliases, &mut facts, &mut notes)?;
+        online::note(tree, &mut facts);
         facts.unread = reading.unread();
         if aliases.malformed() > 0 {
             notes.push(format!(
@@ -104,18 +106,6 @@ impl Inventory {
     /// Best driver for a function.
     #[must_use]
     pub fn best(&self, function: &PciFunction) -> Choice {
-        let mut best = self.aliases.best(&Modalias::of(function));
-        if matches!(best.why, Why::NoAlias { .. }) {
-            let (vendor, device) = (function.vendor, function.device);
-            best.why = match Identity::of(vendor, device, function.class) {
-                Identity::Known(chip, _) if chip.driver() == Driver::VfioPci => {
-                    Why::Plain { chip: chip.name }
-                }
-                Identity::Known(chip, sku) if !sku.released => Why::Unreleased { chip: chip.name },
-                Identity::Unknown => Why::UnknownChip,
-                Identity::Known(..) | Identity::Other => best.why,
-            };
-        }
-        best
+        self.aliases.choose(&Modalias::of(function))
     }
 }

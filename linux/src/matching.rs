@@ -13,6 +13,8 @@ use std::str::FromStr;
 
 use varia_facts::PciFunction;
 
+use varia_spec::nvidia::chip::{Driver, Identity};
+
 use crate::tree::Tree;
 
 /// Driver that serves every device.
@@ -40,6 +42,34 @@ pub fn same_name(one: &str, other: &str) -> bool {
 #[must_use]
 pub fn module_name(name: &str) -> String {
     name.replace('-', "_")
+}
+
+/// True if the module of a driver is loaded, built in or can be loaded; `None` if the lists of the
+/// kernel's modules can't be read.
+#[must_use]
+pub fn is_installed(tree: &Tree, release: &str, driver: &str) -> Option<bool> {
+    let name = module_name(driver);
+    if tree.exists(&format!("sys/module/{name}")) {
+        return Some(true);
+    }
+    let lists = ["modules.dep", "modules.builtin"];
+    let lists = lists.map(|list| tree.read(&format!("lib/modules/{release}/{list}")).ok());
+    if lists.iter().all(Option::is_none) {
+        return None;
+    }
+    let is_it = |line: &[u8]| {
+        let path = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        let file =
+            String::from_utf8_lossy(path.rsplit(|byte| *byte == b'/').next().unwrap_or_default());
+        file.split(".ko")
+            .next()
+            .is_some_and(|module| module_name(module) == name)
+    };
+    let mut lines = lists
+        .iter()
+        .flatten()
+        .flat_map(|list| list.split(|byte| *byte == b'\n'));
+    Some(lines.any(is_it))
 }
 
 /// Identity of a PCI device for matching: vendor, device, subsystem vendor and device, base class,
@@ -166,6 +196,8 @@ pub struct Aliases {
     /// Directory in which `modules.alias` is missing.
     missing: Option<String>,
     malformed: u64,
+    /// The variant driver of GPUs with coherent memory is installed.
+    has_variant: bool,
 }
 
 /// Best driver for a device.
@@ -203,6 +235,13 @@ pub enum Why {
     Unreleased {
         /// Name of the chip.
         chip: &'static str,
+    },
+    /// The GPU's chip needs a variant driver, whose aliases lack the GPU's id.
+    Unlisted {
+        /// Name of the chip.
+        chip: &'static str,
+        /// The variant driver is installed.
+        installed: bool,
     },
     /// The GPU's chip is not known.
     UnknownChip,
@@ -242,6 +281,19 @@ impl fmt::Display for Why {
                 "no vfio_pci: alias of this kernel's modules matches, as no released kernel lists \
                  the id of {chip}: build Varia's module with UNRELEASED_IDS=y (docs/kernel.md)"
             ),
+            Self::Unlisted {
+                chip,
+                installed: true,
+            } => write!(
+                f,
+                "{chip} needs it, and the vfio_pci: aliases of the installed module lack the id: it \
+                 is bound by driver_override"
+            ),
+            Self::Unlisted { chip, .. } => write!(
+                f,
+                "{chip} needs it, and it is not installed: vfio-pci gives a VM none of the GPU's \
+                 memory (docs/kernel.md)"
+            ),
             Self::UnknownChip => f.write_str(
                 "no vfio_pci: alias of this kernel's modules matches, and the chip is not known: \
                  probe it (varia list --probe)",
@@ -268,6 +320,7 @@ impl Aliases {
         if let Ok(bytes) = tree.read(&format!("{folder}/modules.builtin.modinfo")) {
             aliases.add_builtin(&bytes);
         }
+        aliases.has_variant = is_installed(tree, release, Driver::NvgraceGpu.name()) == Some(true);
         aliases
     }
 
@@ -367,6 +420,39 @@ impl Aliases {
                 },
             },
         }
+    }
+
+    /// Best driver for a device by the aliases and by the table of chips: the one decision of all
+    /// commands. A GPU whose chip needs a variant driver never gets vfio-pci.
+    #[must_use]
+    pub fn choose(&self, device: &Modalias) -> Choice {
+        let mut best = self.best(device);
+        if matches!(best.why, Why::Alias { .. }) {
+            return best;
+        }
+        let (vendor, id) = device.id();
+        match Identity::of(vendor, id, device.class()) {
+            Identity::Known(chip, _) if chip.driver() == Driver::VfioPci => {
+                if matches!(best.why, Why::NoAlias { .. }) {
+                    best.why = Why::Plain { chip: chip.name };
+                }
+            }
+            Identity::Known(chip, sku) => {
+                best.module = module_name(chip.driver().name());
+                best.why = match (sku.released, self.has_variant, &best.why) {
+                    (false, _, Why::NoAlias { .. }) => Why::Unreleased { chip: chip.name },
+                    (_, installed, _) => Why::Unlisted {
+                        chip: chip.name,
+                        installed,
+                    },
+                };
+            }
+            Identity::Unknown if matches!(best.why, Why::NoAlias { .. }) => {
+                best.why = Why::UnknownChip;
+            }
+            Identity::Unknown | Identity::Other => {}
+        }
+        best
     }
 
     /// True if a module declares that it is a VFIO PCI driver.

@@ -55,7 +55,11 @@ pub fn make(facts: &Facts, request: &Request) -> Result<Plan, Error> {
         ADDRESS_BITS
     });
     let aperture = aperture(arch, request.memory, &gpus, bits)?;
-    let iommu = iommu(facts, request.iommu)?;
+    let (iommu, missing) = iommu(facts, request.iommu)?;
+    // where there is iommufd, type1 would be a surprise
+    if let (Some(why), Some(true)) = (missing, facts.kernel.iommufd) {
+        notes.push(format!("VFIO type1 maps the VM's memory, because {why}"));
+    }
     if functions.iter().any(|function| function.driver.is_none()) {
         notes.push("not every GPU is bound to a driver: run varia bind".to_owned());
     }
@@ -393,11 +397,12 @@ pub(crate) fn attach(
     Ok(gpus)
 }
 
-/// Backend by which devices reach the VM's memory: the requested one if the host has it.
+/// Backend by which devices reach the VM's memory: the requested one if the host has it. With type1
+/// instead of iommufd also what is missing.
 ///
 /// The memory of the GPUs is mapped for other devices too. It consists of page frames without
 /// `struct page`, which iommufd takes only as a dma-buf of VFIO's.
-fn iommu(facts: &Facts, choice: IommuChoice) -> Result<Iommu, Error> {
+fn iommu(facts: &Facts, choice: IommuChoice) -> Result<(Iommu, Option<&'static str>), Error> {
     let kernel = &facts.kernel;
     let feature = |name: &str| match &facts.vmm.qemu {
         Some(qemu) => qemu.has(name) == Some(true),
@@ -426,10 +431,10 @@ fn iommu(facts: &Facts, choice: IommuChoice) -> Result<Iommu, Error> {
     };
     match (choice, missing) {
         (IommuChoice::Iommufd, Some(why)) => Err(Error::Iommufd { why }),
-        (IommuChoice::Iommufd | IommuChoice::Auto, None) => Ok(iommufd),
-        (IommuChoice::Type1, _) => Ok(Iommu::Type1),
+        (IommuChoice::Iommufd | IommuChoice::Auto, None) => Ok((iommufd, None)),
+        (IommuChoice::Type1, _) => Ok((Iommu::Type1, None)),
         (IommuChoice::Auto, Some(_)) if kernel.vfio_container == Some(false) => Err(Error::NoIommu),
-        (IommuChoice::Auto, Some(_)) => Ok(Iommu::Type1),
+        (IommuChoice::Auto, Some(why)) => Ok((Iommu::Type1, Some(why))),
     }
 }
 

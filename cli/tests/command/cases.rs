@@ -367,6 +367,94 @@ fn other_forms_are_refused_by_name() {
     }
 }
 
+/// What a command says of a host.
+fn on(host: &Path, args: &[&str]) -> Ended {
+    ended(varia(
+        args.iter()
+            .copied()
+            .chain(["--sysfs", host.to_str().unwrap()]),
+    ))
+}
+
+/// A kernel whose aliases lack the id of a GPU in the chip table: all commands name the same driver.
+#[test]
+fn a_known_gpu_never_gets_plain_vfio_pci_in_silence() {
+    const VARIANT: &str = "nvgrace_gpu_vfio_pci";
+    let folder = Folder::new();
+    let host = host("gb200-old-aliases", &folder);
+    let listed = on(&host, &["list"]).success().stdout;
+    assert!(
+        listed.contains(&format!("best driver      {VARIANT}: GB200 needs it")),
+        "{listed}"
+    );
+    let checked = on(&host, &["doctor"]).stdout;
+    assert!(
+        checked.contains(&format!("the best for a VM is {VARIANT}")),
+        "{checked}"
+    );
+    let bind = ["bind", "0008:01:00.0", "--dry-run"];
+    let bound = on(&host, &bind).success().stdout;
+    assert!(
+        bound.contains(&format!("would be bound to {VARIANT}: GB200 needs it")),
+        "{bound}"
+    );
+    assert!(bound.contains("driver_override"), "{bound}");
+    // without the module it is refused
+    let modules = host.join("lib/modules/6.17.0-1014-nvidia-64k/modules.dep");
+    let without = std::fs::read_to_string(&modules).unwrap();
+    let without: Vec<&str> = without
+        .lines()
+        .filter(|line| !line.contains("nvgrace"))
+        .collect();
+    std::fs::write(&modules, without.join("\n")).unwrap();
+    on(&host, &bind).refused(&[VARIANT, "is not installed", "--driver vfio-pci"]);
+    let asked = ["bind", "0008:01:00.0", "--dry-run", "--driver", "vfio-pci"];
+    on(&host, &asked).success();
+    let asked = [
+        "bind",
+        "0008:01:00.0",
+        "--dry-run",
+        "--driver",
+        "no-such-driver",
+    ];
+    on(&host, &asked).refused(&["no-such-driver does not exist", "modules.dep"]);
+}
+
+/// GPU memory that the host uses as RAM: its node, its size and what to do.
+#[test]
+fn memory_that_is_online_is_named() {
+    let folder = Folder::new();
+    let host = host("gb200-memory-online", &folder);
+    let checked = on(&host, &["doctor"]).stdout;
+    for text in [
+        "0008:01:00.0: 184 GiB of its memory are online as RAM of the host, on node 2",
+        "echo offline > $state",
+        " of 960 GiB can be used",
+    ] {
+        assert!(checked.contains(text), "{text:?} is not in {checked}");
+    }
+    on(&host, &["bind", "0008:01:00.0", "--dry-run"]).refused(&[
+        "184 GiB of the memory of 0008:01:00.0",
+        "node 2",
+        "offline",
+    ]);
+}
+
+/// Without arguments the doctor leaves the host's own network cards alone.
+#[test]
+fn the_doctor_names_no_remedy_for_what_the_host_needs() {
+    let folder = Folder::new();
+    let host = host("gb200", &folder);
+    let checked = on(&host, &["doctor"]).stdout;
+    assert!(!checked.contains("0000:03:00.0"), "{checked}");
+    let mut lines = checked.lines().peekable();
+    while let Some(line) = lines.next() {
+        let remedy = lines.peek().is_some_and(|next| next.starts_with("    "));
+        assert!(!line.starts_with("not applicable") || !remedy, "{line}");
+    }
+    assert!(!checked.contains("11.9.0 ()"), "{checked}");
+}
+
 #[test]
 fn a_correction_adds_nothing_in_a_loop() {
     let folder = Folder::new();

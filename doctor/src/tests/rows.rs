@@ -9,6 +9,14 @@ use crate::Severity::{self, Failure, NotApplicable, Ok, Unknown, Warning};
 
 use super::{Case, GIB, NEIGHBOUR, VARIANT, bdf, function, gpu};
 
+/// The vendor's driver has made the GPU's memory RAM of the host.
+fn online(case: &mut Case) {
+    case.gpu().online = Some(varia_facts::OnlineMemory {
+        nodes: vec![NodeId(2)],
+        size: Bytes(95 * GIB),
+    });
+}
+
 /// The check, whether there is a plan, what is changed, the severity that comes of it, and a part
 /// of what is said or of what is to be done.
 pub(super) type Row = (&'static str, bool, fn(&mut Case), Severity, &'static str);
@@ -214,6 +222,16 @@ pub(super) const ROWS: &[Row] = &[
     ("driver", false, |case| case.gpu().driver = None, Warning, "bound to no driver"),
     ("driver", true, |case| case.gpu().driver = Some("nvidia".into()), Failure, "nvidia; the best"),
     ("driver", false, |case| case.gpu().driver = Some("vfio-pci".into()), Failure, "no coherent memory"),
+    ("kernel-options", false, |case| { case.config().remove("VFIO_PCI_DMABUF"); }, Ok, "without CONFIG_VFIO_PCI_DMABUF varia plan takes type1"),
+    ("kernel-options", true, |case| {
+        case.plan().iommu = Iommu::Iommufd { smmu: false };
+        case.config().remove("VFIO_PCI_DMABUF");
+    },
+        Failure, "--iommu type1"),
+    ("online-memory", false, |_| {}, Ok, "does not use"),
+    ("online-memory", false, |case| case.facts.functions.clear(), NotApplicable, "no GPU"),
+    ("online-memory", false, online, Warning, "95 GiB of its memory are online as RAM of the host, on node 2"),
+    ("online-memory", true, online, Failure, "/sys/devices/system/node/node2/memory*/state"),
     ("firmware", false, |_| {}, Ok, "96 GiB at 0x400000000 (_DSD in SSDT1), 8 proximity domains"),
     ("firmware", false, |case| case.facts.functions.clear(), NotApplicable, "no GPU"),
     ("firmware", false, |case| { case.gpu().coherent_memory = None; case.gpu().acpi_path = None; },

@@ -6,8 +6,8 @@ use super::Request;
 use super::machine::Host;
 use super::refusal::BindError;
 use super::transition::State;
-use crate::inventory::functions_folder;
-use crate::matching::{Aliases, Modalias, VFIO_PCI, module_name, same_name};
+use crate::inventory::{Extent, Inventory, functions_folder};
+use crate::matching::{Aliases, Modalias, VFIO_PCI, Why, is_installed, module_name, same_name};
 use crate::tree::Tree;
 use crate::users::users;
 
@@ -78,7 +78,22 @@ pub(super) fn bind(host: &dyn Host, request: &Request) -> Result<Vec<Chosen>, Bi
                 (name.clone(), "requested with --driver".to_owned())
             }
             None => {
-                let best = aliases.best(&modalias);
+                let best = aliases.choose(&modalias);
+                let is_missing = matches!(
+                    best.why,
+                    Why::Unreleased { .. }
+                        | Why::Unlisted {
+                            installed: false,
+                            ..
+                        }
+                );
+                if is_missing && registered(tree, &best.module).is_none() {
+                    return Err(BindError::NoVariant {
+                        bdf,
+                        driver: best.module,
+                        why: best.why.to_string(),
+                    });
+                }
                 (best.module, best.why.to_string())
             }
         };
@@ -111,6 +126,7 @@ pub(super) fn bind(host: &dyn Host, request: &Request) -> Result<Vec<Chosen>, Bi
             .is_some_and(|driver| same_name(driver, &name));
         if !bound {
             check_unused(tree, bdf, Some(group))?;
+            check_offline(tree, bdf)?;
         }
         all.push(Chosen {
             bdf,
@@ -175,6 +191,38 @@ fn check_unused(tree: &Tree, bdf: Bdf, group: Option<GroupId>) -> Result<(), Bin
             remedy: user.remedy(),
         }),
     }
+}
+
+/// Checks that no memory of a GPU is online as RAM of the host.
+fn check_offline(tree: &Tree, bdf: Bdf) -> Result<(), BindError> {
+    let Ok(inventory) = Inventory::of(tree, Extent::Served) else {
+        return Ok(());
+    };
+    let function = inventory.facts.function(bdf);
+    match function.and_then(|function| function.online.as_ref()) {
+        None => Ok(()),
+        Some(online) => Err(BindError::Online {
+            bdf,
+            size: online.size,
+            place: online.place(),
+            command: online
+                .offline()
+                .unwrap_or_else(|| "daxctl offline-memory".to_owned()),
+        }),
+    }
+}
+
+/// Checks that the driver of a dry run exists, as far as sysfs and the lists of modules say.
+pub(super) fn check_driver(tree: &Tree, driver: &Driver) -> Result<(), BindError> {
+    let release = tree.text("proc/sys/kernel/osrelease").unwrap_or_default();
+    let is_known = registered(tree, &driver.name).is_some();
+    if is_known || is_installed(tree, &release, &driver.name) != Some(false) {
+        return Ok(());
+    }
+    Err(BindError::NoDriver {
+        driver: driver.name.clone(),
+        why: format!("neither sysfs nor /lib/modules/{release}/modules.dep has it"),
+    })
 }
 
 /// Checks that a name can be a driver's name; modprobe checks that the driver exists.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use varia_facts::{Bdf, GroupId};
+use varia_facts::{Bdf, Bytes, GroupId};
 
 /// Reason why a device is not bound or not restored.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +55,33 @@ pub enum BindError {
         user: String,
         /// Remedy.
         remedy: &'static str,
+    },
+    /// The GPU needs a variant driver that is not there.
+    #[error(
+        "{bdf} needs the driver {driver}: {why}; --driver vfio-pci binds it without its memory"
+    )]
+    NoVariant {
+        /// The device.
+        bdf: Bdf,
+        /// The variant driver.
+        driver: String,
+        /// Reason for the choice of the driver.
+        why: String,
+    },
+    /// Memory of the device is online as RAM of the host.
+    #[error(
+        "{size} of the memory of {bdf} are online as RAM of the host, on {place}: take them offline \
+         first ({command}), then repeat the command"
+    )]
+    Online {
+        /// The device.
+        bdf: Bdf,
+        /// Size of the memory.
+        size: Bytes,
+        /// Nodes of the memory.
+        place: String,
+        /// Command that takes the memory offline.
+        command: String,
     },
     /// The driver does not exist.
     #[error(

@@ -108,7 +108,7 @@ pub(super) fn functions(
         };
         let mut function = function(reading, bdf, modalias);
         if served.contains(&bdf) {
-            function.best_driver = Some(aliases.best(modalias).module);
+            function.best_driver = Some(aliases.choose(modalias).module);
         }
         function.name = ids.name(function.vendor, function.device);
         function.cpu_node = function
