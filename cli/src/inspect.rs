@@ -107,7 +107,7 @@ pub(crate) fn regions(made: &Made) -> Vec<Drawn> {
                 size: memory.size().get(),
                 cached: memory.memory() == MemoryType::Cached,
             }),
-            Region::Base | Region::Registers(_) => None,
+            Region::Base | Region::Registers(_) | Region::Composed(_) => None,
         })
         .collect();
     regions.sort_by_key(|region| region.offset);
@@ -156,7 +156,7 @@ impl Inspection {
             }
             let memory = match endpoint.region(RegionIndex(index)) {
                 Region::Memory(memory) => Some(memory),
-                Region::Base | Region::Registers(_) => None,
+                Region::Base | Region::Registers(_) | Region::Composed(_) => None,
             };
             let region = endpoint.region(RegionIndex(index));
             let spec = made.silicon.bar(index as u8);

@@ -253,6 +253,34 @@ pub trait Device: Send + Sync {
         None
     }
 
+    /// Reads the platform's memory, where its firmware keeps tables for the function.
+    ///
+    /// # Errors
+    /// `EFAULT` if the range is not memory.
+    fn platform_read(&self, address: HostPhys, data: &mut [u8]) -> Result<(), Errno> {
+        let _ = (address, data);
+        Err(Errno::EFAULT)
+    }
+
+    /// Reads a register of the configuration space of another function on bus 0 of the platform,
+    /// by device and function number.
+    ///
+    /// # Errors
+    /// `ENODEV` if the function does not exist.
+    fn root_config_read(&self, devfn: (u8, u8), register: ConfigRegister) -> Result<u32, Errno> {
+        let _ = (devfn, register);
+        Err(Errno::ENODEV)
+    }
+
+    /// Size in bytes of the configuration space of another function on bus 0 of the platform.
+    ///
+    /// # Errors
+    /// As [`root_config_read`](Self::root_config_read).
+    fn root_config_size(&self, devfn: (u8, u8)) -> Result<u16, Errno> {
+        let _ = devfn;
+        Err(Errno::ENODEV)
+    }
+
     /// A firmware property of the function that is an unsigned integer (ACPI `_DSD`).
     fn property(&self, name: &str) -> Option<u64> {
         let _ = name;

@@ -32,8 +32,9 @@ static int adaptor_answer(struct pci_dev *pdev, const struct varia_question *que
 		*value = pci_resource_len(pdev, question->offset);
 		return *value ? 0 : -ENOENT;
 	}
-	/* vfio-pci-core has no access to the function's owner */
-	if (question->kind == VARIA_QUESTION_COMMAND_WORD)
+	/* vfio-pci-core has no access to the function's owner, and none to the platform */
+	if (question->kind == VARIA_QUESTION_COMMAND_WORD ||
+	    question->kind == VARIA_QUESTION_PLATFORM)
 		return -EOPNOTSUPP;
 	word = pci_find_dvsec_capability(pdev, question->vendor, question->id);
 	if (!word)

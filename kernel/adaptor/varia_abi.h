@@ -39,6 +39,8 @@
 #define VARIA_QUESTION_BAR_SIZE 3
 /* A little-endian u64 in the result of a command of the function's owner; id is the operation. */
 #define VARIA_QUESTION_COMMAND_WORD 4
+/* Memory of the platform, or another function: the kernel adaptor does not read it. */
+#define VARIA_QUESTION_PLATFORM 5
 /* The variant serves the device. */
 #define VARIA_OUTCOME_SERVE 0
 /* vfio-pci-core serves the device alone. */

@@ -120,7 +120,7 @@ fn apply(function: &mut PciFunction, variant: &AnyVariant, assumed: Option<Strin
                 prefetchable: bar.prefetchable,
                 memory: None,
             },
-            (Region::Base, None) => continue,
+            (Region::Composed(_), _) | (Region::Base, None) => continue,
         };
         function.virtual_bars.push(bar);
     }
@@ -150,8 +150,12 @@ fn answer(
             let bar = bars.find(|bar| bar.index == index.get() && bar.kind != BarKind::Io);
             bar.map(|bar| bar.size.0).ok_or(Errno::ENOENT)
         }
-        // only the owner's driver can answer
-        Question::CommandWord { .. } => Err(Errno::EOPNOTSUPP),
+        // only the owner's driver, or a reader of the host's memory, can answer
+        Question::CommandWord { .. }
+        | Question::ConfigDword(_)
+        | Question::PointedWord { .. }
+        | Question::RootDword { .. }
+        | Question::RootConfigSize(_) => Err(Errno::EOPNOTSUPP),
         Question::DvsecOffset { vendor, id } => config
             .and_then(|config| find_dvsec(config, vendor, id))
             .map(|at| at as u64)

@@ -16,6 +16,7 @@ use varia_variants::AnyVariant;
 use crate::{
     access::{Attempt, Operation, Progress, attempt},
     clock::{Clock, SystemClock},
+    composed::ComposedRegion,
     discover,
 };
 
@@ -121,7 +122,7 @@ impl Endpoint {
             View::Physical => None,
             View::Virtual => discover::variant(&*device).map_err(Error::Dead)?,
         };
-        let core = Core::new(device, options.view)?;
+        let mut core = Core::new(device, options.view)?;
         let Some(entry) = entry else {
             return Ok(Self {
                 core,
@@ -152,6 +153,9 @@ impl Endpoint {
                 refusal,
             });
         }
+        for region in ComposedRegion::all(&variant, core.device()) {
+            core.add_region(Box::new(region));
+        }
         Ok(Self {
             core,
             dma: Arc::default(),
@@ -179,8 +183,7 @@ impl Endpoint {
         }
     }
 
-    /// Adds a device-specific region, which the core serves. Returns its index. A variant that has
-    /// such regions gets them here, when its device is made.
+    /// Adds a device-specific region behind those of the variant. Returns its index.
     pub fn add_region(&mut self, region: Box<dyn DeviceRegion>) -> RegionIndex {
         self.core.add_region(region)
     }
@@ -247,7 +250,7 @@ impl Endpoint {
                 (listed(memory.info()), file)
             }
             Region::Registers(registers) => (listed(registers.info()), None),
-            Region::Base => {
+            Region::Base | Region::Composed(_) => {
                 let file = index.bar().and_then(|bar| device.bar_fd(bar));
                 (self.core.region_info(index)?, file)
             }
@@ -293,7 +296,7 @@ impl Endpoint {
             Region::Memory(memory) => return self.memory_read(&memory, offset, data, operation),
             Region::Registers(registers) => self.register_read(registers, offset, data),
             Region::Base if index == RegionIndex::CONFIG => self.config_read(offset, data),
-            Region::Base => self.core.region_read(index, offset, data),
+            Region::Base | Region::Composed(_) => self.core.region_read(index, offset, data),
         };
         count.map(Progress::Done)
     }
@@ -313,7 +316,7 @@ impl Endpoint {
             Region::Memory(memory) => return self.memory_write(&memory, offset, data, operation),
             Region::Registers(registers) => self.register_write(registers, offset, data),
             Region::Base if index == RegionIndex::CONFIG => self.config_write(offset, data),
-            Region::Base => self.core.region_write(index, offset, data),
+            Region::Base | Region::Composed(_) => self.core.region_write(index, offset, data),
         };
         count.map(Progress::Done)
     }
@@ -369,7 +372,7 @@ impl Endpoint {
 }
 
 /// The info of a variant's region, with its areas in a vector.
-fn listed<const N: usize>(info: vfio::RegionInfo<[SparseArea; N]>) -> RegionInfo {
+pub(crate) fn listed<const N: usize>(info: vfio::RegionInfo<[SparseArea; N]>) -> RegionInfo {
     RegionInfo {
         flags: info.flags,
         size: info.size,

@@ -14,6 +14,7 @@
 pub mod access;
 pub mod backend;
 pub mod clock;
+mod composed;
 pub mod discover;
 pub mod endpoint;
 pub mod registers;

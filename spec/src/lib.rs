@@ -7,6 +7,7 @@
 
 pub mod errno;
 pub mod fact;
+pub mod intel;
 pub mod nvidia;
 pub mod pci;
 pub mod vfio;

@@ -230,6 +230,65 @@ impl FixedRegister {
     }
 }
 
+/// A dword of configuration space that the variant alone keeps: neither reads nor writes reach the
+/// base.
+#[derive(Debug)]
+pub struct VirtualDword {
+    start: u64,
+    initial: u32,
+    raw: [AtomicU8; 4],
+}
+
+impl VirtualDword {
+    /// The dword at configuration offset `start`, with this value for each new user.
+    pub const fn new(start: u64, initial: u32) -> Self {
+        let [a, b, c, d] = initial.to_le_bytes();
+        let raw = [
+            AtomicU8::new(a),
+            AtomicU8::new(b),
+            AtomicU8::new(c),
+            AtomicU8::new(d),
+        ];
+        Self {
+            start,
+            initial,
+            raw,
+        }
+    }
+
+    /// Configuration offsets of the register: start, and end (exclusive).
+    pub const fn window(&self) -> (u64, u64) {
+        (self.start, self.start + 4)
+    }
+
+    /// Replaces the bytes of `out`, which begins at configuration offset `offset`, that lie in
+    /// the window.
+    pub fn load(&self, offset: u64, out: &mut [u8]) {
+        for (position, kept) in (self.start..).zip(&self.raw) {
+            if let Some(byte) = slot(offset, position).and_then(|index| out.get_mut(index)) {
+                *byte = kept.load(Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Keeps the bytes of `data`, which begins at configuration offset `offset`, that lie in the
+    /// window.
+    pub fn store(&self, offset: u64, data: &[u8]) {
+        for (position, kept) in (self.start..).zip(&self.raw) {
+            if let Some(byte) = slot(offset, position).and_then(|index| data.get(index)) {
+                kept.store(*byte, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Sets the register to its first value.
+    pub fn restart(&self) {
+        for (kept, byte) in self.raw.iter().zip(self.initial.to_le_bytes()) {
+            kept.store(byte, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Bits of a word in configuration space that read as set once the user has set them, whatever
 /// the base returns.
 #[derive(Debug)]

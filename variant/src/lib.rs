@@ -13,6 +13,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod composed;
 pub mod config;
 pub mod extension;
 pub mod memory;
@@ -22,6 +23,7 @@ pub mod ready;
 pub mod registers;
 pub mod text;
 
+pub use composed::{Composed, ComposedSegment, RootFunction, Source};
 pub use config::{ConfigOwner, ConfigSegment, Direction};
 pub use extension::{Extended, Extension};
 pub use memory::{Begin, MemoryRegion, MemoryType, Segment, SegmentKind};
@@ -47,6 +49,8 @@ pub enum Region<'a> {
     Memory(MemoryRegion),
     /// Registers that the variant makes, presented as a BAR.
     Registers(&'a dyn Registers),
+    /// Read-only bytes that the variant composes of other sources.
+    Composed(&'a dyn Composed),
 }
 
 impl fmt::Debug for Region<'_> {
@@ -57,6 +61,7 @@ impl fmt::Debug for Region<'_> {
             Self::Registers(registers) => {
                 f.debug_tuple("Registers").field(&registers.name()).finish()
             }
+            Self::Composed(region) => f.debug_tuple("Composed").field(&region.name()).finish(),
         }
     }
 }
@@ -96,7 +101,8 @@ pub trait Variant {
     /// that declines is a transparent layer in every other method.
     fn outcome(&self) -> Outcome;
 
-    /// Kind of the region with this index.
+    /// Kind of the region with this index. Device-specific regions have the indices from 9 on,
+    /// without a gap.
     fn region(&self, index: RegionIndex) -> Region<'_>;
 
     /// Owner of the first bytes of a configuration access to `offset..offset + len`.

@@ -5,6 +5,7 @@ use core::{array, fmt};
 use varia_spec::Errno;
 use varia_units::{BarIndex, Bytes, HostPhys, PageShift};
 
+use crate::composed::RootFunction;
 use crate::text::{
     Sentence,
     TextSegment::{self, Decimal, Hexadecimal, Size, Text},
@@ -42,6 +43,26 @@ pub enum Question {
         /// Bytes from the start of the result.
         offset: u16,
     },
+    /// Dword of the function's own configuration space.
+    ConfigDword(u16),
+    /// Little-endian u64 in the platform's memory, at an offset from the address that a dword of
+    /// the function's configuration space holds; `EFAULT` if that memory can't be read.
+    PointedWord {
+        /// Configuration offset of the dword with the address.
+        pointer: u16,
+        /// Bytes from that address.
+        offset: u16,
+    },
+    /// Dword of another function's configuration space; `ENODEV` if the function does not exist.
+    RootDword {
+        /// The function.
+        function: RootFunction,
+        /// Configuration offset.
+        offset: u16,
+    },
+    /// Size of another function's configuration space in bytes; `ENODEV` if the function does not
+    /// exist.
+    RootConfigSize(RootFunction),
 }
 
 /// The most questions that a variant asks.
@@ -157,6 +178,16 @@ pub enum Decline {
     NoCommands,
     /// A physical BAR is where the variant would put its own.
     BarTaken(BarIndex),
+    /// The graphics device's register of the OpRegion's address holds no address.
+    NoOpRegion {
+        /// Value of the register.
+        asls: u32,
+    },
+    /// A bridge beside the graphics device does not exist.
+    NoBridge {
+        /// Name and place of the bridge.
+        name: &'static str,
+    },
 }
 
 /// Reason for a probe failure.
@@ -220,6 +251,41 @@ pub enum Refusal {
         /// Offset at which the last register ends.
         end: u64,
     },
+    /// The OpRegion can't be read (`EFAULT`, or the platform's error).
+    OpRegionUnreadable {
+        /// Address of the OpRegion.
+        at: HostPhys,
+        /// Error of the read.
+        errno: Errno,
+    },
+    /// The memory at the OpRegion's address does not begin with its signature (`EINVAL`).
+    NoSignature {
+        /// Address of the OpRegion.
+        at: HostPhys,
+    },
+    /// The OpRegion's header has a size that no OpRegion has (`EINVAL`).
+    OpRegionSize {
+        /// Size in the header.
+        size: Bytes,
+        /// The largest size.
+        most: Bytes,
+    },
+    /// The extended VBT ends beyond 64 bits (`EOVERFLOW`).
+    VbtBeyondAddresses {
+        /// Place in the header: an address, or an offset from the OpRegion.
+        place: u64,
+        /// Size in the header.
+        size: Bytes,
+    },
+    /// A function beside the graphics device is not the bridge that belongs there (`EINVAL`).
+    ForeignBridge {
+        /// Name and place of the bridge.
+        name: &'static str,
+        /// Vendor id of the function there.
+        vendor: u16,
+        /// Its class, subclass and interface.
+        class: u32,
+    },
     /// The device was not ready in time, or its registers could not be read.
     NotReady {
         /// Error of the wait.
@@ -234,8 +300,14 @@ impl Refusal {
             Self::BelowReserve { .. }
             | Self::BeyondAddresses { .. }
             | Self::OutOfReach { .. }
-            | Self::BarTooLarge { .. } => Errno::EOVERFLOW,
-            Self::NothingUsable { .. } | Self::BaseNotPageAligned { .. } => Errno::EINVAL,
+            | Self::BarTooLarge { .. }
+            | Self::VbtBeyondAddresses { .. } => Errno::EOVERFLOW,
+            Self::NothingUsable { .. }
+            | Self::BaseNotPageAligned { .. }
+            | Self::NoSignature { .. }
+            | Self::OpRegionSize { .. }
+            | Self::ForeignBridge { .. } => Errno::EINVAL,
+            Self::OpRegionUnreadable { errno, .. } => *errno,
             Self::SystemRam { .. } => Errno::EBUSY,
             // As the failed mapping in the original driver.
             Self::NoBar0 => Errno::ENOMEM,
@@ -246,6 +318,8 @@ impl Refusal {
 }
 
 const OTHER_SIZE: TextSegment = Text("; the host's firmware has to give another memory size");
+
+const FIRMWARE: TextSegment = Text("; update the host's firmware, or have it repaired");
 
 const OTHER_BASE: TextSegment = Text("; the host's firmware has to give another memory base");
 
@@ -277,6 +351,22 @@ impl Decline {
                 Text(
                     " of its own: served without a legacy interface; give the function to a guest \
                      with a driver for it",
+                ),
+            ]),
+            Self::NoOpRegion { asls } => Sentence::new([
+                Text("the OpRegion's address register at 0xfc holds "),
+                Hexadecimal(asls as u64),
+                Text(
+                    ", no address: served as a plain PCI device without OpRegion and bridges; \
+                     enable the graphics device in the host's firmware setup",
+                ),
+            ]),
+            Self::NoBridge { name } => Sentence::new([
+                Text("there is no "),
+                Text(name),
+                Text(
+                    ": served as a plain PCI device without OpRegion and bridges; use a host with \
+                     an Intel chipset",
                 ),
             ]),
         }
@@ -354,6 +444,48 @@ impl Refusal {
                 Text(" and its readiness registers end at "),
                 Hexadecimal(end),
                 Text("; check that the function is a GPU of this driver"),
+            ]),
+            Self::OpRegionUnreadable { at, errno } => Sentence::new([
+                Text("the OpRegion at "),
+                Hexadecimal(at.0),
+                Text(" can't be read ("),
+                Text(errno.name()),
+                Text(")"),
+                FIRMWARE,
+            ]),
+            Self::NoSignature { at } => Sentence::new([
+                Text("the memory at "),
+                Hexadecimal(at.0),
+                Text(" does not begin with IntelGraphicsMem, the signature of an OpRegion"),
+                FIRMWARE,
+            ]),
+            Self::OpRegionSize { size, most } => Sentence::new([
+                Text("the OpRegion's header says "),
+                Size(size),
+                Text(", and an OpRegion has 1 KiB to "),
+                Size(most),
+                FIRMWARE,
+            ]),
+            Self::VbtBeyondAddresses { place, size } => Sentence::new([
+                Text("the extended VBT of "),
+                Size(size),
+                Text(" at "),
+                Hexadecimal(place),
+                Text(" ends beyond 64 bits"),
+                FIRMWARE,
+            ]),
+            Self::ForeignBridge {
+                name,
+                vendor,
+                class,
+            } => Sentence::new([
+                Text("in the place of the "),
+                Text(name),
+                Text(" is a function of vendor "),
+                Hexadecimal(vendor as u64),
+                Text(" and class "),
+                Hexadecimal(class as u64),
+                Text("; use a host with an Intel chipset"),
             ]),
             Self::NotReady { errno } => Sentence::new([
                 Text("the device is not ready ("),

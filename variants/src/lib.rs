@@ -7,10 +7,12 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod igd;
 pub mod nvgrace_gpu;
 pub mod table;
 pub mod virtio;
 
+pub use igd::Igd;
 pub use nvgrace_gpu::NvgraceGpu;
 pub use table::{AnyVariant, Entry, TABLE};
 pub use virtio::Virtio;

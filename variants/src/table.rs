@@ -2,14 +2,14 @@
 
 use core::fmt;
 
-use varia_spec::{nvidia, vfio::RegionIndex, virtio};
+use varia_spec::{intel, nvidia, vfio::RegionIndex, virtio};
 use varia_variant::{
     After, Answers, BarIndex, Before, ConfigSegment, Direction, Environment, Event, Generation,
     Outcome, Probe, Question, Ready, Region, Sample, Variant, Wait,
     ready::{Status, Values},
 };
 
-use crate::{NvgraceGpu, Virtio};
+use crate::{Igd, NvgraceGpu, Virtio, igd};
 
 /// A variant that can be chosen.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct Entry {
     pub name: &'static str,
     /// Vendor and device ids.
     pub ids: &'static [(u16, u16)],
+    /// Vendor, and class byte of a device that no other entry's ids select.
+    pub class: Option<(u16, u8)>,
     /// Questions to answer before [`Entry::probe`].
     pub questions: &'static [Question],
     /// Builds the variant; see [`Probe::probe`].
@@ -28,6 +30,7 @@ pub struct Entry {
 pub static NVGRACE_GPU: Entry = Entry {
     name: "nvgrace-gpu",
     ids: &nvidia::chip::COHERENT_IDS,
+    class: None,
     questions: NvgraceGpu::QUESTIONS,
     probe: |answers, environment| AnyVariant::NvgraceGpu(NvgraceGpu::probe(answers, environment)),
 };
@@ -36,12 +39,22 @@ pub static NVGRACE_GPU: Entry = Entry {
 pub static VIRTIO: Entry = Entry {
     name: "virtio",
     ids: &[(virtio::VENDOR_ID, virtio::device_id::MODERN_NET)],
+    class: None,
     questions: Virtio::QUESTIONS,
     probe: |answers, environment| AnyVariant::Virtio(Virtio::probe(answers, environment)),
 };
 
+/// The entry of [`Igd`].
+pub static IGD: Entry = Entry {
+    name: "igd",
+    ids: &[],
+    class: Some((intel::VENDOR_ID, igd::BASE_CLASS)),
+    questions: Igd::QUESTIONS,
+    probe: |answers, environment| AnyVariant::Igd(Igd::probe(answers, environment)),
+};
+
 /// All variants.
-pub static TABLE: &[&Entry] = &[&NVGRACE_GPU, &VIRTIO];
+pub static TABLE: &[&Entry] = &[&NVGRACE_GPU, &VIRTIO, &IGD];
 
 /// The entry that serves a device, by vendor and device id.
 pub fn find(vendor: u16, device: u16) -> Option<&'static Entry> {
@@ -51,6 +64,12 @@ pub fn find(vendor: u16, device: u16) -> Option<&'static Entry> {
         .find(|entry| entry.ids.contains(&(vendor, device)))
 }
 
+/// The entry that serves a device: by its ids, else by its vendor and class byte.
+pub fn find_with_class(vendor: u16, device: u16, class: u8) -> Option<&'static Entry> {
+    let mut entries = TABLE.iter().copied();
+    find(vendor, device).or_else(|| entries.find(|entry| entry.class == Some((vendor, class))))
+}
+
 /// Any of the variants.
 #[derive(Debug)]
 pub enum AnyVariant {
@@ -58,6 +77,8 @@ pub enum AnyVariant {
     NvgraceGpu(NvgraceGpu),
     /// Virtio network cards with legacy commands.
     Virtio(Virtio),
+    /// Intel's integrated graphics devices.
+    Igd(Igd),
 }
 
 impl AnyVariant {
@@ -65,7 +86,7 @@ impl AnyVariant {
     pub fn ready_when(&self) -> Option<impl fmt::Display> {
         match self {
             Self::NvgraceGpu(gpu) => Some(gpu.method()),
-            Self::Virtio(_) => None,
+            Self::Virtio(_) | Self::Igd(_) => None,
         }
     }
 }
@@ -75,6 +96,7 @@ macro_rules! dispatch {
         match $self {
             Self::NvgraceGpu($variant) => $call,
             Self::Virtio($variant) => $call,
+            Self::Igd($variant) => $call,
         }
     };
 }
@@ -150,6 +172,17 @@ mod tests {
         assert_eq!(find(0x1af4, 0x1041).map(|entry| entry.name), Some("virtio"));
         assert!(find(0x1af4, 0x1000).is_none());
         assert!(find(0x1af4, 0x1042).is_none());
+    }
+
+    #[test]
+    fn a_display_controller_of_intel_selects_igd_and_no_other_device_does() {
+        let name =
+            |vendor, device, class| find_with_class(vendor, device, class).map(|entry| entry.name);
+        assert_eq!(name(0x8086, 0x3e9b, 0x03), Some("igd"));
+        assert_eq!(name(0x8086, 0x3e9b, 0x02), None);
+        assert_eq!(name(0x1002, 0x3e9b, 0x03), None);
+        assert_eq!(name(0x10de, 0x2342, 0x03), Some("nvgrace-gpu"));
+        assert!(find(0x8086, 0x3e9b).is_none());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
     types::{
         Answer, Environment, MAX_QUESTIONS, NAME_LEN, OUTCOME_DECLINE, OUTCOME_SERVE,
         QUESTION_BAR_SIZE, QUESTION_COMMAND_WORD, QUESTION_DVSEC_OFFSET, QUESTION_DVSEC_WORD,
-        QUESTION_PROPERTY, Question, REGIONS, State,
+        QUESTION_PLATFORM, QUESTION_PROPERTY, Question, REGIONS, State,
     },
 };
 
@@ -43,6 +43,10 @@ fn question(question: &variant::Question) -> Question {
         variant::Question::CommandWord { opcode, offset } => {
             (QUESTION_COMMAND_WORD, 0, opcode, offset.into())
         }
+        variant::Question::ConfigDword(_)
+        | variant::Question::PointedWord { .. }
+        | variant::Question::RootDword { .. }
+        | variant::Question::RootConfigSize(_) => (QUESTION_PLATFORM, 0, 0, 0),
     };
     Question {
         kind,

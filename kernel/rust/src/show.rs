@@ -100,7 +100,7 @@ fn poison(instance: &Instance, first: Page, pages: u64) -> Text {
     let index = RegionIndex(first.index());
     let name = match instance.variant.region(index) {
         Region::Memory(region) => region.name(),
-        Region::Base | Region::Registers(_) => "memory",
+        Region::Base | Region::Registers(_) | Region::Composed(_) => "memory",
     };
     let offset = bytes(first.number());
     let text = Text::new().str("region ").dec(index.0.into());
@@ -110,7 +110,7 @@ fn poison(instance: &Instance, first: Page, pages: u64) -> Text {
         Region::Memory(region) => text
             .str(" address ")
             .hex(region.base().0.wrapping_add(offset)),
-        Region::Base | Region::Registers(_) => text,
+        Region::Base | Region::Registers(_) | Region::Composed(_) => text,
     }
 }
 

@@ -38,6 +38,8 @@ c_constants! {
     QUESTION_BAR_SIZE: u32 = 3;
     /// A little-endian u64 in the result of a command of the function's owner; id is the operation.
     QUESTION_COMMAND_WORD: u32 = 4;
+    /// Memory of the platform, or another function: the kernel adaptor does not read it.
+    QUESTION_PLATFORM: u32 = 5;
 
     /// The variant serves the device.
     OUTCOME_SERVE: i32 = 0;

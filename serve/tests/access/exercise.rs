@@ -319,7 +319,9 @@ impl<'a> User<'a> {
                 self.memory_access(index, (base, length, size), offset, data, write);
             }
             Region::Registers(_) => self.register_access(index, size, offset, data, write),
-            Region::Base => self.base_access(index, size, offset, data, write),
+            Region::Base | Region::Composed(_) => {
+                self.base_access(index, size, offset, data, write)
+            }
         }
         Some(())
     }

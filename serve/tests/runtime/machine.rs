@@ -173,7 +173,7 @@ impl Machine {
                 region.length(),
                 region.size().get(),
             )),
-            Region::Base | Region::Registers(_) => None,
+            Region::Base | Region::Registers(_) | Region::Composed(_) => None,
         };
         (0..RegionIndex::COUNT).filter_map(of).collect()
     }

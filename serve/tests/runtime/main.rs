@@ -6,6 +6,7 @@ mod config;
 mod connection;
 mod decline;
 mod device_region;
+mod igd;
 mod machine;
 mod mapping;
 mod open;

@@ -53,6 +53,16 @@ pub struct RegionType {
     pub subtype: u32,
 }
 
+impl RegionType {
+    /// Type of a region of a PCI vendor's own (`VFIO_REGION_TYPE_PCI_VENDOR_TYPE`).
+    pub const fn of_vendor(vendor: u16, subtype: u32) -> Self {
+        Self {
+            kind: 1 << 31 | vendor as u32,
+            subtype,
+        }
+    }
+}
+
 /// `struct vfio_irq_info`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct IrqInfo {

@@ -220,7 +220,7 @@ fn config_bytes(gpu: &NvgraceGpu, numbers: &mut Numbers<'_>) {
             _ => RegionIndex::CONFIG,
         };
         let expected = match gpu.region(region) {
-            Region::Base | Region::Registers(_) => 0xa5,
+            Region::Base | Region::Registers(_) | Region::Composed(_) => 0xa5,
             Region::Memory(memory) => {
                 let pair = (at & !7) as usize - 0x14;
                 let raw = u64::from_le_bytes(std::array::from_fn(|i| stored[pair + i]));
