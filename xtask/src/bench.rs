@@ -27,6 +27,17 @@ pub(crate) enum Command {
     /// Cost that each layer of the user-space runtime adds to an access: docs/layers.md. Takes seconds,
     /// and an idle machine.
     Layers,
+    /// The vfio-user server beside the crate vfio_user's, and beside other servers: docs/vfio-user.md.
+    /// Prints medians with their quartiles. Takes seconds, and an idle machine.
+    VfioUser {
+        /// Another server: a command that serves a device with a BAR0 of at least 64 KiB on the
+        /// socket that is its last argument. May be repeated.
+        #[arg(long, value_name = "NAME=COMMAND")]
+        peer: Vec<String>,
+        /// Number of times that all operations are timed with each server.
+        #[arg(long, default_value_t = 15)]
+        rounds: usize,
+    },
 }
 
 pub(crate) fn run(command: Command) -> Outcome {
@@ -44,6 +55,15 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Layers => {
             let program = ["bench", "-p", "varia-serve", "--bench", "layers", "-q"];
             (program.map(String::from).to_vec(), "docs/layers.md")
+        }
+        Command::VfioUser { peer, rounds } => {
+            whole = false;
+            let program = ["bench", "-p", "varia-vfio-user", "--bench", "servers", "-q"];
+            let mut arguments = program.map(String::from).to_vec();
+            arguments.extend(["--", "--rounds"].map(String::from));
+            arguments.push(rounds.to_string());
+            arguments.extend(peer.into_iter().flat_map(|peer| ["--peer".to_owned(), peer]));
+            (arguments, "docs/vfio-user.md")
         }
     };
     let output = Process::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
