@@ -7,8 +7,8 @@
 //!
 //! A device reaches the mapped ranges and nothing else of a file, although the whole file is
 //! mapped into this process. Memory without a descriptor can't be reached: an access to it fails,
-//! as an access to an address that is not mapped does. A user that shrinks a file which it has
-//! mapped ends its own server (SIGBUS); a memfd that is sealed against shrinking can't be shrunk.
+//! as an access to an address that is not mapped does. A user may shrink a file which it has mapped:
+//! the access that meets the hole goes nowhere, later ones fail, and [`Dma::is_lost`] tells.
 
 mod files;
 
@@ -142,6 +142,12 @@ impl Dma {
         *self.write() = Mappings::default();
     }
 
+    /// True if the user has taken back memory that it had mapped and that a device has accessed
+    /// since: what the device read there was zeros.
+    pub fn is_lost(&self) -> bool {
+        self.mappings().is_lost()
+    }
+
     /// The mappings, which don't change until the guard is dropped.
     pub fn mappings(&self) -> RwLockReadGuard<'_, Mappings> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
@@ -166,6 +172,11 @@ impl Mapping {
 }
 
 impl Mappings {
+    /// Same as [`Dma::is_lost`].
+    pub fn is_lost(&self) -> bool {
+        self.files.are_lost()
+    }
+
     /// The mapping that contains `at`, and the offset in it.
     fn find(&self, at: u64) -> Option<(&Mapping, u64)> {
         let (start, mapping) = self.ranges.range(..=at).next_back()?;

@@ -2,6 +2,7 @@
 
 use std::{io, ops::Range, sync::Arc, thread, time::Duration};
 
+use log::Level;
 use varia_core::{DmaAccess, IrqData, Source, Trigger};
 use varia_spec::{
     Errno,
@@ -16,6 +17,7 @@ use varia_sys::{
 use varia_variant::Bytes;
 use varia_vfio_user::backend::{self, DmaRegion, IrqSet, OfferedRegion, ReceivedIrqData};
 use varia_vfio_user::payload::{DMA_READ, DMA_WRITE};
+use varia_vfio_user::report::Reports;
 
 use crate::{
     access::{Operation, Progress},
@@ -27,12 +29,14 @@ use crate::{
 #[derive(Debug)]
 pub struct Backend {
     endpoint: Arc<Endpoint>,
+    reports: Reports,
 }
 
 impl Backend {
     /// A backend that speaks for `endpoint`.
     pub fn new(endpoint: Arc<Endpoint>) -> Self {
-        Self { endpoint }
+        let reports = Reports::default();
+        Self { endpoint, reports }
     }
 
     /// The endpoint.
@@ -214,18 +218,16 @@ impl backend::Backend for Backend {
             .dma()
             .map(region.addr, region.size, access, file);
         if let Err(errno) = mapped {
-            let remedy = match errno {
-                Errno::ENOMEM => {
-                    "raise this process's limits of address space (ulimit -v) and of mappings \
-                     (vm.max_map_count)"
-                }
-                _ => "give the VM shared memory, as QEMU does with memory-backend-memfd,share=on",
-            };
-            log::error!(
-                "{} at {:#x} of the client's memory can't be mapped ({}): {remedy}",
-                Bytes(region.size),
-                region.addr,
-                errno.name()
+            self.reports.log(
+                Level::Error,
+                "refused mappings",
+                format_args!(
+                    "{} at {:#x} of the client's memory can't be mapped ({}): {}",
+                    Bytes(region.size),
+                    region.addr,
+                    errno.name(),
+                    reason(errno)
+                ),
             );
         }
         mapped
@@ -239,6 +241,10 @@ impl backend::Backend for Backend {
         self.endpoint.dma().clear();
     }
 
+    fn memory_is_lost(&self) -> bool {
+        self.endpoint.dma().is_lost()
+    }
+
     fn reset(&self) -> Result<(), Errno> {
         self.endpoint.reset()
     }
@@ -249,6 +255,26 @@ impl backend::Backend for Backend {
 
     fn disconnected(&self) {
         self.endpoint.close();
+    }
+}
+
+/// Reason why a mapping of the client's memory fails with `errno`, and the remedy.
+fn reason(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EEXIST => "the range overlaps another mapping: unmap that one first",
+        Errno::ENOSPC => "the client has the most mappings that there may be: unmap others first",
+        Errno::ENOMEM => {
+            "raise this process's limits of address space (ulimit -v) and of mappings \
+             (vm.max_map_count)"
+        }
+        Errno::EINVAL => {
+            "the range is empty, or ends beyond 64 bits or beyond the end of the descriptor's file"
+        }
+        _ => {
+            "the offset in the descriptor's file is not a multiple of the page size, or the file \
+             does not permit the access: give the VM shared memory, as QEMU does with \
+             memory-backend-memfd,share=on"
+        }
     }
 }
 

@@ -379,7 +379,13 @@ impl Card {
         let header = state.header();
         let [receive, transmit] = &mut state.rings;
         let (to, from) = (&mut receive.queue, &mut transmit.queue);
-        let tell = rings::exchange(from, to, &*memory.mappings(), header);
+        let mappings = memory.mappings();
+        let tell = rings::exchange(from, to, &*mappings, header);
+        if mappings.is_lost() {
+            // VIRTIO 1.3, 2.1.2: an error that the device can't recover from
+            state.status |= virtio::STATUS_NEEDS_RESET;
+            return Vec::new();
+        }
         let mut signals = Vec::new();
         for (index, told) in [(RECEIVE, tell.receive), (TRANSMIT, tell.transmit)] {
             let vector = state.rings.get(index).map_or(NO_VECTOR, |ring| ring.vector);

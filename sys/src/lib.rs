@@ -9,6 +9,7 @@
 //! value; [`std::io::Error`] or [`varia_spec::errno::Errno`] inside an error is the kernel's error.
 
 pub mod child;
+pub mod client_memory;
 pub mod errno;
 pub mod event;
 pub mod guarded;

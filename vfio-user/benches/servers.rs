@@ -452,10 +452,9 @@ fn print<'a>(names: &'a [String], times: &mut BTreeMap<(Row, &'a str), Vec<Durat
 
 fn main() -> Outcome<()> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    if let [flag, name, path] = &arguments[..]
-        && flag == "--serve"
-    {
-        return serve(name, Path::new(path));
+    match &arguments[..] {
+        [flag, name, path] if flag == "--serve" => return serve(name, Path::new(path)),
+        _ => {}
     }
     let mut names: Vec<String> = ["floor", "crate", "ours", "spin"].map(Into::into).to_vec();
     let (mut peers, mut rounds) = (BTreeMap::new(), 15);

@@ -149,6 +149,12 @@ pub trait Backend: Send + Sync {
     /// All mappings go away.
     fn dma_unmap_all(&self);
 
+    /// True if the client has taken back memory that it had mapped and that the device has accessed
+    /// since, by truncating a file. The server then drops the client.
+    fn memory_is_lost(&self) -> bool {
+        false
+    }
+
     /// Reset the device.
     fn reset(&self) -> Result<(), Errno>;
 
@@ -207,6 +213,9 @@ impl<B: Backend + ?Sized> Backend for std::sync::Arc<B> {
     }
     fn dma_unmap_all(&self) {
         (**self).dma_unmap_all();
+    }
+    fn memory_is_lost(&self) -> bool {
+        (**self).memory_is_lost()
     }
     fn reset(&self) -> Result<(), Errno> {
         (**self).reset()

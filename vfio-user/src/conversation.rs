@@ -205,6 +205,9 @@ impl<B: Backend> Talk<'_, B> {
             Err(errno) => Err(errno),
         };
         self.reply(connection, &message.header, result)?;
+        if self.backend.memory_is_lost() {
+            return Err(Disconnect::MemoryLost);
+        }
         Ok(None)
     }
 

@@ -111,6 +111,12 @@ pub enum Disconnect {
     /// The device can't be opened for the client.
     #[error("the device can't be opened ({0}): check the device, then connect again")]
     Refused(Errno),
+    /// The client has taken back memory that the device was to reach.
+    #[error(
+        "the client truncated a file that it had mapped with DMA_MAP, and the device met the hole: \
+         a client has to unmap memory with DMA_UNMAP first"
+    )]
+    MemoryLost,
     /// The server was told to stop.
     #[error("the server stops")]
     Stopped,

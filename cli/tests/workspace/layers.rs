@@ -23,9 +23,10 @@ const LAYERS: &[Layer] = &[
         "varia-variants",
         &["varia-units", "varia-spec", "varia-variant"],
     ),
-    layer("varia-core", &["varia-units", "varia-spec"]),
     // errno and the VFIO ABI
     layer("varia-sys", &["varia-units", "varia-spec"]),
+    // memory of the user, which may go away
+    layer("varia-core", &["varia-units", "varia-spec", "varia-sys"]),
     // messages, not variants
     layer(
         "varia-vfio-user",

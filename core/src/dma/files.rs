@@ -13,9 +13,9 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{OFlags, fcntl_getfl};
 use varia_spec::Errno;
+use varia_sys::client_memory::ClientMemory;
 use vm_memory::guest_memory::{Error, Result as MemoryResult};
-use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
-use vm_memory::{FileOffset, GuestAddress, MmapRegion, VolatileMemory, VolatileSlice};
+use vm_memory::{GuestAddress, VolatileSlice};
 
 /// Files by their identity.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ pub(super) struct FileId {
 struct Shared {
     /// Offset in the file of the first byte of `memory`.
     start: u64,
-    memory: MmapRegion,
+    memory: ClientMemory,
     /// Number of the user's mappings that lie in the file.
     ranges: usize,
 }
@@ -132,24 +132,28 @@ impl Files {
         offset: u64,
         len: usize,
     ) -> MemoryResult<VolatileSlice<'_>> {
-        let missing = Error::InvalidGuestAddress(GuestAddress(offset));
-        let shared = self.0.get(&id).ok_or(missing)?;
-        Ok(shared
-            .memory
-            .get_slice(offset.wrapping_sub(shared.start) as usize, len)?)
+        let shared = self.0.get(&id).filter(|shared| !shared.memory.is_lost());
+        let start = |shared: &Shared| offset.wrapping_sub(shared.start) as usize;
+        let slice = shared.and_then(|shared| shared.memory.slice(start(shared), len));
+        slice.ok_or(Error::InvalidGuestAddress(GuestAddress(offset)))
+    }
+
+    /// True if the user has taken back memory that a device has accessed.
+    pub(super) fn are_lost(&self) -> bool {
+        self.0.values().any(|shared| shared.memory.is_lost())
     }
 }
 
 impl Shared {
     /// Bytes of the file that are mapped.
     fn range(&self) -> Range<u64> {
-        self.start..self.start + self.memory.size() as u64
+        self.start..self.start + self.memory.len() as u64
     }
 }
 
 /// Maps the whole file, or if that fails, the smallest range with both the part and the bytes that
 /// are mapped already. Returns the offset of the first byte, and the memory.
-fn map(part: Part, mapped: Option<Range<u64>>) -> Result<(u64, MmapRegion), Errno> {
+fn map(part: Part, mapped: Option<Range<u64>>) -> Result<(u64, ClientMemory), Errno> {
     let Part {
         file,
         id,
@@ -159,26 +163,13 @@ fn map(part: Part, mapped: Option<Range<u64>>) -> Result<(u64, MmapRegion), Errn
     let least = mapped.map_or(range.clone(), |mapped| {
         mapped.start.min(range.start)..mapped.end.max(range.end)
     });
-    // memory that can be written can be read as well, on every architecture
-    let protection = match id.writable {
-        false => libc::PROT_READ,
-        true => libc::PROT_READ | libc::PROT_WRITE,
+    let attempt = |file: File, range: Range<u64>| {
+        let start = range.start;
+        Ok((start, ClientMemory::map(file, range, id.writable)?))
     };
-    let file = std::sync::Arc::new(file);
-    let attempt = |range: Range<u64>| {
-        let size = usize::try_from(range.end - range.start).map_err(|_| Errno::ENOMEM)?;
-        let memory = MmapRegionBuilder::new(size)
-            .with_file_offset(FileOffset::from_arc(file.clone(), range.start))
-            .with_mmap_prot(protection)
-            .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
-            .build()
-            .map_err(|error| match error {
-                MmapRegionError::Mmap(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
-                    Errno::ENOMEM
-                }
-                _ => Errno::EIO,
-            })?;
-        Ok((range.start, memory))
-    };
-    attempt(0..length).or_else(|_| attempt(least))
+    let again = file.try_clone();
+    attempt(file, 0..length).or_else(|errno: Errno| match again {
+        Ok(file) => attempt(file, least),
+        Err(_) => Err(errno),
+    })
 }

@@ -2,9 +2,10 @@
 
 use std::os::fd::AsFd;
 
-use crate::fake::{Event, Served};
+use crate::fake::{DMA_AT, Event, Served};
 use varia_spec::errno::Errno;
 use varia_sys::memory::SharedMemory;
+use varia_vfio_user::client::Client;
 use varia_vfio_user::payload::{DMA_READ, DMA_WRITE};
 use varia_vfio_user::wire::Command;
 
@@ -144,4 +145,32 @@ fn two_descriptors_for_one_mapping_are_refused_and_the_connection_stays() {
     client
         .dma_map(0x1000, 0x1000, RW, Some((ram.as_fd(), 0)))
         .unwrap();
+}
+
+#[test]
+fn a_client_that_truncates_what_it_mapped_is_dropped_when_the_device_meets_the_hole() {
+    let served = Served::start();
+    for round in 0..3 {
+        let mut client = served.client();
+        let ram = tempfile::tempfile().unwrap();
+        ram.set_len(0x4000).unwrap();
+        client
+            .dma_map(0x10_0000, 0x4000, RW, Some((ram.as_fd(), 0)))
+            .unwrap();
+        let read = |client: &mut Client, at: u64| client.region_write(7, DMA_AT, &at.to_ne_bytes());
+        assert_eq!(read(&mut client, 0x10_3000).unwrap(), 8);
+        ram.set_len(0x1000).unwrap();
+        // what is still there can be used
+        assert_eq!(read(&mut client, 0x10_0000).unwrap(), 8);
+        assert_eq!(read(&mut client, 0x10_3000).unwrap(), 8);
+        assert!(client.receive().is_err(), "dropped in round {round}");
+        drop(client);
+        // the whole of the next client's memory is there
+        let mut next = served.client();
+        next.dma_map(0x10_0000, 0x1000, RW, Some((ram.as_fd(), 0)))
+            .unwrap();
+        assert_eq!(read(&mut next, 0x10_0000).unwrap(), 8);
+        let nowhere = read(&mut next, 0x10_3000).unwrap_err();
+        assert_eq!(nowhere.errno(), Some(Errno::EIO));
+    }
 }

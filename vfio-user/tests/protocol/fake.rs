@@ -21,6 +21,8 @@ use varia_spec::vfio::{
 use varia_sys::event::EventFd;
 use varia_sys::memory::SharedMemory;
 use varia_sys::socket::{Listener, Stream};
+use vm_memory::{Bytes, GuestAddress};
+
 use varia_vfio_user::backend::{
     Backend, DmaRegion, IrqSet, OfferedRegion, Progress, ReceivedIrqData, RegionInfo,
 };
@@ -29,6 +31,8 @@ use varia_vfio_user::server::{Server, Timeouts};
 
 pub(crate) const BAR0_LEN: u64 = 16384;
 pub(crate) const BAR1_LEN: u64 = 8192;
+/// Where an address of 8 bytes in region 7 has the device read memory.
+pub(crate) const DMA_AT: u64 = 0xf8;
 pub(crate) const CONFIG_LEN: u64 = 256;
 
 /// Least time that an access of a late region 7 waits before it fails with ETIMEDOUT.
@@ -275,6 +279,11 @@ impl Backend for Fake {
         let memory = self.region(region)?;
         let n = Self::clamp(memory, offset, data.len())?;
         memory.write(offset, &data[..n]).map_err(|_| Errno::EIO)?;
+        if region == 7 && offset == DMA_AT {
+            let at = u64::from_ne_bytes(data.try_into().unwrap());
+            let read = self.table.mappings().read_obj::<u64>(GuestAddress(at));
+            return read.map(|_| Progress::Done(8)).map_err(|_| Errno::EIO);
+        }
         if data.len() <= 64 {
             self.log(Event::Write {
                 region,
@@ -300,7 +309,11 @@ impl Backend for Fake {
             read: true,
             write: true,
         };
-        self.table.map(addr, size, access, None)?;
+        let file = region
+            .fd
+            .as_ref()
+            .map(|fd| (fd.try_clone().unwrap(), offset));
+        self.table.map(addr, size, access, file)?;
         self.log(Event::Map {
             addr,
             size,
@@ -321,6 +334,10 @@ impl Backend for Fake {
     fn dma_unmap_all(&self) {
         self.table.clear();
         self.forget(|_| true);
+    }
+
+    fn memory_is_lost(&self) -> bool {
+        self.table.is_lost()
     }
 
     fn reset(&self) -> Result<(), Errno> {
