@@ -1,11 +1,11 @@
 //! `varia serve`: serves a device on a socket until a signal stops the server.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use varia_facts::Bytes;
 use varia_serve::{Backend, View};
 use varia_sys::{event::EventFd, limits, socket::Listener};
-use varia_vfio_user::server::Server;
+use varia_vfio_user::server::{Server, Timeouts};
 
 use crate::{
     Failure,
@@ -44,7 +44,14 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
     })?;
     made.fresh.keep();
     announce(&made, view, &path)?;
-    Server::new(Backend::new(Arc::clone(&made.endpoint))).serve_forever(&listener, &stop)?;
+    let timeouts = Timeouts {
+        idle: args.idle_timeout.map(Duration::from_secs),
+        ..Timeouts::default()
+    };
+    let backend = Backend::new(Arc::clone(&made.endpoint));
+    let server = Server::with_timeouts(backend, timeouts);
+    let spin = Duration::from_micros(args.spin.unwrap_or_default());
+    server.with_spin(spin).serve_forever(&listener, &stop)?;
     print("stopped\n")
 }
 

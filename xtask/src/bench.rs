@@ -62,7 +62,10 @@ pub(crate) fn run(command: Command) -> Outcome {
             let mut arguments = program.map(String::from).to_vec();
             arguments.extend(["--", "--rounds"].map(String::from));
             arguments.push(rounds.to_string());
-            arguments.extend(peer.into_iter().flat_map(|peer| ["--peer".to_owned(), peer]));
+            arguments.extend(
+                peer.into_iter()
+                    .flat_map(|peer| ["--peer".to_owned(), peer]),
+            );
             (arguments, "docs/vfio-user.md")
         }
     };

@@ -134,6 +134,13 @@ pub(crate) struct ServeArgs {
     /// Fail reads and writes of the memory while memory is disabled in the command register.
     #[arg(long)]
     pub(crate) honour_memory_enable: bool,
+    /// Drop a client that sends nothing for this time [default: a client may be silent for ever]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) idle_timeout: Option<u64>,
+    /// Poll for this time after each message without sleeping: shorter answers, at the cost of a CPU
+    /// while messages come [default: 0; 50 if no number is given]
+    #[arg(long, value_name = "MICROSECONDS", num_args = 0..=1, default_missing_value = "50")]
+    pub(crate) spin: Option<u64>,
 }
 
 #[derive(Clone, Debug, Args)]

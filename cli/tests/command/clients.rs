@@ -54,6 +54,15 @@ fn a_client_that_says_nothing() {
 }
 
 #[test]
+fn a_client_that_is_idle_for_longer_than_it_may() {
+    let folder = Folder::new();
+    let options = ["gb200", "--memory", "1G", "--idle-timeout", "1", "--spin"];
+    let mut serving = Serving::start(&folder, &options);
+    let _client = serving.client();
+    dropped(&mut serving, "sent no message for 1 s (--idle-timeout)");
+}
+
+#[test]
 fn a_client_that_stops_in_mid_message() {
     let (_folder, mut serving) = serving();
     let client = serving.client();
