@@ -10,6 +10,7 @@ mod igd;
 mod machine;
 mod mapping;
 mod open;
+mod other_clients;
 mod readiness;
 mod regions;
 mod registers;
