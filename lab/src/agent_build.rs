@@ -149,7 +149,7 @@ fn cargo_home() -> Result<PathBuf> {
 }
 
 /// The newest C compiler in the tools for `arch`. Its name is that of Rust's linker too.
-pub(crate) fn compiler(tools: &packages::Tree, arch: Arch) -> Result<String> {
+pub fn compiler(tools: &packages::Tree, arch: Arch) -> Result<String> {
     let folder = tools.path("/usr/bin");
     let prefix = format!("{}-gcc-", arch.triplet());
     let entries = std::fs::read_dir(&folder).map_err(LabError::file("read", &folder))?;

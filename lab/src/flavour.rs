@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use varia_debian::ArchNames;
 use varia_debian::recipe::ARM64_16K;
+use varia_debian::{ArchNames, Series};
 use varia_units::Arch;
 
 /// A kernel of the lab.
@@ -16,6 +16,10 @@ pub enum Flavour {
     Debian(Arch),
     /// Debian's `arm64-16k`, with pages of 16 KiB.
     Debian16k,
+    /// Debian's ordinary kernel of the series [`Series::Next`].
+    Next(Arch),
+    /// Debian's `arm64-16k` of the same series, for which modules are built.
+    Next16k,
     /// The lab's own for arm64 (`lab/kernels/debug-64k.config`): pages of 64 KiB, lockdep,
     /// KASAN, iommufd. Building it takes minutes, so it is for `./x soak`.
     ///
@@ -26,19 +30,31 @@ pub enum Flavour {
 
 impl Flavour {
     /// All, in the order in which tests go through them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 7] = [
         Self::Debian(Arch::Aarch64),
         Self::Debian(Arch::X86_64),
         Self::Debian16k,
+        Self::Next(Arch::Aarch64),
+        Self::Next(Arch::X86_64),
+        Self::Next16k,
         Self::Debug64k,
     ];
+
+    /// Series of the kernel where it is not the one that the lab chooses.
+    #[must_use]
+    pub const fn series(self) -> Option<Series> {
+        match self {
+            Self::Debian(_) | Self::Debian16k | Self::Debug64k => None,
+            Self::Next(_) | Self::Next16k => Some(Series::Next),
+        }
+    }
 
     /// Architecture of the kernel.
     #[must_use]
     pub const fn arch(self) -> Arch {
         match self {
-            Self::Debian(arch) => arch,
-            Self::Debian16k | Self::Debug64k => Arch::Aarch64,
+            Self::Debian(arch) | Self::Next(arch) => arch,
+            Self::Debian16k | Self::Next16k | Self::Debug64k => Arch::Aarch64,
         }
     }
 
@@ -46,8 +62,8 @@ impl Flavour {
     #[must_use]
     pub const fn page_size(self) -> u64 {
         match self {
-            Self::Debian(_) => 4 << 10,
-            Self::Debian16k => 16 << 10,
+            Self::Debian(_) | Self::Next(_) => 4 << 10,
+            Self::Debian16k | Self::Next16k => 16 << 10,
             Self::Debug64k => 64 << 10,
         }
     }
@@ -64,9 +80,21 @@ impl Flavour {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Debian(arch) => arch.debian(),
-            Self::Debian16k => ARM64_16K,
+            Self::Debian(arch) | Self::Next(arch) => arch.debian(),
+            Self::Debian16k | Self::Next16k => ARM64_16K,
             Self::Debug64k => "debug-64k",
+        }
+    }
+
+    /// Name of a folder for what is built for the kernel.
+    pub(crate) fn folder(self) -> String {
+        let name = match self {
+            Self::Debian(arch) | Self::Next(arch) => arch.name(),
+            other => other.name(),
+        };
+        match self.series() {
+            None => name.to_owned(),
+            Some(series) => format!("{name}-{}", series.name()),
         }
     }
 }
@@ -79,7 +107,11 @@ impl From<Arch> for Flavour {
 
 impl fmt::Display for Flavour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.name())?;
+        match self.series() {
+            None => Ok(()),
+            Some(series) => write!(f, " of Linux {}", series.name()),
+        }
     }
 }
 
@@ -90,6 +122,30 @@ mod tests {
     #[test]
     fn huge_pages_are_what_the_page_size_makes_them() {
         let sizes = Flavour::ALL.map(Flavour::pmd_size);
-        assert_eq!(sizes, [2 << 20, 2 << 20, 32 << 20, 512 << 20]);
+        let (small, middle) = (2 << 20, 32 << 20);
+        assert_eq!(
+            sizes,
+            [small, small, middle, small, small, middle, 512 << 20]
+        );
+    }
+
+    #[test]
+    fn each_kernel_has_a_name_and_a_folder_of_its_own() {
+        let mut names = Flavour::ALL.map(|flavour| flavour.to_string()).to_vec();
+        names.extend(
+            Flavour::ALL
+                .map(Flavour::folder)
+                .into_iter()
+                .filter(|folder| {
+                    // the folder of an architecture may have the name of its kernel
+                    !Flavour::ALL
+                        .iter()
+                        .any(|flavour| flavour.to_string() == *folder)
+                }),
+        );
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count, "{names:?}");
     }
 }

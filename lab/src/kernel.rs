@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use varia_debian::Series;
 use varia_debian::elf::Elf;
 use varia_debian::packages::{self, Set};
 use varia_units::Arch;
@@ -45,6 +46,13 @@ impl Kernel {
         let set = match flavour {
             Flavour::Debian(arch) => Set::Guest(arch),
             Flavour::Debian16k => Set::Kernel16k,
+            Flavour::Next(arch) => Set::Kernel(Series::Next, arch),
+            Flavour::Next16k => {
+                return Err(LabError::missing(
+                    format!("the lab has no kernel {flavour} to boot"),
+                    "boot another one; modules are built for it",
+                ));
+            }
             Flavour::Debug64k => {
                 let built = kernel_build::ensure(flavour.name())?;
                 return Self::custom(flavour.arch(), built.image(), Some(&built.modules()));

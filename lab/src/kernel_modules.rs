@@ -130,7 +130,14 @@ pub fn rust_object(arch: Arch, features: &[&str]) -> Result<PathBuf> {
 /// As for [`ours`].
 pub fn original(flavour: impl Into<Flavour>) -> Result<PathBuf> {
     let target = Target::find(flavour.into())?;
-    let source = source_archive(&target.tools)?;
+    let source = match target.flavour.series() {
+        None => source_archive(&target.tools)?,
+        Some(series) => {
+            let tree = packages::ensure(Set::Headers(series))?;
+            let name = source_archive(&tree)?;
+            tree.path(&name.to_string_lossy())
+        }
+    };
     let script = workspace().join("kernel/original.sh");
     target.build(
         "original",
@@ -256,6 +263,17 @@ impl Target {
                 tools,
             });
         }
+        if let Some(series) = flavour.series() {
+            let tree = packages::ensure(Set::Headers(series))?;
+            return Ok(Self {
+                flavour,
+                headers: tree.path(&headers(&tree, flavour.name()).to_string_lossy()),
+                kernel: tree.kernel_release(flavour.name()),
+                bound: vec![tree.root()],
+                compiler: compiler(&tools, flavour.arch())?,
+                tools,
+            });
+        }
         Ok(Self {
             flavour,
             headers: headers(&tools, flavour.name()),
@@ -292,10 +310,7 @@ impl Target {
 
     /// The folder of a build of this name, made if it is missing.
     fn folder(&self, name: &str) -> Result<PathBuf> {
-        let folder = match self.flavour {
-            Flavour::Debian(arch) => arch.name(),
-            other => other.name(),
-        };
+        let folder = self.flavour.folder();
         let out = target_folder().join("kernel").join(folder).join(name);
         fs::create_dir_all(&out).map_err(LabError::file("create", &out))?;
         out.canonicalize().map_err(LabError::file("find", &out))

@@ -28,7 +28,7 @@ pub use running::Running;
 pub use slots::VMS;
 pub use varia_agent::HANG;
 pub use varia_agent::wire::Ending;
-pub use varia_debian::{ArchNames, Error as DebianError, Set, host_arch};
+pub use varia_debian::{ArchNames, Error as DebianError, Series, Set, host_arch};
 pub use varia_debian::{chroot, closure, command, elf, iasl, packages, progress};
 pub use varia_units::{Arch, UnknownArch};
 pub use vm::{MemoryNode, RootBus, VfioUser, Vm};

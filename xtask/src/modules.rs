@@ -44,6 +44,15 @@ pub(crate) enum Choice {
     /// Debian's, pages of 16 KiB.
     #[value(name = "arm64-16k")]
     Arm64Pages16,
+    /// Debian's of the next series.
+    #[value(name = "arm64-7.3")]
+    Arm64Next,
+    /// Debian's of the next series.
+    #[value(name = "amd64-7.3")]
+    Amd64Next,
+    /// Debian's of the next series, pages of 16 KiB.
+    #[value(name = "arm64-16k-7.3")]
+    Arm64Pages16Next,
     /// Built from Debian's source: pages of 64 KiB, lockdep, KASAN, iommufd.
     #[value(name = "debug-64k")]
     Debug64k,
@@ -55,6 +64,9 @@ impl Choice {
             Self::Arm64 => Flavour::Debian(Arch::Aarch64),
             Self::Amd64 => Flavour::Debian(Arch::X86_64),
             Self::Arm64Pages16 => Flavour::Debian16k,
+            Self::Arm64Next => Flavour::Next(Arch::Aarch64),
+            Self::Amd64Next => Flavour::Next(Arch::X86_64),
+            Self::Arm64Pages16Next => Flavour::Next16k,
             Self::Debug64k => Flavour::Debug64k,
         }
     }

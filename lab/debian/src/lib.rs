@@ -22,9 +22,11 @@ mod neighbour;
 pub mod packages;
 pub mod progress;
 pub mod recipe;
+pub mod series;
 pub mod sources;
 pub mod suite;
 
 pub use arch::{ArchNames, host_arch};
 pub use error::{Error, Result};
 pub use packages::Set;
+pub use series::Series;

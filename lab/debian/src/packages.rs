@@ -8,14 +8,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::{Serialize, de::DeserializeOwned};
 use varia_units::Arch;
 
 use crate::apt::Apt;
 use crate::cache::{Cache, CacheLock};
-use crate::choice::{Choice, Offer};
+use crate::choice::{Choice, Offer, Pick};
 use crate::chroot;
 use crate::error::{Error, Result};
 use crate::recipe::recipe;
+use crate::series::Series;
 use crate::suite::Suite;
 
 /// The file that records the current choice.
@@ -30,6 +32,11 @@ pub enum Set {
     Guest(Arch),
     /// Debian's arm64 kernel with pages of 16 KiB, and its modules.
     Kernel16k,
+    /// Headers of another kernel series for all of Debian's kernels that modules are built for;
+    /// where the series has a driver to compare with, the kernel's source too.
+    Headers(Series),
+    /// Kernel and modules of another series.
+    Kernel(Series, Arch),
     /// Rust and a linker for guest programs of the other architecture. [`Set::Tools`]
     /// stands in for it where it is there.
     RustCross,
@@ -56,6 +63,8 @@ impl Set {
     #[must_use]
     pub fn all() -> Vec<Self> {
         let mut sets = vec![Self::Qemu, Self::Tools, Self::Kernel16k];
+        sets.extend([Series::Next, Series::Declined].map(Self::Headers));
+        sets.push(Self::Kernel(Series::Next, Arch::Aarch64));
         for arch in Arch::ALL {
             sets.extend([Self::Guest(arch), Self::Userland(arch), Self::Libvirt(arch)]);
         }
@@ -71,6 +80,8 @@ impl Set {
             Self::Qemu => "qemu".to_owned(),
             Self::Guest(arch) => format!("guest-{arch}"),
             Self::Kernel16k => "kernel-16k".to_owned(),
+            Self::Headers(series) => format!("headers-{}", series.name()),
+            Self::Kernel(series, arch) => format!("kernel-{}-{arch}", series.name()),
             Self::RustCross => "rust-cross".to_owned(),
             Self::Tools => "tools".to_owned(),
             Self::Proot => "proot".to_owned(),
@@ -78,6 +89,14 @@ impl Set {
             Self::Dkms(arch) => format!("dkms-{arch}"),
             Self::Libvirt(arch) => format!("libvirt-{arch}"),
             Self::Documentation => "documentation".to_owned(),
+        }
+    }
+
+    /// The kernel series of a set that does not have the chosen kernel.
+    const fn series(self) -> Option<Series> {
+        match self {
+            Self::Headers(series) | Self::Kernel(series, _) => Some(series),
+            _ => None,
         }
     }
 
@@ -182,6 +201,14 @@ fn existing(cache: &Cache, set: Set) -> Result<Option<Tree>> {
 }
 
 fn find(cache: &Cache, set: Set, choice: &Choice) -> Result<Option<Tree>> {
+    let mut choice = choice.clone();
+    if let Some(series) = set.series() {
+        let Some(kernel) = recorded(cache, series)? else {
+            return Ok(None);
+        };
+        choice.kernel = kernel;
+    }
+    let choice = &choice;
     let mut candidates = vec![set];
     if set == Set::RustCross {
         candidates.insert(0, Set::Tools);
@@ -199,28 +226,60 @@ fn find(cache: &Cache, set: Set, choice: &Choice) -> Result<Option<Tree>> {
 }
 
 fn current(cache: &Cache) -> Result<Option<Choice>> {
-    let path = cache.root().join(RECORD);
-    match fs::read(&path) {
-        // A file of another version of this program counts as absent.
+    load(&cache.root().join(RECORD))
+}
+
+/// The release of another kernel series that its sets have.
+fn recorded(cache: &Cache, series: Series) -> Result<Option<Pick>> {
+    load(&record_of(cache, series))
+}
+
+fn record_of(cache: &Cache, series: Series) -> PathBuf {
+    cache.root().join(format!("linux-{}.json", series.name()))
+}
+
+/// A record; none if there is no such file, or if it is of another version of this program.
+fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match fs::read(path) {
         Ok(text) => Ok(serde_json::from_slice(&text).ok()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::file("read", &path)(error)),
+        Err(error) => Err(Error::file("read", path)(error)),
     }
 }
 
+fn save(path: &Path, record: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_vec_pretty(record)
+        .map_err(|error| Error::io("describe the choice")(error.into()))?;
+    let unfinished = path.with_extension("new");
+    fs::write(&unfinished, text).map_err(Error::file("write", &unfinished))?;
+    fs::rename(&unfinished, path).map_err(Error::file("write", path))
+}
+
+/// The release of another kernel series: the recorded one, or the newest if there is none or if
+/// `force` is set.
+fn release_of(cache: &Cache, series: Series, force: bool) -> Result<Pick> {
+    if let (Some(known), false) = (recorded(cache, series)?, force) {
+        return Ok(known);
+    }
+    let apt = Apt::open(cache.root(), series.suite())?;
+    apt.update(force)?;
+    let pick = series.pick(&apt.lists()?)?;
+    eprintln!("Linux {} from Debian {}", pick.version, pick.suite);
+    save(&record_of(cache, series), &pick)?;
+    Ok(pick)
+}
+
 fn fetch(cache: &Cache, lock: &CacheLock, set: Set, force: bool) -> Result<Tree> {
-    let choice = match settled(cache)? {
+    let mut choice = match settled(cache)? {
         Some(settled) if !force => settled,
         _ => choose(cache, force)?,
     };
     if current(cache)?.as_ref() != Some(&choice) {
         eprintln!("{choice}");
-        let record = cache.root().join(RECORD);
-        let text = serde_json::to_vec_pretty(&choice)
-            .map_err(|error| Error::io("describe the choice")(error.into()))?;
-        let unfinished = record.with_extension("new");
-        fs::write(&unfinished, text).map_err(Error::file("write", &unfinished))?;
-        fs::rename(&unfinished, &record).map_err(Error::file("write", &record))?;
+        save(&cache.root().join(RECORD), &choice)?;
+    }
+    if let Some(series) = set.series() {
+        choice.kernel = release_of(cache, series, force)?;
     }
     let name = set.name();
     let folder = cache.fill(lock, &folder_of(set, &choice)?, |folder| {
@@ -237,6 +296,9 @@ fn fetch(cache: &Cache, lock: &CacheLock, set: Set, force: bool) -> Result<Tree>
             if matches!(set, Set::Dkms(_)) {
                 apt.write_database(&debs, &root)?;
             }
+            if matches!(set, Set::Headers(_)) {
+                relocatable(&root)?;
+            }
             versions.extend(debs.iter().map(|deb| deb.record() + "\n"));
             if !set.shares_downloads() {
                 apt.forget(&debs);
@@ -250,6 +312,28 @@ fn fetch(cache: &Cache, lock: &CacheLock, set: Set, force: bool) -> Result<Tree>
         kernel: choice.kernel.version,
     })
 }
+
+/// Headers name one another's folders below `/usr/src`. With names that are relative to the file,
+/// the set can be used where it lies.
+fn relocatable(root: &Path) -> Result<()> {
+    let folder = root.join("usr/src");
+    let entries = fs::read_dir(&folder).map_err(Error::file("read", &folder))?;
+    for entry in entries.flatten() {
+        let path = entry.path().join("Makefile");
+        let Ok(text) = fs::read_to_string(&path) else {
+            continue;
+        };
+        if text.contains("/usr/src/linux-headers-") {
+            let text = format!("{HERE}{}", text.replace("/usr/src/", "$(varia_src)/"));
+            fs::write(&path, text).map_err(Error::file("write", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Lines that find the folder of a `Makefile`'s folder.
+const HERE: &str = "varia_src := $(patsubst %/,%,$(dir $(patsubst %/,%,$(dir \
+                    $(abspath $(lastword $(MAKEFILE_LIST)))))))\n";
 
 /// The current choice, if the package lists of its suites are still fresh.
 fn settled(cache: &Cache) -> Result<Option<Choice>> {

@@ -7,6 +7,7 @@ use crate::arch::{ArchNames, host_arch};
 use crate::choice::{Choice, series_of};
 use crate::error::Result;
 use crate::packages::Set;
+use crate::series::Series;
 use crate::suite::Suite;
 
 /// Debian's name of its arm64 kernel with pages of 16 KiB.
@@ -49,6 +50,25 @@ pub fn recipe(set: Set, choice: &Choice) -> Result<Vec<(Suite, Wanted)>> {
             let of_kernel = parts.of(choice.kernel.suite);
             for part in ["binary", "modules", "base"] {
                 of_kernel.add_alone(&format!("linux-{part}-{kernel}-{ARM64_16K}:arm64"));
+            }
+        }
+        Set::Headers(series) => {
+            let of_kernel = parts.of(choice.kernel.suite);
+            if series == Series::Next {
+                of_kernel.add_alone(&format!("linux-source-{}", series.name()));
+            }
+            of_kernel.add_alone(&format!("linux-kbuild-{kernel}:{}", host.debian()));
+            of_kernel.add_alone(&format!("linux-headers-{kernel}-common"));
+            for (flavour, arch) in KERNELS {
+                let debian = arch.debian();
+                of_kernel.add_alone(&format!("linux-headers-{kernel}-{flavour}:{debian}"));
+            }
+        }
+        Set::Kernel(_, arch) => {
+            let debian = arch.debian();
+            let of_kernel = parts.of(choice.kernel.suite);
+            for part in ["binary", "modules", "base"] {
+                of_kernel.add_alone(&format!("linux-{part}-{kernel}-{debian}:{debian}"));
             }
         }
         Set::RustCross => rust_cross(host, choice.gcc, parts.of(choice.rustc.suite)),
