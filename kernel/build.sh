@@ -17,7 +17,8 @@
 #   UNRELEASED_IDS "y" adds the PCI ids that no released kernel's driver lists (docs/kernel.md),
 #                  "n", the default, leaves them out
 #   WARNINGS       "shown" prints warnings; otherwise they are errors
-#   and those of rust/build.sh
+#   and those of rust/build.sh and probe.sh
+# exit status: 77 if the kernel lacks what the module needs, 1 for another failure
 set -eu
 # Variables of a calling make, such as O, must not reach the kernel's make.
 unset MAKEFLAGS MFLAGS O
@@ -64,6 +65,7 @@ if [ -z "${RUST_OBJECT:-}" ]; then
 	MODULE=$module "$here/rust/build.sh" "$arch" "$out"
 	RUST_OBJECT=$out/rust.o_shipped
 fi
+CROSS_COMPILE=$CROSS_COMPILE "$here/frames.sh" "$arch" "$kdir" "$RUST_OBJECT"
 
 name=$(basename "$module")
 source=$out/$name
@@ -71,13 +73,15 @@ mkdir -p "$source"
 cp "$here"/adaptor/*.c "$here"/adaptor/*.h "$here/adaptor/Kbuild" "$module/descriptor.h" "$source/"
 cp "$RUST_OBJECT" "$source/rust.o_shipped"
 cp "$out/varia_probes.h" "$source/"
-# A warning of the compiler, objtool or modpost is an error, unless it is to be shown only.
+# A warning of the compiler, objtool or modpost is an error, unless it is to be shown only. That a
+# tool has another version than the one that built the kernel is no fault of the module.
 status=0
 make -s -C "$kdir" M="$source" ARCH=$kernel_arch CROSS_COMPILE="$CROSS_COMPILE" \
 	-j"${JOBS:-2}" ${CC:+"CC=$CC"} VARIA_MODULE="$name" \
 	VARIA_UNRELEASED_IDS=$unreleased_ids modules >"$out/$name.log" 2>&1 || status=$?
 cat "$out/$name.log" >&2
-if [ "${WARNINGS:-}" != shown ] && grep -qi warning "$out/$name.log"; then
+if [ "${WARNINGS:-}" != shown ] &&
+	grep -i warning "$out/$name.log" | grep -qv 'differs from the one used to build the kernel'; then
 	status=1
 fi
 if [ $status -ne 0 ]; then

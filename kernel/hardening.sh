@@ -3,7 +3,8 @@
 #
 # Checks that the Rust object has the hardening that a kernel's auto.conf requires of every object.
 # An unknown option of that kind stops the build, with its name: a maintainer has to find out
-# whether the object must follow.
+# whether the object must follow. Options are known by the name that they have today, and by the
+# older name if they had one.
 #
 # usage: hardening.sh arm64|amd64 KDIR
 set -eu
@@ -48,7 +49,7 @@ for option in $asked; do
 	name=${option%%=*}
 	case $name in
 	# Hardening that the object must have.
-	MITIGATION_RETHUNK) need "$name" return-thunk ;;
+	MITIGATION_RETHUNK | RETHUNK) need "$name" return-thunk ;;
 	X86_KERNEL_IBT) need "$name" endbr ;;
 	CALL_PADDING) need "$name" padding-16 ;;
 	FUNCTION_PADDING_BYTES) need "$option" "padding-${option#*=}" ;;
@@ -57,9 +58,10 @@ for option in $asked; do
 	SHADOW_CALL_STACK | DYNAMIC_SCS | UNWIND_PATCH_PAC_INTO_SCS) need "$name" fixed-x18 ;;
 	# Indirect branches and calls: there are none in the object, and none of its functions is called
 	# through a pointer. A test reads its instructions.
-	MITIGATION_RETPOLINE | MITIGATION_ITS | CFI | CFI_CLANG | CFI_*  | FINEIBT | FUNCTION_PADDING_CFI) ;;
+	MITIGATION_RETPOLINE | RETPOLINE | MITIGATION_ITS) ;;
+	CFI | CFI_CLANG | CFI_* | FINEIBT | FUNCTION_PADDING_CFI) ;;
 	# int3 behind returns: a return is a jump to the kernel's thunk here, and objtool checks it.
-	MITIGATION_SLS) ;;
+	MITIGATION_SLS | SLS) ;;
 	# Made by the compiler of C, in C's functions: arrays on the stack, checks of C's arithmetic and
 	# copies, layouts of the kernel's own structs. Rust checks bounds itself and sees no kernel struct.
 	STACKPROTECTOR*) ;;
@@ -76,15 +78,17 @@ for option in $asked; do
 	MITIGATION_SPECTRE_BHI | MITIGATION_SPECTRE_V1 | MITIGATION_SPECTRE_V2) ;;
 	MITIGATION_MDS | MITIGATION_TAA | MITIGATION_MMIO_STALE_DATA | MITIGATION_L1TF) ;;
 	MITIGATION_RETBLEED | MITIGATION_SRBDS | MITIGATION_SSB | MITIGATION_TSA) ;;
-	MITIGATION_VMSCAPE | CPU_MITIGATIONS) ;;
+	MITIGATION_VMSCAPE | CPU_MITIGATIONS | SPECULATION_MITIGATIONS) ;;
 	# Patched into the padding, for which the object has room.
-	MITIGATION_CALL_DEPTH_TRACKING | CALL_THUNKS | CALL_THUNKS_DEBUG) ;;
+	MITIGATION_CALL_DEPTH_TRACKING | CALL_DEPTH_TRACKING | CALL_THUNKS | CALL_THUNKS_DEBUG) ;;
 	INIT_ON_*) ;;
 	HARDENED_USERCOPY* | LIST_HARDENED | SLAB_FREELIST_HARDENED | BUG_ON_DATA_CORRUPTION) ;;
 	HARDEN_BRANCH_PREDICTOR | HARDEN_BRANCH_HISTORY) ;;
 	RANDOMIZE_KSTACK_OFFSET*) ;;
 	# User space's.
 	X86_USER_SHADOW_STACK | ARM64_PTR_AUTH | ARM64_BTI | ARM64_GCS) ;;
+	# Features of processors that the kernel was told to do without, or to count on.
+	X86_DISABLED_FEATURE_* | X86_REQUIRED_FEATURE_*) ;;
 	# Facts about compilers.
 	LTO_NONE | BUILTIN_RETURN_ADDRESS_STRIPS_PAC) ;;
 	*)

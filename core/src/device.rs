@@ -246,6 +246,13 @@ pub trait Device: Send + Sync {
         Err(Errno::EFAULT)
     }
 
+    /// Address of the first byte of `len` bytes from `address` that is in a failed page; by default
+    /// no page fails.
+    fn memory_failed(&self, address: HostPhys, len: u64) -> Option<HostPhys> {
+        let _ = (address, len);
+        None
+    }
+
     /// The file behind `len` bytes of memory from `address`; `None` when they are not the
     /// device's, or can't be mapped.
     fn memory_fd(&self, address: HostPhys, len: u64) -> Option<SharedFd<'_>> {

@@ -96,7 +96,7 @@ static int adaptor_copy_memory(struct adaptor_access *access, char __user *buf, 
 		at += segment->offset;
 	}
 	ret = adaptor_lock_if_ready(access->dev, false) ?
-		      0 : adaptor_lock_ready(access->dev, &access->wait);
+		      0 : adaptor_lock_ready(access->dev, &access->wait, false);
 	if (ret)
 		return ret;
 	if (segment->direct)

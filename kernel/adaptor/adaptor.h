@@ -32,6 +32,8 @@ struct adaptor_memory {
 	void *address;
 	/* By open and close; registered while it has a mapping. */
 	struct pfn_address_space space;
+	/* By open and close: the claim on the memory. */
+	struct resource *claim;
 };
 
 struct adaptor_device {
@@ -39,6 +41,8 @@ struct adaptor_device {
 	struct vfio_pci_core_device core;
 	/* Set before registration. Members that change are atomic. */
 	struct varia_state *state;
+	/* By open and close. */
+	void __iomem *bar0;
 	struct adaptor_memory memory[VARIA_REGIONS];
 };
 
@@ -53,7 +57,8 @@ extern const struct vfio_pci_device_ops adaptor_pci_ops;
 
 /* ready.c */
 int adaptor_wait_unbound(struct pci_dev *pdev, const struct varia_state *state);
-int adaptor_lock_ready(struct adaptor_device *dev, struct varia_wait *wait);
+int adaptor_lock_once(struct adaptor_device *dev, struct varia_wait *wait, bool fault);
+int adaptor_lock_ready(struct adaptor_device *dev, struct varia_wait *wait, bool fault);
 
 /* Usual case of adaptor_lock_ready, without sample and wait; returns true with the lock held. */
 static __always_inline bool adaptor_lock_if_ready(struct adaptor_device *dev, bool fault)
@@ -71,10 +76,17 @@ ssize_t adaptor_read(struct vfio_device *vdev, char __user *buf, size_t count, l
 ssize_t adaptor_write(struct vfio_device *vdev, const char __user *buf, size_t count, loff_t *ppos);
 
 /* debugfs.c */
+#ifdef CONFIG_DEBUG_FS
 void adaptor_show_device(struct adaptor_device *dev, struct dentry *root);
+#else
+static inline void adaptor_show_device(struct adaptor_device *dev, struct dentry *root)
+{
+}
+#endif
 
 /* mapping.c */
 int adaptor_mmap(struct vfio_device *vdev, struct vm_area_struct *vma);
+int adaptor_claim_memory(struct adaptor_device *dev);
 int adaptor_register_pages(struct adaptor_device *dev);
 void adaptor_drop_memory(struct adaptor_device *dev);
 

@@ -8,6 +8,27 @@
 #include "adaptor.h"
 #include "descriptor.h"
 
+/*
+ * Maps BAR0 for the polls of an open device: kernels differ in when vfio-pci-core maps a BAR, and in
+ * how a driver gets at that mapping. A BAR that vfio-pci-core could not claim fails the open.
+ */
+static int adaptor_map_bar0(struct adaptor_device *dev)
+{
+	int ret = PTR_ERR_OR_ZERO((__force void *)dev->core.barmap[0]);
+
+	if (ret)
+		return ret;
+	dev->bar0 = pci_iomap(dev->core.pdev, 0, 0);
+	return dev->bar0 ? 0 : -ENOMEM;
+}
+
+static void adaptor_unmap_bar0(struct adaptor_device *dev)
+{
+	if (dev->bar0)
+		pci_iounmap(dev->core.pdev, dev->bar0);
+	dev->bar0 = NULL;
+}
+
 static void adaptor_release(struct vfio_device *vdev)
 {
 	kfree(adaptor_of(vdev)->state);
@@ -24,12 +45,14 @@ static int adaptor_open(struct vfio_device *vdev)
 		return ret;
 	varia_opened(dev->state);
 	if (varia_needs_bar0(dev->state))
-		ret = PTR_ERR_OR_ZERO(vfio_pci_core_get_iomap(&dev->core, 0));
-	ret = ret ?: adaptor_register_pages(dev);
+		ret = adaptor_map_bar0(dev);
+	ret = ret ?: adaptor_claim_memory(dev) ?: adaptor_register_pages(dev);
 	if (!ret) {
 		vfio_pci_core_finish_enable(&dev->core);
 		return 0;
 	}
+	adaptor_drop_memory(dev);
+	adaptor_unmap_bar0(dev);
 	vfio_pci_core_disable(&dev->core);
 	varia_count(dev->state, VARIA_COUNT_OPEN_FAILED);
 	return ret;
@@ -40,6 +63,7 @@ static void adaptor_close(struct vfio_device *vdev)
 	struct adaptor_device *dev = adaptor_of(vdev);
 
 	adaptor_drop_memory(dev);
+	adaptor_unmap_bar0(dev);
 	vfio_pci_core_close_device(vdev);
 	varia_count(dev->state, VARIA_COUNT_CLOSED);
 }

@@ -19,6 +19,10 @@ static bool honour_memory_enable;
 module_param(honour_memory_enable, bool, 0444);
 MODULE_PARM_DESC(honour_memory_enable, "Fail accesses with EIO while memory is disabled (default: N)");
 
+static bool strict;
+module_param(strict, bool, 0444);
+MODULE_PARM_DESC(strict, "Fail the probe of a device that would be served without its memory (default: N)");
+
 static struct dentry *adaptor_debugfs;
 
 static int adaptor_answer(struct pci_dev *pdev, const struct varia_question *question, u64 *value)
@@ -50,6 +54,7 @@ static int adaptor_build(struct pci_dev *pdev, struct varia_state *state)
 {
 	struct varia_environment environment = {
 		.page_shift = PAGE_SHIFT, .honour_memory_enable = honour_memory_enable,
+		.strict = strict,
 	};
 	struct varia_answer answers[VARIA_MAX_QUESTIONS] = {};
 	struct varia_question question;
@@ -89,7 +94,7 @@ static int adaptor_outcome(struct pci_dev *pdev, const struct varia_state *state
 
 static int adaptor_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
-	struct varia_state *state __free(kfree) = kzalloc_obj(*state);
+	struct varia_state *state __free(kfree) = kzalloc(sizeof(*state), GFP_KERNEL);
 	struct adaptor_device *dev;
 	int ret;
 
@@ -133,9 +138,18 @@ static void adaptor_reset_done(struct pci_dev *pdev)
 	varia_reset_done(adaptor_of(&core->vdev)->state);
 }
 
+/* The recovery of a fatal error resets the link without a call of reset_done. */
+static void adaptor_resume(struct pci_dev *pdev)
+{
+	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
+
+	varia_recovered(adaptor_of(&core->vdev)->state);
+}
+
 static const struct pci_error_handlers adaptor_error_handlers = {
 	.reset_done = adaptor_reset_done,
 	.error_detected = vfio_pci_core_aer_err_detected,
+	.resume = adaptor_resume,
 };
 
 static const struct pci_device_id adaptor_ids[] = { ADAPTOR_IDS, {} };

@@ -85,28 +85,34 @@ int adaptor_wait_unbound(struct pci_dev *pdev, const struct varia_state *state)
 }
 
 /*
- * Returns 0 with memory_lock held for reading and the device ready, or a negative errno without
- * the lock. A read or write has resumed the device; a fault fails if the device is runtime
- * suspended. A fault passes no wait: its wait begins and ends here.
+ * Polls once. Returns 0 with memory_lock held for reading and the device ready; VARIA_READY_SLEEP or
+ * a negative errno without the lock. A read or write has resumed the device; a fault fails if the
+ * device is runtime suspended.
  */
-int adaptor_lock_ready(struct adaptor_device *dev, struct varia_wait *wait)
+int adaptor_lock_once(struct adaptor_device *dev, struct varia_wait *wait, bool fault)
 {
 	struct vfio_pci_core_device *core = &dev->core;
-	struct varia_wait of_fault = {};
+	bool locked = !down_read_killable(&core->memory_lock);
+	struct varia_sample sample = { .in_use = true, .killed = !locked };
 	int ret;
 
-	wait = wait ?: &of_fault;
-	do {
-		bool locked = !down_read_killable(&core->memory_lock);
-		struct varia_sample sample = { .in_use = true, .killed = !locked };
+	sample.suspended = fault && core->pm_runtime_engaged;
+	sample.locked = rwsem_is_locked(&core->memory_lock) &&
+			lockdep_is_held_type(&core->memory_lock, 1);
+	sample.memory_enabled = locked && __vfio_pci_memory_enabled(core);
+	ret = adaptor_poll(dev->state, core->pdev, dev->bar0, &sample, wait);
+	if (ret && locked)
+		up_read(&core->memory_lock);
+	return ret;
+}
 
-		sample.suspended = wait == &of_fault && core->pm_runtime_engaged;
-		sample.locked = rwsem_is_locked(&core->memory_lock) &&
-				lockdep_is_held_type(&core->memory_lock, 1);
-		sample.memory_enabled = locked && __vfio_pci_memory_enabled(core);
-		ret = adaptor_poll(dev->state, core->pdev, core->barmap[0], &sample, wait);
-		if (ret && locked)
-			up_read(&core->memory_lock);
+/* The same until the device is ready or the wait fails; returns 0 or a negative errno. */
+int adaptor_lock_ready(struct adaptor_device *dev, struct varia_wait *wait, bool fault)
+{
+	int ret;
+
+	do {
+		ret = adaptor_lock_once(dev, wait, fault);
 	} while (adaptor_again(ret, wait));
 	return ret;
 }

@@ -105,6 +105,16 @@
 #define VARIA_FAULT_FALLBACK -1
 /* No memory backs the address. */
 #define VARIA_FAULT_SIGBUS -2
+/* The page of the address has failed. */
+#define VARIA_FAULT_FAILED_PAGE -3
+/* Wait with the locks of the fault held. */
+#define VARIA_FAULT_WAIT_HELD 0
+/* Release the locks of the fault, wait, and have the fault tried again. */
+#define VARIA_FAULT_WAIT_RELEASED 1
+/* Release the lock of the mapping and have the fault tried again with the lock of the memory map. */
+#define VARIA_FAULT_WAIT_LATER 2
+/* The fault fails. */
+#define VARIA_FAULT_WAIT_NONE 3
 /* An open has failed. */
 #define VARIA_COUNT_OPEN_FAILED 0
 /* The device was closed. */
@@ -123,6 +133,14 @@
 #define VARIA_COUNT_PAGES_REGISTERED 7
 /* Page frames were unregistered. */
 #define VARIA_COUNT_PAGES_UNREGISTERED 8
+/* A region was claimed. */
+#define VARIA_COUNT_MEMORY_CLAIMED 9
+/* A region was released. */
+#define VARIA_COUNT_MEMORY_RELEASED 10
+/* The locks of a fault were released, and the fault is tried again. */
+#define VARIA_COUNT_FAULT_RETRIED 11
+/* `memory_lock` was dropped with the device ready, without an act. */
+#define VARIA_COUNT_CHECKED 12
 
 /* State of a variant, in storage that C provides and that only Rust reads. */
 struct varia_state {
@@ -163,8 +181,12 @@ struct varia_environment {
 	u32 page_shift;
 	/* 1 if reads and writes fail while memory is disabled, else 0. */
 	u32 honour_memory_enable;
+	/* 1 if a device that would be declined is refused, else 0. */
+	u32 strict;
+	/* Zero. */
+	u32 reserved;
 };
-static_assert(sizeof(struct varia_environment) == 8);
+static_assert(sizeof(struct varia_environment) == 16);
 
 /* `struct vfio_region_info_cap_sparse_mmap` with one area. */
 struct varia_sparse {
@@ -349,6 +371,18 @@ int varia_ioctl(const struct varia_state *state, u32 request);
 /* The device was opened. */
 void varia_opened(const struct varia_state *state);
 
+/*
+ * Reason why an open fails whose memory of region `index` another part of the kernel has
+ * claimed: a negative errno, and the reason and the remedy in `len` bytes with a NUL.
+ */
+int varia_claimed(const struct varia_state *state, u32 index, u8 *text, u32 len);
+
+/*
+ * The device has recovered from an error on its link, in which the link may have been reset
+ * without a word to the driver: its memory has to be checked anew.
+ */
+void varia_recovered(const struct varia_state *state);
+
 /* The device has been reset, by whatever means. */
 void varia_reset_done(const struct varia_state *state);
 
@@ -423,6 +457,13 @@ int varia_mmap(const struct varia_state *state, u64 at, u64 len, u32 copy_on_wri
  * device's file that `start` maps.
  */
 s64 varia_fault(const struct varia_state *state, u64 address, u32 order, u64 start, u64 end, u64 at);
+
+/*
+ * How a fault waits for a device that is not ready: VARIA_FAULT_WAIT_*. `of_mapping` is nonzero
+ * if the fault holds the lock of its mapping alone, `first` if it may release its locks and be
+ * tried again, `tried` if that has been done.
+ */
+int varia_fault_wait(u32 of_mapping, u32 first, u32 tried);
 
 /*
  * Position of a failed page frame in a mapping of `len` bytes at a position in the device's

@@ -38,6 +38,7 @@ mkdir -p "$source" "$documents/examples" "$tree/DEBIAN"
 	find kernel units spec variant variants -type f ! -path '*/target/*' ! -path '*/build/*' \
 		! -path '*/tests/*' ! -name '.*' ! -path kernel/original.sh ! -path 'kernel/dkms/*'
 	echo kernel/dkms/build.sh
+	echo kernel/dkms/check.sh
 	echo kernel/dkms/rebuild.sh
 	find LICENSES -type f
 ) | while read -r file; do

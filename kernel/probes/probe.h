@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The headers of the adaptor, so that a probe fails for its feature alone. */
+/* Headers that every kernel with vfio-pci-core has, so that a probe fails for its feature alone. */
 #include <linux/debugfs.h>
 #include <linux/io.h>
-#include <linux/memory-failure.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/pci-p2pdma.h>

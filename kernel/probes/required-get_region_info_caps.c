@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* VFIO packs the capabilities of a region's info. */
+/*
+ * VFIO packs the capabilities of a region's info.
+ * names: get_region_info_caps
+ * reason: the operation is in Linux 7.0 and newer, and in NVIDIA's 6.17
+ */
 #include "probe.h"
 
 static int probe(struct vfio_device *vdev, struct vfio_region_info *info,

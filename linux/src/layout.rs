@@ -53,6 +53,7 @@ pub fn lay_out(
     let environment = Environment {
         page: page.and_then(PageShift::new).unwrap_or(PageShift::KIB_64),
         honour_memory_enable: false,
+        strict: false,
     };
     let variant = (entry.probe)(&answers, environment);
     apply(function, &variant, assumed);

@@ -11,7 +11,7 @@ use varia_core::{ConfigRegister, Core, MemoryGuard, Width};
 use varia_spec::Errno;
 use varia_variant::{
     After, Before, Begin, Direction, MemoryRegion, Millis, Monotonic, Ready, Register, Sample,
-    SegmentKind, Wait,
+    Segment, SegmentKind, Wait,
     ready::{MAX_REGISTERS, StatusRegisters, Values},
 };
 
@@ -186,6 +186,22 @@ impl Endpoint {
         Ok(Ok(Begun { count, guard }))
     }
 
+    /// First segment of `len` bytes at an offset, up to the first failed page.
+    fn segment(
+        &self,
+        memory: &MemoryRegion,
+        direction: Direction,
+        offset: u64,
+        len: u64,
+    ) -> Segment {
+        let segment = memory.segment(direction, offset, len);
+        let SegmentKind::Memory(address, _) = segment.kind else {
+            return segment;
+        };
+        let failed = self.core.device().memory_failed(address, segment.len);
+        segment.up_to(failed.map(|at| at.0.saturating_sub(address.0)))
+    }
+
     pub(crate) fn memory_read(
         &self,
         memory: &MemoryRegion,
@@ -201,11 +217,14 @@ impl Endpoint {
         let mut rest = data.get_mut(..count).unwrap_or_default();
         let mut at = offset;
         while !rest.is_empty() {
-            let segment = memory.segment(Direction::Read, at, rest.len() as u64);
+            let segment = self.segment(memory, Direction::Read, at, rest.len() as u64);
+            if segment.kind == SegmentKind::Failed {
+                return ended(count - rest.len());
+            }
             let (piece, later) = split_mut(rest, segment.len);
             match segment.kind {
                 SegmentKind::Memory(address, _) => guard.read(address, piece)?,
-                SegmentKind::Ones | SegmentKind::Drop => piece.fill(0xff),
+                SegmentKind::Ones | SegmentKind::Drop | SegmentKind::Failed => piece.fill(0xff),
             }
             at += segment.len;
             rest = later;
@@ -228,7 +247,10 @@ impl Endpoint {
         let mut rest = data.get(..count).unwrap_or_default();
         let mut at = offset;
         while !rest.is_empty() {
-            let segment = memory.segment(Direction::Write, at, rest.len() as u64);
+            let segment = self.segment(memory, Direction::Write, at, rest.len() as u64);
+            if segment.kind == SegmentKind::Failed {
+                return ended(count - rest.len());
+            }
             let len = usize::try_from(segment.len)
                 .unwrap_or(rest.len())
                 .min(rest.len());
@@ -240,6 +262,14 @@ impl Endpoint {
             rest = later;
         }
         Ok(Progress::Done(count))
+    }
+}
+
+/// An access that ends at a failed page, with the bytes before that page.
+fn ended(done: usize) -> Result<Progress, Errno> {
+    match done {
+        0 => Err(Errno::EIO),
+        done => Ok(Progress::Done(done)),
     }
 }
 

@@ -139,6 +139,7 @@ impl Endpoint {
         let environment = Environment {
             page: host_page(),
             honour_memory_enable: options.honour_memory_enable,
+            strict: false,
         };
         let variant = Arc::new((entry.probe)(&answers, environment));
         let hook = Arc::clone(&variant);

@@ -272,12 +272,16 @@ impl Silicon {
         (offset.checked_add(len)? <= memory.bytes.len()).then_some((memory, offset))
     }
 
+    /// The first of `len` bytes of coherent memory that is in a poisoned page, as an offset.
+    fn poisoned(&self, offset: u64, len: u64) -> Option<u64> {
+        let at = self.faults.poisoned_page?;
+        let page = at - at % PAGE;
+        (len != 0 && offset < page + PAGE && page < offset + len).then(|| page.max(offset))
+    }
+
     /// Bytes of coherent memory answer.
     fn answers(&self, offset: u64, len: u64) -> bool {
-        let poisoned = self.faults.poisoned_page.is_some_and(|at| {
-            let page = at - at % PAGE;
-            len != 0 && offset < page + PAGE && page < offset + len
-        });
+        let poisoned = self.poisoned(offset, len).is_some();
         !(poisoned || self.faults.c2c_down || self.is_gone())
     }
 
@@ -438,6 +442,12 @@ impl Device for Silicon {
             return Err(Errno::EIO);
         }
         memory.bytes.write(offset, data).map_err(|_| Errno::EIO)
+    }
+
+    fn memory_failed(&self, address: HostPhys, len: u64) -> Option<HostPhys> {
+        let (memory, offset) = self.coherent(address, len)?;
+        let failed = self.poisoned(offset, len)?;
+        memory.base.checked_add(failed)
     }
 
     fn memory_fd(&self, address: HostPhys, len: u64) -> Option<SharedFd<'_>> {

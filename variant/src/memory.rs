@@ -56,6 +56,9 @@ pub enum SegmentKind {
     Ones,
     /// No memory: a write is counted and dropped.
     Drop,
+    /// Memory whose page has failed. The access ends here, with the bytes before it, or with `EIO`
+    /// if there are none (poison-refused).
+    Failed,
 }
 
 /// First segment of an access.
@@ -177,6 +180,24 @@ impl MemoryRegion {
     }
 }
 
+impl Segment {
+    /// The segment up to the first failed page in it: `failed` is the number of bytes before that
+    /// page, `None` if no page of the segment has failed.
+    pub const fn up_to(self, failed: Option<u64>) -> Self {
+        match failed {
+            Some(0) => Self {
+                len: self.len,
+                kind: SegmentKind::Failed,
+            },
+            Some(before) if before < self.len => Self {
+                len: before,
+                kind: self.kind,
+            },
+            _ => self,
+        }
+    }
+}
+
 /// The width in bytes of the first naturally aligned access of `len` bytes at `at`: 8, 4, 2 or 1.
 pub const fn natural_width(at: HostPhys, len: u64) -> u64 {
     let mut width = 8;
@@ -277,6 +298,16 @@ mod tests {
             kind: SegmentKind::Drop,
         };
         assert_eq!(region.segment(Direction::Write, 0x1fff, 5), dropped);
+    }
+
+    #[test]
+    fn a_segment_ends_before_a_failed_page() {
+        let whole = region().segment(Direction::Read, 0x100, 0x1000);
+        assert_eq!(whole.up_to(None), whole);
+        assert_eq!(whole.up_to(Some(0x1000)), whole);
+        let Segment { len, kind } = whole.up_to(Some(0xf00));
+        assert_eq!((len, kind), (0xf00, whole.kind));
+        assert_eq!(whole.up_to(Some(0)).kind, SegmentKind::Failed);
     }
 
     #[test]

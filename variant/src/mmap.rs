@@ -54,6 +54,20 @@ pub enum Fault {
     Fallback,
     /// No memory backs the address.
     Sigbus,
+    /// The page of the address has failed.
+    Failed,
+}
+
+impl Fault {
+    /// The fault where a page that it would map has failed: a smaller order may map the others, and a
+    /// single page can't be mapped (poison-refused).
+    pub const fn with_failed_page(self, order: u32) -> Self {
+        match self {
+            Self::Insert(_) if order > 0 => Self::Fallback,
+            Self::Insert(_) => Self::Failed,
+            other => other,
+        }
+    }
 }
 
 impl MemoryRegion {
@@ -178,6 +192,16 @@ mod tests {
             copy_on_write: true,
         };
         assert_eq!(region.mmap(request), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn a_failed_page_is_mapped_by_no_order() {
+        let insert = Fault::Insert(PageFrame(512));
+        assert_eq!(insert.with_failed_page(9), Fault::Fallback);
+        assert_eq!(insert.with_failed_page(0), Fault::Failed);
+        for other in [Fault::Fallback, Fault::Sigbus] {
+            assert_eq!(other.with_failed_page(0), other);
+        }
     }
 
     #[test]

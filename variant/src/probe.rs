@@ -119,6 +119,9 @@ pub struct Environment {
     /// while memory is disabled in the command register. Off, they reach the memory, because the
     /// hardware returns ~0 and drops writes by itself.
     pub honour_memory_enable: bool,
+    /// The option `strict`: a device that would be declined is refused, so that a device without its
+    /// memory is never taken for a whole one.
+    pub strict: bool,
 }
 
 /// Outcome of a probe.
@@ -144,6 +147,15 @@ pub enum Plan<T> {
 }
 
 impl<T> Plan<T> {
+    /// The base serves the device alone, or the probe fails if the host's option `strict` is on.
+    pub const fn declined(reason: Decline, environment: Environment) -> Self {
+        if environment.strict {
+            Self::Fail(Refusal::Strict(reason))
+        } else {
+            Self::Decline(reason)
+        }
+    }
+
     /// The outcome without the state.
     pub const fn outcome(&self) -> Outcome {
         match self {
@@ -291,6 +303,18 @@ pub enum Refusal {
         /// Error of the wait.
         errno: Errno,
     },
+    /// The kernel has given a part of the memory to another user (`EBUSY`).
+    Claimed {
+        /// Name of the region.
+        name: &'static str,
+        /// First address of the memory.
+        base: HostPhys,
+        /// Length of the memory.
+        length: Bytes,
+    },
+    /// The base alone could serve the device, and the host's option `strict` rules that out
+    /// (`ENODEV`).
+    Strict(Decline),
 }
 
 impl Refusal {
@@ -308,11 +332,12 @@ impl Refusal {
             | Self::OpRegionSize { .. }
             | Self::ForeignBridge { .. } => Errno::EINVAL,
             Self::OpRegionUnreadable { errno, .. } => *errno,
-            Self::SystemRam { .. } => Errno::EBUSY,
+            Self::SystemRam { .. } | Self::Claimed { .. } => Errno::EBUSY,
             // As the failed mapping in the original driver.
             Self::NoBar0 => Errno::ENOMEM,
             Self::Bar0TooSmall { .. } => Errno::ENXIO,
             Self::NotReady { errno } => *errno,
+            Self::Strict(_) => Errno::ENODEV,
         }
     }
 }
@@ -323,51 +348,70 @@ const FIRMWARE: TextSegment = Text("; update the host's firmware, or have it rep
 
 const OTHER_BASE: TextSegment = Text("; the host's firmware has to give another memory base");
 
+/// What a device without its memory is served as.
+const WITHOUT_MEMORY: &str = "served as a plain PCI device without its coherent memory; ";
+
+/// What a device without a legacy interface is served as.
+const WITHOUT_LEGACY: &str = "served without a legacy interface; ";
+
+/// What a graphics device without its OpRegion is served as.
+const WITHOUT_OPREGION: &str = "served as a plain PCI device without OpRegion and bridges; ";
+
+/// Reason for which the host does not take a device so.
+const STRICT: &str = "the option strict allows no less than the whole device; ";
+
 impl Decline {
     /// Sentence with the reason and what to do.
     pub fn sentence(&self) -> Sentence {
+        self.sentence_with(match self {
+            Self::Property { .. } | Self::LinkDown => WITHOUT_MEMORY,
+            Self::NoCommands | Self::BarTaken(_) => WITHOUT_LEGACY,
+            Self::NoOpRegion { .. } | Self::NoBridge { .. } => WITHOUT_OPREGION,
+        })
+    }
+
+    /// The sentence, with what comes of it.
+    fn sentence_with(&self, then: &'static str) -> Sentence {
         match *self {
             Self::Property { name, errno } => Sentence::new([
                 Text("firmware property "),
                 Text(name),
                 Text(" can't be read ("),
                 Text(errno.name()),
-                Text(
-                    "): served as a plain PCI device without its coherent memory; check the \
-                     host's ACPI tables",
-                ),
+                Text("): "),
+                Text(then),
+                Text("check the host's ACPI tables"),
             ]),
-            Self::LinkDown => Sentence::new([Text(
-                "firmware reports a memory size of 0, so the chip-to-chip link is down: served as \
-                 a plain PCI device without its coherent memory; check the link and reset the host",
-            )]),
-            Self::NoCommands => Sentence::new([Text(
-                "the function's owner offers no legacy commands for the function: served without \
-                 a legacy interface; give the function to a guest with a modern driver",
-            )]),
+            Self::LinkDown => Sentence::new([
+                Text("firmware reports a memory size of 0, so the chip-to-chip link is down: "),
+                Text(then),
+                Text("check the link and reset the host"),
+            ]),
+            Self::NoCommands => Sentence::new([
+                Text("the function's owner offers no legacy commands for the function: "),
+                Text(then),
+                Text("give the function to a guest with a modern driver"),
+            ]),
             Self::BarTaken(bar) => Sentence::new([
                 Text("the function has a BAR"),
                 Decimal(bar.get() as u64),
-                Text(
-                    " of its own: served without a legacy interface; give the function to a guest \
-                     with a driver for it",
-                ),
+                Text(" of its own: "),
+                Text(then),
+                Text("give the function to a guest with a driver for it"),
             ]),
             Self::NoOpRegion { asls } => Sentence::new([
                 Text("the OpRegion's address register at 0xfc holds "),
                 Hexadecimal(asls as u64),
-                Text(
-                    ", no address: served as a plain PCI device without OpRegion and bridges; \
-                     enable the graphics device in the host's firmware setup",
-                ),
+                Text(", no address: "),
+                Text(then),
+                Text("enable the graphics device in the host's firmware setup"),
             ]),
             Self::NoBridge { name } => Sentence::new([
                 Text("there is no "),
                 Text(name),
-                Text(
-                    ": served as a plain PCI device without OpRegion and bridges; use a host with \
-                     an Intel chipset",
-                ),
+                Text(": "),
+                Text(then),
+                Text("use a host with an Intel chipset"),
             ]),
         }
     }
@@ -495,6 +539,18 @@ impl Refusal {
                      training, reset it, and try again",
                 ),
             ]),
+            Self::Claimed { name, base, length } => Sentence::new([
+                Text(name),
+                Text(" of "),
+                Size(length),
+                Text(" at "),
+                Hexadecimal(base.0),
+                Text(
+                    " is claimed by another part of the kernel, which /proc/iomem names; release that \
+                     memory, and open the device again",
+                ),
+            ]),
+            Self::Strict(reason) => reason.sentence_with(STRICT),
         }
     }
 }
@@ -597,6 +653,19 @@ mod tests {
             (
                 Refusal::NotReady { errno },
                 "the device is not ready (EINVAL): its memory can't be used; check its link",
+            ),
+            (
+                Refusal::Claimed {
+                    name: "usemem",
+                    base,
+                    length: gib,
+                },
+                "usemem of 1 GiB at 0x420000000800 is claimed by another part of the kernel, which",
+            ),
+            (
+                Refusal::Strict(Decline::LinkDown),
+                "firmware reports a memory size of 0, so the chip-to-chip link is down: the option \
+                 strict allows no less than the whole device; check the link and reset the host",
             ),
         ] {
             let text = refusal.to_string();

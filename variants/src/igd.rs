@@ -82,10 +82,10 @@ impl Probe for Igd {
         LPC.size(),
     ];
 
-    fn probe(answers: &Answers, _: Environment) -> Self {
+    fn probe(answers: &Answers, environment: Environment) -> Self {
         let plan = match Served::new(answers) {
             Ok(served) => Plan::Serve(served),
-            Err(Not::Declined(reason)) => Plan::Decline(reason),
+            Err(Not::Declined(reason)) => Plan::declined(reason, environment),
             Err(Not::Refused(refusal)) => Plan::Fail(refusal),
         };
         Self { plan }

@@ -3,7 +3,8 @@
 //!
 //! Source: the behaviour of Linux 7.2 `drivers/vfio/pci/nvgrace-gpu/main.c`. Deliberate
 //! differences have names (`reset-generation`, `unlocked-poll`, `resmem-count`,
-//! `whole-config-access`, `shared-only`, `fallback-reason`) and are listed in docs/nvgrace-gpu.md.
+//! `whole-config-access`, `shared-only`, `fallback-reason` and others) and are listed in
+//! docs/nvgrace-gpu.md.
 
 pub mod layout;
 pub mod ready;
@@ -138,7 +139,7 @@ impl Probe for NvgraceGpu {
                     end: nvidia::bar0::MIN_LEN,
                 }))
             }
-            Err(reason) => Plan::Decline(reason),
+            Err(reason) => Plan::declined(reason, environment),
             Ok((base, size)) => match Layout::new(base, size, mig_bug, environment.page) {
                 Ok(layout) => Plan::Serve(Served::new(layout)),
                 Err(refusal) => Plan::Fail(refusal),
@@ -195,9 +196,10 @@ impl Variant for NvgraceGpu {
         }
     }
 
-    /// BAR0 holds the readiness registers; the original driver needs BAR0 with CXL too.
+    /// BAR0 holds the readiness registers; the original driver needs BAR0 with CXL too. Without its
+    /// memory a device has nothing to poll for (fallback-without-bar).
     fn needs_bar(&self, bar: BarIndex) -> bool {
-        bar == BarIndex::BAR0
+        bar == BarIndex::BAR0 && self.plan.served().is_some()
     }
 }
 

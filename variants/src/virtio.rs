@@ -115,12 +115,14 @@ impl Probe for Virtio {
         notify_offset(3),
     ];
 
-    fn probe(answers: &Answers, _: Environment) -> Self {
+    fn probe(answers: &Answers, environment: Environment) -> Self {
         let commands = answers.to(COMMANDS).unwrap_or(0) & admin::LEGACY_BITMAP;
         let plan = match notify(answers) {
-            _ if answers.to(BAR0_SIZE).is_ok() => Plan::Decline(Decline::BarTaken(BarIndex::BAR0)),
+            _ if answers.to(BAR0_SIZE).is_ok() => {
+                Plan::declined(Decline::BarTaken(BarIndex::BAR0), environment)
+            }
             Some(notify) if commands == admin::LEGACY_BITMAP => Plan::Serve(Served::new(notify)),
-            _ => Plan::Decline(Decline::NoCommands),
+            _ => Plan::declined(Decline::NoCommands, environment),
         };
         Self { plan }
     }

@@ -68,14 +68,11 @@ fn begin(instance: &Instance, asked: &mut Access) -> Result<Option<Segment>, Err
                 // It was ready, and a page of the user's is missing.
                 return reached(instance, asked, false);
             }
-            let first = take(
-                asked,
-                segment(&region, direction, index, offset, count, true),
-            );
+            let first = segment(instance, &region, direction, index, offset, count, true);
             // A direct segment checks readiness with the lock held under which it copies.
-            let checks = first.is_some_and(|first| first.direct != 0);
+            let checks = matches!(&first, Next::Segment(first) if first.direct != 0);
             if !needs_ready || checks {
-                return Ok(first);
+                return take(instance, asked, first);
             }
             asked.segment = 0;
             Ok(Some(Segment {
@@ -118,38 +115,65 @@ fn reached(
     let region = memory(&instance.variant, index).ok_or(Errno::ENXIO)?;
     let left = asked.count.saturating_sub(asked.done);
     let direction = direction_from(asked.direction)?;
-    let segment = segment(&region, direction, index, offset, left, straight);
-    Ok(take(asked, segment))
+    let next = segment(instance, &region, direction, index, offset, left, straight);
+    take(instance, asked, next)
 }
 
-/// Makes a segment the present one; without a segment the access is done.
-fn take(asked: &mut Access, segment: Option<Segment>) -> Option<Segment> {
-    match &segment {
-        Some(segment) => asked.segment = segment.len,
-        None => asked.done = asked.count,
+/// Bytes at the place that an access has reached.
+enum Next {
+    /// A segment.
+    Segment(Segment),
+    /// The rest of the access needs no act.
+    Done,
+    /// A failed page.
+    Failed,
+}
+
+/// Makes a segment the present one. Without a segment the access is done, and at a failed page it
+/// ends with the bytes before that page, or with `EIO` if there are none.
+fn take(instance: &Instance, asked: &mut Access, next: Next) -> Result<Option<Segment>, Errno> {
+    match next {
+        Next::Segment(segment) => {
+            asked.segment = segment.len;
+            Ok(Some(segment))
+        }
+        Next::Done => {
+            asked.done = asked.count;
+            Ok(None)
+        }
+        Next::Failed => {
+            instance.counters.add(Counter::AccessesFailed);
+            if asked.done == 0 {
+                Err(Errno::EIO)
+            } else {
+                Ok(None)
+            }
+        }
     }
-    segment
 }
 
-/// Segment at an offset of a region with `left` bytes left; `None` if these bytes need no act.
-/// `straight` if the segment may be a direct one.
+/// Bytes at an offset of a region with `left` bytes left. `straight` if the segment may be a direct
+/// one.
 fn segment(
+    instance: &Instance,
     region: &MemoryRegion,
     direction: Direction,
     index: u32,
     offset: u64,
     left: u64,
     straight: bool,
-) -> Option<Segment> {
+) -> Next {
     if left == 0 {
-        return None;
+        return Next::Done;
     }
     let segment = region.segment(direction, offset, left);
+    let segment = segment.up_to(instance.failed(index, offset, segment.len));
     let (kind, memory, direct) = match segment.kind {
         SegmentKind::Memory(_, memory) => (SEGMENT_MEMORY, memory, straight && is_direct(memory)),
         SegmentKind::Ones => (SEGMENT_ONES, MemoryType::Cached, false),
         // It goes to the end of the access.
-        SegmentKind::Drop => return None,
+        SegmentKind::Drop => return Next::Done,
+        SegmentKind::Failed => return Next::Failed,
     };
     let most = if direct { DIRECT_CHUNK } else { COPY_CHUNK };
     let len = segment.len.min(most as u64);
@@ -157,7 +181,7 @@ fn segment(
         SegmentKind::Memory(at, MemoryType::WriteCombining) => natural_run(at, len),
         _ => (0, len),
     };
-    Some(Segment {
+    Next::Segment(Segment {
         len,
         offset,
         index,
@@ -171,14 +195,17 @@ fn segment(
 
 /// The one segment of an access that is copied directly from its beginning to its end.
 pub(crate) fn whole(
+    instance: &Instance,
     region: &MemoryRegion,
     direction: Direction,
     index: u32,
     offset: u64,
     count: u64,
 ) -> Option<Segment> {
-    segment(region, direction, index, offset, count, true)
-        .filter(|segment| segment.direct != 0 && segment.len == count)
+    match segment(instance, region, direction, index, offset, count, true) {
+        Next::Segment(segment) if segment.direct != 0 && segment.len == count => Some(segment),
+        _ => None,
+    }
 }
 
 c_functions! {

@@ -75,7 +75,7 @@ c_functions! {
             let Some(region) = state::memory(&instance.variant, index) else {
                 return ROUTE_BASE;
             };
-            let whole = access::whole(&region, direction, index, offset, len);
+            let whole = access::whole(instance, &region, direction, index, offset, len);
             // SAFETY: `out` by the contract of all functions.
             let direct = whole.is_some_and(|segment| unsafe { write(out, segment) }.is_ok());
             return if direct { ROUTE_DIRECT } else { ROUTE_MEMORY };

@@ -34,6 +34,8 @@ counters! {
     ResetsRequested = "resets_requested",
     /// Resets that have finished, whoever asked for them.
     Resets = "resets",
+    /// Recoveries from an error on the link (AER), each of which asks for a new check of readiness.
+    Recoveries = "recoveries",
     /// Polls of the readiness registers.
     Polls = "polls",
     /// Polls of a device in use without `memory_lock` held: always 0.
@@ -63,6 +65,8 @@ counters! {
     AccessesEnded = "accesses_ended",
     /// Reads and writes of a region of memory that were refused before they began.
     AccessesRefused = "accesses_refused",
+    /// Reads and writes of a region of memory that ended at a failed page.
+    AccessesFailed = "accesses_failed",
     /// Writes of configuration space.
     ConfigWrites = "config_writes",
     /// Writes of configuration space that were split, because the variant owns a part.
@@ -79,8 +83,12 @@ counters! {
     FaultsFallback = "faults_fallback",
     /// Faults outside the memory: `SIGBUS`.
     FaultsOutside = "faults_outside",
+    /// Faults of a failed page: `SIGBUS`, as the failure itself gives.
+    FaultsFailed = "faults_failed",
     /// Faults of a device that was not ready in time: `SIGBUS`.
     FaultsNotReady = "faults_not_ready",
+    /// Faults that released the locks of the memory map and were tried again.
+    FaultsRetried = "faults_retried",
     /// Faults that were served.
     FaultsServed = "faults_served",
     /// Faults whose pages the kernel did not insert: `SIGBUS`, or again.
@@ -89,6 +97,10 @@ counters! {
     MemoryMapped = "memory_mapped",
     /// Regions that were unmapped again.
     MemoryUnmapped = "memory_unmapped",
+    /// Regions that were claimed in the kernel's table of resources.
+    MemoryClaimed = "memory_claimed",
+    /// Regions that were released again.
+    MemoryReleased = "memory_released",
     /// Ranges of page frames that were registered for memory failure.
     PagesRegistered = "pages_registered",
     /// Ranges that were unregistered again.
@@ -99,7 +111,7 @@ counters! {
     PoisonFound = "poison_found",
     /// Failed pages in the list.
     PoisonEntries = "poison_entries",
-    /// Failed pages that the list has no room for.
+    /// Failed pages that the list has no room for: the pages between them count as failed too.
     PoisonOverflow = "poison_overflow",
 }
 
@@ -144,6 +156,10 @@ const FROM_C: &[Counter] = &[
     Counter::MemoryUnmapped,
     Counter::PagesRegistered,
     Counter::PagesUnregistered,
+    Counter::MemoryClaimed,
+    Counter::MemoryReleased,
+    Counter::FaultsRetried,
+    Counter::Checks,
 ];
 
 c_functions! {
@@ -175,6 +191,10 @@ mod tests {
             (types::COUNT_MEMORY_UNMAPPED, Counter::MemoryUnmapped),
             (types::COUNT_PAGES_REGISTERED, Counter::PagesRegistered),
             (types::COUNT_PAGES_UNREGISTERED, Counter::PagesUnregistered),
+            (types::COUNT_MEMORY_CLAIMED, Counter::MemoryClaimed),
+            (types::COUNT_MEMORY_RELEASED, Counter::MemoryReleased),
+            (types::COUNT_FAULT_RETRIED, Counter::FaultsRetried),
+            (types::COUNT_CHECKED, Counter::Checks),
         ] {
             assert_eq!(FROM_C.get(number as usize), Some(&counter), "{number}");
         }

@@ -10,7 +10,8 @@ use crate::{
     poison::{Page, Reported},
     state::{self, Instance, memory, position, result, value, write},
     types::{
-        FAULT_FALLBACK, FAULT_SIGBUS, MMAP_ALLOW_UNCACHED, MMAP_BASE, MMAP_MEMORY,
+        FAULT_FAILED_PAGE, FAULT_FALLBACK, FAULT_SIGBUS, FAULT_WAIT_HELD, FAULT_WAIT_LATER,
+        FAULT_WAIT_NONE, FAULT_WAIT_RELEASED, MMAP_ALLOW_UNCACHED, MMAP_BASE, MMAP_MEMORY,
         MMAP_WRITE_COMBINING, State,
     },
 };
@@ -46,6 +47,25 @@ fn locate(instance: &Instance, frame: PageFrame, at: u64, len: u64) -> Result<u6
         }
     }
     Ok(bytes)
+}
+
+/// Page frames for a fault in the memory of region `index`, none of which may have failed.
+fn fault(instance: &Instance, index: u32, request: FaultRequest) -> Fault {
+    let Some(region) = memory(&instance.variant, index) else {
+        return Fault::Sigbus;
+    };
+    let fault = region.fault(request);
+    let Fault::Insert(frame) = fault else {
+        return fault;
+    };
+    let first = frame.0.saturating_sub(instance.page.frame(region.base()).0);
+    let pages = 1_u64.checked_shl(request.order).unwrap_or(u64::MAX);
+    let offset = first.saturating_mul(instance.page.size());
+    let bytes = pages.saturating_mul(instance.page.size());
+    match instance.failed(index, offset, bytes) {
+        Some(_) => fault.with_failed_page(request.order),
+        None => fault,
+    }
 }
 
 c_functions! {
@@ -90,10 +110,8 @@ c_functions! {
         let (index, offset) = position(at);
         let page = instance.page;
         let request = FaultRequest { page, order, address, start, end, offset };
-        let answer = memory(&instance.variant, index)
-            .map_or(Fault::Sigbus, |region| region.fault(request));
         instance.counters.add(Counter::Faults);
-        match answer {
+        match fault(instance, index, request) {
             Fault::Insert(first) => first.0.cast_signed(),
             Fault::Fallback => {
                 instance.counters.add(Counter::FaultsFallback);
@@ -103,6 +121,24 @@ c_functions! {
                 instance.counters.add(Counter::FaultsOutside);
                 FAULT_SIGBUS
             }
+            Fault::Failed => {
+                instance.counters.add(Counter::FaultsFailed);
+                FAULT_FAILED_PAGE
+            }
+        }
+    }
+
+    /// How a fault waits for a device that is not ready: VARIA_FAULT_WAIT_*. `of_mapping` is nonzero
+    /// if the fault holds the lock of its mapping alone, `first` if it may release its locks and be
+    /// tried again, `tried` if that has been done.
+    fn varia_fault_wait(of_mapping: u32, first: u32, tried: u32) -> i32 {
+        match (of_mapping, first, tried) {
+            // Linux counts no try for the lock of a mapping: a wait here would be followed by another.
+            (1.., 1.., _) => FAULT_WAIT_LATER,
+            (0, 1.., _) => FAULT_WAIT_RELEASED,
+            // The wait is over: the device is ready at this poll, or the fault fails.
+            (_, 0, 1..) => FAULT_WAIT_NONE,
+            (_, 0, 0) => FAULT_WAIT_HELD,
         }
     }
 

@@ -3,7 +3,11 @@
 //!
 //! A place is reserved by fetch-add, so that no report waits for another. Two reports of the same
 //! page at the same time can both get a place; the list is read as ranges, in which a page shows
-//! once. Reports without a place are counted.
+//! once. A page without a place is not forgotten: the list keeps the lowest and the highest of these
+//! pages, and counts every page from one to the other as failed.
+//!
+//! A page stays in the list until the device is unbound: no reset makes a failed page good that
+//! anybody could tell of.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,6 +29,11 @@ impl Page {
         let index = u64::from(index).checked_add(1)?;
         (number >> Self::BITS == 0 && index >> (u64::BITS - Self::BITS) == 0)
             .then_some(Self(index << Self::BITS | number))
+    }
+
+    /// The last page that the region can have.
+    pub(crate) const fn last(self) -> Self {
+        Self(self.0 | ((1 << Self::BITS) - 1))
     }
 
     /// The region index.
@@ -54,6 +63,10 @@ pub(crate) enum Reported {
 pub(crate) struct PoisonList {
     reserved: AtomicU64,
     pages: [AtomicU64; CAPACITY],
+    /// The complement of the lowest page without a place; 0 if there is none.
+    lowest: AtomicU64,
+    /// The highest page without a place; 0 if there is none.
+    highest: AtomicU64,
 }
 
 impl PoisonList {
@@ -63,6 +76,8 @@ impl PoisonList {
         Self {
             reserved: AtomicU64::new(0),
             pages: [const { AtomicU64::new(0) }; CAPACITY],
+            lowest: AtomicU64::new(0),
+            highest: AtomicU64::new(0),
         }
     }
 
@@ -78,7 +93,37 @@ impl PoisonList {
                 slot.store(page.0, Ordering::Relaxed);
                 Reported::New
             }
-            None => Reported::Overflow,
+            None => {
+                self.lowest.fetch_max(!page.0, Ordering::Relaxed);
+                self.highest.fetch_max(page.0, Ordering::Relaxed);
+                Reported::Overflow
+            }
+        }
+    }
+
+    /// Pages without a place: the lowest and the highest.
+    pub(crate) fn overflow(&self) -> Option<(Page, Page)> {
+        let highest = self.highest.load(Ordering::Relaxed);
+        // The lowest is written first; between the two it counts alone.
+        let lowest = !self.lowest.load(Ordering::Relaxed);
+        (lowest != u64::MAX).then(|| (Page(lowest), Page(highest.max(lowest))))
+    }
+
+    /// The first failed page among `first` to `last`, both of one region.
+    pub(crate) fn first_in(&self, first: Page, last: Page) -> Option<Page> {
+        if self.reserved.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let range = first.0..=last.0;
+        let listed = self.known().filter(|page| range.contains(page)).min();
+        let beside = self
+            .overflow()
+            .map(|(lowest, highest)| (lowest.0.max(first.0), highest.0))
+            .filter(|(page, highest)| page <= highest && *page <= last.0)
+            .map(|(page, _)| page);
+        match (listed, beside) {
+            (Some(listed), Some(beside)) => Some(Page(listed.min(beside))),
+            (listed, beside) => listed.or(beside).map(Page),
         }
     }
 
@@ -143,9 +188,35 @@ mod tests {
         for number in 0..CAPACITY as u64 {
             assert_eq!(list.report(page(4, 2 * number)), Reported::New);
         }
+        assert_eq!(list.overflow(), None);
         assert_eq!(list.report(page(4, 1)), Reported::Overflow);
         assert_eq!(list.report(page(4, 0)), Reported::Known);
         assert_eq!(ranges(&list).len(), CAPACITY);
+    }
+
+    #[test]
+    fn a_page_without_a_place_is_not_forgotten() {
+        let list = PoisonList::new();
+        let first = |from, to| list.first_in(page(4, from), page(4, to));
+        assert_eq!(first(0, 1 << 30), None);
+        for number in 0..CAPACITY as u64 {
+            list.report(page(4, 2 * number));
+        }
+        assert_eq!(first(1, 1), None);
+        let beyond = 2 * CAPACITY as u64;
+        for number in [beyond + 9, beyond + 5, beyond + 7] {
+            assert_eq!(list.report(page(4, number)), Reported::Overflow);
+        }
+        assert_eq!(
+            list.overflow(),
+            Some((page(4, beyond + 5), page(4, beyond + 9)))
+        );
+        assert_eq!(first(beyond, beyond + 4), None);
+        assert_eq!(first(beyond, beyond + 6), Some(page(4, beyond + 5)));
+        assert_eq!(first(beyond + 8, beyond + 8), Some(page(4, beyond + 8)));
+        assert_eq!(first(beyond + 10, 1 << 30), None);
+        assert_eq!(first(1, 1 << 30), Some(page(4, 2)));
+        assert_eq!(list.first_in(page(2, 0), page(2, 1 << 30)), None);
     }
 
     #[test]

@@ -93,13 +93,14 @@ fn out_of_reach(variant: &Served, last: u64) -> Option<variant::Refusal> {
 /// Beginning of the log line of a probe that fails.
 pub(crate) const NOT_SERVED: &str = "not served: ";
 
-/// `OUTCOME_*` or the errno, and the reason. `waited` is the error of the first wait.
+/// `OUTCOME_*` or the errno; the reason goes to `text`. `waited` is the error of the first wait.
 fn outcome(
     variant: &Served,
     waited: Option<Errno>,
     ram: u32,
     last: u64,
-) -> (Result<i32, Errno>, Text) {
+    text: &mut Text<'_>,
+) -> Result<i32, Errno> {
     let refused = match waited {
         Some(errno) => Some(variant::Refusal::NotReady { errno }),
         None if variant.outcome() == variant::Outcome::Serve => {
@@ -108,14 +109,14 @@ fn outcome(
         None => None,
     };
     match refused.map_or_else(|| variant.outcome(), variant::Outcome::Fail) {
-        variant::Outcome::Serve => (Ok(OUTCOME_SERVE), Text::new()),
+        variant::Outcome::Serve => Ok(OUTCOME_SERVE),
         variant::Outcome::Decline(reason) => {
-            let text = Text::new().sentence(&reason.sentence());
-            (Ok(OUTCOME_DECLINE), text)
+            text.sentence(&reason.sentence());
+            Ok(OUTCOME_DECLINE)
         }
         variant::Outcome::Fail(refusal) => {
-            let text = Text::new().str(NOT_SERVED);
-            (Err(refusal.errno()), text.sentence(&refusal.sentence()))
+            text.str(NOT_SERVED).sentence(&refusal.sentence());
+            Err(refusal.errno())
         }
     }
 }
@@ -157,6 +158,7 @@ c_functions! {
             let built = Served::probe(&answers, variant::Environment {
                 page,
                 honour_memory_enable: environment.honour_memory_enable != 0,
+                strict: environment.strict != 0,
             });
             // SAFETY: `out` by the contract of all functions; no other code reads the state yet.
             unsafe { state::store(out, built, page) }
@@ -180,10 +182,8 @@ c_functions! {
             // SAFETY: by the contract of all functions.
             let variant = unsafe { state::variant(state) }?;
             let waited = waited.checked_neg().and_then(Errno::new);
-            let (verdict, reason) = outcome(variant, waited, ram, last);
             // SAFETY: `text` by the contract of all functions.
-            unsafe { show::copy(reason, text, len) }?;
-            verdict
+            outcome(variant, waited, ram, last, &mut unsafe { show::writer(text, len) }?)
         })())
     }
 
@@ -216,6 +216,34 @@ c_functions! {
         if let Ok(instance) = unsafe { state::instance(state) } {
             instance.counters.add(Counter::Opens);
             instance.variant.event(Event::Opened);
+        }
+    }
+
+    /// Reason why an open fails whose memory of region `index` another part of the kernel has
+    /// claimed: a negative errno, and the reason and the remedy in `len` bytes with a NUL.
+    fn varia_claimed(state: *const State, index: u32, text: *mut u8, len: u32) -> i32 {
+        result((|| {
+            // SAFETY: by the contract of all functions.
+            let variant = unsafe { state::variant(state) }?;
+            let region = state::memory(variant, index).ok_or(Errno::EINVAL)?;
+            let refusal = variant::Refusal::Claimed {
+                name: region.name(),
+                base: region.base(),
+                length: Bytes(region.length()),
+            };
+            // SAFETY: `text` by the contract of all functions.
+            unsafe { show::writer(text, len) }?.sentence(&refusal.sentence());
+            Err(refusal.errno())
+        })())
+    }
+
+    /// The device has recovered from an error on its link, in which the link may have been reset
+    /// without a word to the driver: its memory has to be checked anew.
+    fn varia_recovered(state: *const State) {
+        // SAFETY: by the contract of all functions.
+        if let Ok(instance) = unsafe { state::instance(state) } {
+            instance.counters.add(Counter::Recoveries);
+            instance.variant.event(Event::ResetDone);
         }
     }
 

@@ -31,87 +31,112 @@ enum Show {
 }
 
 impl Show {
-    /// The line at a cursor, which begins at 0, and the cursor of the next; `None` at the end.
-    fn line(self, instance: &Instance, cursor: u64) -> Option<(Text, u64)> {
-        let text = match self {
+    /// Writes the line at a cursor, which begins at 0, and returns the cursor of the next; `None` at
+    /// the end.
+    fn line(self, instance: &Instance, cursor: u64, text: &mut Text<'_>) -> Option<u64> {
+        match self {
             Self::Counters => {
                 let (name, count) = instance.counters.line(cursor)?;
-                Text::new().str(name).str(" ").dec(count)
+                text.str(name).str(" ").dec(count);
             }
-            Self::Layout => layout(instance, cursor)?,
-            Self::Readiness => readiness(instance, cursor)?,
-            Self::Poison => {
-                let (first, pages, next) = instance.poison.range(cursor)?;
-                return Some((poison(instance, first, pages), next));
-            }
-        };
-        Some((text, cursor.checked_add(1)?))
+            Self::Layout => layout(instance, cursor, text)?,
+            Self::Readiness => readiness(instance, cursor, text)?,
+            Self::Poison => match instance.poison.range(cursor) {
+                Some((first, pages, next)) => {
+                    poison(instance, first, pages, text);
+                    return Some(next);
+                }
+                None => return beyond(instance, cursor, text),
+            },
+        }
+        cursor.checked_add(1)
     }
 }
 
 /// Outcome of the probe, the page size, then a line for each region index.
-fn layout(instance: &Instance, cursor: u64) -> Option<Text> {
-    let text = Text::new();
+fn layout(instance: &Instance, cursor: u64, text: &mut Text<'_>) -> Option<()> {
     let index = match cursor {
         0 => {
-            return Some(match instance.variant.outcome() {
-                Outcome::Serve => text.str("served"),
-                Outcome::Decline(reason) => text.str("declined: ").sentence(&reason.sentence()),
-                Outcome::Fail(refusal) => text.str("refused: ").sentence(&refusal.sentence()),
-            });
+            outcome(&instance.variant.outcome(), text);
+            return Some(());
         }
-        1 => return Some(text.str("page_size ").hex(instance.page.size())),
+        1 => {
+            text.str("page_size ").hex(instance.page.size());
+            return Some(());
+        }
         other => other
             .checked_sub(2)
             .filter(|index| *index < REGIONS as u64)?,
     };
     let index = RegionIndex(u32::try_from(index).ok()?);
+    text.str("region ").dec(index.0.into());
     let Region::Memory(region) = instance.variant.region(index) else {
-        return Some(text.str("region ").dec(index.0.into()).str(" base"));
+        text.str(" base");
+        return Some(());
     };
-    let memory = match region.memory() {
-        MemoryType::Cached => "cached",
-        MemoryType::WriteCombining => "write-combining",
+    text.str(" ").str(region.name()).str(match region.memory() {
+        MemoryType::Cached => " cached",
+        MemoryType::WriteCombining => " write-combining",
+    });
+    text.str(" address ").hex(region.base().0);
+    text.str(" length ").hex(region.length());
+    text.str(" bar ").hex(region.size().get());
+    Some(())
+}
+
+/// Outcome of the probe.
+fn outcome(outcome: &Outcome, text: &mut Text<'_>) {
+    match outcome {
+        Outcome::Serve => text.str("served"),
+        Outcome::Decline(reason) => text.str("declined: ").sentence(&reason.sentence()),
+        Outcome::Fail(refusal) => text.str("refused: ").sentence(&refusal.sentence()),
     };
-    let text = text.str("region ").dec(index.0.into());
-    let text = text.str(" ").str(region.name()).str(" ").str(memory);
-    let text = text.str(" address ").hex(region.base().0);
-    let text = text.str(" length ").hex(region.length());
-    Some(text.str(" bar ").hex(region.size().get()))
 }
 
 /// The method and the two generations.
-fn readiness(instance: &Instance, cursor: u64) -> Option<Text> {
-    let text = Text::new();
-    let Some(status) = instance.variant.readiness() else {
-        return (cursor == 0).then(|| text.str("method none"));
-    };
-    Some(match cursor {
-        0 => text.str("method ").str(status.method),
-        1 => text.str("reset_generation ").dec(status.reset.0),
-        2 => text.str("ready_generation ").dec(status.ready.0),
+fn readiness(instance: &Instance, cursor: u64, text: &mut Text<'_>) -> Option<()> {
+    match (instance.variant.readiness(), cursor) {
+        (None, 0) => text.str("method none"),
+        (Some(status), 0) => text.str("method ").str(status.method),
+        (Some(status), 1) => text.str("reset_generation ").dec(status.reset.0),
+        (Some(status), 2) => text.str("ready_generation ").dec(status.ready.0),
         _ => return None,
-    })
+    };
+    Some(())
 }
 
 /// A range of failed pages.
-fn poison(instance: &Instance, first: Page, pages: u64) -> Text {
+fn poison(instance: &Instance, first: Page, pages: u64, text: &mut Text<'_>) {
     let bytes = |pages: u64| pages << instance.page.get();
     let index = RegionIndex(first.index());
-    let name = match instance.variant.region(index) {
-        Region::Memory(region) => region.name(),
-        Region::Base | Region::Registers(_) | Region::Composed(_) => "memory",
-    };
     let offset = bytes(first.number());
-    let text = Text::new().str("region ").dec(index.0.into());
-    let text = text.str(" ").str(name).str(" offset ").hex(offset);
-    let text = text.str(" length ").hex(bytes(pages));
-    match instance.variant.region(index) {
-        Region::Memory(region) => text
-            .str(" address ")
-            .hex(region.base().0.wrapping_add(offset)),
-        Region::Base | Region::Registers(_) | Region::Composed(_) => text,
+    let region = match instance.variant.region(index) {
+        Region::Memory(region) => Some(region),
+        Region::Base | Region::Registers(_) | Region::Composed(_) => None,
+    };
+    let name = region.map_or("memory", |region| region.name());
+    text.str("region ").dec(index.0.into()).str(" ").str(name);
+    text.str(" offset ").hex(offset);
+    text.str(" length ").hex(bytes(pages));
+    if let Some(region) = region {
+        text.str(" address ")
+            .hex(region.base().0.wrapping_add(offset));
     }
+}
+
+/// The last line of the list of failed pages: those for which the list has no room.
+fn beyond(instance: &Instance, cursor: u64, text: &mut Text<'_>) -> Option<u64> {
+    let (lowest, highest) = instance.poison.overflow()?;
+    if cursor == u64::MAX {
+        return None;
+    }
+    text.str("no room for pages");
+    for (word, page) in [(" from region ", lowest), (" to region ", highest)] {
+        text.str(word).dec(page.index().into()).str(" offset ");
+        text.hex(page.number() << instance.page.get());
+    }
+    text.str(": all of these count as failed");
+    Some(u64::MAX)
 }
 
 c_functions! {
@@ -121,7 +146,8 @@ c_functions! {
             let file = usize::try_from(file).map_err(|_| Errno::ENOENT)?;
             let (text, _) = FILES.get(file).ok_or(Errno::ENOENT)?;
             // SAFETY: `name` by the contract of all functions.
-            unsafe { copy(Text::new().str(text), name, len) }
+            unsafe { writer(name, len) }?.str(text);
+            Ok(())
         })())
     }
 
@@ -140,28 +166,26 @@ c_functions! {
             let file = usize::try_from(file).map_err(|_| Errno::ENOENT)?;
             let (_, show) = FILES.get(file).ok_or(Errno::ENOENT)?;
             // SAFETY: by the contract of all functions.
-            let Some((line, next)) = show.line(instance, unsafe { read(cursor) }?) else {
+            let (at, mut text) = unsafe { (read(cursor)?, writer(text, len)?) };
+            let Some(next) = show.line(instance, at, &mut text) else {
                 return Ok(0);
             };
             // SAFETY: by the contract of all functions.
             unsafe { write(cursor, next) }?;
-            // SAFETY: by the contract of all functions.
-            unsafe { copy(line, text, len) }?;
             Ok(1)
         })())
     }
 }
 
-/// Copies a text to `len` bytes of the caller's.
+/// A text in `len` bytes of the caller's.
 ///
 /// # Safety
-/// `out` is null or names `len` bytes that are the caller's own.
-pub(crate) unsafe fn copy(text: Text, out: *mut u8, len: u32) -> Result<(), Errno> {
+/// `out` is null or names `len` bytes that are the caller's own and outlive `'a`.
+pub(crate) unsafe fn writer<'a>(out: *mut u8, len: u32) -> Result<Text<'a>, Errno> {
     let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
     if out.is_null() || len == 0 {
         return Err(Errno::EINVAL);
     }
     // SAFETY: not null, so it names `len` bytes, by the contract.
-    text.copy_to(unsafe { slice::from_raw_parts_mut(out, len) });
-    Ok(())
+    Ok(Text::new(unsafe { slice::from_raw_parts_mut(out, len) }))
 }

@@ -15,7 +15,7 @@ use varia_variant::{Direction, MemoryType, PageShift, Region, Variant};
 
 use crate::{
     counters::Counters,
-    poison::PoisonList,
+    poison::{Page, PoisonList},
     types::{
         self, MEMORY_CACHED, MEMORY_WRITE_COMBINING, OFFSET_SHIFT, READ, REGIONS, State, WRITE,
     },
@@ -36,6 +36,20 @@ pub(crate) struct Instance {
     pub(crate) counters: Counters,
     /// List of failed pages.
     pub(crate) poison: PoisonList,
+}
+
+impl Instance {
+    /// Bytes from `offset` of region `index` up to the first failed page among `len` bytes; `None` if
+    /// none of these pages has failed.
+    pub(crate) fn failed(&self, index: u32, offset: u64, len: u64) -> Option<u64> {
+        let shift = self.page.get();
+        let last = offset.saturating_add(len.saturating_sub(1));
+        let first = Page::new(index, offset >> shift)?;
+        // What lies beyond the pages of any region has not failed.
+        let last = Page::new(index, last >> shift).unwrap_or(first.last());
+        let failed = self.poison.first_in(first, last)?;
+        Some((failed.number() << shift).saturating_sub(offset))
+    }
 }
 
 /// Fills in the storage. It is too large to be built on a kernel's stack.

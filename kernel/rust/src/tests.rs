@@ -44,6 +44,7 @@ fn probed_with(base: u64, size: u64, honour_memory_enable: u32) -> State {
     let environment = Environment {
         page_shift: 12,
         honour_memory_enable,
+        ..zero()
     };
     let mut state = zero();
     let result = unsafe { varia_probe(answers.as_ptr(), 5, &environment, &mut state) };
@@ -121,8 +122,16 @@ fn a_device_is_served_declined_or_refused_with_a_reason() {
         outcome(&probed(BASE, 96 * GIB), 0),
         (OUTCOME_SERVE, String::new())
     );
-    let (verdict, text) = outcome(&probed(BASE, 0), 0);
+    let declined = probed(BASE, 0);
+    let (verdict, text) = outcome(&declined, 0);
     assert_eq!(verdict, OUTCOME_DECLINE);
+    let needs_bar0 =
+        [&probed(BASE, 96 * GIB), &declined].map(|state| unsafe { varia_needs_bar0(state) });
+    assert_eq!(
+        needs_bar0,
+        [1, 0],
+        "an open without the memory polls nothing"
+    );
     assert!(text.contains("chip-to-chip link is down"), "{text}");
     let (verdict, text) = outcome(&probed(BASE, GIB), 0);
     assert_eq!(verdict, negative(Errno::EINVAL));
@@ -130,6 +139,114 @@ fn a_device_is_served_declined_or_refused_with_a_reason() {
     let (verdict, text) = outcome(&probed(BASE, 96 * GIB), negative(Errno::ETIME));
     assert_eq!(verdict, negative(Errno::ETIME));
     assert!(text.contains("not ready (ETIME)"), "{text}");
+}
+
+#[test]
+fn strict_refuses_what_would_be_declined() {
+    let answers = [
+        answer(BASE),
+        answer(0),
+        absent(),
+        absent(),
+        answer(16 << 20),
+    ];
+    let environment = Environment {
+        page_shift: 12,
+        strict: 1,
+        ..zero()
+    };
+    let mut state = zero();
+    let result = unsafe { varia_probe(answers.as_ptr(), 5, &environment, &mut state) };
+    assert_eq!(result, 0);
+    let (verdict, text) = outcome(&state, 0);
+    assert_eq!(verdict, negative(Errno::ENODEV));
+    assert!(
+        text.starts_with("not served: firmware reports a memory size of 0"),
+        "{text}"
+    );
+    assert!(text.contains("the option strict"), "{text}");
+}
+
+#[test]
+fn memory_that_another_part_of_the_kernel_has_claimed_is_named() {
+    let (state, mut text) = (probed(BASE, 96 * GIB), [0; TEXT_LEN]);
+    let (out, len) = (text.as_mut_ptr(), TEXT_LEN as u32);
+    let claimed = |index| unsafe { varia_claimed(&state, index, out, len) };
+    assert_eq!(claimed(0), negative(Errno::EINVAL));
+    assert_eq!(claimed(2), negative(Errno::EBUSY));
+    let text = std::ffi::CStr::from_bytes_until_nul(&text).expect("a NUL");
+    let text = text.to_str().expect("text");
+    assert!(
+        text.starts_with("resmem of 1 GiB at 0x59c0000000 is claimed"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_recovery_asks_for_a_new_check() {
+    let state = probed(BASE, 96 * GIB);
+    assert_eq!(told(&state, 1), (0, READY));
+    assert_eq!(told(&state, 0), (1, READY), "no poll without a reset");
+    unsafe { varia_recovered(&state) };
+    assert_eq!(told(&state, 1), (0, READY), "a poll");
+    let counts = ["polls", "recoveries", "resets"].map(|name| count(&state, name));
+    assert_eq!(counts, [2, 1, 0]);
+}
+
+/// Reports a failed page of usemem as the kernel does for a process that maps it all.
+fn fail_page(state: &State, page: u64) {
+    let mut bytes = 0;
+    let frame = (BASE >> 12) + page;
+    assert_eq!(
+        unsafe { varia_locate(state, frame, at(4, 0), 95 * GIB, &mut bytes) },
+        0
+    );
+}
+
+#[test]
+fn poison_refused() {
+    let state = probed(BASE, 96 * GIB);
+    fail_page(&state, 3);
+    let end = |direction, offset, count| {
+        let (segments, end, done) = segments(&state, direction, at(4, offset), count);
+        (segments, end, done)
+    };
+    let memory = |len, offset| (SEGMENT_MEMORY, len, offset);
+    for direction in [READ, WRITE] {
+        // The bytes before the page are served and counted; from the page on there is EIO.
+        let before = end(direction, 0, 1 << 20);
+        assert_eq!(before, (vec![memory(0x3000, 0)], 0, 0x3000));
+        let across = end(direction, 0x2ffc, 8);
+        assert_eq!(across, (vec![memory(4, 0x2ffc)], 0, 4));
+        for offset in [0x3000, 0x3fff] {
+            let (segments, end, done) = end(direction, offset, 1);
+            assert_eq!((end, done), (negative(Errno::EIO), 0), "{offset:#x}");
+            assert_eq!(
+                segments,
+                [(SEGMENT_CHECK, 0, offset)],
+                "readiness comes first"
+            );
+        }
+        let behind = end(direction, 0x4000, 64);
+        assert_eq!(behind, (vec![memory(64, 0x4000)], 0, 64));
+        let route = |offset, len| unsafe {
+            varia_route(&state, direction, at(4, offset), len, &mut zero())
+        };
+        assert_eq!(
+            (route(0, 0x3000), route(0, 0x3001)),
+            (ROUTE_DIRECT, ROUTE_MEMORY)
+        );
+    }
+    assert_eq!(count(&state, "accesses_failed"), 8);
+    assert_eq!(count(&state, "accesses"), count(&state, "accesses_ended"));
+
+    let fault =
+        |order, address| unsafe { varia_fault(&state, address, order, 8 * GIB, 9 * GIB, at(4, 0)) };
+    assert_eq!(fault(0, 8 * GIB + 0x3000), FAULT_FAILED_PAGE);
+    assert_eq!(fault(9, 8 * GIB), FAULT_FALLBACK);
+    assert_eq!(fault(0, 8 * GIB + 0x2000), (BASE >> 12) as i64 + 2);
+    assert_eq!(fault(9, 8 * GIB + (2 << 20)), (BASE >> 12) as i64 + 512);
+    assert_eq!(count(&state, "faults_failed"), 1);
 }
 
 #[test]
@@ -433,6 +550,31 @@ fn a_wait_survives_the_border_until_its_deadline() {
 }
 
 #[test]
+fn a_wait_ends_with_its_success_and_a_later_reset_begins_another() {
+    let state = probed(BASE, 96 * GIB);
+    let mut wait: Wait = zero();
+    let mut polled = |now, value| {
+        let sample = Sample {
+            now,
+            memory_enabled: 1,
+            ..zero()
+        };
+        let mut poll: Poll = zero();
+        let before = unsafe { varia_ready_before(&state, &mut wait, &sample, &mut poll) };
+        assert_eq!(before, READY_POLL, "at {now} ms");
+        for register in &mut poll.registers {
+            register.value = value;
+        }
+        unsafe { varia_ready_after(&state, &mut wait, &sample, &poll) }
+    };
+    assert_eq!(polled(0, 0xff), READY);
+    unsafe { varia_reset_done(&state) };
+    assert_eq!(polled(40_000, 0), READY_SLEEP);
+    assert_eq!(polled(69_000, 0), READY_SLEEP);
+    assert_eq!(polled(70_000, 0xff), READY);
+}
+
+#[test]
 fn a_reset_asks_for_a_new_look_and_a_look_in_between_does_not_hide_it() {
     let state = probed(BASE, 96 * GIB);
     let sample = Sample {
@@ -537,6 +679,20 @@ fn mappings_and_faults_follow_the_region() {
 }
 
 #[test]
+fn a_fault_waits_once_and_without_the_locks_that_it_may_release() {
+    for (of_mapping, first, tried, expected) in [
+        (1, 1, 0, FAULT_WAIT_LATER),
+        (0, 1, 0, FAULT_WAIT_RELEASED),
+        (0, 0, 1, FAULT_WAIT_NONE),
+        (1, 0, 0, FAULT_WAIT_HELD),
+        (0, 0, 0, FAULT_WAIT_HELD),
+    ] {
+        let how = unsafe { varia_fault_wait(of_mapping, first, tried) };
+        assert_eq!(how, expected, "{of_mapping} {first} {tried}");
+    }
+}
+
+#[test]
 fn numbers_that_mean_nothing_are_refused() {
     let state = probed(BASE, 96 * GIB);
     let mut segment: ConfigSegment = zero();
@@ -549,7 +705,7 @@ fn numbers_that_mean_nothing_are_refused() {
     );
     let environment = Environment {
         page_shift: 40,
-        honour_memory_enable: 0,
+        ..zero()
     };
     let (answers, mut out): ([Answer; 4], State) = (zero(), zero());
     let mut probe = |count, environment: &Environment| unsafe {
@@ -601,5 +757,8 @@ fn null_is_refused_and_not_followed() {
         varia_config_done(null, WRITE, 1, 1, 1, 1);
         varia_opened(null);
         varia_reset_done(null);
+        varia_recovered(null);
+        assert_eq!(varia_claimed(null, 4, ptr::null_mut(), 8), invalid);
+        assert_eq!(varia_claimed(&state, 4, ptr::null_mut(), 8), invalid);
     }
 }

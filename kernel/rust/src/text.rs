@@ -7,72 +7,60 @@
 
 use varia_variant::{Bytes, Sentence, TextSegment};
 
-use crate::types::TEXT_LEN;
-
-/// A C string under construction; what does not fit is cut off.
-pub(crate) struct Text {
-    bytes: [u8; TEXT_LEN],
+/// A C string under construction in a buffer of the caller; what does not fit is cut off.
+pub(crate) struct Text<'a> {
+    bytes: &'a mut [u8],
     len: usize,
 }
 
-impl Text {
-    /// An empty string.
-    pub(crate) const fn new() -> Self {
-        Self {
-            bytes: [0; TEXT_LEN],
-            len: 0,
+impl<'a> Text<'a> {
+    /// An empty string in this buffer.
+    pub(crate) fn new(bytes: &'a mut [u8]) -> Self {
+        if let Some(first) = bytes.first_mut() {
+            *first = 0;
         }
-    }
-
-    /// Copies the text and a NUL to `out`, cut to what fits.
-    pub(crate) fn copy_to(&self, out: &mut [u8]) {
-        let text = self.bytes.iter().take(self.len);
-        let mut room = out.iter_mut();
-        let end = room.next_back();
-        for (slot, byte) in room.by_ref().zip(text.copied().chain([0])) {
-            *slot = byte;
-        }
-        if let Some(end) = end {
-            *end = 0;
-        }
+        Self { bytes, len: 0 }
     }
 
     /// A sentence, segment by segment.
-    pub(crate) fn sentence(self, sentence: &Sentence) -> Self {
-        sentence
-            .segments()
-            .iter()
-            .fold(self, |text, segment| match *segment {
-                TextSegment::Text(words) => text.str(words),
-                TextSegment::Decimal(number) => text.dec(number),
-                TextSegment::Hexadecimal(number) => text.hex(number),
-                TextSegment::Size(size) => text.size(size),
-            })
+    pub(crate) fn sentence(&mut self, sentence: &Sentence) -> &mut Self {
+        for segment in sentence.segments() {
+            match *segment {
+                TextSegment::Text(words) => self.str(words),
+                TextSegment::Decimal(number) => self.dec(number),
+                TextSegment::Hexadecimal(number) => self.hex(number),
+                TextSegment::Size(size) => self.size(size),
+            };
+        }
+        self
     }
 
     /// A size as a sum of binary units, as its `Display` has it.
-    pub(crate) fn size(self, size: Bytes) -> Self {
+    pub(crate) fn size(&mut self, size: Bytes) -> &mut Self {
         let mut plus = "";
-        size.terms().fold(self, |text, (count, unit)| {
-            let text = text
-                .str(plus)
+        for (count, unit) in size.terms() {
+            self.str(plus)
                 .dec(count)
                 .str(" ")
                 .str(unit.name_after(count));
             plus = " + ";
-            text
-        })
+        }
+        self
     }
 
+    /// A byte, and the NUL behind it.
     fn byte(&mut self, byte: u8) {
-        if let Some(slot) = self.bytes.get_mut(self.len) {
-            *slot = byte;
-            self.len += 1;
+        let end = self.len + 1;
+        if end < self.bytes.len()
+            && let Some(slots) = self.bytes.get_mut(self.len..=end)
+        {
+            slots.copy_from_slice(&[byte, 0]);
+            self.len = end;
         }
     }
 
     /// Text as it is.
-    pub(crate) fn str(mut self, text: &str) -> Self {
+    pub(crate) fn str(&mut self, text: &str) -> &mut Self {
         for byte in text.bytes() {
             self.byte(byte);
         }
@@ -80,7 +68,7 @@ impl Text {
     }
 
     /// Decimal digits, as many as are needed.
-    pub(crate) fn dec(mut self, value: u64) -> Self {
+    pub(crate) fn dec(&mut self, value: u64) -> &mut Self {
         let mut unit = 1_u64;
         while value.checked_div(unit).unwrap_or(0) >= 10 {
             // At most 10^19, which fits.
@@ -98,8 +86,8 @@ impl Text {
     }
 
     /// `0x` and the digits that are needed.
-    pub(crate) fn hex(mut self, value: u64) -> Self {
-        self = self.str("0x");
+    pub(crate) fn hex(&mut self, value: u64) -> &mut Self {
+        self.str("0x");
         let mut shift = value.checked_ilog2().unwrap_or(0) & !3;
         loop {
             let digit = ((value >> shift) & 0xf) as u8;
@@ -122,11 +110,11 @@ mod tests {
     use varia_variant::{BarIndex, Decline, HostPhys, Refusal};
 
     use super::*;
-    use crate::probe::NOT_SERVED;
+    use crate::{probe::NOT_SERVED, types::TEXT_LEN};
 
-    fn string(text: Text) -> String {
+    fn string(write: impl Fn(&mut Text<'_>)) -> String {
         let mut bytes = [0xee; TEXT_LEN];
-        text.copy_to(&mut bytes);
+        write(&mut Text::new(&mut bytes));
         let end = bytes.iter().position(|byte| *byte == 0).expect("a NUL");
         String::from_utf8(bytes[..end].to_vec()).expect("text")
     }
@@ -143,8 +131,10 @@ mod tests {
                 errno,
             },
         ] {
-            let text = Text::new().sentence(&reason.sentence());
-            assert_eq!(string(text), reason.to_string());
+            let text = string(|text| {
+                text.sentence(&reason.sentence());
+            });
+            assert_eq!(text, reason.to_string());
         }
         for (address, size) in [
             (0, Bytes(0)),
@@ -171,9 +161,21 @@ mod tests {
                 Refusal::NoBar0,
                 Refusal::Bar0TooSmall { size, end: address },
                 Refusal::NotReady { errno },
+                Refusal::Claimed {
+                    name: "usemem",
+                    base,
+                    length: size,
+                },
+                Refusal::Strict(Decline::NoCommands),
+                Refusal::Strict(Decline::Property {
+                    name: "nvidia,gpu-mem-base-pa",
+                    errno,
+                }),
             ] {
-                let text = Text::new().str(NOT_SERVED).sentence(&refusal.sentence());
-                assert_eq!(string(text), format!("{NOT_SERVED}{refusal}"));
+                let text = string(|text| {
+                    text.str(NOT_SERVED).sentence(&refusal.sentence());
+                });
+                assert_eq!(text, format!("{NOT_SERVED}{refusal}"));
             }
         }
     }
@@ -190,21 +192,31 @@ mod tests {
             u64::MAX,
         ] {
             let size = Bytes(bytes);
-            assert_eq!(string(Text::new().size(size)), size.to_string());
+            let text = string(|text| {
+                text.size(size);
+            });
+            assert_eq!(text, size.to_string());
         }
     }
 
     #[test]
     fn numbers_have_the_digits_they_need() {
         for value in [0, 9, 10, 1234567890, 10_u64.pow(19), u64::MAX] {
-            assert_eq!(string(Text::new().dec(value)), value.to_string());
-            assert_eq!(string(Text::new().hex(value)), format!("{value:#x}"));
+            let text = string(|text| {
+                text.dec(value).str(" ").hex(value);
+            });
+            assert_eq!(text, format!("{value} {value:#x}"));
         }
     }
 
     #[test]
     fn text_that_does_not_fit_is_cut_and_still_ends() {
         let long = "x".repeat(TEXT_LEN + 10);
-        assert_eq!(string(Text::new().str(&long)).len(), TEXT_LEN - 1);
+        let text = string(|text| {
+            text.str(&long);
+        });
+        assert_eq!(text.len(), TEXT_LEN - 1);
+        // There may be no room at all.
+        Text::new(&mut []).str("x");
     }
 }

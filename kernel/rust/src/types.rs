@@ -115,6 +115,17 @@ c_constants! {
     FAULT_FALLBACK: i64 = -1;
     /// No memory backs the address.
     FAULT_SIGBUS: i64 = -2;
+    /// The page of the address has failed.
+    FAULT_FAILED_PAGE: i64 = -3;
+
+    /// Wait with the locks of the fault held.
+    FAULT_WAIT_HELD: i32 = 0;
+    /// Release the locks of the fault, wait, and have the fault tried again.
+    FAULT_WAIT_RELEASED: i32 = 1;
+    /// Release the lock of the mapping and have the fault tried again with the lock of the memory map.
+    FAULT_WAIT_LATER: i32 = 2;
+    /// The fault fails.
+    FAULT_WAIT_NONE: i32 = 3;
 
     /// An open has failed.
     COUNT_OPEN_FAILED: u32 = 0;
@@ -134,6 +145,14 @@ c_constants! {
     COUNT_PAGES_REGISTERED: u32 = 7;
     /// Page frames were unregistered.
     COUNT_PAGES_UNREGISTERED: u32 = 8;
+    /// A region was claimed.
+    COUNT_MEMORY_CLAIMED: u32 = 9;
+    /// A region was released.
+    COUNT_MEMORY_RELEASED: u32 = 10;
+    /// The locks of a fault were released, and the fault is tried again.
+    COUNT_FAULT_RETRIED: u32 = 11;
+    /// `memory_lock` was dropped with the device ready, without an act.
+    COUNT_CHECKED: u32 = 12;
 }
 
 c_structs! {
@@ -173,6 +192,10 @@ c_structs! {
         page_shift: u32,
         /// 1 if reads and writes fail while memory is disabled, else 0.
         honour_memory_enable: u32,
+        /// 1 if a device that would be declined is refused, else 0.
+        strict: u32,
+        /// Zero.
+        reserved: u32,
     }
 
     /// `struct vfio_region_info_cap_sparse_mmap` with one area.

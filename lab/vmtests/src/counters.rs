@@ -116,7 +116,11 @@ type Balance = (Rule, &'static [&'static str], &'static [&'static str]);
 const BALANCES: &[Balance] = &[
     // Each reset is a generation, and the device starts with one.
     (Rule::AtMost, &["ready_generation"], &["reset_generation"]),
-    (Rule::OneMore, &["reset_generation"], &["resets"]),
+    (
+        Rule::OneMore,
+        &["reset_generation"],
+        &["resets", "recoveries"],
+    ),
     // Each poll is under the lock, and is raced at most once.
     (Rule::Equal, &["polls_unlocked"], &[]),
     (Rule::AtMost, &["polls_raced"], &["polls"]),
@@ -145,7 +149,9 @@ const BALANCES: &[Balance] = &[
         &[
             "faults_fallback",
             "faults_outside",
+            "faults_failed",
             "faults_not_ready",
+            "faults_retried",
             "faults_served",
             "faults_not_inserted",
         ],
@@ -153,6 +159,7 @@ const BALANCES: &[Balance] = &[
     (Rule::Equal, &["accesses"], &["accesses_ended"]),
     (Rule::GivenBack, &["opens"], &["opens_failed", "closes"]),
     (Rule::GivenBack, &["memory_mapped"], &["memory_unmapped"]),
+    (Rule::GivenBack, &["memory_claimed"], &["memory_released"]),
     (
         Rule::GivenBack,
         &["pages_registered"],
@@ -194,7 +201,7 @@ mod tests {
         );
         assert_eq!(
             counters("resets 1").broken_rules(),
-            ["reset_generation 1 is not 1 more than resets 1"]
+            ["reset_generation 1 is not 1 more than resets 1 + recoveries 0"]
         );
         assert_eq!(
             counters("polls_unlocked 1").broken_rules(),

@@ -130,7 +130,7 @@ impl HostPlan {
         let mut vm = Vm::new(flavour).name(name).iommu();
         let kernel_mib = match vm.flavour() {
             Flavour::Debug64k => 2048,
-            Flavour::Debian(_) | Flavour::Debian16k => 1024,
+            _ => 1024,
         };
         if vm.arch() == Arch::Aarch64 {
             // Room for the BARs of twenty GPUs.

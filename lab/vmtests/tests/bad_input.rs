@@ -249,6 +249,29 @@ fn said(host: &Host, gpu: usize, since: usize) -> Result<Vec<String>> {
     Ok(ours.map(str::to_owned).collect())
 }
 
+/// strict: a device that is declined otherwise fails its probe, with one line in the log.
+fn is_refused_by_strict(host: &Host, gpu: usize) -> Result<()> {
+    host.unbind(gpu)?;
+    host.unload()?;
+    host.vm
+        .sh(&format!("insmod {} strict=1", Driver::Ours.file()))?;
+    let since = host.vm.sh("dmesg")?.lines().count();
+    let errno = host.bind(gpu, Driver::Ours)?.err();
+    assert_eq!(errno, Some(Errno::ENODEV.get()));
+    let lines = said(host, gpu, since)?;
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    let words = [
+        "not served: firmware",
+        "the option strict allows no less",
+        "; ",
+    ];
+    assert!(
+        words.iter().all(|word| lines[0].contains(word)),
+        "{lines:#?}"
+    );
+    Ok(())
+}
+
 #[test]
 fn bad_input_gets_its_error_one_line_in_the_log_and_leaves_nothing_behind() -> Result<()> {
     let table = compile_asl(&firmware())?;
@@ -280,6 +303,12 @@ fn bad_input_gets_its_error_one_line_in_the_log_and_leaves_nothing_behind() -> R
         let text = format!(": {}", case.reason.text(&lines[0]));
         assert!(lines[0].ends_with(&text), "{text:?} in {lines:#?}");
         assert!(lines[0].contains(';'), "what to do: {lines:#?}");
+
+        if case.errno.is_none() {
+            is_refused_by_strict(&host, gpu)?;
+            host.load(Driver::Ours)?;
+            assert_eq!(host.bind(gpu, Driver::Ours)?, Ok(()));
+        }
 
         // Without an unbind: taking the module away has to do it.
         let device = format!("/sys/bus/pci/devices/{}/driver_override", host.address(gpu));

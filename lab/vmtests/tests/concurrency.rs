@@ -193,18 +193,18 @@ const INSERTED_UNLOCKED: Fault = Fault {
 const POLLED_UNLOCKED: Fault = Fault {
     name: "polled-unlocked",
     file: "kernel/adaptor/ready.c",
-    right: "		sample.locked = rwsem_is_locked(&core->memory_lock) &&
-				lockdep_is_held_type(&core->memory_lock, 1);
-		sample.memory_enabled = locked && __vfio_pci_memory_enabled(core);
-		ret = adaptor_poll(dev->state, core->pdev, core->barmap[0], &sample, wait);
+    right: "	sample.locked = rwsem_is_locked(&core->memory_lock) &&
+			lockdep_is_held_type(&core->memory_lock, 1);
+	sample.memory_enabled = locked && __vfio_pci_memory_enabled(core);
+	ret = adaptor_poll(dev->state, core->pdev, dev->bar0, &sample, wait);
 ",
-    wrong: "		sample.memory_enabled = locked && __vfio_pci_memory_enabled(core);
-		if (locked)
-			up_read(&core->memory_lock);
-		sample.locked = rwsem_is_locked(&core->memory_lock);
-		ret = adaptor_poll(dev->state, core->pdev, core->barmap[0], &sample, wait);
-		if (locked)
-			down_read(&core->memory_lock);
+    wrong: "	sample.memory_enabled = locked && __vfio_pci_memory_enabled(core);
+	if (locked)
+		up_read(&core->memory_lock);
+	sample.locked = rwsem_is_locked(&core->memory_lock);
+	ret = adaptor_poll(dev->state, core->pdev, dev->bar0, &sample, wait);
+	if (locked)
+		down_read(&core->memory_lock);
 ",
 };
 

@@ -4,10 +4,10 @@
 use std::error::Error;
 use std::fs;
 
-use varia_lab::agent_build::{target_folder, workspace};
+use varia_lab::agent_build::{compiler, target_folder, workspace};
 use varia_lab::chroot::Chroot;
 use varia_lab::elf::Elf;
-use varia_lab::{Arch, ArchNames, DebianError, Set, kernel_modules, packages};
+use varia_lab::{Arch, ArchNames, DebianError, Flavour, Series, Set, kernel_modules, packages};
 use varia_spec::nvidia::chip::{self, Driver};
 
 fn described(path: &std::path::Path, key: &str) -> Result<Vec<String>, Box<dyn Error>> {
@@ -27,6 +27,67 @@ fn our_module_describes_itself_as_the_original_does() -> Result<(), Box<dyn Erro
             assert!(!values.is_empty(), "{arch}: no {key}");
             assert_eq!(values, described(&original, key)?, "{arch}: {key}");
         }
+    }
+    Ok(())
+}
+
+/// Each module is made for its kernel, by the versions that it describes.
+#[test]
+fn our_module_builds_for_every_kernel_of_debian_that_has_what_it_needs()
+-> Result<(), Box<dyn Error>> {
+    let built = Flavour::ALL
+        .into_iter()
+        .filter(|flavour| *flavour != Flavour::Debug64k);
+    let mut kernels = Vec::new();
+    for flavour in built {
+        let module = kernel_modules::ours(flavour)?;
+        let [version] = &described(&module, "vermagic")?[..] else {
+            panic!("{flavour}: no vermagic");
+        };
+        let release = version.split(' ').next().unwrap_or_default();
+        let series = flavour.series().map_or("7.2", Series::name);
+        assert!(
+            release.starts_with(series) && release.ends_with(&format!("-{}", flavour.name())),
+            "{flavour}: {version}"
+        );
+        kernels.push(release.to_owned());
+    }
+    kernels.sort();
+    kernels.dedup();
+    assert_eq!(kernels.len(), 6, "{kernels:?}");
+    Ok(())
+}
+
+/// Nothing is compiled for a kernel that can't be served, and each interface that it lacks is named.
+#[test]
+fn a_kernel_that_lacks_what_the_module_needs_is_told_so_by_name() -> Result<(), Box<dyn Error>> {
+    let tree = packages::ensure(Set::Headers(Series::Declined))?;
+    for arch in Arch::ALL {
+        let headers = tree.path(&kernel_modules::headers(&tree, arch.debian()).to_string_lossy());
+        let folder = folder(&format!("declined-{arch}"))?;
+        let arguments = [
+            arch.debian(),
+            &headers.to_string_lossy(),
+            &folder.to_string_lossy(),
+        ];
+        let compiler = compiler(&packages::ensure(Set::Tools)?, arch)?;
+        let variables = [("CC", compiler.as_str())];
+        let (done, text) = script_in("build.sh", &[&folder, &tree.root()], &variables, &arguments)?;
+        assert!(!done, "{arch}: {text}");
+        for lacks in [
+            "the module can't be built for the kernel of",
+            "linux/memory-failure.h is not there: pfn address spaces are in Linux 7.0 and newer",
+            "vfio_pci_vmf_insert_pfn is not there: ",
+            "__vfio_pci_memory_enabled is not there: ",
+            "get_region_info_caps is not there: ",
+            "debugfs_get_aux_num is not there: ",
+        ] {
+            assert!(text.contains(lacks), "{arch}: {lacks}: {text}");
+        }
+        assert!(
+            !folder.join("rust").exists(),
+            "{arch}: something was compiled"
+        );
     }
     Ok(())
 }
@@ -85,12 +146,25 @@ fn script(
     folder: &std::path::Path,
     arguments: &[&str],
 ) -> Result<(bool, String), Box<dyn Error>> {
+    script_in(name, &[folder], &[], arguments)
+}
+
+/// [`script`] with several folders, in the first of which it runs, and with variables.
+fn script_in(
+    name: &str,
+    folders: &[&std::path::Path],
+    variables: &[(&str, &str)],
+    arguments: &[&str],
+) -> Result<(bool, String), Box<dyn Error>> {
     let tools = packages::ensure(Set::Tools)?;
     let script = workspace().join("kernel").join(name);
-    let chroot = Chroot::new(&tools)
-        .bind(workspace())
-        .bind(folder)
-        .cwd(folder);
+    let mut chroot = Chroot::new(&tools).bind(workspace()).cwd(folders[0]);
+    for folder in folders {
+        chroot = chroot.bind(folder);
+    }
+    for (name, value) in variables {
+        chroot = chroot.env(name, value);
+    }
     let argv =
         std::iter::once(script.as_os_str()).chain(arguments.iter().map(|text| text.as_ref()));
     match chroot.run(argv) {
@@ -119,6 +193,14 @@ fn an_unknown_hardening_option_stops_the_build_with_its_name() -> Result<(), Box
     for (added, said) in [
         ("", None),
         ("CONFIG_MTD_CFI_I1=y\nCONFIG_CC_HAS_SLS=y\n", None),
+        (
+            "CONFIG_X86_DISABLED_FEATURE_SHADOW_STACK=y\nCONFIG_X86_REQUIRED_FEATURE_IBT=y\n",
+            None,
+        ),
+        (
+            "CONFIG_CALL_DEPTH_TRACKING=y\nCONFIG_RETPOLINE=y\nCONFIG_SLS=y\n",
+            None,
+        ),
         (
             "CONFIG_MITIGATION_TOMORROW=y\n",
             Some("CONFIG_MITIGATION_TOMORROW"),
@@ -164,7 +246,10 @@ fn a_probe_that_fails_is_told_from_a_broken_tree() -> Result<(), Box<dyn Error>>
         script("probe.sh", &folder, &arguments)
     };
     let there = "#include \"probe.h\"\nvoid *probe = pci_enable_device;\n";
-    let absent = "#include \"probe.h\"\nvoid *probe = pci_brew_coffee;\n";
+    let absent = "/*\n * names: pci_brew_tea pci_brew_coffee\n * reason: Linux 99 brews\n */\n\
+                  #include \"probe.h\"\nvoid *probe = pci_brew_coffee;\n";
+    let no_header = "/*\n * names: linux/coffee.h pci_brew_coffee\n * reason: Linux 99 brews\n */\n\
+                     #include <linux/coffee.h>\n";
 
     let (done, text) = probe(&[
         ("optional-pci_enable_device.c", there),
@@ -181,7 +266,11 @@ fn a_probe_that_fails_is_told_from_a_broken_tree() -> Result<(), Box<dyn Error>>
     for (files, said) in [
         (
             ("required-pci_brew_coffee.c", absent),
-            "lacks what the module needs: pci_brew_coffee",
+            "lacks what the module needs:\n  pci_brew_coffee is not there: Linux 99 brews",
+        ),
+        (
+            ("required-pci_brew_coffee.c", no_header),
+            "lacks what the module needs:\n  linux/coffee.h is not there: Linux 99 brews",
         ),
         (
             ("optional-pci_brew_coffee.c", "#error no\n"),

@@ -1,6 +1,6 @@
 //! Reads and writes of the memory regions, against the bytes that the host has.
 
-use varia_spec::Errno;
+use varia_spec::{Errno, vfio::RegionIndex};
 
 use crate::machine::{Attached, BAR2, BAR4, CONFIG, Machine, SMALL, Wanted};
 
@@ -190,4 +190,32 @@ fn configuration_space_ends_at_4096() {
         assert_eq!(client.try_read(CONFIG, at), Err(Errno::EFAULT), "{at:#x}");
         assert_eq!(client.try_write(CONFIG, at, &[0; 4]), Err(Errno::EFAULT));
     }
+}
+
+#[test]
+fn poison_refused() {
+    let failed = 0x3000;
+    let mut wanted = Wanted::of("gb200", SMALL);
+    wanted.silicon.faults.poisoned_page = Some(failed + 7);
+    let machine = wanted.serve();
+    let _client = machine.attach();
+    let (index, eio) = (RegionIndex::BAR4, Err(Errno::EIO));
+    let read = |at, len: usize| {
+        let mut data = vec![0x55; len];
+        let count = machine.endpoint.read(index, at, &mut data)?;
+        Ok(data[..count].to_vec())
+    };
+    let write = |at, data: &[u8]| machine.endpoint.write(index, at, data);
+    // The bytes before the page are served and counted; from the page on there is EIO.
+    assert_eq!(write(failed - 4, &[1, 2, 3, 4, 5, 6, 7, 8]), Ok(4));
+    assert_eq!(read(failed - 4, 8), Ok(vec![1, 2, 3, 4]));
+    assert_eq!(read(0, 1 << 20).map(|data| data.len()), Ok(failed as usize));
+    for at in [failed, failed + 4095] {
+        assert_eq!(
+            (read(at, 1), write(at, &[9]).map(|_| vec![])),
+            (eio.clone(), eio.clone())
+        );
+    }
+    assert_eq!(write(failed + 4096, &[9; 16]), Ok(16));
+    assert_eq!(read(failed + 4096, 16), Ok(vec![9; 16]));
 }

@@ -11,6 +11,7 @@ use super::*;
 const ENVIRONMENT: Environment = Environment {
     page: PageShift::KIB_4,
     honour_memory_enable: false,
+    strict: false,
 };
 const BASE: u32 = 0x7b00_0000;
 const HOST_BRIDGE: (u8, u8) = (0, 0);

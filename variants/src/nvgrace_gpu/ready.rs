@@ -128,10 +128,12 @@ impl Readiness {
     /// Decision before a poll: ready, registers to read, or an error.
     ///
     /// BAR0 can't be read while memory is disabled: `EIO`. With CXL, `ENODEV` and `ETIME` come
-    /// before `EIO`, so memory enable is checked after the poll.
+    /// before `EIO`, so memory enable is checked after the poll. A wait ends with the device ready:
+    /// the next poll of the operation, after a newer reset, begins a new wait.
     pub fn before(&self, wait: &mut Wait, sample: Sample) -> Before {
         let generation = self.generations.poll();
         if self.generations.is_ready() {
+            *wait = Wait::default();
             return Before::Ready;
         }
         if self.method == Method::Bar0 {
@@ -176,6 +178,7 @@ impl Readiness {
             }
             self.generations.found_ready(generation);
             if self.generations.is_ready() {
+                *wait = Wait::default();
                 return After::Ready;
             }
             // A reset finished since the poll began: poll again, within the same deadline.

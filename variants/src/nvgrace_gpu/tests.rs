@@ -20,6 +20,7 @@ const FIXED: Answer = Ok(MIG_SUPPORTED_WITH_CACHED_RESMEM as u64);
 const ENVIRONMENT: Environment = Environment {
     page: PageShift::KIB_4,
     honour_memory_enable: false,
+    strict: false,
 };
 
 /// Answers of a device to the variant's questions.
@@ -269,6 +270,42 @@ fn fallback_reason() {
 }
 
 #[test]
+fn strict_refuses_what_would_be_declined() {
+    let environment = Environment {
+        strict: true,
+        ..ENVIRONMENT
+    };
+    let whole = GH200.probe_in(environment);
+    assert_eq!(whole.outcome(), Outcome::Serve);
+    for (device, reason) in [
+        (
+            Device {
+                base: ABSENT,
+                ..GH200
+            },
+            Decline::Property {
+                name: nvidia::property::MEM_BASE_PA,
+                errno: Errno::ENOENT,
+            },
+        ),
+        (
+            Device {
+                size: Ok(0),
+                ..GH200
+            },
+            Decline::LinkDown,
+        ),
+    ] {
+        assert_eq!(device.probe().outcome(), Outcome::Decline(reason));
+        let strict = device.probe_in(environment);
+        let refusal = Refusal::Strict(reason);
+        assert_eq!(strict.outcome(), Outcome::Fail(refusal));
+        assert_eq!(refusal.errno(), Errno::ENODEV);
+        assert_eq!(run(&strict, true, |_| [0, 0]).1, 0, "nothing to wait for");
+    }
+}
+
+#[test]
 fn base_page_aligned() {
     let probe = |base| {
         Device {
@@ -351,7 +388,23 @@ fn a_declined_device_is_transparent() {
     let mut out = [0x55; 64];
     gpu.config_load(0, &mut out);
     assert_eq!(out, [0x55; 64]);
-    assert!(gpu.needs_bar(BarIndex::BAR0));
+}
+
+#[test]
+fn fallback_without_bar() {
+    let declined = Device {
+        base: ABSENT,
+        size: ABSENT,
+        ..GH200
+    };
+    for (device, needs) in [(GH200, true), (declined, false)] {
+        let gpu = device.probe();
+        let needed = (0..6)
+            .filter_map(BarIndex::new)
+            .any(|bar| gpu.needs_bar(bar));
+        assert_eq!(needed, needs, "{:?}", gpu.outcome());
+        assert_eq!(gpu.needs_bar(BarIndex::BAR0), needs);
+    }
 }
 
 #[test]
@@ -523,6 +576,75 @@ fn run(
             After::Sleep(Millis(ms)) => now += ms,
         }
     }
+}
+
+/// Time at which an operation finds the device ready or fails, from `start` on with one wait.
+fn polled_from(
+    gpu: &NvgraceGpu,
+    wait: &mut Wait,
+    start: u64,
+    registers: impl Fn(u64) -> [u32; 2],
+) -> (Result<(), Errno>, u64) {
+    let mut now = start;
+    loop {
+        let sample = Sample {
+            now: Monotonic(now),
+            memory_enabled: true,
+        };
+        let generation = match gpu.ready_before(wait, sample) {
+            Before::Ready => return (Ok(()), now),
+            Before::Failed(errno) => return (Err(errno), now),
+            Before::Poll { generation, .. } => generation,
+        };
+        match gpu.ready_after(wait, generation, registers(now), sample) {
+            After::Ready => return (Ok(()), now),
+            After::Failed(errno) => return (Err(errno), now),
+            After::Sleep(Millis(ms)) => now += ms,
+        }
+    }
+}
+
+#[test]
+fn a_wait_begins_anew_once_the_device_is_ready() {
+    let cxl = |late: u64| {
+        move |now| {
+            let ready = status(true, true, 0);
+            [if now < late { 0 } else { ready }, 0]
+        }
+    };
+    let bar0 = |late: u64| move |now| if now < late { [0, 0] } else { [0xff, 0xff] };
+    // One access that outlives the timeout: ready at 0 s, reset, polled again at 40 s.
+    let (gpu, mut wait) = (gpu(96 * GIB, ABSENT), Wait::default());
+    assert_eq!(polled_from(&gpu, &mut wait, 0, bar0(0)), (Ok(()), 0));
+    gpu.event(Event::ResetDone);
+    let late = polled_from(&gpu, &mut wait, 40_000, bar0(60_000));
+    assert_eq!(late, (Ok(()), 60_000));
+    gpu.event(Event::ResetDone);
+    let never = polled_from(&gpu, &mut wait, 100_000, |_| [0, 0]);
+    assert_eq!(never, (Err(Errno::ETIME), 131_000));
+    // The same if another operation's poll has found it ready meanwhile.
+    let mut wait = Wait::default();
+    gpu.event(Event::ResetDone);
+    let sample = |now| Sample {
+        now: Monotonic(now),
+        memory_enabled: true,
+    };
+    let first = gpu.ready_before(&mut wait, sample(0));
+    assert!(matches!(first, Before::Poll { .. }), "{first:?}");
+    assert_eq!(
+        polled_from(&gpu, &mut Wait::default(), 0, bar0(0)).0,
+        Ok(())
+    );
+    assert_eq!(gpu.ready_before(&mut wait, sample(20_000)), Before::Ready);
+    gpu.event(Event::ResetDone);
+    let late = polled_from(&gpu, &mut wait, 40_000, bar0(60_000));
+    assert_eq!(late, (Ok(()), 60_000));
+
+    let (gpu, mut wait) = (cxl_gpu(), Wait::default());
+    assert_eq!(polled_from(&gpu, &mut wait, 0, cxl(0)), (Ok(()), 0));
+    gpu.event(Event::ResetDone);
+    let late = polled_from(&gpu, &mut wait, 40_000, cxl(41_000));
+    assert_eq!(late, (Ok(()), 41_000));
 }
 
 #[test]

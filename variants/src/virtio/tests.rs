@@ -12,6 +12,7 @@ const ALL: Answer = Ok(admin::LEGACY_BITMAP);
 const ENVIRONMENT: Environment = Environment {
     page: PageShift::KIB_4,
     honour_memory_enable: false,
+    strict: false,
 };
 /// A place in BAR4, 0x3000 on.
 const PLACE: [Answer; 2] = [Ok(0x0402), Ok(0x3000)];

@@ -104,6 +104,7 @@ impl Device {
         let environment = Environment {
             page: self.page,
             honour_memory_enable: false,
+            strict: false,
         };
         NvgraceGpu::probe(&answers, environment)
     }
@@ -267,6 +268,7 @@ fn access(region: &MemoryRegion, numbers: &mut Numbers<'_>, seen: &mut Seen) {
             }
             SegmentKind::Ones => assert!(at >= length && direction == Direction::Read),
             SegmentKind::Drop => assert!(at >= length && direction == Direction::Write),
+            SegmentKind::Failed => panic!("no page has failed"),
         }
         at += segment.len;
     }

@@ -115,6 +115,7 @@ fn served(index: usize) -> AnyVariant {
     let environment = Environment {
         page: PageShift::KIB_4,
         honour_memory_enable: false,
+        strict: false,
     };
     let variant = (entry.probe)(&answers, environment);
     assert_eq!(variant.outcome(), Outcome::Serve, "{}", entry.name);

@@ -2,11 +2,13 @@
 //! at a host-physical address fail.
 //!
 //! Needs the module `varia_poison`. The kernel ends the applet with a signal if it takes it for a
-//! user of that page; else it prints `alive`.
+//! user of that page; else the applet prints the offsets of the pages that it could not touch, because
+//! they had failed before, and `alive`.
 
 use std::fs;
 use std::process::ExitCode;
 
+use varia_spec::Errno;
 use varia_spec::pci::header;
 use varia_spec::vfio::RegionIndex;
 use varia_sys::mapping::{Access, page_size};
@@ -19,7 +21,10 @@ const PARAMETER: &str = "/sys/module/varia_poison/parameters/address";
 
 pub(super) fn run(arguments: &[String]) -> ExitCode {
     match poison(arguments) {
-        Ok(()) => {
+        Ok(untouched) => {
+            for offset in untouched {
+                println!("{offset:#x}");
+            }
             println!("alive");
             ExitCode::SUCCESS
         }
@@ -30,7 +35,8 @@ pub(super) fn run(arguments: &[String]) -> ExitCode {
     }
 }
 
-fn poison(arguments: &[String]) -> Result<(), String> {
+/// The offsets in the region of the pages that can't be touched.
+fn poison(arguments: &[String]) -> Result<Vec<u64>, String> {
     let numbers: Result<Vec<u64>, _> = arguments.iter().skip(1).map(|text| text.parse()).collect();
     let (Some(bdf), Ok(&[region, offset, len, address])) = (arguments.first(), numbers.as_deref())
     else {
@@ -47,11 +53,15 @@ fn poison(arguments: &[String]) -> Result<(), String> {
         .map(position(region, offset), len, Access::ReadWrite)
         .map_err(|errno| format!("map: {errno}"))?;
     let size = usize::try_from(len).map_err(|_| "a length beyond usize")?;
+    let mut untouched = Vec::new();
     for at in (0..size).step_by(page_size()) {
-        mapping
-            .peek(at, &mut [0])
-            .map_err(|errno| format!("touch {at:#x}: {errno}"))?;
+        match mapping.peek(at, &mut [0]) {
+            Ok(_) => {}
+            Err(Errno::EFAULT) => untouched.push(offset + at as u64),
+            Err(errno) => return Err(format!("touch {at:#x}: {errno}")),
+        }
     }
     let_sigbus_end_us().map_err(|error| format!("reset SIGBUS: {error}"))?;
-    fs::write(PARAMETER, address.to_string()).map_err(|error| format!("{PARAMETER}: {error}"))
+    fs::write(PARAMETER, address.to_string()).map_err(|error| format!("{PARAMETER}: {error}"))?;
+    Ok(untouched)
 }

@@ -118,8 +118,56 @@ const MUTANTS: &[Mutant] = &[
     mutant(
         VARIANT,
         "a missing property fails the probe",
-        "Err(reason) => Plan::Decline(reason)",
+        "Err(reason) => Plan::declined(reason, environment)",
         "Err(_) => Plan::Fail(Refusal::NoBar0)",
+    ),
+    mutant(
+        VARIANT,
+        "the option strict is ignored",
+        "Err(reason) => Plan::declined(reason, environment)",
+        "Err(reason) => Plan::Decline(reason)",
+    ),
+    mutant(
+        VARIANT,
+        "a fallback needs BAR0",
+        "bar == BarIndex::BAR0 && self.plan.served().is_some()",
+        "bar == BarIndex::BAR0",
+    ),
+    mutant(
+        MEMORY,
+        "a segment reaches into a failed page",
+        "Some(before) if before < self.len => Self {",
+        "Some(before) if before > self.len => Self {",
+    ),
+    mutant(
+        MEMORY,
+        "a failed page is served",
+        "Some(0) => Self {\n                len: self.len,\n                kind: SegmentKind::Failed,",
+        "Some(0) => Self {\n                len: self.len,\n                kind: self.kind,",
+    ),
+    mutant(
+        MMAP,
+        "a huge page is mapped over a failed page",
+        "Self::Insert(_) if order > 0 => Self::Fallback,",
+        "Self::Insert(_) if order > 0 => self,",
+    ),
+    mutant(
+        MMAP,
+        "a failed page is mapped",
+        "Self::Insert(_) => Self::Failed,",
+        "Self::Insert(_) => self,",
+    ),
+    mutant(
+        READINESS,
+        "a wait outlives its success",
+        "*wait = Wait::default();\n                return After::Ready;",
+        "return After::Ready;",
+    ),
+    mutant(
+        READINESS,
+        "a wait outlives the success of another",
+        "*wait = Wait::default();\n            return Before::Ready;",
+        "return Before::Ready;",
     ),
     mutant(
         VARIANT,
