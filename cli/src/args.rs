@@ -226,9 +226,10 @@ pub(crate) struct PlanArgs {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// A PCI address, a file with a plan (`varia plan --json`), or `-` for standard input
-    /// [default: the host and all devices that variant drivers serve]
-    #[arg(value_name = "BDF|PLAN")]
+    /// A PCI address, a file with a plan (`varia plan --json`), a definition of a VM as `varia
+    /// explain` reads it, or `-` for standard input [default: the host, its GPUs and the devices that
+    /// are bound to VFIO]
+    #[arg(value_name = "BDF|PLAN|DEFINITION")]
     pub(crate) what: Option<String>,
     #[command(flatten)]
     pub(crate) known: KnownHostArgs,

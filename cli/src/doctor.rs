@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
-use varia_doctor::{Finding, Remedy, Scene, Severity, examine, worst};
+use varia_doctor::{Assigned, Definition, Finding, Ram, Remedy, Scene, Severity, examine, worst};
+use varia_explain::{Needs, needs};
 use varia_facts::{Bdf, Facts, PciFunction};
 use varia_linux::inventory::{Extent, Inventory};
 use varia_linux::{Error, probe, users};
@@ -25,6 +26,7 @@ enum What {
     Host,
     Device(Bdf),
     Plan(Box<Plan>),
+    Definition(Box<Definition>),
 }
 
 impl What {
@@ -37,10 +39,16 @@ impl What {
         }
         let json = files::read_json(Path::new(text)).map_err(|error| {
             format!(
-                "{text:?} is neither a PCI address (0009:01:00.0) nor a readable file with a plan: \
-                 {error}"
+                "{text:?} is neither a PCI address (0009:01:00.0) nor a readable file with a plan or \
+                 a definition: {error}"
             )
         })?;
+        if !json.trim_start().starts_with('{') {
+            let needs = needs(json.as_bytes()).map_err(|error| {
+                format!("{text} is neither a plan of `varia plan --json` nor a definition of a VM: {error}")
+            })?;
+            return Ok(Self::Definition(Box::new(of_needs(needs))));
+        }
         let plan = Plan::from_json(&json).map_err(|error| {
             format!("{text} is not a plan that `varia plan --json` printed: {error}")
         })?;
@@ -53,7 +61,28 @@ impl What {
             Self::Host => served(facts),
             Self::Device(bdf) => vec![*bdf],
             Self::Plan(plan) => Scene::devices_of(plan),
+            Self::Definition(definition) => {
+                let functions = definition.functions.iter();
+                functions.map(|function| function.bdf).collect()
+            }
         }
+    }
+}
+
+/// Requirements of a definition, for the checks.
+fn of_needs(needs: Needs) -> Definition {
+    let functions = needs.functions.into_iter();
+    let ram = needs.ram.into_iter();
+    Definition {
+        functions: functions
+            .map(|(bdf, is_managed)| Assigned { bdf, is_managed })
+            .collect(),
+        qemu: needs.qemu,
+        libvirt: needs.libvirt,
+        ram: ram
+            .map(|(size, host_node)| Ram { size, host_node })
+            .collect(),
+        hugepages: needs.hugepages,
     }
 }
 
@@ -98,7 +127,11 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
     let devices = what.devices(facts);
     let plan = match &what {
         What::Plan(plan) => Some(&**plan),
-        What::Host | What::Device(_) => None,
+        What::Host | What::Device(_) | What::Definition(_) => None,
+    };
+    let definition = match &what {
+        What::Definition(definition) => Some(&**definition),
+        What::Host | What::Device(_) | What::Plan(_) => None,
     };
     let named = plan.map(Scene::files_of).unwrap_or_default();
     let named = named.into_iter().filter(|_| gathered.live);
@@ -110,6 +143,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
         facts,
         devices: &devices,
         plan,
+        definition,
         files: &files.collect(),
     });
     let report = Report {
@@ -127,7 +161,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
         report.text(is_coloured())
     })?;
     let has_warning = findings.iter().any(|one| one.severity == Severity::Warning);
-    let depends = plan.is_some();
+    let depends = plan.is_some() || definition.is_some();
     Ok(status::of(
         report.worst == Severity::Failure || args.strict && has_warning,
         depends && findings.iter().any(Finding::leaves_plan_open),
@@ -145,7 +179,7 @@ fn of_facts(file: &Path) -> Result<Gathered, Failure> {
 fn gather(args: &DoctorArgs, what: &What) -> Result<Gathered, Failure> {
     let tree = host(&args.known.host)?;
     let extent = match what {
-        What::Device(_) => Extent::All,
+        What::Device(_) | What::Definition(_) => Extent::All,
         What::Host | What::Plan(_) => Extent::Served,
     };
     let mut inventory = Inventory::of(&tree, extent)?;

@@ -24,6 +24,9 @@ use crate::{
     output::print,
 };
 
+/// A VM with less RAM in bytes was meant to have more: its size lacks a unit.
+const LEAST_MEMORY: u64 = 1 << 20;
+
 /// Prints a VM's configuration.
 pub(crate) fn plan(args: &PlanArgs) -> Result<(), Failure> {
     if args.vmm == Vmm::Libvirt && !args.qemu_arg.is_empty() {
@@ -60,6 +63,13 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<(), Failure> {
 
 /// Facts of the host, and the plan of the requested VM.
 pub(crate) fn planned(args: &VmArgs) -> Result<(Facts, Plan), Failure> {
+    if args.memory.0 < LEAST_MEMORY {
+        return Err(format!(
+            "--memory {} is {} bytes: give a unit, as in --memory {}G",
+            args.memory.0, args.memory.0, args.memory.0
+        )
+        .into());
+    }
     let (facts, gpus) = facts(args)?;
     let kernel = match &args.kernel {
         None => None,
@@ -116,12 +126,28 @@ impl Asked {
         if let Ok(what) = text.parse() {
             return Ok(Self::Host(what));
         }
+        if is_short_address(text) {
+            return Err(format!(
+                "{text:?} is not a whole PCI address: add the function, as in {text}.0"
+            )
+            .into());
+        }
         let (name, what) = match text.split_once(':') {
             Some((name, what)) => (name, Some(what.parse::<What>()?)),
             None => (text, None),
         };
-        let chip = known_profile(name)
-            .map_err(|error| format!("{}, and {error}", WhatError(text.to_owned())))?;
+        let known = chip::CHIPS
+            .iter()
+            .any(|chip| chip.name.eq_ignore_ascii_case(name));
+        let chip = known_profile(name).map_err(|error| match known {
+            true => error.to_string(),
+            false => {
+                let chips = chip::CHIPS.iter().filter(|chip| chip.coherent.is_some());
+                let chips: Vec<_> = chips.map(|chip| chip.name.to_lowercase()).collect();
+                let chips = chips.join(", ");
+                format!("{}, or a chip: {chips}", WhatError(text.to_owned()))
+            }
+        })?;
         if chip.coherent.is_none() {
             return Err(format!(
                 "{} has no coherent memory to plan for: give the device to a VM as any PCI device",
@@ -150,6 +176,13 @@ impl Asked {
             }
         })
     }
+}
+
+/// True for a PCI address without its function: `0008:01:00`, `01:00`.
+fn is_short_address(text: &str) -> bool {
+    let parts: Vec<&str> = text.split(':').collect();
+    let is_hex = |part: &&str| !part.is_empty() && part.chars().all(|c| c.is_ascii_hexdigit());
+    matches!(parts.len(), 2 | 3) && parts.iter().all(is_hex)
 }
 
 /// Facts of the host and its requested GPUs; for requested chips a made-up host.

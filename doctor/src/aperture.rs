@@ -44,7 +44,7 @@ fn of_plan(scene: &Scene<'_>, plan: &Plan, bits: Option<u32>) -> Finding {
         .advise("a QEMU whose virt machine has highmem-mmio-size");
     }
     let end = aperture_end(plan.ram(), plan.aperture.0.into());
-    let text = format!("{}, which ends at {end:#x}", plan.aperture);
+    let text = format!("{}, which ends at {}", plan.aperture, varia_plan::size(end));
     match bits {
         None => unknown(format!(
             "{text}; the width of a guest's addresses is not known"

@@ -70,7 +70,7 @@ impl Remedy {
 }
 
 /// Checks whose result a plan or a definition depends on.
-const DEPENDED: [&str; 16] = [
+const DEPENDED: [&str; 19] = [
     "iommu",
     "nested-smmu",
     "kernel-options",
@@ -87,6 +87,9 @@ const DEPENDED: [&str; 16] = [
     "qemu",
     "qemu-features",
     "plan-devices",
+    "definition-qemu",
+    "definition-libvirt",
+    "definition-memory",
 ];
 
 /// Finding of a check.

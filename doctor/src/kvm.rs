@@ -83,6 +83,12 @@ pub(crate) fn cacheable(scene: &Scene<'_>) -> Vec<Finding> {
                     CACHEABLE_SINCE.1,
                     kernel.release.as_deref().unwrap_or_default()
                 )),
+                // a Grace CPU has it
+                _ if scene.has_gpus() => finding.advise(
+                    "this kernel is new enough, so that KVM says that its CPU lacks stage-2 forced \
+                     write-back, which a Grace CPU has: run varia doctor on the host itself, not in a \
+                     VM",
+                ),
                 _ => finding.advise(
                     "this kernel is new enough, so its CPU lacks stage-2 forced write-back: use a \
                      host whose CPU has it (Grace does)",

@@ -17,9 +17,11 @@
 //! | `aperture` | room for BARs |
 //! | `vmm` | QEMU, libvirt |
 //! | `plan` | devices, CPUs and files of a plan |
+//! | `definition` | drivers, programs and RAM of a definition |
 //! | `finding` | findings: severity, state, remedies |
 
 mod aperture;
+mod definition;
 mod device;
 mod finding;
 mod iommu;
@@ -36,6 +38,7 @@ mod vmm;
 
 use Severity::{Failure, NotApplicable, Ok, Unknown, Warning};
 
+pub use definition::{Assigned, Definition, Ram};
 pub use finding::{Finding, Remedy, Severity};
 pub use scene::Scene;
 
@@ -259,6 +262,30 @@ pub const CHECKS: &[Check] = &[
         "the plan's firmware, kernel and disks exist",
         &[Ok, NotApplicable, Unknown, Failure],
         plan::files,
+    ),
+    check(
+        "definition-drivers",
+        "the definition's functions exist, and a VFIO driver is bound or libvirt binds one",
+        &[Ok, NotApplicable, Failure],
+        definition::drivers,
+    ),
+    check(
+        "definition-qemu",
+        "QEMU has the devices, objects and properties that the definition uses",
+        &[Ok, NotApplicable, Unknown, Failure],
+        definition::qemu,
+    ),
+    check(
+        "definition-libvirt",
+        "libvirt has the elements that the definition uses",
+        &[Ok, NotApplicable, Unknown, Warning, Failure],
+        definition::libvirt,
+    ),
+    check(
+        "definition-memory",
+        "the definition's RAM or hugepages are free on their nodes",
+        &[Ok, NotApplicable, Unknown, Warning, Failure],
+        definition::memory,
     ),
 ];
 

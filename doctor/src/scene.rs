@@ -6,7 +6,7 @@ use varia_facts::{Arch, Bdf, Facts, PciFunction};
 use varia_plan::{Iommu, Plan, Source};
 use varia_spec::nvidia::chip::{Driver, Identity};
 
-use crate::{Finding, ok, unknown};
+use crate::{Definition, Finding, ok, unknown};
 
 /// The variant of GPUs with coherent memory.
 pub(crate) const NVGRACE: &str = "nvgrace-gpu";
@@ -20,6 +20,8 @@ pub struct Scene<'a> {
     pub devices: &'a [Bdf],
     /// The plan that is to run on it.
     pub plan: Option<&'a Plan>,
+    /// The definition of a VM that is to run on it.
+    pub definition: Option<&'a Definition>,
     /// Files that the plan names, with `true` if the file exists; a file that was not checked is
     /// absent.
     pub files: &'a BTreeMap<String, bool>,

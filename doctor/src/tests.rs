@@ -196,6 +196,7 @@ pub(crate) fn plan() -> Plan {
 struct Case {
     facts: Facts,
     plan: Option<Plan>,
+    definition: Option<crate::Definition>,
     files: BTreeMap<String, bool>,
 }
 
@@ -204,6 +205,7 @@ impl Case {
         Self {
             facts: good(),
             plan,
+            definition: None,
             files: [("/firmware.fd", true), ("/disk.qcow2", true)]
                 .map(|(name, there)| (name.to_owned(), there))
                 .into(),
@@ -255,6 +257,7 @@ impl Case {
             facts: &self.facts,
             devices: &devices,
             plan: self.plan.as_ref(),
+            definition: self.definition.as_ref(),
             files: &self.files,
         })
     }
@@ -392,6 +395,7 @@ fn the_hosts_nodes_are_compared_with_those_of_all_its_gpus() {
             facts,
             devices: &[bdf(second)],
             plan: None,
+            definition: None,
             files: &case.files,
         });
         let mut own = findings.into_iter();
@@ -463,6 +467,7 @@ fn whatever_facts_and_plans_say_no_check_panics() {
         let case = Case {
             facts,
             plan: Some(plan),
+            definition: None,
             files: case.files.clone(),
         };
         assert!(case.examine().len() >= CHECKS.len());

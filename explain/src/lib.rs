@@ -13,6 +13,7 @@
 //! | `parse` | a text -> the model |
 //! | `case` | the functions that are GPUs, and what is known of them |
 //! | `rules`, `finding` | the checks, and what they find |
+//! | `needs` | requirements of a definition on its host |
 //! | `scope` | the parts that are not judged |
 //! | `edit`, `changes` | corrections of the text, and the diff that makes them |
 
@@ -22,6 +23,7 @@ mod changes;
 mod edit;
 mod finding;
 mod model;
+mod needs;
 mod parse;
 mod rules;
 mod scope;
@@ -30,6 +32,7 @@ pub use case::Knowledge;
 pub use changes::Edit;
 pub use finding::{Code, Finding, Texts, Weight};
 pub use model::Language;
+pub use needs::{Needs, needs};
 pub use parse::error::{MOST_BYTES, ReadError};
 pub use scope::Unjudged;
 

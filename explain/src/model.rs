@@ -114,6 +114,8 @@ pub(crate) struct Machine {
     /// An SMMU for the whole machine.
     pub(crate) smmu: bool,
     pub(crate) ram: Option<Bytes>,
+    /// Size of the hugepages of the RAM.
+    pub(crate) hugepages: Option<Bytes>,
 }
 
 /// A NUMA node.
@@ -184,6 +186,8 @@ pub(crate) struct Function {
     pub(crate) is_unmapped: bool,
     /// Its expansion ROM is shown.
     pub(crate) has_rom: bool,
+    /// libvirt binds it to a VFIO driver at the start.
+    pub(crate) is_managed: bool,
     /// The host's driver that libvirt is told to bind.
     pub(crate) driver: Option<String>,
 }

@@ -278,9 +278,10 @@ pub enum Error {
     },
     /// An aperture beyond the guest's address width.
     #[error(
-        "BARs of {bars} need an MMIO aperture of {}, which ends at {end:#x}, and the guest's \
+        "BARs of {bars} need an MMIO aperture of {}, which ends at {}, and the guest's \
          addresses have {bits} bits: ask for fewer GPUs or GPUs with less memory",
-        size(*aperture)
+        size(*aperture),
+        size(*end)
     )]
     Aperture {
         /// Sizes of the BARs, as text.

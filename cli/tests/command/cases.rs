@@ -440,6 +440,41 @@ fn memory_that_is_online_is_named() {
     ]);
 }
 
+/// A definition against its host: the bound driver, and the versions of libvirt and QEMU.
+#[test]
+fn the_doctor_checks_a_definition_against_its_host() {
+    let folder = Folder::new();
+    let file = format!("{CASES}/managed-no.xml");
+    let host = |name: &str| self::host(name, &folder);
+    let checked = on(&host("gb200"), &["doctor", &file]);
+    assert_eq!(checked.status.code(), Some(1), "{}", checked.stderr);
+    for text in [
+        "0008:01:00.0: nvidia is bound, which is no VFIO driver",
+        "run  varia bind 0008:01:00.0",
+        "QEMU 10.1.0 has acpi-generic-initiator, arm-smmuv3",
+        "libvirt 11.9.0 has <acpi nodeset>, <driver pciBus> of an SMMU, iommufd in builds of some",
+        "node 0: 100 GiB of hugepages of 512 MiB are free, and the definition needs 447 GiB",
+    ] {
+        assert!(
+            checked.stdout.contains(text),
+            "{text:?} is not in {}",
+            checked.stdout
+        );
+    }
+    let checked = on(&host("gb200-libvirt9"), &["doctor", &file]).stdout;
+    for text in [
+        "libvirt 9.0.0 does not have <acpi nodeset>",
+        "arm-smmuv3.accel: QEMU 8.2.2 does not have it, and the definition uses it",
+        "acpi-generic-initiator: QEMU 8.2.2 does not have it",
+    ] {
+        assert!(checked.contains(text), "{text:?} is not in {checked}");
+    }
+    // a managed function is bound by libvirt
+    let file = format!("{CASES}/certified-stack.xml");
+    let checked = on(&folder.path("gb200"), &["doctor", &file]).stdout;
+    assert!(checked.contains("libvirt binds a VFIO driver"), "{checked}");
+}
+
 /// Without arguments the doctor leaves the host's own network cards alone.
 #[test]
 fn the_doctor_names_no_remedy_for_what_the_host_needs() {

@@ -9,6 +9,35 @@ use crate::Severity::{self, Failure, NotApplicable, Ok, Unknown, Warning};
 
 use super::{Case, GIB, NEIGHBOUR, VARIANT, bdf, function, gpu};
 
+/// A definition that takes the GPU and uses all that not every host has.
+fn define(case: &mut Case) -> &mut crate::Definition {
+    case.definition.insert(crate::Definition {
+        functions: vec![crate::Assigned {
+            bdf: bdf(super::GPU),
+            is_managed: false,
+        }],
+        qemu: [
+            "acpi-generic-initiator".to_owned(),
+            "arm-smmuv3.accel".to_owned(),
+        ]
+        .into(),
+        libvirt: Some(["iommufd".to_owned()].into()),
+        ram: vec![crate::Ram {
+            size: Bytes(GIB),
+            host_node: Some(NodeId(0)),
+        }],
+        hugepages: None,
+    })
+}
+
+fn libvirt(case: &mut Case, version: &str) {
+    define(case);
+    case.facts.vmm.libvirt = Some(varia_facts::Libvirt {
+        version: version.to_owned(),
+        source: String::new(),
+    });
+}
+
 /// The vendor's driver has made the GPU's memory RAM of the host.
 fn online(case: &mut Case) {
     case.gpu().online = Some(varia_facts::OnlineMemory {
@@ -228,6 +257,32 @@ pub(super) const ROWS: &[Row] = &[
         case.config().remove("VFIO_PCI_DMABUF");
     },
         Failure, "--iommu type1"),
+    ("definition-drivers", false, |_| {}, NotApplicable, "no definition"),
+    ("definition-drivers", false, |case| { define(case); }, Ok, "is bound"),
+    ("definition-drivers", false, |case| {
+        define(case).functions[0].is_managed = true;
+        case.gpu().driver = Some("nvidia".into());
+    },
+        Ok, "libvirt binds"),
+    ("definition-drivers", false, |case| { define(case); case.gpu().driver = Some("nvidia".into()); },
+        Failure, "varia bind 0009:01:00.0"),
+    ("definition-drivers", false, |case| { define(case); case.gpu().open = Some(true); }, Failure, "in use"),
+    ("definition-drivers", false, |case| { define(case); case.facts.functions.clear(); }, Failure, "no such function"),
+    ("definition-qemu", false, |_| {}, NotApplicable, "no definition"),
+    ("definition-qemu", false, |case| { define(case); }, Ok, "acpi-generic-initiator"),
+    ("definition-qemu", false, |case| { define(case); case.facts.vmm.qemu = None; }, Unknown, "on the host"),
+    ("definition-qemu", false, |case| { define(case); case.without_feature("arm-smmuv3.accel"); },
+        Failure, "QEMU 11.0 or newer"),
+    ("definition-libvirt", false, |_| {}, NotApplicable, "no definition"),
+    ("definition-libvirt", false, |case| libvirt(case, "12.8.0"), Ok, "iommufd"),
+    ("definition-libvirt", false, |case| libvirt(case, "11.9.0"), Warning, "vendor's build"),
+    ("definition-libvirt", false, |case| libvirt(case, "9.0.0"), Failure, "does not have iommufd"),
+    ("definition-libvirt", false, |case| { define(case); case.facts.vmm.libvirt = None; }, Unknown, "not known"),
+    ("definition-memory", false, |_| {}, NotApplicable, "no definition"),
+    ("definition-memory", false, |case| { define(case); }, Ok, "the definition needs 1 GiB"),
+    ("definition-memory", false, |case| define(case).ram.clear(), Unknown, "not known"),
+    ("definition-memory", false, |case| define(case).ram[0].size = Bytes(1 << 50), Warning, "end processes"),
+    ("definition-memory", false, |case| define(case).hugepages = Some(Bytes(16 << 30)), Failure, "16 GiB"),
     ("online-memory", false, |_| {}, Ok, "does not use"),
     ("online-memory", false, |case| case.facts.functions.clear(), NotApplicable, "no GPU"),
     ("online-memory", false, online, Warning, "95 GiB of its memory are online as RAM of the host, on node 2"),
@@ -321,7 +376,7 @@ pub(super) const ROWS: &[Row] = &[
     ("aperture", false, |case| case.gpu().virtual_bars.clear(), Unknown, "not known"),
     ("aperture", false, |case| case.facts.kernel.kvm.ipa_bits = None, Unknown, "width"),
     ("aperture", false, |case| case.facts.kernel.kvm.ipa_bits = Some(39), Failure, "39 bits"),
-    ("aperture", true, |_| {}, Ok, "ends at 0x10000000000"),
+    ("aperture", true, |_| {}, Ok, "ends at 1 TiB"),
     ("aperture", true, |case| case.plan().gpus.clear(), NotApplicable, "no GPU"),
     ("aperture", true, |case| case.facts.kernel.kvm.ipa_bits = None, Unknown, "width"),
     ("aperture", true, |case| case.facts.kernel.kvm.ipa_bits = Some(39), Failure, "39 bits"),

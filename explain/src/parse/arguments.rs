@@ -139,6 +139,12 @@ pub(crate) fn machine_option(machine: &mut Machine, option: &Opt, place: Place) 
             machine.smmu |= properties.get("iommu").as_deref() == Some("smmuv3");
             machine.has_firmware |= properties.get("pflash0").is_some();
         }
+        "object" if properties.kind("qom-type").starts_with("memory-backend-") => {
+            let pages = properties
+                .get("hugetlbsize")
+                .and_then(|text| size(&text, 0));
+            machine.hugepages = machine.hugepages.or(pages);
+        }
         "no-acpi" => machine.has_acpi = false,
         "accel" => {
             let kind = properties.kind("accel").to_owned();
@@ -202,6 +208,7 @@ fn device(
             is_unmapped: is_on("x-no-mmap"),
             has_rom: driver != "vfio-user-pci"
                 && !matches!(get("rombar").as_deref(), Some("0" | "off")),
+            is_managed: false,
             driver: None,
             id,
         }),

@@ -213,6 +213,10 @@ impl Reader {
                 os.attribute("firmware").is_some() || child(os, "loader").is_some()
             }),
             smmu: false,
+            hugepages: path(domain, &["memoryBacking", "hugepages", "page"]).and_then(|page| {
+                let size = page.attribute("size")?;
+                scaled(size, page.attribute("unit"))
+            }),
             ram: memory.and_then(|memory| scaled(memory.text()?, memory.attribute("unit"))),
         }
     }
@@ -431,6 +435,7 @@ impl Reader {
             is_unmapped: override_of(domain, &id)
                 .is_some_and(|property| property.attribute("value") == Some("true")),
             has_rom: !is_off("bar", "off") && !is_off("enabled", "no"),
+            is_managed: node.attribute("managed") == Some("yes"),
             driver: child(node, "driver")
                 .and_then(|driver| driver.attribute("model"))
                 .map(str::to_owned),

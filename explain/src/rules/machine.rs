@@ -148,7 +148,7 @@ fn width(case: &Case<'_>, given: u128, wanted: u128, out: &mut Findings) {
             .unwrap_or(machine.place)
             .line,
         &[
-            ("end", &format!("{end:#x}")),
+            ("end", &size(end)),
             ("bits", &bits),
             ("smaller", &optional(smaller.map(Bytes))),
             ("width", &optional(place.map(|_| width))),

@@ -35,6 +35,7 @@ fn examined(facts: &Facts, plan: &Plan) -> Vec<Finding> {
         facts,
         devices: &devices,
         plan: Some(plan),
+        definition: None,
         files: &BTreeMap::new(),
     });
     let ours = |finding: &Finding| finding.check.starts_with("qemu");

@@ -1,0 +1,241 @@
+//! Definitions of VMs against a host: drivers, programs, RAM.
+
+use std::collections::BTreeSet;
+
+use varia_facts::{Bdf, Bytes, NodeId};
+
+use crate::scene::Scene;
+use crate::{Finding, failure, not_applicable, ok, unknown, warning};
+
+const NO_DEFINITION: &str = "no definition was given";
+/// The first libvirt of a vendor with an SMMU for each root bus, Generic Initiators and iommufd; the
+/// first one of libvirt's own has them later.
+const LIBVIRT_FIRST: (u32, u32) = (11, 9);
+/// The libvirt that definitions are tested with.
+const LIBVIRT_SEEN: (u32, u32) = (12, 8);
+/// The first versions of QEMU with a feature.
+const QEMU_FIRST: [(&str, (u32, u32)); 6] = [
+    ("acpi-generic-initiator", (9, 0)),
+    ("iommufd", (9, 0)),
+    ("virt.highmem-mmio-size", (10, 0)),
+    ("arm-smmuv3", (10, 2)),
+    ("arm-smmuv3.accel", (11, 0)),
+    ("vfio-user-pci", (10, 1)),
+];
+
+/// Requirements of a VM's definition.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Definition {
+    /// Functions that the VM takes from the host.
+    pub functions: Vec<Assigned>,
+    /// Devices, objects and properties of QEMU that the definition uses.
+    pub qemu: BTreeSet<String>,
+    /// Elements of libvirt that not every libvirt has; `None` for a QEMU command line.
+    pub libvirt: Option<BTreeSet<String>>,
+    /// RAM of each node.
+    pub ram: Vec<Ram>,
+    /// Size of the hugepages; `None` for ordinary pages.
+    pub hugepages: Option<Bytes>,
+}
+
+/// A function that a VM takes from the host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Assigned {
+    /// Address on the host.
+    pub bdf: Bdf,
+    /// libvirt binds the function to a VFIO driver at the start.
+    pub is_managed: bool,
+}
+
+/// RAM of a node of the VM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ram {
+    /// Size.
+    pub size: Bytes,
+    /// Node of the host that the RAM is bound to.
+    pub host_node: Option<NodeId>,
+}
+
+pub(crate) fn drivers(scene: &Scene<'_>) -> Vec<Finding> {
+    let Some(definition) = scene.definition else {
+        return vec![not_applicable(NO_DEFINITION)];
+    };
+    let look =
+        |assigned: &Assigned| {
+            let bdf = assigned.bdf;
+            let Some(function) = scene.facts.function(bdf) else {
+                return failure("this host has no such function")
+                    .advise("correct the address in the definition: varia list shows the GPUs")
+                    .about(bdf);
+            };
+            if function.open == Some(true) {
+                let user = function.user.as_deref().unwrap_or("a process");
+                return failure(format!("the function is in use by {user}"))
+                    .advise("end the VM or the process")
+                    .about(bdf);
+            }
+            let driver = function.driver.as_deref();
+            let is_vfio = driver.is_some_and(|driver| driver.replace('-', "_").contains("vfio"));
+            let bound = driver.unwrap_or("no driver");
+            match (is_vfio, assigned.is_managed) {
+            (true, _) => ok(format!("{bound} is bound")),
+            (false, true) => ok(format!("{bound} is bound; libvirt binds a VFIO driver (managed)")),
+            (false, false) => failure(format!(
+                "{bound} is bound, which is no VFIO driver, and the definition leaves that to the \
+                 host"
+            ))
+            .run(format!("varia bind {bdf}")),
+        }
+        .about(bdf)
+        };
+    let mut findings: Vec<_> = definition.functions.iter().map(look).collect();
+    if findings.is_empty() {
+        findings.push(not_applicable(
+            "the definition takes no function from the host",
+        ));
+    }
+    findings
+}
+
+pub(crate) fn qemu(scene: &Scene<'_>) -> Vec<Finding> {
+    let Some(definition) = scene.definition else {
+        return vec![not_applicable(NO_DEFINITION)];
+    };
+    let Some(qemu) = &scene.facts.vmm.qemu else {
+        return vec![unknown(
+            "QEMU was not queried: run varia doctor on the host",
+        )];
+    };
+    let mut findings = Vec::new();
+    let mut there = Vec::new();
+    for name in &definition.qemu {
+        let first = QEMU_FIRST.iter().find(|(own, _)| own == name);
+        let first = first.map(|(_, version)| *version);
+        let is_old = first.zip(qemu.number()).map(|(first, own)| own < first);
+        let newer = first.map_or("a newer QEMU".to_owned(), |(major, minor)| {
+            format!("QEMU {major}.{minor} or newer")
+        });
+        match (qemu.has(name), is_old) {
+            (Some(true), _) | (None, Some(false)) => there.push(name.as_str()),
+            (Some(false), _) | (None, Some(true)) => findings.push(
+                failure(format!(
+                    "QEMU {} does not have it, and the definition uses it",
+                    qemu.version
+                ))
+                .about(name)
+                .advise(newer),
+            ),
+            (None, None) => findings.push(unknown("QEMU was not asked for it").about(name)),
+        }
+    }
+    if !there.is_empty() {
+        findings.insert(
+            0,
+            ok(format!("QEMU {} has {}", qemu.version, there.join(", "))),
+        );
+    }
+    if findings.is_empty() {
+        findings.push(ok("the definition uses features of every QEMU alone"));
+    }
+    findings
+}
+
+pub(crate) fn libvirt(scene: &Scene<'_>) -> Vec<Finding> {
+    let Some(definition) = scene.definition else {
+        return vec![not_applicable(NO_DEFINITION)];
+    };
+    let Some(used) = &definition.libvirt else {
+        return vec![not_applicable("the definition is QEMU's alone")];
+    };
+    let used: Vec<&str> = used.iter().map(String::as_str).collect();
+    if used.is_empty() {
+        return vec![ok("the definition uses elements of every libvirt alone")];
+    }
+    let used = used.join(", ");
+    let version = |(major, minor): (u32, u32)| format!("{major}.{minor}");
+    let found = scene.facts.vmm.libvirt.as_ref();
+    let number = found.and_then(|found| Some((found, found.number()?)));
+    vec![match number {
+        None => unknown(format!(
+            "the version of libvirt is not known, and the definition uses {used}"
+        ))
+        .advise("run varia doctor on the host"),
+        Some((found, own)) if own < LIBVIRT_FIRST => failure(format!(
+            "libvirt {} does not have {used}, which the definition uses",
+            found.version
+        ))
+        .advise(format!("libvirt {} or newer", version(LIBVIRT_SEEN))),
+        Some((found, own)) if own < LIBVIRT_SEEN => warning(format!(
+            "libvirt {} has {used} in builds of some vendors alone",
+            found.version
+        ))
+        .advise(format!(
+            "libvirt {} or newer, or a vendor's build",
+            version(LIBVIRT_SEEN)
+        )),
+        Some((found, _)) => ok(format!("libvirt {} has {used}", found.version)),
+    }]
+}
+
+pub(crate) fn memory(scene: &Scene<'_>) -> Vec<Finding> {
+    let Some(definition) = scene.definition else {
+        return vec![not_applicable(NO_DEFINITION)];
+    };
+    let host = &scene.facts.host;
+    let look = |ram: &Ram| {
+        let on = || {
+            let nodes = host.nodes.iter();
+            nodes.filter(|node| ram.host_node.is_none_or(|id| node.id == id))
+        };
+        let place = match ram.host_node {
+            Some(id) => format!("node {id}"),
+            None => "the host".to_owned(),
+        };
+        let wanted = ram.size;
+        let free = match definition.hugepages {
+            None => Some(on().map(|node| node.memory_free.0).sum::<u64>()),
+            Some(size) => {
+                let pools = on().flat_map(|node| &node.hugepages);
+                let pools: Vec<_> = pools.filter(|pool| pool.size == size).collect();
+                let free = pools.iter().map(|pool| pool.free.saturating_mul(size.0));
+                (!pools.is_empty()).then(|| free.fold(0, u64::saturating_add))
+            }
+        };
+        let what = match definition.hugepages {
+            None => "RAM".to_owned(),
+            Some(size) => format!("hugepages of {}", size.rounded()),
+        };
+        if host.nodes.is_empty() {
+            return unknown("/sys/devices/system/node has no nodes").about(place);
+        }
+        match free {
+            None => failure(format!(
+                "there are no {what}, and the definition needs {}",
+                wanted.rounded()
+            ))
+            .advise("hugepages of a size that the kernel has: ls /sys/kernel/mm/hugepages"),
+            Some(free) if free < wanted.0 => {
+                let text = format!(
+                    "{} of {what} are free, and the definition needs {}",
+                    Bytes(free).rounded(),
+                    wanted.rounded()
+                );
+                match definition.hugepages {
+                    Some(_) => failure(text).advise("reserve more hugepages: see hugepages"),
+                    None => warning(text).advise("end processes that use the memory"),
+                }
+            }
+            Some(free) => ok(format!(
+                "{} of {what} are free, and the definition needs {}",
+                Bytes(free).rounded(),
+                wanted.rounded()
+            )),
+        }
+        .about(place)
+    };
+    let mut findings: Vec<_> = definition.ram.iter().map(look).collect();
+    if findings.is_empty() {
+        findings.push(unknown("the size of the definition's RAM is not known"));
+    }
+    findings
+}
