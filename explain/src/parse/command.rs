@@ -312,7 +312,19 @@ fn options(text: &str, words: Vec<Word>) -> Result<Options, ReadError> {
     let mut rest = words.into_iter().peekable();
     while let Some(word) = rest.next() {
         let line = line_at(word.range.start);
+        let value_more = rest
+            .peek()
+            .map(|next| next.more.clone())
+            .unwrap_or_default();
+        for text in word.more.iter().chain(&value_more) {
+            if !open.iter().any(|(_, own)| own == text) {
+                open.push((line, text.clone()));
+            }
+        }
         let Some(name) = word.text.strip_prefix('-') else {
+            if word.text.starts_with('@') && word.open.is_empty() {
+                open.push((line, word.text.clone()));
+            }
             open.extend(word.open.into_iter().map(|text| (line, text)));
             continue;
         };

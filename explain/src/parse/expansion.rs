@@ -41,6 +41,8 @@ pub(crate) struct Word {
     pub(crate) writing: Writing,
     /// Expansions with an unknown value, as they are written.
     pub(crate) open: Vec<String>,
+    /// Expansions that may give further words.
+    pub(crate) more: Vec<String>,
 }
 
 /// A value of a variable.
@@ -125,6 +127,7 @@ pub(crate) fn words(text: &str, raw: &Raw, variables: &mut Variables) -> Vec<Wor
             is_expanded: fields.is_expanded && is_one,
             writing,
             open: field.open,
+            more: Vec::new(),
         });
     }
     out
@@ -231,7 +234,16 @@ fn expand(written: &str, begin: usize, variables: &mut Variables, is_list: bool)
                 let inner = written.get(at + 1..).unwrap_or_default();
                 behind = at + 1 + inner.find('`').map_or(inner.len(), |end| end + 1);
                 fields.is_expanded = true;
-                unknown(&mut fields, written, at..behind, begin);
+                let command = inner.split('`').next().unwrap_or_default();
+                match count(command, variables) {
+                    Some(numbers) => {
+                        let numbers: Vec<String> = numbers.iter().map(i64::to_string).collect();
+                        let numbers = numbers.join(" ");
+                        let chars: Vec<Char> = numbers.chars().map(|c| (c, None)).collect();
+                        substitute(&mut fields, &chars, is_list && !is_quoted);
+                    }
+                    None => unknown(&mut fields, written, at..behind, begin),
+                }
             }
             '$' => {
                 behind = expansion_end(written, at);

@@ -240,6 +240,17 @@ impl Run<'_> {
             return Ok(());
         }
         let word = |raw: &Raw| self.text.get(raw.range.clone()).unwrap_or_default();
+        if let Some((name, _)) = word(first)
+            .split_once('[')
+            .filter(|(_, rest)| rest.contains("]="))
+        {
+            // an element of an array
+            self.next += 1;
+            let line = line_of(self.text, first.range.start);
+            self.set_under
+                .push((name.to_owned(), vec![self.next], line));
+            return Ok(());
+        }
         let declares = ["export", "local", "declare", "readonly", "typeset"];
         if declares.contains(&word(first)) {
             for raw in list.iter().skip(1) {
@@ -275,11 +286,16 @@ impl Run<'_> {
             }
             let written = self.text.get(raw.range.clone()).unwrap_or_default();
             let doubts = self.doubts(written);
+            // a variable alone, without quotes or as a list, may give any number of words
+            let is_list = written.starts_with('$') || written.contains("[@]");
             for word in &mut some {
                 if self.loops > 0 {
                     word.writing = Writing::Fixed;
                 }
-                word.open.extend(doubts.clone());
+                match is_list {
+                    true => word.more.extend(doubts.clone()),
+                    false => word.open.extend(doubts.clone()),
+                }
             }
             all.extend(some);
         }
@@ -300,7 +316,9 @@ impl Run<'_> {
         let doubts = self.set_under.iter();
         doubts
             .filter(|(name, conditions, _)| is_outside(conditions) && is_named(name))
-            .map(|(name, _, line)| format!("${name}, which line {line} sets under a condition"))
+            .map(|(name, _, line)| {
+                format!("${name}, which line {line} sets in a way that is not followed")
+            })
             .collect()
     }
 
@@ -448,7 +466,7 @@ mod tests {
                 "exec q -m 8G -smp 2",
             ),
             (
-                "for i in $(seq 1 2) {4..5}; do A+=(n$i); done\nq \"${A[@]}\"",
+                "for i in `seq 1 2` {4..5}; do A+=(n$i); done\nq \"${A[@]}\"",
                 "q n1 n2 n4 n5",
             ),
             (
@@ -482,21 +500,28 @@ mod tests {
             ("q `y z`", "`y z`"),
             ("A=$(x)\nq $A", "$(x)"),
             (
+                "A=(1)\nA[1]=2\nq ${A[@]}",
+                "$A, which line 2 sets in a way that is not followed",
+            ),
+            (
                 "if x; then A=1; fi\nq $A",
-                "$A, which line 1 sets under a condition",
+                "$A, which line 1 sets in a way that is not followed",
             ),
             (
                 "f() {\n A=1\n}\nf\nq $A",
-                "$A, which line 2 sets under a condition",
+                "$A, which line 2 sets in a way that is not followed",
             ),
             (
                 "while read A; do B=\"$B $A\"; done\nq $B",
-                "$B, which line 1 sets under a condition",
+                "$B, which line 1 sets in a way that is not followed",
             ),
         ] {
             let script = script(text, 0..text.len()).expect(text);
             let words = script.commands.last().expect("a command");
-            let all: Vec<_> = words.iter().flat_map(|word| &word.open).collect();
+            let all: Vec<_> = words
+                .iter()
+                .flat_map(|word| word.open.iter().chain(&word.more))
+                .collect();
             assert!(all.iter().any(|one| *one == open), "{text}: {all:?}");
         }
         let inside = "f() {\n A=1\n q $A\n}\nA=2";

@@ -17,13 +17,14 @@ pub(crate) fn scope(command: &Command, function: impl Fn(usize) -> Option<usize>
     for (line, text) in &command.open {
         out.add(*line, text.clone(), "options may come from it");
         out.has_more = true;
+        // arguments of a script are seldom nodes
+        out.has_open_ties |= !matches!(text.as_str(), "$@" | "$*");
     }
     for (index, option) in command.options.iter().enumerate() {
         let before = out.unjudged.len();
         judge(option, option.line, &mut out);
-        if option.name == "object" && option.properties.kind("qom-type").contains(['$', '`']) {
-            out.has_open_ties = true;
-        }
+        let has_ties = matches!(option.name.as_str(), "object" | "numa");
+        out.has_open_ties |= has_ties && !option.open.is_empty();
         let own = function(index);
         for (_, place) in out.unjudged.iter_mut().skip(before) {
             *place = own;
