@@ -325,7 +325,11 @@ fn gpus(
             device,
             source: Source::Function(function.bdf),
             socket,
-            iommu: function.iommu.clone(),
+            // of another kind of IOMMU no VM has one of its own
+            iommu: function
+                .iommu
+                .clone()
+                .filter(|name| name.starts_with("smmu3.")),
         });
     }
     attach(devices, sockets.len() as u32, arch, nodes_each, buses)
@@ -355,17 +359,20 @@ pub(crate) fn attach(
     }
     let mut first = sockets;
     let mut gpus: Vec<Gpu> = Vec::new();
-    let iommus: Vec<_> = devices.iter().map(|one| one.iommu.clone()).collect();
-    for (place, attached) in devices.into_iter().enumerate() {
+    // a root bus is on one node
+    let place = |one: &Attached| Some((one.iommu.clone()?, one.socket));
+    let places: Vec<_> = devices.iter().map(place).collect();
+    for (index, attached) in devices.into_iter().enumerate() {
+        let own = place(&attached);
         let Attached {
             device,
             source,
             socket,
-            iommu,
+            iommu: _,
         } = attached;
-        let is_same = |other: &Option<String>| other.is_some() && *other == iommu;
-        let before = iommus.iter().take(place).position(is_same);
-        let on_it = iommus.iter().filter(|other| is_same(other)).count();
+        let is_same = |other: &Option<(String, GuestNode)>| other.is_some() && *other == own;
+        let before = places.iter().take(index).position(is_same);
+        let on_it = places.iter().filter(|other| is_same(other)).count();
         let nodes = first..first + nodes_each;
         first = nodes.end;
         let shared = before.and_then(|before| gpus.get(before)?.bus);
