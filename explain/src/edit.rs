@@ -65,7 +65,9 @@ fn corrected_once(text: &str, knowledge: &Knowledge<'_>) -> Option<(String, Code
         .filter_map(|finding| Some((finding.code, finding.fix.as_ref()?)))
         .find_map(|(code, fix)| {
             let next = apply(&source, &definition, fix).filter(|next| next != text)?;
-            Some((next, code))
+            // a name that only a shell knows may not be written again
+            let is_definition = Source::read(next.as_bytes()).and_then(|next| next.definition());
+            is_definition.is_ok().then_some((next, code))
         })
 }
 

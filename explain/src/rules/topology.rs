@@ -162,7 +162,7 @@ fn is_bus_missing(case: &Case<'_>, gpu: &Subject, out: &mut Findings) -> bool {
         .filter(|name| case.bus(name).is_none())
     {
         // it may be made where nothing was read
-        if definition.scope.has_more {
+        if definition.scope.has_more || name.contains(['$', '`']) {
             return true;
         }
         out.add(
@@ -190,7 +190,7 @@ fn is_bus_missing(case: &Case<'_>, gpu: &Subject, out: &mut Findings) -> bool {
     else {
         return false;
     };
-    if definition.scope.has_more {
+    if definition.scope.has_more || name.contains(['$', '`']) {
         return true;
     }
     // GPUs that are to share it: one finding

@@ -293,6 +293,48 @@ fn a_function_that_nobody_knows_is_said_to_be_unknown() {
     assert_eq!((found.gpus.len(), found.unknown.len()), (1, 0));
 }
 
+/// GPUs behind one SMMU of the host share a root bus and an SMMU, on one socket.
+#[test]
+fn gpus_of_one_smmu_of_the_host_share_a_root_bus() {
+    for (smmus, iommu, roots) in [
+        (["a", "a", "b", "b"], "smmu3.", 2),
+        (["a", "a", "a", "a"], "smmu3.", 2),
+        (["a", "b", "c", "d"], "smmu3.", 4),
+        (["a", "a", "a", "a"], "virtio-iommu.", 4),
+    ] {
+        let mut facts = facts_with_iommufd();
+        for (gpu, smmu) in GPUS.iter().zip(smmus) {
+            let bdf = gpu.parse().expect("an address");
+            let mut functions = facts.functions.iter_mut();
+            let function = functions.find(|one| one.bdf == bdf).expect("a GPU");
+            function.iommu = Some(format!("{iommu}{smmu}"));
+        }
+        let plan = varia_plan::make(&facts, &request(&GPUS)).expect("a plan");
+        let text = command_line(&plan);
+        assert_eq!(
+            text.matches("pxb-pcie,").count(),
+            roots,
+            "{smmus:?}: {text}"
+        );
+        assert_eq!(
+            text.matches("arm-smmuv3,").count(),
+            roots,
+            "{smmus:?}: {text}"
+        );
+        let domain = xml(&plan);
+        assert_eq!(
+            domain.matches("pcie-expander-bus").count(),
+            roots,
+            "{domain}"
+        );
+        assert_eq!(domain.matches("<iommu model").count(), roots, "{domain}");
+        for text in [text, domain] {
+            let found = examined(&text, &facts);
+            assert_eq!(codes(&found), [""; 0], "{:?}: {text}", found.findings);
+        }
+    }
+}
+
 /// A root bus for two GPUs of one node is enough where no SMMU is.
 #[test]
 fn gpus_of_one_node_share_a_root_bus() {
