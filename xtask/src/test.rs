@@ -2,6 +2,7 @@
 
 use std::env;
 use std::process::Command;
+use std::thread;
 use std::time::Instant;
 
 use varia_lab::agent_build::{self, workspace};
@@ -12,12 +13,16 @@ use crate::{Outcome, lab, programs};
 /// The package whose tests boot VMs.
 pub(crate) const MACHINE_TESTS: &str = "varia-vmtests";
 
-/// Runs every test, or those that `rest`, arguments for cargo test, selects. What VMs are made of is
-/// fetched and built first, with progress; a test that misses something fails.
+/// Runs every test, or those that `rest`, arguments for cargo test, selects. Packages for VMs are
+/// fetched first, with progress; a test that misses something fails.
 pub(crate) fn all(rest: &[String]) -> Outcome {
     lab::tell_of_namespaces();
+    if rest.is_empty() {
+        fetch()?;
+        return run(&["--workspace"], Some(guest_programs));
+    }
     prepare()?;
-    run(&["--workspace"], rest)
+    run_selected(&["--workspace"], rest)
 }
 
 /// Selection of the packages whose tests need no VM and no apt: those of `varia-debian` make and
@@ -38,7 +43,11 @@ pub(crate) fn without_machines(rest: &[String]) -> Outcome {
     if names(rest, MACHINE_TESTS) {
         return Err(format!("the tests of {MACHINE_TESTS} boot VMs: leave out --no-vm").into());
     }
-    run(&WITHOUT_MACHINES, rest)
+    if rest.is_empty() {
+        run(&WITHOUT_MACHINES, None)
+    } else {
+        run_selected(&WITHOUT_MACHINES, rest)
+    }
 }
 
 /// Returns true if arguments for cargo test select `package`, or select by a pattern.
@@ -59,16 +68,22 @@ fn names(rest: &[String], package: &str) -> bool {
         .any(|spec| spec.contains(package) || spec.contains(['*', '?', '[']))
 }
 
-fn run(selection: &[&str], rest: &[String]) -> Outcome {
-    if !rest.is_empty() {
-        // a package that is named stands for the whole workspace
-        let names_package = rest
-            .iter()
-            .take_while(|word| *word != "--")
-            .any(|word| word.starts_with("-p") || word.starts_with("--package"));
-        let selection = if names_package { &[] } else { selection };
-        return succeed(cargo(selection).args(rest));
-    }
+/// `cargo test` of what `rest` selects in a selection of packages.
+fn run_selected(selection: &[&str], rest: &[String]) -> Outcome {
+    // a package that is named stands for the whole workspace
+    let names_package = rest
+        .iter()
+        .take_while(|word| *word != "--")
+        .any(|word| word.starts_with("-p") || word.starts_with("--package"));
+    let selection = if names_package { &[] } else { selection };
+    succeed(cargo(selection).args(rest))
+}
+
+/// Builds that go on beside that of the test programs.
+type Beside = fn() -> varia_lab::Result<()>;
+
+/// Builds and runs all tests of a selection of packages.
+fn run(selection: &[&str], beside: Option<Beside>) -> Outcome {
     let started = Instant::now();
     let mut failed = Vec::new();
     // The module's Rust half is a workspace of its own.
@@ -76,7 +91,16 @@ fn run(selection: &[&str], rest: &[String]) -> Outcome {
     if succeed(&mut cargo(&kernel)).is_err() {
         failed.push("kernel/rust".to_owned());
     }
-    let ended = programs::run(programs::build(cargo(selection))?, programs::lanes())?;
+    let built: Result<_, Box<dyn std::error::Error>> = thread::scope(|scope| {
+        let beside = beside.map(|build| scope.spawn(build));
+        let programs = programs::build(cargo(selection))?;
+        match beside.map(thread::ScopedJoinHandle::join) {
+            None | Some(Ok(Ok(()))) => Ok(programs),
+            Some(Ok(Err(error))) => Err(error.into()),
+            Some(Err(_)) => Err("the build of the guests' programs panicked".into()),
+        }
+    });
+    let ended = programs::run(built?, programs::lanes())?;
     let names = ended
         .iter()
         .filter(|it| !it.passed)
@@ -95,10 +119,31 @@ fn run(selection: &[&str], rest: &[String]) -> Outcome {
     }
 }
 
-pub(crate) fn prepare() -> Outcome {
+/// Fetches the packages that VMs are made of.
+fn fetch() -> Outcome {
     for set in Set::all() {
         packages::ensure(set)?;
     }
+    Ok(())
+}
+
+/// Builds the programs that guests of either architecture run: no test has to.
+fn guest_programs() -> varia_lab::Result<()> {
+    eprintln!("build the guests' programs, beside the tests ...");
+    let started = Instant::now();
+    // An arm64 host's own `varia` takes longest.
+    agent_build::program(Arch::Aarch64, "varia", "varia")?;
+    for arch in Arch::ALL {
+        agent_build::agent(arch)?;
+    }
+    let seconds = started.elapsed().as_secs();
+    eprintln!("build the guests' programs: done in {seconds} s");
+    Ok(())
+}
+
+/// Fetches and builds what VMs are made of, with progress.
+pub(crate) fn prepare() -> Outcome {
+    fetch()?;
     for arch in Arch::ALL {
         lab::build_agent(arch)?;
     }
