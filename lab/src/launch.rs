@@ -218,9 +218,13 @@ fn memory(vm: &Vm, arguments: &mut Arguments) {
 const WATCHDOGS: &str = "rcupdate.rcu_cpu_stall_timeout=300 watchdog_thresh=60 \
     sysctl.kernel.hung_task_timeout_secs=1800";
 
+/// Leaves out the kernel's tests of its own ciphers, which are half of what it executes until its
+/// first process starts (Linux 7.2 `crypto/testmgr.c:notests`).
+pub const NO_CIPHER_TESTS: &str = "cryptomgr.notests";
+
 fn command_line(vm: &Vm, mode: Mode) -> String {
     let mut words = vec![format!("console={} panic=-1", vm.arch.console())];
-    words.push(WATCHDOGS.to_owned());
+    words.extend([WATCHDOGS, NO_CIPHER_TESTS].map(str::to_owned));
     if mode == Mode::Shell {
         words.push("quiet".to_owned());
     }

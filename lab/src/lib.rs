@@ -24,6 +24,7 @@ pub use error::{LabError, Result};
 pub use flavour::Flavour;
 pub use guest::{GuestCommand, Output, Task};
 pub use kernel::Kernel;
+pub use launch::NO_CIPHER_TESTS;
 pub use running::Running;
 pub use slots::VMS;
 pub use varia_agent::HANG;

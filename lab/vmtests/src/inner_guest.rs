@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use varia_lab::initramfs::Archive;
-use varia_lab::{Arch, GuestCommand, Kernel, LabError, Set, Vm, agent_build, closure, packages};
+use varia_lab::{
+    Arch, GuestCommand, Kernel, LabError, NO_CIPHER_TESTS, Set, Vm, agent_build, closure, packages,
+};
 
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -127,7 +129,7 @@ pub fn run(host: &Host, gpu: usize, initiators: u32, variables: &[(&str, &str)])
     }
     let mut argv: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
     // Each character of the console is a trap through two machines: only what is wrong is said.
-    let mut append = "console=ttyAMA0 panic=-1 quiet".to_owned();
+    let mut append = format!("console=ttyAMA0 panic=-1 quiet {NO_CIPHER_TESTS}");
     for (name, value) in variables {
         let _ = write!(append, " {name}={value}");
     }

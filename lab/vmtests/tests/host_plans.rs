@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use varia_facts::Facts;
-use varia_lab::{Arch, GuestCommand, HANG, Task, agent_build};
+use varia_lab::{Arch, GuestCommand, HANG, NO_CIPHER_TESTS, Task, agent_build};
 use varia_plan::{Plan, PlannedBar, What, affinity, arguments};
 use varia_silicon::{Options, profile};
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory, shrink_bar2};
@@ -127,6 +127,11 @@ fn more(name: &str) -> String {
     format!("-display none -serial file:{} -nic none", console(name))
 }
 
+/// Command line of a guest's kernel.
+fn append() -> String {
+    format!("quiet panic=-1 {NO_CIPHER_TESTS}")
+}
+
 fn run(host: &Host, command: &str) -> Result<String> {
     let command = GuestCommand::sh(command);
     Ok(host.vm.run(&command)?.checked()?.text())
@@ -146,7 +151,8 @@ fn planned(
     options += &format!(
         "--name {name} --cpus {sockets} --memory {ram}M --hugepages 2M --nodes-per-gpu {nodes} \
          --iommu type1 \
-         --kernel {KERNEL} --initrd {INITRAMFS} --append 'quiet panic=-1' --disk /tmp/{name}.report"
+         --kernel {KERNEL} --initrd {INITRAMFS} --append '{}' --disk /tmp/{name}.report",
+        append()
     );
     let file = format!("/tmp/{name}.sh");
     for word in more(name).split_whitespace() {
@@ -165,7 +171,7 @@ fn planned(
         kernel: Some(varia_plan::Kernel {
             image: KERNEL.to_owned(),
             initrd: Some(INITRAMFS.to_owned()),
-            append: "quiet panic=-1".to_owned(),
+            append: append(),
         }),
         disks: vec![format!("/tmp/{name}.report")],
         ..varia_plan::Request::new(gpus.expect("addresses"))
