@@ -69,11 +69,11 @@ impl Remedy {
     }
 }
 
-/// Checks whose result a plan or a definition depends on.
-const DEPENDED: [&str; 19] = [
+/// Checks whose result a plan or a definition depends on. A kernel's build options are not among
+/// them: other checks find what the options switch on.
+const DEPENDED: [&str; 18] = [
     "iommu",
     "nested-smmu",
-    "kernel-options",
     "kvm",
     "cacheable-pfnmap",
     "stage-2-write-back",
