@@ -50,12 +50,9 @@ impl<'a> Text<'a> {
 
     /// A byte, and the NUL behind it.
     fn byte(&mut self, byte: u8) {
-        let end = self.len + 1;
-        if end < self.bytes.len()
-            && let Some(slots) = self.bytes.get_mut(self.len..=end)
-        {
-            slots.copy_from_slice(&[byte, 0]);
-            self.len = end;
+        if let Some([slot, end, ..]) = self.bytes.get_mut(self.len..) {
+            (*slot, *end) = (byte, 0);
+            self.len += 1;
         }
     }
 
