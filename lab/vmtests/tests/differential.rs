@@ -381,10 +381,11 @@ fn our_module_with_pages_of_16_kib_answers_as_the_original_but_for_named_differe
     compare(Flavour::Debian16k, count() / 3, false)
 }
 
-/// A tenth of the operations on the next series, whose original driver differs from that of Linux 7.2.
+/// A third of the operations on the next series, whose original driver differs from that of Linux
+/// 7.2: fewer leave out rare kinds.
 #[test]
 fn our_module_on_linux_7_3_answers_as_the_original_but_for_named_differences() -> Result<()> {
-    compare(Flavour::Next(Arch::Aarch64), count() / 10, false)
+    compare(Flavour::Next(Arch::Aarch64), count() / 3, false)
 }
 
 /// Faults in what our module decides; none makes it touch what is not the device's.
