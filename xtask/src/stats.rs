@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_adaptor_has_at_most_700_lines_of_c() {
+    fn the_adaptor_has_at_most_800_lines_of_c() {
         let mut stats = Stats::of(workspace()).expect("the sources");
         assert!(stats.c > 300, "not all of it was found: {stats:?}");
         stats.check().expect("few enough");

@@ -1,9 +1,9 @@
 //! Mutation testing of the decisions: a copy of the crates that decide, with one deliberate fault
 //! at a time, in which a test has to fail.
 //!
-//! This is the machinery; `tests/decisions.rs` has the table of faults. Only `spec`, `variant`,
-//! `variants` and `core` are copied: they depend on little, so that a copy builds in a second or
-//! two.
+//! This is the machinery; `tests/decisions.rs` has the table of faults. Only `units`,
+//! `spec`, `variant`, `variants`, `core` and `sys`, which `core` uses, are copied: they depend on
+//! little, so that a copy builds in a second or two.
 
 use std::ffi::OsString;
 use std::fs;
@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// The crates that are copied, and what their tests read besides.
-const COPIED: [&str; 7] = [
+const COPIED: [&str; 8] = [
     "units",
     "spec",
+    "sys",
     "variant",
     "variants",
     "core",
@@ -30,7 +31,7 @@ const COPIED: [&str; 7] = [
 /// The copy's workspace: what its members inherit.
 const WORKSPACE: &str = r#"[workspace]
 resolver = "3"
-members = ["units", "spec", "variant", "variants", "core"]
+members = ["units", "spec", "sys", "variant", "variants", "core"]
 
 [workspace.package]
 version = "0.0.0"
@@ -42,6 +43,7 @@ rust-version = "1.87"
 [workspace.dependencies]
 varia-units = { path = "units" }
 varia-spec = { path = "spec" }
+varia-sys = { path = "sys" }
 varia-variant = { path = "variant" }
 varia-variants = { path = "variants" }
 varia-core = { path = "core" }
