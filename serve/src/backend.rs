@@ -212,11 +212,25 @@ impl backend::Backend for Backend {
             read: region.flags & DMA_READ != 0,
             write: region.flags & DMA_WRITE != 0,
         };
+        let has_file = region.fd.is_some();
         let file = region.fd.map(|fd| (fd, region.offset));
         let mapped = self
             .endpoint
             .dma()
             .map(region.addr, region.size, access, file);
+        if mapped.is_ok() && !has_file {
+            self.reports.log(
+                Level::Info,
+                "mappings without a descriptor",
+                format_args!(
+                    "{} at {:#x} of the client's memory came without a descriptor, so that the \
+                     device can't reach this memory, as is usual for BARs of other devices; give \
+                     the VM shared memory, as QEMU does with memory-backend-memfd,share=on",
+                    Bytes(region.size),
+                    region.addr
+                ),
+            );
+        }
         if let Err(errno) = mapped {
             self.reports.log(
                 Level::Error,

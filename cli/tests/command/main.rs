@@ -9,6 +9,7 @@ mod doctor;
 mod explain;
 mod faults;
 mod help;
+mod hostile;
 mod hosts;
 mod inspect;
 mod plan;
