@@ -11,6 +11,7 @@
 //! | `known` | the names that are known |
 
 pub(crate) mod known;
+mod known_elements;
 pub(crate) mod libvirt;
 pub(crate) mod qemu;
 

@@ -20,6 +20,7 @@ pub mod memory;
 pub mod mmap;
 pub mod probe;
 pub mod ready;
+pub mod reason;
 pub mod registers;
 pub mod text;
 
@@ -28,8 +29,9 @@ pub use config::{ConfigOwner, ConfigSegment, Direction};
 pub use extension::{Extended, Extension};
 pub use memory::{Begin, MemoryRegion, MemoryType, Segment, SegmentKind};
 pub use mmap::{Fault, FaultRequest, Mapping, MmapRequest};
-pub use probe::{Answer, Answers, Decline, Environment, Outcome, Plan, Question, Refusal};
+pub use probe::{Answer, Answers, Environment, Outcome, Plan, Question};
 pub use ready::{After, Before, Generation, Ready, Register, Sample, Wait};
+pub use reason::{Decline, Refusal};
 pub use registers::{Command, RegisterAccess, Registers, Target};
 pub use text::{Sentence, TextSegment};
 pub use varia_units::{

@@ -113,7 +113,12 @@ fn texts(folder: &Path, extensions: &[&str]) -> Result<Vec<(PathBuf, String)>, s
 /// Rust files that are not tests alone.
 fn rust(folder: &Path) -> Result<Vec<(PathBuf, String)>, std::io::Error> {
     let mut files = texts(folder, &["rs"])?;
-    files.retain(|(path, _)| !path.ends_with("tests.rs") && !path.ends_with("header.rs"));
+    let apart = ["tests.rs", "tests", "header.rs"];
+    files.retain(|(path, _)| {
+        !path
+            .iter()
+            .any(|part| apart.iter().any(|name| part == *name))
+    });
     Ok(files)
 }
 

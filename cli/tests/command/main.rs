@@ -8,6 +8,7 @@ mod clients;
 mod doctor;
 mod explain;
 mod faults;
+mod forms;
 mod help;
 mod hostile;
 mod hosts;

@@ -2,7 +2,7 @@
 
 use roxmltree::Node;
 
-use super::known::{
+use super::known_elements::{
     APART_OF_DEVICES, APART_OF_DOMAIN, ATTRIBUTES, ELEMENTS, FEATURES, FUNCTION_DRIVER, SMMU_DRIVER,
 };
 use super::qemu::is_known_property;

@@ -5,6 +5,8 @@
 
 #[path = "../../../fuzz/input.rs"]
 mod input;
+#[path = "time.rs"]
+mod time;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,17 +14,17 @@ use std::time::Duration;
 
 use varia_core::{ConfigRegister, Device, HostPhys};
 use varia_serve::{Endpoint, Options, View};
-use varia_silicon::clock::Clock as _;
 use varia_silicon::profile::{self, Body};
-use varia_silicon::{Faults, ManualClock, Readiness, Silicon};
+use varia_silicon::{Faults, Readiness, Silicon};
 use varia_spec::Errno;
 use varia_spec::pci::cap::{exp, msi, msix, pm};
 use varia_spec::pci::header::{self, command, status};
 use varia_spec::pci::{CFG_SPACE_EXP_SIZE, ext_cap};
 use varia_spec::vfio::{RegionIndex, region_flags};
-use varia_variant::{Millis, Monotonic, Region};
+use varia_variant::Region;
 
 use input::Input;
+use time::Time;
 
 /// Where the host put the BARs and the ROM, as far as their size permits.
 const ADDRESS: u32 = 0xa000_0000;
@@ -44,26 +46,6 @@ pub(crate) struct Seen {
     pub(crate) resets: u64,
     /// Accesses refused while memory space was disabled or the device in D3hot.
     pub(crate) asleep: u32,
-}
-
-/// A clock that moves when somebody sleeps on it.
-#[derive(Clone, Debug, Default)]
-struct Time(Arc<ManualClock>);
-
-impl varia_serve::Clock for Time {
-    fn now(&self) -> Monotonic {
-        Monotonic(self.0.now().as_millis() as u64)
-    }
-
-    fn sleep(&self, time: Millis) {
-        self.0.advance(Duration::from_millis(time.0));
-    }
-}
-
-impl varia_silicon::Clock for Time {
-    fn now(&self) -> Duration {
-        self.0.now()
-    }
 }
 
 impl Input<'_> {

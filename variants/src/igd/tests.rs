@@ -147,6 +147,14 @@ fn region(igd: &Igd, index: u32) -> &dyn Composed {
     }
 }
 
+/// A region of this size and subtype can be read, and nothing else.
+fn assert_described(region: &dyn Composed, size: usize, subtype: u32) {
+    let info = region.info();
+    assert_eq!((info.size, info.flags), (size as u64, region_flags::READ));
+    let kind = 0x8000_8086;
+    assert_eq!(info.region_type, Some(RegionType { kind, subtype }));
+}
+
 /// Reads as a runtime does: segment by segment.
 fn read(host: &Host, region: &dyn Composed, offset: u64, len: u64) -> Result<Vec<u8>, Errno> {
     let len = region.clip(offset, len)?;
@@ -216,18 +224,7 @@ fn every_byte_of_every_opregion_is_the_kernels() {
         let region = region(&igd, 9);
         let at = vbt.map(|(_, at)| at);
         let all = expected(&host, version, at, len, u64::from(kib) << 10);
-        let info = region.info();
-        assert_eq!(
-            (info.size, info.flags),
-            (all.len() as u64, region_flags::READ)
-        );
-        assert_eq!(
-            info.region_type,
-            Some(RegionType {
-                kind: 0x8000_8086,
-                subtype: 1
-            })
-        );
+        assert_described(region, all.len(), 1);
         // every offset in every short length, and every length from some offsets
         let size = all.len() as u64;
         let edges = [
@@ -289,21 +286,11 @@ fn a_bridge_is_read_in_the_kernels_accesses() {
     for (index, place, subtype) in [(10, HOST_BRIDGE, 2), (11, LPC_BRIDGE, 3)] {
         let region = region(&igd, index);
         let all = &host.functions[&place];
-        let info = region.info();
-        assert_eq!(
-            (info.size, info.flags),
-            (all.len() as u64, region_flags::READ)
-        );
-        assert_eq!(
-            info.region_type,
-            Some(RegionType {
-                kind: 0x8000_8086,
-                subtype
-            })
-        );
-        for offset in 0..info.size {
+        assert_described(region, all.len(), subtype);
+        let size = all.len() as u64;
+        for offset in 0..size {
             for len in 1..=19 {
-                let end = (offset + len).min(info.size);
+                let end = (offset + len).min(size);
                 let bytes = read(&host, region, offset, len).unwrap();
                 assert_eq!(bytes, all[offset as usize..end as usize]);
                 let (mut at, mut widths) = (offset, vec![]);
@@ -315,7 +302,7 @@ fn a_bridge_is_read_in_the_kernels_accesses() {
                 assert_eq!(widths, accesses(offset, end - offset), "{offset:#x} {len}");
             }
         }
-        assert_eq!(region.clip(info.size, 1), Err(Errno::EINVAL));
+        assert_eq!(region.clip(size, 1), Err(Errno::EINVAL));
     }
     for index in (0..9).chain([12, u32::MAX]) {
         assert!(
