@@ -17,6 +17,7 @@ limit=${4:-$(sed -n 's/^CONFIG_FRAME_WARN=//p' "$2/include/config/auto.conf")}
 frames=$("${CROSS_COMPILE-}objdump" -d --no-show-raw-insn "$3" | awk -v arch="$1" '
 	function number(text,   value, at) {
 		sub(/^[#$]/, "", text)
+		sub(/,$/, "", text)
 		if (text !~ /^-?0x/)
 			return text + 0
 		sub(/^-?0x/, "", text)

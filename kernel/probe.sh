@@ -33,6 +33,12 @@ work=$out/probes
 rm -f "$work"/*.o "$work"/*.c "$out/varia_probes.h"
 cp "$probes"/*.c "$probes"/*.h "$work/"
 
+for name in ${ABSENT-}; do
+	if [ ! -f "$work/optional-$name.c" ]; then
+		echo "$0: ABSENT names $name, which is no optional probe" >&2
+		exit 2
+	fi
+done
 objects=$(cd "$work" && for file in *.c; do echo "${file%.c}.o"; done)
 # shellcheck disable=SC2086 # a list
 echo obj-m := $objects >"$work/Kbuild"

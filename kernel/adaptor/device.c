@@ -62,9 +62,10 @@ static void adaptor_close(struct vfio_device *vdev)
 {
 	struct adaptor_device *dev = adaptor_of(vdev);
 
+	/* the claim lasts until the device and importers of its memory reach the memory no more */
+	vfio_pci_core_close_device(vdev);
 	adaptor_drop_memory(dev);
 	adaptor_unmap_bar0(dev);
-	vfio_pci_core_close_device(vdev);
 	varia_count(dev->state, VARIA_COUNT_CLOSED);
 }
 

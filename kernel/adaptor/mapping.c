@@ -27,7 +27,7 @@ static vm_fault_t adaptor_fault_ready(struct vm_fault *vmf, struct adaptor_devic
 	int ret = adaptor_lock_once(dev, &wait, true), how = VARIA_FAULT_WAIT_HELD;
 
 	if (ret == VARIA_READY_SLEEP)
-		how = varia_fault_wait(vmf->flags & FAULT_FLAG_VMA_LOCK,
+		how = varia_fault_wait(dev->state, &wait, vmf->flags & FAULT_FLAG_VMA_LOCK,
 				       fault_flag_allow_retry_first(vmf->flags) &&
 				       !(vmf->flags & FAULT_FLAG_RETRY_NOWAIT),
 				       vmf->flags & FAULT_FLAG_TRIED);

@@ -461,9 +461,10 @@ s64 varia_fault(const struct varia_state *state, u64 address, u32 order, u64 sta
 /*
  * How a fault waits for a device that is not ready: VARIA_FAULT_WAIT_*. `of_mapping` is nonzero
  * if the fault holds the lock of its mapping alone, `first` if it may release its locks and be
- * tried again, `tried` if that has been done.
+ * tried again, `tried` if that has been done. A wait that has begun ends here unless the fault
+ * goes on with it.
  */
-int varia_fault_wait(u32 of_mapping, u32 first, u32 tried);
+int varia_fault_wait(const struct varia_state *state, struct varia_wait *wait, u32 of_mapping, u32 first, u32 tried);
 
 /*
  * Position of a failed page frame in a mapping of `len` bytes at a position in the device's

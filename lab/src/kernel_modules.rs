@@ -80,14 +80,31 @@ pub fn lend_core(arch: Arch, out: &Path) -> Result<()> {
 /// # Errors
 /// As for [`ours`].
 pub fn with_unreleased_ids(arch: Arch) -> Result<PathBuf> {
+    ours_by(arch, "ours-unreleased", ("UNRELEASED_IDS", "y"))
+}
+
+/// [`ours`] as for a kernel without an optional feature, named as the probes name it.
+///
+/// # Errors
+/// As for [`ours`].
+pub fn ours_without(arch: Arch, feature: &str) -> Result<PathBuf> {
+    ours_by(
+        arch,
+        &format!("ours-without-{feature}"),
+        ("ABSENT", feature),
+    )
+}
+
+/// [`ours`] with a variable of its build, in a folder of this name.
+fn ours_by(arch: Arch, name: &str, (variable, value): (&'static str, &str)) -> Result<PathBuf> {
     let object = rust_object(arch, &[])?;
     let mut target = Target::find(arch.into())?;
     target.bound.extend(object.parent().map(Path::to_path_buf));
     let variables = vec![
         ("RUST_OBJECT", object.display().to_string()),
-        ("UNRELEASED_IDS", "y".to_owned()),
+        (variable, value.to_owned()),
     ];
-    target.build_module("ours-unreleased", MODULE, &SOURCES, variables)
+    target.build_module(name, MODULE, &SOURCES, variables)
 }
 
 /// [`ours`] with features of the crate in `kernel/rust`, in a folder of their own.

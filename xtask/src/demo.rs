@@ -56,7 +56,7 @@ pub(crate) fn run(arch: Arch) -> Outcome {
     let server = Server::start(&varia, &socket, &memory)?;
 
     step(&format!(
-        "booting a {arch} VM that has it (software emulation)"
+        "booting a VM ({arch}) that has it (software emulation)"
     ));
     let bar = |index, size| PlannedBar {
         index,

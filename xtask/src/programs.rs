@@ -339,7 +339,8 @@ mod tests {
         assert_eq!(package(id).as_deref(), Some("xtask"));
     }
 
-    /// Each of two programs waits for the other to be there, so that neither ends alone.
+    /// Each of two programs waits for the other to be there, so that neither ends alone; and two
+    /// that fail beside another one pass where one runs at a time.
     #[test]
     fn as_many_programs_run_at_once_as_there_are_lanes() {
         let folder = tempfile::tempdir().unwrap();
@@ -348,7 +349,8 @@ mod tests {
             let at = |name: &str| folder.path().join(format!("{name}.runs"));
             let (mine, others) = (at(mine), at(others));
             let text = format!(
-                "#!/bin/sh\n: >'{}'\nuntil [ -e '{}' ]; do sleep 0.01; done\n",
+                "#!/bin/sh\n: >'{}'\ni=0\nuntil [ -e '{}' ]; do\ni=$((i+1))\n\
+                 [ $i -lt 60000 ] || exit 1\nsleep 0.01\ndone\n",
                 mine.display(),
                 others.display()
             );
@@ -358,6 +360,16 @@ mod tests {
             waits
         };
         let ended = run(vec![waits("one", "two"), waits("two", "one")], 2).unwrap();
+        assert!(ended.iter().all(|it| it.passed), "{ended:?}");
+        let script = folder.path().join("alone");
+        let lock = folder.path().join("lock").display().to_string();
+        let text = format!("#!/bin/sh\nmkdir '{lock}' || exit 1\nsleep 0.2\nrmdir '{lock}'\n");
+        write_program(&script, &text);
+        let alone = || Program {
+            executable: script.clone(),
+            ..program("some", "alone")
+        };
+        let ended = run(vec![alone(), alone()], 1).unwrap();
         assert!(ended.iter().all(|it| it.passed), "{ended:?}");
     }
 

@@ -8,11 +8,12 @@ use crate::{
     abi::c_functions,
     counters::Counter,
     poison::{Page, Reported},
+    ready,
     state::{self, Instance, memory, position, result, value, write},
     types::{
         FAULT_FAILED_PAGE, FAULT_FALLBACK, FAULT_SIGBUS, FAULT_WAIT_HELD, FAULT_WAIT_LATER,
         FAULT_WAIT_NONE, FAULT_WAIT_RELEASED, MMAP_ALLOW_UNCACHED, MMAP_BASE, MMAP_MEMORY,
-        MMAP_WRITE_COMBINING, State,
+        MMAP_WRITE_COMBINING, State, Wait,
     },
 };
 
@@ -130,16 +131,29 @@ c_functions! {
 
     /// How a fault waits for a device that is not ready: VARIA_FAULT_WAIT_*. `of_mapping` is nonzero
     /// if the fault holds the lock of its mapping alone, `first` if it may release its locks and be
-    /// tried again, `tried` if that has been done.
-    fn varia_fault_wait(of_mapping: u32, first: u32, tried: u32) -> i32 {
-        match (of_mapping, first, tried) {
+    /// tried again, `tried` if that has been done. A wait that has begun ends here unless the fault
+    /// goes on with it.
+    fn varia_fault_wait(
+        state: *const State,
+        wait: *mut Wait,
+        of_mapping: u32,
+        first: u32,
+        tried: u32,
+    ) -> i32 {
+        let how = match (of_mapping, first, tried) {
             // Linux counts no try for the lock of a mapping: a wait here would be followed by another.
             (1.., 1.., _) => FAULT_WAIT_LATER,
             (0, 1.., _) => FAULT_WAIT_RELEASED,
             // The wait is over: the device is ready at this poll, or the fault fails.
             (_, 0, 1..) => FAULT_WAIT_NONE,
             (_, 0, 0) => FAULT_WAIT_HELD,
+        };
+        // SAFETY: by the contract of all functions.
+        let (instance, wait) = unsafe { (state::instance(state), state::exclusive(wait)) };
+        if let (FAULT_WAIT_LATER | FAULT_WAIT_NONE, Ok(instance), Ok(wait)) = (how, instance, wait) {
+            ready::given_up(&instance.counters, wait);
         }
+        how
     }
 
     /// Position of a failed page frame in a mapping of `len` bytes at a position in the device's

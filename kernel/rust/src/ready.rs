@@ -93,6 +93,14 @@ fn ended(counters: &Counters, wait: &mut Wait, sample: Sample, answer: Result<i3
     }
 }
 
+/// Counts the end of a wait that its operation gives up, if it has slept.
+pub(crate) fn given_up(counters: &Counters, wait: &mut Wait) {
+    if wait.slept != 0 {
+        wait.slept = 0;
+        counters.add(Counter::WaitsFailed);
+    }
+}
+
 fn before(
     instance: &Instance,
     wait: &mut Wait,

@@ -149,7 +149,13 @@ fn everything_at_once(flavour: Flavour) -> Result<()> {
     let counters = Counters::read(&host, 0)?;
     println!("{counters:#?}");
     assert_eq!(counters.broken_rules(), Vec::<String>::new());
-    for name in ["waits_ready", "copies", "faults_served", "faults_not_ready"] {
+    for name in [
+        "waits_ready",
+        "copies",
+        "faults_served",
+        "faults_not_ready",
+        "faults_retried",
+    ] {
         assert!(counters.get(name) > 0, "{name}: {counters:#?}");
     }
     // The driver counts each reset that the device has seen, but for the reset at close: the next

@@ -14,7 +14,7 @@ use varia_explain::{Knowledge, examine};
 use varia_facts::Facts;
 use varia_lab::initramfs::Archive;
 use varia_lab::slots::Slot;
-use varia_lab::{Arch, Kernel, Set, packages};
+use varia_lab::{Arch, HANG, Kernel, Set, packages};
 use varia_linux::Tree;
 use varia_linux::inventory::{Extent, Inventory};
 use varia_serve::View;
@@ -215,8 +215,11 @@ fn found(name: &str, command: &str, gpus: &[Gpu]) -> Result<Vec<String>> {
     std::fs::write(&initrd, archive.finish()).expect("a file");
     let (arguments, replaced) = bootable(command, gpus);
     println!("{name}: replaced:\n{}", replaced.join("\n"));
-    let mut run = Command::new(qemu(folder.path(), Arch::Aarch64)?);
-    run.args(&arguments)
+    // a guest that hangs does not hold its slot
+    let mut run = Command::new("timeout");
+    run.arg(HANG.as_secs().to_string())
+        .arg(qemu(folder.path(), Arch::Aarch64)?)
+        .args(&arguments)
         .args([
             "-display",
             "none",

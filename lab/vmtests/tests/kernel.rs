@@ -76,6 +76,7 @@ fn a_kernel_that_lacks_what_the_module_needs_is_told_so_by_name() -> Result<(), 
         assert!(!done, "{arch}: {text}");
         for lacks in [
             "the module can't be built for the kernel of",
+            "exit status: 77",
             "linux/memory-failure.h is not there: pfn address spaces are in Linux 7.0 and newer",
             "vfio_pci_vmf_insert_pfn is not there: ",
             "__vfio_pci_memory_enabled is not there: ",
@@ -112,6 +113,28 @@ fn ids_that_no_released_kernel_lists_are_built_in_only_when_asked_for() -> Resul
         for id in ids(false) {
             assert!(!has(&usual, &id) && has(&asked, &id), "{arch}: {id}");
         }
+    }
+    Ok(())
+}
+
+/// Each optional probe taken for absent: the path without the feature is built.
+#[test]
+fn the_path_without_an_optional_feature_builds() -> Result<(), Box<dyn Error>> {
+    let mut features = Vec::new();
+    for probe in fs::read_dir(workspace().join("kernel/probes"))? {
+        let name = probe?.file_name().to_string_lossy().into_owned();
+        let feature = name.strip_prefix("optional-");
+        features.extend(
+            feature
+                .and_then(|rest| rest.strip_suffix(".c"))
+                .map(str::to_owned),
+        );
+    }
+    assert!(!features.is_empty(), "nothing is tested");
+    for feature in features {
+        let usual = fs::read(kernel_modules::ours(Arch::Aarch64)?)?;
+        let without = fs::read(kernel_modules::ours_without(Arch::Aarch64, &feature)?)?;
+        assert!(usual != without, "{feature}: the module is the same");
     }
     Ok(())
 }
@@ -169,7 +192,7 @@ fn script_in(
         std::iter::once(script.as_os_str()).chain(arguments.iter().map(|text| text.as_ref()));
     match chroot.run(argv) {
         Ok(output) => Ok((true, String::from_utf8_lossy(&output.stdout).into_owned())),
-        Err(DebianError::Command { output, .. }) => Ok((false, output)),
+        Err(DebianError::Command { status, output, .. }) => Ok((false, output + "\n" + &status)),
         Err(other) => Err(other.into()),
     }
 }
@@ -358,6 +381,19 @@ fn the_rust_object_uses_no_floating_point_or_vector_register() -> Result<(), Box
         assert!(found.is_empty(), "{arch}: {found:#?}");
         let indirect = indirect(arch, &text);
         assert!(indirect.is_empty(), "{arch}: {indirect:#?}");
+        let prefix = objdump.trim_end_matches("objdump");
+        let object = object.to_string_lossy();
+        for (limit, fits) in [("2048", true), ("1", false)] {
+            let arguments = [arch.debian(), "/", &object, limit];
+            let variables = [("CROSS_COMPILE", prefix)];
+            let (done, text) = script_in("frames.sh", &[folder], &variables, &arguments)?;
+            assert_eq!(done, fits, "{arch}: {text}");
+            assert_eq!(
+                text.contains("the limit of the kernel"),
+                !fits,
+                "{arch}: {text}"
+            );
+        }
     }
     Ok(())
 }

@@ -149,8 +149,27 @@ fn a_fault_waits_once_and_without_the_locks_that_it_may_release() {
         (1, 0, 0, FAULT_WAIT_HELD),
         (0, 0, 0, FAULT_WAIT_HELD),
     ] {
-        let how = unsafe { varia_fault_wait(of_mapping, first, tried) };
+        let state = probed(BASE, 96 * GIB);
+        let sample = Sample {
+            memory_enabled: 1,
+            ..zero()
+        };
+        let (mut wait, mut poll): (Wait, Poll) = (zero(), zero());
+        let before = unsafe { varia_ready_before(&state, &mut wait, &sample, &mut poll) };
+        assert_eq!(before, READY_POLL);
+        let after = unsafe { varia_ready_after(&state, &mut wait, &sample, &poll) };
+        assert_eq!(after, READY_SLEEP);
+        let how = unsafe { varia_fault_wait(&state, &mut wait, of_mapping, first, tried) };
         assert_eq!(how, expected, "{of_mapping} {first} {tried}");
+        // the fault goes on with its wait, or the wait has an end that is counted
+        let goes_on = matches!(how, FAULT_WAIT_RELEASED | FAULT_WAIT_HELD);
+        let counts = ["waits", "waits_failed"].map(|name| count(&state, name));
+        assert_eq!(
+            counts,
+            [1, u64::from(!goes_on)],
+            "{of_mapping} {first} {tried}"
+        );
+        assert_eq!(wait.slept, u32::from(goes_on));
     }
 }
 
