@@ -1,6 +1,6 @@
 //! Definitions of VMs against a host: drivers, programs, RAM.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use varia_facts::{Bdf, Bytes, NodeId};
 
@@ -182,16 +182,15 @@ pub(crate) fn memory(scene: &Scene<'_>) -> Vec<Finding> {
         return vec![not_applicable(NO_DEFINITION)];
     };
     let host = &scene.facts.host;
-    let look = |ram: &Ram| {
+    let look = |(host_node, wanted): (Option<NodeId>, Bytes)| {
         let on = || {
             let nodes = host.nodes.iter();
-            nodes.filter(|node| ram.host_node.is_none_or(|id| node.id == id))
+            nodes.filter(|node| host_node.is_none_or(|id| node.id == id))
         };
-        let place = match ram.host_node {
+        let place = match host_node {
             Some(id) => format!("node {id}"),
             None => "the host".to_owned(),
         };
-        let wanted = ram.size;
         let free = match definition.hugepages {
             None => Some(on().map(|node| node.memory_free.0).sum::<u64>()),
             Some(size) => {
@@ -233,7 +232,13 @@ pub(crate) fn memory(scene: &Scene<'_>) -> Vec<Finding> {
         }
         .about(place)
     };
-    let mut findings: Vec<_> = definition.ram.iter().map(look).collect();
+    // cells on one node share its memory
+    let mut wanted: BTreeMap<Option<NodeId>, Bytes> = BTreeMap::new();
+    for ram in &definition.ram {
+        let sum = wanted.entry(ram.host_node).or_default();
+        sum.0 = sum.0.saturating_add(ram.size.0);
+    }
+    let mut findings: Vec<_> = wanted.into_iter().map(look).collect();
     if findings.is_empty() {
         findings.push(unknown("the size of the definition's RAM is not known"));
     }

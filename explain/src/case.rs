@@ -159,12 +159,14 @@ impl<'a> Case<'a> {
         }));
         let without = self.gpus.iter().filter(|gpu| gpu.bars.is_none());
         all.extend(without.map(|gpu| {
+            let name = gpu.host.map_or(gpu.id.clone(), |host| host.to_string());
             Unjudged {
                 line: self.line(gpu),
                 what: format!("BARs of {}", gpu.label()),
-                why: "they are not known, so that aperture and windows were not judged: give the \
-                  facts of its host (--facts), or its chip (--gpu)"
-                    .to_owned(),
+                why: format!(
+                    "they are not known, so that aperture and windows were not judged: give the \
+                     facts of its host (--facts), or its chip (--gpu {name}=gh200)"
+                ),
             }
         }));
         all.extend(self.sharing());

@@ -144,14 +144,8 @@ pub fn examine(bytes: &[u8], knowledge: &Knowledge<'_>) -> Result<Examination, R
 fn notes(case: &Case<'_>) -> Vec<String> {
     let mut notes = Vec::new();
     for gpu in case.gpus.iter().filter(|gpu| gpu.bars.is_none()) {
-        let name = match gpu.host {
-            Some(host) => host.to_string(),
-            None => gpu.id.clone(),
-        };
         notes.push(format!(
-            "{} is taken for a GPU because Generic Initiators name it; its BARs are not known, so \
-             that the aperture was not judged: give the host's facts (--facts), or the chip (--gpu \
-             {name}=gh200)",
+            "{} is taken for a GPU because Generic Initiators name it",
             gpu.label()
         ));
     }

@@ -8,7 +8,8 @@
 //! |---|---|
 //! | `qemu` | options, devices, objects and properties of QEMU |
 //! | `libvirt` | elements and attributes of libvirt |
-//! | `known` | the names that are known |
+//! | `known` | names of QEMU that are known |
+//! | `known_elements` | names of libvirt that are known |
 
 pub(crate) mod known;
 mod known_elements;

@@ -197,7 +197,7 @@ pub struct Aliases {
     missing: Option<String>,
     malformed: u64,
     /// The variant driver of GPUs with coherent memory is installed.
-    has_variant: bool,
+    has_variant: Option<bool>,
 }
 
 /// Best driver for a device.
@@ -320,7 +320,7 @@ impl Aliases {
         if let Ok(bytes) = tree.read(&format!("{folder}/modules.builtin.modinfo")) {
             aliases.add_builtin(&bytes);
         }
-        aliases.has_variant = is_installed(tree, release, Driver::NvgraceGpu.name()) == Some(true);
+        aliases.has_variant = is_installed(tree, release, Driver::NvgraceGpu.name());
         aliases
     }
 
@@ -439,9 +439,11 @@ impl Aliases {
             }
             Identity::Known(chip, sku) => {
                 best.module = module_name(chip.driver().name());
-                best.why = match (sku.released, self.has_variant, &best.why) {
+                best.why = match (sku.released, self.has_variant, best.why) {
                     (false, _, Why::NoAlias { .. }) => Why::Unreleased { chip: chip.name },
-                    (_, installed, _) => Why::Unlisted {
+                    // the lists of modules can't be read
+                    (_, None, why) => why,
+                    (_, Some(installed), _) => Why::Unlisted {
                         chip: chip.name,
                         installed,
                     },

@@ -282,6 +282,11 @@ pub(super) const ROWS: &[Row] = &[
     ("definition-memory", false, |case| { define(case); }, Ok, "the definition needs 1 GiB"),
     ("definition-memory", false, |case| define(case).ram.clear(), Unknown, "not known"),
     ("definition-memory", false, |case| define(case).ram[0].size = Bytes(1 << 50), Warning, "end processes"),
+    ("definition-memory", false, |case| {
+        let ram = &mut define(case).ram;
+        ram[0].size = Bytes(1 << 39);
+        ram.push(ram[0].clone());
+    }, Warning, "needs 1 TiB"),
     ("definition-memory", false, |case| define(case).hugepages = Some(Bytes(16 << 30)), Failure, "16 GiB"),
     ("online-memory", false, |_| {}, Ok, "does not use"),
     ("online-memory", false, |case| case.facts.functions.clear(), NotApplicable, "no GPU"),

@@ -63,7 +63,10 @@ pub(crate) struct Opt {
 }
 
 impl Opt {
-    /// An option that is not in a shell's text; `None` for a value without meaning.
+    /// An option that is not in the text of a shell.
+    ///
+    /// # Errors
+    /// [`ReadError`] for a value in JSON that is none.
     pub(crate) fn given(name: &str, value: &str, line: usize) -> Result<Self, ReadError> {
         let name = name.trim_start_matches('-');
         let name = if name == "M" { "machine" } else { name };

@@ -166,7 +166,8 @@ impl Run<'_> {
             Loop::Words(words) => (name.to_owned(), self.listed(words)),
             Loop::Counter(range) => {
                 let text = self.text.get(range.clone()).unwrap_or_default();
-                let counted = counted(text, &self.variables);
+                let is_known = self.doubts(&format!("(({text}))")).is_empty();
+                let counted = counted(text, &self.variables).filter(|_| is_known);
                 let (name, numbers) = counted.unzip();
                 let values = numbers.map(|numbers: Vec<i64>| {
                     let numbers = numbers.iter().map(i64::to_string);
@@ -199,6 +200,9 @@ impl Run<'_> {
         let mut values = Vec::new();
         for raw in list {
             let written = self.text.get(raw.range.clone()).unwrap_or_default();
+            if !self.doubts(written).is_empty() {
+                return None;
+            }
             if let Some(numbers) = braces(written) {
                 values.extend(numbers);
                 continue;
@@ -245,11 +249,21 @@ impl Run<'_> {
             .filter(|(_, rest)| rest.contains("]="))
         {
             // an element of an array
-            self.next += 1;
-            let line = line_of(self.text, first.range.start);
-            self.set_under
-                .push((name.to_owned(), vec![self.next], line));
+            self.doubt([name.to_owned()], first);
             return Ok(());
+        }
+        match word(first) {
+            // another file may set any of them
+            "." | "source" => {
+                let all: Vec<_> = self.variables.all.keys().cloned().collect();
+                self.doubt(all, first);
+            }
+            "read" | "unset" | "mapfile" | "readarray" | "getopts" => {
+                let named = list.iter().skip(1).map(word).map(str::to_owned);
+                let named: Vec<_> = named.collect();
+                self.doubt(named, first);
+            }
+            _ => {}
         }
         let declares = ["export", "local", "declare", "readonly", "typeset"];
         if declares.contains(&word(first)) {
@@ -304,13 +318,21 @@ impl Run<'_> {
 
     /// Variables of a word that are set under a condition that is not one of the word's own.
     fn doubts(&self, written: &str) -> Vec<String> {
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        // in a sum a name stands for its variable without a sign
+        let is_sum = written.contains("((");
         let is_named = |name: &str| {
-            let own = written.split('$').skip(1).map(|part| {
+            let mut own = written.split('$').skip(1).map(|part| {
                 let part = part.trim_start_matches('{');
-                let end = part.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+                let end = part.find(|c: char| !is_of_name(c));
                 part.get(..end.unwrap_or(part.len())).unwrap_or_default()
             });
-            own.into_iter().any(|own| own == name)
+            let in_sum = || {
+                written
+                    .split(|c: char| !is_of_name(c))
+                    .any(|own| own == name)
+            };
+            own.any(|own| own == name) || is_sum && in_sum()
         };
         let is_outside = |conditions: &Vec<usize>| !self.conditions.starts_with(conditions);
         let doubts = self.set_under.iter();
@@ -320,6 +342,17 @@ impl Run<'_> {
                 format!("${name}, which line {line} sets in a way that is not followed")
             })
             .collect()
+    }
+
+    /// Variables that a command sets in a way that is not followed.
+    fn doubt(&mut self, names: impl IntoIterator<Item = String>, command: &Raw) {
+        self.next += 1;
+        let line = line_of(self.text, command.range.start);
+        let of_its_own = vec![self.next];
+        let doubts = names
+            .into_iter()
+            .map(|name| (name, of_its_own.clone(), line));
+        self.set_under.extend(doubts);
     }
 
     fn assign(&mut self, raw: &Raw, name: String, is_more: bool, range: Range<usize>) {
@@ -510,6 +543,38 @@ mod tests {
             (
                 "f() {\n A=1\n}\nf\nq $A",
                 "$A, which line 2 sets in a way that is not followed",
+            ),
+            (
+                "function f {\n A=1\n}\nf\nq $A",
+                "$A, which line 2 sets in a way that is not followed",
+            ),
+            (
+                "function f() {\n A=1\n}\nf\nq $A",
+                "$A, which line 2 sets in a way that is not followed",
+            ),
+            (
+                "if x; then N=2; fi\nq $((N+1))",
+                "$N, which line 1 sets in a way that is not followed",
+            ),
+            (
+                "A=1\n. /etc/vm.conf\nq $A",
+                "$A, which line 2 sets in a way that is not followed",
+            ),
+            (
+                "A=1; B=2\nread -r A B\nq -m $B",
+                "$B, which line 2 sets in a way that is not followed",
+            ),
+            (
+                "A=1\nunset A\nq $A",
+                "$A, which line 2 sets in a way that is not followed",
+            ),
+            (
+                "N=1\nif x; then N=2; fi\nfor i in `seq 1 $N`; do B+=(a); done\nq \"${B[@]}\"",
+                "$B, which line 3 sets in a way that is not followed",
+            ),
+            (
+                "N=1\nif x; then N=2; fi\nfor ((i=0;i<N;i++)); do B+=(a); done\nq \"${B[@]}\"",
+                "$B, which line 3 sets in a way that is not followed",
             ),
             (
                 "while read A; do B=\"$B $A\"; done\nq $B",

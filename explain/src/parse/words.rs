@@ -32,7 +32,7 @@ pub(crate) enum Loop {
 /// A reserved word that begins or ends a compound statement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Keyword {
-    /// `if`, `while`, `until`, `case`: what follows may not be executed.
+    /// `if`, `case`: what follows may not be executed.
     Condition,
     /// `while`, `until`, which `done` ends.
     While,
@@ -133,8 +133,16 @@ pub(crate) fn statements(
                 if std::mem::take(&mut is_file) || of_redirection {
                     continue;
                 }
-                match keyword(raw).filter(|_| words.is_empty() && array.is_none()) {
+                // the head of a function needs nothing between its name and the brace
+                let is_head = matches!(words.as_slice(), [first, _]
+                    if text.get(first.range.clone()) == Some("function"));
+                let reserved = keyword(raw).filter(|keyword| {
+                    let begins = words.is_empty() || is_head && *keyword == Keyword::Open;
+                    begins && array.is_none()
+                });
+                match reserved {
                     Some(keyword) => {
+                        end(&mut words, &mut out);
                         out.push(Statement::Keyword(keyword));
                     }
                     None => words.push(Raw { range, array }),

@@ -201,7 +201,7 @@ fn global(option: &Opt, line: usize, out: &mut Scope) {
     }
 }
 
-/// Properties of a device's driver that are not known.
+/// True if the driver has the property, or the driver is not known.
 pub(crate) fn is_known_property(driver: &str, property: &str) -> bool {
     known(driver).is_none_or(|known| known.contains(&property))
 }

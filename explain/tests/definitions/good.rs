@@ -278,10 +278,12 @@ fn a_function_that_nobody_knows_is_said_to_be_unknown() {
     let found = examined(&text, &facts());
     assert_eq!((found.gpus.len(), found.unknown.len()), (1, 0));
     assert!(
-        found.notes[0].contains("--gpu 0123:01:00.0=gh200"),
+        found.notes[0].contains("taken for a GPU"),
         "{:?}",
         found.notes
     );
+    let remedy = |part: &varia_explain::Unjudged| part.why.contains("--gpu 0123:01:00.0=gh200");
+    assert!(found.unjudged.iter().any(remedy), "{:?}", found.unjudged);
     // and of these somebody says what they are
     let knowledge = Knowledge {
         named: vec![("0009:01:00.0".to_owned(), facts().functions[0].clone())],

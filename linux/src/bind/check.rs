@@ -195,9 +195,6 @@ fn check_unused(tree: &Tree, bdf: Bdf, group: Option<GroupId>) -> Result<(), Bin
 
 /// Checks that no memory of a GPU is online as RAM of the host.
 fn check_offline(tree: &Tree, bdf: Bdf) -> Result<(), BindError> {
-    if !has_node_of_memory(tree) {
-        return Ok(());
-    }
     let Ok(inventory) = Inventory::of(tree, Extent::Served) else {
         return Ok(());
     };
@@ -213,23 +210,6 @@ fn check_offline(tree: &Tree, bdf: Bdf) -> Result<(), BindError> {
                 .unwrap_or_else(|| "daxctl offline-memory".to_owned()),
         }),
     }
-}
-
-/// True if a node has memory and no CPUs, as a GPU's has while its memory is online.
-fn has_node_of_memory(tree: &Tree) -> bool {
-    const NODES: &str = "sys/devices/system/node";
-    let nodes = tree.list(NODES).unwrap_or_default();
-    let mut folders = nodes
-        .iter()
-        .filter(|name| name.starts_with("node"))
-        .map(|name| format!("{NODES}/{name}"));
-    folders.any(|folder| {
-        let cpus = tree.text(&format!("{folder}/cpulist"));
-        let memory = tree.text(&format!("{folder}/meminfo")).unwrap_or_default();
-        let total = memory.lines().find(|line| line.contains("MemTotal:"));
-        let amount = total.and_then(|line| line.split_whitespace().rev().nth(1)?.parse().ok());
-        cpus.is_some_and(|cpus| cpus.trim().is_empty()) && amount.is_some_and(|all: u64| all > 0)
-    })
 }
 
 /// Checks that the driver of a dry run exists, as far as sysfs and the lists of modules say.

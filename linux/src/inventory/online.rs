@@ -3,7 +3,7 @@
 //! The vendor's driver adds a GPU's coherent memory to the nodes that firmware reserves for the GPU.
 //! While the memory is online the host uses it, and the driver can't let the GPU go.
 
-use varia_facts::{Bytes, Facts, NodeId, OnlineMemory, PciFunction};
+use varia_facts::{Bytes, Facts, OnlineMemory, PciFunction};
 
 use crate::tree::Tree;
 
@@ -43,16 +43,16 @@ fn online(facts: &Facts, function: &PciFunction, ranges: &[(u64, u64)]) -> Optio
     let memory = function.coherent_memory.as_ref()?;
     let reserved = memory.pxm_start.zip(memory.pxm_count);
     let (start, count) = reserved.unwrap_or_default();
-    let nodes: Vec<NodeId> = (start..start.saturating_add(count)).map(NodeId).collect();
+    let nodes = start..start.saturating_add(count);
     let own = facts.host.nodes.iter().filter(|node| {
-        let is_reserved = nodes.contains(&node.id);
+        let is_reserved = nodes.contains(&node.id.0);
         is_reserved && node.cpus.is_empty() && node.memory.0 > 0
     });
     let own: Vec<_> = own.collect();
     if !own.is_empty() {
         return Some(OnlineMemory {
             nodes: own.iter().map(|node| node.id).collect(),
-            size: Bytes(own.iter().map(|node| node.memory.0).sum()),
+            size: Bytes(total(own.iter().map(|node| node.memory.0))),
         });
     }
     let end = memory.base.0.saturating_add(memory.size.0);
@@ -61,11 +61,16 @@ fn online(facts: &Facts, function: &PciFunction, ranges: &[(u64, u64)]) -> Optio
         let last = last.saturating_add(1).min(end);
         last.saturating_sub(first)
     });
-    let size: u64 = inside.sum();
+    let size = total(inside);
     (size > 0).then_some(OnlineMemory {
         nodes: Vec::new(),
         size: Bytes(size),
     })
+}
+
+/// Sum of sizes, which a host's files may claim to be of any size.
+fn total(sizes: impl Iterator<Item = u64>) -> u64 {
+    sizes.fold(0, u64::saturating_add)
 }
 
 /// First and last addresses of RAM, that of drivers included.
