@@ -218,13 +218,12 @@ impl Endpoint {
         let mut at = offset;
         while !rest.is_empty() {
             let segment = self.segment(memory, Direction::Read, at, rest.len() as u64);
-            if segment.kind == SegmentKind::Failed {
-                return ended(count - rest.len());
-            }
+            let done = count - rest.len();
             let (piece, later) = split_mut(rest, segment.len);
             match segment.kind {
                 SegmentKind::Memory(address, _) => guard.read(address, piece)?,
-                SegmentKind::Ones | SegmentKind::Drop | SegmentKind::Failed => piece.fill(0xff),
+                SegmentKind::Ones | SegmentKind::Drop => piece.fill(0xff),
+                SegmentKind::Failed => return ended(done),
             }
             at += segment.len;
             rest = later;

@@ -1,4 +1,5 @@
-//! An endpoint as a backend of the vfio-user server: types are translated, nothing is decided.
+//! An endpoint as a backend of the vfio-user server: types are translated. The two deviations from
+//! the kernel, on the MSI-X table and on interrupts that are off, are in docs/vfio-user.md.
 
 use std::{io, ops::Range, sync::Arc, thread, time::Duration};
 
@@ -6,7 +7,7 @@ use log::Level;
 use varia_core::{DmaAccess, IrqData, Source, Trigger};
 use varia_spec::{
     Errno,
-    vfio::{DeviceInfo, IrqAction, IrqIndex, IrqInfo, RegionIndex, SparseArea},
+    vfio::{DeviceInfo, IrqAction, IrqIndex, IrqInfo, RegionIndex, SparseArea, region_flags},
 };
 use varia_sys::{
     errno,
@@ -122,6 +123,9 @@ impl backend::Backend for Backend {
             // Some clients map a BAR whole if no areas are listed, and their guests would see the
             // device's own table.
             info.areas = around(table, info.size);
+            if info.areas.is_empty() {
+                info.flags &= !region_flags::MMAP;
+            }
         }
         let Some((fd, offset)) = file else {
             return Ok(OfferedRegion { info, file: None });
@@ -269,6 +273,7 @@ impl backend::Backend for Backend {
 
     fn disconnected(&self) {
         self.endpoint.close();
+        self.reports.finish();
     }
 }
 

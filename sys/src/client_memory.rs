@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use libc::{c_int, c_void, sigaction, siginfo_t};
@@ -90,7 +90,7 @@ struct Known {
     /// Bytes.
     len: AtomicUsize,
     /// Protection of the pages, as for `mmap`.
-    protection: AtomicUsize,
+    protection: AtomicI32,
     lost: AtomicBool,
     next: *const Known,
 }
@@ -120,7 +120,7 @@ impl Watch {
             let range = Box::leak(Box::new(Known {
                 start: AtomicUsize::new(0),
                 len: AtomicUsize::new(0),
-                protection: AtomicUsize::new(0),
+                protection: AtomicI32::new(0),
                 lost: AtomicBool::new(false),
                 next: head,
             }));
@@ -129,7 +129,6 @@ impl Watch {
         });
         range.lost.store(false, Ordering::Release);
         range.len.store(len, Ordering::Release);
-        let protection = usize::try_from(protection).unwrap_or_default();
         range.protection.store(protection, Ordering::Release);
         // last, for the handler takes a range with a start for a whole one
         range.start.store(start, Ordering::Release);
@@ -219,29 +218,26 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, _context: *mut c_void)
 
 /// Puts zero pages in the place of the known range with `address`; false if there is none.
 fn replace(address: usize) -> bool {
-    let holds = |range: &&Known| {
+    let holds = |range: &'static Known| {
         let start = range.start.load(Ordering::Acquire);
-        start != 0 && address.wrapping_sub(start) < range.len.load(Ordering::Acquire)
+        let len = range.len.load(Ordering::Acquire);
+        let protection = range.protection.load(Ordering::Acquire);
+        let inside = start != 0 && address.wrapping_sub(start) < len;
+        // Another thread may use a free range again. With the same start as before, what was read in
+        // between belongs to it.
+        let is_one = range.start.load(Ordering::Acquire) == start;
+        (inside && is_one).then_some((range, start, len, protection))
     };
-    let Some(range) = known(KNOWN.load(Ordering::Acquire)).find(holds) else {
+    let mut ranges = known(KNOWN.load(Ordering::Acquire));
+    let Some((range, start, len, protection)) = ranges.find_map(holds) else {
         return false;
     };
     range.lost.store(true, Ordering::Release);
-    let protection = c_int::try_from(range.protection.load(Ordering::Acquire));
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
     // SAFETY: the range is a mapping of a `ClientMemory` that a thread of this process is using,
     // so it is mapped; no reference to its bytes exists. It is replaced as a whole, so that its
     // owner removes what is there then.
-    let mapped = unsafe {
-        libc::mmap(
-            range.start.load(Ordering::Acquire) as *mut c_void,
-            range.len.load(Ordering::Acquire),
-            protection.unwrap_or(libc::PROT_READ),
-            flags,
-            -1,
-            0,
-        )
-    };
+    let mapped = unsafe { libc::mmap(start as *mut c_void, len, protection, flags, -1, 0) };
     mapped != libc::MAP_FAILED
 }
 

@@ -230,8 +230,8 @@ impl FixedRegister {
     }
 }
 
-/// A dword of configuration space that the variant alone keeps: neither reads nor writes reach the
-/// base.
+/// A dword of configuration space that the variant alone keeps: no write reaches the base, and what
+/// the base reads is replaced.
 #[derive(Debug)]
 pub struct VirtualDword {
     start: u64,

@@ -35,6 +35,8 @@ pub enum Decline {
     NoBridge {
         /// Name and place of the bridge.
         name: &'static str,
+        /// Error of the read.
+        errno: Errno,
     },
 }
 
@@ -98,6 +100,11 @@ pub enum Refusal {
         size: Bytes,
         /// Offset at which the last register ends.
         end: u64,
+    },
+    /// The register with the OpRegion's address can't be read.
+    AslsUnreadable {
+        /// Error of the read.
+        errno: Errno,
     },
     /// The OpRegion can't be read (`EFAULT`, or the platform's error).
     OpRegionUnreadable {
@@ -167,7 +174,7 @@ impl Refusal {
             | Self::NoSignature { .. }
             | Self::OpRegionSize { .. }
             | Self::ForeignBridge { .. } => Errno::EINVAL,
-            Self::OpRegionUnreadable { errno, .. } => *errno,
+            Self::OpRegionUnreadable { errno, .. } | Self::AslsUnreadable { errno } => *errno,
             Self::SystemRam { .. } | Self::Claimed { .. } => Errno::EBUSY,
             // As the failed mapping in the original driver.
             Self::NoBar0 => Errno::ENOMEM,
@@ -242,10 +249,12 @@ impl Decline {
                 Text(then),
                 Text("enable the graphics device in the host's firmware setup"),
             ]),
-            Self::NoBridge { name } => Sentence::new([
-                Text("there is no "),
+            Self::NoBridge { name, errno } => Sentence::new([
+                Text("the "),
                 Text(name),
-                Text(": "),
+                Text(" can't be read ("),
+                Text(errno.name()),
+                Text("): "),
                 Text(then),
                 Text("use a host with an Intel chipset"),
             ]),
@@ -324,6 +333,11 @@ impl Refusal {
                 Text(" and its readiness registers end at "),
                 Hexadecimal(end),
                 Text("; check that the function is a GPU of this driver"),
+            ]),
+            Self::AslsUnreadable { errno } => Sentence::new([
+                Text("the register of the OpRegion's address at 0xfc can't be read ("),
+                Text(errno.name()),
+                Text("); check the device's link and power"),
             ]),
             Self::OpRegionUnreadable { at, errno } => Sentence::new([
                 Text("the OpRegion at "),

@@ -209,8 +209,10 @@ impl Connection {
     fn bound_descriptors(&mut self) {
         let incoming = &mut self.incoming;
         let start = incoming.before + incoming.start as u64;
+        // descriptors of a message behind it count once that one is the next
+        let end = start.saturating_add(incoming.need() as u64);
         let queue = incoming.descriptors.iter_mut();
-        let of_message = queue.filter(|(end, _)| *end > start);
+        let of_message = queue.filter(|(at, _)| *at > start && *at <= end);
         let mut kept: usize = 0;
         for (_, descriptors) in of_message {
             kept += descriptors.fds.len();

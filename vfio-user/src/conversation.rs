@@ -49,7 +49,12 @@ impl<B: Backend> Conversation<'_, B> {
         let mut heard = Instant::now();
         loop {
             let now = Instant::now();
+            let waited = waiting.next(now).is_some();
             waiting.retry(now, |message| self.talk.retry(self.connection, message))?;
+            // neither the work for a request nor its wait is silence of the client
+            if waited {
+                heard = Instant::now();
+            }
             let left = waiting.next(now);
             if waiting.is_full() {
                 if self.connection.stream().peer_gone() {
@@ -77,12 +82,10 @@ impl<B: Backend> Conversation<'_, B> {
                     return Err(e.into());
                 }
             };
-            if self.idle.is_some() {
-                heard = Instant::now();
-            }
             if let Some(message) = self.talk.handle(self.connection, received, &waiting)? {
                 waiting.push(message);
             }
+            heard = Instant::now();
         }
     }
 }

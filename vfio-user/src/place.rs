@@ -54,7 +54,7 @@ impl Place {
                 state.holder = Some(Arc::clone(stream));
                 return Ok(Held(self));
             };
-            if begin.elapsed() >= patience(holder, timeouts) {
+            if begin.elapsed() >= timeout(holder, timeouts) {
                 return Err(Taken::Busy);
             }
             let waited = self.changed.wait_timeout(state, POLL);
@@ -93,7 +93,7 @@ impl Drop for Held<'_> {
 }
 
 /// Time for which a new client waits for `holder` to leave.
-fn patience(holder: &Stream, timeouts: &Timeouts) -> Duration {
+fn timeout(holder: &Stream, timeouts: &Timeouts) -> Duration {
     if holder.peer_gone() {
         // its thread ends as soon as the device has done what it is doing
         return timeouts.handshake;

@@ -113,8 +113,9 @@ pub enum Disconnect {
     Refused(Errno),
     /// The client has taken back memory that the device was to reach.
     #[error(
-        "the client truncated a file that it had mapped with DMA_MAP, and the device met the hole: \
-         a client has to unmap memory with DMA_UNMAP first"
+        "memory that the client had mapped with DMA_MAP can't be accessed (SIGBUS): the file was \
+         truncated, the host has no page left for the memory, or the memory has failed; unmap memory \
+         with DMA_UNMAP before the file is truncated, and allocate the file's pages in advance"
     )]
     MemoryLost,
     /// The server was told to stop.
@@ -193,6 +194,7 @@ impl<B: Backend> Server<B> {
                 make_way(&guests, &place);
                 let (ours, place) = (Arc::clone(&stream), &place);
                 let serve = move || {
+                    let _end = End(&ours);
                     // what went wrong is in the log already
                     let _ = self.attend(&ours, place);
                 };
@@ -365,13 +367,26 @@ impl<B: Backend> Server<B> {
     }
 }
 
-/// Ends the oldest connection that has not negotiated if there are too many of them.
-fn make_way(guests: &[Guest<'_>], place: &Place) {
-    if guests.len() > MOST_STRANGERS {
-        let oldest = guests.iter().find(|guest| !place.is_held_by(&guest.stream));
-        if let Some(oldest) = oldest {
-            oldest.stream.shutdown();
+/// Ends a connection whose thread panics, so that the client does not wait.
+struct End<'a>(&'a Stream);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.shutdown();
         }
+    }
+}
+
+/// Ends the oldest connections that have not negotiated, as far as there are too many. One that ends
+/// already may be among them until its thread has ended.
+fn make_way(guests: &[Guest<'_>], place: &Place) {
+    let excess = guests.len().saturating_sub(MOST_STRANGERS);
+    let strangers = guests
+        .iter()
+        .filter(|guest| !place.is_held_by(&guest.stream));
+    for oldest in strangers.take(excess) {
+        oldest.stream.shutdown();
     }
 }
 

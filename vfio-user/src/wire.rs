@@ -219,12 +219,6 @@ impl Header {
         }
     }
 
-    /// Bytes behind the header.
-    #[must_use]
-    pub fn payload_len(&self) -> usize {
-        (self.size as usize).saturating_sub(HEADER_LEN)
-    }
-
     /// The bytes of the header.
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_LEN] {

@@ -1,11 +1,16 @@
 //! Region information around every rounding edge of both profiles.
 
+use std::sync::Arc;
+
+use varia_serve::{Backend, Endpoint, Options};
+use varia_silicon::Silicon;
+use varia_silicon::profile::{self, Body};
 use varia_spec::{
     Errno,
     vfio::{RegionIndex, SparseArea, region_flags},
 };
-
 use varia_sys::mapping::page_size;
+use varia_vfio_user::backend::Backend as _;
 
 use crate::machine::{BAR0, BAR2, BAR4, CONFIG, GIB, MIB, READ_WRITE, Wanted};
 
@@ -139,6 +144,27 @@ fn the_other_regions_are_the_cores() {
         let errno = client.region_info(none).unwrap_err().errno();
         assert_eq!(errno, Some(Errno::EINVAL), "region {none}");
     }
+}
+
+/// A BAR with nothing but the pages of the MSI-X table is not offered for mapping.
+#[test]
+fn a_bar_that_is_only_the_table_is_not_mapped() {
+    let page = page_size() as u64;
+    let mut profile = profile::find("nic").unwrap().clone();
+    let bar = profile.bars.iter_mut().find(|bar| bar.value.index == 3);
+    bar.unwrap().value.spec.size = page;
+    for capability in &mut profile.capabilities {
+        if let Body::MessageX { table, pending, .. } = &mut capability.value.body {
+            (*table, *pending) = (0, 0x800);
+        }
+    }
+    let silicon = Silicon::new(&profile, varia_silicon::Options::default()).unwrap();
+    let endpoint = Endpoint::new(Arc::new(silicon), Options::default()).unwrap();
+    let backend = Backend::new(Arc::new(endpoint));
+    let bar = backend.region_info(3).unwrap();
+    assert_eq!(bar.info.size, page);
+    assert_eq!(bar.info.areas, []);
+    assert_eq!(bar.info.flags, READ_WRITE);
 }
 
 /// The network card has its MSI-X table in a BAR that can be mapped, and a ROM.

@@ -1,6 +1,6 @@
 //! Configuration space of a bridge of the platform as a region.
 
-use varia_spec::{Errno, intel, vfio::RegionType};
+use varia_spec::{intel, vfio::RegionType};
 use varia_variant::{
     Answers, Composed, ComposedSegment, Decline, Question, Refusal, RootFunction, Source,
 };
@@ -71,7 +71,12 @@ pub(super) struct Bridge {
 
 impl Bridge {
     pub(super) fn of(kind: &'static Kind, answers: &Answers) -> Result<Self, Not> {
-        let absent = |_: Errno| Not::Declined(Decline::NoBridge { name: kind.name });
+        let absent = |errno| {
+            Not::Declined(Decline::NoBridge {
+                name: kind.name,
+                errno,
+            })
+        };
         let vendor = answers.to(kind.id()).map_err(absent)? as u16;
         let class = answers.to(kind.class()).map_err(absent)? as u32 >> 8;
         let size = answers.to(kind.size()).map_err(absent)?;

@@ -49,10 +49,7 @@ struct Vbt {
 impl OpRegion {
     /// The region, and the value of the register with its address.
     pub(super) fn of(answers: &Answers) -> Result<(Self, u32), Not> {
-        let unknown = |errno| {
-            let at = HostPhys(0);
-            Not::Refused(Refusal::OpRegionUnreadable { at, errno })
-        };
+        let unknown = |errno| Not::Refused(Refusal::AslsUnreadable { errno });
         let asls = answers.to(ASLS).map_err(unknown)? as u32;
         if asls == 0 || asls == u32::MAX {
             return Err(Not::Declined(Decline::NoOpRegion { asls }));

@@ -21,6 +21,8 @@ const LPC_BRIDGE: (u8, u8) = (0x1f, 0);
 #[derive(Clone)]
 struct Host {
     asls: u32,
+    /// Error of a read of the device or of a bridge, by its first question.
+    broken: Option<(Question, Errno)>,
     /// Memory by the address of its first byte.
     memory: BTreeMap<u64, Vec<u8>>,
     functions: BTreeMap<(u8, u8), Vec<u8>>,
@@ -56,6 +58,7 @@ impl Host {
         }
         Self {
             asls: BASE,
+            broken: None,
             memory: BTreeMap::from([(u64::from(BASE), table)]),
             functions,
         }
@@ -95,6 +98,9 @@ impl Host {
     }
 
     fn answer(&self, question: Question) -> Answer {
+        if let Some((_, errno)) = self.broken.filter(|(broken, _)| *broken == question) {
+            return Err(errno);
+        }
         match question {
             Question::ConfigDword(0xfc) => Ok(self.asls.into()),
             Question::PointedWord {
@@ -349,12 +355,22 @@ fn what_can_t_be_served_is_declined_or_refused_with_its_value() {
         (
             changed(&|host| drop(host.functions.remove(&HOST_BRIDGE))),
             None,
-            "no host bridge 0000:00:00.0",
+            "the host bridge 0000:00:00.0 can't be read (ENODEV)",
         ),
         (
             changed(&|host| drop(host.functions.remove(&LPC_BRIDGE))),
             None,
-            "no LPC bridge 0000:00:1f.0",
+            "the LPC bridge 0000:00:1f.0 can't be read (ENODEV)",
+        ),
+        (
+            changed(&|host| host.broken = Some((LPC.class(), Errno::EIO))),
+            None,
+            "the LPC bridge 0000:00:1f.0 can't be read (EIO)",
+        ),
+        (
+            changed(&|host| host.broken = Some((opregion::ASLS, Errno::EIO))),
+            Some(Errno::EIO),
+            "address at 0xfc can't be read (EIO)",
         ),
         (
             changed(&|host| host.asls = 0x1000),

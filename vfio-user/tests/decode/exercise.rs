@@ -14,7 +14,7 @@ pub(crate) fn exercise(bytes: &[u8]) {
     };
     let header = Header::decode(head);
     if header.check_size(MAX_MESSAGE).is_ok() {
-        assert!(header.payload_len() <= MAX_MESSAGE - HEADER_LEN);
+        assert!((HEADER_LEN..=MAX_MESSAGE).contains(&(header.size as usize)));
         assert_eq!(Header::decode(&header.encode()), header);
         if let Ok(request) = Request::decode(header.command, payload, MAX_DATA_XFER) {
             check_request(&request, payload);

@@ -1,12 +1,13 @@
 //! A device that is late, and one that can't be opened: what waits and what does not.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::fake::{Event, Fake, LATE, Served};
+use crate::fake::{Event, Fake, LATE, Served, timeouts};
 use varia_spec::errno::Errno;
 use varia_vfio_user::client::{Client, MultiWrite};
 use varia_vfio_user::payload::RegionAccess;
+use varia_vfio_user::server::Timeouts;
 use varia_vfio_user::wire::{Command, Header};
 
 /// A server of a device whose region 7 is late.
@@ -51,6 +52,27 @@ fn other_requests_are_served_while_an_access_waits() {
     let reply = client.receive().unwrap();
     assert_eq!((reply.header.id, reply.header.error), (1000, None));
     assert!(reply.payload.ends_with(&[1, 2, 3, 4]));
+}
+
+/// A client that waits for a reply is not idle, however long the device takes.
+#[test]
+fn the_wait_of_a_request_is_no_idle_time() {
+    let fake = Fake::new();
+    fake.late.store(true, Ordering::SeqCst);
+    let idle = Duration::from_millis(100);
+    let timeouts = Timeouts {
+        idle: Some(idle),
+        ..timeouts()
+    };
+    let served = Served::with_timeouts(fake, timeouts);
+    let mut client = served.client();
+    begin_read(&client, 1000, 7);
+    std::thread::sleep(2 * idle);
+    let ready = Instant::now();
+    served.fake.late.store(false, Ordering::SeqCst);
+    assert_eq!(client.receive().unwrap().header.id, 1000);
+    assert!(client.receive().is_err(), "the end of the stream");
+    assert!(ready.elapsed() >= idle, "{:?}", ready.elapsed());
 }
 
 #[test]
