@@ -4,7 +4,7 @@
 use core::slice;
 
 use varia_spec::{Errno, vfio::RegionIndex};
-use varia_variant::{MemoryType, Outcome, Ready, Region, Variant};
+use varia_variant::{Bytes, MemoryType, Outcome, Ready, Region, Variant};
 
 use crate::{
     abi::c_functions,
@@ -61,7 +61,7 @@ fn layout(instance: &Instance, cursor: u64, text: &mut Text<'_>) -> Option<()> {
             return Some(());
         }
         1 => {
-            text.str("page_size ").hex(instance.page.size());
+            text.str("page_size ").size(Bytes(instance.page.size()));
             return Some(());
         }
         other => other
@@ -79,8 +79,8 @@ fn layout(instance: &Instance, cursor: u64, text: &mut Text<'_>) -> Option<()> {
         MemoryType::WriteCombining => " write-combining",
     });
     text.str(" address ").hex(region.base().0);
-    text.str(" length ").hex(region.length());
-    text.str(" bar ").hex(region.size().get());
+    text.str(" length ").size(Bytes(region.length()));
+    text.str(" bar ").size(Bytes(region.size().get()));
     Some(())
 }
 
@@ -117,7 +117,7 @@ fn poison(instance: &Instance, first: Page, pages: u64, text: &mut Text<'_>) {
     let name = region.map_or("memory", |region| region.name());
     text.str("region ").dec(index.0.into()).str(" ").str(name);
     text.str(" offset ").hex(offset);
-    text.str(" length ").hex(bytes(pages));
+    text.str(" length ").size(Bytes(bytes(pages)));
     if let Some(region) = region {
         text.str(" address ")
             .hex(region.base().0.wrapping_add(offset));

@@ -27,15 +27,15 @@ fn debugfs_shows_layout_readiness_and_counts_that_balance() -> Result<()> {
         file(&host, 0, "layout")?.lines().collect::<Vec<_>>(),
         [
             "served",
-            "page_size 0x1000",
+            "page_size 4 KiB",
             "region 0 base",
             "region 1 base",
             &format!(
-                "region 2 resmem write-combining address {:#x} length 0x40000000 bar 0x40000000",
+                "region 2 resmem write-combining address {:#x} length 1 GiB bar 1 GiB",
                 base + 512 * MIB
             ),
             "region 3 base",
-            &format!("region 4 usemem cached address {base:#x} length 0x20000000 bar 0x20000000"),
+            &format!("region 4 usemem cached address {base:#x} length 512 MiB bar 512 MiB"),
             "region 5 base",
         ]
     );

@@ -4,6 +4,7 @@ use varia_agent::applets::vfio_read::Seen;
 use varia_lab::{Arch, Ending, GuestCommand, HANG, Output, kernel_modules};
 use varia_silicon::{Options, profile};
 use varia_spec::Errno;
+use varia_variant::Bytes;
 use varia_vmtests::Result;
 use varia_vmtests::counters::{Counters, file};
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
@@ -95,9 +96,9 @@ fn poison_list_shows_each_page_once_and_who_maps_it_gets_sigbus() -> Result<()> 
     let base = host.memory_base(0).0;
     let line = |first: u64, pages: u64| {
         format!(
-            "region 4 usemem offset {:#x} length {:#x} address {:#x}",
+            "region 4 usemem offset {:#x} length {} address {:#x}",
             first * PAGE,
-            pages * PAGE,
+            Bytes(pages * PAGE),
             base + first * PAGE
         )
     };
@@ -129,8 +130,9 @@ fn poison_list_shows_each_page_once_and_who_maps_it_gets_sigbus() -> Result<()> 
     assert_eq!(user_of(&host, 2, 0..16, 3)?, SIGBUS, "resmem");
     failed_page_is_refused(&host, 2, 3)?;
     let resmem = format!(
-        "region 2 resmem offset {:#x} length {PAGE:#x} address {:#x}",
+        "region 2 resmem offset {:#x} length {} address {:#x}",
         3 * PAGE,
+        Bytes(PAGE),
         base + RESMEM + 3 * PAGE
     );
     assert_eq!(file(&host, 0, "poison")?, format!("{resmem}\n{listed}"));
