@@ -20,9 +20,8 @@ use varia_sys::{event::EventFd, memory::SharedMemory, socket::Listener};
 use varia_variant::{ConfigOwner, ConfigSegment, Direction, Extended, Extension, Region, Variant};
 use varia_vfio_user::{
     client::{Client, ClientError},
-    payload::{DMA_READ, DMA_WRITE},
+    command::{DMA_READ, DMA_WRITE, version::MAX_DMA_MAPS},
     server::Server,
-    version::MAX_DMA_MAPS,
 };
 
 /// Text of the page above the result.

@@ -17,7 +17,7 @@ use varia_sys::{
 };
 use varia_variant::Bytes;
 use varia_vfio_user::backend::{self, DmaRegion, IrqSet, OfferedRegion, ReceivedIrqData};
-use varia_vfio_user::payload::{DMA_READ, DMA_WRITE};
+use varia_vfio_user::command::{DMA_READ, DMA_WRITE};
 use varia_vfio_user::report::Reports;
 
 use crate::{

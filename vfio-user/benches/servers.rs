@@ -24,10 +24,11 @@ use varia_spec::vfio::{DeviceInfo, IrqInfo, device_flags, region_flags};
 use varia_sys::event::EventFd;
 use varia_sys::socket::Listener;
 use varia_vfio_user::backend::{Backend, DmaRegion, IrqSet, OfferedRegion, Progress, RegionInfo};
-use varia_vfio_user::payload::RegionAccess;
+use varia_vfio_user::command::Command;
+use varia_vfio_user::command::RegionAccess;
+use varia_vfio_user::command::version::{Capabilities, Version};
 use varia_vfio_user::server::Server;
-use varia_vfio_user::version::{Capabilities, Version};
-use varia_vfio_user::wire::{Command, HEADER_LEN, Header};
+use varia_vfio_user::wire::{HEADER_LEN, Header};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 

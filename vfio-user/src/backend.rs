@@ -7,7 +7,7 @@ use varia_spec::errno::Errno;
 use varia_spec::vfio::{DeviceInfo, IrqAction, IrqInfo};
 use varia_sys::event::EventFd;
 
-pub use crate::payload::RegionInfo;
+pub use crate::command::RegionInfo;
 
 /// A region that a device offers.
 #[derive(Debug, Default)]
@@ -58,8 +58,8 @@ pub struct DmaRegion {
     pub addr: u64,
     /// Bytes.
     pub size: u64,
-    /// [`DMA_READ`](crate::payload::DMA_READ),
-    /// [`DMA_WRITE`](crate::payload::DMA_WRITE).
+    /// [`DMA_READ`](crate::command::DMA_READ),
+    /// [`DMA_WRITE`](crate::command::DMA_WRITE).
     pub flags: u32,
     /// Offset of the memory in `fd`.
     pub offset: u64,
@@ -135,7 +135,7 @@ pub trait Backend: Send + Sync {
     /// The client makes memory reachable. The table of mappings is the device's.
     ///
     /// `EINVAL` for no bytes or a range that leaves 64 bits, `EEXIST` for an overlap, `ENOSPC` for
-    /// more than [`MAX_DMA_MAPS`](crate::version::MAX_DMA_MAPS) mappings.
+    /// more than [`MAX_DMA_MAPS`](crate::command::version::MAX_DMA_MAPS) mappings.
     fn dma_map(&self, region: DmaRegion) -> Result<(), Errno>;
 
     /// All mappings in a range go away.

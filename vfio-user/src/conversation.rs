@@ -9,11 +9,11 @@ use varia_spec::errno::Errno;
 use varia_sys::socket::{Descriptors, Limit, SocketError};
 
 use crate::backend::Backend;
+use crate::command::Request;
 use crate::connection::{Connection, ConnectionError, Received};
 use crate::dispatch::{Attempts, Handled, Session};
 use crate::outgoing::{self, Outgoing};
 use crate::report::Reports;
-use crate::request::Request;
 use crate::server::Disconnect;
 use crate::waiting::{Message, Waiting};
 use crate::wire::{Header, Kind, MAX_MSG_FDS, WireError};
@@ -191,7 +191,7 @@ impl<B: Backend> Talk<'_, B> {
             Err(Errno::EMFILE)
         } else {
             self.session
-                .handle(request, fds, &mut message.attempts, &mut self.out)
+                .handle(&request, fds, &mut message.attempts, &mut self.out)
         };
         let took = begin.elapsed();
         if took > SLOW {

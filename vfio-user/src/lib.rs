@@ -10,18 +10,15 @@
 //! passes checked requests to a [`backend::Backend`]. Server-to-client DMA
 //! messages and migration are not spoken.
 //!
-//! From the bottom up: [`wire`] the header and the numbers, [`payload`] what
-//! follows a header, [`request`] a payload decoded by its command, [`version`]
-//! the negotiation, [`connection`] whole messages on a socket.
+//! From the bottom up: [`wire`] the header, [`command`] the numbers and a file for each command,
+//! [`connection`] whole messages on a socket.
 
 pub mod backend;
 pub mod client;
+pub mod command;
 pub mod connection;
-pub mod payload;
 pub mod report;
-pub mod request;
 pub mod server;
-pub mod version;
 pub mod wire;
 
 mod conversation;

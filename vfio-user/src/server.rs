@@ -20,14 +20,15 @@ use varia_sys::event::EventFd;
 use varia_sys::socket::{Limit, Listener, SocketError, Stream};
 
 use crate::backend::Backend;
+use crate::command::Command;
+use crate::command::version::{Capabilities, MAJOR, MINOR, Version};
 use crate::connection::{Connection, ConnectionError, Received};
 use crate::conversation::{Conversation, Talk};
 use crate::dispatch::Session;
 use crate::outgoing::{self, Outgoing};
 use crate::place::{Place, Taken};
 use crate::report::Reports;
-use crate::version::{Capabilities, MAJOR, MINOR, Version};
-use crate::wire::{Command, HEADER_LEN, Header, Kind, MAX_MSG_FDS, MAX_VERSION_LEN, WireError};
+use crate::wire::{HEADER_LEN, Header, Kind, MAX_MSG_FDS, MAX_VERSION_LEN, WireError};
 
 /// Timeouts of a server.
 #[derive(Debug, Clone, Copy)]

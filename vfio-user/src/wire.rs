@@ -1,12 +1,13 @@
-//! The message header, the command numbers, and reading fields from bytes.
+//! The message header, and what a message may lack.
 //!
-//! Source: vfio-user specification, "Header" and "Commands". All fields are in
-//! the byte order of the machine, and no structure has padding.
+//! Source: vfio-user specification, "Header". All fields are in the byte order of the machine.
 
-use std::fmt;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::command::Command;
 
 /// Bytes of a header: id u16, command u16, size u32, flags u32, error u32.
-pub const HEADER_LEN: usize = 16;
+pub const HEADER_LEN: usize = size_of::<Layout>();
 
 /// `max_data_xfer_size` where nothing else is said, and the most that we allow,
 /// in bytes.
@@ -22,65 +23,6 @@ pub const MAX_VERSION_LEN: usize = 1 << 16;
 /// The longest message that we read after the negotiation: a header, the
 /// 16 fixed bytes of a region access, and its data.
 pub const MAX_MESSAGE: usize = HEADER_LEN + 16 + MAX_DATA_XFER;
-
-/// A command number.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Command(pub u16);
-
-macro_rules! commands {
-    ($($name:ident = $value:literal, $text:literal;)*) => {
-        impl Command {
-            $(#[doc = concat!("`VFIO_USER_", stringify!($name), "`: ", $text, ".")]
-            pub const $name: Self = Self($value);)*
-
-            /// Name in the specification, without `VFIO_USER_`; `None` for a
-            /// number that it does not have.
-            #[must_use]
-            pub const fn name(self) -> Option<&'static str> {
-                match self.0 {
-                    $($value => Some(stringify!($name)),)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-commands! {
-    VERSION = 1, "negotiate; the first message";
-    DMA_MAP = 2, "memory that the device may reach";
-    DMA_UNMAP = 3, "memory that it may no longer reach";
-    DEVICE_GET_INFO = 4, "how many regions and interrupt types there are";
-    DEVICE_GET_REGION_INFO = 5, "size, flags and descriptor of a region";
-    DEVICE_GET_REGION_IO_FDS = 6, "descriptors in place of region writes; not spoken";
-    DEVICE_GET_IRQ_INFO = 7, "how many interrupts of a type there are";
-    DEVICE_SET_IRQS = 8, "signal, mask or unmask interrupts";
-    REGION_READ = 9, "read bytes of a region";
-    REGION_WRITE = 10, "write bytes of a region";
-    DMA_READ = 11, "server to client; not spoken";
-    DMA_WRITE = 12, "server to client; not spoken";
-    DEVICE_RESET = 13, "reset the device";
-    DIRTY_PAGES = 14, "gone from the specification; not spoken";
-    REGION_WRITE_MULTI = 15, "several short writes at once";
-    DEVICE_FEATURE = 16, "features of migration; not spoken";
-    MIG_DATA_READ = 17, "migration; not spoken";
-    MIG_DATA_WRITE = 18, "migration; not spoken";
-}
-
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => write!(f, "command {}", self.0),
-        }
-    }
-}
-
-impl fmt::Debug for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
 
 /// Kind of a message (bits 0 to 3 of the flags).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,6 +124,17 @@ pub struct Header {
     pub error: Option<u32>,
 }
 
+/// The bytes of a header.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Layout {
+    id: u16,
+    command: u16,
+    size: u32,
+    flags: u32,
+    error: u32,
+}
+
 impl Header {
     /// The header of a command with `payload` bytes behind it.
     #[must_use]
@@ -233,48 +186,35 @@ impl Header {
         if self.error.is_some() {
             flags |= ERROR;
         }
-        let [i0, i1] = self.id.to_ne_bytes();
-        let [c0, c1] = self.command.0.to_ne_bytes();
-        let [s0, s1, s2, s3] = self.size.to_ne_bytes();
-        let [f0, f1, f2, f3] = flags.to_ne_bytes();
-        let [e0, e1, e2, e3] = self.error.unwrap_or(0).to_ne_bytes();
-        [
-            i0, i1, c0, c1, s0, s1, s2, s3, f0, f1, f2, f3, e0, e1, e2, e3,
-        ]
+        let layout = Layout {
+            id: self.id,
+            command: self.command.0,
+            size: self.size,
+            flags,
+            error: self.error.unwrap_or(0),
+        };
+        zerocopy::transmute!(layout)
     }
 
     /// A header from bytes, of any size. Reserved flag bits are ignored.
     #[must_use]
     pub fn decode(bytes: &[u8; HEADER_LEN]) -> Self {
-        let [
-            i0,
-            i1,
-            c0,
-            c1,
-            s0,
-            s1,
-            s2,
-            s3,
-            f0,
-            f1,
-            f2,
-            f3,
-            e0,
-            e1,
-            e2,
-            e3,
-        ] = *bytes;
-        let flags = u32::from_ne_bytes([f0, f1, f2, f3]);
+        let Layout {
+            id,
+            command,
+            size,
+            flags,
+            error,
+        } = zerocopy::transmute!(*bytes);
         let kind = match flags & TYPE_MASK {
             0 => Kind::Command,
             1 => Kind::Reply,
             other => Kind::Unknown(other as u8),
         };
-        let error = u32::from_ne_bytes([e0, e1, e2, e3]);
         Self {
-            id: u16::from_ne_bytes([i0, i1]),
-            command: Command(u16::from_ne_bytes([c0, c1])),
-            size: u32::from_ne_bytes([s0, s1, s2, s3]),
+            id,
+            command: Command(command),
+            size,
             kind,
             no_reply: kind != Kind::Reply && flags & NO_REPLY != 0,
             error: (kind == Kind::Reply && flags & ERROR != 0).then_some(error),
@@ -298,52 +238,4 @@ impl Header {
 /// Size field of a message; payloads are far shorter than 4 GiB.
 fn message_size(payload: usize) -> u32 {
     u32::try_from(payload.saturating_add(HEADER_LEN)).unwrap_or(u32::MAX)
-}
-
-/// Reads fields from the front of a byte slice; an error where it ends.
-pub(crate) struct Fields<'a> {
-    what: &'static str,
-    whole: usize,
-    rest: &'a [u8],
-}
-
-impl<'a> Fields<'a> {
-    /// `what` names the structure in errors.
-    pub(crate) fn new(what: &'static str, bytes: &'a [u8]) -> Self {
-        Self {
-            what,
-            whole: bytes.len(),
-            rest: bytes,
-        }
-    }
-
-    pub(crate) fn u16(&mut self) -> Result<u16, WireError> {
-        self.array().map(u16::from_ne_bytes)
-    }
-
-    pub(crate) fn u32(&mut self) -> Result<u32, WireError> {
-        self.array().map(u32::from_ne_bytes)
-    }
-
-    pub(crate) fn u64(&mut self) -> Result<u64, WireError> {
-        self.array().map(u64::from_ne_bytes)
-    }
-
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let Some((field, rest)) = self.rest.split_first_chunk() else {
-            let need = self.whole - self.rest.len() + N;
-            return Err(WireError::TooShort {
-                what: self.what,
-                len: self.whole,
-                need,
-            });
-        };
-        self.rest = rest;
-        Ok(*field)
-    }
-
-    /// The remaining bytes, of any length.
-    pub(crate) fn rest(self) -> &'a [u8] {
-        self.rest
-    }
 }

@@ -9,9 +9,10 @@ use varia_sys::event::EventFd;
 use varia_sys::memory::SharedMemory;
 use varia_sys::socket::Stream;
 use varia_vfio_user::client::Client;
-use varia_vfio_user::payload::{DMA_READ, DMA_WRITE};
-use varia_vfio_user::version::{Capabilities, MAX_DMA_MAPS, Version};
-use varia_vfio_user::wire::{Command, Header};
+use varia_vfio_user::command::Command;
+use varia_vfio_user::command::version::{Capabilities, MAX_DMA_MAPS, Version};
+use varia_vfio_user::command::{DMA_READ, DMA_WRITE};
+use varia_vfio_user::wire::Header;
 
 use crate::process::{Folder, Serving, command};
 

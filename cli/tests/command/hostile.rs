@@ -8,7 +8,8 @@ use rustix::process::Signal;
 use varia_sys::event::EventFd;
 use varia_sys::socket::Stream;
 use varia_vfio_user::client::Client;
-use varia_vfio_user::wire::{Command, Header, Kind};
+use varia_vfio_user::command::Command;
+use varia_vfio_user::wire::{Header, Kind};
 
 use crate::process::{Folder, HANG, Serving};
 

@@ -11,8 +11,9 @@ use varia_sys::event::EventFd;
 use varia_sys::memory::SharedMemory;
 use varia_sys::socket::{Listener, Stream};
 use varia_vfio_user::client::{Client, Reply};
+use varia_vfio_user::command::Command;
 use varia_vfio_user::server::Server;
-use varia_vfio_user::wire::{Command, Header};
+use varia_vfio_user::wire::Header;
 
 use crate::machine::{BAR4, Machine, Wanted};
 

@@ -11,8 +11,9 @@ use varia_spec::{
     vfio::RegionIndex,
 };
 use varia_variant::Millis;
-use varia_vfio_user::payload::RegionAccess;
-use varia_vfio_user::wire::{Command, Header};
+use varia_vfio_user::command::Command;
+use varia_vfio_user::command::RegionAccess;
+use varia_vfio_user::wire::Header;
 
 use crate::machine::{BAR0, BAR2, BAR4, CONFIG, Machine, SMALL, Wanted};
 

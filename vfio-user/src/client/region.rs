@@ -7,7 +7,7 @@ use varia_spec::vfio::{SparseArea, region_flags};
 use varia_sys::mapping::{Access, Mapping, Share};
 
 use super::ClientError;
-use crate::payload::RegionInfo;
+use crate::command::RegionInfo;
 
 /// A region of a server's device.
 #[derive(Debug)]

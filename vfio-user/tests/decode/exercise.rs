@@ -1,9 +1,11 @@
 //! Properties of the decoder for any bytes: shared by the tests beside it and
 //! by the fuzz target `vfio_user_decode`.
 
-use varia_vfio_user::payload::{DeviceReply, IrqReply, MultiWrite, RegionAccess, RegionReply};
-use varia_vfio_user::request::Request;
-use varia_vfio_user::version::{MAJOR, Version};
+use varia_vfio_user::command::Request;
+use varia_vfio_user::command::version::{MAJOR, Version};
+use varia_vfio_user::command::{
+    DeviceReply, IrqReply, RegionAccess, RegionRead, RegionReply, RegionWrite, WriteMulti,
+};
 use varia_vfio_user::wire::{HEADER_LEN, Header, MAX_DATA_XFER, MAX_MESSAGE};
 
 /// Take `bytes` for a message from a client, and its payload for each reply that
@@ -40,19 +42,19 @@ fn check_request(request: &Request<'_>, payload: &[u8]) {
         Request::DmaUnmap(unmap) => unmap.encode(&mut again),
         Request::RegionInfo(query) => return assert!(payload.len() >= 32, "{query:?}"),
         Request::IrqInfo(query) => return assert!(payload.len() >= 16, "{query:?}"),
-        Request::DeviceInfo { .. } => return assert!(payload.len() >= 16),
+        Request::DeviceInfo(_) => return assert!(payload.len() >= 16),
         Request::SetIrqs(set) => set.encode(&mut again),
-        Request::RegionRead(access) => {
+        Request::RegionRead(RegionRead(access)) => {
             assert!(access.count as usize <= MAX_DATA_XFER);
             access.encode(&mut again);
         }
-        Request::RegionWrite(access, data) => {
+        Request::RegionWrite(RegionWrite { access, data }) => {
             assert_eq!(access.count as usize, data.len());
             access.encode(&mut again);
             again.extend_from_slice(data);
         }
-        Request::RegionWriteMulti(writes) => MultiWrite::encode_all(writes, &mut again),
-        Request::Reset => {}
+        Request::RegionWriteMulti(WriteMulti(writes)) => WriteMulti::encode(writes, &mut again),
+        Request::Reset(_) => {}
         Request::Unsupported(_) => return,
     }
     // the first field of those with an argsz is not kept

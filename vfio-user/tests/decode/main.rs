@@ -14,8 +14,8 @@ use varia_vfio_user::backend::{
     Backend, DmaRegion, IrqSet, OfferedRegion, Progress, ReceivedIrqData, RegionInfo,
 };
 use varia_vfio_user::client::Client;
+use varia_vfio_user::command::Command;
 use varia_vfio_user::server::Server;
-use varia_vfio_user::wire::Command;
 
 /// The messages of the corpus, each with its file's name.
 fn corpus() -> Vec<(String, Vec<u8>)> {

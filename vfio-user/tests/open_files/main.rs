@@ -21,10 +21,11 @@ use varia_sys::event::EventFd;
 use varia_sys::memory::SharedMemory;
 use varia_sys::socket::{Limit, Listener, SocketError, Stream};
 use varia_vfio_user::client::{Client, ClientError, Reply, SentIrqData};
+use varia_vfio_user::command::Command;
+use varia_vfio_user::command::{DMA_READ, DMA_WRITE};
 use varia_vfio_user::connection::ConnectionError;
-use varia_vfio_user::payload::{DMA_READ, DMA_WRITE};
 use varia_vfio_user::server::Timeouts;
-use varia_vfio_user::wire::{Command, Header};
+use varia_vfio_user::wire::Header;
 
 use fake::{Event, Fake, Served, timeouts};
 

@@ -12,10 +12,11 @@ use varia_spec::vfio::irq_set;
 use varia_sys::event::EventFd;
 use varia_sys::socket::Stream;
 use varia_vfio_user::client::{Client, ClientError};
+use varia_vfio_user::command::Command;
+use varia_vfio_user::command::SetIrqs;
 use varia_vfio_user::connection::ConnectionError;
-use varia_vfio_user::payload::SetIrqs;
 use varia_vfio_user::server::{Disconnect, Server, Timeouts};
-use varia_vfio_user::wire::{Command, Header, MAX_DATA_XFER};
+use varia_vfio_user::wire::{Header, MAX_DATA_XFER};
 
 use crate::fake::{Event, Fake, HANG, Served, short_timeouts, timeouts};
 

@@ -3,7 +3,7 @@
 use crate::fake::Served;
 use varia_spec::errno::Errno;
 use varia_spec::vfio::DeviceInfo;
-use varia_vfio_user::wire::Command;
+use varia_vfio_user::command::Command;
 
 #[test]
 fn the_devices_flags_and_counts_arrive() {

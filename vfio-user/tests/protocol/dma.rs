@@ -6,8 +6,8 @@ use crate::fake::{DMA_AT, Event, Served};
 use varia_spec::errno::Errno;
 use varia_sys::memory::SharedMemory;
 use varia_vfio_user::client::Client;
-use varia_vfio_user::payload::{DMA_READ, DMA_WRITE};
-use varia_vfio_user::wire::Command;
+use varia_vfio_user::command::Command;
+use varia_vfio_user::command::{DMA_READ, DMA_WRITE};
 
 const RW: u32 = DMA_READ | DMA_WRITE;
 
@@ -130,7 +130,7 @@ fn two_descriptors_for_one_mapping_are_refused_and_the_connection_stays() {
     let mut client = served.client();
     let ram = SharedMemory::anonymous("ram", 4096).unwrap();
     let mut payload = Vec::new();
-    varia_vfio_user::payload::DmaMap {
+    varia_vfio_user::command::DmaMap {
         flags: RW,
         offset: 0,
         addr: 0x1000,

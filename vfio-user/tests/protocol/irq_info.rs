@@ -4,8 +4,8 @@ use crate::fake::Served;
 use varia_spec::errno::Errno;
 use varia_spec::vfio::IrqInfo;
 use varia_spec::vfio::irq_flags::{EVENTFD, MASKABLE, NORESIZE};
-use varia_vfio_user::payload::{InfoQuery, IrqReply};
-use varia_vfio_user::wire::Command;
+use varia_vfio_user::command::Command;
+use varia_vfio_user::command::{IrqQuery, IrqReply};
 
 #[test]
 fn flags_and_counts_arrive() {
@@ -19,7 +19,7 @@ fn flags_and_counts_arrive() {
         let info = IrqInfo { flags, count };
         assert_eq!(client.irq_info(index).unwrap(), info);
         let mut query = Vec::new();
-        InfoQuery { argsz: 16, index }.encode_irq(&mut query);
+        IrqQuery { argsz: 16, index }.encode(&mut query);
         let command = Command::DEVICE_GET_IRQ_INFO;
         let reply = client.request(command, &query, &[]).unwrap();
         let reply = IrqReply::decode(&reply.payload).unwrap();

@@ -5,8 +5,8 @@ use varia_spec::errno::Errno;
 use varia_spec::vfio::region_flags::{CAPS, MMAP, READ, WRITE};
 use varia_spec::vfio::{RegionType, SparseArea};
 use varia_sys::mapping::Access;
-use varia_vfio_user::payload::InfoQuery;
-use varia_vfio_user::wire::Command;
+use varia_vfio_user::command::Command;
+use varia_vfio_user::command::RegionQuery;
 
 #[test]
 fn a_mappable_region_comes_with_its_descriptor() {
@@ -104,7 +104,7 @@ fn a_reply_without_room_for_capabilities_says_how_much_they_need() {
     let mut client = served.client();
     let mut ask = |argsz| {
         let mut payload = Vec::new();
-        InfoQuery { argsz, index: 1 }.encode_region(&mut payload);
+        RegionQuery { argsz, index: 1 }.encode(&mut payload);
         client.request(Command::DEVICE_GET_REGION_INFO, &payload, &[])
     };
     let word = |bytes: &[u8], at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());

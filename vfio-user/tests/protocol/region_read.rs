@@ -3,8 +3,8 @@
 use crate::fake::{BAR0_LEN, Fake, Served};
 use varia_spec::errno::Errno;
 use varia_sys::memory::SharedMemory;
-use varia_vfio_user::payload::RegionAccess;
-use varia_vfio_user::wire::Command;
+use varia_vfio_user::command::Command;
+use varia_vfio_user::command::RegionAccess;
 
 #[test]
 fn bytes_of_any_length_and_alignment_arrive() {

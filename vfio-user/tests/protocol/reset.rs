@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use crate::fake::{Event, Served};
 use varia_spec::errno::Errno;
 use varia_sys::event::EventFd;
-use varia_vfio_user::wire::Command;
+use varia_vfio_user::command::Command;
 
 #[test]
 fn a_reset_reaches_the_device() {

@@ -10,7 +10,7 @@ use varia_spec::vfio::irq_set::{
 };
 use varia_sys::event::EventFd;
 use varia_vfio_user::client::{Client, SentIrqData};
-use varia_vfio_user::payload::SetIrqs;
+use varia_vfio_user::command::SetIrqs;
 
 fn last(served: &Served) -> Event {
     served.events().pop().unwrap()

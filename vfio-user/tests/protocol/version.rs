@@ -2,8 +2,9 @@
 
 use crate::fake::{Event, Served};
 use varia_spec::errno::Errno;
-use varia_vfio_user::version::{Capabilities, Version};
-use varia_vfio_user::wire::{Command, HEADER_LEN, Header, MAX_DATA_XFER};
+use varia_vfio_user::command::Command;
+use varia_vfio_user::command::version::{Capabilities, Version};
+use varia_vfio_user::wire::{HEADER_LEN, Header, MAX_DATA_XFER};
 
 /// The reply's payload to a VERSION message with this data behind the numbers.
 fn negotiate(served: &Served, data: &[u8]) -> Vec<u8> {

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use crate::fake::{Event, Fake, LATE, Served, timeouts};
 use varia_spec::errno::Errno;
 use varia_vfio_user::client::{Client, MultiWrite};
-use varia_vfio_user::payload::RegionAccess;
+use varia_vfio_user::command::Command;
+use varia_vfio_user::command::RegionAccess;
 use varia_vfio_user::server::Timeouts;
-use varia_vfio_user::wire::{Command, Header};
+use varia_vfio_user::wire::Header;
 
 /// A server of a device whose region 7 is late.
 fn late() -> Served {

@@ -4,8 +4,14 @@
 //! what QEMU 11.1 proposes and the only minor version that it accepts back.
 
 use serde_json::{Map, Value, json};
+use varia_spec::errno::Errno;
 
-use crate::wire::{Fields, MAX_DATA_XFER, MAX_MSG_FDS, WireError};
+use super::layout::{put, split};
+use super::{Command, Served};
+use crate::backend::Backend;
+use crate::client::{Client, ClientError};
+use crate::dispatch::{Handled, Turn};
+use crate::wire::{MAX_DATA_XFER, MAX_MSG_FDS, WireError};
 
 /// The major version that we speak.
 pub const MAJOR: u16 = 0;
@@ -124,8 +130,7 @@ pub struct Version {
 impl Version {
     /// Append the bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.major.to_ne_bytes());
-        out.extend_from_slice(&self.minor.to_ne_bytes());
+        put(out, &[self.major, self.minor]);
         let data = json!({ "capabilities": self.capabilities.to_json() });
         out.extend_from_slice(data.to_string().as_bytes());
         out.push(0);
@@ -134,9 +139,7 @@ impl Version {
     /// From these bytes. The data behind the numbers is optional, and so is
     /// everything in it. The data of another major version is not looked at.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        let mut f = Fields::new("VERSION", bytes);
-        let (major, minor) = (f.u16()?, f.u16()?);
-        let data = f.rest();
+        let ([major, minor], data) = split("VERSION", bytes)?;
         let mut capabilities = Capabilities::default();
         if data.is_empty() || major != MAJOR {
             return Ok(Self {
@@ -168,6 +171,41 @@ impl Version {
             minor,
             capabilities,
         })
+    }
+}
+
+impl Served<'_> for Version {
+    fn decode(payload: &[u8], _max_xfer: usize) -> Result<Self, WireError> {
+        Self::decode(payload)
+    }
+
+    /// The first message is not served here: the server negotiates before there is a session.
+    fn serve<B: Backend>(&self, _turn: Turn<'_, B>) -> Result<Handled, Errno> {
+        Err(Errno::EINVAL)
+    }
+}
+
+impl Client {
+    /// Propose our version and capabilities.
+    pub fn negotiate(&mut self) -> Result<(), ClientError> {
+        let proposal = Version {
+            major: MAJOR,
+            minor: MINOR,
+            capabilities: Capabilities::ours(),
+        };
+        let mut payload = Vec::new();
+        proposal.encode(&mut payload);
+        let reply = self.request(Command::VERSION, &payload, &[])?;
+        let theirs = Version::decode(&reply.payload)?;
+        if (theirs.major, theirs.minor) != (MAJOR, MINOR) {
+            let what = format!("version {}.{}", theirs.major, theirs.minor);
+            return Err(ClientError::BadReply {
+                command: Command::VERSION,
+                what,
+            });
+        }
+        self.server = theirs.capabilities;
+        Ok(())
     }
 }
 
