@@ -170,6 +170,7 @@ impl DeviceRegion for Own {
                 subtype: 1,
             }),
             msix_mappable: false,
+            capabilities: [None; 2],
         }
     }
 

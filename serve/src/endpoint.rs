@@ -380,6 +380,7 @@ pub(crate) fn listed<const N: usize>(info: vfio::RegionInfo<[SparseArea; N]>) ->
         areas: info.areas.into(),
         region_type: info.region_type,
         msix_mappable: info.msix_mappable,
+        capabilities: info.capabilities,
     }
 }
 

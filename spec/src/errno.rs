@@ -57,6 +57,7 @@ errnos! {
     EPIPE = 32, "broken pipe";
     ERANGE = 34, "out of range";
     ENOSYS = 38, "not implemented";
+    ENOMSG = 42, "no message of the desired type";
     ETIME = 62, "timer expired";
     EPROTO = 71, "protocol error";
     EOVERFLOW = 75, "value too large";

@@ -5,7 +5,10 @@
 
 mod info;
 
-pub use info::{DeviceInfo, IrqAction, IrqInfo, RegionInfo, RegionType, SparseArea};
+pub use info::{
+    DeviceCapability, DeviceInfo, IrqAction, IrqInfo, RegionCapability, RegionInfo, RegionType,
+    SparseArea,
+};
 
 /// A VFIO region index of a PCI device.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -53,7 +56,24 @@ pub mod device_flags {
     pub const RESET: u32 = 1 << 0;
     /// `VFIO_DEVICE_FLAGS_PCI`.
     pub const PCI: u32 = 1 << 1;
+    /// `VFIO_DEVICE_FLAGS_CAPS`: a capability chain follows.
+    pub const CAPS: u32 = 1 << 7;
 }
+
+/// Capabilities of a device: `struct vfio_info_cap_header`, as those of a region.
+pub mod device_cap {
+    /// `VFIO_DEVICE_INFO_CAP_ZPCI_BASE`.
+    pub const ZPCI_BASE: u16 = 1;
+    /// `VFIO_DEVICE_INFO_CAP_ZPCI_GROUP`.
+    pub const ZPCI_GROUP: u16 = 2;
+    /// `VFIO_DEVICE_INFO_CAP_ZPCI_UTIL`.
+    pub const ZPCI_UTIL: u16 = 3;
+    /// `VFIO_DEVICE_INFO_CAP_ZPCI_PFIP`.
+    pub const ZPCI_PFIP: u16 = 4;
+}
+
+/// Bytes in `struct vfio_device_info` {argsz, flags, num_regions, num_irqs, cap_offset, pad u32}.
+pub const DEVICE_INFO_LEN: usize = 24;
 
 /// `struct vfio_device_feature.flags`: an index in bits 15:0, and what to do with it.
 pub mod device_feature {
@@ -69,6 +89,11 @@ pub mod device_feature {
     pub const LOW_POWER_EXIT: u32 = 5;
     /// `VFIO_DEVICE_FEATURE_DMA_BUF`: parts of a region, as a descriptor.
     pub const DMA_BUF: u32 = 11;
+    /// `VFIO_DEVICE_FEATURE_ZPCI_ERROR`: the oldest pending error record of a device on s390.
+    /// Source: Linux 7.3 `include/uapi/linux/vfio.h`.
+    pub const ZPCI_ERROR: u32 = 13;
+    /// `VFIO_DEVICE_FEATURE_MASK`: the bits of the index.
+    pub const INDEX: u32 = 0xffff;
 }
 
 /// `struct vfio_region_info.flags`.
@@ -91,6 +116,10 @@ pub mod region_cap {
     pub const TYPE: u16 = 2;
     /// `VFIO_REGION_INFO_CAP_MSIX_MAPPABLE`.
     pub const MSIX_MAPPABLE: u16 = 3;
+    /// `VFIO_REGION_INFO_CAP_NVLINK2_SSATGT`. Source: Linux 5.12 `include/uapi/linux/vfio.h`.
+    pub const NVLINK2_SSATGT: u16 = 4;
+    /// `VFIO_REGION_INFO_CAP_NVLINK2_LNKSPD`.
+    pub const NVLINK2_LNKSPD: u16 = 5;
     /// Bytes in a capability header.
     pub const HEADER_LEN: usize = 8;
     /// The version that Linux gives each of them.

@@ -75,6 +75,7 @@ pub trait Composed {
             areas: [],
             region_type: Some(self.region_type()),
             msix_mappable: false,
+            capabilities: [None; 2],
         }
     }
 }

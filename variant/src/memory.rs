@@ -137,6 +137,7 @@ impl MemoryRegion {
             }],
             region_type: None,
             msix_mappable: false,
+            capabilities: [None; 2],
         }
     }
 
@@ -251,6 +252,7 @@ mod tests {
             }],
             region_type: None,
             msix_mappable: false,
+            capabilities: [None; 2],
         };
         assert_eq!(region().info(), info);
     }

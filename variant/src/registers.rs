@@ -88,6 +88,7 @@ pub trait Registers {
             areas: [],
             region_type: None,
             msix_mappable: false,
+            capabilities: [None; 2],
         }
     }
 }

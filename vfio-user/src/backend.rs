@@ -4,10 +4,10 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use varia_spec::errno::Errno;
-use varia_spec::vfio::{DeviceInfo, IrqAction, IrqInfo};
+use varia_spec::vfio::{DeviceCapability, DeviceInfo, IrqAction, IrqInfo};
 use varia_sys::event::EventFd;
 
-pub use crate::command::RegionInfo;
+pub use crate::command::{ReadableFeature, RegionInfo};
 
 /// A region that a device offers.
 #[derive(Debug, Default)]
@@ -103,6 +103,22 @@ pub trait Backend: Send + Sync {
     /// The device's flags, and how many regions and interrupt indices it has.
     fn info(&self) -> DeviceInfo;
 
+    /// Capabilities in the device's info, in their order.
+    fn capabilities(&self) -> Vec<DeviceCapability> {
+        Vec::new()
+    }
+
+    /// Features of the device.
+    fn features(&self) -> Vec<ReadableFeature> {
+        Vec::new()
+    }
+
+    /// Data of a feature of the device, as many bytes as the feature says.
+    fn feature_get(&self, feature: ReadableFeature) -> Result<Vec<u8>, Errno> {
+        let _ = feature;
+        Err(Errno::ENOTTY)
+    }
+
     /// The region `index`, which is below `num_regions`.
     fn region_info(&self, index: u32) -> Result<OfferedRegion, Errno>;
 
@@ -177,6 +193,15 @@ impl<B: Backend + ?Sized> Backend for std::sync::Arc<B> {
     }
     fn info(&self) -> DeviceInfo {
         (**self).info()
+    }
+    fn capabilities(&self) -> Vec<DeviceCapability> {
+        (**self).capabilities()
+    }
+    fn features(&self) -> Vec<ReadableFeature> {
+        (**self).features()
+    }
+    fn feature_get(&self, feature: ReadableFeature) -> Result<Vec<u8>, Errno> {
+        (**self).feature_get(feature)
     }
     fn region_info(&self, index: u32) -> Result<OfferedRegion, Errno> {
         (**self).region_info(index)

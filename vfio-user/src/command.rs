@@ -8,6 +8,7 @@
 //! least its bytes in a message: what a later revision appends is not looked at.
 
 mod capability;
+mod device_feature;
 mod device_info;
 mod dma_map;
 mod dma_unmap;
@@ -24,6 +25,7 @@ pub mod version;
 
 use std::fmt;
 
+pub use device_feature::{DeviceFeature, ReadableFeature};
 pub use device_info::{DeviceQuery, DeviceReply};
 pub use dma_map::{DMA_READ, DMA_WRITE, DmaMap};
 pub use dma_unmap::{DMA_UNMAP_ALL, DMA_UNMAP_LEN, DmaUnmap};
@@ -147,13 +149,13 @@ commands! {
         REGION_WRITE = 10, RegionWrite(RegionWrite<'a>), "write bytes of a region";
         DEVICE_RESET = 13, Reset(Reset), "reset the device";
         REGION_WRITE_MULTI = 15, RegionWriteMulti(WriteMulti), "several short writes at once";
+        DEVICE_FEATURE = 16, Feature(DeviceFeature<'a>), "a feature of the device";
     }
     others {
         DEVICE_GET_REGION_IO_FDS = 6, "descriptors in place of region writes; not spoken";
         DMA_READ = 11, "server to client; not spoken";
         DMA_WRITE = 12, "server to client; not spoken";
         DIRTY_PAGES = 14, "gone from the specification; not spoken";
-        DEVICE_FEATURE = 16, "features of migration; not spoken";
         MIG_DATA_READ = 17, "migration; not spoken";
         MIG_DATA_WRITE = 18, "migration; not spoken";
     }

@@ -27,6 +27,7 @@ impl DeviceRegion for Notes {
             }],
             region_type: Some(TYPE),
             msix_mappable: false,
+            capabilities: [None; 2],
         }
     }
 

@@ -4,7 +4,7 @@
 //! position in a file, which belong to the caller and the transport: those stand with the layer
 //! that packs the bytes.
 
-use super::irq_set;
+use super::{irq_set, region_cap};
 use crate::errno::Errno;
 
 /// `struct vfio_device_info`.
@@ -33,6 +33,91 @@ pub struct RegionInfo<Areas> {
     pub region_type: Option<RegionType>,
     /// `VFIO_REGION_INFO_CAP_MSIX_MAPPABLE`: the pages of the MSI-X table can be mapped too.
     pub msix_mappable: bool,
+    /// Capabilities that the region itself has, in their order.
+    pub capabilities: [Option<RegionCapability>; 2],
+}
+
+/// Capability of a device-specific region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RegionCapability {
+    /// `VFIO_REGION_INFO_CAP_NVLINK2_SSATGT`: address of an NVLink2 unit's target, by which a user
+    /// finds the GPU and the bridges that belong together.
+    TargetAddress(u64),
+    /// `VFIO_REGION_INFO_CAP_NVLINK2_LNKSPD`: speed of an NVLink2 link, as the hardware is wired.
+    LinkSpeed(u32),
+}
+
+impl RegionCapability {
+    /// Id in the chain.
+    pub const fn id(self) -> u16 {
+        match self {
+            Self::TargetAddress(_) => region_cap::NVLINK2_SSATGT,
+            Self::LinkSpeed(_) => region_cap::NVLINK2_LNKSPD,
+        }
+    }
+
+    /// Bytes behind the header, in the byte order of the machine.
+    pub const fn body(self) -> [u8; 8] {
+        match self {
+            Self::TargetAddress(target) => target.to_ne_bytes(),
+            Self::LinkSpeed(speed) => {
+                let [a, b, c, d] = speed.to_ne_bytes();
+                [a, b, c, d, 0, 0, 0, 0]
+            }
+        }
+    }
+
+    /// The capability with this id and body; `None` if the id is another capability's.
+    pub const fn parse(id: u16, body: [u8; 8]) -> Option<Self> {
+        let [a, b, c, d, ..] = body;
+        match id {
+            region_cap::NVLINK2_SSATGT => Some(Self::TargetAddress(u64::from_ne_bytes(body))),
+            region_cap::NVLINK2_LNKSPD => Some(Self::LinkSpeed(u32::from_ne_bytes([a, b, c, d]))),
+            _ => None,
+        }
+    }
+}
+
+/// Capability in the chain behind `struct vfio_device_info`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceCapability {
+    /// Id in the chain.
+    pub id: u16,
+    /// Version of the structure.
+    pub version: u16,
+    body: [u8; Self::MAX_BODY],
+    len: u8,
+}
+
+impl DeviceCapability {
+    /// The longest body in bytes.
+    pub const MAX_BODY: usize = 72;
+
+    /// A capability without a body.
+    pub const fn new(id: u16, version: u16) -> Self {
+        Self {
+            id,
+            version,
+            body: [0; Self::MAX_BODY],
+            len: 0,
+        }
+    }
+
+    /// The capability with these bytes behind its body; those beyond [`Self::MAX_BODY`] are lost.
+    #[must_use]
+    pub fn with(mut self, bytes: &[u8]) -> Self {
+        let rest = self.body.get_mut(usize::from(self.len)..);
+        for (slot, byte) in rest.unwrap_or_default().iter_mut().zip(bytes) {
+            *slot = *byte;
+            self.len += 1;
+        }
+        self
+    }
+
+    /// Bytes behind the header, without padding, in the byte order of the machine.
+    pub fn body(&self) -> &[u8] {
+        self.body.get(..usize::from(self.len)).unwrap_or_default()
+    }
 }
 
 /// `struct vfio_region_sparse_mmap_area`.

@@ -3,7 +3,9 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use varia_spec::errno::Errno;
-use varia_spec::vfio::{self, REGION_INFO_LEN, RegionType, SparseArea, region_cap, region_flags};
+use varia_spec::vfio::{
+    self, REGION_INFO_LEN, RegionCapability, RegionType, SparseArea, region_cap, region_flags,
+};
 
 use super::capability::{self, Capability};
 use super::layout::{fits, put, split};
@@ -99,12 +101,19 @@ impl RegionReply {
         size_of::<Layout>() + capability::len(&self.capabilities())
     }
 
-    fn capabilities(&self) -> Vec<Capability> {
+    fn capabilities(&self) -> Vec<Capability<Vec<u8>>> {
         let mut capabilities = Vec::new();
+        let mut add = |id, body| {
+            capabilities.push(Capability {
+                id,
+                version: region_cap::VERSION,
+                body,
+            });
+        };
         if let Some(RegionType { kind, subtype }) = self.info.region_type {
             let mut body = Vec::new();
             put(&mut body, &TypeLayout { kind, subtype });
-            capabilities.push((region_cap::TYPE, body));
+            add(region_cap::TYPE, body);
         }
         if !self.info.areas.is_empty() {
             let mut body = Vec::new();
@@ -113,10 +122,13 @@ impl RegionReply {
             for SparseArea { offset, size } in self.info.areas.iter().copied() {
                 put(&mut body, &AreaLayout { offset, size });
             }
-            capabilities.push((region_cap::SPARSE_MMAP, body));
+            add(region_cap::SPARSE_MMAP, body);
         }
         if self.info.msix_mappable {
-            capabilities.push((region_cap::MSIX_MAPPABLE, Vec::new()));
+            add(region_cap::MSIX_MAPPABLE, Vec::new());
+        }
+        for own in self.info.capabilities.into_iter().flatten() {
+            add(own.id(), own.body().to_vec());
         }
         capabilities
     }
@@ -157,18 +169,31 @@ impl RegionReply {
         };
         if layout.flags & region_flags::CAPS != 0 && behind.len() >= region_cap::HEADER_LEN {
             let what = "the capability chain of a region";
-            capability::take_all(what, bytes, layout.cap_offset, |id, body| {
-                match id {
-                    region_cap::TYPE => {
-                        let (TypeLayout { kind, subtype }, _) = split(what, body)?;
-                        info.region_type = Some(RegionType { kind, subtype });
+            let mut own = 0;
+            capability::take_all(
+                what,
+                bytes,
+                layout.cap_offset,
+                |Capability { id, body, .. }| {
+                    match id {
+                        region_cap::TYPE => {
+                            let (TypeLayout { kind, subtype }, _) = split(what, body)?;
+                            info.region_type = Some(RegionType { kind, subtype });
+                        }
+                        region_cap::SPARSE_MMAP => info.areas = sparse_areas(what, body)?,
+                        region_cap::MSIX_MAPPABLE => info.msix_mappable = true,
+                        region_cap::NVLINK2_SSATGT | region_cap::NVLINK2_LNKSPD => {
+                            let (body, _) = split::<[u8; 8]>(what, body)?;
+                            if let Some(slot) = info.capabilities.get_mut(own) {
+                                *slot = RegionCapability::parse(id, body);
+                                own += 1;
+                            }
+                        }
+                        _ => {}
                     }
-                    region_cap::SPARSE_MMAP => info.areas = sparse_areas(what, body)?,
-                    region_cap::MSIX_MAPPABLE => info.msix_mappable = true,
-                    _ => {}
-                }
-                Ok(())
-            })?;
+                    Ok(())
+                },
+            )?;
         }
         let reply = Self {
             index: layout.index,

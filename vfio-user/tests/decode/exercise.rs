@@ -55,6 +55,7 @@ fn check_request(request: &Request<'_>, payload: &[u8]) {
         }
         Request::RegionWriteMulti(WriteMulti(writes)) => WriteMulti::encode(writes, &mut again),
         Request::Reset(_) => {}
+        Request::Feature(feature) => feature.encode(&mut again),
         Request::Unsupported(_) => return,
     }
     // the first field of those with an argsz is not kept
@@ -71,7 +72,17 @@ fn check_request(request: &Request<'_>, payload: &[u8]) {
 }
 
 fn check_replies(payload: &[u8]) {
-    let _ = DeviceReply::decode(payload);
+    if let Ok((_, device)) = DeviceReply::decode(payload) {
+        let mut again = Vec::new();
+        device.encode(u32::MAX, &mut again);
+        let (len, same) = DeviceReply::decode(&again).expect("what we encode can be decoded");
+        assert_eq!(len as usize, again.len());
+        let ids = |reply: &DeviceReply| -> Vec<_> {
+            let capabilities = reply.capabilities.iter();
+            capabilities.map(|c| (c.id, c.version)).collect()
+        };
+        assert_eq!(ids(&same), ids(&device));
+    }
     let _ = IrqReply::decode(payload);
     let _ = Version::decode(payload);
     let _ = RegionAccess::decode("REGION_READ", payload);
@@ -88,5 +99,6 @@ fn check_replies(payload: &[u8]) {
             (same.info.region_type, same.info.msix_mappable),
             (region.info.region_type, region.info.msix_mappable)
         );
+        assert_eq!(same.info.capabilities, region.info.capabilities);
     }
 }

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use varia_core::{Dma, DmaAccess};
 use varia_spec::errno::Errno;
 use varia_spec::vfio::{
-    DeviceInfo, IrqAction, IrqInfo, RegionType, SparseArea, device_flags, irq_flags, region_flags,
+    DeviceCapability, DeviceInfo, IrqAction, IrqInfo, RegionType, SparseArea, device_flags,
+    irq_flags, region_flags,
 };
 use varia_sys::event::EventFd;
 use varia_sys::memory::SharedMemory;
@@ -24,7 +25,8 @@ use varia_sys::socket::{Listener, Stream};
 use vm_memory::{Bytes, GuestAddress};
 
 use varia_vfio_user::backend::{
-    Backend, DmaRegion, IrqSet, OfferedRegion, Progress, ReceivedIrqData, RegionInfo,
+    Backend, DmaRegion, IrqSet, OfferedRegion, Progress, ReadableFeature, ReceivedIrqData,
+    RegionInfo,
 };
 use varia_vfio_user::client::Client;
 use varia_vfio_user::server::{Server, Timeouts};
@@ -89,6 +91,9 @@ pub(crate) struct Fake {
     pub(crate) times_out_from: AtomicUsize,
     /// The device can't be opened.
     pub(crate) broken: AtomicBool,
+    /// The device has two capabilities and a feature, whose data are taken once.
+    pub(crate) described: AtomicBool,
+    pub(crate) records: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Fake {
@@ -106,6 +111,8 @@ impl Fake {
             arrivals: AtomicUsize::default(),
             times_out_from: AtomicUsize::new(usize::MAX),
             broken: AtomicBool::default(),
+            described: AtomicBool::default(),
+            records: Mutex::default(),
         }
     }
 
@@ -165,6 +172,26 @@ impl Backend for Fake {
         }
     }
 
+    fn capabilities(&self) -> Vec<DeviceCapability> {
+        let described = self.described.load(Ordering::SeqCst);
+        let capabilities = [
+            DeviceCapability::new(3, 1).with(&[7; 68]),
+            DeviceCapability::new(4, 2).with(&[9; 8]),
+        ];
+        capabilities.into_iter().filter(|_| described).collect()
+    }
+
+    fn features(&self) -> Vec<ReadableFeature> {
+        let described = self.described.load(Ordering::SeqCst);
+        let feature = ReadableFeature { index: 13, len: 6 };
+        described.then_some(feature).into_iter().collect()
+    }
+
+    fn feature_get(&self, feature: ReadableFeature) -> Result<Vec<u8>, Errno> {
+        assert_eq!(feature.index, 13);
+        self.records.lock().unwrap().pop().ok_or(Errno::ENOMSG)
+    }
+
     fn region_info(&self, index: u32) -> Result<OfferedRegion, Errno> {
         let rw = region_flags::READ | region_flags::WRITE;
         let file = |m: &SharedMemory| Some((m.as_fd().try_clone_to_owned().unwrap(), 0));
@@ -190,6 +217,7 @@ impl Backend for Fake {
                         subtype: 6,
                     }),
                     msix_mappable: true,
+                    capabilities: [None; 2],
                 },
                 file: file(&self.bar1),
             },

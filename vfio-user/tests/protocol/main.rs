@@ -4,6 +4,7 @@ mod bad_input;
 mod device_info;
 mod dma;
 mod fake;
+mod features;
 mod irq_info;
 mod region_info;
 mod region_read;
