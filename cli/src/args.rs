@@ -350,10 +350,13 @@ pub(crate) struct BindArgs {
     /// Driver to bind, in either spelling [default: the best driver of each device]
     #[arg(long, value_name = "NAME")]
     pub(crate) driver: Option<String>,
-    /// Driver to bind if the best driver refuses the device [default: none, the device stays as it
-    /// was]
+    /// Driver to bind if the best driver refuses the device, or serves a GPU without the GPU's
+    /// memory on a host [default: none, the device stays as it was]
     #[arg(long, value_name = "NAME")]
     pub(crate) fallback: Option<String>,
+    /// Refuse a GPU that a VM would get without the GPU's memory, inside a VM too.
+    #[arg(long, conflicts_with = "fallback")]
+    pub(crate) strict: bool,
     /// Print the changes without making them.
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -18,6 +18,7 @@ pub(crate) fn bind(args: &BindArgs) -> Result<(), Failure> {
         devices: args.devices.clone(),
         driver: args.driver.clone(),
         fallback: args.fallback.clone(),
+        strict: args.strict,
     };
     needs_dry_run(args.dry_run, &args.host)?;
     if args.dry_run {
@@ -108,17 +109,24 @@ fn planned(chosen: &Chosen) -> String {
         text += &format!(", with {member} ({driver})");
     }
     text.push('\n');
+    if let Some(why) = &chosen.without_memory {
+        text += &format!("  a VM gets it WITHOUT ITS MEMORY ({why})\n");
+    }
     text
 }
 
 fn done(outcome: &Outcome) -> String {
     let Outcome { bdf, after, .. } = outcome;
+    let memory = match &outcome.without_memory {
+        Some(why) => format!(", WITHOUT ITS MEMORY ({why})"),
+        None => String::new(),
+    };
     match &outcome.fell_back {
-        Some((driver, why)) => format!(
-            "{bdf} is {after} INSTEAD OF {driver}, which refuses it ({why}): a VM gets the device without \
-             the additions of that driver\n"
+        Some((driver, act)) => format!(
+            "{bdf} is {after} INSTEAD OF {driver}, which {act}: a VM gets the device without the \
+             additions of that driver\n"
         ),
-        None if outcome.before == outcome.after => format!("{bdf} was {after} already\n"),
-        None => format!("{bdf} is {after}: {}\n", outcome.why),
+        None if outcome.before == outcome.after => format!("{bdf} was {after} already{memory}\n"),
+        None => format!("{bdf} is {after}{memory}: {}\n", outcome.why),
     }
 }

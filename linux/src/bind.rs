@@ -8,6 +8,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `check` | checks before binding, and the choice of the driver |
+//! | `memory` | memory that a driver serves, or declines to serve |
 //! | `transition` | one device's change of drivers |
 //! | `journal` | journal and records, which survive a crash |
 //! | `machine` | the machine: writes, modules, saved files |
@@ -15,6 +16,7 @@
 mod check;
 mod journal;
 mod machine;
+mod memory;
 mod refusal;
 mod transition;
 
@@ -26,7 +28,9 @@ pub use machine::{Host, Live};
 pub use refusal::BindError;
 pub use transition::State;
 
+use crate::matching::{VFIO_PCI, same_name};
 use journal::{Change, Records};
+use memory::{Demand, Memory};
 
 /// Request to bind devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,8 +39,23 @@ pub struct Request {
     pub devices: Vec<Bdf>,
     /// Driver for all devices, instead of the best driver of each device.
     pub driver: Option<String>,
-    /// Driver for a device whose driver's probe fails.
+    /// Driver for a device whose driver refuses the device, or the device's memory on a host.
     pub fallback: Option<String>,
+    /// A device whose memory the driver does not serve is refused, inside a VM too.
+    pub strict: bool,
+}
+
+impl Request {
+    /// Demand on a device's memory. On a host, a driver that only takes the device leaves a VM
+    /// without the memory; inside a VM this is normal, as is vfio-pci that was asked for by name.
+    fn memory(&self, host: &dyn Host, driver: &str) -> Demand {
+        let is_plain = same_name(driver, VFIO_PCI) && self.driver.is_some();
+        match self.strict {
+            true => Demand::Served,
+            false if is_plain || memory::is_vm(host.tree()) => Demand::None,
+            false => Demand::NotMissing,
+        }
+    }
 }
 
 /// Result of the change for one device.
@@ -50,8 +69,11 @@ pub struct Outcome {
     pub after: State,
     /// Reason for the choice of the driver; empty when a previous driver is restored.
     pub why: String,
-    /// The driver that refused the device, and its error, if the fallback was bound.
+    /// The driver that refused the device or the device's memory, and the reason, if the fallback
+    /// was bound.
     pub fell_back: Option<(String, String)>,
+    /// Reason why the driver does not serve the device's memory, or why that is not known.
+    pub without_memory: Option<String>,
 }
 
 /// Checks a request to bind, and changes nothing.
@@ -59,9 +81,20 @@ pub struct Outcome {
 /// # Errors
 /// The error with which [`bind`] would refuse the request.
 pub fn plan(host: &dyn Host, request: &Request) -> Result<Vec<Chosen>, BindError> {
-    let chosen = check::bind(host, request)?;
-    for chosen in chosen.iter().filter(|chosen| !chosen.bound) {
-        check::check_driver(host.tree(), &chosen.driver)?;
+    let mut chosen = check::bind(host, request)?;
+    for chosen in &mut chosen {
+        if !chosen.bound {
+            check::check_driver(host.tree(), &chosen.driver)?;
+        }
+        let driver = &chosen.driver.name;
+        let memory = Memory::of(host.tree(), chosen.bdf, driver);
+        chosen.without_memory = memory.clone().reason();
+        let demand = request.memory(host, driver);
+        if let (Some(why), None) = (demand.unmet(memory), &request.fallback) {
+            let (bdf, before) = (chosen.bdf, chosen.before.to_string());
+            let (driver, strict) = (driver.clone(), request.strict);
+            return Err(BindError::without_memory(bdf, driver, why, before, strict));
+        }
     }
     if let Some(fallback) = &request.fallback {
         check::check_driver(host.tree(), &Driver::named(fallback))?;
@@ -93,9 +126,10 @@ pub fn bind(host: &mut dyn Host, request: &Request) -> Result<Vec<Outcome>, Bind
         bdf: chosen.bdf,
         before: chosen.before.clone(),
         after: State::overridden(driver),
+        memory: request.memory(host, driver),
     });
-    let mut records = Records::load(host)?;
     let mut changes: Vec<_> = changes.collect();
+    let mut records = Records::load(host)?;
     for change in &changes {
         records.bound(change);
     }
@@ -116,16 +150,23 @@ pub fn bind(host: &mut dyn Host, request: &Request) -> Result<Vec<Outcome>, Bind
                     break Some(refusal);
                 }
                 let driver = check::load(host, &Driver::named(fallback))?;
-                *slot = Some((refusal.driver, refusal.why));
+                let act = refusal.act();
+                *slot = Some((refusal.driver, act));
                 change.after = State::overridden(&driver);
+                change.memory = Demand::None;
             }
         }
     };
     if let Some(refusal) = refusal {
-        return Err(refusal.into_error());
+        return Err(refusal.into_error(request.strict));
     }
     let outcomes = wanted.into_iter().zip(changes).zip(fell_back);
+    let memory = |change: &Change| {
+        let driver = change.after.driver.as_ref()?;
+        Memory::of(host.tree(), change.bdf, driver).reason()
+    };
     let outcomes = outcomes.map(|(((chosen, _), change), fell_back)| Outcome {
+        without_memory: memory(&change),
         bdf: change.bdf,
         before: change.before,
         after: change.after,
@@ -154,6 +195,7 @@ pub fn plan_unbind(host: &dyn Host, devices: &[Bdf]) -> Result<Vec<Outcome>, Bin
             after: record.clone(),
             why: String::new(),
             fell_back: None,
+            without_memory: None,
         });
     }
     Ok(outcomes)
@@ -176,10 +218,11 @@ pub fn unbind(host: &mut dyn Host, devices: &[Bdf]) -> Result<Vec<Outcome>, Bind
             bdf: outcome.bdf,
             before: outcome.before.clone(),
             after: outcome.after.clone(),
+            memory: Demand::None,
         });
     }
     match journal::transact(host, &changes, &records)? {
         Ok(()) => Ok(outcomes),
-        Err(refusal) => Err(refusal.into_error()),
+        Err(refusal) => Err(refusal.into_error(false)),
     }
 }

@@ -46,6 +46,8 @@ pub struct Chosen {
     pub bound: bool,
     /// Reason for the choice of the driver.
     pub why: String,
+    /// Reason why the driver does not serve the device's memory, or why that is not known.
+    pub without_memory: Option<String>,
     /// IOMMU group of the device.
     pub group: GroupId,
     /// Other members of the group, with their drivers.
@@ -134,6 +136,7 @@ pub(super) fn bind(host: &dyn Host, request: &Request) -> Result<Vec<Chosen>, Bi
             driver: Driver { name },
             bound,
             why,
+            without_memory: None,
             group,
             members,
         });

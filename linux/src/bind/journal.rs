@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use varia_facts::Bdf;
 
 use super::machine::Host;
+use super::memory::{Demand, Memory};
 use super::refusal::BindError;
 use super::transition::{State, Stop, transition};
+use crate::tree::Tree;
 
 const JOURNAL: &str = "journal.json";
 const RECORDS: &str = "records.json";
@@ -22,6 +24,17 @@ pub(super) struct Change {
     pub(super) bdf: Bdf,
     pub(super) before: State,
     pub(super) after: State,
+    /// Demand on the device's memory.
+    #[serde(default)]
+    pub(super) memory: Demand,
+}
+
+impl Change {
+    /// Reason why the bound driver does not meet the demand on the device's memory.
+    fn lacks(&self, tree: &Tree) -> Option<String> {
+        let driver = self.after.driver.as_ref()?;
+        self.memory.unmet(Memory::of(tree, self.bdf, driver))
+    }
 }
 
 /// A change in progress.
@@ -91,17 +104,36 @@ impl Records {
     }
 }
 
-/// Refusal of a device by a driver's probe.
+/// Refusal of a device by a driver's probe, or of the device's memory alone.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) bdf: Bdf,
     pub(super) driver: String,
     pub(super) why: String,
+    /// The driver takes the device and does not serve the device's memory.
+    pub(super) of_memory: bool,
     before: State,
 }
 
 impl Refusal {
-    pub(super) fn into_error(self) -> BindError {
+    /// The driver's act, for a sentence that begins with the driver.
+    pub(super) fn act(&self) -> String {
+        match self.of_memory {
+            true => format!("serves the device WITHOUT ITS MEMORY ({})", self.why),
+            false => format!("refuses the device ({})", self.why),
+        }
+    }
+
+    pub(super) fn into_error(self, strict: bool) -> BindError {
+        if self.of_memory {
+            return BindError::without_memory(
+                self.bdf,
+                self.driver,
+                self.why,
+                self.before.to_string(),
+                strict,
+            );
+        }
         let fallback = if self.driver == crate::matching::VFIO_PCI {
             ""
         } else {
@@ -148,7 +180,8 @@ pub(super) fn transact(
     for change in changes {
         let now = State::of(host.tree(), change.bdf);
         let stop = if now.as_ref() == Some(&change.before) {
-            transition(host, change.bdf, &change.after).err()
+            let stopped = transition(host, change.bdf, &change.after).err();
+            stopped.or_else(|| change.lacks(host.tree()).map(Stop::Memory))
         } else {
             let now = now.map_or("gone".to_owned(), |now| now.to_string());
             take_back(host, changes)?;
@@ -161,18 +194,23 @@ pub(super) fn transact(
         let Some(stop) = stop else { continue };
         take_back(host, changes)?;
         forget(host)?;
-        return match stop {
-            Stop::Probe(error) => Ok(Err(Refusal {
-                bdf: change.bdf,
-                driver: change.after.driver.clone().unwrap_or_default(),
-                why: error.to_string(),
-                before: change.before.clone(),
-            })),
-            Stop::Other(what) => Err(BindError::Changed {
-                bdf: change.bdf,
-                what,
-            }),
+        let (why, of_memory) = match stop {
+            Stop::Probe(error) => (error.to_string(), false),
+            Stop::Memory(why) => (why, true),
+            Stop::Other(what) => {
+                return Err(BindError::Changed {
+                    bdf: change.bdf,
+                    what,
+                });
+            }
         };
+        return Ok(Err(Refusal {
+            bdf: change.bdf,
+            driver: change.after.driver.clone().unwrap_or_default(),
+            why,
+            of_memory,
+            before: change.before.clone(),
+        }));
     }
     records.save(host)?;
     forget(host)?;
@@ -215,8 +253,10 @@ pub(super) fn recover(host: &mut dyn Host) -> Result<Option<Recovery>, BindError
         return Ok(None);
     }
     let devices = journal.changes.iter().map(|change| change.bdf).collect();
-    let done =
-        |change: &Change| State::of(host.tree(), change.bdf).is_none_or(|now| now == change.after);
+    let done = |change: &Change| {
+        State::of(host.tree(), change.bdf).is_none_or(|now| now == change.after)
+            && change.lacks(host.tree()).is_none()
+    };
     let recovery = if journal.changes.iter().all(done) {
         journal.records.save(host)?;
         Recovery::Completed(devices)

@@ -111,6 +111,23 @@ pub enum BindError {
         /// Remedy with a fallback, if there is one.
         fallback: &'static str,
     },
+    /// The driver takes the device and does not serve the device's memory.
+    #[error(
+        "{bdf} would be bound to {driver} WITHOUT ITS MEMORY ({why}): the device is as it was, \
+         {before}; {remedy}"
+    )]
+    WithoutMemory {
+        /// The device.
+        bdf: Bdf,
+        /// The driver.
+        driver: String,
+        /// Reason why the memory is not served.
+        why: String,
+        /// State of the device, before and now.
+        before: String,
+        /// Remedy.
+        remedy: &'static str,
+    },
     /// The device changed during the command.
     #[error(
         "{bdf} changed during this command ({what}): stop other programs that bind devices, and \
@@ -170,4 +187,27 @@ pub enum BindError {
         /// Fault of the file.
         why: String,
     },
+}
+
+impl BindError {
+    /// Error for a device whose memory the driver does not serve.
+    pub(super) fn without_memory(
+        bdf: Bdf,
+        driver: String,
+        why: String,
+        before: String,
+        strict: bool,
+    ) -> Self {
+        let remedy = match strict {
+            true => "without --strict, --fallback vfio-pci gives a VM the device's own BARs alone",
+            false => "--fallback vfio-pci gives a VM the device's own BARs alone",
+        };
+        Self::WithoutMemory {
+            bdf,
+            driver,
+            why,
+            before,
+            remedy,
+        }
+    }
 }

@@ -59,6 +59,8 @@ impl State {
 pub(super) enum Stop {
     /// The driver's probe failed.
     Probe(io::Error),
+    /// The driver does not serve the device's memory.
+    Memory(String),
     /// Another failure.
     Other(String),
 }
@@ -67,7 +69,7 @@ impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Probe(error) => error.fmt(f),
-            Self::Other(text) => text.fmt(f),
+            Self::Memory(text) | Self::Other(text) => text.fmt(f),
         }
     }
 }

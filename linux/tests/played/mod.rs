@@ -89,10 +89,29 @@ impl Played {
         self.folder.path()
     }
 
-    fn put(&self, path: &str, text: &str) {
+    /// Writes a file anywhere.
+    pub(crate) fn put(&self, path: &str, bytes: impl AsRef<[u8]>) {
         let path = self.root().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    /// Takes the properties of all devices out of the firmware's tables.
+    pub(crate) fn forget_properties(&mut self) {
+        let tables = self.root().join("sys/firmware/acpi/tables");
+        let all = fs::read_dir(&tables).unwrap().map(|table| table.unwrap());
+        let described: Vec<_> = all
+            .filter(|table| table.file_name().to_string_lossy().starts_with("SSDT"))
+            .collect();
+        assert!(!described.is_empty());
+        for table in described {
+            fs::remove_file(table.path()).unwrap();
+        }
+    }
+
+    /// Makes the machine a VM by its firmware.
+    pub(crate) fn make_vm(&mut self) {
+        self.put("sys/class/dmi/id/sys_vendor", "QEMU\n");
     }
 
     fn function(&self, bdf: Bdf) -> PathBuf {
@@ -171,6 +190,10 @@ impl Played {
     /// Number of writes to sysfs so far.
     pub(crate) fn writes(&self) -> usize {
         self.writes
+    }
+
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.root().join(path)
     }
 
     pub(crate) fn saved_folder(&self) -> PathBuf {
