@@ -12,6 +12,7 @@ pub mod nvidia;
 pub mod pci;
 pub mod vfio;
 pub mod virtio;
+pub mod zpci;
 
 pub use errno::Errno;
 pub use fact::{Fact, Mark};

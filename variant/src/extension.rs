@@ -1,14 +1,14 @@
 //! A layer over any variant.
 //!
 //! An extension adds something that does not depend on the device: a capability in configuration
-//! space, a region. An extension sees the results of the layers below it, changes some and passes
+//! space or in the device's info, a region, a feature. An extension sees the results of the layers below it, changes some and passes
 //! on the rest. [`Extended`] is a variant again, so that extensions can be stacked.
 
-use varia_spec::vfio::RegionIndex;
+use varia_spec::vfio::{DeviceCapability, RegionIndex};
 
 use crate::{
-    After, BarIndex, Before, ConfigOwner, ConfigSegment, Direction, Event, Generation, Outcome,
-    Ready, Region, Sample, Variant, Wait,
+    After, BarIndex, Before, ConfigOwner, ConfigSegment, Describe, Direction, Event, Feature,
+    Generation, Outcome, Ready, Region, Sample, Variant, Wait,
     ready::{Status, Values},
 };
 
@@ -45,6 +45,66 @@ pub trait Extension {
     fn event(&self, event: Event) {
         let _ = event;
     }
+
+    /// Passes each capability that the extension adds to the device's info to `add`.
+    fn capabilities(&self, add: &mut dyn FnMut(DeviceCapability)) {
+        let _ = add;
+    }
+
+    /// Passes each feature that the extension adds to `add`.
+    fn features(&self, add: &mut dyn FnMut(Feature)) {
+        let _ = add;
+    }
+}
+
+/// An extension that was chosen, or none.
+impl<E: Extension> Extension for Option<E> {
+    fn region<'a>(&'a self, index: RegionIndex, below: Region<'a>) -> Region<'a> {
+        match self {
+            Some(extension) => extension.region(index, below),
+            None => below,
+        }
+    }
+
+    fn config_segment(&self, direction: Direction, offset: u64, len: u64) -> ConfigSegment {
+        match self {
+            Some(extension) => extension.config_segment(direction, offset, len),
+            None => ConfigSegment {
+                len,
+                owner: ConfigOwner::Base,
+            },
+        }
+    }
+
+    fn config_load(&self, offset: u64, out: &mut [u8]) {
+        if let Some(extension) = self {
+            extension.config_load(offset, out);
+        }
+    }
+
+    fn config_store(&self, offset: u64, data: &[u8]) {
+        if let Some(extension) = self {
+            extension.config_store(offset, data);
+        }
+    }
+
+    fn event(&self, event: Event) {
+        if let Some(extension) = self {
+            extension.event(event);
+        }
+    }
+
+    fn capabilities(&self, add: &mut dyn FnMut(DeviceCapability)) {
+        if let Some(extension) = self {
+            extension.capabilities(add);
+        }
+    }
+
+    fn features(&self, add: &mut dyn FnMut(Feature)) {
+        if let Some(extension) = self {
+            extension.features(add);
+        }
+    }
 }
 
 /// A variant with an extension over it.
@@ -63,6 +123,11 @@ impl<V, E> Extended<V, E> {
     /// The variant below.
     pub const fn variant(&self) -> &V {
         &self.variant
+    }
+
+    /// The extension.
+    pub const fn extension(&self) -> &E {
+        &self.extension
     }
 }
 
@@ -143,5 +208,22 @@ impl<V: Ready, E> Ready for Extended<V, E> {
 
     fn readiness(&self) -> Option<Status> {
         self.variant.readiness()
+    }
+}
+
+/// What the layers below have comes first.
+impl<V: Describe, E: Extension> Describe for Extended<V, E> {
+    fn capabilities(&self, add: &mut dyn FnMut(DeviceCapability)) {
+        self.variant.capabilities(add);
+        self.extension.capabilities(add);
+    }
+
+    fn features(&self, add: &mut dyn FnMut(Feature)) {
+        self.variant.features(add);
+        self.extension.features(add);
+    }
+
+    fn offset_shift(&self) -> u32 {
+        self.variant.offset_shift()
     }
 }

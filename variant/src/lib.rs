@@ -15,9 +15,11 @@ extern crate std;
 
 pub mod composed;
 pub mod config;
+pub mod describe;
 pub mod extension;
 pub mod memory;
 pub mod mmap;
+pub mod platform;
 pub mod probe;
 pub mod ready;
 pub mod reason;
@@ -26,9 +28,11 @@ pub mod text;
 
 pub use composed::{Composed, ComposedSegment, RootFunction, Source};
 pub use config::{ConfigOwner, ConfigSegment, Direction};
+pub use describe::{Describe, Feature, FeatureSource};
 pub use extension::{Extended, Extension};
 pub use memory::{Begin, MemoryRegion, MemoryType, Segment, SegmentKind};
 pub use mmap::{Fault, FaultRequest, Mapping, MmapRequest};
+pub use platform::{MissingFact, WrongFact};
 pub use probe::{Answer, Answers, Environment, Outcome, Plan, Question};
 pub use ready::{After, Before, Generation, Ready, Register, Sample, Wait};
 pub use reason::{Decline, Refusal};

@@ -5,6 +5,7 @@ use core::fmt;
 use varia_spec::Errno;
 use varia_units::{BarIndex, Bytes, HostPhys};
 
+use crate::platform::{MissingFact, WrongFact};
 use crate::text::{
     Sentence,
     TextSegment::{self, Decimal, Hexadecimal, Size, Text},
@@ -38,6 +39,8 @@ pub enum Decline {
         /// Error of the read.
         errno: Errno,
     },
+    /// A fact of the platform is missing.
+    Platform(MissingFact),
 }
 
 /// Reason for a probe failure.
@@ -141,6 +144,8 @@ pub enum Refusal {
         /// Its class, subclass and interface.
         class: u32,
     },
+    /// A fact of the platform is wrong.
+    Platform(WrongFact),
     /// The device was not ready in time, or its registers could not be read.
     NotReady {
         /// Error of the wait.
@@ -180,6 +185,7 @@ impl Refusal {
             Self::NoBar0 => Errno::ENOMEM,
             Self::Bar0TooSmall { .. } => Errno::ENXIO,
             Self::NotReady { errno } => *errno,
+            Self::Platform(fact) => fact.errno(),
             Self::Strict(_) => Errno::ENODEV,
         }
     }
@@ -210,6 +216,7 @@ impl Decline {
             Self::Property { .. } | Self::LinkDown => WITHOUT_MEMORY,
             Self::NoCommands | Self::BarTaken(_) => WITHOUT_LEGACY,
             Self::NoOpRegion { .. } | Self::NoBridge { .. } => WITHOUT_OPREGION,
+            Self::Platform(fact) => fact.without,
         })
     }
 
@@ -258,6 +265,7 @@ impl Decline {
                 Text(then),
                 Text("use a host with an Intel chipset"),
             ]),
+            Self::Platform(fact) => fact.sentence_with(then),
         }
     }
 }
@@ -381,6 +389,7 @@ impl Refusal {
                 Hexadecimal(class as u64),
                 Text("; use a host with an Intel chipset"),
             ]),
+            Self::Platform(fact) => fact.sentence(),
             Self::NotReady { errno } => Sentence::new([
                 Text("the device is not ready ("),
                 Text(errno.name()),

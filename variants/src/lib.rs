@@ -9,10 +9,14 @@ extern crate std;
 
 pub mod igd;
 pub mod nvgrace_gpu;
+pub mod plain;
 pub mod table;
 pub mod virtio;
+pub mod zdev;
 
 pub use igd::Igd;
 pub use nvgrace_gpu::NvgraceGpu;
-pub use table::{AnyVariant, Entry, TABLE};
+pub use plain::Plain;
+pub use table::{AnyVariant, Chosen, Entry, TABLE};
 pub use virtio::Virtio;
+pub use zdev::Zdev;

@@ -2,14 +2,15 @@
 
 use core::fmt;
 
-use varia_spec::{intel, nvidia, vfio::RegionIndex, virtio};
+use varia_spec::{Errno, intel, nvidia, vfio::RegionIndex, virtio, zpci};
 use varia_variant::{
-    After, Answers, BarIndex, Before, ConfigSegment, Direction, Environment, Event, Generation,
-    Outcome, Probe, Question, Ready, Region, Sample, Variant, Wait,
+    After, Answers, BarIndex, Before, ConfigSegment, Describe, Direction, Environment, Event,
+    Extended, Generation, Outcome, Probe, Question, Ready, Refusal, Region, Sample, Variant, Wait,
+    WrongFact,
     ready::{Status, Values},
 };
 
-use crate::{Igd, NvgraceGpu, Virtio, igd};
+use crate::{Igd, NvgraceGpu, Plain, Virtio, Zdev, igd};
 
 /// A variant that can be chosen.
 #[derive(Debug)]
@@ -79,6 +80,28 @@ pub enum AnyVariant {
     Virtio(Virtio),
     /// Intel's integrated graphics devices.
     Igd(Igd),
+    /// A device without a variant of its own.
+    Plain(Plain),
+}
+
+/// A variant, and the extensions over it.
+pub type Chosen = Extended<AnyVariant, Option<Zdev>>;
+
+/// The extension [`Zdev`] for a function with these facts of the platform, `None` on a platform
+/// without. The platform decides alone, unless the extension is `wanted`.
+///
+/// # Errors
+/// `ENODEV` if the extension is wanted and the platform has no facts; a fact outside its range.
+pub fn zdev(facts: Option<&zpci::Facts>, wanted: bool) -> Result<Option<Zdev>, Refusal> {
+    match facts {
+        Some(facts) => Zdev::new(facts).map(Some),
+        None if wanted => Err(Refusal::Platform(WrongFact::Unreadable {
+            fact: "zPCI facts of the function",
+            errno: Errno::ENODEV,
+            returns: Errno::ENODEV,
+        })),
+        None => Ok(None),
+    }
 }
 
 impl AnyVariant {
@@ -86,7 +109,7 @@ impl AnyVariant {
     pub fn ready_when(&self) -> Option<impl fmt::Display> {
         match self {
             Self::NvgraceGpu(gpu) => Some(gpu.method()),
-            Self::Virtio(_) | Self::Igd(_) => None,
+            Self::Virtio(_) | Self::Igd(_) | Self::Plain(_) => None,
         }
     }
 }
@@ -97,6 +120,7 @@ macro_rules! dispatch {
             Self::NvgraceGpu($variant) => $call,
             Self::Virtio($variant) => $call,
             Self::Igd($variant) => $call,
+            Self::Plain($variant) => $call,
         }
     };
 }
@@ -150,6 +174,9 @@ impl Ready for AnyVariant {
         dispatch!(self, v => v.readiness())
     }
 }
+
+/// No variant adds to the device's description.
+impl Describe for AnyVariant {}
 
 #[cfg(test)]
 mod tests {
