@@ -31,7 +31,7 @@ fn folder(path: &Path) -> usize {
 }
 
 #[test]
-fn every_variant_is_below_400_lines_of_code() {
+fn every_variant_and_extension_is_below_400_lines_of_code() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut variants = Vec::new();
     for entry in fs::read_dir(&source).unwrap() {
@@ -46,5 +46,5 @@ fn every_variant_is_below_400_lines_of_code() {
         }
     }
     variants.sort();
-    assert_eq!(variants, ["igd", "nvgrace_gpu", "virtio"]);
+    assert_eq!(variants, ["igd", "nvgrace_gpu", "virtio", "zdev"]);
 }
