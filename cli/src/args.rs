@@ -9,7 +9,8 @@ use varia_facts::{Bdf, Bytes};
 use varia_firmware::{Access, ProximityDomain};
 
 pub(crate) use emulated::{
-    As, BehaviourArgs, DeviceArgs, Fault, InspectArgs, ReadyAfter, RunArgs, ServeArgs,
+    As, BehaviourArgs, DeviceArgs, Fault, InspectArgs, LayoutArg, MemoryEnable, ReadyAfter,
+    RunArgs, ServeArgs,
 };
 
 /// Help of a command that judges: its exit statuses, and examples.

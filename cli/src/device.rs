@@ -10,7 +10,7 @@ use varia_spec::nvidia::{
     chip::{self, Chip, Driver},
 };
 use varia_spec::vfio::MAX_REGION_SIZE;
-use varia_variant::{HostPhys, Refusal};
+use varia_variant::{HostPhys, MemoryLayout, Refusal};
 
 use crate::{
     Failure,
@@ -73,9 +73,19 @@ pub(crate) fn make(
     };
     let fresh = Fresh::new(behaviour.backing.as_ref());
     let silicon = Arc::new(Silicon::new(profile, options)?);
+    if device.layout.is_some() && silicon.coherent_memory().is_none() {
+        let name = profile.name;
+        let text = format!("a {name} has no coherent memory to lay out: leave out --layout");
+        return Err(text.into());
+    }
+    if device.layout.is_some() && view == View::Physical {
+        let text = "--layout is a VM's view, and --as physical has none: leave out one of the two";
+        return Err(text.into());
+    }
     let options = Options {
         view,
         honour_memory_enable,
+        layout: device.layout.map_or(MemoryLayout::Bar, Into::into),
         ..Options::default()
     };
     let endpoint = Arc::new(
@@ -164,6 +174,12 @@ fn explain(profile: &Profile, error: &varia_serve::Error) -> String {
             Bytes(MAX_REGION_SIZE),
             profile.name,
             Bytes(MAX_REGION_SIZE).suffixed()
+        ),
+        Refusal::PhysicalBarTooSmall { size, memory, .. } => format!(
+            "{memory} of memory do not fit into the {}'s physical BAR2, which has {size}: use \
+             --layout bar, or give at most this size, as in --memory {}",
+            profile.name,
+            size.suffixed()
         ),
         _ => error.to_string(),
     }

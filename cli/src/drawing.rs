@@ -3,19 +3,20 @@
 use std::fmt::Write;
 
 use varia_facts::Bytes;
+use varia_spec::vfio::RegionIndex;
 
-/// A region of memory, and the BAR that presents the region.
+/// A region of memory, and the BAR or device-specific region that presents the memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Drawn {
     /// `usemem` or `resmem`.
     pub(crate) name: &'static str,
-    /// Region index, the BAR's number.
-    pub(crate) bar: u32,
+    /// Region index.
+    pub(crate) index: u32,
     /// Offset from the start of the memory in bytes.
     pub(crate) offset: u64,
     /// Length of the memory in bytes.
     pub(crate) length: u64,
-    /// Size of the BAR in bytes.
+    /// Size of the region in bytes.
     pub(crate) size: u64,
     /// True for cached memory.
     pub(crate) cached: bool,
@@ -32,6 +33,16 @@ pub(crate) struct Drawing {
     pub(crate) size: u64,
     /// Regions, in order of offset.
     pub(crate) regions: Vec<Drawn>,
+}
+
+impl Drawn {
+    /// Name of the region: `BAR4`, or `region 9` for a device-specific one.
+    pub(crate) fn place(&self) -> String {
+        match RegionIndex(self.index).bar() {
+            Some(bar) => format!("BAR{bar}"),
+            None => format!("region {}", self.index),
+        }
+    }
 }
 
 const TOP: f64 = 96.0;
@@ -142,7 +153,7 @@ impl Drawing {
                 let padding = (region.size - region.length) as f64 * scale;
                 out += &rect(x, y + used, BARS.1, padding, "url(#none)");
             }
-            let head = format!("BAR{} = {}", region.bar, Bytes(region.size));
+            let head = format!("{} = {}", region.place(), Bytes(region.size));
             out += &text(x, y - 28.0, "start", "font-weight=\"bold\"", &head);
             let kind = if region.cached { "cached" } else { "uncached" };
             let what = format!("{}, {kind}: {}", region.name, Bytes(region.length));
@@ -175,7 +186,7 @@ impl Drawing {
             let _ = write!(
                 out,
                 "{:<26}",
-                format!("BAR{} ({})", region.bar, region.name)
+                format!("{} ({})", region.place(), region.name)
             );
         }
         out = out.trim_end().to_owned() + "\n";
@@ -223,13 +234,13 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn gh200() -> Drawing {
-        let region = |name, bar, offset, length, size| Drawn {
+        let region = |name, index, offset, length, size| Drawn {
             name,
-            bar,
+            index,
             offset,
             length,
             size,
-            cached: bar == 4,
+            cached: index == 4,
         };
         Drawing {
             title: "gh200".into(),

@@ -5,7 +5,7 @@ use varia_core::{BarSpace, Device};
 use varia_facts::Bytes;
 use varia_serve::View;
 use varia_silicon::profile::Mark;
-use varia_spec::vfio::RegionIndex;
+use varia_spec::vfio::{RegionIndex, region_flags};
 use varia_variant::{MemoryType, Region};
 
 use crate::{
@@ -35,6 +35,8 @@ struct Inspection {
     /// Readiness method of the device's memory.
     readiness: Option<String>,
     bars: Vec<InspectedBar>,
+    /// Device-specific regions.
+    regions: Vec<InspectedRegion>,
     facts: Vec<Fact>,
 }
 
@@ -54,6 +56,21 @@ struct InspectedBar {
     /// The variant's name of the memory behind the BAR: `usemem` or `resmem`.
     memory: Option<&'static str>,
     /// Host-physical address of that memory.
+    base: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct InspectedRegion {
+    index: u32,
+    size: u64,
+    /// Type and subtype.
+    kind: u32,
+    subtype: u32,
+    read: bool,
+    write: bool,
+    map: bool,
+    name: &'static str,
+    /// Host-physical address of the memory that the region is.
     base: Option<u64>,
 }
 
@@ -96,18 +113,18 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
 pub(crate) fn regions(made: &Made) -> Vec<Drawn> {
     let memory = made.silicon.coherent_memory();
     let base = memory.map_or(0, |memory| memory.base.0);
-    let mut regions: Vec<_> = (0..6)
+    let mut regions: Vec<_> = (0..made.endpoint.info().num_regions)
         .map(RegionIndex)
         .filter_map(|index| match made.endpoint.region(index) {
             Region::Memory(memory) => Some(Drawn {
                 name: memory.name(),
-                bar: index.0,
+                index: index.0,
                 offset: memory.base().0.saturating_sub(base),
                 length: memory.length(),
-                size: memory.size().get(),
+                size: memory.size().0,
                 cached: memory.memory() == MemoryType::Cached,
             }),
-            Region::Base | Region::Registers(_) | Region::Composed(_) => None,
+            Region::Base | Region::Absent | Region::Registers(_) | Region::Composed(_) => None,
         })
         .collect();
     regions.sort_by_key(|region| region.offset);
@@ -143,6 +160,61 @@ fn drawing(made: &Made) -> Option<Drawing> {
     })
 }
 
+/// The device-specific regions.
+fn device_specific(made: &Made) -> Result<Vec<InspectedRegion>, Failure> {
+    let mut regions = Vec::new();
+    for index in RegionIndex::COUNT..made.endpoint.info().num_regions {
+        let index = RegionIndex(index);
+        let info = made.endpoint.region_info(index);
+        let info = info.map_err(|errno| errno.to_string())?.info;
+        let (name, base) = match made.endpoint.region(index) {
+            Region::Memory(memory) => (memory.name(), Some(memory.base().0)),
+            Region::Composed(region) => (region.name(), None),
+            Region::Registers(registers) => (registers.name(), None),
+            Region::Base | Region::Absent => continue,
+        };
+        let Some(region_type) = info.region_type else {
+            continue;
+        };
+        let allows = |flag| info.flags & flag != 0;
+        regions.push(InspectedRegion {
+            index: index.0,
+            size: info.size,
+            kind: region_type.kind,
+            subtype: region_type.subtype,
+            read: allows(region_flags::READ),
+            write: allows(region_flags::WRITE),
+            map: allows(region_flags::MMAP),
+            name,
+            base,
+        });
+    }
+    Ok(regions)
+}
+
+impl InspectedRegion {
+    fn line(&self) -> String {
+        let allowed = [
+            (self.read, "read"),
+            (self.write, "written"),
+            (self.map, "mapped"),
+        ];
+        let allowed = allowed.into_iter().filter(|(allowed, _)| *allowed);
+        let allowed: Vec<_> = allowed.map(|(_, word)| word).collect();
+        let base = self.base.map(|base| format!(" at {base:#x}"));
+        format!(
+            "region {:<9} {}, type {:#x} subtype {:#x}, can be {}: {}{}\n",
+            self.index,
+            Bytes(self.size),
+            self.kind,
+            self.subtype,
+            allowed.join(" and "),
+            self.name,
+            base.unwrap_or_default()
+        )
+    }
+}
+
 impl Inspection {
     fn new(made: &Made) -> Result<Self, Failure> {
         let endpoint = &made.endpoint;
@@ -156,7 +228,7 @@ impl Inspection {
             }
             let memory = match endpoint.region(RegionIndex(index)) {
                 Region::Memory(memory) => Some(memory),
-                Region::Base | Region::Registers(_) | Region::Composed(_) => None,
+                Region::Base | Region::Absent | Region::Registers(_) | Region::Composed(_) => None,
             };
             let region = endpoint.region(RegionIndex(index));
             let spec = made.silicon.bar(index as u8);
@@ -177,6 +249,7 @@ impl Inspection {
                 base: memory.map(|memory| memory.base().0),
             });
         }
+        let regions = device_specific(made)?;
         let profile = made.profile;
         let readiness = endpoint
             .variant()
@@ -197,6 +270,7 @@ impl Inspection {
             declined: endpoint.declined().map(|reason| reason.to_string()),
             readiness,
             bars,
+            regions,
             facts: profile
                 .marks()
                 .into_iter()
@@ -242,6 +316,9 @@ impl Inspection {
                 out += &format!(": {memory}, {} at {base:#x}", Bytes(bar.length));
             }
             out.push('\n');
+        }
+        for region in &self.regions {
+            out += &region.line();
         }
         let assumed = self.facts.iter().filter(|fact| !fact.sourced).count();
         out += &format!(

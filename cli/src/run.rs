@@ -11,6 +11,7 @@ use std::{
     thread,
 };
 
+use clap::ValueEnum;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use varia_facts::Arch;
 use varia_plan::{Emulated, NODES_PER_GPU};
@@ -20,7 +21,7 @@ use varia_vfio_user::server::Server;
 
 use crate::{
     Failure,
-    args::{BehaviourArgs, ReadyAfter, RunArgs},
+    args::{BehaviourArgs, LayoutArg, ReadyAfter, RunArgs},
     device::{Made, default_socket, make},
     inspect,
     output::print,
@@ -59,6 +60,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let ram = args.ram;
     if ram.0 == 0 || !ram.0.is_multiple_of(1 << 20) {
         let text = format!("a guest can't have {ram} of RAM: give it whole MiB, as in --ram 2G");
+        return Err(text.into());
+    }
+    if args.device.layout == Some(LayoutArg::Region) {
+        let text = "QEMU maps no device-specific region into a guest, and --layout region presents \
+                    the memory as such: use --layout bar";
         return Err(text.into());
     }
     let mut made = make(&args.device, &args.behaviour, View::Virtual, false)?;
@@ -127,6 +133,13 @@ fn serve_command(args: &RunArgs, socket: &Path) -> Vec<String> {
     option("socket", socket.to_string_lossy().into_owned());
     if let Some(memory) = args.device.memory {
         option("memory", memory.suffixed().to_string());
+    }
+    if let Some(value) = args
+        .device
+        .layout
+        .and_then(|layout| layout.to_possible_value())
+    {
+        option("layout", value.get_name().to_owned());
     }
     let BehaviourArgs {
         backing,

@@ -9,7 +9,7 @@ use varia_vfio_user::server::{Server, Timeouts};
 
 use crate::{
     Failure,
-    args::{As, ServeArgs},
+    args::{As, MemoryEnable, ServeArgs},
     device::{Made, default_socket, make},
     inspect,
     output::print,
@@ -28,7 +28,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
         &args.device,
         &args.behaviour,
         view,
-        args.honour_memory_enable,
+        args.honour_memory_enable || args.memory_enable == MemoryEnable::Honour,
     )?;
     let path = args
         .socket
@@ -72,7 +72,8 @@ fn announce(made: &Made, view: View, path: &Path) -> Result<(), Failure> {
     }
     for region in inspect::regions(made) {
         let (size, length) = (Bytes(region.size), Bytes(region.length));
-        text += &format!("  BAR{} = {size} ({}, {length})\n", region.bar, region.name);
+        let place = region.place();
+        text += &format!("  {place} = {size} ({}, {length})\n", region.name);
     }
     print(&text)
 }

@@ -50,11 +50,7 @@ pub fn lay_out(
         return None;
     }
     let page = page.map(|page| page.0.max(1).ilog2());
-    let environment = Environment {
-        page: page.and_then(PageShift::new).unwrap_or(PageShift::KIB_64),
-        honour_memory_enable: false,
-        strict: false,
-    };
+    let environment = Environment::new(page.and_then(PageShift::new).unwrap_or(PageShift::KIB_64));
     let variant = (entry.probe)(&answers, environment);
     apply(function, &variant, assumed);
     Some(variant)
@@ -102,7 +98,7 @@ fn apply(function: &mut PciFunction, variant: &AnyVariant, assumed: Option<Strin
         let bar = match (variant.region(region), physical) {
             (Region::Memory(memory), _) => VirtualBar {
                 index,
-                size: Bytes(memory.size().get()),
+                size: memory.size(),
                 length: Bytes(memory.length()),
                 prefetchable: true,
                 memory: Some(memory.name().to_owned()),
@@ -121,7 +117,7 @@ fn apply(function: &mut PciFunction, variant: &AnyVariant, assumed: Option<Strin
                 prefetchable: bar.prefetchable,
                 memory: None,
             },
-            (Region::Composed(_), _) | (Region::Base, None) => continue,
+            (Region::Composed(_) | Region::Absent, _) | (Region::Base, None) => continue,
         };
         function.virtual_bars.push(bar);
     }

@@ -8,16 +8,16 @@ use varia_spec::{
     vfio::{self, DeviceInfo, RegionIndex, SparseArea, region_flags},
 };
 use varia_variant::{
-    Answers, BarIndex, ConfigOwner, Decline, Direction, Environment, Event, Millis, Outcome,
-    PageShift, Refusal, Region, Variant, Wait,
+    Answers, BarIndex, ConfigOwner, Decline, Direction, Environment, Event, MemoryLayout, Millis,
+    Outcome, PageShift, Refusal, Region, Variant, Wait,
 };
 use varia_variants::AnyVariant;
 
 use crate::{
     access::{Attempt, Operation, Progress, attempt},
     clock::{Clock, SystemClock},
-    composed::ComposedRegion,
     discover,
+    own_region::OwnRegion,
 };
 
 /// Options for serving a device.
@@ -25,8 +25,11 @@ pub struct Options {
     /// View of the device: behind its variant, or bare.
     pub view: View,
     /// Reads and writes of memory regions fail with `EIO` while memory is disabled, but for a
-    /// write that starts beyond the memory: it is dropped in any case.
+    /// write that starts beyond the memory: it is dropped in any case. No BAR can be mapped then,
+    /// because a client's mapping can't be withdrawn.
     pub honour_memory_enable: bool,
+    /// Form in which memory outside every BAR is presented.
+    pub layout: MemoryLayout,
     /// Timeout of an operation for a device that is not ready: the operation fails with
     /// `ETIMEDOUT`, and the next access polls again. Clients have timeouts too, QEMU of 5 s.
     pub timeout: Millis,
@@ -39,6 +42,7 @@ impl Default for Options {
         Self {
             view: View::Virtual,
             honour_memory_enable: false,
+            layout: MemoryLayout::Bar,
             timeout: Millis(4000),
             clock: Arc::new(SystemClock::default()),
         }
@@ -137,9 +141,9 @@ impl Endpoint {
             discover::answer(device, question)
         });
         let environment = Environment {
-            page: host_page(),
             honour_memory_enable: options.honour_memory_enable,
-            strict: false,
+            layout: options.layout,
+            ..Environment::new(host_page())
         };
         let variant = Arc::new((entry.probe)(&answers, environment));
         let hook = Arc::clone(&variant);
@@ -154,7 +158,7 @@ impl Endpoint {
                 refusal,
             });
         }
-        for region in ComposedRegion::all(&variant, core.device()) {
+        for region in OwnRegion::all(&variant, core.device()) {
             core.add_region(Box::new(region));
         }
         Ok(Self {
@@ -251,13 +255,18 @@ impl Endpoint {
                 (listed(memory.info()), file)
             }
             Region::Registers(registers) => (listed(registers.info()), None),
+            Region::Absent => (RegionInfo::default(), None),
             Region::Base | Region::Composed(_) => {
                 let file = index.bar().and_then(|bar| device.bar_fd(bar));
                 (self.core.region_info(index)?, file)
             }
         };
+        let is_bar = index.bar().is_some();
+        let file = file.filter(|_| !(self.options.honour_memory_enable && is_bar));
         if file.is_none() {
             info.flags &= !region_flags::MMAP;
+            info.areas.clear();
+            info.msix_mappable = false;
         }
         let file = file.map(|file| (file.fd, file.offset));
         Ok(ServedRegion { info, file })
@@ -297,6 +306,7 @@ impl Endpoint {
             Region::Memory(memory) => return self.memory_read(&memory, offset, data, operation),
             Region::Registers(registers) => self.register_read(registers, offset, data),
             Region::Base if index == RegionIndex::CONFIG => self.config_read(offset, data),
+            Region::Absent => Err(Errno::EINVAL),
             Region::Base | Region::Composed(_) => self.core.region_read(index, offset, data),
         };
         count.map(Progress::Done)
@@ -317,6 +327,7 @@ impl Endpoint {
             Region::Memory(memory) => return self.memory_write(&memory, offset, data, operation),
             Region::Registers(registers) => self.register_write(registers, offset, data),
             Region::Base if index == RegionIndex::CONFIG => self.config_write(offset, data),
+            Region::Absent => Err(Errno::EINVAL),
             Region::Base | Region::Composed(_) => self.core.region_write(index, offset, data),
         };
         count.map(Progress::Done)

@@ -14,9 +14,9 @@
 pub mod access;
 pub mod backend;
 pub mod clock;
-mod composed;
 pub mod discover;
 pub mod endpoint;
+mod own_region;
 pub mod registers;
 
 pub use access::{Operation, Progress};

@@ -43,6 +43,17 @@ pub mod bar0 {
     pub const MIN_LEN: u64 = HBM_TRAINING + 4;
 }
 
+/// Subtypes of device-specific regions of type `VFIO_REGION_TYPE_PCI_VENDOR_TYPE | `[`VENDOR_ID`].
+/// The kernel's count from 1 (`include/uapi/linux/vfio.h`); those here are Varia's own, and begin where
+/// the kernel's will not get to soon.
+pub mod region {
+    /// Coherent memory, cached.
+    pub const COHERENT_MEMORY: u32 = 0x100;
+    /// Coherent memory behind the other region's, uncached with write combining: the part that the
+    /// MIG bug asks for.
+    pub const UNCACHED_MEMORY: u32 = 0x101;
+}
+
 /// A hardwired value between GPU firmware and drivers: usemem is a multiple of this many bytes
 /// where the MIG bug splits the memory, and the guest adds it in blocks of this size.
 pub const MEMBLK_SIZE: u64 = 512 << 20;

@@ -8,6 +8,8 @@ pub struct BarIndex(u8);
 impl BarIndex {
     /// BAR0.
     pub const BAR0: Self = Self(0);
+    /// BAR2.
+    pub const BAR2: Self = Self(2);
 
     /// An index read from outside; `None` unless 0 to 5.
     pub const fn new(index: u8) -> Option<Self> {

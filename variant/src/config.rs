@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use varia_spec::pci::header::bar::{MEM_PREFETCH, MEM_TYPE_64, SPACE_IO};
 
+use crate::memory::MemoryRegion;
 use varia_units::BarSize;
 
 /// Read or write, from the user's side.
@@ -85,7 +86,8 @@ impl ConfigSegment {
     }
 }
 
-/// A base address register, or a pair of registers, without hardware behind it.
+/// A base address register, or a pair of registers, without hardware behind it, or of a BAR that
+/// does not exist.
 ///
 /// Writes are kept raw and byte by byte; the sizing protocol works because a read shows only the
 /// address bits of the size. Two writers that race may tear, as on a real bus of bytes.
@@ -94,27 +96,40 @@ pub struct FakeBar {
     start: u64,
     len: u8,
     flags: u32,
-    size: BarSize,
+    /// Bits that can be written.
+    mask: u64,
     raw: [AtomicU8; 8],
 }
 
 impl FakeBar {
     /// A pair at configuration offset `start`, for `size` bytes of 64-bit prefetchable memory.
     pub const fn memory64(start: u64, size: BarSize) -> Self {
-        Self::new(start, 8, MEM_TYPE_64 | MEM_PREFETCH, size)
+        Self::new(start, 8, MEM_TYPE_64 | MEM_PREFETCH, size.address_mask())
+    }
+
+    /// The pair at configuration offset `start` that stands for a region of memory.
+    pub const fn of(start: u16, region: &MemoryRegion) -> Self {
+        let mask = !(region.size().0.wrapping_sub(1));
+        Self::new(start as u64, 8, MEM_TYPE_64 | MEM_PREFETCH, mask)
     }
 
     /// A register at configuration offset `start`, for `size` I/O ports.
     pub const fn io(start: u64, size: BarSize) -> Self {
-        Self::new(start, 4, SPACE_IO, size)
+        Self::new(start, 4, SPACE_IO, size.address_mask())
     }
 
-    const fn new(start: u64, len: u8, flags: u32, size: BarSize) -> Self {
+    /// A pair at configuration offset `start` of a BAR that does not exist: its bits are zero,
+    /// whatever is written.
+    pub const fn absent64(start: u16) -> Self {
+        Self::new(start as u64, 8, 0, 0)
+    }
+
+    const fn new(start: u64, len: u8, flags: u32, mask: u64) -> Self {
         Self {
             start,
             len,
             flags,
-            size,
+            mask,
             raw: [const { AtomicU8::new(0) }; 8],
         }
     }
@@ -134,7 +149,7 @@ impl FakeBar {
         for (byte, kept) in raw.iter_mut().zip(&self.raw) {
             *byte = kept.load(Ordering::Relaxed);
         }
-        let shown = (u64::from_le_bytes(raw) & self.size.address_mask()) | u64::from(self.flags);
+        let shown = (u64::from_le_bytes(raw) & self.mask) | u64::from(self.flags);
         let shown = shown.to_le_bytes();
         let (inside, before) = self.skip(offset);
         let shown = shown.get(inside..self.len.into()).unwrap_or_default();
@@ -407,6 +422,14 @@ mod tests {
         bar.clear();
         bar.load(0x0f, &mut out);
         assert_eq!(out, [0xee, 1, 0, 0, 0, 0xee]);
+    }
+
+    #[test]
+    fn a_bar_that_does_not_exist_shows_zeros() {
+        let bar = FakeBar::absent64(0x18);
+        assert_eq!(bar.window(), (0x18, 0x20));
+        bar.store(0x18, &[0xff; 8]);
+        assert_eq!(value(&bar), 0);
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod extension;
 pub mod memory;
 pub mod mmap;
 pub mod platform;
+pub mod presented;
 pub mod probe;
 pub mod ready;
 pub mod reason;
@@ -33,6 +34,7 @@ pub use extension::{Extended, Extension};
 pub use memory::{Begin, MemoryRegion, MemoryType, Segment, SegmentKind};
 pub use mmap::{Fault, FaultRequest, Mapping, MmapRequest};
 pub use platform::{MissingFact, WrongFact};
+pub use presented::{MemoryLayout, Presented};
 pub use probe::{Answer, Answers, Environment, Outcome, Plan, Question};
 pub use ready::{After, Before, Generation, Ready, Register, Sample, Wait};
 pub use reason::{Decline, Refusal};
@@ -51,7 +53,10 @@ use varia_spec::vfio::RegionIndex;
 pub enum Region<'a> {
     /// Region of the base: the physical BAR, ROM or configuration space.
     Base,
-    /// Memory outside every physical BAR, presented as one.
+    /// No region, whatever the base has at this index: its size is 0, and an access to it is
+    /// `EINVAL`.
+    Absent,
+    /// Memory outside every physical BAR, presented as a BAR or as a device-specific region.
     Memory(MemoryRegion),
     /// Registers that the variant makes, presented as a BAR.
     Registers(&'a dyn Registers),
@@ -63,6 +68,7 @@ impl fmt::Debug for Region<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Base => f.write_str("Base"),
+            Self::Absent => f.write_str("Absent"),
             Self::Memory(region) => f.debug_tuple("Memory").field(region).finish(),
             Self::Registers(registers) => {
                 f.debug_tuple("Registers").field(&registers.name()).finish()

@@ -1,4 +1,5 @@
-//! A region of memory outside every physical BAR, presented as a BAR that may be larger.
+//! A region of memory outside every physical BAR, presented as a BAR that may be larger, or as a
+//! device-specific region of the same size.
 //!
 //! The size of a BAR is a power of two, that of the memory need not be. Bytes from `length` to
 //! `size` exist for the user and not for the hardware: reads give 0xFF and writes are dropped, as
@@ -7,11 +8,11 @@
 
 use varia_spec::{
     Errno,
-    vfio::{MAX_REGION_SIZE, RegionInfo, SparseArea, region_flags},
+    vfio::{MAX_REGION_SIZE, RegionInfo, RegionType, SparseArea, region_flags},
 };
 
 use crate::config::Direction;
-use varia_units::{BarSize, HostPhys};
+use varia_units::{BarSize, Bytes, HostPhys};
 
 /// Type with which the CPU maps and accesses memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -23,14 +24,18 @@ pub enum MemoryType {
     WriteCombining,
 }
 
-/// Memory presented as a BAR. Immutable; the constructor checks the invariants.
+/// Memory presented as a region. Immutable; the constructors check the invariants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryRegion {
     name: &'static str,
     base: HostPhys,
     length: u64,
-    size: BarSize,
+    size: u64,
     memory: MemoryType,
+    /// Type of a device-specific region; `None` for a BAR.
+    region_type: Option<RegionType>,
+    /// Bits of [`region_flags`].
+    flags: u32,
 }
 
 /// Start of an access.
@@ -91,9 +96,27 @@ impl MemoryRegion {
             name: "memory",
             base,
             length,
-            size,
+            size: size.get(),
             memory,
+            region_type: None,
+            flags: region_flags::READ | region_flags::WRITE | region_flags::MMAP,
         })
+    }
+
+    /// The same memory behind a BAR of another size. Errors as [`MemoryRegion::new`].
+    pub fn behind(self, size: BarSize) -> Result<Self, Errno> {
+        Self::new(self.base, self.length, size, self.memory).map(|region| region.named(self.name))
+    }
+
+    /// The same memory as a device-specific region of its size, which allows the accesses `flags`,
+    /// bits of [`region_flags`].
+    pub const fn device_specific(self, region_type: RegionType, flags: u32) -> Self {
+        Self {
+            size: self.length,
+            region_type: Some(region_type),
+            flags,
+            ..self
+        }
     }
 
     /// The same region under a name of its own.
@@ -116,9 +139,9 @@ impl MemoryRegion {
         self.length
     }
 
-    /// Size of the BAR.
-    pub const fn size(&self) -> BarSize {
-        self.size
+    /// Size of the region: of a BAR, a power of two.
+    pub const fn size(&self) -> Bytes {
+        Bytes(self.size)
     }
 
     /// Type of the memory.
@@ -129,13 +152,13 @@ impl MemoryRegion {
     /// The region's info. The memory is the one area that can be mapped.
     pub const fn info(&self) -> RegionInfo<[SparseArea; 1]> {
         RegionInfo {
-            flags: region_flags::READ | region_flags::WRITE | region_flags::MMAP,
-            size: self.size.get(),
+            flags: self.flags,
+            size: self.size,
             areas: [SparseArea {
                 offset: 0,
                 size: self.length,
             }],
-            region_type: None,
+            region_type: self.region_type,
             msix_mappable: false,
             capabilities: [None; 2],
         }
@@ -144,12 +167,17 @@ impl MemoryRegion {
     /// Starts a read or write of `count` bytes at `offset`.
     ///
     /// A read, and a write that starts in the memory, wait for the device even when `count` is 0;
-    /// a write that starts beyond the memory has nothing to wait for.
+    /// a write that starts beyond the memory has nothing to wait for. `EINVAL` beyond the region, and
+    /// for an access that the region's flags do not allow.
     pub const fn begin(&self, direction: Direction, offset: u64, count: u64) -> Begin {
-        let Some(room) = self.size.get().checked_sub(offset) else {
+        let needed = match direction {
+            Direction::Read => region_flags::READ,
+            Direction::Write => region_flags::WRITE,
+        };
+        let Some(room) = self.size.checked_sub(offset) else {
             return Begin::Refuse(Errno::EINVAL);
         };
-        if room == 0 {
+        if room == 0 || self.flags & needed == 0 {
             return Begin::Refuse(Errno::EINVAL);
         }
         let needs_ready = match direction {
@@ -255,6 +283,31 @@ mod tests {
             capabilities: [None; 2],
         };
         assert_eq!(region().info(), info);
+    }
+
+    #[test]
+    fn a_device_specific_region_is_as_large_as_its_memory_and_allows_what_its_flags_say() {
+        let region_type = RegionType::of_vendor(0x10de, 0x100);
+        let of = |flags| region().device_specific(region_type, flags);
+        let begun = |flags, direction| of(flags).begin(direction, 0, 4);
+        let served = Begin::Serve {
+            count: 4,
+            needs_ready: true,
+        };
+        let refused = Begin::Refuse(Errno::EINVAL);
+        use region_flags::{MMAP, READ, WRITE};
+        for (flags, read, write) in [
+            (MMAP, refused, refused),
+            (READ | MMAP, served, refused),
+            (WRITE, refused, served),
+            (READ | WRITE | MMAP, served, served),
+        ] {
+            assert_eq!(begun(flags, Direction::Read), read);
+            assert_eq!(begun(flags, Direction::Write), write);
+            let info = of(flags).info();
+            assert_eq!((info.flags, info.size), (flags, 0x1800));
+            assert_eq!(info.region_type, Some(region_type));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use varia_spec::Errno;
 use varia_units::{BarIndex, PageShift};
 
 use crate::composed::RootFunction;
+use crate::presented::MemoryLayout;
 use crate::reason::{Decline, Refusal};
 
 /// Question of a variant to its runtime, with a number or an errno as [`Answer`].
@@ -107,7 +108,7 @@ impl Answers {
     }
 }
 
-/// Properties of the whole host.
+/// Properties of the whole host, and options.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Environment {
     /// The base page size.
@@ -119,6 +120,20 @@ pub struct Environment {
     /// The option `strict`: a device that would be declined is refused, so that a device without its
     /// memory is never taken for a whole one.
     pub strict: bool,
+    /// The option `layout`.
+    pub layout: MemoryLayout,
+}
+
+impl Environment {
+    /// A host with this page size, and all options at their defaults.
+    pub const fn new(page: PageShift) -> Self {
+        Self {
+            page,
+            honour_memory_enable: false,
+            strict: false,
+            layout: MemoryLayout::Bar,
+        }
+    }
 }
 
 /// Outcome of a probe.

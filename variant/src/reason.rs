@@ -88,6 +88,25 @@ pub enum Refusal {
         /// Size to cover.
         length: Bytes,
     },
+    /// The memory does not fit into the physical BAR in which it is to be presented
+    /// (`EOVERFLOW`).
+    PhysicalBarTooSmall {
+        /// The BAR.
+        bar: BarIndex,
+        /// Size of the BAR; 0 if the function does not have the BAR.
+        size: Bytes,
+        /// Size of the memory.
+        memory: Bytes,
+    },
+    /// A part of the memory must be uncached, and the memory is to be presented in one BAR, which is
+    /// cached (`EINVAL`).
+    NoUncachedPart {
+        /// Size of that part.
+        reserve: Bytes,
+    },
+    /// The option `memory_enable` is to be honoured, and the memory is to be presented in no BAR
+    /// (`EINVAL`).
+    NoBarToHonour,
     /// The kernel uses the addresses as its own memory (`EBUSY`).
     SystemRam {
         /// Base of the region.
@@ -173,9 +192,12 @@ impl Refusal {
             | Self::BeyondAddresses { .. }
             | Self::OutOfReach { .. }
             | Self::BarTooLarge { .. }
+            | Self::PhysicalBarTooSmall { .. }
             | Self::VbtBeyondAddresses { .. } => Errno::EOVERFLOW,
             Self::NothingUsable { .. }
             | Self::BaseNotPageAligned { .. }
+            | Self::NoUncachedPart { .. }
+            | Self::NoBarToHonour
             | Self::NoSignature { .. }
             | Self::OpRegionSize { .. }
             | Self::ForeignBridge { .. } => Errno::EINVAL,
@@ -321,6 +343,27 @@ impl Refusal {
                 Text(" needs a BAR above 1 TiB, which VFIO can't address"),
                 OTHER_SIZE,
             ]),
+            Self::PhysicalBarTooSmall { bar, size, memory } => Sentence::new([
+                Text("BAR"),
+                Decimal(bar.get() as u64),
+                Text(" of the function has "),
+                Size(size),
+                Text(", and layout physical-bar would put "),
+                Size(memory),
+                Text(" of memory into it; use layout bar"),
+            ]),
+            Self::NoUncachedPart { reserve } => Sentence::new([
+                Text("the chip needs "),
+                Size(reserve),
+                Text(
+                    " of uncached memory for MIG, and the one BAR of layout physical-bar is cached; \
+                     use layout bar or region",
+                ),
+            ]),
+            Self::NoBarToHonour => Sentence::new([Text(
+                "memory-enable is about BARs, and layout region presents the memory in none; use \
+                 layout bar, or memory-enable ignore",
+            )]),
             Self::SystemRam { base, length } => Sentence::new([
                 Text("memory of "),
                 Size(length),
@@ -497,6 +540,23 @@ mod tests {
             (
                 Refusal::SystemRam { base, length: gib },
                 "memory of 1 GiB at 0x420000000800 overlaps what the kernel uses as its own RAM; ",
+            ),
+            (
+                Refusal::PhysicalBarTooSmall {
+                    bar: BarIndex::BAR0,
+                    size: gib,
+                    memory: Bytes(3 << 29),
+                },
+                "BAR0 of the function has 1 GiB, and layout physical-bar would put 1 GiB + 512 MiB of \
+                 memory into it; use layout bar",
+            ),
+            (
+                Refusal::NoUncachedPart { reserve: gib },
+                "the chip needs 1 GiB of uncached memory for MIG, and the one BAR of layout",
+            ),
+            (
+                Refusal::NoBarToHonour,
+                "memory-enable is about BARs, and layout region presents the memory in none; use",
             ),
             (
                 Refusal::NoBar0,

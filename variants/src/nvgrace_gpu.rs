@@ -1,5 +1,6 @@
 //! NVIDIA GPUs with CPU-coherent memory outside every physical BAR, presented as BAR4 (`usemem`,
-//! cached) and, where the MIG bug asks for it, BAR2 (`resmem`, uncached).
+//! cached) and, where the MIG bug asks for it, BAR2 (`resmem`, uncached); or in another layout
+//! (docs/layouts.md).
 //!
 //! Source: the behaviour of Linux 7.2 `drivers/vfio/pci/nvgrace-gpu/main.c`. Deliberate
 //! differences have names (`reset-generation`, `unlocked-poll`, `resmem-count`,
@@ -12,12 +13,12 @@ pub mod ready;
 use varia_spec::{
     Errno, nvidia,
     pci::{ext_cap::cxl, header},
-    vfio::RegionIndex,
+    vfio::{RegionIndex, RegionType},
 };
 use varia_variant::{
     After, Answers, BarIndex, Before, Bytes, ConfigOwner, ConfigSegment, Decline, Direction,
-    Environment, Event, Generation, HostPhys, Outcome, Plan, Probe, Question, Ready, Refusal,
-    Region, Sample, Variant, Wait,
+    Environment, Event, Generation, HostPhys, MemoryLayout, Outcome, Plan, Presented, Probe,
+    Question, Ready, Refusal, Region, Sample, Variant, Wait,
     config::FakeBar,
     ready::{Status, Values},
 };
@@ -25,12 +26,6 @@ use varia_variant::{
 use layout::Layout;
 pub use ready::Method;
 use ready::Readiness;
-
-/// `resmem` is region 2, so BAR2 and BAR3.
-pub const RESMEM_REGION_INDEX: RegionIndex = RegionIndex::BAR2;
-
-/// `usemem` is region 4, so BAR4 and BAR5.
-pub const USEMEM_REGION_INDEX: RegionIndex = RegionIndex::BAR4;
 
 /// Configuration offsets of the registers of both: start, and end (exclusive).
 const BARS: (u64, u64) = (
@@ -41,46 +36,29 @@ const BARS: (u64, u64) = (
 /// The variant's state: what probing decided, and what changes afterwards in atomics.
 #[derive(Debug)]
 pub struct NvgraceGpu {
-    plan: Plan<Served>,
+    plan: Plan<Presented>,
     readiness: Readiness,
     honour_memory_enable: bool,
 }
 
-#[derive(Debug)]
-struct Served {
-    layout: Layout,
-    usemem_bar: FakeBar,
-    resmem_bar: Option<FakeBar>,
-}
-
-impl Served {
-    fn new(layout: Layout) -> Self {
-        let pair = |start, region: &varia_variant::MemoryRegion| {
-            FakeBar::memory64(u64::from(start), region.size())
-        };
-        Self {
-            usemem_bar: pair(header::BASE_ADDRESS_4, &layout.usemem),
-            resmem_bar: layout
-                .resmem
-                .as_ref()
-                .map(|region| pair(header::BASE_ADDRESS_2, region)),
-            layout,
-        }
-    }
-}
+/// Types of the device-specific regions of `usemem` and `resmem`.
+const TYPES: [RegionType; 2] = [
+    RegionType::of_vendor(nvidia::VENDOR_ID, nvidia::region::COHERENT_MEMORY),
+    RegionType::of_vendor(nvidia::VENDOR_ID, nvidia::region::UNCACHED_MEMORY),
+];
 
 impl NvgraceGpu {
     /// The layout, if the device is served.
-    pub fn layout(&self) -> Option<&Layout> {
-        self.plan.served().map(|served| &served.layout)
+    pub fn layout(&self) -> Option<Layout> {
+        self.plan.served().map(|memory| Layout {
+            usemem: *memory.cached(),
+            resmem: memory.uncached().copied(),
+        })
     }
 
     /// The fake BARs in ascending order of their configuration offset.
     fn bars(&self) -> impl Iterator<Item = &FakeBar> {
-        let served = self.plan.served();
-        let resmem = served.and_then(|served| served.resmem_bar.as_ref());
-        let usemem = served.map(|served| &served.usemem_bar);
-        [resmem, usemem].into_iter().flatten()
+        self.plan.served().into_iter().flat_map(Presented::bars)
     }
 
     /// Readiness method.
@@ -111,6 +89,9 @@ const BITMAP: Question = Question::DvsecWord {
 /// Size of BAR0, in which the readiness registers are.
 const BAR0_SIZE: Question = Question::BarSize(BarIndex::BAR0);
 
+/// Size of the physical BAR2, which covers the memory in one of the layouts.
+const BAR2_SIZE: Question = Question::BarSize(BarIndex::BAR2);
+
 /// Base and size from the firmware; any failure makes the base serve the device alone.
 fn memory(answers: &Answers) -> Result<(HostPhys, Bytes), Decline> {
     let base = answers.property(nvidia::property::MEM_BASE_PA)?;
@@ -123,7 +104,8 @@ fn memory(answers: &Answers) -> Result<(HostPhys, Bytes), Decline> {
 }
 
 impl Probe for NvgraceGpu {
-    const QUESTIONS: &'static [Question] = &[MEM_BASE, MEM_SIZE, CXL_DVSEC, BITMAP, BAR0_SIZE];
+    const QUESTIONS: &'static [Question] =
+        &[MEM_BASE, MEM_SIZE, CXL_DVSEC, BITMAP, BAR0_SIZE, BAR2_SIZE];
 
     fn probe(answers: &Answers, environment: Environment) -> Self {
         let cxl_dvsec = answers.to(CXL_DVSEC).ok();
@@ -132,6 +114,7 @@ impl Probe for NvgraceGpu {
         let mig_bug = bitmap & u64::from(nvidia::dvsec::MIG_SUPPORTED_WITH_CACHED_RESMEM) == 0;
         let method = Method::choose(cxl_dvsec);
         let bar0 = answers.to(BAR0_SIZE).ok();
+        let form = environment.layout;
         let plan = match memory(answers) {
             _ if method == Method::Bar0 && bar0 < Some(nvidia::bar0::MIN_LEN) => {
                 Plan::Fail(bar0.map_or(Refusal::NoBar0, |size| Refusal::Bar0TooSmall {
@@ -140,10 +123,19 @@ impl Probe for NvgraceGpu {
                 }))
             }
             Err(reason) => Plan::declined(reason, environment),
-            Ok((base, size)) => match Layout::new(base, size, mig_bug, environment.page) {
-                Ok(layout) => Plan::Serve(Served::new(layout)),
-                Err(refusal) => Plan::Fail(refusal),
-            },
+            Ok(_) if environment.honour_memory_enable && form == MemoryLayout::Region => {
+                Plan::Fail(Refusal::NoBarToHonour)
+            }
+            Ok((base, size)) => {
+                let bar2 = Bytes(answers.to(BAR2_SIZE).unwrap_or(0));
+                let layout = Layout::new(base, size, mig_bug, environment.page);
+                match layout.and_then(|Layout { usemem, resmem }| {
+                    Presented::new(form, (usemem, resmem), TYPES, bar2)
+                }) {
+                    Ok(presented) => Plan::Serve(presented),
+                    Err(refusal) => Plan::Fail(refusal),
+                }
+            }
         };
         Self {
             plan,
@@ -159,14 +151,8 @@ impl Variant for NvgraceGpu {
     }
 
     fn region(&self, index: RegionIndex) -> Region<'_> {
-        let Some(layout) = self.layout() else {
-            return Region::Base;
-        };
-        match index {
-            USEMEM_REGION_INDEX => Region::Memory(layout.usemem),
-            RESMEM_REGION_INDEX => layout.resmem.map_or(Region::Base, Region::Memory),
-            _ => Region::Base,
-        }
+        let memory = self.plan.served();
+        memory.map_or(Region::Base, |memory| memory.region(index))
     }
 
     fn config_segment(&self, _: Direction, offset: u64, len: u64) -> ConfigSegment {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use varia_facts::{Arch, Bytes};
+use varia_variant::MemoryLayout;
 
 /// Device to emulate.
 #[derive(Clone, Debug, Args)]
@@ -13,6 +14,39 @@ pub(crate) struct DeviceArgs {
     /// Coherent memory, for example 96G or 96G+300M [default: the chip's own size]
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<Bytes>,
+    /// Form in which a VM gets the coherent memory [default: bar]
+    #[arg(long, value_enum, value_name = "LAYOUT")]
+    pub(crate) layout: Option<LayoutArg>,
+}
+
+/// Form in which a VM gets coherent memory; docs/layouts.md compares the forms.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum LayoutArg {
+    /// BAR4, and BAR2 where the chip needs uncached memory.
+    Bar,
+    /// Device-specific regions that can only be mapped; BAR2 and BAR4 do not exist.
+    Region,
+    /// BAR2, of the physical BAR2's size.
+    PhysicalBar,
+}
+
+impl From<LayoutArg> for MemoryLayout {
+    fn from(layout: LayoutArg) -> Self {
+        match layout {
+            LayoutArg::Bar => Self::Bar,
+            LayoutArg::Region => Self::Region,
+            LayoutArg::PhysicalBar => Self::PhysicalBar,
+        }
+    }
+}
+
+/// Reads and writes of the coherent memory while memory is disabled in the command register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum MemoryEnable {
+    /// They reach the memory, as in Linux.
+    Ignore,
+    /// They fail with EIO; no BAR can be mapped then, so that each access is a message.
+    Honour,
 }
 
 /// Behaviour of the device, for tests.
@@ -131,8 +165,11 @@ pub(crate) struct ServeArgs {
     /// The socket [default: varia-PROFILE.sock in $XDG_RUNTIME_DIR or the temporary directory]
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
-    /// Fail reads and writes of the memory while memory is disabled in the command register.
-    #[arg(long)]
+    /// Reads and writes of the memory while memory is disabled in the command register.
+    #[arg(long, value_enum, default_value_t = MemoryEnable::Ignore)]
+    pub(crate) memory_enable: MemoryEnable,
+    /// The same as --memory-enable honour.
+    #[arg(long, conflicts_with = "memory_enable")]
     pub(crate) honour_memory_enable: bool,
     /// Drop a client that sends nothing for this time [default: a client may be silent for ever]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]

@@ -13,6 +13,7 @@ mod help;
 mod hostile;
 mod hosts;
 mod inspect;
+mod layouts;
 mod plan;
 mod process;
 mod reconnect;

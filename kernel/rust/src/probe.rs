@@ -159,6 +159,7 @@ c_functions! {
                 page,
                 honour_memory_enable: environment.honour_memory_enable != 0,
                 strict: environment.strict != 0,
+                layout: variant::MemoryLayout::Bar,
             });
             // SAFETY: `out` by the contract of all functions; no other code reads the state yet.
             unsafe { state::store(out, built, page) }

@@ -80,7 +80,7 @@ fn layout(instance: &Instance, cursor: u64, text: &mut Text<'_>) -> Option<()> {
     });
     text.str(" address ").hex(region.base().0);
     text.str(" length ").size(Bytes(region.length()));
-    text.str(" bar ").size(Bytes(region.size().get()));
+    text.str(" bar ").size(region.size());
     Some(())
 }
 
@@ -112,7 +112,7 @@ fn poison(instance: &Instance, first: Page, pages: u64, text: &mut Text<'_>) {
     let offset = bytes(first.number());
     let region = match instance.variant.region(index) {
         Region::Memory(region) => Some(region),
-        Region::Base | Region::Registers(_) | Region::Composed(_) => None,
+        Region::Base | Region::Absent | Region::Registers(_) | Region::Composed(_) => None,
     };
     let name = region.map_or("memory", |region| region.name());
     text.str("region ").dec(index.0.into()).str(" ").str(name);

@@ -107,7 +107,7 @@ pub(crate) fn memory(variant: &Served, index: u32) -> Option<varia_variant::Memo
     }
     match variant.region(RegionIndex(index)) {
         Region::Memory(region) => Some(region),
-        Region::Base | Region::Registers(_) | Region::Composed(_) => None,
+        Region::Base | Region::Absent | Region::Registers(_) | Region::Composed(_) => None,
     }
 }
 

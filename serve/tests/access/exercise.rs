@@ -21,7 +21,7 @@ use varia_spec::pci::cap::{exp, msi, msix, pm};
 use varia_spec::pci::header::{self, command, status};
 use varia_spec::pci::{CFG_SPACE_EXP_SIZE, ext_cap};
 use varia_spec::vfio::{RegionIndex, region_flags};
-use varia_variant::Region;
+use varia_variant::{MemoryLayout, Region};
 
 use input::Input;
 use time::Time;
@@ -46,6 +46,10 @@ pub(crate) struct Seen {
     pub(crate) resets: u64,
     /// Accesses refused while memory space was disabled or the device in D3hot.
     pub(crate) asleep: u32,
+    /// Devices that are served, by layout.
+    pub(crate) layouts: BTreeMap<MemoryLayout, u32>,
+    /// Accesses to regions that can only be mapped.
+    pub(crate) only_mapped: u32,
 }
 
 impl Input<'_> {
@@ -100,6 +104,11 @@ impl<'a> User<'a> {
     fn new(input: &mut Input<'_>, seen: &'a mut Seen) -> Option<Self> {
         let profile = profile::ALL.get(usize::from(input.byte()?) % profile::ALL.len())?;
         let choice = input.byte()?;
+        let layout = match choice & 7 {
+            5 => MemoryLayout::Region,
+            6 => MemoryLayout::PhysicalBar,
+            _ => MemoryLayout::Bar,
+        };
         let time = Time::default();
         let mut options = varia_silicon::Options {
             clock: Arc::new(time.clone()),
@@ -130,9 +139,11 @@ impl<'a> User<'a> {
             view: View::Virtual,
             clock: Arc::new(time),
             honour_memory_enable: choice & 8 != 0,
+            layout,
             ..Options::default()
         };
         let endpoint = Endpoint::new(Arc::clone(&silicon) as Arc<_>, serve).ok()?;
+        *seen.layouts.entry(layout).or_default() += 1;
         endpoint.open().ok()?;
         let raw = |register| silicon.config_read(register).expect("a device answers");
         let physical = registers.map(raw);
@@ -298,10 +309,20 @@ impl<'a> User<'a> {
         match self.endpoint.region(index) {
             Region::Memory(memory) => {
                 let base = memory.base();
-                self.memory_access(index, (base, length, size), offset, data, write);
+                let allowed = match write {
+                    true => region_flags::WRITE,
+                    false => region_flags::READ,
+                };
+                if memory.info().flags & allowed != 0 {
+                    self.memory_access(index, (base, length, size), offset, data, write);
+                } else {
+                    let refused = self.access(index, offset, data, write);
+                    assert_eq!(refused, Err(Errno::EINVAL), "{index:?} can only be mapped");
+                    self.seen.only_mapped += 1;
+                }
             }
             Region::Registers(_) => self.register_access(index, size, offset, data, write),
-            Region::Base | Region::Composed(_) => {
+            Region::Base | Region::Absent | Region::Composed(_) => {
                 self.base_access(index, size, offset, data, write)
             }
         }

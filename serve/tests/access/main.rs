@@ -49,7 +49,8 @@ fn random_configuration_accesses_hold_together() {
 fn random_region_accesses_hold_together() {
     let seen = random(exercise::regions, 2);
     assert!(seen.done > 5000 && seen.refused > 1000 && seen.resets > 300);
-    assert!(seen.memory > 300 && seen.asleep > 100);
+    assert!(seen.memory > 300 && seen.asleep > 100 && seen.only_mapped > 50);
+    assert_eq!(seen.layouts.len(), 3, "every layout");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use varia_spec::{
     vfio::{RegionIndex, region_flags},
 };
 use varia_sys::socket::Stream;
-use varia_variant::{Millis, Monotonic, Region};
+use varia_variant::{MemoryLayout, Millis, Monotonic, Region};
 use varia_vfio_user::client::Client;
 use varia_vfio_user::server::Server;
 
@@ -78,6 +78,7 @@ pub(crate) struct Wanted {
     pub(crate) silicon: varia_silicon::Options,
     pub(crate) view: View,
     pub(crate) honour_memory_enable: bool,
+    pub(crate) layout: MemoryLayout,
 }
 
 impl Default for Wanted {
@@ -87,6 +88,7 @@ impl Default for Wanted {
             silicon: varia_silicon::Options::default(),
             view: View::Virtual,
             honour_memory_enable: false,
+            layout: MemoryLayout::Bar,
         }
     }
 }
@@ -117,6 +119,7 @@ impl Wanted {
         let options = Options {
             view: self.view,
             honour_memory_enable: self.honour_memory_enable,
+            layout: self.layout,
             clock: Arc::<Time>::clone(&time),
             ..Options::default()
         };
@@ -171,11 +174,12 @@ impl Machine {
                 index,
                 region.base().0 - self.silicon.coherent_memory().unwrap().base.0,
                 region.length(),
-                region.size().get(),
+                region.size().0,
             )),
-            Region::Base | Region::Registers(_) | Region::Composed(_) => None,
+            Region::Base | Region::Absent | Region::Registers(_) | Region::Composed(_) => None,
         };
-        (0..RegionIndex::COUNT).filter_map(of).collect()
+        let count = self.endpoint.info().num_regions;
+        (0..count).filter_map(of).collect()
     }
 }
 

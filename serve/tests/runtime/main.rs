@@ -7,6 +7,7 @@ mod connection;
 mod decline;
 mod device_region;
 mod igd;
+mod layouts;
 mod machine;
 mod mapping;
 mod open;

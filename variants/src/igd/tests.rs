@@ -8,11 +8,7 @@ use varia_variant::{Answer, ComposedSegment, PageShift, RootFunction, Source};
 
 use super::*;
 
-const ENVIRONMENT: Environment = Environment {
-    page: PageShift::KIB_4,
-    honour_memory_enable: false,
-    strict: false,
-};
+const ENVIRONMENT: Environment = Environment::new(PageShift::KIB_4);
 const BASE: u32 = 0x7b00_0000;
 const HOST_BRIDGE: (u8, u8) = (0, 0);
 const LPC_BRIDGE: (u8, u8) = (0x1f, 0);

@@ -6,7 +6,8 @@
 //! |------------------- usemem, cached -------------------|    without
 //! ```
 //!
-//! Source: Linux 7.2 `nvgrace-gpu/main.c:nvgrace_gpu_init_nvdev_struct`.
+//! Source: Linux 7.2 `nvgrace-gpu/main.c:nvgrace_gpu_init_nvdev_struct`. The form in which a VM gets
+//! the two is the layout's: docs/layouts.md.
 
 use varia_spec::nvidia::{MEMBLK_SIZE, RESMEM_MIN};
 use varia_variant::{BarSize, Bytes, HostPhys, MemoryRegion, MemoryType, PageShift, Refusal};
@@ -14,9 +15,9 @@ use varia_variant::{BarSize, Bytes, HostPhys, MemoryRegion, MemoryType, PageShif
 /// The two regions. Immutable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
-    /// Cached memory, BAR4.
+    /// Cached memory: BAR4 of the first layout.
     pub usemem: MemoryRegion,
-    /// Uncached memory carved from the end, BAR2; only with the MIG bug.
+    /// Uncached memory carved from the end: BAR2 of the first layout; only with the MIG bug.
     pub resmem: Option<MemoryRegion>,
 }
 

@@ -1,6 +1,7 @@
 //! The decisions against the semantics of Linux 7.2's driver, value by value.
 
 mod accesses;
+mod layouts;
 mod outcomes;
 mod waits;
 
@@ -21,11 +22,7 @@ const ABSENT: Answer = Err(Errno::ENOENT);
 const BAR0: Answer = Ok(16 << 20);
 const FIXED: Answer = Ok(MIG_SUPPORTED_WITH_CACHED_RESMEM as u64);
 
-const ENVIRONMENT: Environment = Environment {
-    page: PageShift::KIB_4,
-    honour_memory_enable: false,
-    strict: false,
-};
+const ENVIRONMENT: Environment = Environment::new(PageShift::KIB_4);
 
 /// Answers of a device to the variant's questions.
 #[derive(Clone, Copy)]
@@ -35,6 +32,7 @@ struct Device {
     cxl_dvsec: Answer,
     bitmap: Answer,
     bar0: Answer,
+    bar2: Answer,
 }
 
 /// 96 GiB with the MIG bug, and a BAR0.
@@ -44,6 +42,7 @@ const GH200: Device = Device {
     cxl_dvsec: ABSENT,
     bitmap: ABSENT,
     bar0: BAR0,
+    bar2: Ok(128 * GIB),
 };
 
 impl Device {
@@ -54,6 +53,7 @@ impl Device {
             CXL_DVSEC => self.cxl_dvsec,
             BITMAP => self.bitmap,
             BAR0_SIZE => self.bar0,
+            BAR2_SIZE => self.bar2,
             other => panic!("{other:?}"),
         });
         NvgraceGpu::probe(&answers, environment)
@@ -87,7 +87,7 @@ fn cxl_gpu() -> NvgraceGpu {
 type Sizes = ((u64, u64), Option<(u64, u64)>);
 
 fn sizes(gpu: &NvgraceGpu) -> Sizes {
-    let of = |region: &varia_variant::MemoryRegion| (region.length(), region.size().get());
+    let of = |region: &varia_variant::MemoryRegion| (region.length(), region.size().0);
     let layout = gpu.layout().expect("a served device");
     (of(&layout.usemem), layout.resmem.as_ref().map(of))
 }

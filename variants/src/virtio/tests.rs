@@ -9,11 +9,7 @@ use super::*;
 
 const ABSENT: Answer = Err(Errno::ENOENT);
 const ALL: Answer = Ok(admin::LEGACY_BITMAP);
-const ENVIRONMENT: Environment = Environment {
-    page: PageShift::KIB_4,
-    honour_memory_enable: false,
-    strict: false,
-};
+const ENVIRONMENT: Environment = Environment::new(PageShift::KIB_4);
 /// A place in BAR4, 0x3000 on.
 const PLACE: [Answer; 2] = [Ok(0x0402), Ok(0x3000)];
 const END: [Answer; 2] = [Ok(0), Ok(0)];

@@ -112,11 +112,7 @@ fn served(index: usize) -> AnyVariant {
         }
     };
     let answers = Answers::collect(entry.questions, answer);
-    let environment = Environment {
-        page: PageShift::KIB_4,
-        honour_memory_enable: false,
-        strict: false,
-    };
+    let environment = Environment::new(PageShift::KIB_4);
     let variant = (entry.probe)(&answers, environment);
     assert_eq!(variant.outcome(), Outcome::Serve, "{}", entry.name);
     variant

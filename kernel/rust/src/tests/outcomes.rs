@@ -45,6 +45,7 @@ fn questions_come_in_order_and_end() {
             (QUESTION_DVSEC_OFFSET, String::new(), 0x1e98, 0, 0),
             (QUESTION_DVSEC_WORD, String::new(), 0x10de, 3, 0xa),
             (QUESTION_BAR_SIZE, String::new(), 0, 0, 0),
+            (QUESTION_BAR_SIZE, String::new(), 0, 0, 2),
         ]
     );
 }

@@ -10,6 +10,7 @@ const VARIANT: &str = "variants/src/nvgrace_gpu.rs";
 const READINESS: &str = "variants/src/nvgrace_gpu/ready.rs";
 const MEMORY: &str = "variant/src/memory.rs";
 const GENERATIONS: &str = "variant/src/ready.rs";
+const PRESENTED: &str = "variant/src/presented.rs";
 const PROBE: &str = "variant/src/probe.rs";
 const TEXT: &str = "variant/src/text.rs";
 const CONFIG: &str = "variant/src/config.rs";
@@ -218,16 +219,16 @@ const MUTANTS: &[Mutant] = &[
         "self.honour_memory_enable && false && !sample.memory_enabled",
     ),
     mutant(
-        VARIANT,
+        PRESENTED,
         "resmem is in region 4",
-        "RESMEM_REGION_INDEX => layout.resmem.map_or(Region::Base, Region::Memory)",
-        "RESMEM_REGION_INDEX => Region::Memory(layout.resmem.unwrap_or(layout.usemem))",
+        "self.uncached.map_or(Region::Base, Region::Memory)",
+        "Region::Memory(self.uncached.unwrap_or(self.cached))",
     ),
     mutant(
         MEMORY,
         "the end of the BAR is in the BAR",
-        "if room == 0 {",
-        "if room == u64::MAX {",
+        "if room == 0 ||",
+        "if room == u64::MAX ||",
     ),
     mutant(
         MEMORY,
@@ -442,7 +443,7 @@ const MUTANTS: &[Mutant] = &[
     mutant(
         CONFIG,
         "flags can be written",
-        "(u64::from_le_bytes(raw) & self.size.address_mask()) |",
+        "(u64::from_le_bytes(raw) & self.mask) |",
         "u64::from_le_bytes(raw) |",
     ),
     mutant(

@@ -74,7 +74,7 @@ fn memory_has_the_kernels_names() {
 }
 
 /// The segments of an access, as a runtime walks them: (offset, length, owned by the variant).
-fn segments(gpu: &NvgraceGpu, offset: u64, len: u64) -> Vec<(u64, u64, bool)> {
+pub(super) fn segments(gpu: &NvgraceGpu, offset: u64, len: u64) -> Vec<(u64, u64, bool)> {
     let (mut at, end) = (offset, offset + len);
     let mut segments = vec![];
     while at < end {
@@ -137,7 +137,7 @@ fn sizing_reads_back_the_bar_sizes_and_a_reset_request_clears_them() {
 fn resmem_count() {
     // resmem behaves as usemem does: the rest of the access beyond the memory is served too.
     let gpu = gpu(96 * GIB + 300 * MIB, ABSENT);
-    let Region::Memory(resmem) = gpu.region(RESMEM_REGION_INDEX) else {
+    let Region::Memory(resmem) = gpu.region(RegionIndex::BAR2) else {
         panic!("resmem is a memory region")
     };
     let begin = resmem.begin(Direction::Read, resmem.length() - 8, 24);
@@ -157,7 +157,7 @@ fn resmem_count() {
 #[test]
 fn mappings_and_faults_use_the_regions_own_memory() {
     let gpu = gpu(96 * GIB, ABSENT);
-    let Region::Memory(resmem) = gpu.region(RESMEM_REGION_INDEX) else {
+    let Region::Memory(resmem) = gpu.region(RegionIndex::BAR2) else {
         panic!("resmem is a memory region")
     };
     let mapping = resmem.mmap(MmapRequest {

@@ -1,22 +1,23 @@
-//! Device-specific regions that a variant composes, carried out as regions of the core.
+//! Device-specific regions of a variant as regions of the core: those that the variant composes are
+//! carried out here, those of memory by [`Endpoint`](crate::Endpoint), and the core counts both.
 
 use std::{fmt, sync::Arc};
 
 use varia_core::{ConfigRegister, Device, DeviceRegion, RegionInfo, Width};
 use varia_spec::{Errno, vfio::RegionIndex};
-use varia_variant::{Composed, Region, Source, Variant};
+use varia_variant::{Region, Source, Variant};
 use varia_variants::AnyVariant;
 
 use crate::endpoint::listed;
 
 /// A region of a variant, and the device whose platform it reads.
-pub(crate) struct ComposedRegion {
+pub(crate) struct OwnRegion {
     variant: Arc<AnyVariant>,
     index: RegionIndex,
     device: Arc<dyn Device>,
 }
 
-impl ComposedRegion {
+impl OwnRegion {
     /// The variant's regions, in the order of their indices.
     pub(crate) fn all(variant: &Arc<AnyVariant>, device: &Arc<dyn Device>) -> Vec<Self> {
         let regions = (RegionIndex::COUNT..).map(|index| Self {
@@ -24,28 +25,30 @@ impl ComposedRegion {
             index: RegionIndex(index),
             device: Arc::clone(device),
         });
-        regions
-            .take_while(|region| region.region().is_some())
-            .collect()
+        let exists = |region: &Self| !matches!(region.region(), Region::Base);
+        regions.take_while(exists).collect()
     }
 
-    fn region(&self) -> Option<&dyn Composed> {
-        match self.variant.region(self.index) {
-            Region::Composed(region) => Some(region),
-            _ => None,
-        }
+    fn region(&self) -> Region<'_> {
+        self.variant.region(self.index)
     }
 }
 
-impl DeviceRegion for ComposedRegion {
+impl DeviceRegion for OwnRegion {
     fn info(&self) -> RegionInfo {
-        let region = self.region();
-        region.map_or_else(RegionInfo::default, |region| listed(region.info()))
+        match self.region() {
+            Region::Composed(region) => listed(region.info()),
+            Region::Memory(region) => listed(region.info()),
+            Region::Registers(region) => listed(region.info()),
+            Region::Base | Region::Absent => RegionInfo::default(),
+        }
     }
 
     /// Reads segment by segment; if one fails, the whole read does.
     fn read(&self, offset: u64, data: &mut [u8]) -> Result<usize, Errno> {
-        let region = self.region().ok_or(Errno::EINVAL)?;
+        let Region::Composed(region) = self.region() else {
+            return Err(Errno::EINVAL);
+        };
         let len = region.clip(offset, data.len() as u64)? as usize;
         let mut rest = data.get_mut(..len).ok_or(Errno::EINVAL)?;
         let mut at = offset;
@@ -87,8 +90,8 @@ impl DeviceRegion for ComposedRegion {
     }
 }
 
-impl fmt::Debug for ComposedRegion {
+impl fmt::Debug for OwnRegion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.region().map(Composed::name).fmt(f)
+        self.region().fmt(f)
     }
 }
