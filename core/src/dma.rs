@@ -6,16 +6,21 @@
 //! the memory. [`Mappings`] is `vm-memory`'s `GuestMemory`, so that rust-vmm's crates work on it.
 //!
 //! A device reaches the mapped ranges and nothing else of a file, although the whole file is
-//! mapped into this process. Memory without a descriptor can't be reached: an access to it fails,
-//! as an access to an address that is not mapped does. A user may shrink a file which it has mapped:
+//! mapped into this process. Memory without a descriptor is reached through the user ([`Remote`]), in
+//! a [`Transaction`]; to [`Mappings`] alone it can't be reached: the access fails, and
+//! [`Mappings::missed`] tells. A user may shrink a file which it has mapped:
 //! the access that meets the hole goes nowhere, later ones fail, and [`Dma::is_lost`] tells.
 
 mod files;
+mod remote;
+
+pub use remote::{Job, Remote, Transaction};
 
 use std::collections::BTreeMap;
 use std::iter::FusedIterator;
 use std::os::fd::OwnedFd;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::vec;
 
 use varia_spec::Errno;
@@ -38,7 +43,13 @@ pub struct DmaAccess {
 
 /// The user's memory, as far as it is mapped for a device.
 #[derive(Debug, Default)]
-pub struct Dma(RwLock<Mappings>);
+pub struct Dma {
+    mappings: RwLock<Mappings>,
+    /// Way to memory without a descriptor.
+    remote: Mutex<Option<Arc<dyn Remote>>>,
+    /// Number of changes of the mappings that wait for accesses in progress.
+    changing: AtomicUsize,
+}
 
 /// The mappings, while they can't change.
 #[derive(Debug, Default)]
@@ -46,6 +57,7 @@ pub struct Mappings {
     /// Mappings by their first I/O virtual address. None of them overlap.
     ranges: BTreeMap<u64, Mapping>,
     files: Files,
+    missed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -53,7 +65,7 @@ struct Mapping {
     /// Bytes, at least one; the last has an address of 64 bits.
     len: u64,
     access: Permissions,
-    /// The file and the offset of the first byte in it; `None` for memory that no device reaches.
+    /// The file and the offset of the first byte in it; `None` for memory without a descriptor.
     memory: Option<(FileId, u64)>,
 }
 
@@ -150,11 +162,56 @@ impl Dma {
 
     /// The mappings, which don't change until the guard is dropped.
     pub fn mappings(&self) -> RwLockReadGuard<'_, Mappings> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.mappings.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sets the way to memory without a descriptor, or takes it away.
+    pub fn set_remote(&self, remote: Option<Arc<dyn Remote>>) {
+        *self.remote.lock().unwrap_or_else(PoisonError::into_inner) = remote;
+    }
+
+    /// The way to memory without a descriptor.
+    fn remote(&self) -> Option<Arc<dyn Remote>> {
+        let remote = self.remote.lock();
+        remote.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Begins a transaction with all of the user's memory; `None` without a way to the user. A
+    /// caller that the user waits for has to reply to the user first: [`later`](Self::later).
+    pub fn transaction(&self) -> Option<Transaction<'_>> {
+        Some(Transaction {
+            remote: self.remote()?,
+            mappings: self.mappings(),
+            dma: self,
+            pages: remote::Pages::default(),
+            log: Mutex::default(),
+        })
+    }
+
+    /// Runs a job on a thread that may wait for the user. The user's request is replied to
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// `ENODEV` without a way to the user; the errors of [`Remote::run`].
+    pub fn later(&self, job: Job) -> Result<(), Errno> {
+        self.remote().ok_or(Errno::ENODEV)?.run(job)
+    }
+
+    /// True if a change of the mappings waits for accesses in progress.
+    fn is_changing(&self) -> bool {
+        self.changing.load(Ordering::SeqCst) > 0
+    }
+
+    /// The mappings, to be changed. Cancels transactions, which would wait for a user that waits
+    /// for this change.
     fn write(&self) -> RwLockWriteGuard<'_, Mappings> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.changing.fetch_add(1, Ordering::SeqCst);
+        if let Some(remote) = self.remote() {
+            remote.wake();
+        }
+        let mappings = self.mappings.write();
+        self.changing.fetch_sub(1, Ordering::SeqCst);
+        mappings.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -184,6 +241,38 @@ impl Mappings {
         (offset < mapping.len).then_some((mapping, offset))
     }
 
+    /// True if an access has met memory without a descriptor since the last call.
+    pub fn missed(&self) -> bool {
+        self.missed.swap(false, Ordering::SeqCst)
+    }
+
+    /// The parts of mappings behind `count` bytes at `addr`: each mapping with its first address,
+    /// and the first address and the length of the part.
+    fn ranges(
+        &self,
+        addr: GuestAddress,
+        count: usize,
+        access: Permissions,
+    ) -> MemoryResult<Vec<(u64, &Mapping, u64, u64)>> {
+        let mut ranges = Vec::new();
+        let (mut at, mut rest) = (addr.0, count as u64);
+        while rest > 0 {
+            let found = self.find(at).filter(|(m, _)| m.access.allow(access));
+            let Some((mapping, offset)) = found else {
+                return Err(Error::InvalidGuestAddress(GuestAddress(at)));
+            };
+            let len = rest.min(mapping.len - offset);
+            ranges.push((at - offset, mapping, at, len));
+            rest -= len;
+            at = match at.checked_add(len) {
+                Some(next) => next,
+                None if rest == 0 => break,
+                None => return Err(Error::GuestAddressOverflow),
+            };
+        }
+        Ok(ranges)
+    }
+
     /// The slices of memory behind `count` bytes at `addr`.
     fn slices(
         &self,
@@ -192,25 +281,13 @@ impl Mappings {
         access: Permissions,
     ) -> MemoryResult<Vec<VolatileSlice<'_>>> {
         let mut slices = Vec::new();
-        let (mut at, mut rest) = (addr.0, count as u64);
-        while rest > 0 {
-            let bad = Error::InvalidGuestAddress(GuestAddress(at));
-            let Some((mapping, offset)) = self.find(at) else {
-                return Err(bad);
+        for (start, mapping, at, len) in self.ranges(addr, count, access)? {
+            let Some((file, first)) = mapping.memory else {
+                self.missed.store(true, Ordering::SeqCst);
+                return Err(Error::InvalidGuestAddress(GuestAddress(at)));
             };
-            let memory = mapping.memory.filter(|_| mapping.access.allow(access));
-            let Some((file, first)) = memory else {
-                return Err(bad);
-            };
-            let len = rest.min(mapping.len - offset);
-            let slice = self.files.slice(file, first + offset, len as usize)?;
+            let slice = self.files.slice(file, first + (at - start), len as usize)?;
             slices.push(slice);
-            rest -= len;
-            at = match at.checked_add(len) {
-                Some(next) => next,
-                None if rest == 0 => break,
-                None => return Err(Error::GuestAddressOverflow),
-            };
         }
         Ok(slices)
     }

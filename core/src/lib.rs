@@ -38,7 +38,7 @@ pub use self::core::{Core, MemoryGuard, View};
 pub use device::{
     BarSpace, BarSpec, BusFunction, ConfigRegister, Device, HostPhys, Interrupts, SharedFd, Width,
 };
-pub use dma::{Dma, DmaAccess, MAX_MAPPINGS};
+pub use dma::{Dma, DmaAccess, Job, MAX_MAPPINGS, Remote, Transaction};
 pub use error::Refused;
 pub use irq::{IrqData, Source, Trigger};
 pub use regions::{DeviceRegion, RegionInfo};

@@ -4,7 +4,7 @@
 use std::{io, ops::Range, sync::Arc, thread, time::Duration};
 
 use log::Level;
-use varia_core::{DmaAccess, IrqData, Source, Trigger};
+use varia_core::{DmaAccess, IrqData, Job, Remote, Source, Trigger};
 use varia_spec::{
     Errno,
     vfio::{DeviceInfo, IrqAction, IrqIndex, IrqInfo, RegionIndex, SparseArea, region_flags},
@@ -18,6 +18,7 @@ use varia_sys::{
 use varia_variant::Bytes;
 use varia_vfio_user::backend::{self, DmaRegion, IrqSet, OfferedRegion, ReceivedIrqData};
 use varia_vfio_user::command::{DMA_READ, DMA_WRITE};
+use varia_vfio_user::reach::Reach;
 use varia_vfio_user::report::Reports;
 
 use crate::{
@@ -216,25 +217,11 @@ impl backend::Backend for Backend {
             read: region.flags & DMA_READ != 0,
             write: region.flags & DMA_WRITE != 0,
         };
-        let has_file = region.fd.is_some();
         let file = region.fd.map(|fd| (fd, region.offset));
         let mapped = self
             .endpoint
             .dma()
             .map(region.addr, region.size, access, file);
-        if mapped.is_ok() && !has_file {
-            self.reports.log(
-                Level::Info,
-                "mappings without a descriptor",
-                format_args!(
-                    "{} at {:#x} of the client's memory came without a descriptor, so that the \
-                     device can't reach this memory, as is usual for BARs of other devices; give \
-                     the VM shared memory, as QEMU does with memory-backend-memfd,share=on",
-                    Bytes(region.size),
-                    region.addr
-                ),
-            );
-        }
         if let Err(errno) = mapped {
             self.reports.log(
                 Level::Error,
@@ -267,13 +254,38 @@ impl backend::Backend for Backend {
         self.endpoint.reset()
     }
 
-    fn connected(&self) -> Result<(), Errno> {
-        self.endpoint.open()
+    fn connected(&self, client: &Arc<Reach>) -> Result<(), Errno> {
+        self.endpoint.open()?;
+        let remote = ThroughClient(Arc::clone(client));
+        self.endpoint.dma().set_remote(Some(Arc::new(remote)));
+        Ok(())
     }
 
     fn disconnected(&self) {
         self.endpoint.close();
         self.reports.finish();
+    }
+}
+
+/// The client's memory without a descriptor, reached through the client.
+#[derive(Debug)]
+struct ThroughClient(Arc<Reach>);
+
+impl Remote for ThroughClient {
+    fn read(&self, iova: u64, data: &mut [u8], cancelled: &dyn Fn() -> bool) -> Result<(), Errno> {
+        self.0.read(iova, data, cancelled)
+    }
+
+    fn write(&self, iova: u64, data: &[u8], cancelled: &dyn Fn() -> bool) -> Result<(), Errno> {
+        self.0.write(iova, data, cancelled)
+    }
+
+    fn wake(&self) {
+        self.0.wake();
+    }
+
+    fn run(&self, job: Job) -> Result<(), Errno> {
+        self.0.run(job)
     }
 }
 

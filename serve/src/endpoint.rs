@@ -227,6 +227,7 @@ impl Endpoint {
     /// The user has left.
     pub fn close(&self) {
         self.core.device().attach(None);
+        self.dma.set_remote(None);
         self.dma.clear();
         self.core.close();
     }

@@ -17,7 +17,7 @@ fn what_takes_a_descriptor_is_refused_while_there_is_none() {
     let silicon = Silicon::new(profile::find("nic").unwrap(), Default::default()).unwrap();
     let endpoint = Endpoint::new(Arc::new(silicon), Options::default()).unwrap();
     let card = Backend::new(Arc::new(endpoint));
-    card.connected().unwrap();
+    card.endpoint().open().unwrap();
     let event = EventFd::new().unwrap();
     let intx = |action, event| {
         card.set_irqs(IrqSet {

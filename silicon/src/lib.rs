@@ -20,6 +20,7 @@ pub mod profile;
 mod rom;
 mod silicon;
 pub mod virtio;
+mod wires;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{SiliconError, UnknownProfile};

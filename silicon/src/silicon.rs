@@ -16,7 +16,6 @@ use varia_spec::pci::cap::msix;
 use varia_spec::pci::ext_cap::cxl;
 use varia_sys::memory::SharedMemory;
 
-use crate::clock::Clock;
 use crate::config::{ConfigSpace, Effect};
 use crate::error::SiliconError;
 use crate::fault::Faults;
@@ -24,24 +23,22 @@ use crate::memory::{CoherentMemory, PAGE, make_memory};
 use crate::options::{Options, Readiness};
 use crate::profile::{BarModel, Body, Content, Fact, Profile, ReadinessMethod};
 use crate::rom;
-use crate::virtio::{Card, Signal, Switches};
+use crate::virtio::{Card, Switches};
+use crate::wires::Wires;
 
 /// A physical function, with its memory and the firmware that describes it.
 pub struct Silicon {
     profile: Profile,
     readiness: Readiness,
     faults: Faults,
-    clock: Arc<dyn Clock>,
-    power_on: Duration,
+    wires: Wires,
     memory: Option<CoherentMemory>,
     bars: Vec<(u8, SharedMemory)>,
     rom: Vec<u8>,
-    state: Mutex<State>,
     resets: AtomicU64,
     /// Reads of the register that a poll of the readiness begins with.
     polls: AtomicU64,
-    interrupts: Mutex<Option<Arc<dyn Interrupts>>>,
-    card: Option<Card>,
+    card: Option<Arc<Card>>,
 }
 
 /// Place of the MSI-X table and of the pending bits.
@@ -53,8 +50,8 @@ struct MessageX {
     pending: u64,
 }
 
-struct State {
-    config: ConfigSpace,
+pub(crate) struct State {
+    pub(crate) config: ConfigSpace,
     /// Time at which the memory began to become ready.
     started: Duration,
 }
@@ -86,17 +83,20 @@ impl Silicon {
         let silicon = Self {
             profile: profile.clone(),
             readiness: options.readiness,
+            wires: Wires {
+                state: Arc::new(Mutex::new(state)),
+                interrupts: Arc::default(),
+                clock: options.clock,
+                power_on: now,
+                gone_after: options.faults.gone_after,
+            },
             faults: options.faults,
-            clock: options.clock,
-            power_on: now,
             memory,
             bars: bars.collect::<Result<_, _>>()?,
             rom: profile.rom.map_or_else(Vec::new, |_| rom::image(profile)),
-            state: Mutex::new(state),
             resets: AtomicU64::new(0),
             polls: AtomicU64::new(0),
-            interrupts: Mutex::new(None),
-            card: card.map_err(SiliconError::Queue)?,
+            card: card.map_err(SiliconError::Queue)?.map(Arc::new),
         };
         silicon.clear_registers()?;
         Ok(silicon)
@@ -126,7 +126,7 @@ impl Silicon {
 
     /// The coherent memory can be used now.
     pub fn is_ready(&self) -> bool {
-        self.ready(&lock(&self.state))
+        self.ready(&lock(&self.wires.state))
     }
 
     /// Number of polls of the readiness so far: reads of the register that a driver reads first, the
@@ -139,39 +139,33 @@ impl Silicon {
     /// Sends the message of `vector`, if messages are enabled. A chip does so by itself; this is
     /// for tests of what lies above.
     pub fn raise(&self, vector: u16) {
-        let enabled = lock(&self.state).config.messages_enabled() && !self.is_gone();
-        let sink = lock(&self.interrupts).clone().filter(|_| enabled);
-        if let Some(sink) = sink {
-            sink.message(vector);
-        }
+        self.wires.raise(vector);
     }
 
     /// Configuration of the function, as the card obeys it.
     fn switches(&self) -> Switches {
-        let state = lock(&self.state);
+        let state = lock(&self.wires.state);
         Switches {
             master: state.config.masters(),
             msix: state.config.messages_enabled(),
         }
     }
 
-    /// Does what the card asks for, while no lock is held.
-    fn signal(&self, signals: impl IntoIterator<Item = Signal>) {
-        for signal in signals {
-            match signal {
-                Signal::Message(vector) => self.raise(vector),
-                Signal::Pin(asserted) => {
-                    let sink = lock(&self.interrupts).clone();
-                    if let Some(sink) = sink {
-                        sink.intx(asserted);
-                    }
-                }
-            }
+    /// Goes on with what the card could not finish during an access.
+    fn go_on(&self, card: &Arc<Card>) {
+        let Some(memory) = card.take_later() else {
+            return;
+        };
+        let (switches, wires) = (self.switches(), self.wires.clone());
+        let (running, of_job) = (Arc::clone(card), Arc::clone(&memory));
+        let job = move || wires.signal(running.exchange_later(&of_job, switches));
+        if memory.later(Box::new(job)).is_err() {
+            card.fail_later();
         }
     }
 
     /// The card, if it is behind this BAR.
-    fn card_behind(&self, bar: u8) -> Option<&Card> {
+    fn card_behind(&self, bar: u8) -> Option<&Arc<Card>> {
         let content = self.profile.bar(bar)?.content;
         self.card
             .as_ref()
@@ -179,12 +173,11 @@ impl Silicon {
     }
 
     pub(crate) fn config_bytes(&self) -> Vec<u8> {
-        lock(&self.state).config.bytes().to_vec()
+        lock(&self.wires.state).config.bytes().to_vec()
     }
 
     fn is_gone(&self) -> bool {
-        let age = self.clock.now().saturating_sub(self.power_on);
-        self.faults.gone_after.is_some_and(|after| age >= after)
+        self.wires.is_gone()
     }
 
     /// The memory was lost, by the fault of that name.
@@ -194,7 +187,7 @@ impl Silicon {
     }
 
     fn ready(&self, state: &State) -> bool {
-        let waited = self.clock.now().saturating_sub(state.started);
+        let waited = self.wires.clock.now().saturating_sub(state.started);
         let ready = match self.readiness {
             Readiness::Immediate => true,
             Readiness::After(needed) => waited >= needed,
@@ -302,11 +295,11 @@ impl Silicon {
     fn restart(&self, mut state: MutexGuard<'_, State>) -> Result<(), Errno> {
         self.resets.fetch_add(1, Ordering::SeqCst);
         state.config.reset();
-        state.started = self.clock.now();
+        state.started = self.wires.clock.now();
         let cleared = self.clear_registers().map_err(|_| Errno::EIO);
-        let pin = self.card.as_ref().map(Card::reset);
+        let pin = self.card.as_ref().map(|card| card.reset());
         drop(state);
-        self.signal(pin);
+        self.wires.signal(pin);
         cleared
     }
 }
@@ -316,7 +309,7 @@ impl Device for Silicon {
         if self.is_gone() {
             return Ok(register.width().mask());
         }
-        let state = lock(&self.state);
+        let state = lock(&self.wires.state);
         let value = state.config.read(register);
         let Some(ReadinessMethod::Cxl(at)) = self.profile.readiness() else {
             return Ok(value);
@@ -336,7 +329,7 @@ impl Device for Silicon {
         if self.is_gone() {
             return Ok(());
         }
-        let mut state = lock(&self.state);
+        let mut state = lock(&self.wires.state);
         match state.config.write(register, value) {
             Effect::None => Ok(()),
             Effect::Reset => self.restart(state),
@@ -354,7 +347,7 @@ impl Device for Silicon {
             return Ok(());
         }
         if let Some(card) = self.card_behind(bar) {
-            self.signal(card.read(offset, data));
+            self.wires.signal(card.read(offset, data));
             return Ok(());
         }
         memory.read(offset, data).map_err(|_| Errno::EIO)?;
@@ -379,7 +372,8 @@ impl Device for Silicon {
             return Ok(());
         }
         if let Some(card) = self.card_behind(bar) {
-            self.signal(card.write(offset, data, self.switches()));
+            self.wires.signal(card.write(offset, data, self.switches()));
+            self.go_on(card);
             return Ok(());
         }
         memory.write(offset, data).map_err(|_| Errno::EIO)
@@ -419,7 +413,7 @@ impl Device for Silicon {
         if self.is_gone() {
             return Err(Errno::ENOTTY);
         }
-        self.restart(lock(&self.state))
+        self.restart(lock(&self.wires.state))
     }
 
     fn reset_count(&self) -> u64 {
@@ -484,7 +478,7 @@ impl Device for Silicon {
             return Err(Errno::EIO);
         }
         let signal = card.command(opcode, data, result, self.switches())?;
-        self.signal(signal);
+        self.wires.signal(signal);
         Ok(())
     }
 
@@ -495,7 +489,7 @@ impl Device for Silicon {
     }
 
     fn connect(&self, sink: Option<Arc<dyn Interrupts>>) {
-        *lock(&self.interrupts) = sink;
+        *lock(&self.wires.interrupts) = sink;
     }
 }
 
@@ -511,6 +505,6 @@ impl fmt::Debug for Silicon {
 }
 
 /// A lock that a panic left behind guards values that are each valid by themselves.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,7 +2,8 @@
 //! owner, and a host at the other end of the wire that replies to pings.
 //!
 //! Not a network: a frame is answered when it is sent, during the access that notified the queue, so
-//! that no thread is needed.
+//! that no thread is needed. Where the rings or a buffer lie in memory that is reached through the
+//! user, the exchange goes on after the access, on the user's thread ([`Dma::later`]).
 //!
 //! Source: VIRTIO 1.3, sections 2.7, 2.12, 4.1 and 5.1.
 //!
@@ -83,6 +84,23 @@ struct State {
     config_vector: u16,
     selected: u16,
     rings: [Ring; 2],
+    later: Later,
+    /// Number of resets.
+    resets: u64,
+}
+
+/// An exchange that goes on after the access which notified the queue.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Later {
+    /// There is none.
+    #[default]
+    Idle,
+    /// It is to be started.
+    Wanted,
+    /// It runs.
+    Runs,
+    /// It runs, and the queue was notified since.
+    RunsAgain,
 }
 
 /// A queue and its registers.
@@ -156,10 +174,13 @@ impl State {
             config_vector: NO_VECTOR,
             selected: 0,
             rings: [Ring::new()?, Ring::new()?],
+            later: Later::default(),
+            resets: 0,
         })
     }
 
     fn reset(&mut self) {
+        self.resets += 1;
         self.rings.iter_mut().for_each(Ring::reset);
         (self.status, self.isr, self.mac) = (0, 0, MAC);
         (self.driver_features, self.device_half, self.driver_half) = (0, 0, 0);
@@ -376,25 +397,106 @@ impl Card {
         if usize::from(queue) != TRANSMIT || state.status & virtio::STATUS_DRIVER_OK == 0 {
             return Vec::new();
         }
+        if matches!(state.later, Later::Runs | Later::RunsAgain) {
+            state.later = Later::RunsAgain;
+            return Vec::new();
+        }
         let header = state.header();
         let [receive, transmit] = &mut state.rings;
         let (to, from) = (&mut receive.queue, &mut transmit.queue);
         let mappings = memory.mappings();
-        let tell = rings::exchange(from, to, &*mappings, header);
+        let tell = rings::exchange(from, to, &*mappings, header, || mappings.missed());
+        if tell.stopped {
+            state.later = Later::Wanted;
+        }
         if mappings.is_lost() {
             // VIRTIO 1.3, 2.1.2: an error that the device can't recover from
             state.status |= virtio::STATUS_NEEDS_RESET;
             return Vec::new();
         }
+        state.tell(tell, switches)
+    }
+
+    /// The memory of an exchange that is to go on after the access, with
+    /// [`exchange_later`](Self::exchange_later).
+    pub(crate) fn take_later(&self) -> Option<Arc<Dma>> {
+        let mut state = lock(&self.state);
+        if state.later != Later::Wanted {
+            return None;
+        }
+        state.later = Later::Runs;
+        let memory = lock(&self.memory).clone();
+        if memory.is_none() {
+            state.later = Later::Idle;
+        }
+        memory
+    }
+
+    /// The exchange can't go on: an error that the device can't recover from (VIRTIO 1.3, 2.1.2).
+    pub(crate) fn fail_later(&self) {
+        let mut state = lock(&self.state);
+        state.later = Later::Idle;
+        state.status |= virtio::STATUS_NEEDS_RESET;
+    }
+
+    /// Goes on with an exchange, with all of the user's memory. The card's lock is free meanwhile:
+    /// the user may read a register before it gives its memory.
+    pub(crate) fn exchange_later(&self, memory: &Dma, switches: Switches) -> Vec<Signal> {
+        let mut signals = Vec::new();
+        loop {
+            let mut state = lock(&self.state);
+            state.later = Later::Runs;
+            let header = state.header();
+            let [receive, transmit] = &state.rings;
+            let queues = (transmit.queue.state(), receive.queue.state());
+            let resets = state.resets;
+            drop(state);
+            let (Ok(mut from), Ok(mut to)) = (Queue::try_from(queues.0), Queue::try_from(queues.1))
+            else {
+                self.fail_later();
+                return signals;
+            };
+            let Some(transaction) = memory.transaction() else {
+                self.fail_later();
+                return signals;
+            };
+            let tell = rings::exchange(&mut from, &mut to, &transaction, header, || false);
+            match transaction.commit() {
+                Ok(()) => {}
+                // the mappings change: the rings are where they were
+                Err(Errno::EINTR) => continue,
+                Err(_) => {
+                    self.fail_later();
+                    return signals;
+                }
+            }
+            let mut state = lock(&self.state);
+            // a reset meanwhile has made other queues
+            if resets == state.resets {
+                let [receive, transmit] = &mut state.rings;
+                (transmit.queue, receive.queue) = (from, to);
+                signals.extend(state.tell(tell, switches));
+            }
+            if state.later != Later::RunsAgain {
+                state.later = Later::Idle;
+                return signals;
+            }
+        }
+    }
+}
+
+impl State {
+    /// Interrupts for the queues whose drivers want to be told.
+    fn tell(&mut self, tell: rings::Tell, switches: Switches) -> Vec<Signal> {
         let mut signals = Vec::new();
         for (index, told) in [(RECEIVE, tell.receive), (TRANSMIT, tell.transmit)] {
-            let vector = state.rings.get(index).map_or(NO_VECTOR, |ring| ring.vector);
+            let vector = self.rings.get(index).map_or(NO_VECTOR, |ring| ring.vector);
             match (told, switches.msix) {
                 (false, _) => {}
                 (true, true) if vector == NO_VECTOR => {}
                 (true, true) => signals.push(Signal::Message(vector)),
                 (true, false) => {
-                    state.isr |= ISR_QUEUE;
+                    self.isr |= ISR_QUEUE;
                     signals.push(Signal::Pin(true));
                 }
             }

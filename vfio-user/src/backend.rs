@@ -1,11 +1,14 @@
 //! The device that a server serves, behind one trait.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use varia_spec::errno::Errno;
 use varia_spec::vfio::{DeviceCapability, DeviceInfo, IrqAction, IrqInfo};
 use varia_sys::event::EventFd;
+
+use crate::reach::Reach;
 
 pub use crate::command::{ReadableFeature, RegionInfo};
 
@@ -64,7 +67,7 @@ pub struct DmaRegion {
     /// Offset of the memory in `fd`.
     pub offset: u64,
     /// The memory; `None` when the client keeps it to itself, as QEMU does with
-    /// the mappings that it made of the device's own regions.
+    /// ROMs and the BARs of devices: it is reached through the client ([`Reach`]).
     pub fd: Option<OwnedFd>,
 }
 
@@ -177,7 +180,10 @@ pub trait Backend: Send + Sync {
     /// A client has proposed a version that this server speaks. An error becomes
     /// the client's reply and ends its connection;
     /// [`disconnected`](Self::disconnected) is then not called.
-    fn connected(&self) -> Result<(), Errno> {
+    ///
+    /// `client` is the way to memory that the client maps without a descriptor.
+    fn connected(&self, client: &Arc<Reach>) -> Result<(), Errno> {
+        let _ = client;
         Ok(())
     }
 
@@ -186,7 +192,7 @@ pub trait Backend: Send + Sync {
     fn disconnected(&self) {}
 }
 
-impl<B: Backend + ?Sized> Backend for std::sync::Arc<B> {
+impl<B: Backend + ?Sized> Backend for Arc<B> {
     type Wait = B::Wait;
     fn arrived(&self) -> Self::Wait {
         (**self).arrived()
@@ -245,8 +251,8 @@ impl<B: Backend + ?Sized> Backend for std::sync::Arc<B> {
     fn reset(&self) -> Result<(), Errno> {
         (**self).reset()
     }
-    fn connected(&self) -> Result<(), Errno> {
-        (**self).connected()
+    fn connected(&self, client: &Arc<Reach>) -> Result<(), Errno> {
+        (**self).connected(client)
     }
     fn disconnected(&self) {
         (**self).disconnected();

@@ -3,6 +3,7 @@
 //! Requests are made one at a time. The call of each command stands in its file in
 //! [`command`](crate::command); accesses that are longer than what was negotiated are split.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -17,15 +18,15 @@ mod region;
 
 pub use region::RemoteRegion;
 
-pub use crate::command::{MultiWrite, SentIrqData};
+pub use crate::command::{HeldMemory, MultiWrite, SentIrqData, Twin};
 
-use crate::command::Command;
 use crate::command::version::Capabilities;
+use crate::command::{self, Command};
 use crate::connection::{Connection, ConnectionError, Received};
 use crate::wire::{Header, Kind, MAX_MESSAGE, MAX_MSG_FDS, WireError};
 
 /// Timeout of a reply: a server that takes as long hangs, on a machine of any speed.
-const TIMEOUT: Duration = Duration::from_secs(10 * 60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// Reason why an operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -102,11 +103,21 @@ pub struct Reply {
 }
 
 /// A connection to a server.
-#[derive(Debug)]
 pub struct Client {
     connection: Connection,
     next_id: u16,
     pub(crate) server: Capabilities,
+    /// Memory that the server may read and write by messages.
+    pub(crate) memory: Option<Box<dyn HeldMemory>>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("connection", &self.connection)
+            .field("server", &self.server)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Client {
@@ -130,6 +141,7 @@ impl Client {
             connection,
             next_id: 0,
             server: Capabilities::default(),
+            memory: None,
         }
     }
 
@@ -149,7 +161,11 @@ impl Client {
         let id = self.id();
         let header = Header::command(id, command, payload.len());
         self.connection.send(&message(&header, payload), fds)?;
-        let reply = self.receive()?;
+        let mut reply = self.receive()?;
+        while self.memory.is_some() && reply.header.kind == Kind::Command {
+            self.answer(&reply.header)?;
+            reply = self.receive()?;
+        }
         let header = reply.header;
         if header.kind != Kind::Reply || header.id != id || header.command != command {
             let what = format!("{:?} {} with id {}", header.kind, header.command, header.id);
@@ -170,6 +186,23 @@ impl Client {
         let mut header = Header::command(self.id(), command, payload.len());
         header.no_reply = true;
         Ok(self.connection.send(&message(&header, payload), &[])?)
+    }
+
+    /// Receive a command of the server, and carry it out with the memory of
+    /// [`hold_memory`](Self::hold_memory).
+    pub fn serve_command(&mut self) -> Result<Command, ClientError> {
+        let header = self.receive()?.header;
+        self.answer(&header)?;
+        Ok(header.command)
+    }
+
+    fn answer(&mut self, header: &Header) -> Result<(), ClientError> {
+        let memory = self.memory.as_deref_mut();
+        command::answer(
+            &self.connection,
+            header,
+            memory.map(|m| m as &mut dyn HeldMemory),
+        )
     }
 
     /// Receive whatever message comes next.

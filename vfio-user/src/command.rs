@@ -10,6 +10,7 @@
 mod capability;
 mod device_feature;
 mod device_info;
+mod dma_access;
 mod dma_map;
 mod dma_unmap;
 mod irq_info;
@@ -27,6 +28,8 @@ use std::fmt;
 
 pub use device_feature::{DeviceFeature, ReadableFeature};
 pub use device_info::{DeviceQuery, DeviceReply};
+pub(crate) use dma_access::answer;
+pub use dma_access::{Counting, DmaAccess, HeldMemory, TELLING_COUNT, Twin};
 pub use dma_map::{DMA_READ, DMA_WRITE, DmaMap};
 pub use dma_unmap::{DMA_UNMAP_ALL, DMA_UNMAP_LEN, DmaUnmap};
 pub use irq_info::{IrqQuery, IrqReply};
@@ -153,8 +156,8 @@ commands! {
     }
     others {
         DEVICE_GET_REGION_IO_FDS = 6, "descriptors in place of region writes; not spoken";
-        DMA_READ = 11, "server to client; not spoken";
-        DMA_WRITE = 12, "server to client; not spoken";
+        DMA_READ = 11, "read the client's memory; server to client";
+        DMA_WRITE = 12, "write the client's memory; server to client";
         DIRTY_PAGES = 14, "gone from the specification; not spoken";
         MIG_DATA_READ = 17, "migration; not spoken";
         MIG_DATA_WRITE = 18, "migration; not spoken";

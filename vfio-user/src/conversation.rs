@@ -104,6 +104,9 @@ impl<B: Backend> Talk<'_, B> {
         } = received;
         match header.kind {
             Kind::Command => {}
+            Kind::Reply if self.session.reach.take_reply(&header, connection.payload()) => {
+                return Ok(None);
+            }
             Kind::Reply => {
                 // there is nothing to reply to a reply
                 self.malformed(

@@ -2,6 +2,7 @@
 //! request. What is done with a request stands in its command's file.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use varia_spec::errno::Errno;
@@ -9,6 +10,7 @@ use varia_spec::errno::Errno;
 use crate::backend::Backend;
 use crate::command::Request;
 use crate::outgoing::Outgoing;
+use crate::reach::Reach;
 
 /// Result of an attempt at a request, whose reply's payload is in [`Outgoing`].
 #[derive(Debug)]
@@ -55,13 +57,21 @@ pub(crate) struct Session<'a, B: Backend> {
     backend: &'a B,
     /// Descriptors that the client can receive in one message.
     max_fds: usize,
+    pub(crate) reach: Arc<Reach>,
 }
 
 impl<'a, B: Backend> Session<'a, B> {
     /// The backend may refuse the client.
-    pub(crate) fn new(backend: &'a B, max_fds: usize) -> Result<Self, Errno> {
-        backend.connected()?;
-        Ok(Self { backend, max_fds })
+    pub(crate) fn new(backend: &'a B, max_fds: usize, reach: Arc<Reach>) -> Result<Self, Errno> {
+        if let Err(errno) = backend.connected(&reach) {
+            reach.close();
+            return Err(errno);
+        }
+        Ok(Self {
+            backend,
+            max_fds,
+            reach,
+        })
     }
 
     /// An attempt at a request, whose reply's payload is appended to `out`.
@@ -84,6 +94,7 @@ impl<'a, B: Backend> Session<'a, B> {
 
 impl<B: Backend> Drop for Session<'_, B> {
     fn drop(&mut self) {
+        self.reach.close();
         self.backend.dma_unmap_all();
         self.backend.disconnected();
     }

@@ -7,8 +7,7 @@
 //! such places say so.
 //!
 //! The crate knows messages, not variants and not PCI: a [`server::Server`]
-//! passes checked requests to a [`backend::Backend`]. Server-to-client DMA
-//! messages and migration are not spoken.
+//! passes checked requests to a [`backend::Backend`]. Migration is not spoken.
 //!
 //! From the bottom up: [`wire`] the header, [`command`] the numbers and a file for each command,
 //! [`connection`] whole messages on a socket.
@@ -17,6 +16,7 @@ pub mod backend;
 pub mod client;
 pub mod command;
 pub mod connection;
+pub mod reach;
 pub mod report;
 pub mod server;
 pub mod wire;

@@ -10,6 +10,7 @@
 //! the order.
 
 use std::fmt;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
@@ -21,12 +22,13 @@ use varia_sys::socket::{Limit, Listener, SocketError, Stream};
 
 use crate::backend::Backend;
 use crate::command::Command;
-use crate::command::version::{Capabilities, MAJOR, MINOR, Version};
+use crate::command::version::{Capabilities, MAJOR, MINOR, TwinSocket, Version};
 use crate::connection::{Connection, ConnectionError, Received};
 use crate::conversation::{Conversation, Talk};
 use crate::dispatch::Session;
 use crate::outgoing::{self, Outgoing};
 use crate::place::{Place, Taken};
+use crate::reach::Reach;
 use crate::report::Reports;
 use crate::wire::{HEADER_LEN, Header, Kind, MAX_MSG_FDS, MAX_VERSION_LEN, WireError};
 
@@ -298,7 +300,9 @@ impl<B: Backend> Server<B> {
                 return Err(end);
             }
         };
-        let session = match Session::new(&self.backend, theirs.max_fds()) {
+        let max_xfer = theirs.max_xfer();
+        let (reach, twin) = self.reach(stream, &theirs);
+        let session = match Session::new(&self.backend, theirs.max_fds(), reach) {
             Ok(session) => session,
             Err(errno) => {
                 outgoing::refuse(connection, &header, errno);
@@ -309,11 +313,18 @@ impl<B: Backend> Server<B> {
         let answer = Version {
             major: MAJOR,
             minor: MINOR,
-            capabilities: theirs.answer(),
+            capabilities: Capabilities {
+                twin_socket: twin.as_ref().map(|_| TwinSocket {
+                    supported: true,
+                    fd_index: Some(0),
+                }),
+                ..theirs.answer()
+            },
         };
         out.encode(|bytes| answer.encode(bytes));
-        connection.send(out.reply(&header), &[])?;
-        let max_xfer = theirs.max_xfer();
+        let fds: Vec<_> = twin.iter().map(AsFd::as_fd).collect();
+        connection.send(out.reply(&header), &fds)?;
+        drop(twin);
         connection.set_max_message((HEADER_LEN + 16 + max_xfer).max(LEAST_MESSAGE));
         connection.set_spin(self.spin);
         let conversation = Conversation {
@@ -329,6 +340,29 @@ impl<B: Backend> Server<B> {
             },
         };
         conversation.serve()
+    }
+
+    /// The way to the client's memory, and the client's end of a twin socket if the client offers
+    /// to use one and there is a descriptor and a thread for it.
+    fn reach(&self, stream: &Arc<Stream>, theirs: &Capabilities) -> (Arc<Reach>, Option<Stream>) {
+        let (max_xfer, timeout) = (theirs.max_xfer(), self.timeouts.message);
+        let offered = theirs.twin_socket.is_some_and(|twin| twin.supported);
+        let pair = (offered && theirs.max_fds() > 0).then(Stream::pair);
+        if let Some(Ok((ours, client))) = pair {
+            let ours = Arc::new(ours);
+            let reach = Reach::twin(Arc::clone(&ours), max_xfer, timeout);
+            let reach = Arc::new(reach);
+            let most = HEADER_LEN + 16 + max_xfer;
+            let replies = Connection::new(ours, most, 0, timeout);
+            let of_thread = Arc::clone(&reach);
+            let thread = thread::Builder::new().name("twin socket".into());
+            let receive = move || of_thread.receive_replies(replies);
+            if thread.spawn(receive).is_ok() {
+                return (reach, Some(client));
+            }
+        }
+        let reach = Reach::new(Arc::clone(stream), max_xfer, timeout);
+        (Arc::new(reach), None)
     }
 
     /// Receives a client's first message.

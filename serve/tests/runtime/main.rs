@@ -2,6 +2,7 @@
 //! and protocol in one process, and the device's memory beside it to compare with.
 
 mod access;
+mod client_memory;
 mod config;
 mod connection;
 mod decline;

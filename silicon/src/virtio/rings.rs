@@ -20,38 +20,67 @@ const NO_INTERRUPT: u16 = 1;
 pub(super) struct Tell {
     pub(super) receive: bool,
     pub(super) transmit: bool,
+    /// The exchange has stopped before a buffer that lies out of reach: both queues are as if that
+    /// buffer had not been looked at.
+    pub(super) stopped: bool,
 }
 
 /// Takes every available frame out of `from`, and puts the other end's answer into `to`. An answer
 /// without a buffer is lost, as on a wire. `header` is the number of bytes before a frame.
 ///
 /// No more than a queue's size at a time: a driver that adds buffers meanwhile notifies again.
-pub(super) fn exchange<M>(from: &mut Queue, to: &mut Queue, memory: &M, header: usize) -> Tell
+/// `missed` says, once, whether the memory has lain out of reach.
+pub(super) fn exchange<M>(
+    from: &mut Queue,
+    to: &mut Queue,
+    memory: &M,
+    header: usize,
+    missed: impl Fn() -> bool,
+) -> Tell
 where
     M: GuestMemory,
 {
+    let mut tell = Tell::default();
     let (mut sent, mut received) = (false, false);
+    missed();
     if !from.is_valid(memory) {
-        return Tell::default();
+        tell.stopped = missed();
+        return tell;
     }
     for _ in 0..from.size() {
+        let before = (from.state(), to.state());
         let Some(chain) = from.pop_descriptor_chain(memory) else {
+            tell.stopped = missed();
             break;
         };
         let head = chain.head_index();
         let answer = take(chain, memory, header).and_then(echo::answer);
-        if let Some(answer) = answer {
-            received |= give(to, memory, header, &answer).is_some();
+        let given = match &answer {
+            Some(answer) if !missed_into(&missed, &mut tell) => give(to, memory, header, answer),
+            _ => None,
+        };
+        if missed_into(&missed, &mut tell) {
+            (*from, *to) = match (before.0.try_into(), before.1.try_into()) {
+                (Ok(from), Ok(to)) => (from, to),
+                _ => break,
+            };
+            break;
         }
+        received |= given.is_some();
         if from.add_used(memory, head, 0).is_err() {
             break;
         }
         sent = true;
     }
-    Tell {
-        receive: received && wants_interrupts(to, memory),
-        transmit: sent && wants_interrupts(from, memory),
-    }
+    tell.receive = received && wants_interrupts(to, memory);
+    tell.transmit = sent && wants_interrupts(from, memory);
+    tell
+}
+
+/// True if the memory has lain out of reach, now or before.
+fn missed_into(missed: impl Fn() -> bool, tell: &mut Tell) -> bool {
+    tell.stopped |= missed();
+    tell.stopped
 }
 
 /// The queue's driver has not asked for silence (`VIRTQ_AVAIL_F_NO_INTERRUPT`).

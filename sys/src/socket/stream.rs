@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::cmsg_space;
 use rustix::io::Errno;
@@ -69,11 +70,16 @@ pub struct Descriptors {
 #[derive(Debug)]
 pub struct Stream {
     fd: OwnedFd,
+    /// Held while bytes are sent, so that those of two threads do not mix.
+    sending: Mutex<()>,
 }
 
 impl Stream {
     pub(super) fn from_fd(fd: OwnedFd) -> Self {
-        Self { fd }
+        Self {
+            fd,
+            sending: Mutex::default(),
+        }
     }
 
     /// Connect to the server on `path`.
@@ -81,7 +87,7 @@ impl Stream {
         let address = address(path)?;
         let fd = socket()?;
         match connect(&fd, &address) {
-            Ok(()) => Ok(Self { fd }),
+            Ok(()) => Ok(Self::from_fd(fd)),
             Err(e @ (Errno::NOENT | Errno::CONNREFUSED)) => Err(SocketError::NoServer {
                 path: path.into(),
                 source: e.into(),
@@ -95,7 +101,7 @@ impl Stream {
         let flags = SocketFlags::CLOEXEC;
         let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
             .map_err(|e| SocketError::io("socketpair", e))?;
-        Ok((Self { fd: a }, Self { fd: b }))
+        Ok((Self::from_fd(a), Self::from_fd(b)))
     }
 
     /// Receive up to `buf.len()` bytes, and append the descriptors that came with the bytes to
@@ -174,7 +180,7 @@ impl Stream {
         Ok(Some(message.bytes))
     }
 
-    /// Send all of `bytes`, with `fds` beside the first byte.
+    /// Send all of `bytes`, with `fds` beside the first byte. Threads send one after another.
     ///
     /// Errors: [`SocketError::TimedOut`] if the peer does not take the bytes,
     /// [`SocketError::Closed`], [`SocketError::TooManyFds`], [`SocketError::Stopped`].
@@ -187,6 +193,7 @@ impl Stream {
         if fds.len() > MAX_FDS {
             return Err(SocketError::TooManyFds { max: MAX_FDS });
         }
+        let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rest = bytes;
         let mut fds = fds;
         while !rest.is_empty() {
@@ -271,7 +278,13 @@ impl Stream {
             .fd
             .try_clone()
             .map_err(|e| SocketError::io("duplicate descriptor", e))?;
-        Ok(Self { fd })
+        Ok(Self::from_fd(fd))
+    }
+}
+
+impl From<OwnedFd> for Stream {
+    fn from(fd: OwnedFd) -> Self {
+        Self::from_fd(fd)
     }
 }
 

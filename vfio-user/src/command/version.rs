@@ -9,7 +9,7 @@ use varia_spec::errno::Errno;
 use super::layout::{put, split};
 use super::{Command, Served};
 use crate::backend::Backend;
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Reply, Twin};
 use crate::dispatch::{Handled, Turn};
 use crate::wire::{MAX_DATA_XFER, MAX_MSG_FDS, WireError};
 
@@ -35,6 +35,17 @@ pub struct Capabilities {
     pub pgsizes: Option<u64>,
     /// REGION_WRITE_MULTI is understood.
     pub write_multiple: bool,
+    /// A socket for the commands from the server to the client; absent by default.
+    pub twin_socket: Option<TwinSocket>,
+}
+
+/// Offer or answer of a twin socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TwinSocket {
+    /// The sender supports it; in an answer, it is made.
+    pub supported: bool,
+    /// In an answer: position of the client's end among the descriptors of the message.
+    pub fd_index: Option<u64>,
 }
 
 impl Capabilities {
@@ -47,6 +58,7 @@ impl Capabilities {
             max_dma_maps: Some(MAX_DMA_MAPS as u64),
             pgsizes: Some(4096),
             write_multiple: true,
+            twin_socket: None,
         }
     }
 
@@ -61,6 +73,7 @@ impl Capabilities {
             max_dma_maps: self.max_dma_maps.and(ours.max_dma_maps),
             pgsizes: self.pgsizes.and(ours.pgsizes),
             write_multiple: self.write_multiple,
+            twin_socket: None,
         }
     }
 
@@ -96,22 +109,38 @@ impl Capabilities {
         if self.write_multiple {
             map.insert("write_multiple".into(), true.into());
         }
+        if let Some(TwinSocket {
+            supported,
+            fd_index,
+        }) = self.twin_socket
+        {
+            let mut twin = Map::new();
+            twin.insert("supported".into(), supported.into());
+            if let Some(index) = fd_index {
+                twin.insert("fd_index".into(), index.into());
+            }
+            map.insert("twin_socket".into(), Value::Object(twin));
+        }
         Value::Object(map)
     }
 
     /// Capabilities that we do not know are left alone.
     fn from_json(map: &Map<String, Value>) -> Result<Self, WireError> {
-        let write_multiple = match map.get("write_multiple") {
-            None => false,
-            Some(Value::Bool(value)) => *value,
-            Some(other) => return Err(bad("write_multiple", other, "true or false")),
+        let twin_socket = match map.get("twin_socket") {
+            None => None,
+            Some(Value::Object(twin)) => Some(TwinSocket {
+                supported: boolean(twin, "supported")?,
+                fd_index: number(twin, "fd_index", 0)?,
+            }),
+            Some(other) => return Err(bad("twin_socket", other, "an object")),
         };
         Ok(Self {
             max_msg_fds: number(map, "max_msg_fds", 0)?,
             max_data_xfer_size: number(map, "max_data_xfer_size", 1)?,
             max_dma_maps: number(map, "max_dma_maps", 0)?,
             pgsizes: number(map, "pgsizes", 0)?,
-            write_multiple,
+            write_multiple: boolean(map, "write_multiple")?,
+            twin_socket,
         })
     }
 }
@@ -188,10 +217,38 @@ impl Served<'_> for Version {
 impl Client {
     /// Propose our version and capabilities.
     pub fn negotiate(&mut self) -> Result<(), ClientError> {
+        self.propose(Capabilities::ours()).map(drop)
+    }
+
+    /// Propose our version and capabilities and a twin socket. Returns the socket, on which the
+    /// server's commands come, if the server makes one.
+    pub fn negotiate_twin(&mut self) -> Result<Option<Twin>, ClientError> {
+        let mut reply = self.propose(Capabilities {
+            twin_socket: Some(TwinSocket {
+                supported: true,
+                fd_index: None,
+            }),
+            ..Capabilities::ours()
+        })?;
+        let twin = self.server.twin_socket.filter(|twin| twin.supported);
+        let Some(twin) = twin else {
+            return Ok(None);
+        };
+        let index = twin.fd_index.and_then(|index| usize::try_from(index).ok());
+        match index.filter(|index| *index < reply.fds.len()) {
+            Some(index) => Ok(Some(Twin::new(reply.fds.swap_remove(index)))),
+            None => Err(ClientError::BadReply {
+                command: Command::VERSION,
+                what: "without the twin socket that it announces".into(),
+            }),
+        }
+    }
+
+    fn propose(&mut self, capabilities: Capabilities) -> Result<Reply, ClientError> {
         let proposal = Version {
             major: MAJOR,
             minor: MINOR,
-            capabilities: Capabilities::ours(),
+            capabilities,
         };
         let mut payload = Vec::new();
         proposal.encode(&mut payload);
@@ -205,7 +262,15 @@ impl Client {
             });
         }
         self.server = theirs.capabilities;
-        Ok(())
+        Ok(reply)
+    }
+}
+
+fn boolean(map: &Map<String, Value>, name: &'static str) -> Result<bool, WireError> {
+    match map.get(name) {
+        None => Ok(false),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(other) => Err(bad(name, other, "true or false")),
     }
 }
 

@@ -29,6 +29,7 @@ use varia_vfio_user::backend::{
     RegionInfo,
 };
 use varia_vfio_user::client::Client;
+use varia_vfio_user::reach::Reach;
 use varia_vfio_user::server::{Server, Timeouts};
 
 pub(crate) const BAR0_LEN: u64 = 16384;
@@ -373,7 +374,7 @@ impl Backend for Fake {
         Ok(())
     }
 
-    fn connected(&self) -> Result<(), Errno> {
+    fn connected(&self, _: &Arc<Reach>) -> Result<(), Errno> {
         if self.broken.load(Ordering::SeqCst) {
             return Err(Errno::ENODEV);
         }

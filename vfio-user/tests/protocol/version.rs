@@ -3,7 +3,7 @@
 use crate::fake::{Event, Served};
 use varia_spec::errno::Errno;
 use varia_vfio_user::command::Command;
-use varia_vfio_user::command::version::{Capabilities, Version};
+use varia_vfio_user::command::version::{Capabilities, TwinSocket, Version};
 use varia_vfio_user::wire::{HEADER_LEN, Header, MAX_DATA_XFER};
 
 /// The reply's payload to a VERSION message with this data behind the numbers.
@@ -102,4 +102,34 @@ fn the_reply_repeats_id_and_command_of_the_request() {
         (0xbeef, Command::VERSION)
     );
     assert_eq!(reply.header.size as usize, HEADER_LEN + reply.payload.len());
+}
+
+#[test]
+fn a_twin_socket_is_made_for_a_client_that_offers_to_use_one_and_for_no_other() {
+    let served = Served::start();
+    for (offer, made) in [
+        (r#""twin_socket":{"supported":true}"#, true),
+        (r#""twin_socket":{"supported":true},"max_msg_fds":0"#, false),
+        (r#""twin_socket":{"supported":false}"#, false),
+        (r#""twin_socket":{}"#, false),
+        ("", false),
+    ] {
+        let json = format!(r#"{{"capabilities":{{{offer}}}}}"#);
+        let payload = [&[0; 4][..], json.as_bytes(), &[0]].concat();
+        let mut client = served.silent_client();
+        let reply = client.request(Command::VERSION, &payload, &[]).unwrap();
+        let answer = Version::decode(&reply.payload).unwrap().capabilities;
+        let expected = TwinSocket {
+            supported: true,
+            fd_index: Some(0),
+        };
+        assert_eq!(answer.twin_socket, made.then_some(expected), "{offer}");
+        assert_eq!(reply.fds.len(), usize::from(made), "{offer}");
+    }
+    let wrong = br#"{"capabilities":{"twin_socket":true}}"#;
+    let payload = [&[0; 4][..], wrong, &[0]].concat();
+    let refused = served
+        .silent_client()
+        .request(Command::VERSION, &payload, &[]);
+    assert_eq!(refused.unwrap_err().errno(), Some(Errno::EINVAL));
 }

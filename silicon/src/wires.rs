@@ -1,0 +1,53 @@
+//! A function's state and the way of its interrupts, shared with what the function does by itself.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use varia_core::Interrupts;
+
+use crate::clock::Clock;
+use crate::silicon::{State, lock};
+use crate::virtio::Signal;
+
+/// Handle on the part of a function that sends interrupts.
+#[derive(Clone)]
+pub(crate) struct Wires {
+    pub(crate) state: Arc<Mutex<State>>,
+    pub(crate) interrupts: Arc<Mutex<Option<Arc<dyn Interrupts>>>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) power_on: Duration,
+    /// Age at which the function falls off the bus, if that is its fault.
+    pub(crate) gone_after: Option<Duration>,
+}
+
+impl Wires {
+    /// The function has fallen off the bus.
+    pub(crate) fn is_gone(&self) -> bool {
+        let age = self.clock.now().saturating_sub(self.power_on);
+        self.gone_after.is_some_and(|after| age >= after)
+    }
+
+    /// Sends the message of `vector`, if messages are enabled.
+    pub(crate) fn raise(&self, vector: u16) {
+        let enabled = lock(&self.state).config.messages_enabled() && !self.is_gone();
+        let sink = lock(&self.interrupts).clone().filter(|_| enabled);
+        if let Some(sink) = sink {
+            sink.message(vector);
+        }
+    }
+
+    /// Does what the card asks for, while no lock is held.
+    pub(crate) fn signal(&self, signals: impl IntoIterator<Item = Signal>) {
+        for signal in signals {
+            match signal {
+                Signal::Message(vector) => self.raise(vector),
+                Signal::Pin(asserted) => {
+                    let sink = lock(&self.interrupts).clone();
+                    if let Some(sink) = sink {
+                        sink.intx(asserted);
+                    }
+                }
+            }
+        }
+    }
+}
