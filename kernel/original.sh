@@ -8,7 +8,8 @@
 # usage: original.sh ARCH KDIR SOURCE OUT
 #   ARCH    arm64 or amd64
 #   KDIR    a kernel's headers
-#   SOURCE  linux-source-VERSION.tar.xz of the same version
+#   SOURCE  the source of the same version, as Debian's linux-source-VERSION.tar.xz holds it: its
+#           folder drivers/vfio/pci/nvgrace-gpu is enough
 #   OUT     a directory; made if it is missing
 # environment: CROSS_COMPILE, CC and JOBS, as in build.sh
 set -eu
@@ -17,7 +18,7 @@ if [ $# -ne 4 ]; then
 	echo "usage: $0 arm64|amd64 KDIR SOURCE OUT" >&2
 	exit 2
 fi
-arch=$1 kdir=$2 tar=$3
+arch=$1 kdir=$2 tree=$3
 mkdir -p "$4"
 out=$(cd "$4" && pwd)
 folder=drivers/vfio/pci/nvgrace-gpu
@@ -35,15 +36,12 @@ if [ "$(uname -m)" = $machine ]; then
 fi
 
 source=$out/source
-if [ ! -f "$source/main.c" ]; then
-	mkdir -p "$source"
-	# The archive is read to its end: tar can't know that no second copy follows.
-	tar -xf "$tar" -C "$source" --strip-components=5 --wildcards "*/$folder/*"
-fi
-if [ ! -f "$source/main.c" ]; then
-	echo "$0: no $folder in $tar: is it a linux-source archive?" >&2
+if [ ! -f "$tree/$folder/main.c" ]; then
+	echo "$0: no $folder in $tree: is it a kernel's source?" >&2
 	exit 1
 fi
+mkdir -p "$source"
+cp "$tree/$folder"/* "$source/"
 make -s -C "$kdir" M="$source" ARCH=$kernel_arch CROSS_COMPILE="${CROSS_COMPILE-$prefix}" \
 	-j"${JOBS:-2}" ${CC:+"CC=$CC"} CONFIG_NVGRACE_GPU_VFIO_PCI=m modules
 cp "$source/nvgrace-gpu-vfio-pci.ko" "$out/nvgrace-gpu-vfio-pci.ko"

@@ -10,6 +10,9 @@
 # tree.c, which includes what every kernel has, compiles. Any other failure is an error: a broken
 # tree must not be taken for a kernel without the feature. The feature of required-NAME.c must exist.
 #
+# The headers are most of the work, so one file with all probes is compiled first: where it compiles,
+# each of them does.
+#
 # usage: probe.sh ARCH KDIR OUT [PROBES]
 #   ARCH    as the kernel's make has it: arm64 or x86
 #   KDIR    a kernel's headers
@@ -39,14 +42,37 @@ for name in ${ABSENT-}; do
 		exit 2
 	fi
 done
-objects=$(cd "$work" && for file in *.c; do echo "${file%.c}.o"; done)
-# shellcheck disable=SC2086 # a list
-echo obj-m := $objects >"$work/Kbuild"
-# shellcheck disable=SC2086 # a list
-make -k -s -C "$kdir" M="$work" ARCH="$arch" CROSS_COMPILE="${CROSS_COMPILE-}" \
-	-j"${JOBS:-2}" ${CC:+"CC=$CC"} $objects >"$work/log" 2>&1 || true
+# compile NAME...: NAME.o of each NAME.c that compiles.
+compile() {
+	echo "obj-m := $*" >"$work/Kbuild"
+	make -k -s -C "$kdir" M="$work" ARCH="$arch" CROSS_COMPILE="${CROSS_COMPILE-}" \
+		-j"${JOBS:-2}" ${CC:+"CC=$CC"} "$@" >"$work/log" 2>&1 || true
+}
 
-if [ ! -f "$work/tree.o" ]; then
+# compiles FILE: true if this probe compiles.
+compiles() {
+	[ -f "$work/together.o" ] || [ -f "$work/$(basename "$1" .c).o" ]
+}
+
+objects=$(cd "$work" && for file in *.c; do echo "${file%.c}.o"; done)
+{
+	echo '#include "probe.h"'
+	for object in $objects; do
+		name=$(echo "${object%.o}" | tr - _)
+		echo "#define probe probe_$name"
+		echo "#define probe_ops probe_ops_$name"
+		echo "#include \"${object%.o}.c\""
+		echo "#undef probe"
+		echo "#undef probe_ops"
+	done
+} >"$work/together.c"
+compile together.o
+if [ ! -f "$work/together.o" ]; then
+	# shellcheck disable=SC2086 # a list
+	compile $objects
+fi
+
+if ! compiles tree.c; then
 	cat "$work/log" >&2
 	echo "$0: $kdir can't compile a file that only includes the kernel's headers: install the whole headers of this kernel, and its compiler" >&2
 	exit 1
@@ -81,7 +107,7 @@ for file in "$work"/optional-*.c "$work"/required-*.c; do
 	[ -f "$file" ] || continue
 	probe=$(basename "$file" .c)
 	feature=${probe#*-}
-	if [ -f "$work/$probe.o" ]; then
+	if compiles "$file"; then
 		case " ${ABSENT-} " in
 		*" $feature "*) continue ;;
 		esac

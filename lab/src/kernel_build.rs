@@ -19,7 +19,7 @@ use varia_units::Arch;
 
 use crate::agent_build::{compiler, workspace};
 use crate::error::{LabError, Result};
-use crate::kernel_modules::source_archive;
+use crate::kernel_source;
 
 /// Number of lines, about, that make prints for a whole build: for showing progress.
 const STEPS: u64 = 2_030;
@@ -98,7 +98,7 @@ fn build(tools: &Tree, name: &str, script: &Path, fragment: &Path, out: &Path) -
         .env("CC", compiler(tools, Arch::Aarch64)?)
         .env("HOSTCC", compiler(tools, host_arch()?)?)
         .env("JOBS", jobs.to_string());
-    let source = source_archive(tools)?;
+    let source = kernel_source::archive(tools)?;
     let argv = [
         script.as_os_str(),
         source.as_os_str(),

@@ -18,6 +18,7 @@ use crate::agent_build::{compiler, target_folder, workspace};
 use crate::error::{LabError, Result};
 use crate::flavour::Flavour;
 use crate::kernel_build;
+use crate::kernel_source;
 
 /// The name of either driver's module.
 const MODULE: &str = "nvgrace-gpu-vfio-pci";
@@ -146,15 +147,14 @@ pub fn rust_object(arch: Arch, features: &[&str]) -> Result<PathBuf> {
 /// # Errors
 /// As for [`ours`].
 pub fn original(flavour: impl Into<Flavour>) -> Result<PathBuf> {
-    let target = Target::find(flavour.into())?;
+    let mut target = Target::find(flavour.into())?;
     let source = match target.flavour.series() {
-        None => source_archive(&target.tools)?,
+        None => kernel_source::parts(&target.tools, &target.tools)?,
         Some(series) => {
-            let tree = packages::ensure(Set::Headers(series))?;
-            let name = source_archive(&tree)?;
-            tree.path(&name.to_string_lossy())
+            kernel_source::parts(&target.tools, &packages::ensure(Set::Headers(series))?)?
         }
     };
+    target.bound.push(source.clone());
     let script = workspace().join("kernel/original.sh");
     target.build(
         "original",
@@ -231,27 +231,6 @@ pub fn headers(tools: &Tree, flavour: &str) -> PathBuf {
     Path::new("/usr/src").join(format!("linux-headers-{}", tools.kernel_release(flavour)))
 }
 
-/// The kernel's source archive, as the tools' root has it.
-///
-/// # Errors
-/// [`LabError::Missing`] if the set has none.
-pub fn source_archive(tools: &Tree) -> Result<PathBuf> {
-    let folder = tools.path("/usr/src");
-    let entries = fs::read_dir(&folder).map_err(LabError::file("read", &folder))?;
-    let mut names = entries.flatten().map(|entry| entry.file_name());
-    let name = names.find(|name| {
-        let name = name.to_string_lossy();
-        name.starts_with("linux-source-") && name.ends_with(".tar.xz")
-    });
-    name.map(|name| Path::new("/usr/src").join(name))
-        .ok_or_else(|| {
-            LabError::missing(
-                format!("{} has no linux-source-*.tar.xz", folder.display()),
-                "remove the set and fetch it again (./x lab fetch)",
-            )
-        })
-}
-
 /// Kernel and tools of a build.
 pub(crate) struct Target {
     flavour: Flavour,
@@ -261,7 +240,7 @@ pub(crate) struct Target {
     /// Identity of the headers: another identity means another build.
     kernel: String,
     /// Folders outside the tools' root that the build reads.
-    bound: Vec<PathBuf>,
+    pub(crate) bound: Vec<PathBuf>,
     /// The C compiler: the headers may name that of another suite than the tools', or none.
     compiler: String,
 }

@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod kernel_build;
 pub mod kernel_modules;
 pub mod kernel_package;
+mod kernel_source;
 mod launch;
 pub mod qemu;
 pub mod running;

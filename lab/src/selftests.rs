@@ -9,15 +9,17 @@ use varia_units::Arch;
 use crate::agent_build::{compiler, workspace};
 use crate::error::{LabError, Result};
 use crate::flavour::Flavour;
-use crate::kernel_modules::{Target, source_archive};
+use crate::kernel_modules::Target;
+use crate::kernel_source;
 
 /// The programs, static, by name.
 ///
 /// # Errors
 /// [`LabError::Command`] with what the compiler said, and those of fetching it.
 pub fn vfio(arch: Arch) -> Result<Vec<PathBuf>> {
-    let target = Target::find(Flavour::Debian(arch))?;
-    let source = source_archive(&target.tools)?;
+    let mut target = Target::find(Flavour::Debian(arch))?;
+    let source = kernel_source::parts(&target.tools, &target.tools)?;
+    target.bound.push(source.clone());
     let compiler = compiler(&target.tools, arch)?;
     let script = workspace().join("lab/selftests/build.sh");
     // The script makes this one last.
