@@ -1,7 +1,9 @@
 //! `varia list` and `varia capture`: the devices of a host that variant drivers serve.
 
 use serde::Serialize;
-use varia_facts::{BarKind, Bdf, Bytes, CoherentSource, GroupId, Host, NodeId, PciFunction};
+use varia_facts::{
+    BarKind, Bdf, Bytes, CoherentSource, EgmDevice, GroupId, Host, NodeId, PciFunction,
+};
 use varia_linux::capture::{self, Options};
 use varia_linux::inventory::{Extent, Inventory};
 use varia_linux::matching::same_name;
@@ -202,6 +204,11 @@ impl<'a> Device<'a> {
             Identity::Other => {}
         }
         line("coherent memory", memory(function));
+        if let Some(egm) = &function.egm {
+            let device = host.egm_of(function.bdf).map(EgmDevice::path);
+            let device = device.unwrap_or_else(|| "which no driver offers".to_owned());
+            line("EGM", format!("{}, {device}", egm.size.rounded()));
+        }
         for bar in &function.bars {
             let kind = match bar.kind {
                 BarKind::Io => "ports",

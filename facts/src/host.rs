@@ -40,6 +40,9 @@ pub struct Host {
     /// The IOMMU.
     #[serde(default)]
     pub iommu: Iommu,
+    /// Devices of Extended GPU Memory, by proximity domain.
+    #[serde(default)]
+    pub egm: Vec<EgmDevice>,
 }
 
 impl Host {
@@ -47,6 +50,12 @@ impl Host {
     #[must_use]
     pub fn node(&self, id: NodeId) -> Option<&NumaNode> {
         self.nodes.iter().find(|node| node.id == id)
+    }
+
+    /// Device of Extended GPU Memory of a GPU's socket.
+    #[must_use]
+    pub fn egm_of(&self, gpu: Bdf) -> Option<&EgmDevice> {
+        self.egm.iter().find(|device| device.gpus.contains(&gpu))
     }
 
     /// Nearest node with CPUs: the node itself if the node has CPUs. The first of several nodes at
@@ -63,6 +72,44 @@ impl Host {
             })
             .map(|(_, node)| node.id)
     }
+}
+
+/// A device of Extended GPU Memory (EGM): RAM of a socket that firmware reserves for VMs, and that
+/// the GPUs of the socket reach. Source: `/sys/class/egm` of the series "vfio/nvgrace-egm" (v2,
+/// February 2026).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgmDevice {
+    /// Proximity domain of the memory, the N of `/dev/egmN`.
+    pub pxm: u32,
+    /// Size of the memory (`egm_size`).
+    #[serde(default)]
+    pub size: Option<Bytes>,
+    /// GPUs of the socket (`gpu_devices`, or a link for each GPU).
+    #[serde(default)]
+    pub gpus: Vec<Bdf>,
+    /// True if the device node exists; `None` if not known.
+    #[serde(default)]
+    pub has_node: Option<bool>,
+}
+
+impl EgmDevice {
+    /// Path of the device node.
+    #[must_use]
+    pub fn path(&self) -> String {
+        egm_path(self.pxm)
+    }
+}
+
+/// Path of the device node of a proximity domain's EGM.
+#[must_use]
+pub fn egm_path(pxm: u32) -> String {
+    format!("/dev/egm{pxm}")
+}
+
+/// Proximity domain in the path of a device node of EGM, such as 4 of `/dev/egm4`.
+#[must_use]
+pub fn egm_pxm(path: &str) -> Option<u32> {
+    path.strip_prefix("/dev/egm")?.parse().ok()
 }
 
 /// A resource limit.

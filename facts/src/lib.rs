@@ -19,11 +19,14 @@ mod kernel;
 mod pci;
 mod vmm;
 
-pub use host::{Host, HugePages, Iommu, IommuGroup, Limit, NumaNode, Speed};
+pub use host::{
+    EgmDevice, Host, HugePages, Iommu, IommuGroup, Limit, NumaNode, Speed, egm_path, egm_pxm,
+};
 pub use ids::{Bdf, BdfError, CpuList, CpuListError, GroupId, NodeId};
 pub use kernel::{Kernel, Kvm, Module};
 pub use pci::{
-    BarKind, CoherentMemory, CoherentSource, OnlineMemory, PciFunction, PhysicalBar, VirtualBar,
+    BarKind, CoherentMemory, CoherentSource, EgmMemory, OnlineMemory, PciFunction, PhysicalBar,
+    VirtualBar,
 };
 pub use varia_units::{Arch, Bytes, HostPhys};
 pub use vmm::{Feature, Libvirt, Qemu, Vmm};

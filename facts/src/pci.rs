@@ -67,6 +67,9 @@ pub struct PciFunction {
     /// Part of the coherent memory that is online as RAM of the host.
     #[serde(default)]
     pub online: Option<OnlineMemory>,
+    /// Extended GPU Memory of the function's socket, by firmware.
+    #[serde(default)]
+    pub egm: Option<EgmMemory>,
     /// BARs that the variant shows to a VM, by index; empty if the layout is not known.
     #[serde(default)]
     pub virtual_bars: Vec<VirtualBar>,
@@ -114,6 +117,7 @@ impl PciFunction {
             bars: Vec::new(),
             coherent_memory: None,
             online: None,
+            egm: None,
             virtual_bars: Vec::new(),
             layout_note: None,
             ready: None,
@@ -166,6 +170,20 @@ pub struct CoherentMemory {
     pub pxm_count: Option<u32>,
     /// Source of these values.
     pub source: CoherentSource,
+}
+
+/// Extended GPU Memory (EGM) of a GPU's socket, as firmware describes it at the GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgmMemory {
+    /// First address of the memory.
+    pub base: HostPhys,
+    /// Size of the memory, which is not 0.
+    pub size: Bytes,
+    /// Proximity domain of the memory, the N of `/dev/egmN`.
+    pub pxm: u32,
+    /// Address of the table of retired pages.
+    #[serde(default)]
+    pub retired_pages: Option<HostPhys>,
 }
 
 /// Memory of a device that the host uses as RAM.

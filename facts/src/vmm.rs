@@ -70,9 +70,19 @@ pub struct Libvirt {
     /// Command that returned the version.
     #[serde(default)]
     pub source: String,
+    /// Features that are known beside the version: those of an assumption.
+    #[serde(default)]
+    pub features: Vec<Feature>,
 }
 
 impl Libvirt {
+    /// True if the libvirt is known to have the feature.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        let mut features = self.features.iter();
+        features.any(|feature| feature.name == name && feature.present)
+    }
+
     /// Major and minor version.
     #[must_use]
     pub fn number(&self) -> Option<(u32, u32)> {

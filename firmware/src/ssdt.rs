@@ -99,6 +99,21 @@ impl DeviceProperties {
             values: values.map(|(name, value)| (name.to_owned(), value)).into(),
         }
     }
+
+    /// The same properties with those of the socket's Extended GPU Memory: its place, its proximity
+    /// domain and the address of its table of retired pages.
+    #[must_use]
+    pub fn with_egm(mut self, base: u64, size: u64, pxm: u32, retired_pages: u64) -> Self {
+        let values = [
+            (property::EGM_BASE_PA, base),
+            (property::EGM_SIZE, size),
+            (property::EGM_PXM, pxm.into()),
+            (property::EGM_RETIRED_PAGES, retired_pages),
+        ];
+        let values = values.map(|(name, value)| (name.to_owned(), value));
+        self.values.extend(values);
+        self
+    }
 }
 
 /// Secondary System Description Table that adds `_DSD` to devices that another table defines.

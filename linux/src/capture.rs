@@ -16,8 +16,8 @@ use crate::archive::Writer;
 use crate::asked::{self, Asked};
 use crate::error::Error;
 use crate::inventory::{
-    self, ADDRESS_SIZES, CONFIG_CAPTURED, CPUINFO, Extent, Inventory, MIDR, MODULES, PARAMETERS,
-    Reading, SPEED, SPEED_BANDWIDTHS, SPEED_LATENCIES,
+    self, ADDRESS_SIZES, CONFIG_CAPTURED, CPUINFO, EGM_CLASS, EGM_GPUS, EGM_SIZE, Extent,
+    Inventory, MIDR, MODULES, PARAMETERS, Reading, SPEED, SPEED_BANDWIDTHS, SPEED_LATENCIES,
 };
 use crate::matching::module_name;
 use crate::pci_ids::{self, PciIds};
@@ -160,6 +160,18 @@ impl<W: io::Write> Capture<'_, W> {
         }
         self.kernel(inventory.facts.kernel.release.as_deref())?;
         self.nodes()?;
+        for device in &inventory.facts.host.egm {
+            let folder = format!("{EGM_CLASS}/egm{}", device.pxm);
+            self.file(&format!("{folder}/{EGM_SIZE}"))?;
+            let gpus = device.gpus.iter().map(|gpu| format!("{gpu}\n"));
+            let gpus: String = gpus.collect();
+            self.out
+                .file(&format!("{folder}/{EGM_GPUS}"), gpus.as_bytes())?;
+            if device.has_node == Some(true) {
+                let node = device.path();
+                self.out.file(node.trim_start_matches('/'), b"")?;
+            }
+        }
         for folder in [IOMMUS, DRIVERS] {
             for name in self.tree.list(folder).unwrap_or_default() {
                 self.out.folder(&format!("{folder}/{name}"))?;

@@ -3,6 +3,7 @@
 //! A fact whose file is missing or can't be read is absent. The notes name what an operator should
 //! know of absent facts.
 
+mod egm;
 mod host;
 mod kernel;
 mod online;
@@ -19,6 +20,7 @@ use crate::matching::{Aliases, Choice, Modalias, Why};
 use crate::programs::Programs;
 use crate::tree::Tree;
 
+pub(crate) use egm::{CLASS as EGM_CLASS, GPUS as EGM_GPUS, SIZE as EGM_SIZE};
 pub(crate) use host::{
     ADDRESS_SIZES, CPUINFO, MIDR, SPEED, SPEED_BANDWIDTHS, SPEED_LATENCIES, arch_here,
 };

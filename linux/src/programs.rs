@@ -109,7 +109,11 @@ fn libvirt() -> Result<Libvirt, String> {
     let source = format!("{name} --version");
     let told = ask(&path, &["--version"], "").map_err(|why| format!("{source}: {why}"))?;
     match version(&told) {
-        Some(version) => Ok(Libvirt { version, source }),
+        Some(version) => Ok(Libvirt {
+            version,
+            source,
+            features: Vec::new(),
+        }),
         None => Err(format!(
             "{source} prints no version: {:?}",
             first_line(&told)

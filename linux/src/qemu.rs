@@ -12,7 +12,8 @@ use varia_facts::{Arch, Feature, Qemu, Vmm};
 use crate::programs::{self, first_line};
 
 /// Devices and objects to query, with properties of each.
-const TYPES: [(&str, &[&str]); 8] = [
+const TYPES: [(&str, &[&str]); 9] = [
+    ("acpi-egm-memory", &[]),
     ("acpi-generic-initiator", &[]),
     ("iommufd", &[]),
     ("vfio-pci", &["iommufd", "ats"]),

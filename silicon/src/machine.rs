@@ -64,6 +64,9 @@ pub struct Machine {
     pub cpus: u32,
     /// Memory of each socket, in bytes.
     pub memory: u64,
+    /// Extended GPU Memory that firmware reserves on each socket beside `memory`, in bytes; 0 for
+    /// none.
+    pub egm: u64,
     /// Other PCI functions, each an NVMe drive with its own IOMMU group.
     pub drives: u32,
     /// The kernel's page size, in bytes.
@@ -74,7 +77,14 @@ const GIB: u64 = 1 << 30;
 const KIB: u64 = 1 << 10;
 
 /// The machines that tests and demonstrations use.
-pub const ALL: [&Machine; 5] = [&GH200, &GH200_X4, &GB200_NVL4, &GB300_NVL4, &NONE];
+pub const ALL: [&Machine; 6] = [
+    &GH200,
+    &GH200_X4,
+    &GB200_NVL4,
+    &GB200_EGM,
+    &GB300_NVL4,
+    &NONE,
+];
 
 /// Host with one Grace Hopper superchip.
 pub const GH200: Machine = Machine {
@@ -86,6 +96,7 @@ pub const GH200: Machine = Machine {
     gpus: 1,
     cpus: 72,
     memory: 480 * GIB,
+    egm: 0,
     drives: 2,
     page: 64 * KIB,
 };
@@ -107,6 +118,14 @@ pub const GB200_NVL4: Machine = Machine {
     sockets: 2,
     gpus: 2,
     ..GH200
+};
+
+/// GB200 NVL4 whose firmware reserves most of the RAM as Extended GPU Memory, with NVIDIA's kernel.
+pub const GB200_EGM: Machine = Machine {
+    name: "gb200-egm",
+    memory: 64 * GIB,
+    egm: 416 * GIB,
+    ..GB200_NVL4
 };
 
 /// GB300 NVL4: two Grace CPUs, two Blackwell Ultra GPUs on each.

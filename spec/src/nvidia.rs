@@ -18,6 +18,16 @@ pub mod property {
     pub const MEM_PXM_START: &str = "nvidia,gpu-mem-pxm-start";
     /// Number of proximity domains set aside.
     pub const MEM_PXM_COUNT: &str = "nvidia,gpu-mem-pxm-count";
+    /// Host-physical address of the socket's Extended GPU Memory (EGM). Source of the properties of
+    /// EGM: NVIDIA's edk2 `NvidiaConfigurationManager` and the series "vfio/nvgrace-egm" (v2, February
+    /// 2026), which is in no release of Linux.
+    pub const EGM_BASE_PA: &str = "nvidia,egm-base-pa";
+    /// Length of the EGM in bytes; 0 if firmware's setup leaves EGM off.
+    pub const EGM_SIZE: &str = "nvidia,egm-size";
+    /// Proximity domain of the EGM, the N of `/dev/egmN`.
+    pub const EGM_PXM: &str = "nvidia,egm-pxm";
+    /// Host-physical address of the table of the EGM's retired pages.
+    pub const EGM_RETIRED_PAGES: &str = "nvidia,egm-retired-pages-data-base";
 }
 
 /// The GPU's register DVSEC.

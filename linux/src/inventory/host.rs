@@ -47,6 +47,7 @@ pub(super) fn host(reading: &Reading<'_>) -> Host {
             instances: tree.list("sys/class/iommu").unwrap_or_default(),
             groups: Vec::new(),
         },
+        egm: super::egm::devices(reading),
     }
 }
 

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use varia_facts::{
-    BarKind, Bdf, Bytes, CoherentMemory, CoherentSource, Facts, GroupId, HostPhys, NodeId,
-    PciFunction, PhysicalBar,
+    BarKind, Bdf, Bytes, CoherentMemory, CoherentSource, EgmMemory, Facts, GroupId, HostPhys,
+    NodeId, PciFunction, PhysicalBar,
 };
 use varia_spec::nvidia::{chip::Identity, property};
 use varia_variants::table;
@@ -275,6 +275,21 @@ fn memory(tree: &Tree, function: &mut PciFunction, firmware: &Firmware, page: Op
                 Some((table, _)) => CoherentSource::AcpiDsd(table.to_owned()),
                 None => CoherentSource::DeviceTree,
             },
+        });
+    }
+    if let (Some(base), Some(size), Some(pxm)) = (
+        property_value(property::EGM_BASE_PA),
+        // firmware without EGM has the properties too, with zeros
+        property_value(property::EGM_SIZE).filter(|size| *size > 0),
+        number(property_value(property::EGM_PXM)),
+    ) {
+        function.egm = Some(EgmMemory {
+            base: HostPhys(base),
+            size: Bytes(size),
+            pxm,
+            retired_pages: property_value(property::EGM_RETIRED_PAGES)
+                .filter(|table| *table > 0)
+                .map(HostPhys),
         });
     }
     let config = if tree.is_live() {

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use varia_facts::{
-    Arch, BarKind, Bdf, Bytes, CoherentMemory, CoherentSource, Facts, Feature, GroupId, Host,
-    HostPhys, HugePages, Iommu, IommuGroup, Kernel, Kvm, Libvirt, Limit, Module, NodeId, NumaNode,
-    PciFunction, PhysicalBar, Qemu, Vmm,
+    Arch, BarKind, Bdf, Bytes, CoherentMemory, CoherentSource, EgmDevice, EgmMemory, Facts,
+    Feature, GroupId, Host, HostPhys, HugePages, Iommu, IommuGroup, Kernel, Kvm, Libvirt, Limit,
+    Module, NodeId, NumaNode, PciFunction, PhysicalBar, Qemu, Vmm,
 };
 use varia_spec::nvidia::{
     self,
@@ -54,6 +54,10 @@ const BARS: u64 = 0x4_0000_0000_0000;
 const BARS_PER_GPU: u64 = 4 << 40;
 /// Distance between the coherent memories of two GPUs.
 const MEMORY_PER_GPU: u64 = 16 << 40;
+/// Extended GPU Memory of the first socket, and the room for the table of its retired pages before
+/// the memory.
+const EGM: u64 = 0x20_0000_0000;
+const RETIRED_PAGES: u64 = 1 << 20;
 /// Table in which firmware describes the GPUs.
 pub(super) const SSDT: &str = "SSDT1";
 
@@ -79,6 +83,11 @@ pub(super) fn of(machine: &Machine) -> Result<Facts, MachineError> {
         facts.functions.push(self::drive(drive)?);
     }
     facts.functions.sort_by_key(|function| function.bdf);
+    for device in &mut facts.host.egm {
+        let functions = facts.functions.iter();
+        let own = functions.filter(|one| one.egm.is_some_and(|egm| egm.pxm == device.pxm));
+        device.gpus = own.map(|function| function.bdf).collect();
+    }
     for (function, id) in facts.functions.iter_mut().zip((0..).map(GroupId)) {
         function.iommu_group = Some(id);
         function.cpu_node = function
@@ -114,8 +123,29 @@ fn host(machine: &Machine) -> Host {
             instances: (0..machine.sockets).map(smmu).collect(),
             groups: Vec::new(),
         },
+        egm: (0..machine.sockets)
+            .filter_map(|socket| egm(machine, socket))
+            .map(|memory| EgmDevice {
+                pxm: memory.pxm,
+                size: Some(memory.size),
+                gpus: Vec::new(),
+                has_node: Some(true),
+            })
+            .collect(),
         ..Host::default()
     }
+}
+
+/// Extended GPU Memory of a socket, behind the nodes of the GPUs.
+fn egm(machine: &Machine, socket: u32) -> Option<EgmMemory> {
+    let nodes = machine.sockets + machine.sockets * machine.gpus * NODES_PER_GPU;
+    let base = EGM + u64::from(socket) * MEMORY_PER_GPU;
+    (machine.egm > 0).then_some(EgmMemory {
+        base: HostPhys(base),
+        size: Bytes(machine.egm),
+        pxm: nodes + socket,
+        retired_pages: Some(HostPhys(base - RETIRED_PAGES)),
+    })
 }
 
 /// Nine tenths of some memory, in whole KiB.
@@ -197,7 +227,7 @@ fn kernel(machine: &Machine) -> Kernel {
         ("vfio_iommu_type1", true),
         ("iommufd", false),
         (Driver::NvgraceGpu.name(), true),
-        ("nvgrace_egm", false),
+        ("nvgrace_egm", machine.egm > 0),
         ("kvm", false),
         ("nvidia", false),
     ];
@@ -241,11 +271,16 @@ fn vmm() -> Vmm {
         present: true,
         ..Feature::default()
     };
+    // NVIDIA's QEMU alone has it
+    let lacking = Feature {
+        name: "acpi-egm-memory".to_owned(),
+        ..Feature::default()
+    };
     Vmm {
         qemu: Some(Qemu {
             path: "qemu-system-aarch64".to_owned(),
             version: "11.1.2".to_owned(),
-            features: features.map(has).into(),
+            features: features.map(has).into_iter().chain([lacking]).collect(),
             ..Qemu::default()
         }),
         libvirt: Some(Libvirt {
@@ -327,6 +362,7 @@ fn gpu(
         acpi_path: Some(format!("\\_SB_.PC{gpu:02X}.RP00.GPU0")),
         bars,
         coherent_memory: memory,
+        egm: egm(machine, socket),
         ..function(address(domain(gpu), 1, 0)?, ids, subsystem)
     })
 }

@@ -58,12 +58,21 @@ pub(super) fn of(facts: &Facts, configs: &BTreeMap<Bdf, Vec<u8>>) -> Result<File
         if let (Some(path), Some(memory)) = (&function.acpi_path, &function.coherent_memory) {
             let start = memory.pxm_start.unwrap_or(0);
             let domains = start..start + memory.pxm_count.unwrap_or(0);
-            described.push(DeviceProperties::coherent_memory(
+            let properties = DeviceProperties::coherent_memory(
                 path.parse()?,
                 memory.base.0,
                 memory.size.0,
                 domains,
-            ));
+            );
+            described.push(match function.egm {
+                Some(egm) => properties.with_egm(
+                    egm.base.0,
+                    egm.size.0,
+                    egm.pxm,
+                    egm.retired_pages.unwrap_or_default().0,
+                ),
+                None => properties,
+            });
         }
     }
     for group in &facts.host.iommu.groups {
@@ -157,6 +166,14 @@ impl Tree {
         self.text("sys/class/dmi/id/sys_vendor", vendor);
         self.text("sys/class/dmi/id/product_name", product);
         self.text("sys/class/dmi/id/product_serial", SERIAL);
+        for device in &host.egm {
+            let folder = format!("sys/class/egm/egm{}", device.pxm);
+            let size = device.size.unwrap_or_default().0;
+            self.text(&format!("{folder}/egm_size"), format!("{size:#x}"));
+            let gpus: Vec<_> = device.gpus.iter().map(ToString::to_string).collect();
+            self.text(&format!("{folder}/gpu_devices"), gpus.join("\n"));
+            self.file(device.path().trim_start_matches('/'), "");
+        }
         for instance in &host.iommu.instances {
             self.folder(&format!("sys/class/iommu/{instance}"));
         }
