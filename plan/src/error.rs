@@ -139,14 +139,86 @@ pub enum Error {
         /// Free GPUs of that superchip.
         most: usize,
     },
-    /// Extended GPU Memory.
+    /// Extended GPU Memory that firmware does not reserve.
     #[error(
-        "Extended GPU Memory is not available: {why}. EGM needs firmware that reserves it and a \
-         kernel with an EGM driver, which Linux 7.2 does not have; plan without --egm"
+        "Extended GPU Memory is not available: no device of this host reports EGM for {bdf}: switch \
+         EGM on in the firmware's setup, or plan without --egm"
     )]
-    Egm {
-        /// Missing part.
-        why: &'static str,
+    EgmAbsent {
+        /// The address.
+        bdf: Bdf,
+    },
+    /// Extended GPU Memory that no driver offers.
+    #[error(
+        "Extended GPU Memory is not available: firmware reserves {size} for the socket of {bdf}, and \
+         /sys/class/egm has no device of it: use a kernel with nvgrace-egm, as NVIDIA's are (Linux \
+         7.3 has none), or plan without --egm"
+    )]
+    EgmDriver {
+        /// The address.
+        bdf: Bdf,
+        /// Size of the memory.
+        size: Bytes,
+    },
+    /// A device of Extended GPU Memory without a device node.
+    #[error(
+        "Extended GPU Memory is not available: {path} does not exist: run udevadm trigger, or plan \
+         without --egm"
+    )]
+    EgmNode {
+        /// Path of the device node.
+        path: String,
+    },
+    /// A device of Extended GPU Memory, some of whose GPUs are not in the request.
+    #[error(
+        "{path} is the Extended GPU Memory of {absent} too, which could reach the VM's RAM: give \
+         --gpu {absent} to the same VM, or plan without --egm"
+    )]
+    EgmPartial {
+        /// Path of the device node.
+        path: String,
+        /// GPUs that are not in the request.
+        absent: String,
+    },
+    /// GPUs of one socket with different Extended GPU Memory.
+    #[error(
+        "{bdf} and {other} are on one socket, and their Extended GPU Memory is not the same: ask for \
+         one of them, or plan without --egm"
+    )]
+    EgmOfTwo {
+        /// The first address.
+        bdf: Bdf,
+        /// The second address.
+        other: Bdf,
+    },
+    /// Less Extended GPU Memory than RAM of the VM.
+    #[error(
+        "{path} has {there} of Extended GPU Memory, and the VM needs {wanted} of it: ask for less \
+         --memory"
+    )]
+    EgmSize {
+        /// Path of the device node.
+        path: String,
+        /// Size of the memory.
+        there: Bytes,
+        /// Size that the VM needs.
+        wanted: Bytes,
+    },
+    /// Extended GPU Memory and hugepages.
+    #[error(
+        "--egm and --hugepages exclude each other: Extended GPU Memory is contiguous by itself; leave \
+         out one of them"
+    )]
+    EgmHugePages,
+    /// A QEMU without the object for Extended GPU Memory.
+    #[error(
+        "Extended GPU Memory needs acpi-egm-memory, which {qemu} is not known to have, and no QEMU of \
+         qemu.org has: use NVIDIA's, name the version of NVIDIA's with --assume \
+         QEMU=VERSION+acpi-egm-memory, or plan without --egm"
+    )]
+    EgmQemu {
+        /// The QEMU.
+        qemu: String,
     },
     /// CPUs that are not a multiple of the sockets: QEMU's sockets are of one size.
     #[error(

@@ -13,9 +13,13 @@ use crate::xml::Element;
 /// The XML that defines a plan's VM.
 ///
 /// Functions of the host are taken as they are bound (`managed='no'`): which driver has them is
-/// not libvirt's affair here. A GPU of a vfio-user server has no element in libvirt; `None` then.
+/// not libvirt's affair here. A GPU of a vfio-user server and Extended GPU Memory have no element in
+/// libvirt; `None` then.
 #[must_use]
 pub fn domain(plan: &Plan) -> Option<String> {
+    if plan.gpus.iter().any(|gpu| plan.egm_of(gpu).is_some()) {
+        return None;
+    }
     let hostdevs: Vec<_> = plan
         .gpus
         .iter()

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use varia_facts::{self as facts, Arch, Bytes, Facts, NodeId, PciFunction, Qemu};
+use varia_facts::{self as facts, Arch, Bytes, EgmDevice, Facts, NodeId, PciFunction, Qemu};
 use varia_spec::nvidia::chip::{Driver, Identity};
 
 use crate::aperture::{aperture, window};
 use crate::check;
 use crate::distances::distances;
+use crate::egm;
 use crate::error::Error;
 use crate::gpu::{CoherentMemory, Gpu, GuestNode, PlannedBar, Source, VirtualFunction};
 use crate::limits::{ADDRESS_BITS, BUSES, MAX_NODES, SMALL_LINUX_NODES};
 use crate::plan::{Accelerator, Backing, Firmware, Iommu, Plan, SCHEMA, Socket};
 use crate::request::{IommuChoice, Request, What};
 use crate::topology::Buses;
+use crate::versions::{self, QEMU_TAKES_THE_HOSTS};
 
 const MIB: u64 = 1 << 20;
 
@@ -24,11 +26,6 @@ const MIB: u64 = 1 << 20;
 pub fn make(facts: &Facts, request: &Request) -> Result<Plan, Error> {
     check::name(&request.name)?;
     check::texts(request)?;
-    if request.egm {
-        return Err(Error::Egm {
-            why: "no device of this host reports EGM",
-        });
-    }
     if request.nodes_per_gpu == 0 {
         return Err(Error::NoNodes);
     }
@@ -38,7 +35,14 @@ pub fn make(facts: &Facts, request: &Request) -> Result<Plan, Error> {
     let arch = facts.host.arch.unwrap_or(Arch::Aarch64);
     check::cpus(facts, arch, request.cpus)?;
     let host_sockets = host_sockets(&functions);
-    let sockets = sockets(facts, request, &host_sockets)?;
+    let egm = match request.egm {
+        true => egm::devices(facts, request, &functions, &host_sockets)?,
+        false => Vec::new(),
+    };
+    if request.egm {
+        notes.push(egm::note());
+    }
+    let sockets = sockets(facts, request, &host_sockets, &egm)?;
     let buses = Buses::with_disks(request.disks.len());
     let gpus = gpus(
         &functions,
@@ -55,11 +59,8 @@ pub fn make(facts: &Facts, request: &Request) -> Result<Plan, Error> {
         ADDRESS_BITS
     });
     let aperture = aperture(arch, request.memory, &gpus, bits)?;
-    let (iommu, missing) = iommu(facts, request.iommu)?;
-    // where there is iommufd, type1 would be a surprise
-    if let (Some(why), Some(true)) = (missing, facts.kernel.iommufd) {
-        notes.push(format!("VFIO type1 maps the VM's memory, because {why}"));
-    }
+    let (iommu, note) = iommu(facts, request.iommu)?;
+    notes.extend(note);
     if functions.iter().any(|function| function.driver.is_none()) {
         notes.push("not every GPU is bound to a driver: run varia bind".to_owned());
     }
@@ -208,6 +209,7 @@ fn sockets(
     facts: &Facts,
     request: &Request,
     host: &[Option<NodeId>],
+    egm: &[&EgmDevice],
 ) -> Result<Vec<Socket>, Error> {
     let count = host.len();
     let (cpus, memory) = (request.cpus, request.memory.0);
@@ -235,8 +237,11 @@ fn sockets(
         first = vcpus.end;
         let share = Bytes(memory / count as u64);
         let host = host_node.and_then(|id| facts.host.node(id));
-        if let Some(host) = host {
-            check_ram(host, request.hugepages, share)?;
+        let egm = egm.get(node as usize);
+        match (egm, host) {
+            (Some(device), _) => check_egm(device, share)?,
+            (None, Some(host)) => check_ram(host, request.hugepages, share)?,
+            (None, None) => {}
         }
         let pins = match host {
             Some(host) if request.pin => pins(host, vcpus.len() as u32)?,
@@ -246,12 +251,26 @@ fn sockets(
             node: GuestNode(node),
             vcpus,
             memory: share,
-            backing: request.hugepages.map_or(Backing::Pages, Backing::HugePages),
+            backing: match egm {
+                Some(device) => Backing::Egm(device.pxm),
+                None => request.hugepages.map_or(Backing::Pages, Backing::HugePages),
+            },
             host_node: host.map(|host| host.id),
             pins,
         });
     }
     Ok(sockets)
+}
+
+fn check_egm(device: &EgmDevice, wanted: Bytes) -> Result<(), Error> {
+    match device.size.filter(|there| *there < wanted) {
+        Some(there) => Err(Error::EgmSize {
+            path: device.path(),
+            there,
+            wanted,
+        }),
+        None => Ok(()),
+    }
 }
 
 fn check_ram(host: &facts::NumaNode, hugepages: Option<Bytes>, wanted: Bytes) -> Result<(), Error> {
@@ -405,43 +424,71 @@ pub(crate) fn attach(
 }
 
 /// Backend by which devices reach the VM's memory: the requested one if the host has it. With type1
-/// instead of iommufd also what is missing.
+/// instead of iommufd also what is missing; with iommufd of a request what is assumed.
 ///
 /// The memory of the GPUs is mapped for other devices too. It consists of page frames without
 /// `struct page`, which iommufd takes only as a dma-buf of VFIO's.
-fn iommu(facts: &Facts, choice: IommuChoice) -> Result<(Iommu, Option<&'static str>), Error> {
+fn iommu(facts: &Facts, choice: IommuChoice) -> Result<(Iommu, Option<String>), Error> {
     let kernel = &facts.kernel;
-    let feature = |name: &str| match &facts.vmm.qemu {
-        Some(qemu) => qemu.has(name) == Some(true),
-        None => false,
-    };
-    let option = |name: &str| match &kernel.config {
-        Some(config) => config.contains_key(name),
-        None => false,
-    };
-    let missing = if kernel.iommufd != Some(true) {
-        Some("/dev/iommu is not there")
-    } else if !option("VFIO_DEVICE_CDEV") {
-        Some("the kernel is not known to have CONFIG_VFIO_DEVICE_CDEV")
-    } else if !option("VFIO_PCI_DMABUF") {
-        Some("the kernel is not known to have CONFIG_VFIO_PCI_DMABUF, so that it can't map BARs")
-    } else if !feature("iommufd") {
-        Some("QEMU is not known to have an iommufd object")
-    } else {
-        None
-    };
+    let feature = |name: &str| versions::has(&facts.vmm, name);
+    let option = |name: &str| Some(kernel.config.as_ref()?.contains_key(name));
+    let needed = [
+        (kernel.iommufd, "/dev/iommu", "/dev/iommu is not there"),
+        (
+            option("VFIO_DEVICE_CDEV"),
+            "CONFIG_VFIO_DEVICE_CDEV",
+            "the kernel is not known to have CONFIG_VFIO_DEVICE_CDEV",
+        ),
+        (
+            option("VFIO_PCI_DMABUF"),
+            "CONFIG_VFIO_PCI_DMABUF",
+            "the kernel is not known to have CONFIG_VFIO_PCI_DMABUF, so that it can't map BARs",
+        ),
+        (
+            feature("iommufd"),
+            "an iommufd object of QEMU",
+            "QEMU is not known to have an iommufd object",
+        ),
+    ];
+    let has = |name: &str| feature(name) == Some(true);
     let of_smmu = ["arm-smmuv3.accel", "arm-smmuv3.ats", "arm-smmuv3.ssidsize"];
     // Older ones do not take from the host what is not said (ril, oas), and Grace refuses theirs.
-    let takes_the_hosts = facts.vmm.qemu.as_ref().and_then(Qemu::number) >= Some((11, 1));
+    let takes_the_hosts =
+        facts.vmm.qemu.as_ref().and_then(Qemu::number) >= Some(QEMU_TAKES_THE_HOSTS);
     let iommufd = Iommu::Iommufd {
-        smmu: option("ARM_SMMU_V3_IOMMUFD") && of_smmu.into_iter().all(feature) && takes_the_hosts,
+        smmu: option("ARM_SMMU_V3_IOMMUFD") == Some(true)
+            && of_smmu.into_iter().all(has)
+            && takes_the_hosts,
     };
-    match (choice, missing) {
-        (IommuChoice::Iommufd, Some(why)) => Err(Error::Iommufd { why }),
-        (IommuChoice::Iommufd | IommuChoice::Auto, None) => Ok((iommufd, None)),
-        (IommuChoice::Type1, _) => Ok((Iommu::Type1, None)),
-        (IommuChoice::Auto, Some(_)) if kernel.vfio_container == Some(false) => Err(Error::NoIommu),
-        (IommuChoice::Auto, Some(why)) => Ok((Iommu::Type1, Some(why))),
+    let missing = |is_it: fn(Option<bool>) -> bool| {
+        let mut needed = needed.iter();
+        needed.find(|(has, ..)| is_it(*has)).map(|(_, _, why)| *why)
+    };
+    match choice {
+        IommuChoice::Type1 => Ok((Iommu::Type1, None)),
+        IommuChoice::Iommufd => {
+            if let Some(why) = missing(|has| has == Some(false)) {
+                return Err(Error::Iommufd { why });
+            }
+            let assumed = needed.iter().filter(|(has, ..)| has.is_none());
+            let assumed: Vec<_> = assumed.map(|(_, what, _)| *what).collect();
+            let note = format!(
+                "this host could not be asked for {}, which --iommu iommufd needs: that it has them \
+                 is assumed (--assume names versions)",
+                assumed.join(", ")
+            );
+            Ok((iommufd, (!assumed.is_empty()).then_some(note)))
+        }
+        IommuChoice::Auto => match missing(|has| has != Some(true)) {
+            None => Ok((iommufd, None)),
+            Some(_) if kernel.vfio_container == Some(false) => Err(Error::NoIommu),
+            // where there is iommufd, type1 would be a surprise
+            Some(why) => Ok((
+                Iommu::Type1,
+                (kernel.iommufd == Some(true))
+                    .then(|| format!("VFIO type1 maps the VM's memory, because {why}")),
+            )),
+        },
     }
 }
 

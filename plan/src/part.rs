@@ -1,9 +1,9 @@
 //! Parts of a plan, with their reasons.
 
-use varia_facts::CpuList;
+use varia_facts::{CpuList, egm_path};
 
 use crate::gpu::{Gpu, Source};
-use crate::plan::{Firmware, Iommu, Plan, Socket};
+use crate::plan::{Backing, Firmware, Iommu, Plan, Socket};
 use crate::qemu::affinity;
 
 /// A part of a VM's configuration.
@@ -31,6 +31,8 @@ pub enum Part {
     Device,
     /// Generic Initiators, which tie nodes to the function.
     Initiators,
+    /// Extended GPU Memory of a GPU.
+    Egm,
     /// Firmware.
     Firmware,
     /// A kernel that starts without a disk.
@@ -81,6 +83,16 @@ pub fn explain(plan: &Plan) -> Vec<(Part, String)> {
          GPU starts without memory."
             .to_owned(),
     ));
+    if plan.gpus.iter().any(|gpu| plan.egm_of(gpu).is_some()) {
+        parts.push((
+            Part::Egm,
+            "The RAM of each socket is Extended GPU Memory, which firmware reserves on that socket \
+             of the host and nvgrace-egm offers as /dev/egmN. An acpi-egm-memory for each GPU tells \
+             the guest's driver the node of that memory; the driver of a GPU without one does not \
+             find it."
+                .to_owned(),
+        ));
+    }
     if plan.firmware != Firmware::Own {
         parts.push((
             Part::Firmware,
@@ -163,10 +175,11 @@ fn cpus(plan: &Plan) -> String {
 
 fn memory(plan: &Plan) -> String {
     let share = |socket: &Socket| {
-        let on = socket
-            .host_node
-            .map(|node| format!(" on the host's node {node}"))
-            .unwrap_or_default();
+        let on = match (socket.backing, socket.host_node) {
+            (Backing::Egm(pxm), _) => format!(" from {}", egm_path(pxm)),
+            (_, Some(node)) => format!(" on the host's node {node}"),
+            (_, None) => String::new(),
+        };
         format!("{} in node {}{on}", socket.memory, socket.node)
     };
     let shares: Vec<_> = plan.sockets.iter().map(share).collect();

@@ -28,6 +28,8 @@ pub enum Backing {
     Pages,
     /// Hugepages of this size.
     HugePages(Bytes),
+    /// Extended GPU Memory of this proximity domain, from its device node.
+    Egm(u32),
 }
 
 /// Bits of a PASID (Process Address Space ID), the SMMU's Substream ID, that a VM's SMMU takes:
@@ -137,6 +139,16 @@ impl Plan {
         let bus = self.gpus.get(index).and_then(|gpu| gpu.bus);
         let same = |gpu: &Gpu| gpu.bus.is_some() && gpu.bus == bus;
         self.gpus.iter().position(same).unwrap_or(index)
+    }
+
+    /// Proximity domain of the Extended GPU Memory that is the RAM of a GPU's socket, if it is.
+    #[must_use]
+    pub fn egm_of(&self, gpu: &Gpu) -> Option<u32> {
+        let mut sockets = self.sockets.iter();
+        match sockets.find(|socket| socket.node == gpu.socket)?.backing {
+            Backing::Egm(pxm) => Some(pxm),
+            Backing::Pages | Backing::HugePages(_) => None,
+        }
     }
 
     /// All virtual CPUs.

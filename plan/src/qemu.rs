@@ -5,8 +5,9 @@
 
 use std::path::Path;
 
-use varia_facts::{Arch, Bytes, CpuList};
+use varia_facts::{Arch, Bytes, CpuList, egm_path};
 
+use crate::egm::egm_object;
 use crate::gpu::{CoherentMemory, Gpu, Source};
 use crate::part::Part;
 use crate::plan::{Accelerator, Backing, Firmware, Iommu, Plan, SSID_BITS, Socket};
@@ -168,8 +169,17 @@ fn memory(plan: &Plan, out: &mut Arguments) {
     }
 }
 
-/// A file without a name, shared: a vfio-user server gets its descriptor.
+/// A file without a name, shared: a vfio-user server gets its descriptor. Or the device node of
+/// Extended GPU Memory, which is on its socket by itself.
 fn backend(socket: &Socket) -> String {
+    if let Backing::Egm(pxm) = socket.backing {
+        return format!(
+            "memory-backend-file,id=ram{},mem-path={},size={},share=on,prealloc=on",
+            socket.node,
+            egm_path(pxm),
+            size(socket.memory)
+        );
+    }
     let mut text = format!(
         "memory-backend-memfd,id=ram{},size={},share=on",
         socket.node,
@@ -243,6 +253,13 @@ fn attach(plan: &Plan, index: usize, gpu: &Gpu, out: &mut Arguments) {
     out.add(Part::Device, "-device", device(plan, &gpu.memory));
     for initiator in initiators(&gpu.memory) {
         out.add(Part::Initiators, "-object", initiator);
+    }
+    if plan.egm_of(gpu).is_some() {
+        out.add(
+            Part::Egm,
+            "-object",
+            egm_object(&format!("{id}.egm"), id, gpu.socket),
+        );
     }
 }
 

@@ -1,8 +1,8 @@
 //! A host as facts: two sockets, two GPUs on each.
 
 use varia_facts::{
-    Arch, Bytes, Facts, Feature, GroupId, Host, HugePages, IommuGroup, Kernel, NodeId, NumaNode,
-    PciFunction, Qemu, VirtualBar, Vmm,
+    Arch, Bytes, EgmDevice, Facts, Feature, GroupId, Host, HugePages, IommuGroup, Kernel, NodeId,
+    NumaNode, PciFunction, Qemu, VirtualBar, Vmm,
 };
 use varia_plan::{Request, What};
 
@@ -109,6 +109,31 @@ pub(crate) fn facts_with_iommufd() -> Facts {
         .into(),
         ..Qemu::default()
     });
+    facts
+}
+
+/// The same with Extended GPU Memory on both sockets, of the first GPU of each, and a QEMU that
+/// has it.
+pub(crate) fn facts_with_egm() -> Facts {
+    let mut facts = facts();
+    let qemu = Qemu {
+        version: "10.1.0nvidia1".to_owned(),
+        features: vec![Feature {
+            name: "acpi-egm-memory".to_owned(),
+            present: true,
+            ..Feature::default()
+        }],
+        ..Qemu::default()
+    };
+    facts.vmm.qemu = Some(qemu);
+    for (pxm, gpu) in [(4, GPUS[0]), (5, GPUS[2])] {
+        facts.host.egm.push(EgmDevice {
+            pxm,
+            size: Some(Bytes(32 * GIB)),
+            gpus: vec![gpu.parse().expect("an address")],
+            has_node: Some(true),
+        });
+    }
     facts
 }
 

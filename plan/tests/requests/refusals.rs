@@ -1,9 +1,9 @@
 //! Refusals with the constraint and a request that would satisfy the constraint.
 
-use varia_facts::{Bytes, Facts};
+use varia_facts::{Bytes, EgmMemory, Facts, HostPhys};
 use varia_plan::{Error, Kernel, Request, make};
 
-use crate::host::{GIB, GPUS, facts, request};
+use crate::host::{GIB, GPUS, facts, facts_with_egm, request};
 
 fn refused(facts: &Facts, request: &Request, words: &[&str]) -> Error {
     let error = make(facts, request).expect_err("refused");
@@ -121,6 +121,45 @@ fn extended_gpu_memory() {
         &wanted,
         &["Extended GPU Memory", "no device of this host", "--egm"],
     );
+    let memory = Bytes(416 * GIB);
+    let mut host = facts();
+    host.functions[0].egm = Some(EgmMemory {
+        base: HostPhys(1 << 40),
+        size: memory,
+        pxm: 4,
+        retired_pages: None,
+    });
+    refused(
+        &host,
+        &wanted,
+        &["416 GiB", "/sys/class/egm", "nvgrace-egm"],
+    );
+    let mut host = facts_with_egm();
+    host.host.egm[0].has_node = Some(false);
+    refused(&host, &wanted, &["/dev/egm4 does not exist"]);
+    let mut host = facts_with_egm();
+    host.host.egm[0]
+        .gpus
+        .push(GPUS[1].parse().expect("an address"));
+    refused(&host, &wanted, &["/dev/egm4", "--gpu 0019:01:00.0"]);
+    let both = Request {
+        egm: true,
+        ..request(&[GPUS[0], GPUS[1]])
+    };
+    make(&host, &both).expect("all GPUs of the memory");
+    host.host.egm[0].gpus.pop();
+    host.host.egm[1]
+        .gpus
+        .push(GPUS[1].parse().expect("an address"));
+    refused(&host, &both, &[GPUS[0], GPUS[1], "not the same"]);
+    let mut host = facts_with_egm();
+    host.host.egm[0].size = Some(Bytes(GIB));
+    refused(&host, &wanted, &["/dev/egm4 has 1 GiB", "8 GiB"]);
+    let mut host = facts_with_egm();
+    host.vmm.qemu.as_mut().expect("a QEMU").features.clear();
+    refused(&host, &wanted, &["QEMU 10.1.0nvidia1", "--assume"]);
+    wanted.hugepages = Some(Bytes(2 << 20));
+    refused(&facts_with_egm(), &wanted, &["--hugepages"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use varia_plan::{Kernel, Part, affinity, arguments, domain, explain, make};
 
-use crate::host::{GPUS, facts, facts_with_iommufd, request};
+use crate::host::{GPUS, facts, facts_with_egm, facts_with_iommufd, request};
 
 fn values(plan: &varia_plan::Plan, option: &str) -> Vec<String> {
     arguments(plan)
@@ -29,6 +29,39 @@ fn initiators_and_devices_come_from_the_same_binding() {
     for nodes in ["<acpi nodeset='2-9'/>", "<acpi nodeset='10-17'/>"] {
         assert!(xml.contains(nodes), "{nodes}: {xml}");
     }
+}
+
+#[test]
+fn extended_gpu_memory_is_the_ram_of_its_own_socket() {
+    let mut wanted = request(&[GPUS[2], GPUS[0]]);
+    wanted.egm = true;
+    let plan = make(&facts_with_egm(), &wanted).expect("a plan");
+    let objects = values(&plan, "-object");
+    // node 0 is the socket of the first GPU of the request
+    for object in [
+        "memory-backend-file,id=ram0,mem-path=/dev/egm5,size=4G,share=on,prealloc=on",
+        "memory-backend-file,id=ram1,mem-path=/dev/egm4,size=4G,share=on,prealloc=on",
+        "acpi-egm-memory,id=gpu0.egm,pci-dev=gpu0,node=0",
+        "acpi-egm-memory,id=gpu1.egm,pci-dev=gpu1,node=1",
+    ] {
+        assert!(
+            objects.iter().any(|own| own == object),
+            "{object}: {objects:?}"
+        );
+    }
+    assert!(plan.notes.iter().any(|note| note.contains("never ran")));
+    assert!(explain(&plan).iter().any(|(part, _)| *part == Part::Egm));
+    assert_eq!(domain(&plan), None);
+    let emulated = plan.without_hardware(|index| format!("/run/{index}").into());
+    assert!(
+        !values(&emulated, "-object")
+            .iter()
+            .any(|one| one.contains("egm"))
+    );
+    assert_eq!(
+        varia_plan::Plan::from_json(&serde_json::to_string(&plan).expect("JSON")),
+        Ok(plan)
+    );
 }
 
 #[test]
