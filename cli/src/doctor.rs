@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
-use varia_doctor::{Assigned, Definition, Finding, Ram, Remedy, Scene, Severity, examine, worst};
+use varia_doctor::{
+    Assigned, Definition, Finding, Pages, Ram, Remedy, Scene, Severity, examine, worst,
+};
 use varia_explain::{Needs, needs};
 use varia_facts::{Bdf, Facts, PciFunction};
 use varia_linux::inventory::{Extent, Inventory};
@@ -13,7 +15,9 @@ use varia_linux::{Error, probe, users};
 use varia_plan::Plan;
 use varia_spec::nvidia::chip::Identity;
 
-use crate::{Failure, args::DoctorArgs, files, list::host, output, plan::read_facts, status};
+use crate::{
+    Failure, args::DoctorArgs, assume, files, list::host, output, plan::read_facts, status,
+};
 
 /// The version of the JSON's schema. A field may be added within a version.
 const SCHEMA: &str = "varia-doctor/1";
@@ -82,7 +86,12 @@ fn of_needs(needs: Needs) -> Definition {
         ram: ram
             .map(|(size, host_node)| Ram { size, host_node })
             .collect(),
-        hugepages: needs.hugepages,
+        pages: match (needs.has_hugepages, needs.hugepages) {
+            (_, Some(size)) => Pages::Huge(size),
+            (true, None) => Pages::HugeDefault,
+            (false, None) => Pages::Ordinary,
+        },
+        egm: needs.egm,
     }
 }
 
@@ -112,10 +121,11 @@ struct Report<'a> {
 /// Prints the findings; fails if one of them is a failure.
 pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
     let what = What::read(args.what.as_deref())?;
-    let gathered = match &args.known.facts {
+    let mut gathered = match &args.known.facts {
         Some(file) => of_facts(file)?,
         None => gather(args, &what)?,
     };
+    assume::apply(&mut gathered.facts, &args.known.assume);
     let facts = &gathered.facts;
     match &what {
         What::Device(bdf) if facts.function(*bdf).is_none() => {

@@ -3,26 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use varia_facts::{Bdf, Bytes, NodeId};
+use varia_plan::versions::{self, LIBVIRT, LIBVIRT_OF_VENDORS, LIBVIRT_SEEN};
 
+use crate::memory::default_hugepage;
 use crate::scene::Scene;
 use crate::{Finding, failure, not_applicable, ok, unknown, warning};
 
 const NO_DEFINITION: &str = "no definition was given";
-/// The first libvirt of a vendor with an SMMU for each root bus, Generic Initiators and iommufd; the
-/// first one of libvirt's own has them later.
-const LIBVIRT_FIRST: (u32, u32) = (11, 9);
-/// The libvirt that definitions are tested with.
-const LIBVIRT_SEEN: (u32, u32) = (12, 8);
-/// The first versions of QEMU with a feature.
-const QEMU_FIRST: [(&str, (u32, u32)); 6] = [
-    ("acpi-generic-initiator", (9, 0)),
-    ("iommufd", (9, 0)),
-    ("virt.highmem-mmio-size", (10, 0)),
-    ("arm-smmuv3", (10, 2)),
-    ("arm-smmuv3.accel", (11, 0)),
-    ("vfio-user-pci", (10, 1)),
-];
-
 /// Requirements of a VM's definition.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Definition {
@@ -34,8 +21,22 @@ pub struct Definition {
     pub libvirt: Option<BTreeSet<String>>,
     /// RAM of each node.
     pub ram: Vec<Ram>,
-    /// Size of the hugepages; `None` for ordinary pages.
-    pub hugepages: Option<Bytes>,
+    /// Pages of the RAM.
+    pub pages: Pages,
+    /// RAM that is Extended GPU Memory: proximity domain, size if known.
+    pub egm: Vec<(u32, Option<Bytes>)>,
+}
+
+/// Pages of RAM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Pages {
+    /// Ordinary pages.
+    #[default]
+    Ordinary,
+    /// Hugepages of the kernel's default size.
+    HugeDefault,
+    /// Hugepages of this size.
+    Huge(Bytes),
 }
 
 /// A function that a VM takes from the host.
@@ -109,8 +110,7 @@ pub(crate) fn qemu(scene: &Scene<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut there = Vec::new();
     for name in &definition.qemu {
-        let first = QEMU_FIRST.iter().find(|(own, _)| own == name);
-        let first = first.map(|(_, version)| *version);
+        let first = versions::first_qemu(name);
         let is_old = first.zip(qemu.number()).map(|(first, own)| own < first);
         let newer = first.map_or("a newer QEMU".to_owned(), |(major, minor)| {
             format!("QEMU {major}.{minor} or newer")
@@ -147,11 +147,20 @@ pub(crate) fn libvirt(scene: &Scene<'_>) -> Vec<Finding> {
     let Some(used) = &definition.libvirt else {
         return vec![not_applicable("the definition is QEMU's alone")];
     };
-    let used: Vec<&str> = used.iter().map(String::as_str).collect();
     if used.is_empty() {
         return vec![ok("the definition uses elements of every libvirt alone")];
     }
-    let used = used.join(", ");
+    let is_known = |element: &str| {
+        let names = LIBVIRT.iter().filter(|(_, own)| *own == element);
+        let own = scene.facts.vmm.libvirt.as_ref();
+        own.is_some_and(|own| names.clone().any(|(name, _)| own.has(name)))
+    };
+    let unsaid: Vec<&str> = used.iter().map(String::as_str).collect();
+    let unsaid: Vec<&str> = unsaid.into_iter().filter(|one| !is_known(one)).collect();
+    if unsaid.is_empty() {
+        return vec![ok("libvirt has what the definition uses")];
+    }
+    let used = unsaid.join(", ");
     let version = |(major, minor): (u32, u32)| format!("{major}.{minor}");
     let found = scene.facts.vmm.libvirt.as_ref();
     let number = found.and_then(|found| Some((found, found.number()?)));
@@ -160,7 +169,7 @@ pub(crate) fn libvirt(scene: &Scene<'_>) -> Vec<Finding> {
             "the version of libvirt is not known, and the definition uses {used}"
         ))
         .advise("run varia doctor on the host"),
-        Some((found, own)) if own < LIBVIRT_FIRST => failure(format!(
+        Some((found, own)) if own < LIBVIRT_OF_VENDORS => failure(format!(
             "libvirt {} does not have {used}, which the definition uses",
             found.version
         ))
@@ -182,6 +191,21 @@ pub(crate) fn memory(scene: &Scene<'_>) -> Vec<Finding> {
         return vec![not_applicable(NO_DEFINITION)];
     };
     let host = &scene.facts.host;
+    let hugepages = match definition.pages {
+        Pages::Ordinary => None,
+        Pages::Huge(size) => Some(size),
+        Pages::HugeDefault => match default_hugepage(scene.facts) {
+            Some(size) => Some(size),
+            None => {
+                return vec![
+                    unknown(
+                        "the default size of hugepages is not known, and the definition names none",
+                    )
+                    .advise("run varia doctor on the host, or give the size in the definition"),
+                ];
+            }
+        },
+    };
     let look = |(host_node, wanted): (Option<NodeId>, Bytes)| {
         let on = || {
             let nodes = host.nodes.iter();
@@ -191,7 +215,7 @@ pub(crate) fn memory(scene: &Scene<'_>) -> Vec<Finding> {
             Some(id) => format!("node {id}"),
             None => "the host".to_owned(),
         };
-        let free = match definition.hugepages {
+        let free = match hugepages {
             None => Some(on().map(|node| node.memory_free.0).sum::<u64>()),
             Some(size) => {
                 let pools = on().flat_map(|node| &node.hugepages);
@@ -200,7 +224,7 @@ pub(crate) fn memory(scene: &Scene<'_>) -> Vec<Finding> {
                 (!pools.is_empty()).then(|| free.fold(0, u64::saturating_add))
             }
         };
-        let what = match definition.hugepages {
+        let what = match hugepages {
             None => "RAM".to_owned(),
             Some(size) => format!("hugepages of {}", size.rounded()),
         };
@@ -219,7 +243,7 @@ pub(crate) fn memory(scene: &Scene<'_>) -> Vec<Finding> {
                     Bytes(free).rounded(),
                     wanted.rounded()
                 );
-                match definition.hugepages {
+                match hugepages {
                     Some(_) => failure(text).advise("reserve more hugepages: see hugepages"),
                     None => warning(text).advise("end processes that use the memory"),
                 }
@@ -239,6 +263,11 @@ pub(crate) fn memory(scene: &Scene<'_>) -> Vec<Finding> {
         sum.0 = sum.0.saturating_add(ram.size.0);
     }
     let mut findings: Vec<_> = wanted.into_iter().map(look).collect();
+    if findings.is_empty() && !definition.egm.is_empty() {
+        findings.push(not_applicable(
+            "the definition's RAM is Extended GPU Memory",
+        ));
+    }
     if findings.is_empty() {
         findings.push(unknown("the size of the definition's RAM is not known"));
     }

@@ -69,29 +69,6 @@ impl Remedy {
     }
 }
 
-/// Checks whose result a plan or a definition depends on. A kernel's build options are not among
-/// them: other checks find what the options switch on.
-const DEPENDED: [&str; 18] = [
-    "iommu",
-    "nested-smmu",
-    "kvm",
-    "cacheable-pfnmap",
-    "stage-2-write-back",
-    "vfio-modules",
-    "backend",
-    "variant-driver",
-    "group",
-    "memory",
-    "hugepages",
-    "aperture",
-    "qemu",
-    "qemu-features",
-    "plan-devices",
-    "definition-qemu",
-    "definition-libvirt",
-    "definition-memory",
-];
-
 /// Finding of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
@@ -125,7 +102,8 @@ impl Finding {
     /// True if a plan depends on what the finding does not know.
     #[must_use]
     pub fn leaves_plan_open(&self) -> bool {
-        self.severity == Severity::Unknown && DEPENDED.contains(&self.check.as_str())
+        let check = crate::CHECKS.iter().find(|check| check.name == self.check);
+        self.severity == Severity::Unknown && check.is_some_and(|check| check.is_depended)
     }
 
     /// Adds the subject.

@@ -13,6 +13,7 @@
 //! | `modules` | VFIO, the variant driver |
 //! | `device` | IOMMU group, driver, memory that is online, firmware's properties, readiness |
 //! | `memory` | RAM, hugepages, limits |
+//! | `egm` | Extended GPU Memory |
 //! | `numa` | nodes and CPUs |
 //! | `aperture` | room for BARs |
 //! | `vmm` | QEMU, libvirt |
@@ -23,6 +24,7 @@
 mod aperture;
 mod definition;
 mod device;
+mod egm;
 mod finding;
 mod iommu;
 mod kernel;
@@ -38,7 +40,7 @@ mod vmm;
 
 use Severity::{Failure, NotApplicable, Ok, Unknown, Warning};
 
-pub use definition::{Assigned, Definition, Ram};
+pub use definition::{Assigned, Definition, Pages, Ram};
 pub use finding::{Finding, Remedy, Severity};
 pub use scene::Scene;
 
@@ -51,6 +53,9 @@ pub struct Check {
     pub about: &'static str,
     /// Severities that its findings can have.
     pub states: &'static [Severity],
+    /// A plan or a definition depends on the result. A kernel's build options are not such: other
+    /// checks find what the options switch on.
+    is_depended: bool,
     /// Findings, at least one; their `check` is filled in by [`examine`].
     look: fn(&Scene<'_>) -> Vec<Finding>,
 }
@@ -65,7 +70,15 @@ const fn check(
         name,
         about,
         states,
+        is_depended: false,
         look,
+    }
+}
+
+impl Check {
+    const fn depended(mut self) -> Self {
+        self.is_depended = true;
+        self
     }
 }
 
@@ -82,7 +95,8 @@ pub const CHECKS: &[Check] = &[
         "the host has an IOMMU, switched on",
         &[Ok, Failure],
         iommu::present,
-    ),
+    )
+    .depended(),
     check(
         "smmu",
         "on arm64 the IOMMU is an SMMUv3",
@@ -94,7 +108,8 @@ pub const CHECKS: &[Check] = &[
         "a VM can have an SMMU of its own: iommufd, the kernel's option, QEMU's arm-smmuv3 with accel",
         &[Ok, NotApplicable, Unknown, Warning, Failure],
         iommu::nested,
-    ),
+    )
+    .depended(),
     check(
         "command-line",
         "the kernel's command line does not switch the IOMMU off; iommu.passthrough is reported",
@@ -124,43 +139,50 @@ pub const CHECKS: &[Check] = &[
         "/dev/kvm exists and can be opened",
         &[Ok, Unknown, Failure],
         kvm::present,
-    ),
+    )
+    .depended(),
     check(
         "cacheable-pfnmap",
         "KVM gives cacheable device memory to guests (KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED, 243)",
         &[Ok, NotApplicable, Unknown, Warning, Failure],
         kvm::cacheable,
-    ),
+    )
+    .depended(),
     check(
         "stage-2-write-back",
         "the CPU can force write-back in stage 2 (FEAT_S2FWB)",
         &[Ok, NotApplicable, Unknown, Warning, Failure],
         kvm::write_back,
-    ),
+    )
+    .depended(),
     check(
         "vfio-modules",
         "VFIO's modules are loaded or installed",
         &[Ok, Unknown, Warning, Failure],
         modules::vfio,
-    ),
+    )
+    .depended(),
     check(
         "backend",
         "/dev/vfio/vfio or /dev/iommu, whichever the plan uses",
         &[Ok, NotApplicable, Unknown, Warning, Failure],
         modules::backend,
-    ),
+    )
+    .depended(),
     check(
         "variant-driver",
         "nvgrace-gpu-vfio-pci is loaded; its author and version",
         &[Ok, NotApplicable, Unknown, Warning, Failure],
         modules::variant_driver,
-    ),
+    )
+    .depended(),
     check(
         "group",
         "the host uses nothing else in a device's IOMMU group",
         &[Ok, NotApplicable, Unknown, Failure],
         device::group,
-    ),
+    )
+    .depended(),
     check(
         "chip",
         "a GPU's chip is one that Varia knows",
@@ -196,19 +218,28 @@ pub const CHECKS: &[Check] = &[
         "RAM is free for the VM",
         &[Ok, NotApplicable, Unknown, Warning, Failure],
         memory::ram,
-    ),
+    )
+    .depended(),
     check(
         "hugepages",
         "hugepages are reserved and free",
         &[Ok, NotApplicable, Unknown, Warning, Failure],
         memory::hugepages,
-    ),
+    )
+    .depended(),
     check(
         "memlock",
         "the VM's memory may be locked (RLIMIT_MEMLOCK)",
         &[Ok, Unknown, Warning, Failure],
         memory::memlock,
     ),
+    check(
+        "egm",
+        "Extended GPU Memory that firmware reserves has a device (/dev/egmN)",
+        &[Ok, NotApplicable, Unknown, Warning, Failure],
+        egm::devices,
+    )
+    .depended(),
     check(
         "numa",
         "a GPU's node is known, and the nearest one with CPUs",
@@ -226,19 +257,22 @@ pub const CHECKS: &[Check] = &[
         "the GPUs' BARs fit into a guest's address space",
         &[Ok, NotApplicable, Unknown, Warning, Failure],
         aperture::fits,
-    ),
+    )
+    .depended(),
     check(
         "qemu",
         "QEMU is installed and new enough",
         &[Ok, Unknown, Warning, Failure],
         vmm::qemu,
-    ),
+    )
+    .depended(),
     check(
         "qemu-features",
         "QEMU has the devices, objects and properties that a plan uses",
         &[Ok, Unknown, Warning, Failure],
         vmm::features,
-    ),
+    )
+    .depended(),
     check(
         "libvirt",
         "libvirt is installed and new enough",
@@ -250,7 +284,8 @@ pub const CHECKS: &[Check] = &[
         "the plan's devices exist and have the BARs of the plan",
         &[Ok, NotApplicable, Unknown, Failure],
         plan::devices,
-    ),
+    )
+    .depended(),
     check(
         "plan-cpus",
         "the CPUs that the plan pins to are online, and KVM takes as many",
@@ -274,19 +309,22 @@ pub const CHECKS: &[Check] = &[
         "QEMU has the devices, objects and properties that the definition uses",
         &[Ok, NotApplicable, Unknown, Failure],
         definition::qemu,
-    ),
+    )
+    .depended(),
     check(
         "definition-libvirt",
         "libvirt has the elements that the definition uses",
         &[Ok, NotApplicable, Unknown, Warning, Failure],
         definition::libvirt,
-    ),
+    )
+    .depended(),
     check(
         "definition-memory",
         "the definition's RAM or hugepages are free on their nodes",
         &[Ok, NotApplicable, Unknown, Warning, Failure],
         definition::memory,
-    ),
+    )
+    .depended(),
 ];
 
 /// Runs all checks.

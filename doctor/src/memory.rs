@@ -1,6 +1,6 @@
 //! RAM of the VM: size, hugepages and the limit of locked memory.
 
-use varia_facts::{Bytes, HugePages, Limit, NodeId, NumaNode};
+use varia_facts::{Bytes, Facts, HugePages, Limit, NodeId, NumaNode};
 use varia_plan::{Backing, Socket};
 
 use crate::scene::Scene;
@@ -29,7 +29,9 @@ pub(crate) fn ram(scene: &Scene<'_>) -> Vec<Finding> {
         .filter(|one| one.backing == Backing::Pages)
         .collect();
     if ordinary.is_empty() {
-        return vec![not_applicable("the plan's RAM comes from hugepages")];
+        return vec![not_applicable(
+            "the plan's RAM comes from hugepages or Extended GPU Memory",
+        )];
     }
     let look = |socket: &&Socket| {
         let wanted = socket.memory;
@@ -138,6 +140,21 @@ fn enough(nodes: &[NumaNode], socket: &Socket, page: Bytes) -> Finding {
     ))
 }
 
+/// Size of the hugepages of a kernel where nothing names a size: that of `default_hugepagesz=`, or
+/// what a level of the page tables maps at once.
+pub(crate) fn default_hugepage(facts: &Facts) -> Option<Bytes> {
+    let mut words = facts.kernel.cmdline.iter().rev();
+    let named = words.find_map(|word| word.strip_prefix("default_hugepagesz="));
+    if let Some(size) = named.and_then(|text| text.parse().ok()) {
+        return Some(size);
+    }
+    facts.kernel.page_size.map(|size| match size {
+        Bytes(0x1_0000) => Bytes(512 << 20),
+        Bytes(0x4000) => Bytes(32 << 20),
+        _ => Bytes(2 << 20),
+    })
+}
+
 fn without_plan(scene: &Scene<'_>, nodes: &[NumaNode]) -> Finding {
     let pools = || {
         nodes
@@ -159,15 +176,10 @@ fn without_plan(scene: &Scene<'_>, nodes: &[NumaNode]) -> Finding {
         });
         return ok(texts.collect::<Vec<_>>().join("; "));
     }
-    // the size that a level of the page tables maps at once
-    let usual = match scene.facts.kernel.page_size {
-        Some(Bytes(0x1_0000)) => 512 << 20,
-        Some(Bytes(0x4000)) => 32 << 20,
-        _ => 2 << 20,
-    };
+    let usual = default_hugepage(scene.facts).unwrap_or(Bytes(2 << 20));
     let sizes = || pools().map(|(_, pool)| pool.size);
     let Some(page) = sizes()
-        .find(|size| size.0 == usual)
+        .find(|size| *size == usual)
         .or_else(|| sizes().next())
     else {
         return warning("this kernel has no hugepages").advise("a kernel with CONFIG_HUGETLBFS=y");

@@ -128,6 +128,7 @@ fn good() -> Facts {
             ..Qemu::default()
         }),
         libvirt: Some(Libvirt {
+            features: Vec::new(),
             version: "12.8.0".to_owned(),
             source: "libvirtd --version".to_owned(),
         }),

@@ -2,17 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use varia_plan::versions::{LIBVIRT_SEEN, QEMU_NEEDED, QEMU_WANTED};
 use varia_plan::{Argument, Plan, Source, arguments};
 
 use crate::scene::Scene;
 use crate::{Finding, bad, not_applicable, ok, unknown, warning};
-
-/// The first QEMU with acpi-generic-initiator.
-const QEMU_NEEDED: (u32, u32) = (9, 0);
-/// The first with vfio-user-pci.
-const QEMU_WANTED: (u32, u32) = (10, 1);
-/// The libvirt that plans are tested with.
-const LIBVIRT_SEEN: (u32, u32) = (12, 8);
 
 /// A feature, whether a VM with GPUs needs it, whether it is arm64's, and what for.
 type Wanted = (&'static str, bool, bool, &'static str);

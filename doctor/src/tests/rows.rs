@@ -5,6 +5,7 @@ use varia_facts::{
 };
 use varia_plan::{Backing, Firmware, Iommu, Kernel};
 
+use crate::Pages;
 use crate::Severity::{self, Failure, NotApplicable, Ok, Unknown, Warning};
 
 use super::{Case, GIB, NEIGHBOUR, VARIANT, bdf, function, gpu};
@@ -26,13 +27,15 @@ fn define(case: &mut Case) -> &mut crate::Definition {
             size: Bytes(GIB),
             host_node: Some(NodeId(0)),
         }],
-        hugepages: None,
+        pages: Pages::Ordinary,
+        egm: Vec::new(),
     })
 }
 
 fn libvirt(case: &mut Case, version: &str) {
     define(case);
     case.facts.vmm.libvirt = Some(varia_facts::Libvirt {
+        features: Vec::new(),
         version: version.to_owned(),
         source: String::new(),
     });
@@ -44,6 +47,23 @@ fn online(case: &mut Case) {
         nodes: vec![NodeId(2)],
         size: Bytes(95 * GIB),
     });
+}
+
+/// The GPU's socket has Extended GPU Memory, and a driver offers it.
+fn egm(case: &mut Case) {
+    let size = Bytes(96 * GIB);
+    case.gpu().egm = Some(varia_facts::EgmMemory {
+        base: varia_facts::HostPhys(1 << 40),
+        size,
+        pxm: 17,
+        retired_pages: None,
+    });
+    case.facts.host.egm = vec![varia_facts::EgmDevice {
+        pxm: 17,
+        size: Some(size),
+        gpus: vec![bdf(super::GPU)],
+        has_node: Some(true),
+    }];
 }
 
 /// The check, whether there is a plan, what is changed, the severity that comes of it, and a part
@@ -287,7 +307,38 @@ pub(super) const ROWS: &[Row] = &[
         ram[0].size = Bytes(1 << 39);
         ram.push(ram[0].clone());
     }, Warning, "needs 1 TiB"),
-    ("definition-memory", false, |case| define(case).hugepages = Some(Bytes(16 << 30)), Failure, "16 GiB"),
+    ("definition-memory", false, |case| define(case).pages = Pages::Huge(Bytes(16 << 30)), Failure, "16 GiB"),
+    ("definition-memory", false, |case| define(case).pages = Pages::HugeDefault, Ok, "hugepages of 512 MiB are free"),
+    ("definition-memory", false, |case| {
+        define(case).pages = Pages::HugeDefault;
+        case.facts.kernel.cmdline.push("default_hugepagesz=2M".to_owned());
+    }, Failure, "there are no hugepages of 2 MiB"),
+    ("definition-memory", false, |case| {
+        define(case).pages = Pages::HugeDefault;
+        case.facts.kernel.cmdline.clear();
+        case.facts.kernel.page_size = None;
+    }, Unknown, "default size of hugepages"),
+    ("egm", false, |_| {}, NotApplicable, "no GPU reports"),
+    ("egm", false, |case| egm(case), Ok, "96 GiB of EGM for"),
+    ("egm", false, |case| { egm(case); case.facts.host.egm.clear(); }, Warning, "no driver offers it"),
+    ("egm", true, |case| { egm(case); case.plan().sockets[0].backing = Backing::Egm(17); }, Ok, "96 GiB of EGM for"),
+    ("egm", true, |case| { egm(case); case.plan().sockets[0].backing = Backing::Egm(18); }, Failure, "no such device"),
+    ("egm", true, |case| {
+        egm(case);
+        case.facts.host.egm[0].size = Some(Bytes(1 << 30));
+        case.plan().sockets[0].backing = Backing::Egm(17);
+    }, Failure, "the VM needs 8 GiB"),
+    ("egm", true, |case| {
+        egm(case);
+        case.facts.host.egm[0].size = None;
+        case.plan().sockets[0].backing = Backing::Egm(17);
+    }, Unknown, "egm_size"),
+    ("egm", true, |case| {
+        egm(case);
+        case.facts.host.egm[0].has_node = Some(false);
+        case.plan().sockets[0].backing = Backing::Egm(17);
+    }, Failure, "device node does not exist"),
+    ("egm", false, |case| { egm(case); define(case).egm = vec![(17, Some(Bytes(1 << 40)))]; }, Failure, "the VM needs 1 TiB"),
     ("online-memory", false, |_| {}, Ok, "does not use"),
     ("online-memory", false, |case| case.facts.functions.clear(), NotApplicable, "no GPU"),
     ("online-memory", false, online, Warning, "95 GiB of its memory are online as RAM of the host, on node 2"),
