@@ -60,15 +60,25 @@ fn corrected_once(text: &str, knowledge: &Knowledge<'_>) -> Option<(String, Code
     let source = Source::read(text.as_bytes()).ok()?;
     let definition = source.definition().ok()?;
     let findings = rules::check(&Case::new(&definition, knowledge));
-    findings
-        .iter()
-        .filter_map(|finding| Some((finding.code, finding.fix.as_ref()?)))
-        .find_map(|(code, fix)| {
-            let next = apply(&source, &definition, fix).filter(|next| next != text)?;
+    // many findings may have the same correction, which can't be written where a loop repeats it
+    let mut failed: Vec<&Fix> = Vec::new();
+    for finding in &findings {
+        let Some(fix) = finding.fix.as_ref().filter(|fix| !failed.contains(fix)) else {
+            continue;
+        };
+        if let Some(next) = apply(&source, &definition, fix).filter(|next| next != text) {
             // a name that only a shell knows may not be written again
             let is_definition = Source::read(next.as_bytes()).and_then(|next| next.definition());
-            is_definition.is_ok().then_some((next, code))
-        })
+            if is_definition.is_ok() {
+                return Some((next, finding.code));
+            }
+        }
+        failed.push(fix);
+        if failed.len() >= MOST_FIXES {
+            break;
+        }
+    }
+    None
 }
 
 fn apply(source: &Source, definition: &Definition, fix: &Fix) -> Option<String> {

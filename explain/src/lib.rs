@@ -158,6 +158,9 @@ fn notes(case: &Case<'_>) -> Vec<String> {
             ));
         }
     }
+    if !case.gpus.is_empty() {
+        notes.extend(rules::assumed(case));
+    }
     let nodes = case.definition.nodes.len() as u32;
     if nodes > varia_plan::limits::SMALL_LINUX_NODES && !case.gpus.is_empty() {
         notes.push(format!(

@@ -35,6 +35,8 @@ pub(crate) struct Definition {
     pub(crate) nodes: Vec<Node>,
     pub(crate) distances: Vec<Distance>,
     pub(crate) initiators: Vec<Initiator>,
+    /// Ties of functions to Extended GPU Memory.
+    pub(crate) egm: Vec<EgmTie>,
     pub(crate) functions: Vec<Function>,
     pub(crate) buses: Vec<Bus>,
     pub(crate) smmus: Vec<Smmu>,
@@ -69,6 +71,7 @@ impl Definition {
             nodes: Vec::new(),
             distances: Vec::new(),
             initiators: Vec::new(),
+            egm: Vec::new(),
             functions: Vec::new(),
             buses: Vec::new(),
             smmus: Vec::new(),
@@ -114,7 +117,9 @@ pub(crate) struct Machine {
     /// An SMMU for the whole machine.
     pub(crate) smmu: bool,
     pub(crate) ram: Option<Bytes>,
-    /// Size of the hugepages of the RAM.
+    /// RAM comes from hugepages.
+    pub(crate) has_hugepages: bool,
+    /// Size of the hugepages of the RAM, if it is named.
     pub(crate) hugepages: Option<Bytes>,
 }
 
@@ -139,6 +144,24 @@ pub(crate) struct Backing {
     /// The host's nodes, as they are written.
     pub(crate) host_nodes: Option<String>,
     pub(crate) is_shared: bool,
+    /// File of the memory, if one is named.
+    pub(crate) file: Option<String>,
+}
+
+impl Backing {
+    /// Proximity domain of the Extended GPU Memory that the memory comes from.
+    pub(crate) fn egm(&self) -> Option<u32> {
+        varia_facts::egm_pxm(self.file.as_deref()?)
+    }
+}
+
+/// A node whose RAM is the Extended GPU Memory of a function.
+#[derive(Clone, Debug)]
+pub(crate) struct EgmTie {
+    pub(crate) place: Place,
+    /// The function's name.
+    pub(crate) device: String,
+    pub(crate) node: u32,
 }
 
 impl Node {
@@ -242,6 +265,23 @@ pub(crate) struct Smmu {
     pub(crate) place: Place,
     pub(crate) bus: Option<String>,
     pub(crate) is_accelerated: bool,
+    /// Names of properties with values that an accelerated SMMU alone can have.
+    pub(crate) accelerated_only: Vec<String>,
+}
+
+impl Smmu {
+    /// Values of properties that QEMU refuses without `accel=on`. Source: QEMU 11.1
+    /// `hw/arm/smmuv3.c:smmu_validate_property`.
+    pub(crate) fn needs_acceleration(name: &str, value: &str) -> bool {
+        let is_on = matches!(value, "on" | "yes" | "true");
+        match name {
+            "ats" | "cmdqv" | "pasid" => is_on,
+            "ril" => matches!(value, "off" | "no" | "false"),
+            "oas" => !matches!(value, "44" | "auto"),
+            "ssidsize" | "ssidSize" => !matches!(value, "0" | "auto"),
+            _ => false,
+        }
+    }
 }
 
 /// A virtual CPU's host CPUs, as they are written.

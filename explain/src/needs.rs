@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use varia_facts::{Arch, Bdf, Bytes, NodeId};
+use varia_plan::versions::{EGM_OBJECT, LIBVIRT};
 
-use crate::model::{BusKind, Definition, Language};
+use crate::model::{BusKind, Definition, Language, Node};
 use crate::parse::Source;
 use crate::parse::error::ReadError;
 
@@ -19,8 +20,12 @@ pub struct Needs {
     pub libvirt: Option<BTreeSet<String>>,
     /// RAM of each node, and the node of the host that the RAM is bound to.
     pub ram: Vec<(Bytes, Option<NodeId>)>,
-    /// Size of the hugepages.
+    /// True if RAM comes from hugepages.
+    pub has_hugepages: bool,
+    /// Size of the hugepages; `None` if the definition leaves it to the host.
     pub hugepages: Option<Bytes>,
+    /// RAM that is Extended GPU Memory: proximity domain, size if known.
+    pub egm: Vec<(u32, Option<Bytes>)>,
 }
 
 /// Reads the requirements of a definition.
@@ -32,6 +37,7 @@ pub fn needs(bytes: &[u8]) -> Result<Needs, ReadError> {
     let mut ram: Vec<_> = definition
         .nodes
         .iter()
+        .filter(|node| egm(node).is_none())
         .filter_map(|node| {
             let backing = node.backing.as_ref();
             let host = backing.and_then(|backing| backing.host_nodes.as_deref());
@@ -39,7 +45,8 @@ pub fn needs(bytes: &[u8]) -> Result<Needs, ReadError> {
             Some((node.memory?, host))
         })
         .collect();
-    if ram.is_empty() {
+    let egm: Vec<_> = definition.nodes.iter().filter_map(egm).collect();
+    if ram.is_empty() && egm.is_empty() {
         ram.extend(definition.machine.ram.map(|ram| (ram, None)));
     }
     let functions = definition.functions.iter();
@@ -50,11 +57,17 @@ pub fn needs(bytes: &[u8]) -> Result<Needs, ReadError> {
         qemu: of_qemu(&definition),
         libvirt: of_libvirt(&definition),
         ram,
+        has_hugepages: definition.machine.has_hugepages,
         hugepages: definition.machine.hugepages,
+        egm,
     })
 }
 
-fn of_qemu(definition: &Definition) -> BTreeSet<String> {
+fn egm(node: &Node) -> Option<(u32, Option<Bytes>)> {
+    Some((node.backing.as_ref()?.egm()?, node.memory))
+}
+
+pub(crate) fn of_qemu(definition: &Definition) -> BTreeSet<String> {
     let is_expander = |kind: &BusKind| matches!(kind, BusKind::Expander { .. });
     let mut functions = definition.functions.iter();
     let uses = [
@@ -66,6 +79,7 @@ fn of_qemu(definition: &Definition) -> BTreeSet<String> {
         ),
         ("acpi-generic-initiator", !definition.initiators.is_empty()),
         ("iommufd", uses_iommufd(definition)),
+        (EGM_OBJECT, !definition.egm.is_empty()),
         ("arm-smmuv3", !definition.smmus.is_empty()),
         (
             "arm-smmuv3.accel",
@@ -80,15 +94,16 @@ fn of_qemu(definition: &Definition) -> BTreeSet<String> {
     used.map(|(name, _)| name.to_owned()).collect()
 }
 
-fn of_libvirt(definition: &Definition) -> Option<BTreeSet<String>> {
-    let uses = [
-        ("<acpi nodeset>", !definition.initiators.is_empty()),
-        ("<driver pciBus> of an SMMU", !definition.smmus.is_empty()),
-        ("iommufd", uses_iommufd(definition)),
-    ];
-    let used = uses.into_iter().filter(|(_, is_used)| *is_used);
+pub(crate) fn of_libvirt(definition: &Definition) -> Option<BTreeSet<String>> {
+    let is_used = |name: &str| match name {
+        "acpi-nodeset" => !definition.initiators.is_empty(),
+        "smmu-pcibus" => !definition.smmus.is_empty(),
+        "iommufd" => uses_iommufd(definition),
+        _ => false,
+    };
+    let used = LIBVIRT.iter().filter(|(name, _)| is_used(name));
     (definition.language == Language::Libvirt)
-        .then(|| used.map(|(name, _)| name.to_owned()).collect())
+        .then(|| used.map(|(_, element)| (*element).to_owned()).collect())
 }
 
 fn uses_iommufd(definition: &Definition) -> bool {

@@ -2,12 +2,16 @@
 //! finding.
 
 mod distances;
+mod egm;
 mod iommu;
 mod machine;
 mod memory;
 mod names;
 mod nodes;
+mod programs;
 mod topology;
+
+pub(crate) use programs::assumed;
 
 use crate::case::Case;
 use crate::finding::{Finding, Findings, Weight};
@@ -26,6 +30,8 @@ pub(crate) fn check(case: &Case<'_>) -> Vec<Finding> {
     nodes::check(case, &mut found);
     memory::check(case, &mut found);
     distances::check(case, &mut found);
+    egm::check(case, &mut found);
+    programs::check(case, &mut found);
     if case.faults_only {
         found
             .0

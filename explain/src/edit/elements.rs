@@ -5,7 +5,7 @@ use roxmltree::{Document, Node, NodeId};
 use super::markup::Changes;
 use crate::edit::fix::Fix;
 use crate::model::{Definition, Place};
-use crate::parse::domain::{child, elements, override_of, parse};
+use crate::parse::domain::{child, elements, override_of, parse, path};
 use varia_facts::Bytes;
 use varia_plan::libvirt::{sized, smmu};
 use varia_plan::xml::Element;
@@ -127,6 +127,25 @@ impl<'d, 'a> Domain<'d, 'a> {
                 let node = self.smmu(*smmu)?;
                 self.upsert(node, "driver", &[("accel", "on")]);
             }
+            Fix::SmmuOptions { smmu, names } => {
+                let driver = child(self.smmu(*smmu)?, "driver")?;
+                for name in names {
+                    self.changes.unset(driver, name);
+                }
+            }
+            Fix::EgmDevice { tie, device } => {
+                self.replaced(self.egm(*tie)?, &["target", "pciDev"], device)?;
+            }
+            Fix::EgmNode { tie, node } => {
+                let node = node.to_string();
+                self.replaced(self.egm(*tie)?, &["target", "node"], &node)?;
+            }
+            Fix::File { node, file } => {
+                let id = self.definition.nodes.get(*node)?.id;
+                let mut ties = (0..).zip(&self.definition.egm);
+                let (tie, _) = ties.find(|(_, tie)| tie.node == id)?;
+                self.replaced(self.egm(tie)?, &["source", "path"], file)?;
+            }
             Fix::SmmuBus { smmu, bus } => {
                 let node = self.smmu(*smmu)?;
                 let name = &self.definition.buses.get(*bus)?.name;
@@ -173,6 +192,7 @@ impl<'d, 'a> Domain<'d, 'a> {
             | Fix::Id { .. }
             | Fix::Rename { .. }
             | Fix::AddIommufd(_)
+            | Fix::AddEgm { .. }
             | Fix::Shared(_) => return None,
         }
         Some(())
@@ -198,6 +218,19 @@ impl<'d, 'a> Domain<'d, 'a> {
     fn smmu(&self, smmu: usize) -> Option<Node<'d, 'a>> {
         let node = self.at(self.definition.smmus.get(smmu)?.place)?;
         node.has_tag_name("iommu").then_some(node)
+    }
+
+    fn egm(&self, tie: usize) -> Option<Node<'d, 'a>> {
+        let node = self.at(self.definition.egm.get(tie)?.place)?;
+        node.has_tag_name("memory").then_some(node)
+    }
+
+    /// Gives the element at the end of a path of names another text.
+    fn replaced(&mut self, node: Node<'d, 'a>, names: &[&'static str], text: &str) -> Option<()> {
+        let old = path(node, names)?;
+        let element = Element::new(names.last()?).content(text);
+        self.changes.replace(old, &element);
+        Some(())
     }
 
     /// Gives the first child of this name attributes; makes it if it is not there.

@@ -87,6 +87,16 @@ pub(crate) enum Fix {
     SmmuBus { smmu: usize, bus: usize },
     /// Such an SMMU for a root bus.
     AddSmmu { bus: usize },
+    /// No such properties of an SMMU.
+    SmmuOptions { smmu: usize, names: Vec<String> },
+    /// Another function for a tie to Extended GPU Memory, by its place in the list.
+    EgmDevice { tie: usize, device: String },
+    /// Another node for a tie to Extended GPU Memory, by its place in the list.
+    EgmNode { tie: usize, node: u32 },
+    /// Another file for the RAM of a node, by its place in the list.
+    File { node: usize, file: String },
+    /// A tie of a function to the Extended GPU Memory that is the RAM of a node.
+    AddEgm { device: String, node: u32 },
     /// BARs that are mapped.
     Mapped(usize),
     /// No expansion ROM.

@@ -5,6 +5,7 @@ use crate::model::{Definition, slot_of};
 use crate::parse::arguments::cpus;
 use crate::parse::command::{Command, Opt};
 use varia_facts::Arch;
+use varia_plan::egm_object;
 use varia_plan::qemu::{UEFI, size, smmu};
 
 /// Applies a fix to a command line; the text of it, or `None` where it can't be done here.
@@ -158,6 +159,30 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
         }
         Fix::Accelerate(smmu) => {
             command.set(definition.smmus.get(*smmu)?.place.index, "accel", "on");
+        }
+        Fix::SmmuOptions { smmu, names } => {
+            let index = definition.smmus.get(*smmu)?.place.index;
+            for name in names {
+                command.unset(index, name);
+            }
+        }
+        Fix::EgmDevice { tie, device } => {
+            command.set(definition.egm.get(*tie)?.place.index, "pci-dev", device);
+        }
+        Fix::EgmNode { tie, node } => {
+            let index = definition.egm.get(*tie)?.place.index;
+            command.set(index, "node", &node.to_string());
+        }
+        Fix::File { node, file } => {
+            let backing = definition.nodes.get(*node)?.backing.as_ref()?;
+            command.set(backing.place.index, "mem-path", file);
+        }
+        Fix::AddEgm { device, node } => {
+            let mut functions = definition.functions.iter();
+            let own = functions.find(|one| one.id.as_ref() == Some(device))?;
+            let id = definition.unused(&format!("{device}.egm"));
+            let object = egm_object(&id, device, node);
+            command.add_behind(own.place.index, "object", object);
         }
         Fix::SmmuBus { smmu, bus } => {
             let bus = &definition.buses.get(*bus)?.name;

@@ -344,6 +344,65 @@ findings! {
         why: ["an SMMU belongs to one root bus"],
         remedy: ["put it on {root}, the root bus of {gpu}", "remove it"],
     }
+    SmmuOption = "smmu-option", Fault {
+        found: ["the SMMU on {bus} has {options} and is not accelerated"],
+        why: ["QEMU takes these values with accel=on alone"],
+        remedy: ["remove {options}, or set accel=on if a GPU is behind the SMMU"],
+    }
+    VmmFeature = "vmm-feature", Fault {
+        found: ["the definition uses {feature}, and {vmm} does not have it"],
+        why: ["the VM does not start"],
+        remedy: ["use {newer}", "use a build that has it: {vendor}"],
+    }
+    EgmDevice = "egm-device", Fault {
+        found: [
+            "the Extended GPU Memory of node {node} is tied to {other}, which is not a GPU",
+            "the Extended GPU Memory of node {node} is tied to {absent}, and the VM has no such device",
+        ],
+        why: ["QEMU refuses it, or no driver uses the memory"],
+        remedy: ["tie it to {gpu}, which has none", "remove it"],
+    }
+    EgmNode = "egm-node", Fault {
+        found: [
+            "the Extended GPU Memory of {gpu} is tied to node {undefined}, and the VM defines no such \
+             node",
+            "the Extended GPU Memory of {gpu} is tied to node {empty}, which has no RAM",
+            "the Extended GPU Memory of {gpu} is tied to node {node}, whose RAM is not from \
+             /dev/egmN",
+        ],
+        why: ["the guest's driver takes the RAM of the node for that memory"],
+        remedy: [
+            "tie it to node {wanted}, whose RAM is from {path}",
+            "take the RAM of node {node} from {path}",
+            "tie it to the node of the GPU's CPUs, with RAM from /dev/egmN",
+        ],
+    }
+    EgmSocket = "egm-socket", Fault {
+        found: [
+            "the RAM of node {node} is from {file}, and the Extended GPU Memory of {gpu} is {path}",
+        ],
+        why: ["a GPU reaches the memory of its own socket"],
+        remedy: ["tie it to node {wanted}, whose RAM is from {path}", "take the RAM from {path}"],
+    }
+    EgmAbsent = "egm-absent", Fault {
+        found: ["the RAM of node {node} is from {file}, and the host has no such device"],
+        why: ["QEMU can't open it"],
+        remedy: [
+            "take the RAM from a device that the host has: {there}",
+            "switch Extended GPU Memory on in the host's firmware and load nvgrace-egm, or take other \
+             RAM",
+        ],
+    }
+    EgmNotShared = "egm-not-shared", Fault {
+        found: ["the RAM of node {node} is from {file} and is not shared"],
+        why: ["a private mapping copies what is written, and the GPU does not see the copy"],
+        remedy: ["set share=on"],
+    }
+    EgmMissing = "egm-missing", Fault {
+        found: ["the RAM of node {node} is Extended GPU Memory of {gpu}, and nothing ties it to {gpu}"],
+        why: ["the guest's driver of a GPU without the tie does not find the memory"],
+        remedy: ["add -object acpi-egm-memory for {gpu} with node={node}"],
+    }
     BarsNotMapped = "bars-not-mapped", Fault {
         found: ["the BARs of {gpu} are not mapped into the guest (x-no-mmap)"],
         why: ["each access to the GPU's memory traps"],

@@ -4,12 +4,13 @@
 //! `vfio-user-pci`, `acpi-generic-initiator`, `iommufd`).
 
 use varia_facts::{Bdf, Bytes};
+use varia_plan::versions::EGM_OBJECT;
 
 use super::command::{Command, Opt};
 use super::properties::Properties;
 use crate::model::{
-    Backing, Bus, BusKind, Definition, Distance, Function, Initiator, Language, Machine, Name,
-    Node, Other, Place, Smmu,
+    Backing, Bus, BusKind, Definition, Distance, EgmTie, Function, Initiator, Language, Machine,
+    Name, Node, Other, Place, Smmu,
 };
 use crate::scope::known::BRIDGES;
 use crate::scope::qemu;
@@ -144,7 +145,12 @@ pub(crate) fn machine_option(machine: &mut Machine, option: &Opt, place: Place) 
                 .get("hugetlbsize")
                 .and_then(|text| size(&text, 0));
             machine.hugepages = machine.hugepages.or(pages);
+            let file = properties.get("mem-path").unwrap_or_default();
+            machine.has_hugepages |= pages.is_some()
+                || properties.switch("hugetlb") == Some(true)
+                || is_hugetlbfs(&file);
         }
+        "mem-path" => machine.has_hugepages |= is_hugetlbfs(&option.text),
         "no-acpi" => machine.has_acpi = false,
         "accel" => {
             let kind = properties.kind("accel").to_owned();
@@ -168,6 +174,13 @@ pub(crate) fn machine_option(machine: &mut Machine, option: &Opt, place: Place) 
         }
         _ => {}
     }
+}
+
+/// The usual places where distributions mount hugepages.
+fn is_hugetlbfs(file: &str) -> bool {
+    ["/dev/hugepages", "/hugepages", "/mnt/huge"]
+        .iter()
+        .any(|place| file.starts_with(place))
 }
 
 /// Virtual CPUs, if the text says how many.
@@ -248,6 +261,13 @@ fn device(
             place,
             bus: get("primary-bus"),
             is_accelerated: is_on("accel"),
+            accelerated_only: ["ats", "cmdqv", "oas", "pasid", "ril", "ssidsize"]
+                .into_iter()
+                .filter(|name| {
+                    get(name).is_some_and(|value| Smmu::needs_acceleration(name, &value))
+                })
+                .map(str::to_owned)
+                .collect(),
         }),
         _ => out.others.push(Other {
             bus: get("bus"),
@@ -285,6 +305,16 @@ fn object(out: &mut Definition, properties: &Properties, place: Place) {
             let node = properties.get("node").and_then(|text| text.parse().ok());
             if let (Some(device), Some(node)) = (properties.get("pci-dev"), node) {
                 out.initiators.push(Initiator {
+                    place,
+                    device,
+                    node,
+                });
+            }
+        }
+        EGM_OBJECT => {
+            let node = properties.get("node").and_then(|text| text.parse().ok());
+            if let (Some(device), Some(node)) = (properties.get("pci-dev"), node) {
+                out.egm.push(EgmTie {
                     place,
                     device,
                     node,
@@ -363,6 +393,7 @@ fn backend(command: &Command, id: &str) -> Option<(Backing, Option<Bytes>)> {
         },
         host_nodes: properties.get("host-nodes"),
         is_shared: properties.switch("share") == Some(true),
+        file: properties.get("mem-path"),
     };
     let size = properties.get("size").and_then(|text| size(&text, 0));
     Some((backing, size))

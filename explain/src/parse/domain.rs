@@ -10,8 +10,8 @@ use super::arguments;
 use super::command::{Command, Opt};
 use super::error::{ReadError, line_of};
 use crate::model::{
-    Backing, Bus, BusKind, Definition, Distance, Function, Initiator, Language, Machine, Name,
-    Node as Numa, Other, Pin, Place, Smmu,
+    Backing, Bus, BusKind, Definition, Distance, EgmTie, Function, Initiator, Language, Machine,
+    Name, Node as Numa, Other, Pin, Place, Smmu,
 };
 use crate::scope::libvirt::scope as elements_of;
 use crate::scope::qemu;
@@ -213,6 +213,7 @@ impl Reader {
                 os.attribute("firmware").is_some() || child(os, "loader").is_some()
             }),
             smmu: false,
+            has_hugepages: path(domain, &["memoryBacking", "hugepages"]).is_some(),
             hugepages: path(domain, &["memoryBacking", "hugepages", "page"]).and_then(|page| {
                 let size = page.attribute("size")?;
                 scaled(size, page.attribute("unit"))
@@ -255,6 +256,7 @@ impl Reader {
                     place,
                     host_nodes: host(id),
                     is_shared: shared || cell.attribute("memAccess") == Some("shared"),
+                    file: None,
                 }),
             });
             let Some(distances) = child(cell, "distances") else {
@@ -303,7 +305,18 @@ impl Reader {
                     place: self.place(node),
                     bus: Some(bus.to_string()),
                     is_accelerated: driver.and_then(|one| one.attribute("accel")) == Some("on"),
+                    accelerated_only: driver
+                        .iter()
+                        .flat_map(Node::attributes)
+                        .filter(|one| Smmu::needs_acceleration(one.name(), one.value()))
+                        .map(|one| one.name().to_owned())
+                        .collect(),
                 }),
+            }
+        }
+        for node in elements(devices, "memory") {
+            if node.attribute("model") == Some("egm") {
+                self.egm(node, out);
             }
         }
         // devices whose place libvirt may choose
@@ -344,6 +357,27 @@ impl Reader {
             if is_pci && node.attribute("mode") != Some("capabilities") {
                 self.hostdev(index, node, domain, out);
             }
+        }
+    }
+
+    /// Extended GPU Memory of a function: the RAM of a cell. Source: the series "qemu: Implement
+    /// support for EGM" (RFC v3, November 2025), which is in no release of libvirt.
+    fn egm(&self, memory: Node<'_, '_>, out: &mut Definition) {
+        let text = |names: &[&str]| path(memory, names).and_then(|node| node.text());
+        let device = text(&["target", "pciDev"]).map(str::trim);
+        let node = text(&["target", "node"]).and_then(|text| text.trim().parse().ok());
+        let (Some(device), Some(node)) = (device, node) else {
+            return;
+        };
+        out.egm.push(EgmTie {
+            place: self.place(memory),
+            device: device.to_owned(),
+            node,
+        });
+        let cell = out.nodes.iter_mut().find(|cell| cell.id == node);
+        if let Some(backing) = cell.and_then(|cell| cell.backing.as_mut()) {
+            backing.file = text(&["source", "path"]).map(|file| file.trim().to_owned());
+            backing.is_shared |= memory.attribute("access") == Some("shared");
         }
     }
 

@@ -173,6 +173,16 @@ fn smmus(case: &Case<'_>, out: &mut Findings) {
             continue;
         }
         let gpu = buses.iter().find(|(_, (_, bus))| bus.name == name);
+        let is_gpus = gpu.is_some_and(|(gpu, _)| is_hardware(case, gpu));
+        if !smmu.is_accelerated && !is_gpus && !smmu.accelerated_only.is_empty() {
+            let names = smmu.accelerated_only.clone();
+            out.add(
+                Code::SmmuOption,
+                smmu.place.line,
+                &[("bus", &name), ("options", &names.join(", "))],
+                Fix::SmmuOptions { smmu: index, names },
+            );
+        }
         if let Some((gpu, _)) =
             gpu.filter(|(gpu, _)| !smmu.is_accelerated && is_hardware(case, gpu))
         {

@@ -89,7 +89,14 @@ fn host_nodes(case: &Case<'_>, out: &mut Findings) -> BTreeMap<u32, NodeId> {
         let Some((index, node)) = node.filter(|_| seen.insert(socket)) else {
             continue;
         };
-        let Some(backing) = &node.backing else {
+        // Extended GPU Memory is on its socket by itself; a node that is to be such has its own rules
+        let mut ties = case.definition.egm.iter();
+        let is_egm = ties.any(|tie| tie.node == socket);
+        let backing = node
+            .backing
+            .as_ref()
+            .filter(|one| !is_egm && one.egm().is_none());
+        let Some(backing) = backing else {
             continue;
         };
         let fix = Fix::HostNode {

@@ -139,6 +139,7 @@ pub(crate) const ELEMENTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("source", &["address"]),
+    ("egm", &["source", "target", "address", "alias"]),
 ];
 
 /// Attributes that are read, or that can't concern a GPU, of the elements in which an unknown one

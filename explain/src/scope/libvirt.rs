@@ -138,6 +138,7 @@ impl Reader<'_> {
                 }
                 "iommu" => self.iommu(node),
                 "hostdev" => self.hostdev(node, definition),
+                "memory" if node.attribute("model") == Some("egm") => self.known(node, "egm"),
                 "memory" => self.unknown(
                     node,
                     "<memory> in <devices>".to_owned(),

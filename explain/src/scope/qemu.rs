@@ -1,5 +1,7 @@
 //! Options of a QEMU command that are not judged.
 
+use varia_plan::versions::EGM_OBJECT;
+
 use super::Scope;
 use super::known::{
     APART, APART_DEVICES, APART_OBJECTS, BACKEND, BRIDGES, EXPANDER, FUNCTION, MACHINE, NUMA, PORT,
@@ -152,11 +154,15 @@ fn device(driver: &str, option: &Opt, line: usize, what: &str, out: &mut Scope) 
 }
 
 fn object(kind: &str, option: &Opt, line: usize, what: &str, out: &mut Scope) {
+    let before = out.unjudged.len();
+    let mut is_whole = true;
     let known: &[&str] = match kind {
-        "acpi-generic-initiator" => {
+        "acpi-generic-initiator" | EGM_OBJECT => {
             let number = option.properties.get("node");
             let is_read = number.is_some_and(|node| node.parse::<u32>().is_ok());
-            out.has_open_ties |= !is_read || !option.properties.has("pci-dev");
+            let is_tie = is_read && option.properties.has("pci-dev");
+            out.has_open_ties |= !is_tie;
+            is_whole = is_tie || !option.open.is_empty();
             &["id", "qom-type", "pci-dev", "node"]
         }
         "iommufd" => &["id", "qom-type", "fd"],
@@ -164,6 +170,10 @@ fn object(kind: &str, option: &Opt, line: usize, what: &str, out: &mut Scope) {
         _ => return out.add(line, what, "Varia does not know the object"),
     };
     properties_of(option, known, line, what, out);
+    if !is_whole && out.unjudged.len() == before {
+        let why = "it lacks a pci-dev or a node that is a number";
+        out.add(line, what.to_owned(), why);
+    }
 }
 
 fn properties_of(option: &Opt, known: &[&str], line: usize, what: &str, out: &mut Scope) {

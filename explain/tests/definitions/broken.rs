@@ -3,6 +3,7 @@
 
 mod command_lines;
 mod domains;
+mod extended_memory;
 
 use std::collections::BTreeSet;
 
@@ -12,8 +13,9 @@ use varia_plan::Plan;
 
 use command_lines::{QEMU, QEMU_WITH_SMMU};
 use domains::{LIBVIRT, LIBVIRT_WITH_SMMU};
+use extended_memory::{LIBVIRT_WITH_EGM, QEMU_WITH_EGM, domain_with_egm};
 
-use crate::text::{codes, command_line, examined, patched, two, two_with_smmu, xml};
+use crate::text::{codes, command_line, examined, patched, two, two_with_egm, two_with_smmu, xml};
 
 /// Change that breaks a good definition.
 type Break = fn(&str) -> String;
@@ -103,6 +105,20 @@ fn command_lines() {
 }
 
 #[test]
+fn extended_gpu_memory() {
+    let mut named = judged("egm", two_with_egm(), command_line, QEMU_WITH_EGM);
+    let (facts, _) = two_with_egm();
+    let (_, plan) = two();
+    named.extend(judged(
+        "egm of libvirt",
+        (facts, plan),
+        domain_with_egm,
+        LIBVIRT_WITH_EGM,
+    ));
+    assert!(named.len() > 5, "{named:?}");
+}
+
+#[test]
 fn domains() {
     let mut named = judged("libvirt", two(), xml, LIBVIRT);
     named.extend(judged("smmu", two_with_smmu(), xml, LIBVIRT_WITH_SMMU));
@@ -111,7 +127,14 @@ fn domains() {
 
 #[test]
 fn every_code_is_named_by_a_test() {
-    let faults = [QEMU, QEMU_WITH_SMMU, LIBVIRT, LIBVIRT_WITH_SMMU];
+    let faults = [
+        QEMU,
+        QEMU_WITH_SMMU,
+        QEMU_WITH_EGM,
+        LIBVIRT,
+        LIBVIRT_WITH_SMMU,
+        LIBVIRT_WITH_EGM,
+    ];
     let all: BTreeSet<Code> = faults
         .iter()
         .flat_map(|one| one.iter())
@@ -123,5 +146,8 @@ fn every_code_is_named_by_a_test() {
         .map(|code| code.name())
         .collect();
     // these have tests of their own
-    assert_eq!(rest, ["nodes-over-limit", "memory-not-shared"]);
+    assert_eq!(
+        rest,
+        ["nodes-over-limit", "vmm-feature", "memory-not-shared"]
+    );
 }

@@ -6,7 +6,7 @@ use varia_explain::{Examination, Knowledge, examine};
 use varia_facts::{Bytes, Facts};
 use varia_plan::{Plan, arguments, domain, make};
 
-use crate::host::{GIB, GPUS, facts, facts_with_iommufd, request};
+use crate::host::{GIB, GPUS, facts, facts_with_egm, facts_with_iommufd, request};
 
 /// A plan as a script has it.
 pub(crate) fn command_line(plan: &Plan) -> String {
@@ -33,6 +33,16 @@ pub(crate) fn two_with_smmu() -> (Facts, Plan) {
         function.iommu = Some(format!("smmu3.{index:#x}"));
     }
     let plan = make(&facts, &request(&[GPUS[0], GPUS[2]])).expect("a plan");
+    (facts, plan)
+}
+
+/// The same with Extended GPU Memory as RAM.
+pub(crate) fn two_with_egm() -> (Facts, Plan) {
+    let facts = facts_with_egm();
+    let mut wanted = request(&[GPUS[0], GPUS[2]]);
+    wanted.egm = true;
+    wanted.pin = false;
+    let plan = make(&facts, &wanted).expect("a plan");
     (facts, plan)
 }
 

@@ -333,6 +333,11 @@ pub(super) const QEMU: &[Fault] = &[
 ];
 
 pub(super) const QEMU_WITH_SMMU: &[Fault] = &[
+    fault(Code::SmmuOption, |text| {
+        let nic = "-device pxb-pcie,id=nic,bus_nr=60 -device \
+                   arm-smmuv3,id=s,primary-bus=nic,ats=on,oas=48,ril=off";
+        format!("{} \\\n  {nic}\n", text.trim_end())
+    }),
     fault(Code::IommufdObject, |text| {
         without(text, &["-object 'iommufd,"])
     }),

@@ -287,6 +287,12 @@ pub(super) const LIBVIRT: &[Fault] = &[
 ];
 
 pub(super) const LIBVIRT_WITH_SMMU: &[Fault] = &[
+    fault(Code::SmmuOption, |text| {
+        let nic = "<controller type='pci' index='20' model='pcie-expander-bus'><target \
+                   busNr='60'/></controller>\n    <iommu model='smmuv3'><driver pciBus='20' \
+                   ril='off' oas='48'/></iommu>\n  </devices>";
+        swap(text, "</devices>", nic)
+    }),
     fault(Code::IommufdMissing, |text| {
         without(text, &["<iommufd enabled='yes'/>"])
     }),

@@ -1,0 +1,206 @@
+//! Extended GPU Memory (EGM): nodes whose RAM it is, and their ties to GPUs.
+//!
+//! Source: the series "vfio/nvgrace-egm" (v2, February 2026) and NVIDIA's QEMU
+//! (`acpi-egm-memory`).
+
+use varia_facts::{EgmDevice, egm_path};
+
+use crate::case::{Case, Subject};
+use crate::edit::fix::Fix;
+use crate::finding::{Code, Findings, Value, optional};
+use crate::model::{Backing, EgmTie, Node};
+
+pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
+    let definition = case.definition;
+    for (index, tie) in definition.egm.iter().enumerate() {
+        match case.gpus.iter().find(|gpu| gpu.id == tie.device) {
+            Some(gpu) => node(case, gpu, index, tie, out),
+            None => device(case, index, tie, out),
+        }
+    }
+    for (index, node) in definition.nodes.iter().enumerate() {
+        if let Some((backing, pxm)) = egm(node) {
+            backed(case, index, node, backing, pxm, out);
+        }
+    }
+    for gpu in &case.gpus {
+        missing(case, gpu, out);
+    }
+}
+
+/// Backing of a node whose RAM is EGM, and the proximity domain of the EGM.
+fn egm(node: &Node) -> Option<(&Backing, u32)> {
+    let backing = node.backing.as_ref()?;
+    Some((backing, backing.egm()?))
+}
+
+/// Device of a GPU's EGM on the host.
+fn on_host<'a>(case: &Case<'a>, gpu: &Subject) -> Option<&'a EgmDevice> {
+    case.facts?.host.egm_of(gpu.host?)
+}
+
+/// The host has a device of this EGM.
+fn is_there(case: &Case<'_>, pxm: u32) -> bool {
+    let devices = case.facts.iter().flat_map(|facts| &facts.host.egm);
+    devices.into_iter().any(|device| device.pxm == pxm)
+}
+
+/// Node whose RAM is from the device of a GPU's EGM; without a known host, from the only one of the
+/// VM.
+fn node_of<'a>(case: &Case<'a>, gpu: &Subject) -> Option<&'a Node> {
+    let nodes = &case.definition.nodes;
+    let own = on_host(case, gpu).map(|device| device.pxm);
+    let mut all = nodes
+        .iter()
+        .filter(|node| egm(node).is_some_and(|(_, pxm)| own.is_none_or(|own| own == pxm)));
+    let first = all.next()?;
+    let socket = || nodes.iter().find(|node| Some(node.id) == case.socket(gpu));
+    match (own, all.next()) {
+        (Some(_), _) | (None, None) => Some(first),
+        (None, Some(_)) => socket().filter(|node| egm(node).is_some()),
+    }
+}
+
+fn device(case: &Case<'_>, index: usize, tie: &EgmTie, out: &mut Findings) {
+    let definition = case.definition;
+    let is_there = definition.ids.iter().any(|name| name.id == tie.device);
+    let mut without = case.gpus.iter().filter(|gpu| {
+        let mut ties = definition.egm.iter();
+        !gpu.id.is_empty() && !ties.any(|tie| tie.device == gpu.id)
+    });
+    let gpu = without.next().filter(|_| without.next().is_none());
+    let values: &[Value<'_>] = &[
+        ("node", &tie.node),
+        (if is_there { "other" } else { "absent" }, &tie.device),
+        ("gpu", &optional(gpu.map(Subject::label))),
+    ];
+    let fix = gpu.map(|gpu| Fix::EgmDevice {
+        tie: index,
+        device: gpu.id.clone(),
+    });
+    out.add(Code::EgmDevice, tie.place.line, values, fix);
+}
+
+/// The node that a GPU's EGM is tied to.
+fn node(case: &Case<'_>, gpu: &Subject, index: usize, tie: &EgmTie, out: &mut Findings) {
+    let nodes = &case.definition.nodes;
+    let place = nodes.iter().position(|node| node.id == tie.node);
+    let found = place.and_then(|place| nodes.get(place));
+    let own = on_host(case, gpu);
+    let path = own.map(EgmDevice::path);
+    // libvirt names the file where it names the node
+    let of_cpus = || {
+        let mut nodes = nodes.iter();
+        let own = nodes.find(|node| Some(node.id) == case.socket(gpu))?;
+        (!case.is_qemu() && own.has_memory).then_some(own)
+    };
+    let wanted = node_of(case, gpu).or_else(of_cpus);
+    let path_of = wanted.and_then(egm).map(|(_, pxm)| egm_path(pxm));
+    let path = optional(path.or(path_of));
+    let label = gpu.label();
+    let mut values: Vec<Value<'_>> = vec![("gpu", &label), ("path", &path)];
+    let number = optional(wanted.map(|node| node.id));
+    values.push(("wanted", &number));
+    let to_wanted = wanted.map(|node| Fix::EgmNode {
+        tie: index,
+        node: node.id,
+    });
+    let backing = found.and_then(|node| node.backing.as_ref());
+    let file = optional(backing.and_then(|backing| backing.file.as_ref()));
+    let to_path = || {
+        backing.and_then(|backing| backing.file.as_ref())?;
+        let (node, file) = (place?, own?.path());
+        Some(Fix::File { node, file })
+    };
+    let code = match (found, found.and_then(egm), own) {
+        (None, ..) => {
+            values.push(("undefined", &tie.node));
+            Code::EgmNode
+        }
+        (Some(node), None, _) if !node.has_memory => {
+            values.push(("empty", &tie.node));
+            Code::EgmNode
+        }
+        (Some(_), None, _) => {
+            values.push(("node", &tie.node));
+            Code::EgmNode
+        }
+        // a device that the host does not have is a finding of its own
+        (Some(_), Some((_, pxm)), Some(own)) if pxm != own.pxm && is_there(case, pxm) => {
+            values.extend::<[Value<'_>; 2]>([("node", &tie.node), ("file", &file)]);
+            Code::EgmSocket
+        }
+        (Some(_), Some(_), _) => return,
+    };
+    out.add(code, tie.place.line, &values, to_wanted.or_else(to_path));
+}
+
+/// A node whose RAM is EGM.
+fn backed(
+    case: &Case<'_>,
+    index: usize,
+    node: &Node,
+    backing: &Backing,
+    pxm: u32,
+    out: &mut Findings,
+) {
+    let file = egm_path(pxm);
+    let line = backing.place.line;
+    if !backing.is_shared {
+        out.add(
+            Code::EgmNotShared,
+            line,
+            &[("node", &node.id), ("file", &file)],
+            case.is_qemu().then_some(Fix::Shared(index)),
+        );
+    }
+    // facts of an assumption have no functions
+    let Some(facts) = case.facts.filter(|facts| !facts.functions.is_empty()) else {
+        return;
+    };
+    let there = &facts.host.egm;
+    if there.iter().any(|device| device.pxm == pxm) {
+        return;
+    }
+    let paths: Vec<_> = there.iter().map(EgmDevice::path).collect();
+    let mut ties = case.definition.egm.iter().filter(|tie| tie.node == node.id);
+    let tied = ties.find_map(|tie| {
+        let mut gpus = case.gpus.iter();
+        on_host(case, gpus.find(|gpu| gpu.id == tie.device)?)
+    });
+    let only = there.first().filter(|_| there.len() == 1);
+    let fix = tied.or(only).map(|device| Fix::File {
+        node: index,
+        file: device.path(),
+    });
+    let values: &[Value<'_>] = &[
+        ("node", &node.id),
+        ("file", &file),
+        ("there", &paths.join(", ")),
+    ];
+    out.add(Code::EgmAbsent, line, values, fix);
+}
+
+/// A GPU whose socket's RAM is EGM, without a tie to the EGM.
+fn missing(case: &Case<'_>, gpu: &Subject, out: &mut Findings) {
+    let definition = case.definition;
+    let has_tie = definition.egm.iter().any(|tie| tie.device == gpu.id);
+    let is_hardware = case.function(gpu).is_some_and(|one| !one.is_served);
+    let Some(node) = node_of(case, gpu).filter(|_| !has_tie && is_hardware) else {
+        return;
+    };
+    // a tie of this node that names another device may be meant for the GPU
+    if out.has(&[Code::EgmDevice]) || definition.scope.has_open_ties {
+        return;
+    }
+    let fix = (case.is_qemu() && !gpu.id.is_empty()).then(|| Fix::AddEgm {
+        device: gpu.id.clone(),
+        node: node.id,
+    });
+    out.add(
+        Code::EgmMissing,
+        case.line(gpu),
+        &[("node", &node.id), ("gpu", &gpu.label())],
+        fix,
+    );
+}
