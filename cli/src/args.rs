@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use varia_facts::{Bdf, Bytes};
 use varia_firmware::{Access, ProximityDomain};
 
+use crate::assume::Assume;
 pub(crate) use emulated::{
     As, BehaviourArgs, DeviceArgs, Fault, InspectArgs, LayoutArg, MemoryEnable, ReadyAfter,
     RunArgs, ServeArgs,
@@ -103,6 +104,11 @@ pub(crate) struct KnownHostArgs {
     /// Facts of the host, as `varia list --facts` prints them.
     #[arg(long, value_name = "FILE", conflicts_with = "sysfs")]
     pub(crate) facts: Option<PathBuf>,
+    /// A version in the place of the host's, where the host can't be asked, with features of a
+    /// vendor's build or options of a kernel: QEMU=10.1+arm-smmuv3.accel, LIBVIRT=12.8,
+    /// KERNEL=6.17+VFIO_PCI_DMABUF. May be repeated.
+    #[arg(long, value_name = "QEMU|LIBVIRT|KERNEL=VERSION[+FEATURE,...]")]
+    pub(crate) assume: Vec<Assume>,
 }
 
 #[derive(Clone, Debug, Args)]

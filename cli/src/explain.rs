@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use varia_explain::{Examination, Knowledge, Language, MOST_BYTES, examine};
-use varia_facts::Facts;
+use varia_facts::{Facts, Host, Kernel, Vmm};
 use varia_linux::inventory::Extent;
 
 use crate::{
     Failure,
     args::{ExplainArgs, KnownHostArgs},
-    files,
+    assume, files,
     output::{print, printable},
     plan::{function_of, known_facts, wrapped},
     status,
@@ -78,9 +78,18 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<ExitCode, Failure> {
 
 /// Facts of the host: the given ones, or those of this machine unless chips are named.
 fn facts(args: &ExplainArgs) -> Result<Option<Facts>, Failure> {
-    let KnownHostArgs { host, facts } = &args.known;
+    let KnownHostArgs {
+        host,
+        facts,
+        assume: assumed,
+    } = &args.known;
     if facts.is_none() && host.sysfs.is_none() && !args.gpu.is_empty() {
-        return Ok(None);
+        if assumed.is_empty() {
+            return Ok(None);
+        }
+        let mut facts = Facts::new(Host::default(), Kernel::default(), Vmm::default());
+        assume::apply(&mut facts, assumed);
+        return Ok(Some(facts));
     }
     known_facts(&args.known, Extent::All).map(Some)
 }

@@ -16,6 +16,7 @@
 //! | `output`, `status` | output to the terminal, exit statuses |
 
 mod args;
+mod assume;
 mod bind;
 mod device;
 mod doctor;

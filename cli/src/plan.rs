@@ -12,12 +12,15 @@ use varia_plan::{
     Argument, Kernel, Part, Plan, Request, Source, What, WhatError, affinity, arguments, domain,
     explain, make, svg,
 };
+use varia_silicon::machine::GB200_EGM;
 use varia_silicon::{Machine, profile};
+use varia_spec::fact::Mark;
 use varia_spec::nvidia::chip;
 
 use crate::{
     Failure,
     args::{KnownHostArgs, PlanArgs, TablesArgs, VmArgs, Vmm},
+    assume,
     device::known_profile,
     files::{self, unwritten, write_all},
     list::host,
@@ -31,6 +34,11 @@ const LEAST_MEMORY: u64 = 1 << 20;
 pub(crate) fn plan(args: &PlanArgs) -> Result<(), Failure> {
     if args.vmm == Vmm::Libvirt && !args.qemu_arg.is_empty() {
         return Err("--qemu-arg is for QEMU's command line: leave out --vmm libvirt".into());
+    }
+    if args.vmm == Vmm::Libvirt && args.vm.egm {
+        return Err(
+            "libvirt has no element for Extended GPU Memory: leave out --vmm libvirt".into(),
+        );
     }
     if args.json && (args.vmm == Vmm::Libvirt || !args.qemu_arg.is_empty()) {
         let other = match args.vmm {
@@ -70,7 +78,7 @@ pub(crate) fn planned(args: &VmArgs) -> Result<(Facts, Plan), Failure> {
         )
         .into());
     }
-    let (facts, gpus) = facts(args)?;
+    let (facts, gpus, note) = facts(args)?;
     let kernel = match &args.kernel {
         None => None,
         Some(image) => Some(Kernel {
@@ -97,7 +105,8 @@ pub(crate) fn planned(args: &VmArgs) -> Result<(Facts, Plan), Failure> {
             .collect::<Result<_, _>>()?,
         ..Request::new(gpus)
     };
-    let plan = make(&facts, &request)?;
+    let mut plan = make(&facts, &request)?;
+    plan.notes.extend(note);
     Ok((facts, plan))
 }
 
@@ -185,8 +194,8 @@ fn is_short_address(text: &str) -> bool {
     matches!(parts.len(), 2 | 3) && parts.iter().all(is_hex)
 }
 
-/// Facts of the host and its requested GPUs; for requested chips a made-up host.
-fn facts(args: &VmArgs) -> Result<(Facts, Vec<What>), Failure> {
+/// Facts of the host and its requested GPUs; for requested chips a made-up host, and a remark on it.
+fn facts(args: &VmArgs) -> Result<(Facts, Vec<What>, Option<String>), Failure> {
     let asked = args
         .gpu
         .iter()
@@ -200,7 +209,7 @@ fn facts(args: &VmArgs) -> Result<(Facts, Vec<What>), Failure> {
         })
         .collect();
     if of_host.len() == asked.len() {
-        return Ok((host_facts(&args.known)?, of_host));
+        return Ok((host_facts(&args.known)?, of_host, None));
     }
     if !of_host.is_empty() || args.known.facts.is_some() || args.known.host.sysfs.is_some() {
         return Err(
@@ -209,14 +218,47 @@ fn facts(args: &VmArgs) -> Result<(Facts, Vec<What>), Failure> {
                 .into(),
         );
     }
-    made_up(&asked)
+    let (mut facts, gpus) = made_up(&asked, args.egm)?;
+    assume::apply(&mut facts, &args.known.assume);
+    let note = asked.iter().find_map(|asked| match asked {
+        Asked::Chip { name, .. } => Some(assumed(name)),
+        Asked::Host(_) => None,
+    });
+    Ok((facts, gpus, note.transpose()?))
+}
+
+/// Remark of a plan for a chip's made-up host: which facts are assumed.
+fn assumed(chip: &str) -> Result<String, Failure> {
+    let marks = profile::find(chip)?.marks();
+    // ids and capabilities do not reach a plan
+    let is_planned = |name: &str| {
+        ["memory", "BAR"]
+            .iter()
+            .any(|begin| name.starts_with(begin))
+    };
+    let assumed = marks
+        .iter()
+        .filter(|(name, mark)| is_planned(name) && matches!(mark, Mark::Assumed(_)));
+    let assumed: Vec<_> = assumed.map(|(name, _)| name.as_str()).collect();
+    let of_chip = match assumed.as_slice() {
+        [] => String::new(),
+        names => format!(
+            ", and of the chip {} (varia inspect {chip} --json has the reasons)",
+            names.join(", ")
+        ),
+    };
+    Ok(format!(
+        "the host of {chip} is made up: its CPUs, RAM, addresses, kernel and QEMU are assumed{of_chip}"
+    ))
 }
 
 /// Facts of the host of the VM; for this machine with the output of its programs and the users of
 /// its GPUs.
 fn host_facts(known: &KnownHostArgs) -> Result<Facts, Failure> {
     if let Some(file) = &known.facts {
-        return read_facts(file);
+        let mut facts = read_facts(file)?;
+        assume::apply(&mut facts, &known.assume);
+        return Ok(facts);
     }
     let tree = host(&known.host)?;
     let mut inventory = Inventory::of(&tree, Extent::All)?;
@@ -229,15 +271,18 @@ fn host_facts(known: &KnownHostArgs) -> Result<Facts, Failure> {
         .map(|one| one.bdf)
         .collect();
     users::note(&tree, &mut inventory.facts, &gpus);
+    assume::apply(&mut inventory.facts, &known.assume);
     Ok(inventory.facts)
 }
 
 /// Facts of a host, from the given file or read from the host.
 pub(crate) fn known_facts(known: &KnownHostArgs, extent: Extent) -> Result<Facts, Failure> {
-    match &known.facts {
-        Some(file) => read_facts(file),
-        None => Ok(Inventory::of(&host(&known.host)?, extent)?.facts),
-    }
+    let mut facts = match &known.facts {
+        Some(file) => read_facts(file)?,
+        None => Inventory::of(&host(&known.host)?, extent)?.facts,
+    };
+    assume::apply(&mut facts, &known.assume);
+    Ok(facts)
 }
 
 pub(crate) fn read_facts(file: &Path) -> Result<Facts, Failure> {
@@ -255,7 +300,7 @@ pub(crate) fn function_of(chip: &str) -> Result<PciFunction, Failure> {
         let chips: Vec<_> = chips.map(|chip| chip.name).collect();
         return Err(format!("{chip:?} is not a chip: give one of {}", chips.join(", ")).into());
     }
-    let (facts, gpus) = made_up(&[asked])?;
+    let (facts, gpus) = made_up(&[asked], false)?;
     let first = gpus.iter().find_map(|what| match what {
         What::Function(bdf) => facts.function(*bdf),
         What::OneSuperchip(_) => facts
@@ -269,7 +314,7 @@ pub(crate) fn function_of(chip: &str) -> Result<PciFunction, Failure> {
 }
 
 /// A made-up host with the requested chips, which must be of one kind.
-fn made_up(asked: &[Asked]) -> Result<(Facts, Vec<What>), Failure> {
+fn made_up(asked: &[Asked], egm: bool) -> Result<(Facts, Vec<What>), Failure> {
     let (mut chip, mut alone, mut together) = (None, 0, 0);
     for asked in asked {
         let Asked::Chip {
@@ -302,7 +347,11 @@ fn made_up(asked: &[Asked]) -> Result<(Facts, Vec<What>), Failure> {
         .into());
     }
     let gpus = if alone > 0 { most.min(alone) } else { together };
-    let machine = Machine::with(chip, alone.div_ceil(gpus.max(1)).max(1), gpus)?;
+    let mut machine = Machine::with(chip, alone.div_ceil(gpus.max(1)).max(1), gpus)?;
+    if egm {
+        machine.memory = GB200_EGM.memory;
+        machine.egm = GB200_EGM.egm;
+    }
     let mut facts = machine.facts()?;
     let page = facts.kernel.page_size;
     let config = machine.config_space()?;

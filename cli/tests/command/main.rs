@@ -20,3 +20,4 @@ mod reconnect;
 mod run;
 mod sizes;
 mod socket;
+mod stacks;
