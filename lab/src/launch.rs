@@ -16,6 +16,7 @@ use crate::error::{LabError, Result};
 use crate::initramfs::{self, Archive};
 use crate::kernel::{Kernel, Module};
 use crate::qemu::Qemu;
+use crate::unpacked;
 use crate::vm::{Contents, ModuleSource, RootBus, Vm};
 
 /// The longest path of a Unix socket, without its terminating zero.
@@ -86,7 +87,11 @@ pub(crate) fn prepare(vm: &Vm, mode: Mode) -> Result<Launch> {
     let mut arguments = Arguments::default();
     machine(vm, &guest, &mut arguments);
     memory(vm, &mut arguments);
-    arguments.pair("-kernel", kernel.image.display().to_string());
+    let image = match vm.arch {
+        Arch::Aarch64 => kernel.image,
+        Arch::X86_64 => unpacked::kernel(&kernel.image)?,
+    };
+    arguments.pair("-kernel", image.display().to_string());
     arguments.pair("-initrd", initramfs_path.display().to_string());
     arguments.pair("-append", command_line(vm, mode));
     arguments.words("-nodefaults -no-user-config -display none -no-reboot");

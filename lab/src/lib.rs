@@ -19,6 +19,7 @@ pub mod qemu;
 pub mod running;
 pub mod selftests;
 pub mod slots;
+mod unpacked;
 pub mod vm;
 
 pub use error::{LabError, Result};

@@ -1,6 +1,7 @@
 //! Plans as they are, unsubstituted: in an arm64 machine with four sockets that owns seven GPUs,
 //! `varia plan` prints QEMU's command, a shell runs it, KVM runs the guest, and the guest uses the
-//! GPUs' memory. One guest for each topology that the documentation shows.
+//! GPUs' memory. One guest for each topology that the documentation shows; those of one GH200 or GB200
+//! in `./x soak` alone.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -42,13 +43,15 @@ const GPUS: [(&str, u32); 7] = [
 
 /// Name, GPUs of the machine, sockets of the VM, and nodes for each GPU: as many as a kernel has
 /// room for that knows 16 nodes.
-const TOPOLOGIES: [(&str, &[usize], u32, u32); 5] = [
+type Topology = (&'static str, &'static [usize], u32, u32);
+
+const TOPOLOGIES: [Topology; 3] = [
     ("gh200-x4", &[0, 1, 2, 3], 4, 3),
     ("gb200-x2", &[4, 5], 1, 7),
-    ("gh200", &[0], 1, 8),
-    ("gb200", &[4], 1, 8),
     ("gb300", &[6], 1, 8),
 ];
+/// One GPU of a chip of which [`TOPOLOGIES`] have several: for `./x soak`.
+const SINGLE: [Topology; 2] = [("gh200", &[0], 1, 8), ("gb200", &[4], 1, 8)];
 
 const SCRIPT: &str = "
 cd /sys/devices/system/node
@@ -76,6 +79,11 @@ EOF
 done
 ";
 
+/// True in `./x soak`.
+fn soaks() -> bool {
+    std::env::var_os("VARIA_COUNT").is_some()
+}
+
 fn host() -> Result<Host> {
     let varia = agent_build::program(Arch::Aarch64, "varia", "varia")?;
     let mut plan = HostPlan::new(Arch::Aarch64, "host of plans")
@@ -85,7 +93,7 @@ fn host() -> Result<Host> {
         let mut chip = profile::find(chip)
             .expect("a profile of the catalogue")
             .clone();
-        if std::env::var_os("VARIA_COUNT").is_none() {
+        if !soaks() {
             // a chip's own takes minutes to be mapped for DMA: that is for ./x soak
             shrink_bar2(&mut chip.bars);
         }
@@ -141,7 +149,7 @@ fn run(host: &Host, command: &str) -> Result<String> {
 fn planned(
     host: &Host,
     facts: &Facts,
-    (name, gpus, sockets, nodes): (&str, &[usize], u32, u32),
+    (name, gpus, sockets, nodes): Topology,
 ) -> Result<(String, Plan)> {
     let mut options = String::new();
     for gpu in gpus {
@@ -376,7 +384,8 @@ fn every_topology_reaches_its_guest_as_it_is_planned() -> Result<()> {
     let facts = run(&host, "varia list --facts")?;
     let facts: Facts = serde_json::from_str(&facts).expect("facts");
     println!("bound after {:?}", begin.elapsed());
-    for topology in TOPOLOGIES {
+    let single = SINGLE.into_iter().filter(|_| soaks());
+    for topology in TOPOLOGIES.into_iter().chain(single) {
         let (name, gpus, ..) = topology;
         let begin = Instant::now();
         let (file, plan) = planned(&host, &facts, topology)?;
