@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use varia_spec::Errno;
 use varia_spec::pci::CFG_SPACE_EXP_SIZE;
+use varia_spec::zpci;
 pub use varia_units::HostPhys;
 
 use crate::dma::Dma;
@@ -140,6 +141,17 @@ pub struct SharedFd<'a> {
     pub fd: BorrowedFd<'a>,
     /// First byte of the piece in the file.
     pub offset: u64,
+}
+
+/// Node of the platform's device tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TreeNode {
+    /// The function's own node.
+    Function,
+    /// The node of the host bridge above the function.
+    HostBridge,
+    /// The node with this number.
+    Phandle(u32),
 }
 
 /// Receiver of a device's interrupts. The core implements it.
@@ -291,6 +303,25 @@ pub trait Device: Send + Sync {
     /// A firmware property of the function that is an unsigned integer (ACPI `_DSD`).
     fn property(&self, name: &str) -> Option<u64> {
         let _ = name;
+        None
+    }
+
+    /// Bytes of a property of a node of the platform's device tree.
+    ///
+    /// # Errors
+    /// `ENODEV` if the node does not exist, `ENOENT` if the node does not have the property.
+    fn tree_property(&self, node: TreeNode, name: &str) -> Result<Vec<u8>, Errno> {
+        let _ = (node, name);
+        Err(Errno::ENOENT)
+    }
+
+    /// Facts of firmware about the function, on s390.
+    fn zpci(&self) -> Option<zpci::Facts> {
+        None
+    }
+
+    /// Takes the oldest error record of the function that the platform has kept.
+    fn take_error_record(&self) -> Option<Vec<u8>> {
         None
     }
 

@@ -36,7 +36,8 @@ mod rom;
 pub use self::config::find_dvsec;
 pub use self::core::{Core, MemoryGuard, View};
 pub use device::{
-    BarSpace, BarSpec, BusFunction, ConfigRegister, Device, HostPhys, Interrupts, SharedFd, Width,
+    BarSpace, BarSpec, BusFunction, ConfigRegister, Device, HostPhys, Interrupts, SharedFd,
+    TreeNode, Width,
 };
 pub use dma::{Dma, DmaAccess, Job, MAX_MAPPINGS, Remote, Transaction};
 pub use error::Refused;

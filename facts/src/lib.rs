@@ -11,12 +11,14 @@
 //! | `pci` | PCI functions, their BARs, coherent memory |
 //! | `host` | CPUs, NUMA nodes, hugepages, IOMMU groups |
 //! | `kernel` | release, options, modules, KVM |
+//! | `platform` | facts of firmware about one function: device tree, zPCI |
 //! | `vmm` | QEMU, libvirt |
 
 mod host;
 mod ids;
 mod kernel;
 mod pci;
+mod platform;
 mod vmm;
 
 pub use host::{
@@ -27,6 +29,10 @@ pub use kernel::{Kernel, Kvm, Module};
 pub use pci::{
     BarKind, CoherentMemory, CoherentSource, EgmMemory, OnlineMemory, PciFunction, PhysicalBar,
     VirtualBar,
+};
+pub use platform::{
+    BadPlatform, DeviceTree, HexBytes, Number, PLATFORM_SCHEMA, PlatformFacts, PlatformMemory,
+    TreeNode, ZpciFacts,
 };
 pub use varia_units::{Arch, Bytes, HostPhys};
 pub use vmm::{Feature, Libvirt, Qemu, Vmm};

@@ -152,7 +152,10 @@ fn answer(
         | Question::ConfigDword(_)
         | Question::PointedWord { .. }
         | Question::RootDword { .. }
-        | Question::RootConfigSize(_) => Err(Errno::EOPNOTSUPP),
+        | Question::RootConfigSize(_)
+        | Question::TreeWord(_)
+        | Question::TreeDoubleword(_)
+        | Question::LongestStore => Err(Errno::EOPNOTSUPP),
         Question::DvsecOffset { vendor, id } => config
             .and_then(|config| find_dvsec(config, vendor, id))
             .map(|at| at as u64)

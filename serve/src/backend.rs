@@ -1,7 +1,14 @@
 //! An endpoint as a backend of the vfio-user server: types are translated. The two deviations from
 //! the kernel, on the MSI-X table and on interrupts that are off, are in docs/vfio-user.md.
 
-use std::{io, ops::Range, sync::Arc, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use log::Level;
 use varia_core::{DmaAccess, IrqData, Job, Remote, Source, Trigger};
@@ -15,7 +22,7 @@ use varia_sys::{
     mapping::page_size,
     wait::{Wake, readable},
 };
-use varia_variant::Bytes;
+use varia_variant::{Bytes, Region};
 use varia_vfio_user::backend::{self, DmaRegion, IrqSet, OfferedRegion, ReceivedIrqData};
 use varia_vfio_user::command::{DMA_READ, DMA_WRITE};
 use varia_vfio_user::reach::Reach;
@@ -32,13 +39,23 @@ use crate::{
 pub struct Backend {
     endpoint: Arc<Endpoint>,
     reports: Reports,
+    /// Regions that a client may map once alone, and has the descriptor of.
+    mapped: Mutex<BTreeSet<u32>>,
 }
 
 impl Backend {
     /// A backend that speaks for `endpoint`.
     pub fn new(endpoint: Arc<Endpoint>) -> Self {
         let reports = Reports::default();
-        Self { endpoint, reports }
+        Self {
+            endpoint,
+            reports,
+            mapped: Mutex::default(),
+        }
+    }
+
+    fn mapped(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.mapped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The endpoint.
@@ -128,7 +145,8 @@ impl backend::Backend for Backend {
                 info.flags &= !region_flags::MMAP;
             }
         }
-        let Some((fd, offset)) = file else {
+        let mapped = self.mapped().contains(&index);
+        let Some((fd, offset)) = file.filter(|_| !mapped) else {
             return Ok(OfferedRegion { info, file: None });
         };
         let fd = fd.try_clone_to_owned().map_err(|error| {
@@ -139,6 +157,14 @@ impl backend::Backend for Backend {
             info,
             file: Some((fd, offset)),
         })
+    }
+
+    fn handed_out(&self, index: u32) {
+        if let Region::Memory(memory) = self.endpoint.region(RegionIndex(index)) {
+            if memory.is_mapped_once() {
+                self.mapped().insert(index);
+            }
+        }
     }
 
     fn irq_info(&self, index: u32) -> Result<IrqInfo, Errno> {
@@ -256,6 +282,7 @@ impl backend::Backend for Backend {
 
     fn connected(&self, client: &Arc<Reach>) -> Result<(), Errno> {
         self.endpoint.open()?;
+        self.mapped().clear();
         let remote = ThroughClient(Arc::clone(client));
         self.endpoint.dma().set_remote(Some(Arc::new(remote)));
         Ok(())

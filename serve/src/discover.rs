@@ -1,22 +1,23 @@
 //! Finds out what a variant asks of a device.
 
-use varia_core::{ConfigRegister, Device, Width};
+use varia_core::{ConfigRegister, Device, TreeNode, Width};
 use varia_spec::{Errno, pci::header};
-use varia_variant::{Answer, HostPhys, Question};
-use varia_variants::table::{self, Entry};
+use varia_variant::{Answer, HostPhys, Question, TreePlace, TreeStep};
+use varia_variants::table::{self, Entry, Function, Selected};
 
-/// The variant that serves a device, by its ids or its class; `None` if there is none.
+/// The variant that serves a device, and the reason for the selection; `None` without such a variant.
 ///
 /// # Errors
 /// The errors of a configuration read.
-pub fn variant(device: &dyn Device) -> Result<Option<&'static Entry>, Errno> {
+pub fn variant(device: &dyn Device) -> Result<Option<(&'static Entry, Selected)>, Errno> {
     let id = device.config_read(ConfigRegister::dword(header::VENDOR_ID))?;
     let class = device.config_read(ConfigRegister::dword(header::CLASS_PROG))? >> 24;
-    Ok(table::find_with_class(
-        id as u16,
-        (id >> 16) as u16,
-        class as u8,
-    ))
+    let function = Function {
+        vendor: id as u16,
+        device: (id >> 16) as u16,
+        class: class as u8,
+    };
+    Ok(table::select(function, |question| answer(device, question)))
 }
 
 /// The answer to a question.
@@ -60,6 +61,38 @@ pub fn answer(device: &dyn Device, question: Question) -> Answer {
             let devfn = (function.device, function.function);
             device.root_config_size(devfn).map(u64::from)
         }
+        Question::TreeWord(place) => integer::<4>(device, place),
+        Question::TreeDoubleword(place) => integer::<8>(device, place),
+        Question::LongestStore => {
+            let facts = device.zpci().ok_or(Errno::ENODEV)?;
+            Ok(facts.imaxstbl)
+        }
+    }
+}
+
+/// Integer of `WIDTH` bytes in a property of the device tree.
+fn integer<const WIDTH: usize>(device: &dyn Device, place: TreePlace) -> Answer {
+    let mut node = TreeNode::Function;
+    for step in place.node {
+        node = match step {
+            TreeStep::HostBridge => TreeNode::HostBridge,
+            TreeStep::Phandle(property) => {
+                let cells = device.tree_property(node, property)?;
+                let cell = cells.first_chunk().ok_or(Errno::EOVERFLOW)?;
+                TreeNode::Phandle(u32::from_be_bytes(*cell))
+            }
+        };
+    }
+    let bytes = device.tree_property(node, place.property)?;
+    let integers = bytes.chunks_exact(WIDTH);
+    let is_whole = integers.remainder().is_empty();
+    let count = place.count.map_or(integers.len(), usize::from);
+    let integer = bytes.chunks_exact(WIDTH).nth(place.index.into());
+    match integer {
+        Some(integer) if is_whole && integers.len() == count => Ok(integer
+            .iter()
+            .fold(0, |value, byte| value << 8 | u64::from(*byte))),
+        _ => Err(Errno::EOVERFLOW),
     }
 }
 

@@ -124,7 +124,9 @@ impl Endpoint {
     pub fn new(device: Arc<dyn Device>, options: Options) -> Result<Self, Error> {
         let entry = match options.view {
             View::Physical => None,
-            View::Virtual => discover::variant(&*device).map_err(Error::Dead)?,
+            View::Virtual => discover::variant(&*device)
+                .map_err(Error::Dead)?
+                .map(|(entry, _)| entry),
         };
         let mut core = Core::new(device, options.view)?;
         let Some(entry) = entry else {

@@ -1,7 +1,7 @@
 //! Errors of a request for a device.
 
 use varia_core::HostPhys;
-use varia_facts::Bytes;
+use varia_facts::{BadPlatform, Bytes};
 use varia_sys::memory::MemoryError;
 
 use crate::profile::BadProfile;
@@ -68,6 +68,17 @@ pub enum SiliconError {
         /// Fault of the profile.
         source: BadProfile,
     },
+    /// Facts that no platform has.
+    #[error("facts of the platform: {0}")]
+    BadPlatform(#[from] BadPlatform),
+    /// Memory of the platform that ends beyond 64 bits.
+    #[error("memory of the platform of {} at {:#x} ends beyond 64 bits: correct its base or size", Bytes(*size), base.0)]
+    PlatformMemory {
+        /// First address.
+        base: HostPhys,
+        /// Bytes.
+        size: u64,
+    },
     /// A network card's queues.
     #[error("a queue of the network card can't be made: {0}")]
     Queue(virtio_queue::Error),
@@ -112,7 +123,7 @@ fn known() -> String {
         Some(alias) => format!("{} ({alias})", p.name),
         None => p.name.to_owned(),
     };
-    let names: Vec<_> = crate::profile::ALL.iter().map(name).collect();
+    let names: Vec<_> = crate::profile::every().map(name).collect();
     match names.split_last() {
         Some((last, [])) => last.clone(),
         Some((last, others)) => format!("{} and {last}", others.join(", ")),

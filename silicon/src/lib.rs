@@ -16,6 +16,7 @@ mod fault;
 pub mod machine;
 mod memory;
 mod options;
+mod platform;
 pub mod profile;
 mod rom;
 mod silicon;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use varia_core::HostPhys;
+use varia_facts::PlatformFacts;
 
 use crate::clock::{Clock, SystemClock};
 use crate::fault::Faults;
@@ -49,6 +50,8 @@ pub struct Options {
     pub readiness: Readiness,
     /// Faults of the device.
     pub faults: Faults,
+    /// Facts of the platform; `None` for those of the profile.
+    pub platform: Option<PlatformFacts>,
     /// Clock by which readiness is measured.
     pub clock: Arc<dyn Clock>,
 }
@@ -62,6 +65,7 @@ impl Default for Options {
             backing: Backing::Anonymous,
             readiness: Readiness::Immediate,
             faults: Faults::default(),
+            platform: None,
             clock: Arc::new(SystemClock::default()),
         }
     }

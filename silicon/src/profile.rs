@@ -11,12 +11,14 @@ mod gb300;
 mod gh100;
 mod gh200;
 mod nic;
+mod nvlink;
 mod vera_rubin;
 mod virtio_net;
 
 use std::sync::LazyLock;
 
 use varia_core::{BarSpec, HostPhys};
+use varia_facts::PlatformFacts;
 use varia_spec::nvidia::{
     self,
     chip::{Chip, Sku},
@@ -29,7 +31,7 @@ pub use check::BadProfile;
 
 use crate::error::UnknownProfile;
 
-/// Every profile: the coherent GPUs by age of the chip, then the others.
+/// Every profile of a device that sits in a common machine: the coherent GPUs by age of the chip, then the others.
 pub static ALL: LazyLock<Vec<Profile>> = LazyLock::new(|| {
     vec![
         gh200::gh200_120gb(),
@@ -42,6 +44,15 @@ pub static ALL: LazyLock<Vec<Profile>> = LazyLock::new(|| {
         virtio_net::virtio_net(),
     ]
 });
+
+/// Profiles of devices that only one platform has, with the facts of that platform.
+pub static OF_A_PLATFORM: LazyLock<Vec<Profile>> =
+    LazyLock::new(|| vec![nvlink::v100(), nvlink::bridge()]);
+
+/// All profiles.
+pub fn every() -> impl Iterator<Item = &'static Profile> {
+    ALL.iter().chain(OF_A_PLATFORM.iter())
+}
 
 /// A chip, with the board and firmware around it.
 #[derive(Clone, Debug)]
@@ -76,6 +87,8 @@ pub struct Profile {
     pub capabilities: Vec<Fact<Capability>>,
     /// Memory outside every BAR.
     pub coherent: Option<Coherent>,
+    /// Facts of the platform, for a device that only one platform has.
+    pub platform: Option<PlatformFacts>,
 }
 
 /// Memory that is coherent with the CPU and outside every BAR, and what firmware says of it.
@@ -213,11 +226,11 @@ impl Profile {
 /// # Errors
 /// [`UnknownProfile`] with the name that is spelled most like it.
 pub fn find(name: &str) -> Result<&'static Profile, UnknownProfile> {
-    if let Some(profile) = ALL.iter().find(|p| p.names().any(|n| n == name)) {
+    if let Some(profile) = every().find(|p| p.names().any(|n| n == name)) {
         return Ok(profile);
     }
     let distance = |n: &&str| strsim::damerau_levenshtein(n, &name.to_lowercase());
-    let names = ALL.iter().flat_map(Profile::names);
+    let names = every().flat_map(Profile::names);
     let nearest = names.min_by_key(distance).filter(|n| distance(n) <= 3);
     Err(UnknownProfile {
         name: name.to_owned(),

@@ -10,10 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use varia_core::{BarSpec, ConfigRegister, Device, Dma, Errno, HostPhys, Interrupts, SharedFd};
+use varia_core::{
+    BarSpec, ConfigRegister, Device, Dma, Errno, HostPhys, Interrupts, SharedFd, TreeNode,
+};
 use varia_spec::nvidia::{bar0, property};
 use varia_spec::pci::cap::msix;
 use varia_spec::pci::ext_cap::cxl;
+use varia_spec::zpci;
 use varia_sys::memory::SharedMemory;
 
 use crate::config::{ConfigSpace, Effect};
@@ -21,6 +24,7 @@ use crate::error::SiliconError;
 use crate::fault::Faults;
 use crate::memory::{CoherentMemory, PAGE, make_memory};
 use crate::options::{Options, Readiness};
+use crate::platform::Platform;
 use crate::profile::{BarModel, Body, Content, Fact, Profile, ReadinessMethod};
 use crate::rom;
 use crate::virtio::{Card, Switches};
@@ -39,6 +43,7 @@ pub struct Silicon {
     /// Reads of the register that a poll of the readiness begins with.
     polls: AtomicU64,
     card: Option<Arc<Card>>,
+    platform: Option<Platform>,
 }
 
 /// Place of the MSI-X table and of the pending bits.
@@ -74,6 +79,7 @@ impl Silicon {
         let is_card = |bar: &&Fact<BarModel>| bar.value.content == Content::NetworkCard;
         let card = profile.bars.iter().find(is_card);
         let card = card.map(|bar| Card::new(bar.value.index)).transpose();
+        let platform = options.platform.as_ref().or(profile.platform.as_ref());
         let now = options.clock.now();
         let range = memory.as_ref().map(|m| (m.base, m.bytes.len()));
         let state = State {
@@ -97,6 +103,7 @@ impl Silicon {
             resets: AtomicU64::new(0),
             polls: AtomicU64::new(0),
             card: card.map_err(SiliconError::Queue)?.map(Arc::new),
+            platform: platform.map(Platform::new).transpose()?,
         };
         silicon.clear_registers()?;
         Ok(silicon)
@@ -278,6 +285,11 @@ impl Silicon {
         !(poisoned || self.faults.c2c_down || self.is_gone())
     }
 
+    /// Memory of the platform at an address.
+    fn platform_memory(&self, address: HostPhys, len: u64) -> Option<(&SharedMemory, u64)> {
+        self.platform.as_ref()?.memory(address, len)
+    }
+
     fn bar_memory(&self, bar: u8, offset: u64, len: usize) -> Result<&SharedMemory, Errno> {
         let (_, memory) = self
             .bars
@@ -422,6 +434,9 @@ impl Device for Silicon {
 
     fn memory_read(&self, address: HostPhys, data: &mut [u8]) -> Result<(), Errno> {
         let len = data.len() as u64;
+        if let Some((memory, offset)) = self.platform_memory(address, len) {
+            return memory.read(offset, data).map_err(|_| Errno::EIO);
+        }
         let (memory, offset) = self.coherent(address, len).ok_or(Errno::EFAULT)?;
         if !self.answers(offset, len) {
             return Err(Errno::EIO);
@@ -431,6 +446,9 @@ impl Device for Silicon {
 
     fn memory_write(&self, address: HostPhys, data: &[u8]) -> Result<(), Errno> {
         let len = data.len() as u64;
+        if let Some((memory, offset)) = self.platform_memory(address, len) {
+            return memory.write(offset, data).map_err(|_| Errno::EIO);
+        }
         let (memory, offset) = self.coherent(address, len).ok_or(Errno::EFAULT)?;
         if !self.answers(offset, len) {
             return Err(Errno::EIO);
@@ -445,6 +463,12 @@ impl Device for Silicon {
     }
 
     fn memory_fd(&self, address: HostPhys, len: u64) -> Option<SharedFd<'_>> {
+        if let Some((memory, offset)) = self.platform_memory(address, len) {
+            return Some(SharedFd {
+                fd: memory.as_fd(),
+                offset: memory.fd_offset().checked_add(offset)?,
+            });
+        }
         let (memory, offset) = self.coherent(address, len)?;
         let shared = SharedFd {
             fd: memory.bytes.as_fd(),
@@ -470,6 +494,19 @@ impl Device for Silicon {
             property::MEM_PXM_COUNT => Some(memory.firmware.pxm_count.value),
             _ => None,
         }
+    }
+
+    fn tree_property(&self, node: TreeNode, name: &str) -> Result<Vec<u8>, Errno> {
+        let platform = self.platform.as_ref().ok_or(Errno::ENOENT)?;
+        platform.tree_property(node, name)
+    }
+
+    fn zpci(&self) -> Option<zpci::Facts> {
+        self.platform.as_ref()?.zpci()
+    }
+
+    fn take_error_record(&self) -> Option<Vec<u8>> {
+        self.platform.as_ref()?.take_error_record()
     }
 
     fn owner_command(&self, opcode: u16, data: &[u8], result: &mut [u8]) -> Result<(), Errno> {

@@ -9,6 +9,7 @@ pub mod errno;
 pub mod fact;
 pub mod intel;
 pub mod nvidia;
+pub mod nvlink2;
 pub mod pci;
 pub mod vfio;
 pub mod virtio;

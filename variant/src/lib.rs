@@ -35,7 +35,7 @@ pub use memory::{Begin, MemoryRegion, MemoryType, Segment, SegmentKind};
 pub use mmap::{Fault, FaultRequest, Mapping, MmapRequest};
 pub use platform::{MissingFact, WrongFact};
 pub use presented::{MemoryLayout, Presented};
-pub use probe::{Answer, Answers, Environment, Outcome, Plan, Question};
+pub use probe::{Answer, Answers, Environment, Outcome, Plan, Question, TreePlace, TreeStep};
 pub use ready::{After, Before, Generation, Ready, Register, Sample, Wait};
 pub use reason::{Decline, Refusal};
 pub use registers::{Command, RegisterAccess, Registers, Target};

@@ -8,7 +8,7 @@
 
 use varia_spec::{
     Errno,
-    vfio::{MAX_REGION_SIZE, RegionInfo, RegionType, SparseArea, region_flags},
+    vfio::{MAX_REGION_SIZE, RegionCapability, RegionInfo, RegionType, SparseArea, region_flags},
 };
 
 use crate::config::Direction;
@@ -22,6 +22,8 @@ pub enum MemoryType {
     /// Uncached with write combining (arm64 NORMAL_NC), in naturally aligned accesses of 8, 4, 2 or
     /// 1 bytes.
     WriteCombining,
+    /// Uncached and in order: registers.
+    Registers,
 }
 
 /// Memory presented as a region. Immutable; the constructors check the invariants.
@@ -36,6 +38,10 @@ pub struct MemoryRegion {
     region_type: Option<RegionType>,
     /// Bits of [`region_flags`].
     flags: u32,
+    /// Capabilities of a device-specific region.
+    capabilities: [Option<RegionCapability>; 2],
+    /// True if a user may map the region once alone.
+    once: bool,
 }
 
 /// Start of an access.
@@ -100,7 +106,62 @@ impl MemoryRegion {
             memory,
             region_type: None,
             flags: region_flags::READ | region_flags::WRITE | region_flags::MMAP,
+            capabilities: [None; 2],
+            once: false,
         })
+    }
+
+    /// `length` bytes of memory at `base` as a device-specific region, which allows the accesses
+    /// `flags`, bits of [`region_flags`]. Errors as [`MemoryRegion::new`].
+    pub const fn of_device(
+        base: HostPhys,
+        length: u64,
+        memory: MemoryType,
+        region_type: RegionType,
+        flags: u32,
+    ) -> Result<Self, Errno> {
+        let Some(size) = BarSize::covering(length) else {
+            return Err(Errno::EINVAL);
+        };
+        match Self::new(base, length, size, memory) {
+            Ok(region) => Ok(region.device_specific(region_type, flags)),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// A device-specific region without memory, which exists for its capabilities: each access is
+    /// `EINVAL`.
+    pub const fn without_memory(region_type: RegionType, flags: u32) -> Self {
+        Self {
+            name: "memory",
+            base: HostPhys(0),
+            length: 0,
+            size: 0,
+            memory: MemoryType::Registers,
+            region_type: Some(region_type),
+            flags,
+            capabilities: [None; 2],
+            once: false,
+        }
+    }
+
+    /// The same region with these capabilities.
+    pub const fn with_capabilities(self, capabilities: [Option<RegionCapability>; 2]) -> Self {
+        Self {
+            capabilities,
+            ..self
+        }
+    }
+
+    /// The same region, of which each user may make one mapping, from the open of the device to its
+    /// close.
+    pub const fn mapped_once(self) -> Self {
+        Self { once: true, ..self }
+    }
+
+    /// True if each user may make one mapping alone.
+    pub const fn is_mapped_once(&self) -> bool {
+        self.once
     }
 
     /// The same memory behind a BAR of another size. Errors as [`MemoryRegion::new`].
@@ -160,7 +221,7 @@ impl MemoryRegion {
             }],
             region_type: self.region_type,
             msix_mappable: false,
-            capabilities: [None; 2],
+            capabilities: self.capabilities,
         }
     }
 

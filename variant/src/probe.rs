@@ -61,6 +61,37 @@ pub enum Question {
     /// Size of another function's configuration space in bytes; `ENODEV` if the function does not
     /// exist.
     RootConfigSize(RootFunction),
+    /// Integer of 32 bits in a property of the platform's device tree. `ENODEV` if a node does not
+    /// exist, `ENOENT` without the property, `EOVERFLOW` if the property has another size.
+    TreeWord(TreePlace),
+    /// Integer of 64 bits in a property of the platform's device tree; errors as
+    /// [`Question::TreeWord`].
+    TreeDoubleword(TreePlace),
+    /// Bytes of the longest block that one store of the platform writes to a BAR; `ENODEV` on a
+    /// platform without such stores.
+    LongestStore,
+}
+
+/// Place of an integer in the platform's device tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TreePlace {
+    /// Steps from the function's own node to the node.
+    pub node: &'static [TreeStep],
+    /// Name of the property.
+    pub property: &'static str,
+    /// Index of the integer in the property.
+    pub index: u16,
+    /// Number of integers that the property must have; `None` for any.
+    pub count: Option<u16>,
+}
+
+/// Step from a node of the device tree to another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TreeStep {
+    /// To the node whose number is the first cell of this property.
+    Phandle(&'static str),
+    /// To the node of the host bridge above the function.
+    HostBridge,
 }
 
 /// The most questions that a variant asks.

@@ -9,6 +9,7 @@ extern crate std;
 
 pub mod igd;
 pub mod nvgrace_gpu;
+pub mod nvlink2;
 pub mod plain;
 pub mod table;
 pub mod virtio;
@@ -16,7 +17,8 @@ pub mod zdev;
 
 pub use igd::Igd;
 pub use nvgrace_gpu::NvgraceGpu;
+pub use nvlink2::Nvlink2;
 pub use plain::Plain;
-pub use table::{AnyVariant, Chosen, Entry, TABLE};
+pub use table::{AnyVariant, Chosen, Entry, Selected, TABLE};
 pub use virtio::Virtio;
 pub use zdev::Zdev;

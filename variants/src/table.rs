@@ -2,15 +2,18 @@
 
 use core::fmt;
 
-use varia_spec::{Errno, intel, nvidia, vfio::RegionIndex, virtio, zpci};
+use varia_spec::{Errno, intel, nvidia, nvlink2, vfio::RegionIndex, virtio, zpci};
 use varia_variant::{
-    After, Answers, BarIndex, Before, ConfigSegment, Describe, Direction, Environment, Event,
-    Extended, Generation, Outcome, Probe, Question, Ready, Refusal, Region, Sample, Variant, Wait,
-    WrongFact,
+    After, Answer, Answers, BarIndex, Before, ConfigSegment, Describe, Direction, Environment,
+    Event, Extended, Generation, Outcome, Probe, Question, Ready, Refusal, Region, Sample, Variant,
+    Wait, WrongFact,
     ready::{Status, Values},
 };
 
-use crate::{Igd, NvgraceGpu, Plain, Virtio, Zdev, igd};
+use crate::{
+    Igd, NvgraceGpu, Nvlink2, Plain, Virtio, Zdev, igd,
+    nvlink2::{bridge, gpu},
+};
 
 /// A variant that can be chosen.
 #[derive(Debug)]
@@ -19,7 +22,10 @@ pub struct Entry {
     pub name: &'static str,
     /// Vendor and device ids.
     pub ids: &'static [(u16, u16)],
-    /// Vendor, and class byte of a device that no other entry's ids select.
+    /// Vendor, and question about the platform whose answer selects the entry for a device that no
+    /// entry's ids select.
+    pub fact: Option<(u16, Question)>,
+    /// Vendor, and class byte of a device that neither ids nor facts select.
     pub class: Option<(u16, u8)>,
     /// Questions to answer before [`Entry::probe`].
     pub questions: &'static [Question],
@@ -31,6 +37,7 @@ pub struct Entry {
 pub static NVGRACE_GPU: Entry = Entry {
     name: "nvgrace-gpu",
     ids: &nvidia::chip::COHERENT_IDS,
+    fact: None,
     class: None,
     questions: NvgraceGpu::QUESTIONS,
     probe: |answers, environment| AnyVariant::NvgraceGpu(NvgraceGpu::probe(answers, environment)),
@@ -40,6 +47,7 @@ pub static NVGRACE_GPU: Entry = Entry {
 pub static VIRTIO: Entry = Entry {
     name: "virtio",
     ids: &[(virtio::VENDOR_ID, virtio::device_id::MODERN_NET)],
+    fact: None,
     class: None,
     questions: Virtio::QUESTIONS,
     probe: |answers, environment| AnyVariant::Virtio(Virtio::probe(answers, environment)),
@@ -49,30 +57,131 @@ pub static VIRTIO: Entry = Entry {
 pub static IGD: Entry = Entry {
     name: "igd",
     ids: &[],
+    fact: None,
     class: Some((intel::VENDOR_ID, igd::BASE_CLASS)),
     questions: Igd::QUESTIONS,
     probe: |answers, environment| AnyVariant::Igd(Igd::probe(answers, environment)),
 };
 
+/// The entry of [`Nvlink2`] for GPUs.
+pub static NVLINK2_GPU: Entry = Entry {
+    name: "nvlink2-gpu",
+    ids: &nvlink2::GPU_IDS,
+    fact: Some((nvidia::VENDOR_ID, gpu::NPU)),
+    class: None,
+    questions: gpu::QUESTIONS,
+    probe: |answers, environment| AnyVariant::Nvlink2(Nvlink2::gpu(answers, environment)),
+};
+
+/// The entry of [`Nvlink2`] for bridges.
+pub static NVLINK2_BRIDGE: Entry = Entry {
+    name: "nvlink2-bridge",
+    ids: &nvlink2::BRIDGE_IDS,
+    fact: Some((nvlink2::IBM, bridge::GPU_NUMBER)),
+    class: None,
+    questions: bridge::QUESTIONS,
+    probe: |answers, environment| AnyVariant::Nvlink2(Nvlink2::bridge(answers, environment)),
+};
+
 /// All variants.
-pub static TABLE: &[&Entry] = &[&NVGRACE_GPU, &VIRTIO, &IGD];
+pub static TABLE: &[&Entry] = &[&NVGRACE_GPU, &VIRTIO, &IGD, &NVLINK2_GPU, &NVLINK2_BRIDGE];
+
+/// A function, by what the table selects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Function {
+    /// Vendor id.
+    pub vendor: u16,
+    /// Device id.
+    pub device: u16,
+    /// Class byte.
+    pub class: u8,
+}
+
+/// Reason for a selection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Selected {
+    /// The ids are an entry's.
+    Ids {
+        /// Vendor id.
+        vendor: u16,
+        /// Device id.
+        device: u16,
+    },
+    /// The platform has the fact that an entry asks for.
+    Fact {
+        /// Vendor id.
+        vendor: u16,
+        /// Name of the fact.
+        fact: &'static str,
+    },
+    /// Vendor and class are an entry's.
+    Class {
+        /// Vendor id.
+        vendor: u16,
+        /// Class byte.
+        class: u8,
+    },
+}
+
+impl fmt::Display for Selected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ids { vendor, device } => write!(f, "ids {vendor:04x}:{device:04x}"),
+            Self::Fact { vendor, fact } => {
+                write!(f, "vendor {vendor:04x} and the platform's {fact}")
+            }
+            Self::Class { vendor, class } => write!(f, "vendor {vendor:04x} and class {class:02x}"),
+        }
+    }
+}
 
 /// The entry that serves a device, by vendor and device id.
 pub fn find(vendor: u16, device: u16) -> Option<&'static Entry> {
-    TABLE
-        .iter()
-        .copied()
-        .find(|entry| entry.ids.contains(&(vendor, device)))
+    let mut entries = TABLE.iter().copied();
+    entries.find(|entry| entry.ids.contains(&(vendor, device)))
 }
 
-/// The entry that serves a device: by its ids, else by its vendor and class byte.
-pub fn find_with_class(vendor: u16, device: u16, class: u8) -> Option<&'static Entry> {
-    let mut entries = TABLE.iter().copied();
-    find(vendor, device).or_else(|| entries.find(|entry| entry.class == Some((vendor, class))))
+/// The entry that serves a function, and the reason: its ids, else a fact of the platform, else its
+/// class. `answer` answers a question about the platform.
+pub fn select(
+    function: Function,
+    mut answer: impl FnMut(Question) -> Answer,
+) -> Option<(&'static Entry, Selected)> {
+    let Function {
+        vendor,
+        device,
+        class,
+    } = function;
+    if let Some(entry) = find(vendor, device) {
+        return Some((entry, Selected::Ids { vendor, device }));
+    }
+    let entries = || TABLE.iter().copied();
+    for entry in entries() {
+        let fact = entry.fact.filter(|(of, _)| *of == vendor);
+        if let Some((_, question)) = fact.filter(|(_, question)| answer(*question).is_ok()) {
+            let fact = fact_name(question);
+            return Some((entry, Selected::Fact { vendor, fact }));
+        }
+    }
+    let entry = entries().find(|entry| entry.class == Some((vendor, class)))?;
+    Some((entry, Selected::Class { vendor, class }))
+}
+
+/// Name of a fact that selects an entry.
+const fn fact_name(question: Question) -> &'static str {
+    match question {
+        Question::TreeWord(place) | Question::TreeDoubleword(place) => place.property,
+        Question::Property(name) => name,
+        _ => "fact",
+    }
 }
 
 /// Any of the variants.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each device, and nothing to allocate a smaller one with"
+)]
 pub enum AnyVariant {
     /// NVIDIA GPUs with CPU-coherent memory.
     NvgraceGpu(NvgraceGpu),
@@ -80,6 +189,8 @@ pub enum AnyVariant {
     Virtio(Virtio),
     /// Intel's integrated graphics devices.
     Igd(Igd),
+    /// GPUs and bridges of NVLink2.
+    Nvlink2(Nvlink2),
     /// A device without a variant of its own.
     Plain(Plain),
 }
@@ -109,7 +220,7 @@ impl AnyVariant {
     pub fn ready_when(&self) -> Option<impl fmt::Display> {
         match self {
             Self::NvgraceGpu(gpu) => Some(gpu.method()),
-            Self::Virtio(_) | Self::Igd(_) | Self::Plain(_) => None,
+            Self::Virtio(_) | Self::Igd(_) | Self::Nvlink2(_) | Self::Plain(_) => None,
         }
     }
 }
@@ -120,6 +231,7 @@ macro_rules! dispatch {
             Self::NvgraceGpu($variant) => $call,
             Self::Virtio($variant) => $call,
             Self::Igd($variant) => $call,
+            Self::Nvlink2($variant) => $call,
             Self::Plain($variant) => $call,
         }
     };
@@ -181,6 +293,7 @@ impl Describe for AnyVariant {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::string::{String, ToString};
 
     #[test]
     fn the_ids_of_the_linux_driver_select_nvgrace_gpu() {
@@ -201,14 +314,77 @@ mod tests {
         assert!(find(0x1af4, 0x1042).is_none());
     }
 
+    /// Name of the entry and reason for a function, on a platform whose device tree has these
+    /// properties in the function's node.
+    fn selected(
+        vendor: u16,
+        device: u16,
+        class: u8,
+        tree: &[&str],
+    ) -> Option<(&'static str, String)> {
+        let function = Function {
+            vendor,
+            device,
+            class,
+        };
+        let answer = |question| match question {
+            Question::TreeWord(place)
+                if place.node.is_empty() && tree.contains(&place.property) =>
+            {
+                Ok(7)
+            }
+            _ => Err(Errno::ENOENT),
+        };
+        let (entry, reason) = select(function, answer)?;
+        Some((entry.name, reason.to_string()))
+    }
+
     #[test]
-    fn a_display_controller_of_intel_selects_igd_and_no_other_device_does() {
-        let name =
-            |vendor, device, class| find_with_class(vendor, device, class).map(|entry| entry.name);
-        assert_eq!(name(0x8086, 0x3e9b, 0x03), Some("igd"));
-        assert_eq!(name(0x8086, 0x3e9b, 0x02), None);
-        assert_eq!(name(0x1002, 0x3e9b, 0x03), None);
-        assert_eq!(name(0x10de, 0x2342, 0x03), Some("nvgrace-gpu"));
+    fn ids_come_before_facts_of_the_platform_and_these_before_the_class() {
+        let npu = "ibm,npu";
+        for (vendor, device, class, tree, expected) in [
+            (
+                0x8086,
+                0x3e9b,
+                0x03,
+                [].as_slice(),
+                "igd: vendor 8086 and class 03",
+            ),
+            (0x8086, 0x3e9b, 0x02, &[], ""),
+            (0x1002, 0x3e9b, 0x03, &[], ""),
+            (0x10de, 0x2342, 0x03, &[npu], "nvgrace-gpu: ids 10de:2342"),
+            (0x1af4, 0x1041, 0x02, &[npu], "virtio: ids 1af4:1041"),
+            (0x10de, 0x1db1, 0x03, &[], "nvlink2-gpu: ids 10de:1db1"),
+            (
+                0x10de,
+                0x1eb8,
+                0x03,
+                &[npu],
+                "nvlink2-gpu: vendor 10de and the platform's ibm,npu",
+            ),
+            (0x10de, 0x1eb8, 0x03, &["ibm,gpu"], ""),
+            (0x1014, 0x04ea, 0x06, &[], "nvlink2-bridge: ids 1014:04ea"),
+            (
+                0x1014,
+                0x04eb,
+                0x06,
+                &["ibm,gpu"],
+                "nvlink2-bridge: vendor 1014 and the platform's ibm,gpu",
+            ),
+            (0x1014, 0x04eb, 0x06, &[npu], ""),
+            (
+                0x8086,
+                0x3e9b,
+                0x03,
+                &[npu],
+                "igd: vendor 8086 and class 03",
+            ),
+        ] {
+            let found = selected(vendor, device, class, tree);
+            let found = found.map(|(name, reason)| std::format!("{name}: {reason}"));
+            let found = found.unwrap_or_default();
+            assert_eq!(found, expected, "{vendor:x}:{device:x} {class:x} {tree:?}");
+        }
         assert!(find(0x8086, 0x3e9b).is_none());
     }
 

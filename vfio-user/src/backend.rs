@@ -125,6 +125,11 @@ pub trait Backend: Send + Sync {
     /// The region `index`, which is below `num_regions`.
     fn region_info(&self, index: u32) -> Result<OfferedRegion, Errno>;
 
+    /// The descriptor of a region goes to the client.
+    fn handed_out(&self, index: u32) {
+        let _ = index;
+    }
+
     /// Info of the interrupt index `index`, which is below `num_irqs`.
     fn irq_info(&self, index: u32) -> Result<IrqInfo, Errno>;
 
@@ -211,6 +216,9 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
     }
     fn region_info(&self, index: u32) -> Result<OfferedRegion, Errno> {
         (**self).region_info(index)
+    }
+    fn handed_out(&self, index: u32) {
+        (**self).handed_out(index);
     }
     fn irq_info(&self, index: u32) -> Result<IrqInfo, Errno> {
         (**self).irq_info(index)

@@ -21,7 +21,7 @@ use crate::{
 fn how(mapping: Mapping) -> i32 {
     let memory = match mapping.memory {
         MemoryType::Cached => MMAP_MEMORY,
-        MemoryType::WriteCombining => MMAP_MEMORY | MMAP_WRITE_COMBINING,
+        MemoryType::WriteCombining | MemoryType::Registers => MMAP_MEMORY | MMAP_WRITE_COMBINING,
     };
     if mapping.allow_uncached {
         memory | MMAP_ALLOW_UNCACHED

@@ -46,7 +46,10 @@ fn question(question: &variant::Question) -> Question {
         variant::Question::ConfigDword(_)
         | variant::Question::PointedWord { .. }
         | variant::Question::RootDword { .. }
-        | variant::Question::RootConfigSize(_) => (QUESTION_PLATFORM, 0, 0, 0),
+        | variant::Question::RootConfigSize(_)
+        | variant::Question::TreeWord(_)
+        | variant::Question::TreeDoubleword(_)
+        | variant::Question::LongestStore => (QUESTION_PLATFORM, 0, 0, 0),
     };
     Question {
         kind,

@@ -76,7 +76,7 @@ fn layout(instance: &Instance, cursor: u64, text: &mut Text<'_>) -> Option<()> {
     };
     text.str(" ").str(region.name()).str(match region.memory() {
         MemoryType::Cached => " cached",
-        MemoryType::WriteCombining => " write-combining",
+        MemoryType::WriteCombining | MemoryType::Registers => " write-combining",
     });
     text.str(" address ").hex(region.base().0);
     text.str(" length ").size(Bytes(region.length()));

@@ -186,7 +186,7 @@ pub(crate) fn page_shift(shift: u32) -> Result<PageShift, Errno> {
 pub(crate) fn memory_type(memory: MemoryType) -> u32 {
     match memory {
         MemoryType::Cached => MEMORY_CACHED,
-        MemoryType::WriteCombining => MEMORY_WRITE_COMBINING,
+        MemoryType::WriteCombining | MemoryType::Registers => MEMORY_WRITE_COMBINING,
     }
 }
 

@@ -146,17 +146,7 @@ impl Machine {
 
     /// Attaches a client.
     pub(crate) fn attach(&self) -> Attached {
-        let (ours, theirs) = Stream::pair().unwrap();
-        let server = Server::new(Backend::new(Arc::clone(&self.endpoint)));
-        let thread = thread::spawn(move || {
-            server.serve_one(theirs).unwrap();
-        });
-        let mut client = Client::over(ours);
-        client.negotiate().unwrap();
-        Attached {
-            client: Some(client),
-            thread: Some(thread),
-        }
+        attach(&Arc::new(Backend::new(Arc::clone(&self.endpoint))))
     }
 
     /// Bytes of the coherent memory as the host sees them.
@@ -180,6 +170,21 @@ impl Machine {
         };
         let count = self.endpoint.info().num_regions;
         (0..count).filter_map(of).collect()
+    }
+}
+
+/// Attaches a client to a backend.
+pub(crate) fn attach(backend: &Arc<Backend>) -> Attached {
+    let (ours, theirs) = Stream::pair().unwrap();
+    let server = Server::new(Arc::clone(backend));
+    let thread = thread::spawn(move || {
+        server.serve_one(theirs).unwrap();
+    });
+    let mut client = Client::over(ours);
+    client.negotiate().unwrap();
+    Attached {
+        client: Some(client),
+        thread: Some(thread),
     }
 }
 

@@ -11,6 +11,7 @@ mod igd;
 mod layouts;
 mod machine;
 mod mapping;
+mod nvlink;
 mod open;
 mod other_clients;
 mod readiness;

@@ -101,6 +101,7 @@ pub(super) fn profile(product: Product) -> Profile {
             pxm_start: fact(16, pxm),
             pxm_count: fact(8, pxm),
         }),
+        platform: None,
     }
 }
 

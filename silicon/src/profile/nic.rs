@@ -42,6 +42,7 @@ pub(super) fn nic() -> Profile {
             .map(|capability| Fact::assumed(capability, MADE_UP))
             .into(),
         coherent: None,
+        platform: None,
     }
 }
 

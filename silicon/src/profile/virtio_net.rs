@@ -40,6 +40,7 @@ pub(super) fn virtio_net() -> Profile {
             .map(|capability| Fact::assumed(capability, CHOSEN))
             .into(),
         coherent: None,
+        platform: None,
     }
 }
 

@@ -261,7 +261,10 @@ impl Served<'_> for RegionQuery {
         turn.out.encode(|bytes| reply.encode(argsz, bytes));
         // a client that has to ask again gets the descriptor then
         let whole = argsz as usize >= reply.full_len();
-        let fds = fd.into_iter().filter(|_| whole).collect();
+        let fds: Vec<_> = fd.into_iter().filter(|_| whole).collect();
+        if !fds.is_empty() {
+            turn.backend.handed_out(index);
+        }
         Ok(Handled::Answered(fds))
     }
 }

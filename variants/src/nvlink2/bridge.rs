@@ -1,0 +1,91 @@
+//! The half of a bridge: the register by which the GPU's address translations are dropped (ATSD),
+//! and the facts of the link as capabilities.
+//!
+//! Without an ATSD register the region is empty, and exists all the same: the capabilities are its
+//! own. A wrong link speed is a dead link without a sign, so that an unknown one is refused.
+
+use varia_spec::{
+    Errno,
+    nvlink2::{ATSD_REGISTERS, IBM, property, region},
+    vfio::{RegionCapability, RegionType, region_flags},
+};
+use varia_variant::{
+    Answers, Bytes, HostPhys, MemoryRegion, MemoryType, PageShift, Question, Refusal,
+    TreeStep::{self, HostBridge, Phandle},
+};
+
+use super::{Not, doubleword, missing, needed, word};
+
+/// The GPU of the bridge.
+const GPU: &[TreeStep] = &[Phandle(property::GPU)];
+/// The link of the bridge.
+const LINK: &[TreeStep] = &[Phandle(property::NVLINK)];
+
+/// Presence of the GPU's node.
+const GPU_NODE: Question = word(GPU, property::PHANDLE);
+const LINK_INDEX: Question = word(LINK, property::LINK_INDEX);
+const TARGET: Question = doubleword(&[], property::TARGET, 0, None);
+const SPEED: Question = word(&[], property::SPEED);
+
+/// Address of the ATSD register of the link with this index.
+const fn atsd(index: u16) -> Question {
+    doubleword(&[HostBridge], property::ATSD, index, None)
+}
+
+/// The number of the GPU's node in the bridge's node, which selects the half.
+pub const GPU_NUMBER: Question = word(&[], property::GPU);
+
+/// Questions of this half.
+pub const QUESTIONS: &[Question] = &[
+    GPU_NODE,
+    LINK_INDEX,
+    TARGET,
+    SPEED,
+    atsd(0),
+    atsd(1),
+    atsd(2),
+    atsd(3),
+    atsd(4),
+    atsd(5),
+    atsd(6),
+    atsd(7),
+];
+
+/// The region, or the reason against it.
+pub(super) fn region(answers: &Answers, page: PageShift) -> Result<MemoryRegion, Not> {
+    let absent = |fact| move |errno| missing(fact, errno);
+    let gpu = "GPU of the NVLink2 bridge (ibm,gpu)";
+    answers.to(GPU_NODE).map_err(absent(gpu))?;
+    let link = "link of the NVLink2 bridge (ibm,nvlink, ibm,npu-link-index)";
+    let link = answers.to(LINK_INDEX).map_err(absent(link))?;
+    let target = "target address of the NVLink2 bridge (ibm,device-tgt-addr)";
+    let target = needed(answers.to(TARGET), target, Errno::EFAULT)?;
+    let speed = "speed of the NVLink2 bridge (ibm,nvlink-speed)";
+    let speed = needed(answers.to(SPEED), speed, Errno::EFAULT)? as u32;
+    let index = u16::try_from(link).ok().filter(|i| *i < ATSD_REGISTERS);
+    // as the original: a register that is not named is none
+    let register = index.and_then(|index| answers.to(atsd(index)).ok());
+    let region = match register.filter(|address| *address != 0) {
+        Some(address) => page_of(HostPhys(address), page).map_err(Not::Refused)?,
+        None => MemoryRegion::without_memory(
+            RegionType::of_vendor(IBM, region::ATSD),
+            region_flags::READ | region_flags::WRITE,
+        ),
+    };
+    Ok(region.named("ATSD").with_capabilities([
+        Some(RegionCapability::TargetAddress(target)),
+        Some(RegionCapability::LinkSpeed(speed)),
+    ]))
+}
+
+/// The page of a register.
+fn page_of(base: HostPhys, page: PageShift) -> Result<MemoryRegion, Refusal> {
+    let size = Bytes(page.size());
+    if !base.0.is_multiple_of(size.0) {
+        return Err(Refusal::BaseNotPageAligned { base, page: size });
+    }
+    let flags = region_flags::READ | region_flags::WRITE | region_flags::MMAP;
+    let region_type = RegionType::of_vendor(IBM, region::ATSD);
+    MemoryRegion::of_device(base, size.0, MemoryType::Registers, region_type, flags)
+        .map_err(|_| Refusal::BeyondAddresses { base, size })
+}
