@@ -78,14 +78,22 @@ pub(crate) fn make(
         let text = format!("a {name} has no coherent memory to lay out: leave out --layout");
         return Err(text.into());
     }
-    if device.layout.is_some() && view == View::Physical {
-        let text = "--layout is a VM's view, and --as physical has none: leave out one of the two";
+    let mut views = [
+        ("--layout", device.layout.is_some()),
+        ("--gpudirect-clique", device.gpudirect_clique.is_some()),
+    ]
+    .into_iter();
+    if let Some((option, _)) = views.find(|(_, is_given)| *is_given && view == View::Physical) {
+        let text = format!(
+            "{option} changes a VM's view, and --as physical is another one: leave out one of the two"
+        );
         return Err(text.into());
     }
     let options = Options {
         view,
         honour_memory_enable,
         layout: device.layout.map_or(MemoryLayout::Bar, Into::into),
+        gpudirect_clique: device.gpudirect_clique,
         ..Options::default()
     };
     let endpoint = Arc::new(

@@ -37,6 +37,8 @@ struct Inspection {
     bars: Vec<InspectedBar>,
     /// Device-specific regions.
     regions: Vec<InspectedRegion>,
+    /// Offset of the capability of a GPUDirect clique, if one was asked for.
+    clique_capability: Option<u16>,
     facts: Vec<Fact>,
 }
 
@@ -271,6 +273,7 @@ impl Inspection {
             readiness,
             bars,
             regions,
+            clique_capability: endpoint.clique().map(|clique| clique.offset()),
             facts: profile
                 .marks()
                 .into_iter()
@@ -319,6 +322,9 @@ impl Inspection {
         }
         for region in &self.regions {
             out += &region.line();
+        }
+        if let Some(at) = self.clique_capability {
+            out += &format!("GPUDirect clique in the capability at {at:#x}\n");
         }
         let assumed = self.facts.iter().filter(|fact| !fact.sourced).count();
         out += &format!(

@@ -141,6 +141,9 @@ fn serve_command(args: &RunArgs, socket: &Path) -> Vec<String> {
     {
         option("layout", value.get_name().to_owned());
     }
+    if let Some(clique) = args.device.gpudirect_clique {
+        option("gpudirect-clique", clique.to_string());
+    }
     let BehaviourArgs {
         backing,
         base,

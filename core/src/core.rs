@@ -6,11 +6,12 @@
 //! its hook has run, before any later access is served.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use varia_spec::Errno;
-use varia_spec::pci::CFG_SPACE_EXP_SIZE;
 use varia_spec::pci::header::{self, command};
+use varia_spec::pci::{CFG_SPACE_EXP_SIZE, CFG_SPACE_SIZE};
 use varia_spec::vfio::{DeviceInfo, IrqIndex, RegionIndex, device_flags};
 
 use crate::config::{Config, Effect, Layout, MsixTable, SavedState, tiles};
@@ -212,6 +213,17 @@ impl<D: Device + ?Sized> Core<D> {
     /// True while a user has the device open.
     pub fn is_open(&self) -> bool {
         lock(&self.config).is_some()
+    }
+
+    /// Ranges of the conventional capabilities that a user sees, in the order of their list.
+    pub fn capabilities(&self) -> Vec<Range<u16>> {
+        let places = self.layout.places();
+        // the header, and extended capabilities, are places too
+        let conventional = header::STD_HEADER_SIZEOF..CFG_SPACE_SIZE;
+        places
+            .filter(|(start, _)| conventional.contains(start))
+            .map(|(start, len)| start..start + len)
+            .collect()
     }
 
     /// `VFIO_DEVICE_GET_INFO`.

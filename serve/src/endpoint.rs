@@ -2,16 +2,17 @@
 
 use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 
-use varia_core::{Core, Device, DeviceRegion, Dma, Refused, RegionInfo, View};
+use varia_core::{ConfigRegister, Core, Device, DeviceRegion, Dma, Refused, RegionInfo, View};
 use varia_spec::{
     Errno,
+    pci::header,
     vfio::{self, DeviceInfo, RegionIndex, SparseArea, region_flags},
 };
 use varia_variant::{
-    Answers, BarIndex, ConfigOwner, Decline, Direction, Environment, Event, MemoryLayout, Millis,
-    Outcome, PageShift, Refusal, Region, Variant, Wait,
+    Answers, BarIndex, ConfigOwner, Decline, Direction, Environment, Event, Extended, MemoryLayout,
+    Millis, Outcome, PageShift, Refusal, Region, Variant, Wait,
 };
-use varia_variants::AnyVariant;
+use varia_variants::{AnyVariant, Clique, CliqueError, Entry, Plain, table::Chosen};
 
 use crate::{
     access::{Attempt, Operation, Progress, attempt},
@@ -30,6 +31,8 @@ pub struct Options {
     pub honour_memory_enable: bool,
     /// Form in which memory outside every BAR is presented.
     pub layout: MemoryLayout,
+    /// GPUDirect clique of the device, 0 to 15, which a guest's driver sees as a capability.
+    pub gpudirect_clique: Option<u32>,
     /// Timeout of an operation for a device that is not ready: the operation fails with
     /// `ETIMEDOUT`, and the next access polls again. Clients have timeouts too, QEMU of 5 s.
     pub timeout: Millis,
@@ -43,6 +46,7 @@ impl Default for Options {
             view: View::Virtual,
             honour_memory_enable: false,
             layout: MemoryLayout::Bar,
+            gpudirect_clique: None,
             timeout: Millis(4000),
             clock: Arc::new(SystemClock::default()),
         }
@@ -61,6 +65,9 @@ pub enum Error {
         /// Reason.
         refusal: Refusal,
     },
+    /// The device can't be in the GPUDirect clique.
+    #[error(transparent)]
+    Clique(#[from] CliqueError),
     /// The device contradicts itself.
     #[error(transparent)]
     Malformed(#[from] Refused),
@@ -77,6 +84,7 @@ impl Error {
     pub fn errno(&self) -> Errno {
         match self {
             Self::Refused { refusal, .. } => refusal.errno(),
+            Self::Clique(_) => Errno::EINVAL,
             Self::Malformed(refused) => refused.errno(),
             Self::NotReady(errno) | Self::Dead(errno) => *errno,
         }
@@ -102,7 +110,7 @@ pub struct Endpoint {
     pub(crate) core: Core,
     dma: Arc<Dma>,
     name: Option<&'static str>,
-    pub(crate) variant: Option<Arc<AnyVariant>>,
+    pub(crate) variant: Option<Arc<Chosen>>,
     pub(crate) options: Options,
 }
 
@@ -129,36 +137,32 @@ impl Endpoint {
                 .map(|(entry, _)| entry),
         };
         let mut core = Core::new(device, options.view)?;
-        let Some(entry) = entry else {
-            return Ok(Self {
-                core,
-                dma: Arc::default(),
-                name: None,
-                variant: None,
-                options,
-            });
+        let clique = clique(&core, &options)?;
+        let variant = match entry {
+            Some(entry) => probe(&**core.device(), entry, &options),
+            None if clique.is_some() => AnyVariant::Plain(Plain),
+            None => {
+                return Ok(Self {
+                    core,
+                    dma: Arc::default(),
+                    name: None,
+                    variant: None,
+                    options,
+                });
+            }
         };
-        let device = &**core.device();
-        let answers = Answers::collect(entry.questions, |question| {
-            discover::answer(device, question)
-        });
-        let environment = Environment {
-            honour_memory_enable: options.honour_memory_enable,
-            layout: options.layout,
-            ..Environment::new(host_page())
-        };
-        let variant = Arc::new((entry.probe)(&answers, environment));
+        let variant: Chosen = Extended::new(Extended::new(variant, clique), None);
+        let variant = Arc::new(variant);
         let hook = Arc::clone(&variant);
         core.on_reset(move || hook.event(Event::ResetDone));
         core.open().map_err(Error::Dead)?;
         let ready = wait_until_ready(&core, &variant, &*options.clock);
         core.close();
         ready.map_err(Error::NotReady)?;
+        let name = entry.map(|entry| entry.name);
         if let Outcome::Fail(refusal) = variant.outcome() {
-            return Err(Error::Refused {
-                variant: entry.name,
-                refusal,
-            });
+            let variant = name.unwrap_or_default();
+            return Err(Error::Refused { variant, refusal });
         }
         for region in OwnRegion::all(&variant, core.device()) {
             core.add_region(Box::new(region));
@@ -166,7 +170,7 @@ impl Endpoint {
         Ok(Self {
             core,
             dma: Arc::default(),
-            name: Some(entry.name),
+            name,
             variant: Some(variant),
             options,
         })
@@ -174,12 +178,18 @@ impl Endpoint {
 
     /// The variant, if one was chosen.
     pub fn variant(&self) -> Option<&AnyVariant> {
-        self.variant.as_deref()
+        let chosen = self.variant.as_deref()?;
+        self.name.and(Some(chosen.variant().variant()))
     }
 
     /// The variant's name, if one was chosen.
     pub fn variant_name(&self) -> Option<&'static str> {
         self.name
+    }
+
+    /// The extension of a GPUDirect clique, if one was asked for.
+    pub fn clique(&self) -> Option<&Clique> {
+        self.variant.as_deref()?.variant().extension().as_ref()
     }
 
     /// Reason why the core serves the device alone, if the variant declined.
@@ -398,14 +408,42 @@ pub(crate) fn listed<const N: usize>(info: vfio::RegionInfo<[SparseArea; N]>) ->
     }
 }
 
+/// The extension of the clique that is asked for.
+fn clique(core: &Core, options: &Options) -> Result<Option<Clique>, Error> {
+    let Some(number) = options.gpudirect_clique else {
+        return Ok(None);
+    };
+    let dword = |at| {
+        let register = ConfigRegister::dword(at);
+        core.device().config_read(register).map_err(Error::Dead)
+    };
+    let vendor = dword(header::VENDOR_ID)? as u16;
+    let class = dword(header::REVISION_ID)? >> 8;
+    let clique = Clique::new(number, vendor, class, &core.capabilities())?;
+    Ok(Some(clique))
+}
+
+/// The variant of an entry, from the device's answers.
+fn probe(device: &dyn Device, entry: &Entry, options: &Options) -> AnyVariant {
+    let answers = Answers::collect(entry.questions, |question| {
+        discover::answer(device, question)
+    });
+    let environment = Environment {
+        honour_memory_enable: options.honour_memory_enable,
+        layout: options.layout,
+        ..Environment::new(host_page())
+    };
+    (entry.probe)(&answers, environment)
+}
+
 /// Condition for readiness, for a message.
-pub(crate) fn until(variant: &AnyVariant) -> String {
-    let when = variant.ready_when();
+pub(crate) fn until(variant: &Chosen) -> String {
+    let when = variant.variant().variant().ready_when();
     when.map_or_else(String::new, |when| format!(": it is ready when {when}"))
 }
 
 /// Waits as long as the variant allows.
-fn wait_until_ready(core: &Core, variant: &AnyVariant, clock: &dyn Clock) -> Result<(), Errno> {
+fn wait_until_ready(core: &Core, variant: &Chosen, clock: &dyn Clock) -> Result<(), Errno> {
     let mut wait = Wait::default();
     let mut told = false;
     loop {

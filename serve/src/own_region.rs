@@ -6,20 +6,20 @@ use std::{fmt, sync::Arc};
 use varia_core::{ConfigRegister, Device, DeviceRegion, RegionInfo, Width};
 use varia_spec::{Errno, vfio::RegionIndex};
 use varia_variant::{Region, Source, Variant};
-use varia_variants::AnyVariant;
+use varia_variants::table::Chosen;
 
 use crate::endpoint::listed;
 
 /// A region of a variant, and the device whose platform it reads.
 pub(crate) struct OwnRegion {
-    variant: Arc<AnyVariant>,
+    variant: Arc<Chosen>,
     index: RegionIndex,
     device: Arc<dyn Device>,
 }
 
 impl OwnRegion {
     /// The variant's regions, in the order of their indices.
-    pub(crate) fn all(variant: &Arc<AnyVariant>, device: &Arc<dyn Device>) -> Vec<Self> {
+    pub(crate) fn all(variant: &Arc<Chosen>, device: &Arc<dyn Device>) -> Vec<Self> {
         let regions = (RegionIndex::COUNT..).map(|index| Self {
             variant: Arc::clone(variant),
             index: RegionIndex(index),

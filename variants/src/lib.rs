@@ -7,6 +7,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod clique;
 pub mod igd;
 pub mod nvgrace_gpu;
 pub mod nvlink2;
@@ -15,6 +16,7 @@ pub mod table;
 pub mod virtio;
 pub mod zdev;
 
+pub use clique::{Clique, CliqueError};
 pub use igd::Igd;
 pub use nvgrace_gpu::NvgraceGpu;
 pub use nvlink2::Nvlink2;

@@ -11,7 +11,7 @@ use varia_variant::{
 };
 
 use crate::{
-    Igd, NvgraceGpu, Nvlink2, Plain, Virtio, Zdev, igd,
+    Clique, Igd, NvgraceGpu, Nvlink2, Plain, Virtio, Zdev, igd,
     nvlink2::{bridge, gpu},
 };
 
@@ -196,7 +196,7 @@ pub enum AnyVariant {
 }
 
 /// A variant, and the extensions over it.
-pub type Chosen = Extended<AnyVariant, Option<Zdev>>;
+pub type Chosen = Extended<Extended<AnyVariant, Option<Clique>>, Option<Zdev>>;
 
 /// The extension [`Zdev`] for a function with these facts of the platform, `None` on a platform
 /// without. The platform decides alone, unless the extension is `wanted`.

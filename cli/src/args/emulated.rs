@@ -17,6 +17,9 @@ pub(crate) struct DeviceArgs {
     /// Form in which a VM gets the coherent memory [default: bar]
     #[arg(long, value_enum, value_name = "LAYOUT")]
     pub(crate) layout: Option<LayoutArg>,
+    /// GPUDirect clique, 0 to 15: GPUs of one clique reach each other directly. For GPUs of NVIDIA.
+    #[arg(long, value_name = "N")]
+    pub(crate) gpudirect_clique: Option<u32>,
 }
 
 /// Form in which a VM gets coherent memory; docs/layouts.md compares the forms.

@@ -1,4 +1,4 @@
-//! `--layout` and `--memory-enable`.
+//! `--layout`, `--memory-enable` and `--gpudirect-clique`.
 
 use serde_json::Value;
 
@@ -104,6 +104,25 @@ fn a_layout_that_can_not_be_is_refused_with_values_and_remedy() {
             &["QEMU maps no device-specific region", "--layout bar"],
         ),
         (
+            &["serve", "gh200", "--gpudirect-clique", "16"],
+            &["16 is no GPUDirect clique", "from 0 to 15"],
+        ),
+        (
+            &["serve", "nic", "--gpudirect-clique", "1"],
+            &["no GPU of NVIDIA's", "leave out"],
+        ),
+        (
+            &[
+                "serve",
+                "gh200",
+                "--gpudirect-clique",
+                "1",
+                "--as",
+                "physical",
+            ],
+            &["--gpudirect-clique", "leave out"],
+        ),
+        (
             &["inspect", "gh200", "--layout", "acpi"],
             &["acpi", "bar, region, physical-bar"],
         ),
@@ -118,9 +137,25 @@ fn a_layout_that_can_not_be_is_refused_with_values_and_remedy() {
 }
 
 #[test]
+fn inspect_says_where_the_capability_of_a_clique_is() {
+    let seen = json(&["gb200", "--gpudirect-clique", "3"]);
+    assert_eq!(seen["clique_capability"], 0xc8);
+    let without = json(&["gb200"]);
+    assert_eq!(without["clique_capability"], Value::Null);
+    let text = ended(varia(["inspect", "gb200", "--gpudirect-clique", "3"])).success();
+    assert!(
+        text.stdout.contains("capability at 0xc8"),
+        "{}",
+        text.stdout
+    );
+}
+
+#[test]
 fn a_dry_run_serves_the_layout_that_it_plans_with() {
-    let args = ["run", "gb200", "--layout", "physical-bar", "--dry-run"];
-    let text = ended(varia(args)).success().stdout;
+    let mut command = varia(["run", "gb200", "--layout", "physical-bar", "--dry-run"]);
+    command.args(["--gpudirect-clique", "3"]);
+    let text = ended(command).success().stdout;
+    assert!(text.contains("--gpudirect-clique 3"), "{text}");
     assert!(text.contains("--layout physical-bar"), "{text}");
     assert!(text.contains("pref64-reserve=512G"), "{text}");
 }

@@ -30,14 +30,24 @@ impl Gpu {
     /// # Errors
     /// Refusals of the silicon, the runtime or the system.
     pub fn serve(profile: &Profile, view: View, options: Options) -> Result<Self> {
+        let serve = varia_serve::Options {
+            view,
+            ..Default::default()
+        };
+        Self::serve_with(profile, serve, options)
+    }
+
+    /// Makes the silicon and serves it with these options.
+    ///
+    /// # Errors
+    /// As [`serve`](Self::serve).
+    pub fn serve_with(
+        profile: &Profile,
+        serve: varia_serve::Options,
+        options: Options,
+    ) -> Result<Self> {
         let silicon = Arc::new(Silicon::new(profile, options)?);
-        let endpoint = Endpoint::new(
-            Arc::clone(&silicon) as Arc<_>,
-            varia_serve::Options {
-                view,
-                ..Default::default()
-            },
-        )?;
+        let endpoint = Endpoint::new(Arc::clone(&silicon) as Arc<_>, serve)?;
         let folder = tempfile::Builder::new()
             .prefix("varia-gpu-")
             .tempdir()

@@ -102,11 +102,18 @@ pub fn equip(vm: Vm, script: &str) -> Result<Vm> {
 }
 
 /// Runs the guest with a GPU of the machine that is bound to a VFIO driver, with `initiators`
-/// nodes without memory that belong to it, and gives its report.
+/// nodes without memory that belong to it, and gives its report. `properties` are more properties of
+/// QEMU's device, each after a comma.
 ///
 /// # Errors
 /// If QEMU fails, or the guest does not come to its end; with its console.
-pub fn run(host: &Host, gpu: usize, initiators: u32, variables: &[(&str, &str)]) -> Result<Report> {
+pub fn run(
+    host: &Host,
+    gpu: usize,
+    properties: &str,
+    initiators: u32,
+    variables: &[(&str, &str)],
+) -> Result<Report> {
     let mut words = format!(
         "{QEMU} -M virt,gic-version=3,highmem-mmio-size=1T -accel kvm -cpu host -smp 1 \
          -m {MEMORY_MIB}M -object memory-backend-ram,id=ram,size={MEMORY_MIB}M \
@@ -114,7 +121,7 @@ pub fn run(host: &Host, gpu: usize, initiators: u32, variables: &[(&str, &str)])
          -bios {FIRMWARE} -kernel {KERNEL} -initrd {INITRAMFS} \
          -nodefaults -no-user-config -display none -no-reboot -serial file:{CONSOLE} \
          -device pcie-root-port,id=rp0,chassis=1 \
-         -device vfio-pci-nohotplug,host={},bus=rp0,rombar=0,id=gpu \
+         -device vfio-pci-nohotplug,host={},bus=rp0,rombar=0,id=gpu{properties} \
          -chardev file,id=report,path={REPORT} -device virtio-serial-pci \
          -device virtserialport,chardev=report,name=report",
         host.address(gpu)

@@ -9,8 +9,9 @@ use std::path::Path;
 
 use varia_lab::chroot::Chroot;
 use varia_lab::{Arch, GuestCommand, Set, Vm, packages};
-use varia_serve::View;
+use varia_serve::{self as serve, View};
 use varia_silicon::{Options, Profile, Silicon, profile};
+use varia_variant::MemoryLayout;
 use varia_vmtests::gpu::Gpu;
 
 /// Words that `lspci` prints for a structure that is not valid.
@@ -65,24 +66,46 @@ fn lspci_reads_a_dump_of_every_profile_without_complaint() -> Result<(), Box<dyn
     Ok(())
 }
 
-/// Every profile, as both see it.
-fn functions() -> impl Iterator<Item = (&'static Profile, View)> {
+/// Every profile, as both see it, and options that change what a VM sees: a name for each.
+fn functions() -> Vec<(String, &'static Profile, serve::Options)> {
     let views = [View::Virtual, View::Physical];
-    profile::ALL
-        .iter()
-        .flat_map(move |profile| views.map(|view| (profile, view)))
+    let all = profile::ALL.iter().flat_map(|profile| {
+        views.map(|view| {
+            let name = format!("{}-{view:?}", profile.name).to_lowercase();
+            let options = serve::Options {
+                view,
+                ..Default::default()
+            };
+            (name, profile, options)
+        })
+    });
+    let with = |what: &str, name, layout, gpudirect_clique| {
+        let options = serve::Options {
+            layout,
+            gpudirect_clique,
+            ..Default::default()
+        };
+        let profile = profile::find(name).expect("a profile of the catalogue");
+        (format!("{}-{what}", profile.name), profile, options)
+    };
+    let others = [
+        with("region", "gh200", MemoryLayout::Region, None),
+        with("physical-bar", "gb200", MemoryLayout::PhysicalBar, None),
+        with("clique", "gh200", MemoryLayout::Bar, Some(5)),
+    ];
+    all.chain(others).collect()
 }
 
 #[test]
 fn lspci_in_a_machine_shows_every_profile_as_it_did() -> Result<(), Box<dyn Error>> {
     let arch = Arch::X86_64;
     let mut served = Vec::new();
-    for (profile, view) in functions() {
+    for (name, profile, serve) in functions() {
         let options = Options {
             memory: profile.coherent.map(|_| MEMORY),
             ..Options::default()
         };
-        served.push((profile, view, Gpu::serve(profile, view, options)?));
+        served.push((name, Gpu::serve_with(profile, serve, options)?));
     }
     let tree = packages::ensure(Set::Userland(arch))?;
     // room for the physical regions 2, half a TiB each
@@ -91,15 +114,14 @@ fn lspci_in_a_machine_shows_every_profile_as_it_did() -> Result<(), Box<dyn Erro
         .cpu("max,phys-bits=46")
         .cpus(1)
         .programs(&tree, &["/usr/bin/lspci"])?;
-    for (number, (_, _, gpu)) in served.iter().enumerate() {
+    for (number, (_, gpu)) in served.iter().enumerate() {
         vm = vm.vfio_user(format!("dev{number}"), &gpu.socket());
     }
     let vm = vm.boot()?;
     let output = vm.run(&GuestCommand::sh("lspci -nvvvxxxx"))?.checked()?;
     let text = output.text();
     let mut differ = String::new();
-    for ((profile, view, _), bus) in served.iter().zip(1_u32..) {
-        let name = format!("{}-{view:?}", profile.name).to_lowercase();
+    for ((name, _), bus) in served.iter().zip(1_u32..) {
         let start = format!("{bus:02x}:00.0 ");
         let function = text.split("\n\n").find(|part| part.starts_with(&start));
         let function = function.ok_or_else(|| format!("no {start}({name}) in:\n{text}"))?;

@@ -1,11 +1,14 @@
 //! The whole way: a machine that owns a GPU gives it to a guest, with QEMU, KVM and vfio-pci,
 //! once bound to the kernel's own driver and once to ours. The guest can't tell which.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value;
 use varia_lab::{Arch, Flavour, agent_build};
-use varia_silicon::{Options, profile};
+use varia_serve::Endpoint;
+use varia_silicon::{Options, Silicon, profile};
+use varia_spec::vfio::RegionIndex;
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
 use varia_vmtests::inner_guest::{self, Report};
 use varia_vmtests::{Error, Result};
@@ -19,6 +22,9 @@ const USEMEM: u64 = 512 * MIB;
 /// Number of nodes that an NVIDIA GPU with MIG wants.
 const INITIATORS: u32 = 8;
 
+/// The GPUDirect clique that QEMU gives the GPU.
+const CLIQUE: u8 = 9;
+
 /// Where the host leaves a word for the guest, and where the guest leaves one for the host.
 const FROM_HOST: u64 = 0x1000;
 const FROM_GUEST: u64 = 0x20_0000;
@@ -30,7 +36,9 @@ fn script() -> String {
     let mut script = "echo '== lspci'\n lspci -nn -vvv -s $bdf\n\
                       echo '== initiators'\n cat /sys/devices/system/node/has_generic_initiator\n\
                       echo '== memory'\n cat /sys/devices/system/node/has_memory\n\
-                      echo '== resource'\n cat /sys/bus/pci/devices/$bdf/resource\n"
+                      echo '== resource'\n cat /sys/bus/pci/devices/$bdf/resource\n\
+                      echo '== config'\n hexdump -v -e '1/1 \"%02x\"' -n 256 \
+                      /sys/bus/pci/devices/$bdf/config\n echo\n"
         .to_owned();
     for (bar, length) in [(2, RESMEM), (4, USEMEM)] {
         let last = length - LAST;
@@ -100,6 +108,7 @@ fn a_guest_sees_the_same(flavour: Flavour) -> Result<()> {
     let host = plan.boot()?;
     println!("the host is up after {:?}", started.elapsed());
     let memory = host.memory(0);
+    let clique = format!(",x-nv-gpudirect-clique={CLIQUE}");
 
     let mut seen = Vec::new();
     // Ours first: lockdep looks no further after its first report, which the original gets.
@@ -119,7 +128,7 @@ fn a_guest_sees_the_same(flavour: Flavour) -> Result<()> {
                 .expect("inside the memory");
         }
         let word = digits(to_host);
-        let report = inner_guest::run(&host, 0, INITIATORS, &[("word", &word)])?;
+        let report = inner_guest::run(&host, 0, &clique, INITIATORS, &[("word", &word)])?;
         println!(
             "{driver:?}: the guest has ended after {:?}",
             started.elapsed()
@@ -153,11 +162,49 @@ fn a_guest_sees_the_same(flavour: Flavour) -> Result<()> {
         }
         assert_eq!(section(&report, "initiators")?, "1-8", "{driver:?}");
         assert_eq!(section(&report, "memory")?, "0", "{driver:?}");
+        assert_clique(section(&report, "config")?);
         seen.push(section(&report, "lspci")?.to_owned());
     }
     assert!(seen[0].contains("[10de:2342]"), "{}", seen[0]);
     assert_eq!(seen[0], seen[1], "lspci with ours, with the original");
     host.power_off()
+}
+
+/// Checks that QEMU's capability of a clique and its place in the list are those of the extension.
+fn assert_clique(config: &str) {
+    let byte = |at: usize| u8::from_str_radix(&config[2 * at..2 * at + 2], 16).expect("a byte");
+    let qemu: Vec<u8> = (0..256).map(byte).collect();
+    let gh200 = profile::find("gh200").expect("a profile of the catalogue");
+    let silicon = Silicon::new(gh200, Options::default()).expect("silicon of the catalogue");
+    let options = varia_serve::Options {
+        gpudirect_clique: Some(CLIQUE.into()),
+        ..Default::default()
+    };
+    let endpoint = Endpoint::new(Arc::new(silicon), options).expect("a device of the catalogue");
+    endpoint.open().expect("nobody else has it");
+    let mut ours = [0; 256];
+    let read = endpoint.read(RegionIndex::CONFIG, 0, &mut ours);
+    assert_eq!(read, Ok(ours.len()));
+    let mut at = 0x34;
+    let mut list = Vec::new();
+    while ours[at] != 0 && list.len() < 48 {
+        assert_eq!(
+            qemu[at], ours[at],
+            "the pointer at {at:#x} in QEMU's guest: {config}"
+        );
+        let capability = usize::from(ours[at]);
+        assert_eq!(
+            qemu[capability], ours[capability],
+            "at {capability:#x}: {config}"
+        );
+        list.push(capability);
+        at = capability + 1;
+    }
+    assert_eq!(qemu[at], 0, "the end of the list at {at:#x}: {config}");
+    let last = list.last().copied().expect("a list");
+    assert_eq!(last, 0xc8);
+    assert_eq!(qemu[last..last + 8], ours[last..last + 8], "{config}");
+    assert_eq!(ours[last + 6], CLIQUE << 3);
 }
 
 /// Checks that `varia doctor` finds no failure in a plan on a host that has KVM, QEMU and the GPU; the

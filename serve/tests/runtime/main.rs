@@ -3,6 +3,7 @@
 
 mod access;
 mod client_memory;
+mod clique;
 mod config;
 mod connection;
 mod decline;
