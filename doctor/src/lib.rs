@@ -171,7 +171,7 @@ pub const CHECKS: &[Check] = &[
     .depended(),
     check(
         "variant-driver",
-        "nvgrace-gpu-vfio-pci is loaded; its author and version",
+        "nvgrace-gpu-vfio-pci is loaded; its author and version; a kernel's own EGM",
         &[Ok, NotApplicable, Unknown, Warning, Failure],
         modules::variant_driver,
     )

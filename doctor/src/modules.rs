@@ -11,6 +11,9 @@ use crate::{Finding, bad, failure, not_applicable, ok, unknown, warning};
 pub(crate) const VARIANT: &str = Driver::NvgraceGpu.name();
 /// Author in the information of Varia's module.
 const OURS: &str = "The Varia developers";
+/// Module by which the variant driver of NVIDIA's kernels gives a VM the host's memory (EGM). It
+/// works with that driver alone.
+const EGM: &str = "nvgrace_egm";
 
 fn module<'a>(scene: &Scene<'a>, name: &str) -> Option<&'a Module> {
     scene.facts.kernel.modules.get(name)
@@ -106,17 +109,12 @@ pub(crate) fn variant_driver(scene: &Scene<'_>) -> Vec<Finding> {
                 .advise("or a kernel with CONFIG_NVGRACE_GPU_VFIO_PCI"),
         ];
     }
+    // the kernel marks what is not of its own tree
+    let outside = module.taint.as_ref().is_some_and(|it| it.contains('O'));
     let mut about = match &module.author {
         Some(author) if author == OURS => "Varia's".to_owned(),
         Some(author) => format!("the original, by {author}"),
-        // the kernel marks what is not of its own tree
-        None if module
-            .taint
-            .as_deref()
-            .is_some_and(|taint| taint.contains('O')) =>
-        {
-            "built outside the kernel's tree, probably Varia's".to_owned()
-        }
+        None if outside => "built outside the kernel's tree, probably Varia's".to_owned(),
         None if module.loaded || module.builtin => "the kernel's own".to_owned(),
         None => "of an unknown author (modinfo failed)".to_owned(),
     };
@@ -126,7 +124,11 @@ pub(crate) fn variant_driver(scene: &Scene<'_>) -> Vec<Finding> {
     if let Some(file) = &module.file {
         about += &format!(", {file}");
     }
-    vec![if is_running(module) {
+    let displaces = module
+        .author
+        .as_ref()
+        .map_or(outside, |author| author == OURS);
+    let mut findings = vec![if is_running(module) {
         ok(format!("is loaded: {about}"))
     } else {
         bad(
@@ -134,5 +136,13 @@ pub(crate) fn variant_driver(scene: &Scene<'_>) -> Vec<Finding> {
             format!("is not loaded; varia bind loads it ({about})"),
         )
         .run("modprobe nvgrace-gpu-vfio-pci")
-    }]
+    }];
+    if displaces && self::module(scene, EGM).is_some_and(Module::usable) {
+        let lost = format!(
+            "takes the place of the kernel's own driver, which has EGM ({EGM}): this one has none"
+        );
+        let advice = "to keep EGM, remove this module (apt remove nvgrace-gpu-vfio-pci-dkms)";
+        findings.push(warning(lost).about(EGM).advise(advice));
+    }
+    findings
 }

@@ -46,6 +46,29 @@ fn of<'a>(report: &'a Value, check: &str) -> Vec<(Option<&'a str>, &'a str, &'a 
 }
 
 #[test]
+fn a_module_that_takes_the_place_of_a_driver_with_egm_is_told() {
+    let folder = Folder::new();
+    let host = folder.root().join("host");
+    machine::GH200.write(&host).unwrap();
+    let release = fs::read_to_string(host.join("proc/sys/kernel/osrelease")).unwrap();
+    let modules = host.join("lib/modules").join(release.trim());
+    let list = fs::read_to_string(modules.join("modules.dep")).unwrap();
+    let egm = "kernel/drivers/vfio/pci/nvgrace-gpu/nvgrace-egm.ko.zst:\n";
+    let taint = host.join("sys/module/nvgrace_gpu_vfio_pci");
+    fs::create_dir_all(&taint).unwrap();
+    for (own, outside, told) in [(egm, "OE", true), (egm, "", false), ("", "OE", false)] {
+        fs::write(modules.join("modules.dep"), format!("{list}\n{own}")).unwrap();
+        fs::write(taint.join("taint"), outside).unwrap();
+        let report = json(&doctor(&folder, &["--json", "--sysfs", "host"]));
+        let found = of(&report, "variant-driver");
+        let is_told = found.iter().any(|(subject, severity, _)| {
+            *severity == "warning" && *subject == Some("nvgrace_egm")
+        });
+        assert_eq!(is_told, told, "{own:?} {outside:?}: {found:?}");
+    }
+}
+
+#[test]
 fn captured_machines_are_examined_without_failures() {
     for machine in machine::ALL {
         let folder = host(machine);

@@ -225,6 +225,25 @@ pub(super) const ROWS: &[Row] = &[
         module.author = Some("Ankit Agrawal".into());
     },
         Ok, "the original, by Ankit Agrawal"),
+    ("variant-driver", false, |case| {
+        let egm = case.facts.kernel.modules.entry("nvgrace_egm".into()).or_default();
+        egm.installed = true;
+    },
+        Ok, "the kernel's own"),
+    ("variant-driver", false, |case| {
+        let egm = case.facts.kernel.modules.entry("nvgrace_egm".into()).or_default();
+        egm.installed = true;
+        let module = case.facts.kernel.modules.get_mut(VARIANT).expect("it");
+        module.author = Some("The Varia developers".into());
+    },
+        Warning, "which has EGM (nvgrace_egm)"),
+    ("variant-driver", false, |case| {
+        let egm = case.facts.kernel.modules.entry("nvgrace_egm".into()).or_default();
+        egm.builtin = true;
+        let module = case.facts.kernel.modules.get_mut(VARIANT).expect("it");
+        module.taint = Some("OE".into());
+    },
+        Warning, "nvgrace-gpu-vfio-pci-dkms"),
     ("variant-driver", false, |case| case.facts.kernel.modules.clear(), Unknown, "not known"),
     ("variant-driver", false, |case| {
         case.facts.kernel.modules.get_mut(VARIANT).expect("it") .loaded = false;
