@@ -66,8 +66,14 @@ impl Chroot {
     /// The root of this set, with nothing bound into it but `/dev` and `/proc`.
     #[must_use]
     pub fn new(tree: &Tree) -> Self {
+        Self::at(tree.root())
+    }
+
+    /// A root of the caller's own, such as a copy of a set that a command may change.
+    #[must_use]
+    pub fn at(root: impl Into<PathBuf>) -> Self {
         Self {
-            root: tree.root(),
+            root: root.into(),
             binds: Vec::new(),
             cwd: PathBuf::from("/tmp"),
             env: Vec::new(),

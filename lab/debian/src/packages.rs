@@ -12,6 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use varia_units::Arch;
 
 use crate::apt::Apt;
+use crate::arch::host_arch;
 use crate::cache::{Cache, CacheLock};
 use crate::choice::{Choice, Offer, Pick};
 use crate::chroot;
@@ -69,6 +70,8 @@ impl Set {
             sets.extend([Self::Guest(arch), Self::Userland(arch), Self::Libvirt(arch)]);
         }
         sets.push(Self::Documentation);
+        // the machine's own system, for dkms without a VM
+        sets.extend(host_arch().map(Self::Dkms));
         if chroot::refusal().is_some() {
             sets.push(Self::Proot);
         }

@@ -1,18 +1,23 @@
-//! The DKMS package: the same bytes each time, a Rust object that its own source gives again, and
-//! a machine that installs it, uses the module, upgrades it, and removes it.
+//! The DKMS package: the same bytes each time, a Rust object that its own source gives again, a
+//! system with headers of several kernels that installs it by Debian's own dkms, and a machine that
+//! installs it, uses the module, upgrades it, and removes it.
 
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use varia_lab::agent_build::target_folder;
 use varia_lab::chroot::Chroot;
 use varia_lab::kernel_package::{self, VERSION};
-use varia_lab::{Arch, ArchNames, GuestCommand, Kernel, Set, command, packages};
+use varia_lab::{
+    Arch, ArchNames, DebianError, GuestCommand, Kernel, Series, Set, command, host_arch, packages,
+};
 use varia_silicon::{Options, profile};
 use varia_vmtests::host::{Driver, HostPlan, Memory};
 use varia_vmtests::page::{self, Place};
@@ -27,8 +32,14 @@ const LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-fn deb() -> varia_lab::Result<PathBuf> {
-    kernel_package::deb(&kernel_package::folder())
+/// The package, made once by this program.
+fn deb() -> Result<PathBuf, Box<dyn Error>> {
+    static DEB: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let mut made = DEB.lock().map_err(|_| "making the package panicked")?;
+    if made.is_none() {
+        *made = Some(kernel_package::deb(&kernel_package::folder())?);
+    }
+    Ok(made.clone().ok_or("no package")?)
 }
 
 /// Output of `dpkg-deb`.
@@ -196,6 +207,228 @@ fn file_name(package: &Path) -> Result<String, Box<dyn Error>> {
 #[test]
 fn the_operators_page_installs_this_package() -> Outcome {
     assert_eq!(install_line()?, format!("dpkg -i {}", file_name(&deb()?)?));
+    Ok(())
+}
+
+/// A copy of Debian's system with dkms, which a test may change, with the headers of the lab's kernel
+/// and of others.
+struct System {
+    folder: TempDir,
+    /// Folders outside the system that it refers to.
+    outside: Vec<PathBuf>,
+    /// Release of the lab's kernel.
+    release: String,
+}
+
+impl System {
+    fn new() -> Result<Self, Box<dyn Error>> {
+        let arch = host_arch()?;
+        let tree = packages::ensure(Set::Dkms(arch))?;
+        let folder = tempfile::tempdir_in(target_folder())?;
+        let mut copy = Command::new("cp");
+        copy.args(["-a", "--reflink=auto"]);
+        command::run(copy.arg(tree.root().join(".")).arg(folder.path()))?;
+        let awk = folder.path().join("usr/bin/awk");
+        if !awk.exists() {
+            symlink("mawk", awk)?;
+        }
+        Ok(Self {
+            folder,
+            outside: vec![deb()?.parent().ok_or("no folder")?.to_path_buf()],
+            release: tree.kernel_release(arch.debian()),
+        })
+    }
+
+    /// Adds the headers of another series, as their package does, and gives its release.
+    fn add(&mut self, series: Series) -> Result<String, Box<dyn Error>> {
+        let arch = host_arch()?;
+        let tree = packages::ensure(Set::Headers(series))?;
+        let release = tree.kernel_release(arch.debian());
+        let headers = tree.path(&format!("/usr/src/linux-headers-{release}"));
+        let modules = self.modules(&release);
+        fs::create_dir_all(&modules)?;
+        symlink(&headers, modules.join("build"))?;
+        self.outside.push(tree.root());
+        // the headers name the compiler of their suite
+        let variables = fs::read_to_string(headers.join(".kernelvariables"))?;
+        let mut words = variables.split([' ', ')', '\n']);
+        let compiler = words.find(|word| word.starts_with("gcc-"));
+        let compiler = compiler.ok_or("the headers name no compiler")?;
+        let prefix = format!("{}-", arch.triplet());
+        let bin = self.folder.path().join("usr/bin");
+        let named = bin.join(format!("{prefix}{compiler}"));
+        if !named.exists() {
+            symlink(format!("{prefix}gcc"), named)?;
+        }
+        Ok(release)
+    }
+
+    fn modules(&self, release: &str) -> PathBuf {
+        self.folder.path().join("usr/lib/modules").join(release)
+    }
+
+    /// Makes a kernel one that ships NVIDIA's driver with EGM.
+    fn ship_egm(&self, release: &str) -> Outcome {
+        let folder = self.modules(release);
+        let folder = folder.join("kernel/drivers/vfio/pci/nvgrace-gpu");
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("nvgrace-egm.ko.zst"), "")?;
+        Ok(())
+    }
+
+    /// Runs a script as root of the system: what it said, or what it said when it failed.
+    fn sh(&self, script: &str) -> Result<Result<String, String>, Box<dyn Error>> {
+        let mut system = Chroot::at(self.folder.path()).cwd("/tmp");
+        for folder in &self.outside {
+            system = system.bind(folder);
+        }
+        let script = format!("exec 2>&1; mkdir -p /run; {script}");
+        match system.run(["/bin/sh", "-ec", &script]) {
+            Ok(output) => Ok(Ok(String::from_utf8_lossy(&output.stdout).into_owned())),
+            Err(DebianError::Command { output, .. }) => Ok(Err(output)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// State of the package as dpkg has it, and of every other package that is not installed.
+    fn status(&self) -> Result<String, Box<dyn Error>> {
+        let form = "${Package} ${Status}\\n";
+        let others = format!("grep -v -e '^{PACKAGE} ' -e 'install ok installed$' || true");
+        Ok(self.sh(&format!(
+            "dpkg-query -W -f='${{Status}}' {PACKAGE} 2>/dev/null || true
+             dpkg-query -W -f='{form}' | {others}"
+        ))??)
+    }
+
+    /// Kernels that dkms has installed the module for.
+    fn installed(&self) -> Result<Vec<String>, Box<dyn Error>> {
+        let status = self.sh("dkms status")??;
+        let mut kernels = Vec::new();
+        for line in status.lines().filter(|line| !line.is_empty()) {
+            // "nvgrace-gpu-vfio-pci/0.1.0, 7.2.12+deb14-amd64, x86_64: installed"
+            let kernel = line.split(", ").nth(1).ok_or_else(|| status.clone())?;
+            assert!(line.ends_with(": installed"), "{status}");
+            kernels.push(kernel.to_owned());
+        }
+        kernels.sort();
+        Ok(kernels)
+    }
+}
+
+const INSTALLED: &str = "install ok installed";
+const SKIPPED: &str = "skipped: nvgrace-gpu-vfio-pci is not built for this kernel";
+const LACKS: &str = "linux/memory-failure.h is not there: pfn address spaces are in";
+
+/// Debian's dkms and its hooks, with the headers of a kernel that can't be served beside those of one
+/// that can: the first is skipped with the reason, and dpkg is content. An older dkms, which would
+/// take the skip for a failure, is refused by dpkg before anything is built.
+#[test]
+fn headers_of_a_foreign_kernel_leave_dpkg_content() -> Outcome {
+    let mut system = System::new()?;
+    let foreign = system.add(Series::Declined)?;
+    let ours = system.release.clone();
+    system.ship_egm(&ours)?;
+    let package = deb()?;
+    let install = format!("dpkg -i {}", package.display());
+
+    let record = system.folder.path().join("var/lib/dpkg/status");
+    let known = fs::read_to_string(&record)?;
+    let older = with_version(&known, "dkms", "3.1.4-1").ok_or("dkms is not installed")?;
+    fs::write(&record, older)?;
+    let said = system.sh(&install)?.expect_err("dkms is too old");
+    assert!(said.contains("depends on dkms (>= 3.1.5)"), "{said}");
+    assert_eq!(system.installed()?, Vec::<String>::new());
+    fs::write(&record, known)?;
+
+    let said = system.sh(&install)??;
+    println!("{said}");
+    for part in [
+        &format!("Linux {foreign}:\n{SKIPPED}\n"),
+        LACKS,
+        &format!("Linux {ours} has an nvgrace-gpu driver with EGM"),
+    ] {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
+    assert_eq!(said.matches("driver with EGM").count(), 1, "{said}");
+    assert_eq!(said.matches(SKIPPED).count(), 1, "{said}");
+    assert_eq!(system.status()?, INSTALLED);
+    assert_eq!(system.installed()?, [ours.as_str()]);
+    // as the package of the foreign kernel's headers runs it
+    let hook =
+        format!("run-parts --report --exit-on-error --arg={foreign} /etc/kernel/header_postinst.d");
+    let said = system.sh(&hook)??;
+    assert!(said.contains("was skipped for module(s)"), "{said}");
+    assert_eq!(system.installed()?, [ours.as_str()]);
+
+    system.sh(&format!("dpkg -r {PACKAGE}"))??;
+    assert_eq!(system.status()?, "");
+    assert_eq!(left(&system)?, "", "what the package left behind");
+    Ok(())
+}
+
+/// dpkg's record with another version of a package.
+fn with_version(record: &str, package: &str, version: &str) -> Option<String> {
+    let begin = record.find(&format!("Package: {package}\n"))?;
+    let (before, rest) = record.split_at(begin);
+    let at = rest.find("\nVersion: ")? + "\nVersion: ".len();
+    let end = at + rest[at..].find('\n')?;
+    Some(format!("{before}{}{version}{}", &rest[..at], &rest[end..]))
+}
+
+/// Files of the module.
+fn left(system: &System) -> Result<String, Box<dyn Error>> {
+    Ok(system.sh(
+        "find /usr/src /usr/lib/modules /var/lib/dkms -name '*nvgrace*' ! -path '*/kernel/drivers/*'",
+    )??)
+}
+
+/// [`headers_of_a_foreign_kernel_leave_dpkg_content`] with one more kernel that is served, whose
+/// headers come later, and an upgrade.
+#[test]
+#[ignore = "for ./x soak: builds the module five times"]
+fn dkms_builds_for_two_kernels_skips_one_upgrades_and_removes() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let newer = kernel_package::deb_of(NEWER, folder.path())?;
+    let mut system = System::new()?;
+    let foreign = system.add(Series::Declined)?;
+    let next = system.add(Series::Next)?;
+    system.outside.push(folder.path().to_path_buf());
+    let mut served = [system.release.clone(), next.clone()];
+    served.sort();
+    let said = system.sh(&format!("dpkg -i {}", deb()?.display()))??;
+    assert_eq!(said.matches(SKIPPED).count(), 1, "{said}");
+    assert_eq!(system.status()?, INSTALLED);
+    assert_eq!(system.installed()?, served);
+
+    // the headers of a kernel come, while those of the foreign one are there
+    let hook = |release: &str| {
+        system.sh(&format!(
+            "run-parts --report --exit-on-error --arg={release} /etc/kernel/header_postinst.d"
+        ))
+    };
+    system.sh(&format!(
+        "dkms remove nvgrace-gpu-vfio-pci/{VERSION} -k {next}"
+    ))??;
+    assert_eq!(system.installed()?, [system.release.as_str()]);
+    let said = hook(&next)??;
+    assert_eq!(system.installed()?, served, "{said}");
+    let said = hook(&foreign)??;
+    assert!(said.contains("was skipped for module(s)"), "{said}");
+
+    let said = system.sh(&format!("dpkg -i {}", newer.display()))??;
+    assert_eq!(said.matches(SKIPPED).count(), 1, "{said}");
+    assert_eq!(system.status()?, INSTALLED);
+    assert_eq!(system.installed()?, served);
+    let sources = system.sh("ls /usr/src | grep nvgrace")??;
+    assert_eq!(sources.trim(), format!("nvgrace-gpu-vfio-pci-{NEWER}"));
+
+    system.sh(&format!("dpkg -r {PACKAGE}"))??;
+    assert_eq!(system.status()?, "");
+    assert_eq!(left(&system)?, "", "what the package left behind");
+    println!(
+        "result: built for {}, skipped {foreign}",
+        served.join(" and ")
+    );
     Ok(())
 }
 
