@@ -3,11 +3,16 @@
 
 use std::error::Error;
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use varia_lab::agent_build::{compiler, target_folder, workspace};
 use varia_lab::chroot::Chroot;
 use varia_lab::elf::Elf;
-use varia_lab::{Arch, ArchNames, DebianError, Flavour, Series, Set, kernel_modules, packages};
+use varia_lab::{
+    Arch, ArchNames, DebianError, Flavour, Series, Set, command, kernel_modules, packages,
+};
 use varia_spec::nvidia::chip::{self, Driver};
 
 fn described(path: &std::path::Path, key: &str) -> Result<Vec<String>, Box<dyn Error>> {
@@ -311,6 +316,114 @@ fn a_probe_that_fails_is_told_from_a_broken_tree() -> Result<(), Box<dyn Error>>
             !out.join("varia_probes.h").exists(),
             "{said}: an answer is left behind"
         );
+    }
+    Ok(())
+}
+
+/// A copy of the amd64 kernel's headers with some options off.
+fn headers_without(options: &[&str], folder: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    let tools = packages::ensure(Set::Tools)?;
+    let original = kernel_modules::headers(&tools, Arch::X86_64.debian());
+    let headers = folder.join("headers");
+    let from = tools.path(&original.to_string_lossy());
+    command::run(Command::new("cp").arg("-a").arg(&from).arg(&headers))?;
+    let edit = |name: &str, change: &dyn Fn(&str) -> String| -> Result<(), Box<dyn Error>> {
+        let path = headers.join(name);
+        let text = fs::read_to_string(&path)?;
+        let changed = change(&text);
+        assert!(text != changed, "{name} is not changed");
+        Ok(fs::write(path, changed)?)
+    };
+    let without = |text: &str| -> String {
+        let is_on = |line: &&str| {
+            let mut words = line.split([' ', '=']);
+            !words.any(|word| options.contains(&word))
+        };
+        text.lines()
+            .filter(is_on)
+            .map(|line| format!("{line}\n"))
+            .collect()
+    };
+    edit("include/config/auto.conf", &without)?;
+    edit("include/generated/autoconf.h", &without)?;
+    let (own, copy) = (original.to_string_lossy(), headers.to_string_lossy());
+    edit("Makefile", &|text| text.replace(&*own, &copy))?;
+    for name in ["scripts", "tools"] {
+        let link = headers.join(name);
+        let target = original.join(fs::read_link(&link)?);
+        fs::remove_file(&link)?;
+        symlink(target, link)?;
+    }
+    Ok(headers)
+}
+
+/// Runs a program of the amd64 tools on a module: lines of the output.
+fn read_module(module: &Path, program: &str, option: &str) -> Result<Vec<String>, Box<dyn Error>> {
+    let tools = packages::ensure(Set::Tools)?;
+    let folder = module.parent().ok_or("a module is in a folder")?;
+    let program = format!("x86_64-linux-gnu-{program}");
+    let argv = [program.as_ref(), option.as_ref(), module.as_os_str()];
+    let output = Chroot::new(&tools).bind(folder).run(argv)?;
+    let text = String::from_utf8(output.stdout)?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// Bytes of a section of a module; none if there is no such section.
+fn section(module: &Path, name: &str) -> Result<Option<u64>, Box<dyn Error>> {
+    for line in read_module(module, "readelf", "-SW")? {
+        // "  [12] .return_sites PROGBITS 0000000000000000 001f2c 000150 00 ..."
+        let fields = line.split_once(']').map_or("", |(_, fields)| fields);
+        let mut fields = fields.split_whitespace();
+        if fields.next() == Some(name) {
+            let size = fields.nth(3).ok_or("a section without a size")?;
+            return Ok(Some(u64::from_str_radix(size, 16)?));
+        }
+    }
+    Ok(None)
+}
+
+/// On amd64 a kernel patches the returns that objtool lists, and unwinds by objtool's data. With
+/// indirect-branch tracking objtool reads the whole module, else each object, the Rust object
+/// included. The second kernel has no debugfs either.
+#[test]
+fn every_return_of_an_amd64_module_is_listed_with_tracking_or_without_and_without_debugfs()
+-> Result<(), Box<dyn Error>> {
+    let usual = kernel_modules::ours(Arch::X86_64)?;
+    let object = kernel_modules::rust_object(Arch::X86_64, &[])?;
+    let folder = folder("options")?;
+    let headers = headers_without(&["CONFIG_X86_KERNEL_IBT", "CONFIG_DEBUG_FS"], &folder)?;
+    let out = folder.join("out");
+    let arguments = ["amd64", &headers.to_string_lossy(), &out.to_string_lossy()];
+    let lent = object.parent().ok_or("an object is in a folder")?;
+    let path = object.to_string_lossy();
+    let compiler = compiler(&packages::ensure(Set::Tools)?, Arch::X86_64)?;
+    let variables = [("RUST_OBJECT", &*path), ("CC", &compiler)];
+    let (done, text) = script_in("build.sh", &[&folder, lent], &variables, &arguments)?;
+    assert!(done, "{text}");
+    let plain = out.join("nvgrace-gpu-vfio-pci.ko");
+    for (module, has_debugfs) in [(&usual, true), (&plain, false)] {
+        let disassembly = read_module(module, "objdump", "-dr")?;
+        let returns = disassembly.iter();
+        let returns =
+            returns.filter(|line| line.contains("R_X86_64") && line.contains("__x86_return_thunk"));
+        let returns = returns.count() as u64;
+        let listed = section(module, ".return_sites")?.map(|bytes| bytes / 4);
+        assert!(returns > 50, "{}: {returns} returns", module.display());
+        assert_eq!(listed, Some(returns), "{}", module.display());
+        // one entry of unwind data for each function of the Rust object at least
+        let symbols = read_module(module, "nm", "--defined-only")?;
+        let functions = symbols
+            .iter()
+            .filter(|line| line.contains(" T varia_") || line.contains(" t varia_"));
+        let functions = functions.count() as u64;
+        let entries = section(module, ".orc_unwind_ip")?.map_or(0, |bytes| bytes / 4);
+        assert!(
+            functions > 20 && entries > functions,
+            "{functions} functions, {entries} entries"
+        );
+        let wanted = read_module(module, "nm", "--undefined-only")?;
+        let debugfs = wanted.iter().any(|line| line.contains("debugfs_"));
+        assert_eq!(debugfs, has_debugfs, "{}: {wanted:?}", module.display());
     }
     Ok(())
 }
