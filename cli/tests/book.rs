@@ -141,6 +141,84 @@ fn every_link_leads_to_a_file_and_a_heading() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
+/// Words between backquotes.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// Faults of the original that have a report, by the names of the differences.
+const REPORTED: [&str; 6] = [
+    "poison-refused",
+    "aer-resume",
+    "reset-generation",
+    "resmem-count",
+    "whole-config-access",
+    "shared-only",
+];
+
+/// A report's reproducer is a function of a test program that calls the function, on the original.
+#[test]
+fn every_report_names_a_reproducer_that_a_test_runs() {
+    let text = |path: &str| fs::read_to_string(workspace().join(path)).expect(path);
+    let index = text("docs/upstream/README.md");
+    let differences = text("docs/nvgrace-gpu.md");
+    for name in REPORTED {
+        let cell = format!("`{name}`");
+        assert!(
+            index.contains(&cell) && differences.contains(&cell),
+            "{name}"
+        );
+    }
+    let reports = below("docs/upstream").into_iter();
+    let reports: Vec<_> = reports
+        .filter(|path| !path.ends_with("README.md"))
+        .collect();
+    assert!(reports.len() >= REPORTED.len(), "{reports:?}");
+    for path in reports {
+        let report = text(&path);
+        let file = path.rsplit('/').next().expect("a file");
+        assert!(
+            index.contains(&format!("({file})")),
+            "{path}: not in the index"
+        );
+        let part = |title: &str| {
+            let begin = report.find(&format!("**{title}.**"));
+            let begin = begin.unwrap_or_else(|| panic!("{path}: no {title}"));
+            report[begin..]
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        for title in ["Symptom", "Kernels", "Proposal"] {
+            part(title);
+        }
+        let told = part("Reproducer");
+        let told = quoted(&told);
+        let source = told
+            .iter()
+            .find(|word| word.starts_with("lab/vmtests/tests/"));
+        let source = source.unwrap_or_else(|| panic!("{path}: no test"));
+        let program = source.trim_start_matches("lab/vmtests/tests/");
+        let program = program.split(['/', '.']).next().unwrap_or_default();
+        let run = format!("`cargo test -p varia-vmtests --test {program}`");
+        assert!(report.contains(&run), "{path}: {run}");
+        let code = text(source);
+        assert!(
+            code.contains("Driver::Original"),
+            "{source}: the original is not run"
+        );
+        let all = format!("{code}{}", text(&format!("lab/vmtests/tests/{program}.rs")));
+        let known = |word: &&&str| code.contains(&format!("fn {word}("));
+        let functions: Vec<_> = told.iter().filter(known).collect();
+        assert!(!functions.is_empty(), "{path}: no function of {source}");
+        for name in functions {
+            let called = all.matches(&format!("{name}(&host")).count();
+            assert!(called > 0, "{path}: {program} does not call {name}");
+        }
+    }
+}
+
 #[test]
 fn a_heading_becomes_an_anchor() {
     assert_eq!(

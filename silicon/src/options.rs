@@ -20,6 +20,8 @@ pub enum Readiness {
     After(Duration),
     /// Not at all.
     Never,
+    /// At every second poll: a reset that ends between two polls of one user, each time.
+    EverySecondPoll,
 }
 
 /// Storage of the coherent memory's bytes.

@@ -199,6 +199,7 @@ impl Silicon {
             Readiness::Immediate => true,
             Readiness::After(needed) => waited >= needed,
             Readiness::Never => false,
+            Readiness::EverySecondPoll => self.readiness_polls().is_multiple_of(2),
         };
         ready && !self.is_lost()
     }

@@ -52,7 +52,7 @@ impl Shape {
 }
 
 /// Protection of a mapping's pages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Protection {
     /// `PROT_READ`.
     pub read: bool,
@@ -63,7 +63,7 @@ pub struct Protection {
 }
 
 /// Address that a system call gets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Pointer {
     /// Buffer with room for all bytes.
     Good,
@@ -76,7 +76,7 @@ pub enum Pointer {
 }
 
 /// A descriptor that an ioctl's argument names.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Descriptor {
     /// Event counter of the user.
     Event(u8),
@@ -97,7 +97,7 @@ pub const SLOTS: u8 = 4;
 /// Operation of a VFIO user.
 ///
 /// The first six are also done by a vfio-user client; the rest is the kernel's alone.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Op {
     /// `VFIO_DEVICE_GET_REGION_INFO` with this `argsz`.
     RegionInfo {

@@ -1,5 +1,9 @@
 //! Dma-bufs of usemem and resmem, imported: they are the memory itself, from its beginning to its
-//! end and not the padding of the BAR, with the original driver and with ours alike.
+//! end and not the padding of the BAR, with the original driver and with ours alike. On the same
+//! machine, what the reports in docs/upstream say of the original.
+
+#[path = "dma_buf/reports.rs"]
+mod reports;
 
 use varia_agent::applets::dma_buf::Shared;
 use varia_lab::{Arch, kernel_modules};
@@ -32,16 +36,25 @@ fn a_dma_buf_is_the_memory_without_the_padding() -> Result<()> {
         ..Options::default()
     };
     let module = kernel_modules::importer(Arch::Aarch64)?;
+    let position = kernel_modules::position(Arch::Aarch64)?;
+    let (late, clock) = reports::late();
     let host = HostPlan::new(Arch::Aarch64, "dma-buf")
         .gpu(gh200, of_size(USEMEM + RESMEM), Memory::Real)
         .gpu(&without_bar4, of_size(USEMEM + GIB), Memory::Absent)
-        .with(|vm| vm.host_file(MODULE, module))
+        .gpu(gh200, late, Memory::Absent)
+        .gpu(
+            profile::find("cxl").expect("a profile of the catalogue"),
+            reports::every_second_poll(),
+            Memory::Real,
+        )
+        .with(|vm| vm.host_file(MODULE, module).module_file(position))
         .boot()?;
     host.vm.sh(&format!("insmod {MODULE}"))?;
     let (base, absent) = (host.memory_base(0).0, host.memory_base(1).0);
     let refused = |errno: Errno| Shared::Refused(errno.get());
     let exported = |address, length| Shared::Exported {
         on: Ok(vec![(address, length)]),
+        after_reset: Ok(vec![(address, length)]),
         // the mappings are revoked with the memory
         off: Err(Errno::ENODEV.get()),
     };
@@ -73,6 +86,11 @@ fn a_dma_buf_is_the_memory_without_the_padding() -> Result<()> {
                 "{driver:?}, GPU {gpu}, region {region}, {length:#x} at {offset:#x}"
             );
         }
+        reports::resmem_count(&host, driver)?;
+        reports::config_write(&host, driver)?;
+        reports::private_mapping(&host, driver)?;
+        reports::again(&host, driver)?;
+        reports::dma_buf_after_reset(&host, driver, &clock)?;
     }
     host.power_off()
 }

@@ -1,5 +1,5 @@
 //! `dma-buf BDF REGION OFFSET LENGTH`: exports a part of a region as a dma-buf and imports it for the
-//! same function, with memory on and with memory off.
+//! same function, with memory on, right after a reset, and with memory off.
 //!
 //! Needs the module `varia_importer`. Prints a [`Shared`], as JSON on one line. What the kernel
 //! refuses is an answer.
@@ -31,6 +31,8 @@ pub enum Shared {
     Exported {
         /// Segments that an importer gets with memory on.
         on: Imported,
+        /// Segments that an importer gets right after `VFIO_DEVICE_RESET`.
+        after_reset: Imported,
         /// Segments that an importer gets with memory off.
         off: Imported,
     },
@@ -59,9 +61,16 @@ fn share(arguments: &[String]) -> Result<Shared, String> {
         Err(errno) => return Ok(Shared::Refused(errno.get())),
     };
     let on = import(&buffer, bdf)?;
+    let reset = opened.device.reset();
+    reset.map_err(|errno| format!("{bdf}: reset: {errno}"))?;
+    let after_reset = import(&buffer, bdf)?;
     switch(false)?;
     let off = import(&buffer, bdf)?;
-    Ok(Shared::Exported { on, off })
+    Ok(Shared::Exported {
+        on,
+        after_reset,
+        off,
+    })
 }
 
 fn import(buffer: &OwnedFd, bdf: &str) -> Result<Imported, String> {
