@@ -10,8 +10,8 @@ use varia_firmware::{Access, ProximityDomain};
 
 use crate::assume::Assume;
 pub(crate) use emulated::{
-    As, BehaviourArgs, DeviceArgs, Fault, InspectArgs, LayoutArg, MemoryEnable, ReadyAfter,
-    RunArgs, ServeArgs,
+    As, BehaviourArgs, DeviceArgs, ExtensionArg, Fault, InspectArgs, LayoutArg, MemoryEnable,
+    ReadyAfter, RunArgs, ServeArgs,
 };
 
 /// Help of a command that judges: its exit statuses, and examples.

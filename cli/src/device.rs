@@ -14,7 +14,8 @@ use varia_variant::{HostPhys, MemoryLayout, Refusal};
 
 use crate::{
     Failure,
-    args::{BehaviourArgs, DeviceArgs, Fault, ReadyAfter},
+    args::{BehaviourArgs, DeviceArgs, ExtensionArg, Fault, ReadyAfter},
+    platform,
 };
 
 /// A device, its profile and its endpoint.
@@ -69,6 +70,7 @@ pub(crate) fn make(
             Some(ReadyAfter::Never) => Readiness::Never,
         },
         faults: faults(&behaviour.fault),
+        platform: device.platform.as_deref().map(platform::read).transpose()?,
         ..Default::default()
     };
     let fresh = Fresh::new(behaviour.backing.as_ref());
@@ -81,6 +83,8 @@ pub(crate) fn make(
     let mut views = [
         ("--layout", device.layout.is_some()),
         ("--gpudirect-clique", device.gpudirect_clique.is_some()),
+        ("--extension", !device.extension.is_empty()),
+        ("--strict", device.strict),
     ]
     .into_iter();
     if let Some((option, _)) = views.find(|(_, is_given)| *is_given && view == View::Physical) {
@@ -94,6 +98,8 @@ pub(crate) fn make(
         honour_memory_enable,
         layout: device.layout.map_or(MemoryLayout::Bar, Into::into),
         gpudirect_clique: device.gpudirect_clique,
+        strict: device.strict,
+        zdev: device.extension.contains(&ExtensionArg::Zdev),
         ..Options::default()
     };
     let endpoint = Arc::new(

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 use varia_core::{BarSpace, Device};
-use varia_facts::Bytes;
-use varia_serve::View;
+use varia_facts::{Bytes, PlatformFacts};
+use varia_serve::{Endpoint, View};
 use varia_silicon::profile::Mark;
-use varia_spec::vfio::{RegionIndex, region_flags};
+use varia_spec::vfio::{OFFSET_SHIFT, RegionCapability, RegionIndex, region_flags};
 use varia_variant::{MemoryType, Region};
 
 use crate::{
@@ -30,6 +30,16 @@ struct Inspection {
     /// Memory outside every BAR, if the chip has any.
     memory: Option<Memory>,
     variant: Option<&'static str>,
+    /// Reason for the selection of the variant.
+    selected: Option<String>,
+    /// Extensions over the variant.
+    extensions: Vec<&'static str>,
+    /// Capabilities in the device's info: id and version.
+    capabilities: Vec<(u16, u16)>,
+    /// Number of bits of a file position that hold the offset in a region.
+    offset_shift: u32,
+    /// Facts of the platform, as `--platform` takes them.
+    platform: Option<PlatformFacts>,
     /// Reason of the variant for not serving the device.
     declined: Option<String>,
     /// Readiness method of the device's memory.
@@ -71,6 +81,9 @@ struct InspectedRegion {
     read: bool,
     write: bool,
     map: bool,
+    /// Address of the NVLink2 target, equal for a GPU and its bridges.
+    target_address: Option<u64>,
+    link_speed: Option<u32>,
     name: &'static str,
     /// Host-physical address of the memory that the region is.
     base: Option<u64>,
@@ -162,6 +175,22 @@ fn drawing(made: &Made) -> Option<Drawing> {
     })
 }
 
+/// Names of the extensions over the variant.
+fn extensions(endpoint: &Endpoint) -> Vec<&'static str> {
+    let all = [
+        ("gpudirect-clique", endpoint.clique().is_some()),
+        ("zdev", endpoint.zdev().is_some()),
+    ];
+    let chosen = all.into_iter().filter(|(_, is_chosen)| *is_chosen);
+    chosen.map(|(name, _)| name).collect()
+}
+
+/// Id and version of each capability of the device.
+fn capabilities(endpoint: &Endpoint) -> Vec<(u16, u16)> {
+    let capabilities = endpoint.capabilities().into_iter();
+    capabilities.map(|c| (c.id, c.version)).collect()
+}
+
 /// The device-specific regions.
 fn device_specific(made: &Made) -> Result<Vec<InspectedRegion>, Failure> {
     let mut regions = Vec::new();
@@ -179,6 +208,13 @@ fn device_specific(made: &Made) -> Result<Vec<InspectedRegion>, Failure> {
             continue;
         };
         let allows = |flag| info.flags & flag != 0;
+        let (mut target_address, mut link_speed) = (None, None);
+        for capability in info.capabilities.iter().flatten() {
+            match capability {
+                RegionCapability::TargetAddress(target) => target_address = Some(*target),
+                RegionCapability::LinkSpeed(speed) => link_speed = Some(*speed),
+            }
+        }
         regions.push(InspectedRegion {
             index: index.0,
             size: info.size,
@@ -187,6 +223,8 @@ fn device_specific(made: &Made) -> Result<Vec<InspectedRegion>, Failure> {
             read: allows(region_flags::READ),
             write: allows(region_flags::WRITE),
             map: allows(region_flags::MMAP),
+            target_address,
+            link_speed,
             name,
             base,
         });
@@ -204,15 +242,20 @@ impl InspectedRegion {
         let allowed = allowed.into_iter().filter(|(allowed, _)| *allowed);
         let allowed: Vec<_> = allowed.map(|(_, word)| word).collect();
         let base = self.base.map(|base| format!(" at {base:#x}"));
+        let target = self.target_address;
+        let target = target.map(|target| format!(", target address {target:#x}"));
+        let speed = self.link_speed.map(|speed| format!(", link speed {speed}"));
         format!(
-            "region {:<9} {}, type {:#x} subtype {:#x}, can be {}: {}{}\n",
+            "region {:<9} {}, type {:#x} subtype {:#x}, can be {}: {}{}{}{}\n",
             self.index,
             Bytes(self.size),
             self.kind,
             self.subtype,
             allowed.join(" and "),
             self.name,
-            base.unwrap_or_default()
+            base.unwrap_or_default(),
+            target.unwrap_or_default(),
+            speed.unwrap_or_default()
         )
     }
 }
@@ -242,7 +285,7 @@ impl Inspection {
                     (Region::Memory(_), _) | (_, Some((BarSpace::Memory64, true))) => {
                         "64-bit prefetchable memory"
                     }
-                    (Region::Registers(_), _) | (_, Some((BarSpace::Io, _))) => "I/O ports",
+                    (Region::Registers(_), None) | (_, Some((BarSpace::Io, _))) => "I/O ports",
                     (_, Some((BarSpace::Memory64, false))) => "64-bit memory",
                     (_, Some((BarSpace::Memory32, true))) => "32-bit prefetchable memory",
                     (_, _) => "32-bit memory",
@@ -269,6 +312,11 @@ impl Inspection {
                 size: memory.bytes.len(),
             }),
             variant: endpoint.variant_name(),
+            selected: endpoint.selected().map(|reason| reason.to_string()),
+            extensions: extensions(endpoint),
+            capabilities: capabilities(endpoint),
+            offset_shift: endpoint.offset_shift(),
+            platform: made.silicon.platform_facts().cloned(),
             declined: endpoint.declined().map(|reason| reason.to_string()),
             readiness,
             bars,
@@ -302,6 +350,12 @@ impl Inspection {
         if let Some(variant) = self.variant {
             out += &format!("variant          {variant}\n");
         }
+        if let Some(reason) = &self.selected {
+            out += &format!("selected by      {reason}\n");
+        }
+        if !self.extensions.is_empty() {
+            out += &format!("extensions       {}\n", self.extensions.join(", "));
+        }
         if let Some(reason) = &self.declined {
             out += &format!("declined         {reason}\n");
         }
@@ -322,6 +376,9 @@ impl Inspection {
         }
         for region in &self.regions {
             out += &region.line();
+        }
+        if self.offset_shift != OFFSET_SHIFT {
+            out += &format!("file positions   region << {}\n", self.offset_shift);
         }
         if let Some(at) = self.clique_capability {
             out += &format!("GPUDirect clique in the capability at {at:#x}\n");

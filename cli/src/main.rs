@@ -28,6 +28,7 @@ mod list;
 mod manual;
 mod output;
 mod plan;
+mod platform;
 mod qemu;
 mod run;
 mod serve;

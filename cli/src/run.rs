@@ -144,6 +144,14 @@ fn serve_command(args: &RunArgs, socket: &Path) -> Vec<String> {
     if let Some(clique) = args.device.gpudirect_clique {
         option("gpudirect-clique", clique.to_string());
     }
+    if let Some(file) = &args.device.platform {
+        option("platform", file.to_string_lossy().into_owned());
+    }
+    for extension in &args.device.extension {
+        if let Some(value) = extension.to_possible_value() {
+            option("extension", value.get_name().to_owned());
+        }
+    }
     let BehaviourArgs {
         backing,
         base,
@@ -163,6 +171,9 @@ fn serve_command(args: &RunArgs, socket: &Path) -> Vec<String> {
     }
     for fault in fault {
         option("fault", fault.to_string());
+    }
+    if args.device.strict {
+        words.push("--strict".to_owned());
     }
     words
 }

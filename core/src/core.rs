@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use varia_spec::Errno;
 use varia_spec::pci::header::{self, command};
 use varia_spec::pci::{CFG_SPACE_EXP_SIZE, CFG_SPACE_SIZE};
-use varia_spec::vfio::{DeviceInfo, IrqIndex, RegionIndex, device_flags};
+use varia_spec::vfio::{DeviceInfo, IrqIndex, OFFSET_SHIFT, RegionIndex, device_flags};
 
 use crate::config::{Config, Effect, Layout, MsixTable, SavedState, tiles};
 use crate::device::{BusFunction, ConfigRegister, Device, HostPhys};
@@ -101,7 +101,17 @@ impl<D: Device + ?Sized> Core<D> {
     /// # Errors
     /// [`Refused`] when what the device presents contradicts itself.
     pub fn new(device: Arc<D>, view: View) -> Result<Self, Refused> {
-        let layout = Arc::new(Layout::new(&*device)?);
+        Self::with_offset_shift(device, view, OFFSET_SHIFT)
+    }
+
+    /// A core as [`Core::new`] makes it, where a file position has `shift` bits for the offset in a
+    /// region: no BAR is larger than these bits address.
+    ///
+    /// # Errors
+    /// As [`Core::new`].
+    pub fn with_offset_shift(device: Arc<D>, view: View, shift: u32) -> Result<Self, Refused> {
+        let largest = 1_u64.checked_shl(shift).unwrap_or(u64::MAX);
+        let layout = Arc::new(Layout::new(&*device, largest)?);
         let lines = Lines {
             memory: false,
             power: PowerState::D0,

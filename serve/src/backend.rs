@@ -14,7 +14,10 @@ use log::Level;
 use varia_core::{DmaAccess, IrqData, Job, Remote, Source, Trigger};
 use varia_spec::{
     Errno,
-    vfio::{DeviceInfo, IrqAction, IrqIndex, IrqInfo, RegionIndex, SparseArea, region_flags},
+    vfio::{
+        DeviceCapability, DeviceInfo, IrqAction, IrqIndex, IrqInfo, RegionIndex, SparseArea,
+        region_flags,
+    },
 };
 use varia_sys::{
     errno,
@@ -22,8 +25,10 @@ use varia_sys::{
     mapping::page_size,
     wait::{Wake, readable},
 };
-use varia_variant::{Bytes, Region};
-use varia_vfio_user::backend::{self, DmaRegion, IrqSet, OfferedRegion, ReceivedIrqData};
+use varia_variant::{Bytes, FeatureSource, Region};
+use varia_vfio_user::backend::{
+    self, DmaRegion, IrqSet, OfferedRegion, ReadableFeature, ReceivedIrqData,
+};
 use varia_vfio_user::command::{DMA_READ, DMA_WRITE};
 use varia_vfio_user::reach::Reach;
 use varia_vfio_user::report::Reports;
@@ -130,6 +135,26 @@ impl backend::Backend for Backend {
 
     fn info(&self) -> DeviceInfo {
         self.endpoint.info()
+    }
+
+    fn capabilities(&self) -> Vec<DeviceCapability> {
+        self.endpoint.capabilities()
+    }
+
+    fn features(&self) -> Vec<ReadableFeature> {
+        let features = self.endpoint.features().into_iter();
+        let readable = features.map(|feature| {
+            let FeatureSource::ErrorRecord { len } = feature.source;
+            ReadableFeature {
+                index: feature.index,
+                len: len as usize,
+            }
+        });
+        readable.collect()
+    }
+
+    fn feature_get(&self, feature: ReadableFeature) -> Result<Vec<u8>, Errno> {
+        self.endpoint.feature_get(feature.index)
     }
 
     fn region_info(&self, index: u32) -> Result<OfferedRegion, Errno> {

@@ -6,13 +6,17 @@ use varia_core::{ConfigRegister, Core, Device, DeviceRegion, Dma, Refused, Regio
 use varia_spec::{
     Errno,
     pci::header,
-    vfio::{self, DeviceInfo, RegionIndex, SparseArea, region_flags},
+    vfio::{self, DeviceCapability, DeviceInfo, RegionIndex, SparseArea, region_flags},
 };
 use varia_variant::{
-    Answers, BarIndex, ConfigOwner, Decline, Direction, Environment, Event, Extended, MemoryLayout,
-    Millis, Outcome, PageShift, Refusal, Region, Variant, Wait,
+    Answers, BarIndex, ConfigOwner, Decline, Describe, Direction, Environment, Event, Extended,
+    Feature, FeatureSource, MemoryLayout, Millis, Outcome, PageShift, Refusal, Region, Variant,
+    Wait,
 };
-use varia_variants::{AnyVariant, Clique, CliqueError, Entry, Plain, table::Chosen};
+use varia_variants::{
+    AnyVariant, Clique, CliqueError, Entry, Plain, Selected, Zdev,
+    table::{self, Chosen},
+};
 
 use crate::{
     access::{Attempt, Operation, Progress, attempt},
@@ -33,6 +37,11 @@ pub struct Options {
     pub layout: MemoryLayout,
     /// GPUDirect clique of the device, 0 to 15, which a guest's driver sees as a capability.
     pub gpudirect_clique: Option<u32>,
+    /// A device that the core alone could serve is refused.
+    pub strict: bool,
+    /// The extension zdev is asked for: a device is refused on a platform without its facts. Where the
+    /// platform has them, the extension is laid over any device.
+    pub zdev: bool,
     /// Timeout of an operation for a device that is not ready: the operation fails with
     /// `ETIMEDOUT`, and the next access polls again. Clients have timeouts too, QEMU of 5 s.
     pub timeout: Millis,
@@ -47,6 +56,8 @@ impl Default for Options {
             honour_memory_enable: false,
             layout: MemoryLayout::Bar,
             gpudirect_clique: None,
+            strict: false,
+            zdev: false,
             timeout: Millis(4000),
             clock: Arc::new(SystemClock::default()),
         }
@@ -65,6 +76,9 @@ pub enum Error {
         /// Reason.
         refusal: Refusal,
     },
+    /// The extension can't describe the device.
+    #[error("the extension zdev refuses the device: {0}")]
+    Zdev(Refusal),
     /// The device can't be in the GPUDirect clique.
     #[error(transparent)]
     Clique(#[from] CliqueError),
@@ -83,7 +97,7 @@ impl Error {
     /// The errno that a driver's probe would return.
     pub fn errno(&self) -> Errno {
         match self {
-            Self::Refused { refusal, .. } => refusal.errno(),
+            Self::Refused { refusal, .. } | Self::Zdev(refusal) => refusal.errno(),
             Self::Clique(_) => Errno::EINVAL,
             Self::Malformed(refused) => refused.errno(),
             Self::NotReady(errno) | Self::Dead(errno) => *errno,
@@ -110,6 +124,8 @@ pub struct Endpoint {
     pub(crate) core: Core,
     dma: Arc<Dma>,
     name: Option<&'static str>,
+    selected: Option<Selected>,
+    offset_shift: u32,
     pub(crate) variant: Option<Arc<Chosen>>,
     pub(crate) options: Options,
 }
@@ -130,28 +146,33 @@ impl Endpoint {
     /// # Errors
     /// If the variant fails the probe, or the device is not ready in time or does not answer.
     pub fn new(device: Arc<dyn Device>, options: Options) -> Result<Self, Error> {
-        let entry = match options.view {
+        let found = discover::variant(&*device).map_err(Error::Dead)?;
+        let offset_shift = found.map_or(vfio::OFFSET_SHIFT, |(entry, _)| entry.offset_shift);
+        let (entry, selected) = found.filter(|_| options.view == View::Virtual).unzip();
+        let zdev = match options.view {
             View::Physical => None,
-            View::Virtual => discover::variant(&*device)
-                .map_err(Error::Dead)?
-                .map(|(entry, _)| entry),
+            View::Virtual => {
+                table::zdev(device.zpci().as_ref(), options.zdev).map_err(Error::Zdev)?
+            }
         };
-        let mut core = Core::new(device, options.view)?;
+        let mut core = Core::with_offset_shift(device, options.view, offset_shift)?;
         let clique = clique(&core, &options)?;
         let variant = match entry {
             Some(entry) => probe(&**core.device(), entry, &options),
-            None if clique.is_some() => AnyVariant::Plain(Plain),
+            None if clique.is_some() || zdev.is_some() => AnyVariant::Plain(Plain),
             None => {
                 return Ok(Self {
                     core,
                     dma: Arc::default(),
                     name: None,
+                    selected: None,
+                    offset_shift,
                     variant: None,
                     options,
                 });
             }
         };
-        let variant: Chosen = Extended::new(Extended::new(variant, clique), None);
+        let variant: Chosen = Extended::new(Extended::new(variant, clique), zdev);
         let variant = Arc::new(variant);
         let hook = Arc::clone(&variant);
         core.on_reset(move || hook.event(Event::ResetDone));
@@ -171,6 +192,8 @@ impl Endpoint {
             core,
             dma: Arc::default(),
             name,
+            selected,
+            offset_shift,
             variant: Some(variant),
             options,
         })
@@ -185,6 +208,58 @@ impl Endpoint {
     /// The variant's name, if one was chosen.
     pub fn variant_name(&self) -> Option<&'static str> {
         self.name
+    }
+
+    /// Reason for the selection of the variant, if one was chosen.
+    pub fn selected(&self) -> Option<Selected> {
+        self.selected
+    }
+
+    /// The extension zdev, on a platform with its facts.
+    pub fn zdev(&self) -> Option<&Zdev> {
+        self.variant.as_deref()?.extension().as_ref()
+    }
+
+    /// Capabilities in the device's info, in their order.
+    pub fn capabilities(&self) -> Vec<DeviceCapability> {
+        let mut capabilities = Vec::new();
+        if let Some(variant) = &self.variant {
+            variant.capabilities(&mut |capability| capabilities.push(capability));
+        }
+        capabilities
+    }
+
+    /// Features of the device.
+    pub fn features(&self) -> Vec<Feature> {
+        let mut features = Vec::new();
+        if let Some(variant) = &self.variant {
+            variant.features(&mut |feature| features.push(feature));
+        }
+        features
+    }
+
+    /// Data of a feature of the device. An error record is taken from the platform.
+    ///
+    /// # Errors
+    /// `ENOTTY` if the device does not have the feature, `ENOMSG` without an error record.
+    pub fn feature_get(&self, index: u32) -> Result<Vec<u8>, Errno> {
+        let features = self.features();
+        let feature = features.iter().find(|feature| feature.index == index);
+        match feature.ok_or(Errno::ENOTTY)?.source {
+            FeatureSource::ErrorRecord { len } => {
+                let mut record = self.core.device().take_error_record();
+                if let Some(record) = &mut record {
+                    record.resize(len as usize, 0);
+                }
+                record.ok_or(Errno::ENOMSG)
+            }
+        }
+    }
+
+    /// Number of bits of a file position that hold the offset in a region, as the kernel's driver
+    /// of the device has them. A message names region and offset apart.
+    pub fn offset_shift(&self) -> u32 {
+        self.offset_shift
     }
 
     /// The extension of a GPUDirect clique, if one was asked for.
@@ -431,6 +506,7 @@ fn probe(device: &dyn Device, entry: &Entry, options: &Options) -> AnyVariant {
     let environment = Environment {
         honour_memory_enable: options.honour_memory_enable,
         layout: options.layout,
+        strict: options.strict,
         ..Environment::new(host_page())
     };
     (entry.probe)(&answers, environment)

@@ -8,7 +8,9 @@ use varia_spec::{
     Errno,
     vfio::{IrqIndex, RegionIndex},
 };
-use varia_variant::{Direction, RegisterAccess, Registers, Target};
+use varia_variant::{
+    Direction, HostPhys, RegisterAccess, Registers, Target, memory::natural_width,
+};
 
 use crate::endpoint::Endpoint;
 
@@ -26,6 +28,22 @@ impl Endpoint {
             Target::Bar { bar, offset } => {
                 let index = RegionIndex(u32::from(bar.get()));
                 whole(self.core.region_read(index, offset, data)?, data.len())
+            }
+            Target::Whole { bar, offset, len } => {
+                let _hold = self.core.memory();
+                let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+                let mut rest = data.get_mut(..len).ok_or(Errno::EINVAL)?;
+                let mut at = offset;
+                while !rest.is_empty() {
+                    let width = natural_width(HostPhys(at), rest.len() as u64);
+                    let (now, later) = rest
+                        .split_at_mut_checked(width as usize)
+                        .ok_or(Errno::EINVAL)?;
+                    self.core.device().bar_read(bar.get(), at, now)?;
+                    at += width;
+                    rest = later;
+                }
+                Ok(len)
             }
             Target::Command(command) => {
                 let _hold = self.core.memory();
@@ -49,6 +67,13 @@ impl Endpoint {
             Target::Bar { bar, offset } => {
                 let index = RegionIndex(u32::from(bar.get()));
                 whole(self.core.region_write(index, offset, data)?, data.len())
+            }
+            Target::Whole { bar, offset, len } => {
+                let _hold = self.core.memory();
+                let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+                let data = data.get(..len).ok_or(Errno::EINVAL)?;
+                self.core.device().bar_write(bar.get(), offset, data)?;
+                Ok(len)
             }
             Target::Command(command) => {
                 let _hold = self.core.memory();

@@ -14,7 +14,7 @@ use crate::silicon::lock;
 /// A platform, made of its facts.
 #[derive(Debug)]
 pub(crate) struct Platform {
-    tree: Option<DeviceTree>,
+    facts: PlatformFacts,
     memory: Vec<(HostPhys, SharedMemory)>,
     zpci: Option<zpci::Facts>,
     errors: Mutex<VecDeque<Vec<u8>>>,
@@ -37,11 +37,15 @@ impl Platform {
         });
         let errors = facts.zpci.iter().flat_map(|zpci| &zpci.errors);
         Ok(Self {
-            tree: facts.device_tree.clone(),
+            facts: facts.clone(),
             memory: memory.collect::<Result<_, _>>()?,
             zpci: facts.zpci.as_ref().map(clp),
             errors: Mutex::new(errors.map(|record| record.0.clone()).collect()),
         })
+    }
+
+    pub(crate) fn facts(&self) -> &PlatformFacts {
+        &self.facts
     }
 
     /// `len` bytes of memory at `address`: the memory, and their offset in it.
@@ -53,7 +57,7 @@ impl Platform {
     }
 
     pub(crate) fn tree_property(&self, node: TreeNode, name: &str) -> Result<Vec<u8>, Errno> {
-        let tree = self.tree.as_ref().ok_or(Errno::ENODEV)?;
+        let tree = self.facts.device_tree.as_ref().ok_or(Errno::ENODEV)?;
         let node = match node {
             TreeNode::Function => tree.nodes.get(&tree.function),
             TreeNode::HostBridge => tree.host_bridge.as_ref().and_then(|n| tree.nodes.get(n)),

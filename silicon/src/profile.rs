@@ -10,6 +10,7 @@ mod gb200;
 mod gb300;
 mod gh100;
 mod gh200;
+mod ism;
 mod nic;
 mod nvlink;
 mod vera_rubin;
@@ -47,7 +48,7 @@ pub static ALL: LazyLock<Vec<Profile>> = LazyLock::new(|| {
 
 /// Profiles of devices that only one platform has, with the facts of that platform.
 pub static OF_A_PLATFORM: LazyLock<Vec<Profile>> =
-    LazyLock::new(|| vec![nvlink::v100(), nvlink::bridge()]);
+    LazyLock::new(|| vec![nvlink::v100(), nvlink::bridge(), ism::ism()]);
 
 /// All profiles.
 pub fn every() -> impl Iterator<Item = &'static Profile> {

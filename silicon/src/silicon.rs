@@ -13,6 +13,7 @@ use std::time::Duration;
 use varia_core::{
     BarSpec, ConfigRegister, Device, Dma, Errno, HostPhys, Interrupts, SharedFd, TreeNode,
 };
+use varia_facts::PlatformFacts;
 use varia_spec::nvidia::{bar0, property};
 use varia_spec::pci::cap::msix;
 use varia_spec::pci::ext_cap::cxl;
@@ -117,6 +118,11 @@ impl Silicon {
     /// The coherent memory; `None` on a chip without any.
     pub fn coherent_memory(&self) -> Option<&CoherentMemory> {
         self.memory.as_ref()
+    }
+
+    /// Facts of the platform, if any are known.
+    pub fn platform_facts(&self) -> Option<&PlatformFacts> {
+        self.platform.as_ref().map(Platform::facts)
     }
 
     /// Loses what all of its memory holds, as when it is switched off.

@@ -53,6 +53,11 @@ pub const PFIP_LEN: usize = 4;
 pub const MAX_INTERRUPTS: u64 = 0xfff;
 /// The longest store block: an instruction stores within a page of 4 KiB.
 pub const MAX_STORE: u64 = 4096;
+/// Vendor and device id of internal shared memory. Source: Linux `drivers/s390/net/ism_drv.c`.
+pub const ISM_ID: (u16, u16) = (0x1014, 0x04ed);
+/// Number of bits of a file position that hold the offset in a region of internal shared memory.
+/// Source: Linux 7.3 `drivers/vfio/pci/ism/main.c`.
+pub const ISM_OFFSET_SHIFT: u32 = 48;
 /// `VFIO_DEVICE_INFO_ZPCI_FLAG_REFRESH`, which Linux always sets.
 pub const REFRESH: u64 = 1;
 

@@ -8,8 +8,16 @@ pub struct BarIndex(u8);
 impl BarIndex {
     /// BAR0.
     pub const BAR0: Self = Self(0);
+    /// BAR1.
+    pub const BAR1: Self = Self(1);
     /// BAR2.
     pub const BAR2: Self = Self(2);
+    /// BAR3.
+    pub const BAR3: Self = Self(3);
+    /// BAR4.
+    pub const BAR4: Self = Self(4);
+    /// BAR5.
+    pub const BAR5: Self = Self(5);
 
     /// An index read from outside; `None` unless 0 to 5.
     pub const fn new(index: u8) -> Option<Self> {

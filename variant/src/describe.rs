@@ -1,6 +1,6 @@
-//! Capabilities and features of a device as a whole, and positions of its regions.
+//! Capabilities and features of a device as a whole.
 
-use varia_spec::vfio::{DeviceCapability, OFFSET_SHIFT};
+use varia_spec::vfio::DeviceCapability;
 
 /// Feature of a device (`VFIO_DEVICE_FEATURE`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,11 +33,5 @@ pub trait Describe {
     /// Passes each feature of the device to `add`.
     fn features(&self, add: &mut dyn FnMut(Feature)) {
         let _ = add;
-    }
-
-    /// Number of bits of a file position that hold the offset in a region: the region with an index
-    /// begins at `index << shift`.
-    fn offset_shift(&self) -> u32 {
-        OFFSET_SHIFT
     }
 }

@@ -222,8 +222,4 @@ impl<V: Describe, E: Extension> Describe for Extended<V, E> {
         self.variant.features(add);
         self.extension.features(add);
     }
-
-    fn offset_shift(&self) -> u32 {
-        self.variant.offset_shift()
-    }
 }

@@ -34,6 +34,16 @@ pub enum Target {
         /// Offset in it in bytes.
         offset: u64,
     },
+    /// So many bytes of a physical BAR, in memory that is enabled or not: a write is one store and is
+    /// never split, a read is made of naturally aligned accesses of 8, 4, 2 or 1 bytes.
+    Whole {
+        /// The BAR.
+        bar: BarIndex,
+        /// Offset in it in bytes.
+        offset: u64,
+        /// Bytes: at most those of the access.
+        len: u64,
+    },
     /// The function's owner, by an administration command for this function.
     Command(Command),
 }

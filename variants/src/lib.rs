@@ -9,6 +9,7 @@ extern crate std;
 
 pub mod clique;
 pub mod igd;
+pub mod ism;
 pub mod nvgrace_gpu;
 pub mod nvlink2;
 pub mod plain;
@@ -18,6 +19,7 @@ pub mod zdev;
 
 pub use clique::{Clique, CliqueError};
 pub use igd::Igd;
+pub use ism::Ism;
 pub use nvgrace_gpu::NvgraceGpu;
 pub use nvlink2::Nvlink2;
 pub use plain::Plain;

@@ -2,7 +2,11 @@
 
 use core::fmt;
 
-use varia_spec::{Errno, intel, nvidia, nvlink2, vfio::RegionIndex, virtio, zpci};
+use varia_spec::{
+    Errno, intel, nvidia, nvlink2,
+    vfio::{OFFSET_SHIFT, RegionIndex},
+    virtio, zpci,
+};
 use varia_variant::{
     After, Answer, Answers, BarIndex, Before, ConfigSegment, Describe, Direction, Environment,
     Event, Extended, Generation, Outcome, Probe, Question, Ready, Refusal, Region, Sample, Variant,
@@ -11,7 +15,7 @@ use varia_variant::{
 };
 
 use crate::{
-    Clique, Igd, NvgraceGpu, Nvlink2, Plain, Virtio, Zdev, igd,
+    Clique, Igd, Ism, NvgraceGpu, Nvlink2, Plain, Virtio, Zdev, igd,
     nvlink2::{bridge, gpu},
 };
 
@@ -27,6 +31,9 @@ pub struct Entry {
     pub fact: Option<(u16, Question)>,
     /// Vendor, and class byte of a device that neither ids nor facts select.
     pub class: Option<(u16, u8)>,
+    /// Number of bits of a file position that hold the offset in a region: the region with an index
+    /// begins at `index << offset_shift`.
+    pub offset_shift: u32,
     /// Questions to answer before [`Entry::probe`].
     pub questions: &'static [Question],
     /// Builds the variant; see [`Probe::probe`].
@@ -39,6 +46,7 @@ pub static NVGRACE_GPU: Entry = Entry {
     ids: &nvidia::chip::COHERENT_IDS,
     fact: None,
     class: None,
+    offset_shift: OFFSET_SHIFT,
     questions: NvgraceGpu::QUESTIONS,
     probe: |answers, environment| AnyVariant::NvgraceGpu(NvgraceGpu::probe(answers, environment)),
 };
@@ -49,6 +57,7 @@ pub static VIRTIO: Entry = Entry {
     ids: &[(virtio::VENDOR_ID, virtio::device_id::MODERN_NET)],
     fact: None,
     class: None,
+    offset_shift: OFFSET_SHIFT,
     questions: Virtio::QUESTIONS,
     probe: |answers, environment| AnyVariant::Virtio(Virtio::probe(answers, environment)),
 };
@@ -59,6 +68,7 @@ pub static IGD: Entry = Entry {
     ids: &[],
     fact: None,
     class: Some((intel::VENDOR_ID, igd::BASE_CLASS)),
+    offset_shift: OFFSET_SHIFT,
     questions: Igd::QUESTIONS,
     probe: |answers, environment| AnyVariant::Igd(Igd::probe(answers, environment)),
 };
@@ -69,6 +79,7 @@ pub static NVLINK2_GPU: Entry = Entry {
     ids: &nvlink2::GPU_IDS,
     fact: Some((nvidia::VENDOR_ID, gpu::NPU)),
     class: None,
+    offset_shift: OFFSET_SHIFT,
     questions: gpu::QUESTIONS,
     probe: |answers, environment| AnyVariant::Nvlink2(Nvlink2::gpu(answers, environment)),
 };
@@ -79,12 +90,31 @@ pub static NVLINK2_BRIDGE: Entry = Entry {
     ids: &nvlink2::BRIDGE_IDS,
     fact: Some((nvlink2::IBM, bridge::GPU_NUMBER)),
     class: None,
+    offset_shift: OFFSET_SHIFT,
     questions: bridge::QUESTIONS,
     probe: |answers, environment| AnyVariant::Nvlink2(Nvlink2::bridge(answers, environment)),
 };
 
+/// The entry of [`Ism`].
+pub static ISM: Entry = Entry {
+    name: "ism",
+    ids: &[zpci::ISM_ID],
+    fact: None,
+    class: None,
+    offset_shift: zpci::ISM_OFFSET_SHIFT,
+    questions: Ism::QUESTIONS,
+    probe: |answers, environment| AnyVariant::Ism(Ism::probe(answers, environment)),
+};
+
 /// All variants.
-pub static TABLE: &[&Entry] = &[&NVGRACE_GPU, &VIRTIO, &IGD, &NVLINK2_GPU, &NVLINK2_BRIDGE];
+pub static TABLE: &[&Entry] = &[
+    &NVGRACE_GPU,
+    &VIRTIO,
+    &IGD,
+    &NVLINK2_GPU,
+    &NVLINK2_BRIDGE,
+    &ISM,
+];
 
 /// A function, by what the table selects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -178,10 +208,6 @@ const fn fact_name(question: Question) -> &'static str {
 
 /// Any of the variants.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one for each device, and nothing to allocate a smaller one with"
-)]
 pub enum AnyVariant {
     /// NVIDIA GPUs with CPU-coherent memory.
     NvgraceGpu(NvgraceGpu),
@@ -191,6 +217,8 @@ pub enum AnyVariant {
     Igd(Igd),
     /// GPUs and bridges of NVLink2.
     Nvlink2(Nvlink2),
+    /// Internal shared memory of s390.
+    Ism(Ism),
     /// A device without a variant of its own.
     Plain(Plain),
 }
@@ -220,7 +248,9 @@ impl AnyVariant {
     pub fn ready_when(&self) -> Option<impl fmt::Display> {
         match self {
             Self::NvgraceGpu(gpu) => Some(gpu.method()),
-            Self::Virtio(_) | Self::Igd(_) | Self::Nvlink2(_) | Self::Plain(_) => None,
+            Self::Virtio(_) | Self::Igd(_) | Self::Nvlink2(_) | Self::Ism(_) | Self::Plain(_) => {
+                None
+            }
         }
     }
 }
@@ -232,6 +262,7 @@ macro_rules! dispatch {
             Self::Virtio($variant) => $call,
             Self::Igd($variant) => $call,
             Self::Nvlink2($variant) => $call,
+            Self::Ism($variant) => $call,
             Self::Plain($variant) => $call,
         }
     };
@@ -287,7 +318,7 @@ impl Ready for AnyVariant {
     }
 }
 
-/// No variant adds to the device's description.
+/// No variant adds to the device's description: extensions do.
 impl Describe for AnyVariant {}
 
 #[cfg(test)]
@@ -371,6 +402,7 @@ mod tests {
                 &["ibm,gpu"],
                 "nvlink2-bridge: vendor 1014 and the platform's ibm,gpu",
             ),
+            (0x1014, 0x04ed, 0xff, &["ibm,gpu"], "ism: ids 1014:04ed"),
             (0x1014, 0x04eb, 0x06, &[npu], ""),
             (
                 0x8086,

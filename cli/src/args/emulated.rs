@@ -20,6 +20,23 @@ pub(crate) struct DeviceArgs {
     /// GPUDirect clique, 0 to 15: GPUs of one clique reach each other directly. For GPUs of NVIDIA.
     #[arg(long, value_name = "N")]
     pub(crate) gpudirect_clique: Option<u32>,
+    /// Facts of the platform: device tree, zPCI [default: those of the profile, if it has any]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) platform: Option<PathBuf>,
+    /// Refuse the device unless this extension lies over it; a platform's facts select it by
+    /// themselves. May be repeated.
+    #[arg(long, value_enum, value_name = "EXTENSION")]
+    pub(crate) extension: Vec<ExtensionArg>,
+    /// Refuse a device that its variant leaves to the core.
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+/// An extension; docs/variants.md describes them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ExtensionArg {
+    /// zPCI facts of s390, in the device's info, and error records.
+    Zdev,
 }
 
 /// Form in which a VM gets coherent memory; docs/layouts.md compares the forms.

@@ -15,6 +15,7 @@ mod hosts;
 mod inspect;
 mod layouts;
 mod plan;
+mod platforms;
 mod process;
 mod reconnect;
 mod run;

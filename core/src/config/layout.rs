@@ -14,11 +14,10 @@ use super::walk::{self, Patch};
 use crate::device::{BarSpace, BarSpec, ConfigRegister, Device};
 use crate::error::Refused;
 
-/// The largest BAR of each kind, in bytes: I/O and 32-bit memory by their address width, 64-bit
-/// memory by what a file position of VFIO can address.
+/// The largest BAR of each kind, in bytes: I/O and 32-bit memory by their address width. 64-bit
+/// memory is limited by what a file position of VFIO can address.
 const IO_SIZE_MAX: u64 = 1 << 16;
 const MEM32_SIZE_MAX: u64 = 1 << 31;
-const MEM64_SIZE_MAX: u64 = varia_spec::vfio::MAX_REGION_SIZE;
 /// The largest expansion ROM, in bytes: bits 31:11 of the register are address.
 const ROM_SIZE_MAX: u64 = 1 << 31;
 
@@ -55,7 +54,7 @@ impl Layout {
     ///
     /// # Errors
     /// [`Refused`].
-    pub(crate) fn new<D: Device + ?Sized>(device: &D) -> Result<Self, Refused> {
+    pub(crate) fn new<D: Device + ?Sized>(device: &D, largest: u64) -> Result<Self, Refused> {
         let read = |at: ConfigRegister| {
             let dead = |errno| Refused::Dead {
                 at: at.offset(),
@@ -73,7 +72,7 @@ impl Layout {
             found.patches.extend(more.patches);
         }
         check_places(&found.capabilities)?;
-        let (bars, rom) = address_registers(device)?;
+        let (bars, rom) = address_registers(device, largest)?;
 
         let mut capabilities = vec![capability::basic()];
         capabilities.extend(found.capabilities);
@@ -181,7 +180,10 @@ fn check_places(capabilities: &[Capability]) -> Result<(), Refused> {
 }
 
 /// Sizing of the BARs and of the ROM.
-fn address_registers<D: Device + ?Sized>(device: &D) -> Result<([Sizing; 6], Sizing), Refused> {
+fn address_registers<D: Device + ?Sized>(
+    device: &D,
+    largest: u64,
+) -> Result<([Sizing; 6], Sizing), Refused> {
     let mut bars = [Sizing::default(); 6];
     let mut upper = None;
     for (index, sizing) in (0..6).zip(&mut bars) {
@@ -194,7 +196,7 @@ fn address_registers<D: Device + ?Sized>(device: &D) -> Result<([Sizing; 6], Siz
                 let (least, most) = match spec.space {
                     BarSpace::Io => (bar::IO_SIZE_MIN, IO_SIZE_MAX),
                     BarSpace::Memory32 => (bar::MEM_SIZE_MIN, MEM32_SIZE_MAX),
-                    BarSpace::Memory64 => (bar::MEM_SIZE_MIN, MEM64_SIZE_MAX),
+                    BarSpace::Memory64 => (bar::MEM_SIZE_MIN, largest),
                 };
                 check_size(at, spec.size, least, most)?;
                 *sizing = lower_half(spec);

@@ -108,6 +108,7 @@ fn served(index: usize) -> AnyVariant {
                 _ => intel::class::LPC_BRIDGE << 8,
             })),
             Question::RootConfigSize(_) => Ok(256),
+            Question::LongestStore => Ok(4096),
             Question::TreeWord(_) => Ok(1),
             Question::TreeDoubleword(_) => Ok(0x42_0000_0000),
             _ => Err(Errno::ENOENT),
