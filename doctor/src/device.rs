@@ -89,12 +89,27 @@ fn same_name(one: &str, other: &str) -> bool {
     one.replace('-', "_") == other.replace('-', "_")
 }
 
+/// A GPU whose memory is behind a BAR: the host's firmware has to give the BAR an address.
+fn plain(chip: &str, function: &PciFunction) -> Finding {
+    let found = format!("{chip}, which has no coherent memory: vfio-pci gives a VM all of it");
+    let mut bars = function.bars.iter();
+    match bars.find(|bar| bar.address.is_none()) {
+        Some(bar) => failure(format!(
+            "{found}; BAR{} of {} has no address, because the host's firmware had no room for it",
+            bar.index,
+            bar.size.rounded()
+        ))
+        .advise(
+            "switch Above 4G Decoding and Re-Size BAR on in the firmware's setup, or boot with \
+             pci=realloc",
+        ),
+        None => ok(found),
+    }
+}
+
 pub(crate) fn chip(scene: &Scene<'_>) -> Vec<Finding> {
     scene.each(|function| match identity(function) {
-        Identity::Known(chip, _) if chip.driver() == Driver::VfioPci => ok(format!(
-            "{}, which has no coherent memory: vfio-pci gives a VM all of it",
-            chip.name
-        )),
+        Identity::Known(chip, _) if chip.driver() == Driver::VfioPci => plain(chip.name, function),
         Identity::Known(chip, _) => ok(format!("{}, with coherent memory", chip.name)),
         Identity::Unknown => unknown(format!(
             "{:04x}:{:04x} is an NVIDIA GPU that Varia's chip table does not have: its layout is not \

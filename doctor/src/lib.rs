@@ -186,7 +186,7 @@ pub const CHECKS: &[Check] = &[
     check(
         "chip",
         "a GPU's chip is one that Varia knows",
-        &[Ok, NotApplicable, Unknown],
+        &[Ok, NotApplicable, Unknown, Failure],
         device::chip,
     ),
     check(

@@ -97,12 +97,17 @@ pub(crate) fn variant_driver(scene: &Scene<'_>) -> Vec<Finding> {
     let Some(module) = module(scene, VARIANT) else {
         return vec![unknown("the kernel's modules are not known")];
     };
+    // plain vfio-pci is right for the others
+    if !needed && !is_running(module) {
+        let state = match module.usable() {
+            true => "loaded",
+            false => "installed",
+        };
+        return vec![not_applicable(format!(
+            "the driver is not {state}, and no GPU with coherent memory was selected"
+        ))];
+    }
     if !module.usable() {
-        if !needed {
-            return vec![not_applicable(
-                "the driver is not installed, and no GPU with coherent memory was selected",
-            )];
-        }
         return vec![
             failure("the driver is not installed, and vfio-pci gives a VM no GPU memory")
                 .advise("Varia's: ./x kernel deb makes a DKMS package (docs/kernel.md)")

@@ -9,6 +9,9 @@ use varia_plan::NODES_PER_GPU;
 use varia_plan::window;
 use varia_plan::{CoherentMemory, Gpu, GuestNode, PlannedBar, Source, VirtualFunction};
 
+/// Base class of display controllers. Source: PCI Code and ID Assignment 1.17.
+const DISPLAY: u32 = 0x03;
+
 /// Facts about the devices of a definition.
 #[derive(Clone, Debug, Default)]
 pub struct Knowledge<'a> {
@@ -157,6 +160,7 @@ impl<'a> Case<'a> {
                         .to_owned(),
             }
         }));
+        all.extend(self.plain_gpus());
         let without = self.gpus.iter().filter(|gpu| gpu.bars.is_none());
         all.extend(without.map(|gpu| {
             let name = gpu.host.map_or(gpu.id.clone(), |host| host.to_string());
@@ -200,6 +204,34 @@ impl<'a> Case<'a> {
         let mut gpus = self.gpus.iter();
         let first = gpus.find(|other| self.above(other).1 == Some(root))?;
         Some(iommu(first)? == iommu(gpu)?)
+    }
+
+    /// GPUs of the host without coherent memory, which the rules do not judge.
+    fn plain_gpus(&self) -> Vec<Unjudged> {
+        let functions = self.definition.functions.iter();
+        let plain = functions.filter_map(|function| {
+            let known = self.facts?.function(function.host?)?;
+            let is_display = known.class >> 16 == DISPLAY;
+            (is_display && !is_gpu(known)).then_some((function, known))
+        });
+        let needs = |known: &PciFunction| match window(&PlannedBar::physical(known)) {
+            Ok(size) if size.0 > 0 => format!(
+                ", behind a root port that leaves room for a 64-bit window of {size}, inside of the \
+                 guest's address width"
+            ),
+            _ => String::new(),
+        };
+        plain
+            .map(|(function, known)| Unjudged {
+                line: function.place.line,
+                what: function.label(),
+                why: format!(
+                    "it is a GPU without coherent memory, and Varia judges those with such memory: \
+                     plain vfio-pci is right for it{}",
+                    needs(known)
+                ),
+            })
+            .collect()
     }
 
     /// GPUs behind a root bus with an SMMU, whose SMMUs on the host are not known.

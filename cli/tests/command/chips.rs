@@ -58,6 +58,100 @@ fn a_chip_without_coherent_memory_is_vfio_pcis_and_needs_a_window() {
     ended(varia(["serve", "b200"])).refused(&["B200", "512 GiB"]);
 }
 
+/// A host with an x86-64 CPU and one GPU without coherent memory.
+fn x86_host(device: &str, memory: u64, address_bits: u32) -> Folder {
+    let folder = host_with(device, false);
+    let host = folder.root().join("host");
+    let asked = host.join("varia/asked.json");
+    let mut facts: serde_json::Value = serde_json::from_slice(&fs::read(&asked).unwrap()).unwrap();
+    facts["arch"] = "x86_64".into();
+    facts["page_size"] = 4096.into();
+    facts["kvm"] = serde_json::json!({ "present": true, "max_vcpus": 1024 });
+    fs::write(&asked, facts.to_string()).unwrap();
+    let cpuinfo = format!("address sizes\t: {address_bits} bits physical, 57 bits virtual\n");
+    fs::write(host.join("proc/cpuinfo"), cpuinfo).unwrap();
+    fs::remove_dir_all(host.join("sys/class/iommu")).unwrap();
+    fs::create_dir_all(host.join("sys/class/iommu/dmar0")).unwrap();
+    // 64-bit and prefetchable, as include/linux/ioport.h has the flags
+    let bar = |base: u64, size: u64| format!("{base:#x} {:#x} 0x14220c\n", base + size - 1);
+    let none = "0x0 0x0 0x0\n";
+    let bars = [
+        bar(1 << 45, 16 << 20),
+        none.to_owned(),
+        bar(1 << 44, memory),
+        none.to_owned(),
+        bar(1 << 43, 32 << 20),
+        none.to_owned(),
+    ];
+    let gpu = host.join("sys/bus/pci/devices").join(GPU);
+    fs::write(gpu.join("resource"), bars.concat()).unwrap();
+    folder
+}
+
+/// One answer of all commands on x86-64: plain vfio-pci is right, and the BARs have to fit.
+#[test]
+fn x86_hosts_with_plain_gpus_get_vfio_pci_and_checks_of_bars_and_aperture() {
+    let gib = 1 << 30;
+    for (device, chip, memory, window, bits, aperture) in [
+        ("2330", "H100", 128 * gib, "256G", 46, "ok "),
+        ("2335", "H200", 256 * gib, "512G", 52, "ok "),
+        ("2901", "B200", 256 * gib, "512G", 40, "failure "),
+    ] {
+        let host = x86_host(device, memory, bits);
+        let right = format!("vfio-pci: {chip} has no coherent memory");
+        let listed = ended(on(&host, &["list"])).success().stdout;
+        assert!(listed.contains(&right), "{listed}");
+        let bound = ended(on(&host, &["bind", GPU, "--dry-run"]))
+            .success()
+            .stdout;
+        assert!(bound.contains(&format!("bound to {right}")), "{bound}");
+        let checked = ended(on(&host, &["doctor"])).stdout;
+        assert!(
+            checked.contains(&format!("{chip}, which has no coherent memory: vfio-pci")),
+            "{checked}"
+        );
+        let line = |check: &str| {
+            let own = |line: &&str| line.split_whitespace().any(|word| word == check);
+            checked.lines().find(own).unwrap_or_default().to_owned()
+        };
+        assert!(line("aperture").starts_with(aperture), "{checked}");
+        assert!(
+            line("aperture").contains(&format!("{bits} bits")),
+            "{checked}"
+        );
+        assert!(
+            line("variant-driver").starts_with("not applicable"),
+            "{checked}"
+        );
+        assert!(!checked.contains("modprobe nvgrace"), "{checked}");
+        ended(on(&host, &["plan", "--gpu", GPU])).refused(&[
+            chip,
+            &format!("pref64-reserve={window}"),
+            "varia bind",
+        ]);
+        // a definition of such a VM is not judged, and the reason is said
+        let command = format!(
+            "qemu-system-x86_64 -M q35,accel=kvm -cpu host -m 16G -device vfio-pci,host={GPU}\n"
+        );
+        fs::write(host.path("vm.sh"), command).unwrap();
+        let explained = ended(on(&host, &["explain", "vm.sh"]));
+        assert_eq!(explained.status.code(), Some(3), "{}", explained.stdout);
+        let said = explained.stdout.replace('\n', " ");
+        assert!(said.contains("plain vfio-pci is right for it"), "{said}");
+    }
+    // firmware had no room for the large BAR
+    let host = x86_host("2330", 128 * gib, 46);
+    let gpu = host.root().join("host/sys/bus/pci/devices").join(GPU);
+    let bars = fs::read_to_string(gpu.join("resource")).unwrap();
+    let unset = bars.replacen("0x14220c", "0x2014220c", 3);
+    fs::write(gpu.join("resource"), unset).unwrap();
+    let checked = ended(on(&host, &["doctor"])).stdout;
+    assert!(
+        checked.contains("has no address") && checked.contains("Above 4G Decoding"),
+        "{checked}"
+    );
+}
+
 #[test]
 fn a_chip_that_is_not_known_is_said_to_be_so_by_every_command() {
     let host = host_with("2343", true);

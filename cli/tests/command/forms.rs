@@ -18,6 +18,60 @@ fn the_forms_of_a_command_are_judged_or_named() {
     let forms: &[(&str, String, Option<&str>)] = &[
         ("as it is", line.clone(), None),
         ("systemd", format!("[Service]\nExecStart={line}\n"), None),
+        (
+            "systemd with more",
+            format!(
+                "[Unit]\nDescription=x\n[Service]\nEnvironment=GPU=0009:01:00.0 \"X=y\"\nExecStart={}\n\
+                 Restart=always\n",
+                line.replace("0009:01:00.0", "${GPU}").replace(
+                    " -numa node,nodeid=8",
+                    " \\\n# a comment\n -numa node,nodeid=8"
+                )
+            ),
+            None,
+        ),
+        (
+            "ps",
+            format!(
+                "root 4711 1 99 Sep01 ? 12-00:10 {}\n",
+                line.replace(
+                    "-device vfio-pci,host=0009:01:00.0,bus=port1,rombar=0,id=dev0",
+                    "-device {\"driver\":\"vfio-pci\",\"host\":\"0009:01:00.0\",\"bus\":\"port1\",\
+                     \"rombar\":0,\"id\":\"dev0\"}"
+                )
+            ),
+            None,
+        ),
+        (
+            "hexadecimal",
+            line.replace("bus_nr=32", "bus_nr=0x20")
+                .replace("nodeid=8", "nodeid=0x8")
+                .replace("numa_node=0", "numa_node=0x0"),
+            None,
+        ),
+        (
+            "sizes",
+            line.replace("-m 16G", "-m size=0.015625T,slots=2,maxmem=32G")
+                .replace("size=16G,id=m0", "size=17179869184,id=m0"),
+            None,
+        ),
+        (
+            "no backslash",
+            line.replace(" -name", "\n-name") + "\n-device nvme,id=n",
+            Some("-device, which no command begins with"),
+        ),
+        (
+            "braces",
+            format!(
+                "{line} -device nvme,id=n{{1..2}},addr={{3,4}} -device vfio-pci,host=0000:0{{1..2}}:00.0"
+            ),
+            Some("{1..2}"),
+        ),
+        (
+            "tie without a device",
+            format!("{line} -object acpi-egm-memory,id=e"),
+            Some("it lacks a pci-dev"),
+        ),
         ("docker", format!("docker run --rm image {line}\n"), None),
         ("eval", format!("eval \"{line}\"\n"), None),
         ("in a variable", format!("C=\"{line}\"\n$C\n"), None),

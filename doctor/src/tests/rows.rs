@@ -273,6 +273,8 @@ pub(super) const ROWS: &[Row] = &[
         Failure, "may be on 0009:01:00.1"),
     ("group", false, |case| share(case, "vfio-pci"), Ok, "with 1 other functions"),
     ("chip", false, |_| {}, Ok, "GH200, with coherent memory"),
+    ("chip", false, |case| { plain(case); case.gpu().bars[0].address = None; }, Failure, "has no address"),
+    ("variant-driver", false, |case| { plain(case); case.facts.kernel.modules.get_mut(VARIANT).expect("it").loaded = false; }, NotApplicable, "not loaded"),
     ("chip", false, plain, Ok, "H100, which has no coherent memory"),
     ("chip", false, |case| case.gpu().device = 0x2343, Unknown, "varia doctor --probe 0009:01:00.0"),
     ("chip", false, |case| case.gpu().class = 0x02_00_00, Ok, "GH200"),
@@ -523,7 +525,7 @@ pub(super) const ROWS: &[Row] = &[
 fn plain(case: &mut Case) {
     let bar = |index, size| PhysicalBar {
         index,
-        address: None,
+        address: Some(varia_facts::HostPhys(u64::from(index) << 40)),
         size: Bytes(size),
         kind: BarKind::Memory64,
         prefetchable: true,

@@ -299,6 +299,11 @@ findings! {
         why: ["only KVM maps the GPU's memory into the guest"],
         remedy: ["use KVM"],
     }
+    MachineArch = "machine-arch", Fault {
+        found: ["the machine is that of {guest}, and the host is {host}"],
+        why: ["KVM runs the host's architecture alone"],
+        remedy: ["use {machine} and qemu-system-{host}"],
+    }
     CpuModel = "cpu-model", Fault {
         found: ["the CPU model is {model}", "no CPU model is given"],
         why: ["KVM on arm64 runs only the host's CPU model"],

@@ -159,9 +159,7 @@ pub(crate) fn machine_option(machine: &mut Machine, option: &Opt, place: Place) 
         "enable-kvm" => machine.accelerator = Some("kvm".to_owned()),
         "cpu" => {
             machine.cpu = Some((properties.kind("model").to_owned(), place));
-            let bits = properties
-                .get("phys-bits")
-                .and_then(|bits| bits.parse().ok());
+            let bits = properties.get("phys-bits").and_then(|bits| integer(&bits));
             machine.address_bits = bits.map(|bits| (bits, place));
         }
         "bios" | "pflash" => machine.has_firmware = true,
@@ -207,7 +205,7 @@ fn device(
     // what is said for every device of a driver
     let get = |key: &str| properties.get(key).or_else(|| global(command, driver, key));
     let is_on = |key: &str| matches!(get(key).as_deref(), Some("on" | "yes" | "true"));
-    let number = |key: &str| get(key).and_then(|text| text.parse().ok());
+    let number = |key: &str| get(key).and_then(|text| integer(&text));
     let id = properties.id();
     match driver {
         "vfio-pci" | "vfio-pci-nohotplug" | "vfio-user-pci" => out.functions.push(Function {
@@ -302,7 +300,7 @@ fn host(properties: &Properties) -> Option<Bdf> {
 fn object(out: &mut Definition, properties: &Properties, place: Place) {
     match properties.kind("qom-type") {
         "acpi-generic-initiator" => {
-            let node = properties.get("node").and_then(|text| text.parse().ok());
+            let node = properties.get("node").and_then(|text| integer(&text));
             if let (Some(device), Some(node)) = (properties.get("pci-dev"), node) {
                 out.initiators.push(Initiator {
                     place,
@@ -312,7 +310,7 @@ fn object(out: &mut Definition, properties: &Properties, place: Place) {
             }
         }
         EGM_OBJECT => {
-            let node = properties.get("node").and_then(|text| text.parse().ok());
+            let node = properties.get("node").and_then(|text| integer(&text));
             if let (Some(device), Some(node)) = (properties.get("pci-dev"), node) {
                 out.egm.push(EgmTie {
                     place,
@@ -330,11 +328,7 @@ fn object(out: &mut Definition, properties: &Properties, place: Place) {
 }
 
 fn numa(out: &mut Definition, command: &Command, properties: &Properties, place: Place) {
-    let number = |key: &str| {
-        properties
-            .get(key)
-            .and_then(|text| text.parse::<u32>().ok())
-    };
+    let number = |key: &str| properties.get(key).and_then(|text| integer(&text));
     match properties.kind("type") {
         "node" => {
             let id = number("nodeid").unwrap_or(out.nodes.len() as u32);
@@ -399,6 +393,16 @@ fn backend(command: &Command, id: &str) -> Option<(Backing, Option<Bytes>)> {
     Some((backing, size))
 }
 
+/// A number as QEMU reads it: decimal, hexadecimal with `0x`, octal with `0`.
+pub(crate) fn integer(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    match (digits, text.strip_prefix('0')) {
+        (Some(digits), _) => u32::from_str_radix(digits, 16).ok(),
+        (None, Some(digits)) if !digits.is_empty() => u32::from_str_radix(digits, 8).ok(),
+        _ => text.parse().ok(),
+    }
+}
+
 /// A size as QEMU reads it; a number alone has the unit of `shift` bits.
 pub(crate) fn size(text: &str, shift: u32) -> Option<Bytes> {
     if let Some(hex) = text.strip_prefix("0x") {
@@ -413,9 +417,14 @@ pub(crate) fn size(text: &str, shift: u32) -> Option<Bytes> {
         'p' => (text.get(..text.len() - 1)?, 50),
         _ => (text, shift),
     };
-    number
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1 << shift)
-        .map(Bytes)
+    let unit = 1_u64 << shift;
+    let Some((whole, part)) = number.split_once('.') else {
+        return number.parse::<u64>().ok()?.checked_mul(unit).map(Bytes);
+    };
+    // a fraction, such as 1.5G
+    let whole = whole.parse::<u64>().ok()?.checked_mul(unit)?;
+    let places = 10_u128.checked_pow(u32::try_from(part.len()).ok()?)?;
+    let part = part.parse::<u64>().ok()?;
+    let part = u128::from(part).checked_mul(unit.into())? / places;
+    whole.checked_add(u64::try_from(part).ok()?).map(Bytes)
 }

@@ -114,9 +114,11 @@ impl Command {
         if let Some((what, instead)) = other_form(&text) {
             return Err(ReadError::Form { what, instead });
         }
-        let script = script(&text, part)?;
+        let script = script(&unit(&text), part)?;
         if let Some(found) = one_command(&text, &script.commands)? {
-            return Self::of(text, script, found);
+            let mut command = Self::of(text, script.clone(), found)?;
+            command.strays(&script.commands);
+            return Ok(command);
         }
         // a script that writes the script with the command
         for document in script.documents.clone() {
@@ -169,10 +171,44 @@ impl Command {
         })
     }
 
+    /// Names commands that begin with an option: a backslash is missing before them, or a comment
+    /// ends the line, so that QEMU does not get the options.
+    fn strays(&mut self, all: &[Vec<Word>]) {
+        let first = all.iter().filter_map(|words| words.first());
+        let strays = first.filter(|word| {
+            let name = word.text.strip_prefix('-').unwrap_or_default();
+            name.starts_with(|c: char| c.is_ascii_lowercase() || c == '-')
+        });
+        let strays = strays.map(|word| {
+            let line = line_of(&self.text, word.range.start);
+            (line, format!("{}, which no command begins with", word.text))
+        });
+        self.open.extend(strays.collect::<Vec<_>>());
+    }
+
     /// The text, with nothing changed.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
+}
+
+/// A unit of systemd without the comments between the lines of a command, which systemd leaves out;
+/// every other byte keeps its place. Any other text as it is.
+fn unit(text: &str) -> std::borrow::Cow<'_, str> {
+    if !text.lines().any(|line| line.trim() == "[Service]") {
+        return text.into();
+    }
+    let mut out = String::new();
+    let mut is_continued = false;
+    for line in text.split_inclusive('\n') {
+        if is_continued && line.trim_start().starts_with(['#', ';']) {
+            out.extend(line.bytes().map(|_| ' '));
+            continue;
+        }
+        is_continued = line.trim_end_matches(['\r', '\n']).ends_with('\\');
+        out += line;
+    }
+    out.into()
 }
 
 /// A program, if it is named, and the words behind it.
@@ -271,7 +307,12 @@ fn program(words: &[Word]) -> Option<(usize, &Word)> {
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
     };
     let is_system = |word: &Word| {
-        name(word).is_some_and(|name| name.starts_with("qemu-system-") && is_plain(&name))
+        // `ExecStart=` of a unit may stand before it
+        let name = name(word);
+        let name = name
+            .as_deref()
+            .map(|name| name.strip_prefix("ExecStart=").unwrap_or(name));
+        name.is_some_and(|name| name.starts_with("qemu-system-") && is_plain(name))
     };
     let is_setting = |word: &Word| {
         let name = word.text.split_once('=').map(|(name, _)| name);
@@ -363,7 +404,15 @@ fn options(text: &str, words: Vec<Word>) -> Result<Options, ReadError> {
         let mut unknown = word.open.clone();
         unknown.extend(value.iter().flat_map(|value| value.open.clone()));
         unknown.dedup();
-        let properties = of(&content)?;
+        let properties = of(&content).or_else(|error| {
+            // ps prints JSON without the quotes of a shell
+            let range = value.as_ref().map(|value| value.range.clone());
+            let written = range.and_then(|range| text.get(range)).unwrap_or_default();
+            match written.starts_with('{') {
+                true => of(written).map_err(|_| error),
+                false => Err(error),
+            }
+        })?;
         options.push(Opt {
             name: name.to_owned(),
             written: match raw == content {

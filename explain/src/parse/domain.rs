@@ -147,18 +147,24 @@ pub(crate) fn number(node: Node<'_, '_>, name: &str) -> Option<u32> {
 
 /// A size with its unit, which is KiB where nothing is said.
 fn scaled(text: &str, unit: Option<&str>) -> Option<Bytes> {
-    let shift = match unit.unwrap_or("KiB") {
-        "b" | "bytes" => 0,
-        "k" | "KiB" => 10,
-        "M" | "MiB" => 20,
-        "G" | "GiB" => 30,
-        "T" | "TiB" => 40,
+    // case does not matter
+    let unit: u64 = match unit.unwrap_or("KiB").to_ascii_lowercase().as_str() {
+        "b" | "byte" | "bytes" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        "p" | "pib" => 1 << 50,
+        "kb" => 1000,
+        "mb" => 1000 * 1000,
+        "gb" => 1000 * 1000 * 1000,
+        "tb" => 1000 * 1000 * 1000 * 1000,
         _ => return None,
     };
     text.trim()
         .parse::<u64>()
         .ok()?
-        .checked_mul(1 << shift)
+        .checked_mul(unit)
         .map(Bytes)
 }
 

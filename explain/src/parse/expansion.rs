@@ -245,6 +245,11 @@ fn expand(written: &str, begin: usize, variables: &mut Variables, is_list: bool)
                     None => unknown(&mut fields, written, at..behind, begin),
                 }
             }
+            '{' if !is_quoted && is_list && brace_end(written, at).is_some() => {
+                behind = brace_end(written, at).unwrap_or(at + 1);
+                fields.is_expanded = true;
+                unknown(&mut fields, written, at..behind, begin);
+            }
             '$' => {
                 behind = expansion_end(written, at);
                 if behind == at + 1 {
@@ -288,6 +293,16 @@ fn expand(written: &str, begin: usize, variables: &mut Variables, is_list: bool)
         .done
         .retain(|field| field.word.is_some() || !field.chars.is_empty() || !field.open.is_empty());
     fields
+}
+
+/// End of `{1..8}` or `{a,b}`, for which a shell makes several words; none of a brace of JSON.
+fn brace_end(written: &str, at: usize) -> Option<usize> {
+    let inner = written.get(at + 1..)?;
+    let end = inner.find('}')?;
+    let inner = inner.get(..end)?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ',');
+    let is_list = inner.contains(',') || inner.contains("..");
+    (is_list && inner.chars().all(is_plain)).then_some(at + end + 2)
 }
 
 fn unknown(fields: &mut Fields, written: &str, range: Range<usize>, begin: usize) {

@@ -238,12 +238,23 @@ impl Run<'_> {
             .map_while(|raw| Some((raw, assignment(self.text, raw)?)))
             .collect();
         if assigned.len() == list.len() {
+            if assigned
+                .first()
+                .is_some_and(|(_, (name, ..))| name == "Environment")
+            {
+                self.environment(list);
+                return Ok(());
+            }
             for (raw, (name, is_more, range)) in assigned {
                 self.assign(raw, name, is_more, range);
             }
             return Ok(());
         }
         let word = |raw: &Raw| self.text.get(raw.range.clone()).unwrap_or_default();
+        if word(first).starts_with("Environment=") {
+            self.environment(list);
+            return Ok(());
+        }
         if let Some((name, _)) = word(first)
             .split_once('[')
             .filter(|(_, rest)| rest.contains("]="))
@@ -288,6 +299,20 @@ impl Run<'_> {
         self.count += all.len();
         self.commands.push(all);
         Ok(())
+    }
+
+    /// Variables that a unit of systemd sets: `Environment=NAME=VALUE "NAME=VALUE"`.
+    fn environment(&mut self, list: &[Raw]) {
+        for raw in list {
+            let written = self.text.get(raw.range.clone()).unwrap_or_default();
+            let written = written.strip_prefix("Environment=").unwrap_or(written);
+            let pair = written.trim_matches(['"', '\'']);
+            if let Some((name, value)) = pair.split_once('=') {
+                let chars: Vec<Char> = value.chars().map(|c| (c, None)).collect();
+                let name = name.to_owned();
+                self.set(&name, Value::Text(chars), Vec::new(), raw.range.start);
+            }
+        }
     }
 
     /// Words of a command, with what is not known of their variables.

@@ -6,7 +6,7 @@ use varia_facts::Bytes;
 
 use crate::case::Case;
 use crate::edit::fix::Fix;
-use crate::finding::{Code, Findings, optional};
+use crate::finding::{Code, Findings, Value, optional};
 use varia_facts::Arch;
 use varia_plan::limits::ADDRESS_BITS;
 use varia_plan::limits::VIRT_APERTURE;
@@ -50,6 +50,20 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
 fn processor(case: &Case<'_>, out: &mut Findings) {
     let machine = &case.definition.machine;
     let accelerator = machine.accelerator.as_deref();
+    let guest = case.definition.arch;
+    let host = case.facts.and_then(|facts| facts.host.arch);
+    if let Some(host) = host.filter(|host| *host != guest && accelerator == Some("kvm")) {
+        let machine_of_host = match host {
+            Arch::Aarch64 => "virt",
+            Arch::X86_64 => "q35",
+        };
+        let values: &[Value<'_>] = &[
+            ("guest", &guest),
+            ("host", &host),
+            ("machine", &machine_of_host),
+        ];
+        out.add(Code::MachineArch, machine.place.line, values, None);
+    }
     if accelerator != Some("kvm") {
         out.add(
             Code::Accelerator,

@@ -130,7 +130,7 @@ pub(crate) const ELEMENTS: &[(&str, &[&str])] = &[
         "controller",
         &["model", "target", "address", "alias", "pcihole64", "driver"],
     ),
-    ("target", &["node"]),
+    ("target", &["node", "size", "pciDev"]),
     ("iommu", &["driver", "address", "alias"]),
     (
         "hostdev",
@@ -138,7 +138,7 @@ pub(crate) const ELEMENTS: &[(&str, &[&str])] = &[
             "driver", "source", "acpi", "rom", "address", "alias", "boot", "teaming",
         ],
     ),
-    ("source", &["address"]),
+    ("source", &["address", "path"]),
     ("egm", &["source", "target", "address", "alias"]),
 ];
 

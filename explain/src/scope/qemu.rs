@@ -7,6 +7,7 @@ use super::known::{
     APART, APART_DEVICES, APART_OBJECTS, BACKEND, BRIDGES, EXPANDER, FUNCTION, MACHINE, NUMA, PORT,
     READ, SMMU,
 };
+use crate::parse::arguments::integer;
 use crate::parse::command::{Command, Opt};
 
 /// Why an unknown property is not judged.
@@ -159,7 +160,7 @@ fn object(kind: &str, option: &Opt, line: usize, what: &str, out: &mut Scope) {
     let known: &[&str] = match kind {
         "acpi-generic-initiator" | EGM_OBJECT => {
             let number = option.properties.get("node");
-            let is_read = number.is_some_and(|node| node.parse::<u32>().is_ok());
+            let is_read = number.is_some_and(|node| integer(&node).is_some());
             let is_tie = is_read && option.properties.has("pci-dev");
             out.has_open_ties |= !is_tie;
             is_whole = is_tie || !option.open.is_empty();

@@ -294,3 +294,42 @@ fn x86_addresses_are_as_wide_as_the_aperture_needs() {
         found.corrected
     );
 }
+
+/// A machine of another architecture than the host's can't run on KVM.
+#[test]
+fn a_machine_of_another_architecture_is_a_fault() {
+    let text = format!(
+        "qemu-system-x86_64 -machine q35,accel=kvm -cpu host -m 8G -device vfio-pci,id=gpu0,host={}",
+        GPUS[0]
+    );
+    let found = examined(&text, &facts());
+    assert!(
+        codes(&found).contains(&"machine-arch"),
+        "{:?}",
+        codes(&found)
+    );
+    let mut facts = facts();
+    facts.host.arch = Some(Arch::X86_64);
+    let found = examined(&text, &facts);
+    assert!(
+        !codes(&found).contains(&"machine-arch"),
+        "{:?}",
+        codes(&found)
+    );
+}
+
+/// Loops that repeat ties make thousands of findings with the same correction, which can't be
+/// written in a loop.
+#[test]
+fn a_correction_that_can_not_be_written_is_tried_once() {
+    let text = format!(
+        "A=(-machine virt,accel=kvm,gic-version=3 -device vfio-pci,host={},id=dev0)\n\
+         for i in {{1..8}}; do for j in {{1..8}}; do A+=(-object \
+         acpi-generic-initiator,id=g$i$j,pci-dev=dev0,node=$i)\nB+=(\"${{A[@]}}\")\ndone; done\n\
+         qemu-system-aarch64 \"${{B[@]}}\"\n",
+        GPUS[0]
+    );
+    let found = examined(&text, &facts());
+    assert!(found.findings.len() > 100, "{}", found.findings.len());
+    assert!(codes(&found).contains(&"initiator-twice"));
+}
