@@ -2,11 +2,10 @@
 
 use varia_facts::Arch;
 
+use varia_plan::versions::LINUX_CACHEABLE_PFNMAP;
+
 use crate::scene::Scene;
 use crate::{Finding, bad, failure, not_applicable, ok, unknown, warning};
-
-/// The first kernel that knows the capability.
-const CACHEABLE_SINCE: (u32, u32) = (6, 17);
 
 /// Arm's own CPUs by part number (`MIDR_EL1` bits 15:4), and whether they have FEAT_S2FWB, which
 /// Armv8.4 brings. Source: Arm's technical reference manuals of the CPUs.
@@ -77,17 +76,15 @@ pub(crate) fn cacheable(scene: &Scene<'_>) -> Vec<Finding> {
                  the GPU fail",
             );
             match version {
-                Some(version) if version < CACHEABLE_SINCE => finding.advise(format!(
+                Some(version) if version < LINUX_CACHEABLE_PFNMAP => finding.advise(format!(
                     "Linux {}.{} or newer; this is {}",
-                    CACHEABLE_SINCE.0,
-                    CACHEABLE_SINCE.1,
+                    LINUX_CACHEABLE_PFNMAP.0,
+                    LINUX_CACHEABLE_PFNMAP.1,
                     kernel.release.as_deref().unwrap_or_default()
                 )),
-                // a Grace CPU has it
-                _ if scene.has_gpus() => finding.advise(
+                _ if cpu(scene).is_some_and(|(_, has_it)| has_it) => finding.advise(
                     "this kernel is new enough, so that KVM says that its CPU lacks stage-2 forced \
-                     write-back, which a Grace CPU has: run varia doctor on the host itself, not in a \
-                     VM",
+                     write-back, which this CPU has: run varia doctor on the host itself, not in a VM",
                 ),
                 _ => finding.advise(
                     "this kernel is new enough, so its CPU lacks stage-2 forced write-back: use a \
@@ -101,18 +98,27 @@ pub(crate) fn cacheable(scene: &Scene<'_>) -> Vec<Finding> {
                 None => "/dev/kvm was not asked".to_owned(),
             };
             match version {
-                Some(version) if version < CACHEABLE_SINCE => warning(format!(
+                Some(version) if version < LINUX_CACHEABLE_PFNMAP => warning(format!(
                     "{why}; Linux {} does not know it",
                     kernel.release.as_deref().unwrap_or_default()
                 ))
                 .advise(format!(
                     "Linux {}.{} or newer",
-                    CACHEABLE_SINCE.0, CACHEABLE_SINCE.1
+                    LINUX_CACHEABLE_PFNMAP.0, LINUX_CACHEABLE_PFNMAP.1
                 )),
                 _ => unknown(why).advise("run varia doctor as root"),
             }
         }
     }]
+}
+
+/// Name of the host's CPU, and `true` if the CPU has FEAT_S2FWB; `None` if it is not in the table.
+fn cpu(scene: &Scene<'_>) -> Option<(&'static str, bool)> {
+    let midr = scene.facts.host.midr?;
+    let is_arm = midr >> 24 & 0xff == IMPLEMENTER_ARM;
+    let mut parts = ARM_PARTS.iter().filter(|_| is_arm);
+    let (_, name, has_it) = parts.find(|(number, ..)| *number == midr >> 4 & 0xfff)?;
+    Some((name, *has_it))
 }
 
 /// Linux shows no register that tells it. KVM's capability implies it; else the kind of CPU does.
@@ -125,13 +131,9 @@ pub(crate) fn write_back(scene: &Scene<'_>) -> Vec<Finding> {
     if scene.facts.kernel.kvm.cacheable_pfnmap == Some(true) {
         return vec![ok("KVM would not offer cacheable device memory without it")];
     }
-    let midr = scene.facts.host.midr;
-    let part = midr.filter(|midr| midr >> 24 & 0xff == IMPLEMENTER_ARM);
-    let part = part.map(|midr| midr >> 4 & 0xfff);
-    let known = ARM_PARTS.iter().find(|(number, ..)| Some(*number) == part);
-    vec![match (known, midr) {
-        (Some((_, name, true)), _) => ok(format!("{name} has it")),
-        (Some((_, name, false)), _) => bad(
+    vec![match (cpu(scene), scene.facts.host.midr) {
+        (Some((name, true)), _) => ok(format!("{name} has it")),
+        (Some((name, false)), _) => bad(
             scene.has_gpus(),
             format!("{name} does not have it: QEMU exits when it maps a GPU's memory"),
         )

@@ -22,3 +22,4 @@ mod run;
 mod sizes;
 mod socket;
 mod stacks;
+mod wordings;

@@ -162,6 +162,12 @@ pub(super) const ROWS: &[Row] = &[
         Failure, "Linux 6.17 or newer; this is 6.16.3"),
     ("cacheable-pfnmap", false, |case| { case.facts.kernel.kvm.cacheable_pfnmap = Some(false); },
         Failure, "CPU lacks"),
+    ("cacheable-pfnmap", false, |case| { case.facts.kernel.kvm.cacheable_pfnmap = Some(false); },
+        Failure, "which this CPU has: run varia doctor on the host itself"),
+    ("cacheable-pfnmap", false, |case| {
+        case.facts.kernel.kvm.cacheable_pfnmap = Some(false);
+        case.facts.host.midr = Some(0x410f_d0c0);
+    }, Failure, "use a host whose CPU has it"),
     ("stage-2-write-back", false, |_| {}, Ok, "KVM would not"),
     ("stage-2-write-back", false, |case| { case.facts.kernel.kvm.cacheable_pfnmap = Some(false); },
         Ok, "Neoverse V2"),
