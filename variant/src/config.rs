@@ -102,12 +102,8 @@ pub struct FakeBar {
 }
 
 impl FakeBar {
-    /// A pair at configuration offset `start`, for `size` bytes of 64-bit prefetchable memory.
-    pub const fn memory64(start: u64, size: BarSize) -> Self {
-        Self::new(start, 8, MEM_TYPE_64 | MEM_PREFETCH, size.address_mask())
-    }
-
-    /// The pair at configuration offset `start` that stands for a region of memory.
+    /// The pair at configuration offset `start` that stands for a region of 64-bit prefetchable
+    /// memory.
     pub const fn of(start: u16, region: &MemoryRegion) -> Self {
         let mask = !(region.size().0.wrapping_sub(1));
         Self::new(start as u64, 8, MEM_TYPE_64 | MEM_PREFETCH, mask)
@@ -377,10 +373,14 @@ fn slot(offset: u64, position: u64) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::MemoryType;
     use std::vec;
+    use varia_units::HostPhys;
 
     fn bar(size: u64) -> FakeBar {
-        FakeBar::memory64(0x18, BarSize::covering(size).expect("a size above zero"))
+        let bar = BarSize::covering(size).expect("a size above zero");
+        let region = MemoryRegion::new(HostPhys(0), size, bar, MemoryType::Cached);
+        FakeBar::of(0x18, &region.expect("a region"))
     }
 
     fn value(bar: &FakeBar) -> u64 {

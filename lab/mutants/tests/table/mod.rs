@@ -99,16 +99,16 @@ const MUTANTS: &[Mutant] = &[
         "if length == 1 {",
     ),
     mutant(
-        VARIANT,
+        PRESENTED,
         "the windows are swapped",
-        "pair(header::BASE_ADDRESS_4, &layout.usemem)",
-        "pair(header::BASE_ADDRESS_2, &layout.usemem)",
+        "Some(FakeBar::of(header::BASE_ADDRESS_4, &cached))",
+        "Some(FakeBar::of(header::BASE_ADDRESS_2, &cached))",
     ),
     mutant(
-        VARIANT,
+        PRESENTED,
         "resmem shows the size of usemem",
-        ".map(|region| pair(header::BASE_ADDRESS_2, region))",
-        ".map(|_| pair(header::BASE_ADDRESS_2, &layout.usemem))",
+        "uncached.as_ref().map(fake2)",
+        "uncached.as_ref().map(|_| fake2(&cached))",
     ),
     mutant(
         VARIANT,
@@ -275,8 +275,8 @@ const MUTANTS: &[Mutant] = &[
     mutant(
         MEMORY,
         "the padding can be mapped",
-        "size: self.length,",
-        "size: self.size.get(),",
+        "offset: 0,\n                size: self.length,",
+        "offset: 0,\n                size: self.size,",
     ),
     mutant(
         MEMORY,
@@ -437,8 +437,8 @@ const MUTANTS: &[Mutant] = &[
     mutant(
         CONFIG,
         "a fake BAR is not prefetchable",
-        "Self::new(start, 8, MEM_TYPE_64 | MEM_PREFETCH, size)",
-        "Self::new(start, 8, MEM_TYPE_64, size)",
+        "Self::new(start as u64, 8, MEM_TYPE_64 | MEM_PREFETCH, mask)",
+        "Self::new(start as u64, 8, MEM_TYPE_64, mask)",
     ),
     mutant(
         CONFIG,
@@ -480,7 +480,7 @@ const MUTANTS: &[Mutant] = &[
         MMAP,
         "a mapping may reach the end of the BAR",
         "if end > self.length() ||",
-        "if end > self.size().get() ||",
+        "if end > self.size().0 ||",
     ),
     mutant(
         MMAP,
@@ -528,7 +528,7 @@ const MUTANTS: &[Mutant] = &[
         MMAP,
         "a fault reaches beyond the memory",
         "Some(end) if end <= self.length() => {}",
-        "Some(end) if end <= self.size().get() => {}",
+        "Some(end) if end <= self.size().0 => {}",
     ),
     mutant(
         MMAP,

@@ -189,14 +189,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         CONFIG,
         "an I/O BAR shows as memory",
-        "Self::new(start, 4, SPACE_IO, size)",
-        "Self::new(start, 4, 0, size)",
+        "Self::new(start, 4, SPACE_IO, size.address_mask())",
+        "Self::new(start, 4, 0, size.address_mask())",
     ),
     mutant(
         CONFIG,
         "an I/O BAR takes the register behind it",
-        "Self::new(start, 4, SPACE_IO, size)",
-        "Self::new(start, 8, SPACE_IO, size)",
+        "Self::new(start, 4, SPACE_IO, size.address_mask())",
+        "Self::new(start, 8, SPACE_IO, size.address_mask())",
     ),
     mutant(
         CONFIG,
