@@ -10,8 +10,8 @@ use varia_firmware::{Access, ProximityDomain};
 
 use crate::assume::Assume;
 pub(crate) use emulated::{
-    As, BehaviourArgs, DeviceArgs, ExtensionArg, Fault, InspectArgs, LayoutArg, MemoryEnable,
-    ReadyAfter, RunArgs, ServeArgs,
+    As, BehaviourArgs, CtlArgs, CtlRequest, DeviceArgs, ExtensionArg, Fault, InspectArgs,
+    LayoutArg, MemoryEnable, ReadyAfter, RunArgs, ServeArgs, ShapeArgs,
 };
 
 /// Help of a command that judges: its exit statuses, and examples.
@@ -34,9 +34,16 @@ pub(crate) struct Varia {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve an emulated device to a VMM over vfio-user.
-    #[command(after_help = "Example:\n  varia serve gh200 --socket /tmp/gh200.sock --memory 96G")]
+    /// Serve emulated devices to VMMs over vfio-user.
+    #[command(
+        after_help = "Example:\n  varia serve gh200 --socket /tmp/gh200.sock --memory 96G\n  varia serve gb200:4 --memory 1G --directory /tmp/run"
+    )]
     Serve(ServeArgs),
+    /// Administer a running `varia serve` that has a directory of sockets.
+    #[command(
+        after_help = "Example:\n  varia ctl --directory /tmp/run list\n  varia ctl --directory /tmp/run add nic --name nic-7"
+    )]
+    Ctl(CtlArgs),
     /// Show the BARs and registers that a VM would see of a device.
     #[command(after_help = "Example:\n  varia inspect gh200 --memory 96G+300M --svg layout.svg")]
     Inspect(InspectArgs),

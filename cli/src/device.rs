@@ -58,7 +58,7 @@ pub(crate) fn make(
 ) -> Result<Made, Failure> {
     let profile = known_profile(&device.profile)?;
     let options = varia_silicon::Options {
-        memory: device.memory.map(|size| size.0),
+        memory: device.shape.memory.map(|size| size.0),
         base: behaviour.base.map(|base| HostPhys(base.0)),
         backing: behaviour
             .backing
@@ -70,21 +70,29 @@ pub(crate) fn make(
             Some(ReadyAfter::Never) => Readiness::Never,
         },
         faults: faults(&behaviour.fault),
-        platform: device.platform.as_deref().map(platform::read).transpose()?,
+        platform: device
+            .shape
+            .platform
+            .as_deref()
+            .map(platform::read)
+            .transpose()?,
         ..Default::default()
     };
     let fresh = Fresh::new(behaviour.backing.as_ref());
     let silicon = Arc::new(Silicon::new(profile, options)?);
-    if device.layout.is_some() && silicon.coherent_memory().is_none() {
+    if device.shape.layout.is_some() && silicon.coherent_memory().is_none() {
         let name = profile.name;
         let text = format!("a {name} has no coherent memory to lay out: leave out --layout");
         return Err(text.into());
     }
     let mut views = [
-        ("--layout", device.layout.is_some()),
-        ("--gpudirect-clique", device.gpudirect_clique.is_some()),
-        ("--extension", !device.extension.is_empty()),
-        ("--strict", device.strict),
+        ("--layout", device.shape.layout.is_some()),
+        (
+            "--gpudirect-clique",
+            device.shape.gpudirect_clique.is_some(),
+        ),
+        ("--extension", !device.shape.extension.is_empty()),
+        ("--strict", device.shape.strict),
     ]
     .into_iter();
     if let Some((option, _)) = views.find(|(_, is_given)| *is_given && view == View::Physical) {
@@ -96,10 +104,10 @@ pub(crate) fn make(
     let options = Options {
         view,
         honour_memory_enable,
-        layout: device.layout.map_or(MemoryLayout::Bar, Into::into),
-        gpudirect_clique: device.gpudirect_clique,
-        strict: device.strict,
-        zdev: device.extension.contains(&ExtensionArg::Zdev),
+        layout: device.shape.layout.map_or(MemoryLayout::Bar, Into::into),
+        gpudirect_clique: device.shape.gpudirect_clique,
+        strict: device.shape.strict,
+        zdev: device.shape.extension.contains(&ExtensionArg::Zdev),
         ..Options::default()
     };
     let endpoint = Arc::new(
@@ -146,7 +154,8 @@ fn plain_chip(chip: &Chip) -> String {
     )
 }
 
-fn faults(wanted: &[Fault]) -> Faults {
+/// The faults of a request.
+pub(crate) fn faults(wanted: &[Fault]) -> Faults {
     let mut faults = Faults::NONE;
     for fault in wanted {
         match fault {
@@ -161,6 +170,27 @@ fn faults(wanted: &[Fault]) -> Faults {
         }
     }
     faults
+}
+
+/// The faults of a device, as a request names them.
+pub(crate) fn fault_names(faults: Faults) -> Vec<String> {
+    let Faults {
+        c2c_down,
+        size_zero,
+        no_properties,
+        lost_after_resets,
+        poisoned_page,
+        gone_after,
+    } = faults;
+    let all = [
+        c2c_down.then_some(Fault::C2cDown),
+        size_zero.then_some(Fault::SizeZero),
+        no_properties.then_some(Fault::NoProperties),
+        lost_after_resets.map(Fault::LostAfterResets),
+        poisoned_page.map(|offset| Fault::PoisonedPage(Bytes(offset))),
+        gone_after.map(|after| Fault::GoneAfter(after.as_secs())),
+    ];
+    all.iter().flatten().map(ToString::to_string).collect()
 }
 
 /// Reason for a refused device, with a request that would be served.

@@ -22,7 +22,7 @@ const SCHEMA: &str = "varia-inspect/1";
 
 /// The printed inspection; the JSON's schema. Sizes and addresses are in bytes.
 #[derive(Debug, Serialize)]
-struct Inspection {
+pub(crate) struct Inspection {
     schema: &'static str,
     profile: &'static str,
     title: &'static str,
@@ -261,7 +261,7 @@ impl InspectedRegion {
 }
 
 impl Inspection {
-    fn new(made: &Made) -> Result<Self, Failure> {
+    pub(crate) fn new(made: &Made) -> Result<Self, Failure> {
         let endpoint = &made.endpoint;
         let mut bars = Vec::new();
         for index in 0..6 {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `args` | the command line |
 //! | `device` | construction of a device and an endpoint |
-//! | `serve` | `varia serve` |
+//! | `serve`, `fleet` | `varia serve`, `varia ctl` |
 //! | `inspect`, `drawing` | `varia inspect` |
 //! | `run`, `qemu` | `varia run` |
 //! | `list` | `varia list`, `varia capture` |
@@ -23,6 +23,7 @@ mod doctor;
 mod drawing;
 mod explain;
 mod files;
+mod fleet;
 mod inspect;
 mod list;
 mod manual;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         .init();
     let result = match varia.command {
         Command::Serve(args) => serve::serve(&args).map(|()| ExitCode::SUCCESS),
+        Command::Ctl(args) => fleet::control::ctl(&args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::inspect(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => run::run(&args),
         Command::List(args) => list::list(&args).map(|()| ExitCode::SUCCESS),

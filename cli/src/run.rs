@@ -62,7 +62,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         let text = format!("a guest can't have {ram} of RAM: give it whole MiB, as in --ram 2G");
         return Err(text.into());
     }
-    if args.device.layout == Some(LayoutArg::Region) {
+    if args.device.shape.layout == Some(LayoutArg::Region) {
         let text = "QEMU maps no device-specific region into a guest, and --layout region presents \
                     the memory as such: use --layout bar";
         return Err(text.into());
@@ -131,23 +131,24 @@ fn serve_command(args: &RunArgs, socket: &Path) -> Vec<String> {
     let mut words = vec!["varia".into(), "serve".into(), args.device.profile.clone()];
     let mut option = |name: &str, value: String| words.extend([format!("--{name}"), value]);
     option("socket", socket.to_string_lossy().into_owned());
-    if let Some(memory) = args.device.memory {
+    if let Some(memory) = args.device.shape.memory {
         option("memory", memory.suffixed().to_string());
     }
     if let Some(value) = args
         .device
+        .shape
         .layout
         .and_then(|layout| layout.to_possible_value())
     {
         option("layout", value.get_name().to_owned());
     }
-    if let Some(clique) = args.device.gpudirect_clique {
+    if let Some(clique) = args.device.shape.gpudirect_clique {
         option("gpudirect-clique", clique.to_string());
     }
-    if let Some(file) = &args.device.platform {
+    if let Some(file) = &args.device.shape.platform {
         option("platform", file.to_string_lossy().into_owned());
     }
-    for extension in &args.device.extension {
+    for extension in &args.device.shape.extension {
         if let Some(value) = extension.to_possible_value() {
             option("extension", value.get_name().to_owned());
         }
@@ -172,7 +173,7 @@ fn serve_command(args: &RunArgs, socket: &Path) -> Vec<String> {
     for fault in fault {
         option("fault", fault.to_string());
     }
-    if args.device.strict {
+    if args.device.shape.strict {
         words.push("--strict".to_owned());
     }
     words

@@ -1,16 +1,26 @@
-//! `varia serve`: serves a device on a socket until a signal stops the server.
+//! `varia serve`: serves devices on sockets until a signal stops the server.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
+use sd_notify::NotifyState;
 use varia_facts::Bytes;
-use varia_serve::{Backend, View};
+use varia_serve::sandbox::{self, Landlock};
 use varia_sys::{event::EventFd, limits, socket::Listener};
-use varia_vfio_user::server::{Server, Timeouts};
+use varia_vfio_user::server::Timeouts;
 
 use crate::{
     Failure,
-    args::{As, MemoryEnable, ServeArgs},
-    device::{Made, default_socket, make},
+    args::{As, ServeArgs},
+    device::{Made, default_socket},
+    fleet::{Fleet, Options, control, default_directory, metrics, spec},
     inspect,
     output::print,
 };
@@ -20,46 +30,213 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
     if let Err(error) = limits::raise_open_files() {
         log::warn!("the limit of open files can't be raised to its hard limit: {error}");
     }
-    let view = match args.view {
-        As::Virtual => View::Virtual,
-        As::Physical => View::Physical,
+    let wanted = spec::wanted(args)?;
+    let directory = match &args.directory {
+        Some(directory) => Some(directory.clone()),
+        None if wanted.len() > 1 && args.socket.is_some() => {
+            let text = format!(
+                "{} devices can't share the socket of --socket: use --directory",
+                wanted.len()
+            );
+            return Err(text.into());
+        }
+        None => (wanted.len() > 1).then(default_directory),
     };
-    let mut made = make(
-        &args.device,
-        &args.behaviour,
-        view,
-        args.honour_memory_enable || args.memory_enable == MemoryEnable::Honour,
-    )?;
-    let path = args
-        .socket
-        .clone()
-        .unwrap_or_else(|| default_socket(&args.device.profile));
-    let listener = Listener::bind(&path)?;
+    if let Some(directory) = &directory {
+        let made = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory);
+        made.map_err(|error| format!("{}: {error}", directory.display()))?;
+    }
+    let mut given = Given::new(args)?;
     let stop = EventFd::new()?;
+    let options = Options {
+        timeouts: Timeouts {
+            idle: args.idle_timeout.map(Duration::from_secs),
+            ..Timeouts::default()
+        },
+        spin: Duration::from_micros(args.spin.unwrap_or_default()),
+        directory: directory.clone(),
+    };
+    let fleet = Arc::new(Fleet::new(options, stop.try_clone()?));
+    let mut prepared = Vec::new();
+    let mut text = String::new();
+    let mut closed = Vec::new();
+    for (name, spec) in &wanted {
+        let listener = match (given.take(name), &directory) {
+            (Some(listener), _) => Some(listener),
+            (None, Some(_)) => None,
+            (None, None) => {
+                let path = args.socket.clone();
+                let path = path.unwrap_or_else(|| default_socket(&spec.profile));
+                Some(Listener::bind(&path)?)
+            }
+        };
+        let device = fleet.prepare(name.clone(), spec, listener)?;
+        closed.push(parent(device.path()));
+        text += &announcement(device.made(), device.view(), device.path());
+        prepared.push(device);
+    }
+    let admin = directory
+        .as_deref()
+        .map(|directory| Admin::new(directory, &mut given));
+    let admin = admin.transpose()?;
+    given.check_all_taken()?;
+    if !args.no_sandbox {
+        closed.extend(directory);
+        closed.sort();
+        closed.dedup();
+        confine(closed)?;
+    }
     let handler = stop.try_clone()?;
     ctrlc::set_handler(move || {
         if let Err(error) = handler.trigger() {
             log::error!("can't stop: {error}");
         }
     })?;
-    made.fresh.keep();
-    announce(&made, view, &path)?;
-    let timeouts = Timeouts {
-        idle: args.idle_timeout.map(Duration::from_secs),
-        ..Timeouts::default()
-    };
-    let backend = Backend::new(Arc::clone(&made.endpoint));
-    let server = Server::with_timeouts(backend, timeouts);
-    let spin = Duration::from_micros(args.spin.unwrap_or_default());
-    server.with_spin(spin).serve_forever(&listener, &stop)?;
+    for device in prepared {
+        fleet.start(device)?;
+    }
+    let admin = admin.map(|admin| admin.start(&fleet, &stop)).transpose()?;
+    print(&text)?;
+    notify(NotifyState::Ready);
+    stop.wait(None)?;
+    notify(NotifyState::Stopping);
+    drop(admin);
+    fleet.end()?;
     print("stopped\n")
 }
 
-/// Prints one line for scripts to wait for, then the regions.
-fn announce(made: &Made, view: View, path: &Path) -> Result<(), Failure> {
+/// Listening sockets that the process was started with.
+struct Given {
+    by_name: Vec<(String, Listener)>,
+    in_order: VecDeque<Listener>,
+}
+
+impl Given {
+    fn new(args: &ServeArgs) -> Result<Self, Failure> {
+        let mut given = Self {
+            by_name: Vec::new(),
+            in_order: VecDeque::new(),
+        };
+        for fd in &args.listen {
+            given.in_order.push_back(Listener::inherited(*fd)?);
+        }
+        // systemd's names are those of the socket units, unless the units have FileDescriptorName
+        for (fd, name) in sd_notify::listen_fds_with_names(false)? {
+            given.by_name.push((name, Listener::inherited(fd)?));
+        }
+        Ok(given)
+    }
+
+    /// The socket for a name, or the next one that has the name of nothing.
+    fn take(&mut self, name: &str) -> Option<Listener> {
+        let named = self.by_name.iter().position(|(other, _)| other == name);
+        match named {
+            Some(index) => Some(self.by_name.swap_remove(index).1),
+            None => self.in_order.pop_front(),
+        }
+    }
+
+    /// The socket for a name.
+    fn take_named(&mut self, name: &str) -> Option<Listener> {
+        let index = self.by_name.iter().position(|(other, _)| other == name);
+        index.map(|index| self.by_name.swap_remove(index).1)
+    }
+
+    fn check_all_taken(&self) -> Result<(), Failure> {
+        if let Some((name, _)) = self.by_name.first() {
+            let text = format!(
+                "the service manager gave a socket named {name:?}, and no device has this name: \
+                 write FileDescriptorName=DEVICE in the socket unit, or control, or metrics"
+            );
+            return Err(text.into());
+        }
+        match self.in_order.len() {
+            0 => Ok(()),
+            more => Err(format!("{more} more --listen than devices: leave them out").into()),
+        }
+    }
+}
+
+/// Sockets of the administration.
+struct Admin {
+    control: Listener,
+    metrics: Listener,
+}
+
+impl Admin {
+    fn new(directory: &Path, given: &mut Given) -> Result<Self, Failure> {
+        let mut listener = |name: &str, socket: &str| match given.take_named(name) {
+            Some(listener) => Ok(listener),
+            None => Listener::bind(&directory.join(socket)),
+        };
+        Ok(Self {
+            control: listener("control", control::SOCKET)?,
+            metrics: listener("metrics", "metrics.sock")?,
+        })
+    }
+
+    /// Starts a thread for each socket. They end when `stop` is triggered.
+    fn start(self, fleet: &Arc<Fleet>, stop: &EventFd) -> Result<Threads, Failure> {
+        let Self { control, metrics } = self;
+        let (of_control, of_metrics) = (Arc::clone(fleet), Arc::clone(fleet));
+        let (stop_control, stop_metrics) = (stop.try_clone()?, stop.try_clone()?);
+        let control = move || control::serve(&of_control, &control, &stop_control);
+        let metrics = move || metrics::serve(&of_metrics, &metrics, &stop_metrics);
+        let thread = |name: &str| thread::Builder::new().name(name.into());
+        Ok(Threads(vec![
+            thread("control").spawn(control)?,
+            thread("metrics").spawn(metrics)?,
+        ]))
+    }
+}
+
+/// Threads that are joined on drop.
+struct Threads(Vec<thread::JoinHandle<()>>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        for thread in self.0.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a thread of the administration panicked");
+            }
+        }
+    }
+}
+
+/// Confines the process, whose sockets stand in these directories.
+fn confine(sockets: Vec<PathBuf>) -> Result<(), Failure> {
+    match sandbox::enter(&sandbox::Paths { sockets })? {
+        Landlock::Enforced => {}
+        Landlock::Missing => log::warn!(
+            "this kernel has no landlock, so that the server can open files as its user can; system \
+             calls are filtered"
+        ),
+    }
+    Ok(())
+}
+
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Tells the service manager, if there is one.
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(false, &[state]) {
+        log::warn!("the service manager can't be told: {error}");
+    }
+}
+
+/// One line for scripts to wait for, then the regions.
+fn announcement(made: &Made, view: As, path: &Path) -> String {
     let side = match view {
-        View::Virtual => "virtual",
-        View::Physical => "physical",
+        As::Virtual => "virtual",
+        As::Physical => "physical",
     };
     let mut text = format!(
         "serving {} ({side}) on {}\n",
@@ -75,5 +252,5 @@ fn announce(made: &Made, view: View, path: &Path) -> Result<(), Failure> {
         let place = region.place();
         text += &format!("  {place} = {size} ({}, {length})\n", region.name);
     }
-    print(&text)
+    text
 }

@@ -154,6 +154,14 @@ impl Dma {
         *self.write() = Mappings::default();
     }
 
+    /// Number of mappings, and the sum of their lengths in bytes.
+    pub fn size(&self) -> (usize, u64) {
+        let mappings = self.mappings();
+        let lengths = mappings.ranges.values().map(|mapping| mapping.len);
+        let sum = lengths.fold(0, u64::saturating_add);
+        (mappings.ranges.len(), sum)
+    }
+
     /// True if the user has taken back memory that it had mapped and that a device has accessed
     /// since: what the device read there was zeros.
     pub fn is_lost(&self) -> bool {

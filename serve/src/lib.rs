@@ -9,6 +9,7 @@
 //! | [`endpoint`] | open, close, region information, configuration space, reset |
 //! | [`access`] | reads and writes of memory regions, with the readiness wait |
 //! | [`registers`] | reads and writes of registers that a variant makes |
+//! | [`sandbox`] | confinement of a server after its start
 //! | [`backend`] | an endpoint as the protocol's server wants it |
 
 pub mod access;
@@ -18,6 +19,7 @@ pub mod discover;
 pub mod endpoint;
 mod own_region;
 pub mod registers;
+pub mod sandbox;
 
 pub use access::{Operation, Progress};
 pub use backend::Backend;

@@ -35,7 +35,6 @@ use crate::wires::Wires;
 pub struct Silicon {
     profile: Profile,
     readiness: Readiness,
-    faults: Faults,
     wires: Wires,
     memory: Option<CoherentMemory>,
     bars: Vec<(u8, SharedMemory)>,
@@ -90,14 +89,7 @@ impl Silicon {
         let silicon = Self {
             profile: profile.clone(),
             readiness: options.readiness,
-            wires: Wires {
-                state: Arc::new(Mutex::new(state)),
-                interrupts: Arc::default(),
-                clock: options.clock,
-                power_on: now,
-                gone_after: options.faults.gone_after,
-            },
-            faults: options.faults,
+            wires: Wires::new(state, options.clock, options.faults),
             memory,
             bars: bars.collect::<Result<_, _>>()?,
             rom: profile.rom.map_or_else(Vec::new, |_| rom::image(profile)),
@@ -155,6 +147,17 @@ impl Silicon {
         self.wires.raise(vector);
     }
 
+    /// Injects other faults from now on. A poisoned page may lie beyond the memory: it is then never
+    /// met.
+    pub fn set_faults(&self, faults: Faults) {
+        self.wires.set_faults(faults);
+    }
+
+    /// The faults that are injected now.
+    pub fn faults(&self) -> Faults {
+        self.wires.faults()
+    }
+
     /// Configuration of the function, as the card obeys it.
     fn switches(&self) -> Switches {
         let state = lock(&self.wires.state);
@@ -195,7 +198,7 @@ impl Silicon {
 
     /// The memory was lost, by the fault of that name.
     fn is_lost(&self) -> bool {
-        let lost = self.faults.lost_after_resets;
+        let lost = self.wires.faults().lost_after_resets;
         lost.is_some_and(|resets| self.reset_count() >= resets)
     }
 
@@ -213,7 +216,7 @@ impl Silicon {
     /// Status bits of a CXL Device DVSEC.
     fn cxl_status(&self, state: &State) -> u32 {
         let valid = self.readiness != Readiness::Never && !self.is_lost();
-        let active = self.ready(state) && !self.faults.c2c_down;
+        let active = self.ready(state) && !self.wires.faults().c2c_down;
         let bit = |on: bool, bit: u32| if on { bit } else { 0 };
         bit(valid, cxl::MEM_INFO_VALID) | bit(active, cxl::MEM_ACTIVE)
     }
@@ -224,7 +227,7 @@ impl Silicon {
         if bar == 0 && self.memory.is_some() {
             let ready = self.is_ready();
             let status = |ready: bool| if ready { bar0::STATUS_READY } else { 0 }.to_le_bytes();
-            let link = status(ready && !self.faults.c2c_down);
+            let link = status(ready && !self.wires.faults().c2c_down);
             fixed.push((bar0::C2C_LINK, link.to_vec()));
             fixed.push((bar0::HBM_TRAINING, status(ready).to_vec()));
         }
@@ -281,7 +284,7 @@ impl Silicon {
 
     /// The first of `len` bytes of coherent memory that is in a poisoned page, as an offset.
     fn poisoned(&self, offset: u64, len: u64) -> Option<u64> {
-        let at = self.faults.poisoned_page?;
+        let at = self.wires.faults().poisoned_page?;
         let page = at - at % PAGE;
         (len != 0 && offset < page + PAGE && page < offset + len).then(|| page.max(offset))
     }
@@ -289,7 +292,7 @@ impl Silicon {
     /// Bytes of coherent memory answer.
     fn answers(&self, offset: u64, len: u64) -> bool {
         let poisoned = self.poisoned(offset, len).is_some();
-        !(poisoned || self.faults.c2c_down || self.is_gone())
+        !(poisoned || self.wires.faults().c2c_down || self.is_gone())
     }
 
     /// Memory of the platform at an address.
@@ -488,8 +491,8 @@ impl Device for Silicon {
         let memory = self
             .memory
             .as_ref()
-            .filter(|_| !self.faults.no_properties)?;
-        let no_size = self.faults.c2c_down || self.faults.size_zero;
+            .filter(|_| !self.wires.faults().no_properties)?;
+        let no_size = self.wires.faults().c2c_down || self.wires.faults().size_zero;
         match name {
             property::MEM_BASE_PA => Some(memory.base.0),
             property::MEM_SIZE => Some(if no_size {
@@ -543,7 +546,7 @@ impl fmt::Debug for Silicon {
             .field("profile", &self.profile.name)
             .field("memory", &self.memory)
             .field("readiness", &self.readiness)
-            .field("faults", &self.faults)
+            .field("faults", &self.wires.faults())
             .finish_non_exhaustive()
     }
 }

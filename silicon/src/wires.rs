@@ -6,6 +6,7 @@ use std::time::Duration;
 use varia_core::Interrupts;
 
 use crate::clock::Clock;
+use crate::fault::Faults;
 use crate::silicon::{State, lock};
 use crate::virtio::Signal;
 
@@ -16,15 +17,33 @@ pub(crate) struct Wires {
     pub(crate) interrupts: Arc<Mutex<Option<Arc<dyn Interrupts>>>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) power_on: Duration,
-    /// Age at which the function falls off the bus, if that is its fault.
-    pub(crate) gone_after: Option<Duration>,
+    faults: Arc<Mutex<Faults>>,
 }
 
 impl Wires {
+    pub(crate) fn new(state: State, clock: Arc<dyn Clock>, faults: Faults) -> Self {
+        Self {
+            power_on: clock.now(),
+            state: Arc::new(Mutex::new(state)),
+            interrupts: Arc::default(),
+            clock,
+            faults: Arc::new(Mutex::new(faults)),
+        }
+    }
+
+    /// The faults that are injected now.
+    pub(crate) fn faults(&self) -> Faults {
+        *lock(&self.faults)
+    }
+
+    pub(crate) fn set_faults(&self, faults: Faults) {
+        *lock(&self.faults) = faults;
+    }
+
     /// The function has fallen off the bus.
     pub(crate) fn is_gone(&self) -> bool {
         let age = self.clock.now().saturating_sub(self.power_on);
-        self.gone_after.is_some_and(|after| age >= after)
+        self.faults().gone_after.is_some_and(|after| age >= after)
     }
 
     /// Sends the message of `vector`, if messages are enabled.

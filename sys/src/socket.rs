@@ -66,6 +66,16 @@ pub enum SocketError {
         /// The path.
         path: PathBuf,
     },
+    /// A descriptor that the process was started with is no listening Unix socket.
+    #[error(
+        "descriptor {fd} is no listening Unix socket ({source}): check the service manager's socket unit, or the redirection of the shell"
+    )]
+    NotListening {
+        /// The descriptor.
+        fd: i32,
+        /// Error of the kernel.
+        source: io::Error,
+    },
     /// No server listens on the path.
     #[error("socket path {}: no server is listening ({source}); start the server first", path.display())]
     NoServer {

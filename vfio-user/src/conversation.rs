@@ -11,6 +11,7 @@ use varia_sys::socket::{Descriptors, Limit, SocketError};
 use crate::backend::Backend;
 use crate::command::Request;
 use crate::connection::{Connection, ConnectionError, Received};
+use crate::counters::Counters;
 use crate::dispatch::{Attempts, Handled, Session};
 use crate::outgoing::{self, Outgoing};
 use crate::report::Reports;
@@ -40,6 +41,7 @@ pub(crate) struct Talk<'a, B: Backend> {
     /// The client's name in the log.
     pub(crate) name: &'a str,
     pub(crate) reports: &'a Reports,
+    pub(crate) counters: &'a Counters,
 }
 
 impl<B: Backend> Conversation<'_, B> {
@@ -102,6 +104,7 @@ impl<B: Backend> Talk<'_, B> {
             header,
             descriptors,
         } = received;
+        self.counters.received(header.size as usize);
         match header.kind {
             Kind::Command => {}
             Kind::Reply if self.session.reach.take_reply(&header, connection.payload()) => {
@@ -127,6 +130,7 @@ impl<B: Backend> Talk<'_, B> {
             payload: Vec::new(),
             descriptors,
             attempts: Attempts::new(self.backend.arrived()),
+            arrived: Instant::now(),
             due: Instant::now(),
         };
         if waiting.holds_back() {
@@ -168,6 +172,7 @@ impl<B: Backend> Talk<'_, B> {
             Ok(request) => request,
             Err(error) => {
                 self.malformed(header, &error);
+                self.counters.message(command, Duration::ZERO, true);
                 self.reply(connection, header, Err(Errno::EINVAL))?;
                 return Ok(None);
             }
@@ -210,6 +215,8 @@ impl<B: Backend> Talk<'_, B> {
             Ok(Handled::Answered(fds)) => Ok(fds),
             Err(errno) => Err(errno),
         };
+        let took = message.arrived.elapsed();
+        self.counters.message(command, took, result.is_err());
         self.reply(connection, &message.header, result)?;
         if self.backend.memory_is_lost() {
             return Err(Disconnect::MemoryLost);
@@ -233,9 +240,15 @@ impl<B: Backend> Talk<'_, B> {
         match result {
             Ok(fds) => {
                 let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-                connection.send(self.out.reply(header), &fds)
+                let reply = self.out.reply(header);
+                self.counters.sent(reply.len());
+                connection.send(reply, &fds)
             }
-            Err(e) => connection.send(&outgoing::error(header, e), &[]),
+            Err(e) => {
+                let reply = outgoing::error(header, e);
+                self.counters.sent(reply.len());
+                connection.send(&reply, &[])
+            }
         }
     }
 

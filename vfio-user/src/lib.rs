@@ -16,6 +16,7 @@ pub mod backend;
 pub mod client;
 pub mod command;
 pub mod connection;
+pub mod counters;
 pub mod reach;
 pub mod report;
 pub mod server;

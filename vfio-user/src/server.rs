@@ -25,6 +25,7 @@ use crate::command::Command;
 use crate::command::version::{Capabilities, MAJOR, MINOR, TwinSocket, Version};
 use crate::connection::{Connection, ConnectionError, Received};
 use crate::conversation::{Conversation, Talk};
+use crate::counters::Counters;
 use crate::dispatch::Session;
 use crate::outgoing::{self, Outgoing};
 use crate::place::{Place, Taken};
@@ -136,6 +137,7 @@ pub struct Server<B> {
     timeouts: Timeouts,
     spin: Duration,
     reports: Reports,
+    counters: Arc<Counters>,
 }
 
 /// A connection and its thread.
@@ -157,7 +159,13 @@ impl<B: Backend> Server<B> {
             timeouts,
             spin: Duration::ZERO,
             reports: Reports::default(),
+            counters: Arc::default(),
         }
+    }
+
+    /// The counters of this server.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 
     /// Poll for this time after each message without sleeping, for shorter answers at the cost of a
@@ -267,6 +275,7 @@ impl<B: Backend> Server<B> {
                 self.report(Level::Warn, "refused clients", &name, &line);
             }
             Err(e) => {
+                self.counters.dropped();
                 let line = format_args!("dropped: {e}; the device waits for the next client");
                 self.report(Level::Warn, "dropped clients", &name, &line);
             }
@@ -325,6 +334,7 @@ impl<B: Backend> Server<B> {
         let fds: Vec<_> = twin.iter().map(AsFd::as_fd).collect();
         connection.send(out.reply(&header), &fds)?;
         drop(twin);
+        let _connected = self.counters.client();
         connection.set_max_message((HEADER_LEN + 16 + max_xfer).max(LEAST_MESSAGE));
         connection.set_spin(self.spin);
         let conversation = Conversation {
@@ -337,6 +347,7 @@ impl<B: Backend> Server<B> {
                 max_xfer,
                 name,
                 reports: &self.reports,
+                counters: &self.counters,
             },
         };
         conversation.serve()

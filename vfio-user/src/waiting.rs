@@ -23,6 +23,8 @@ pub(crate) struct Message<W> {
     pub(crate) payload: Vec<u8>,
     pub(crate) descriptors: Descriptors,
     pub(crate) attempts: Attempts<W>,
+    /// Time of the arrival.
+    pub(crate) arrived: Instant,
     /// Time of the next attempt.
     pub(crate) due: Instant,
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 use varia_facts::{Arch, Bytes};
 use varia_variant::MemoryLayout;
 
@@ -11,6 +12,13 @@ use varia_variant::MemoryLayout;
 pub(crate) struct DeviceArgs {
     /// The profile, such as gh200, gb200 or nic; an unknown name lists all of them.
     pub(crate) profile: String,
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
+}
+
+/// Coherent memory of a device.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ShapeArgs {
     /// Coherent memory, for example 96G or 96G+300M [default: the chip's own size]
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<Bytes>,
@@ -33,14 +41,16 @@ pub(crate) struct DeviceArgs {
 }
 
 /// An extension; docs/variants.md describes them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum ExtensionArg {
     /// zPCI facts of s390, in the device's info, and error records.
     Zdev,
 }
 
 /// Form in which a VM gets coherent memory; docs/layouts.md compares the forms.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum LayoutArg {
     /// BAR4, and BAR2 where the chip needs uncached memory.
     Bar,
@@ -61,7 +71,8 @@ impl From<LayoutArg> for MemoryLayout {
 }
 
 /// Reads and writes of the coherent memory while memory is disabled in the command register.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum MemoryEnable {
     /// They reach the memory, as in Linux.
     Ignore,
@@ -104,6 +115,15 @@ impl std::str::FromStr for ReadyAfter {
                 .parse()
                 .map(Self::Seconds)
                 .map_err(|_| format!("{text:?} is neither a number of seconds nor \"never\"")),
+        }
+    }
+}
+
+impl std::fmt::Display for ReadyAfter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Seconds(seconds) => write!(f, "{seconds}"),
+            Self::Never => f.write_str("never"),
         }
     }
 }
@@ -165,7 +185,8 @@ impl std::fmt::Display for Fault {
 }
 
 /// View of the device.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum As {
     /// The view of a VM: BAR0, BAR2 = resmem, BAR4 = usemem.
     Virtual,
@@ -175,8 +196,27 @@ pub(crate) enum As {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ServeArgs {
+    /// Profiles, such as gh200, gb200:8 or nic; an unknown name lists all of them. `:N` makes N
+    /// devices. The other options hold for each device.
+    #[arg(value_name = "PROFILE[:N]", required_unless_present = "config")]
+    pub(crate) profiles: Vec<String>,
+    /// Devices in a TOML file (docs/serve.md), besides those on the command line.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The directory of the sockets: one for each device, control.sock for `varia ctl`, metrics.sock
+    /// for Prometheus [default for several devices: varia in $XDG_RUNTIME_DIR or the temporary
+    /// directory]
+    #[arg(long, value_name = "DIR", conflicts_with = "socket")]
+    pub(crate) directory: Option<PathBuf>,
+    /// Use a listening socket that the process was started with, for the first device, then the
+    /// second and so on; systemd's sockets are found without this option. May be repeated.
+    #[arg(long, value_name = "fd:N", value_parser = inherited)]
+    pub(crate) listen: Vec<i32>,
+    /// Don't confine the process after its start (landlock, seccomp).
+    #[arg(long)]
+    pub(crate) no_sandbox: bool,
     #[command(flatten)]
-    pub(crate) device: DeviceArgs,
+    pub(crate) shape: ShapeArgs,
     #[command(flatten)]
     pub(crate) behaviour: BehaviourArgs,
     /// View of the device for the client.
@@ -198,6 +238,71 @@ pub(crate) struct ServeArgs {
     /// while messages come [default: 0; 50 if no number is given]
     #[arg(long, value_name = "MICROSECONDS", num_args = 0..=1, default_missing_value = "50")]
     pub(crate) spin: Option<u64>,
+}
+
+/// The descriptor in `fd:N`.
+fn inherited(text: &str) -> Result<i32, String> {
+    let number = text.strip_prefix("fd:").and_then(|n| n.parse().ok());
+    number
+        .filter(|fd| *fd > 2)
+        .ok_or_else(|| format!("{text:?} is not fd:N with a descriptor from 3 on, as in fd:3"))
+}
+
+/// Administration of a running server.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CtlArgs {
+    /// The server's directory, as of `varia serve --directory` [default: varia in $XDG_RUNTIME_DIR
+    /// or the temporary directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) request: CtlRequest,
+}
+
+/// What a running server is asked for.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum CtlRequest {
+    /// Show all devices.
+    List,
+    /// Show a device: registers and BARs, mappings, messages.
+    Inspect {
+        /// Name of the device.
+        device: String,
+    },
+    /// Add a device. Its memory is anonymous.
+    Add {
+        /// The profile.
+        profile: String,
+        /// Name of the device [default: the profile's name, with a number if it is taken]
+        #[arg(long)]
+        name: Option<String>,
+        /// Coherent memory [default: the chip's own size]
+        #[arg(long, value_name = "SIZE")]
+        memory: Option<String>,
+        /// Delay of readiness, in seconds, or never.
+        #[arg(long, value_name = "SECONDS|never")]
+        ready_after: Option<String>,
+        /// Inject a fault; may be repeated.
+        #[arg(long, value_name = "FAULT")]
+        fault: Vec<String>,
+    },
+    /// Remove a device. Its client loses the connection.
+    Remove {
+        /// Name of the device.
+        device: String,
+    },
+    /// Reset a device.
+    Reset {
+        /// Name of the device.
+        device: String,
+    },
+    /// Inject faults into a device in place of those before; without a fault, take them all away.
+    Fault {
+        /// Name of the device.
+        device: String,
+        /// The faults, as of `varia serve --fault`.
+        faults: Vec<String>,
+    },
 }
 
 #[derive(Clone, Debug, Args)]

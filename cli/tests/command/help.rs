@@ -65,10 +65,22 @@ fn every_command_has_an_example_that_runs() {
                 }
             }
             if name == "serve" {
-                let socket = words.iter().skip_while(|word| *word != "--socket").nth(1);
-                let socket = own(socket.expect("a socket")).into();
+                let value = |option| words.iter().skip_while(|word| *word != option).nth(1);
+                let socket = match (value("--socket"), value("--directory")) {
+                    (Some(socket), _) => own(socket).into(),
+                    (None, directory) => folder
+                        .path(&own(directory.expect("a directory")))
+                        .join("gb200-0.sock"),
+                };
                 let serving = Serving::of(command, socket);
                 serving.client().device_info().unwrap();
+                assert!(serving.end(Signal::TERM).0.success());
+            } else if name == "ctl" {
+                // the server that the examples administer
+                let directory = folder.argument("run");
+                let serve = varia(["serve", "virtio-net", "--directory", &directory]);
+                let serving = Serving::of(serve, folder.path("run/virtio-net.sock"));
+                assert_ne!(ended(command).success().stdout, "", "{words:?}");
                 assert!(serving.end(Signal::TERM).0.success());
             } else if name == "unbind" {
                 // a machine with such a device runs it in the lab

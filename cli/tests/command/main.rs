@@ -8,6 +8,7 @@ mod clients;
 mod doctor;
 mod explain;
 mod faults;
+mod fleet;
 mod forms;
 mod help;
 mod hostile;

@@ -1,18 +1,22 @@
 //! The listening socket of a server.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
-    socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
+    getsockname, listen, socket_with,
 };
+
+use rustix::net::sockopt::socket_acceptconn;
 
 use super::{SocketError, Stream, address, parent, socket};
 use crate::event::EventFd;
@@ -61,6 +65,41 @@ impl Listener {
             spare,
             path: path.to_path_buf(),
             identity,
+        })
+    }
+
+    /// Use a listening socket that the process was started with, as of systemd's socket activation.
+    /// The socket's path is not removed on drop.
+    ///
+    /// # Errors
+    /// [`SocketError::NotListening`] if the descriptor is no listening Unix socket.
+    pub fn inherited(fd: i32) -> Result<Self, SocketError> {
+        let not_listening = |source: Errno| SocketError::NotListening {
+            fd,
+            source: source.into(),
+        };
+        // descriptors 0 to 2 belong to the standard library
+        if fd < 3 {
+            return Err(not_listening(Errno::BADF));
+        }
+        // SAFETY: the descriptor is only borrowed here, and `fcntl` reports one that is not open.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+        let flags = fcntl_getfd(borrowed).map_err(not_listening)?;
+        let listens = socket_acceptconn(borrowed).map_err(not_listening)?;
+        let path = getsockname(borrowed).map_err(not_listening)?;
+        let path = SocketAddrUnix::try_from(path).map_err(not_listening)?;
+        if !listens {
+            return Err(not_listening(Errno::INVAL));
+        }
+        fcntl_setfd(borrowed, flags | FdFlags::CLOEXEC).map_err(not_listening)?;
+        let fd = fcntl_dupfd_cloexec(borrowed, 3).map_err(not_listening)?;
+        let spare = Mutex::new(fd.try_clone().ok());
+        let path = path.path_bytes().map(OsStr::from_bytes).unwrap_or_default();
+        Ok(Self {
+            fd,
+            spare,
+            path: path.into(),
+            identity: None,
         })
     }
 

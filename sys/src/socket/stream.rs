@@ -282,6 +282,12 @@ impl Stream {
     }
 }
 
+impl From<Stream> for OwnedFd {
+    fn from(stream: Stream) -> Self {
+        stream.fd
+    }
+}
+
 impl From<OwnedFd> for Stream {
     fn from(fd: OwnedFd) -> Self {
         Self::from_fd(fd)

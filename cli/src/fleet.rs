@@ -1,0 +1,253 @@
+//! The devices of a server: each has a name, a socket and a thread that accepts its clients.
+//!
+//! | module | contents |
+//! |---|---|
+//! | `spec` | description of a device: command line, configuration file, control socket |
+//! | `control` | requests on the control socket, and the client of the control socket |
+//! | `metrics` | counters for Prometheus |
+
+pub(crate) mod control;
+pub(crate) mod metrics;
+pub(crate) mod spec;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+};
+
+use varia_serve::{Backend, View};
+use varia_sys::{event::EventFd, socket::Listener};
+use varia_vfio_user::{
+    counters::Counters,
+    server::{Server, Timeouts},
+};
+
+use crate::{
+    Failure,
+    args::{As, MemoryEnable},
+    device::{Made, make},
+};
+
+use spec::DeviceSpec;
+
+/// Devices that are served, by their names.
+pub(crate) struct Fleet {
+    devices: Mutex<BTreeMap<String, Arc<Served>>>,
+    options: Options,
+    /// Error of a device that could not be served any longer, and the end of the process.
+    failed: Mutex<Option<String>>,
+    stop: EventFd,
+}
+
+/// Options of all devices.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) timeouts: Timeouts,
+    pub(crate) spin: std::time::Duration,
+    /// The directory of the sockets, if there is one.
+    pub(crate) directory: Option<PathBuf>,
+}
+
+/// A device that is served.
+pub(crate) struct Served {
+    pub(crate) name: String,
+    pub(crate) made: Made,
+    pub(crate) view: As,
+    pub(crate) path: PathBuf,
+    pub(crate) counters: Arc<Counters>,
+    stop: EventFd,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// A device that is not served yet.
+pub(crate) struct Prepared {
+    name: String,
+    view: As,
+    made: Made,
+    listener: Listener,
+}
+
+impl Prepared {
+    pub(crate) fn made(&self) -> &Made {
+        &self.made
+    }
+
+    pub(crate) fn view(&self) -> As {
+        self.view
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.listener.path()
+    }
+}
+
+impl Fleet {
+    /// A fleet without devices, whose end `stop` asks for.
+    pub(crate) fn new(options: Options, stop: EventFd) -> Self {
+        Self {
+            devices: Mutex::default(),
+            options,
+            failed: Mutex::default(),
+            stop,
+        }
+    }
+
+    /// Constructs a device and its socket: `listener`, or a new one in the directory.
+    pub(crate) fn prepare(
+        &self,
+        name: String,
+        spec: &DeviceSpec,
+        listener: Option<Listener>,
+    ) -> Result<Prepared, Failure> {
+        let (device, behaviour) = spec.arguments()?;
+        let view = spec.view.unwrap_or(As::Virtual);
+        let honour = spec.memory_enable == Some(MemoryEnable::Honour);
+        let side = match view {
+            As::Virtual => View::Virtual,
+            As::Physical => View::Physical,
+        };
+        let made = make(&device, &behaviour, side, honour)?;
+        let listener = match (listener, &self.options.directory) {
+            (Some(listener), _) => listener,
+            (None, Some(directory)) => Listener::bind(&directory.join(format!("{name}.sock")))?,
+            (None, None) => return Err("the server has no directory for sockets".into()),
+        };
+        Ok(Prepared {
+            name,
+            view,
+            made,
+            listener,
+        })
+    }
+
+    /// Serves a device from now on.
+    pub(crate) fn start(self: &Arc<Self>, prepared: Prepared) -> Result<(), Failure> {
+        let Prepared {
+            name,
+            view,
+            mut made,
+            listener,
+        } = prepared;
+        let backend = Backend::new(Arc::clone(&made.endpoint));
+        let server = Server::with_timeouts(backend, self.options.timeouts);
+        let server = server.with_spin(self.options.spin);
+        made.fresh.keep();
+        let stop = EventFd::new()?;
+        let served = Arc::new(Served {
+            name: name.clone(),
+            made,
+            view,
+            path: listener.path().to_path_buf(),
+            counters: Arc::clone(server.counters()),
+            stop: stop.try_clone()?,
+            thread: Mutex::default(),
+        });
+        let fleet = Arc::clone(self);
+        let of_thread = name.clone();
+        let serve = move || {
+            if let Err(error) = server.serve_forever(&listener, &stop) {
+                fleet.fail(&format!("{of_thread}: {error}"));
+            }
+        };
+        let mut devices = self.devices();
+        let thread = thread::Builder::new().name(name.chars().take(15).collect());
+        *lock(&served.thread) = Some(thread.spawn(serve)?);
+        devices.insert(name, served);
+        Ok(())
+    }
+
+    /// Adds a device while others are served.
+    pub(crate) fn add(self: &Arc<Self>, spec: &DeviceSpec) -> Result<Arc<Served>, Failure> {
+        let name = match &spec.name {
+            Some(name) => name.clone(),
+            None => self.free_name(&spec.profile),
+        };
+        spec::check_name(&name)?;
+        if self.devices().contains_key(&name) {
+            return Err(format!("there is a device {name} already: choose another --name").into());
+        }
+        let prepared = self.prepare(name.clone(), spec, None)?;
+        self.start(prepared)?;
+        self.device(&name)
+    }
+
+    /// Stops serving a device; its client loses the connection.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), Failure> {
+        let served = self.device(name)?;
+        self.devices().remove(name);
+        served.end()
+    }
+
+    /// The device with this name.
+    pub(crate) fn device(&self, name: &str) -> Result<Arc<Served>, Failure> {
+        let devices = self.devices();
+        let names = || devices.keys().cloned().collect::<Vec<_>>().join(", ");
+        let found = devices.get(name).cloned();
+        found.ok_or_else(|| format!("there is no device {name}: there are {}", names()).into())
+    }
+
+    /// All devices, by their names.
+    pub(crate) fn all(&self) -> Vec<Arc<Served>> {
+        self.devices().values().cloned().collect()
+    }
+
+    /// Ends all devices. Returns the error of the one that ended the process, if there is one.
+    pub(crate) fn end(&self) -> Result<(), Failure> {
+        let all = std::mem::take(&mut *self.devices());
+        for served in all.values() {
+            served.stop.trigger()?;
+        }
+        for served in all.values() {
+            served.end()?;
+        }
+        match lock(&self.failed).take() {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    fn fail(&self, error: &str) {
+        log::error!("{error}");
+        lock(&self.failed).get_or_insert_with(|| error.to_owned());
+        if let Err(error) = self.stop.trigger() {
+            log::error!("can't stop: {error}");
+        }
+    }
+
+    fn free_name(&self, profile: &str) -> String {
+        let devices = self.devices();
+        let numbers = (0_u32..).map(|number| format!("{profile}-{number}"));
+        let mut names = std::iter::once(profile.to_owned()).chain(numbers);
+        let free = names.find(|name| !devices.contains_key(name));
+        free.unwrap_or_default()
+    }
+
+    fn devices(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Served>>> {
+        lock(&self.devices)
+    }
+}
+
+impl Served {
+    /// Ends the device's thread. Its socket is gone afterwards.
+    fn end(&self) -> Result<(), Failure> {
+        self.stop.trigger()?;
+        let thread = lock(&self.thread).take();
+        match thread.map(JoinHandle::join) {
+            Some(Err(_)) => Err(format!("{}: the server ended with a panic", self.name).into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Default path of a server's directory.
+pub(crate) fn default_directory() -> PathBuf {
+    let directory =
+        std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    directory.join("varia")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

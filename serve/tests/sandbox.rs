@@ -1,0 +1,114 @@
+//! Confinement of a process: what an attacker would do next is refused, what the server does works.
+//!
+//! The confinement can't be undone, so that the test runs itself again in a process of its own.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::net::TcpStream;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+
+use varia_serve::sandbox::{Landlock, Paths, enter};
+use varia_spec::Errno;
+use varia_sys::mapping::{Access, Mapping, Protection, Share, page_size};
+use varia_sys::memory::SharedMemory;
+use varia_sys::socket::{Listener, Stream};
+
+/// Names the directory of the confined process.
+const DIRECTORY: &str = "VARIA_SANDBOX_TEST";
+
+#[test]
+fn a_confined_process_has_its_sockets_and_no_program_network_or_file() {
+    if let Some(directory) = std::env::var_os(DIRECTORY) {
+        return confined(directory);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("run")).unwrap();
+    fs::write(directory.path().join("secret"), "secret").unwrap();
+    let name = "a_confined_process_has_its_sockets_and_no_program_network_or_file";
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(DIRECTORY, directory.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}{errors}");
+    assert!(text.contains("confined to the end"), "{text}{errors}");
+}
+
+fn confined(directory: OsString) {
+    let directory = Path::new(&directory);
+    let run = directory.join("run");
+    let opened = File::open(directory.join("secret")).unwrap();
+    let parent = rustix::process::getppid().unwrap();
+    let landlock = enter(&Paths {
+        sockets: vec![run.clone()],
+    })
+    .unwrap();
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"));
+
+    // the next steps of an attacker
+    let refused = |kind: Option<ErrorKind>| kind == Some(ErrorKind::PermissionDenied);
+    let program = Command::new("/bin/true").spawn();
+    assert!(program.is_err(), "a program was started");
+    let network = TcpStream::connect("127.0.0.1:1").err();
+    assert!(refused(network.map(|error| error.kind())), "a network");
+    let page = page_size() as u64;
+    let memory = SharedMemory::anonymous("memory", page).unwrap();
+    let code = Protection {
+        read: true,
+        write: false,
+        execute: true,
+    };
+    let mapped = Mapping::with(&memory, 0, page, code, Share::Private, false);
+    assert_eq!(mapped.err(), Some(Errno::EPERM), "memory with code");
+    let mut mapped = Mapping::new(&memory, 0, page, Access::ReadWrite, Share::Shared).unwrap();
+    assert_eq!(mapped.protect(code), Err(Errno::EPERM), "code made later");
+    let signal = rustix::process::kill_process(parent, rustix::process::Signal::CONT);
+    assert_eq!(signal, Err(rustix::io::Errno::PERM), "a signal");
+    let grown = rustix::process::setrlimit(
+        rustix::process::Resource::Core,
+        rustix::process::Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    );
+    assert_eq!(grown, Err(rustix::io::Errno::PERM), "a limit");
+    if landlock == Landlock::Enforced {
+        let secret = File::open(directory.join("secret")).err();
+        assert!(refused(secret.map(|e| e.kind())), "a file was read");
+        let passwords = File::open("/etc/passwd").err();
+        assert!(refused(passwords.map(|e| e.kind())), "a file was read");
+        let made = File::create(run.join("file")).err();
+        assert!(refused(made.map(|e| e.kind())), "a file was made");
+        let outside = UnixListener::bind(directory.join("outside.sock")).err();
+        assert!(refused(outside.map(|e| e.kind())), "a socket elsewhere");
+    } else {
+        println!("this kernel has no landlock: paths are not judged");
+    }
+
+    // what the server does
+    let path = run.join("device.sock");
+    let listener = Listener::bind(&path).unwrap();
+    let client = Stream::connect(&path).unwrap();
+    let accepted = listener.accept(None, None).unwrap().unwrap();
+    assert_eq!(accepted.peer().unwrap().is_ending(), Some(false));
+    drop((client, accepted, listener));
+    assert!(!path.exists());
+    drop(Listener::bind(&path).unwrap());
+    memory.write(0, &[1, 2, 3]).unwrap();
+    let pair = Stream::pair().unwrap();
+    thread::Builder::new()
+        .name("named".into())
+        .spawn(move || drop(pair))
+        .unwrap()
+        .join()
+        .unwrap();
+    assert_eq!(opened.metadata().unwrap().len(), 6);
+    println!("confined to the end");
+}
