@@ -7,8 +7,8 @@
 //! Source: the behaviour of Linux 5.12 `drivers/vfio/pci/vfio_pci_nvlink2.c`, which was a part of
 //! vfio-pci until its removal in 5.13. The differences are in docs/variants.md.
 
-pub mod bridge;
 pub mod gpu;
+pub mod link;
 
 use varia_spec::{Errno, vfio::RegionIndex};
 use varia_variant::{
@@ -62,9 +62,9 @@ impl Nvlink2 {
         Self::of(gpu::region(answers, environment.page), environment)
     }
 
-    /// The half of a bridge, from the answers to [`bridge::QUESTIONS`].
+    /// The half of a bridge, from the answers to [`link::QUESTIONS`].
     pub fn bridge(answers: &Answers, environment: Environment) -> Self {
-        Self::of(bridge::region(answers, environment.page), environment)
+        Self::of(link::region(answers, environment.page), environment)
     }
 
     fn of(region: Result<MemoryRegion, Not>, environment: Environment) -> Self {

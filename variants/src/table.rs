@@ -16,7 +16,7 @@ use varia_variant::{
 
 use crate::{
     Clique, Igd, Ism, NvgraceGpu, Nvlink2, Plain, Virtio, Zdev, igd,
-    nvlink2::{bridge, gpu},
+    nvlink2::{gpu, link},
 };
 
 /// A variant that can be chosen.
@@ -88,10 +88,10 @@ pub static NVLINK2_GPU: Entry = Entry {
 pub static NVLINK2_BRIDGE: Entry = Entry {
     name: "nvlink2-bridge",
     ids: &nvlink2::BRIDGE_IDS,
-    fact: Some((nvlink2::IBM, bridge::GPU_NUMBER)),
+    fact: Some((nvlink2::IBM, link::GPU_NUMBER)),
     class: None,
     offset_shift: OFFSET_SHIFT,
-    questions: bridge::QUESTIONS,
+    questions: link::QUESTIONS,
     probe: |answers, environment| AnyVariant::Nvlink2(Nvlink2::bridge(answers, environment)),
 };
 

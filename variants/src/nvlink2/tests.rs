@@ -69,7 +69,7 @@ impl Tree {
     }
 
     fn bridge(&self, environment: Environment) -> Nvlink2 {
-        let answers = Answers::collect(bridge::QUESTIONS, |question| self.answer(question));
+        let answers = Answers::collect(link::QUESTIONS, |question| self.answer(question));
         Nvlink2::bridge(&answers, environment)
     }
 }

@@ -1,6 +1,7 @@
 //! The faults. Texts are exact; when the code changes, write them anew.
 
 mod core;
+mod platform;
 mod virtio;
 
 use varia_mutants::Mutant;
@@ -33,7 +34,7 @@ const fn mutant(
 
 /// All faults, by variant.
 pub(crate) fn all() -> Vec<Mutant> {
-    [MUTANTS, virtio::MUTANTS, core::MUTANTS].concat()
+    [MUTANTS, virtio::MUTANTS, platform::MUTANTS, core::MUTANTS].concat()
 }
 
 /// Ordered by file, so that little is built anew from one to the next.
