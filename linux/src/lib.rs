@@ -5,6 +5,7 @@
 //! | `tree`, `archive` | files of this machine or of a captured host |
 //! | `capture` | writing a captured host |
 //! | `bind` | binding devices, and restoring their previous drivers |
+//! | `error_counters` | errors that devices reported |
 //! | `inventory` | facts from a host's files |
 //! | `aml` | device properties in ACPI tables |
 //! | `programs`, `qemu` | output of QEMU, libvirt and modinfo |
@@ -22,6 +23,7 @@ mod asked;
 pub mod bind;
 pub mod capture;
 mod error;
+pub mod error_counters;
 pub mod inventory;
 pub mod layout;
 pub mod matching;

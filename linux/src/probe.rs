@@ -56,8 +56,11 @@ pub fn probe(tree: &Tree, inventory: &mut Inventory) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads the registers of one device.
-fn read_registers(
+/// Reads the registers of one device, which must not be open, and completes the facts of it.
+///
+/// # Errors
+/// Reason why the readiness can't be read, with the remedy.
+pub fn read_registers(
     tree: &Tree,
     function: &mut PciFunction,
     page: Option<varia_facts::Bytes>,
@@ -101,8 +104,7 @@ fn read_registers(
     };
     // registers of a suspended device return no values, and vfio-pci suspends a device that is not
     // open
-    let state = tree.text(&format!("{folder}/power_state"));
-    if let Some(state) = state.filter(|state| state.starts_with("D3")) {
+    if let Some(state) = asleep(tree, function.bdf) {
         return Err(format!(
             "the device is in {state}, so that its registers can't be read: echo on > \
              /sys/bus/pci/devices/{}/power/control wakes the device until auto is \
@@ -124,6 +126,14 @@ fn read_registers(
         After::Ready
     ));
     Ok(())
+}
+
+/// Power state of a suspended device, of which no register can be read; `None` if the device is
+/// awake.
+#[must_use]
+pub fn asleep(tree: &Tree, bdf: varia_facts::Bdf) -> Option<String> {
+    let state = tree.text(&format!("{}/power_state", functions_folder(bdf)));
+    state.filter(|state| state.starts_with("D3"))
 }
 
 /// Reads a register in BAR 0.

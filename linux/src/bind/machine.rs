@@ -77,6 +77,12 @@ impl Live {
         })
     }
 
+    /// The host in another tree, with the same lock and saved files.
+    #[must_use]
+    pub fn on(self, tree: Tree) -> Self {
+        Self { tree, ..self }
+    }
+
     /// A host that is read and not changed, this machine or a captured host.
     #[must_use]
     pub fn to_read(tree: Tree, state: &Path) -> Self {
@@ -132,7 +138,8 @@ impl Host for Live {
         let mut file = File::create(&new)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(new, self.state.join(name))
+        fs::rename(new, self.state.join(name))?;
+        File::open(&self.state)?.sync_all()
     }
 
     fn forget(&mut self, name: &str) -> io::Result<()> {

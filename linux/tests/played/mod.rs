@@ -51,15 +51,21 @@ pub(crate) struct Played {
     steps: Cell<usize>,
     kill_at: Option<usize>,
     remove_after: Option<(usize, Bdf)>,
+    is_full: bool,
 }
 
 impl Played {
     /// Two GH200 and a drive, bound to `nvidia` and `nvme`.
     pub(crate) fn new() -> Self {
+        Self::of(&MACHINE)
+    }
+
+    /// Another machine, with the drivers of its facts.
+    pub(crate) fn of(machine: &Machine) -> Self {
         // memory is faster for many small files
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         let folder = folder.unwrap();
-        MACHINE.write(folder.path()).unwrap();
+        machine.write(folder.path()).unwrap();
         fs::create_dir(folder.path().join("saved")).unwrap();
         let tree = Tree::open(folder.path()).unwrap();
         let played = Self {
@@ -74,6 +80,7 @@ impl Played {
             steps: Cell::new(0),
             kill_at: None,
             remove_after: None,
+            is_full: false,
         };
         played.put("proc/sys/kernel/random/boot_id", "first\n");
         // no output for the kills
@@ -85,7 +92,8 @@ impl Played {
         played
     }
 
-    fn root(&self) -> &Path {
+    /// Directory of the machine.
+    pub(crate) fn root(&self) -> &Path {
         self.folder.path()
     }
 
@@ -227,6 +235,12 @@ impl Played {
         self.remove_after = Some((writes, bdf));
     }
 
+    /// Lets the disk of the saved files be full, or not.
+    #[allow(dead_code, reason = "the tests of `node` use it")]
+    pub(crate) fn fill_disk(&mut self, is_full: bool) {
+        self.is_full = is_full;
+    }
+
     fn step(&self) {
         let step = self.steps.get();
         if self.kill_at == Some(step) {
@@ -315,6 +329,9 @@ impl Host for Played {
 
     fn save(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.step();
+        if self.is_full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         fs::write(self.place(name), bytes)
     }
 
