@@ -330,8 +330,19 @@ pub const CHECKS: &[Check] = &[
 /// Runs all checks.
 #[must_use]
 pub fn examine(scene: &Scene<'_>) -> Vec<Finding> {
+    run(scene, CHECKS.iter())
+}
+
+/// Runs the checks with these names.
+#[must_use]
+pub fn examine_some(scene: &Scene<'_>, names: &[&str]) -> Vec<Finding> {
+    let checks = CHECKS.iter().filter(|check| names.contains(&check.name));
+    run(scene, checks)
+}
+
+fn run<'a>(scene: &Scene<'_>, checks: impl Iterator<Item = &'a Check>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for check in CHECKS {
+    for check in checks {
         for mut finding in (check.look)(scene) {
             finding.check = check.name.to_owned();
             if finding.severity == NotApplicable {
