@@ -1,5 +1,6 @@
 //! The command line.
 
+mod cluster;
 mod emulated;
 
 use std::path::PathBuf;
@@ -9,6 +10,8 @@ use varia_facts::{Bdf, Bytes};
 use varia_firmware::{Access, ProximityDomain};
 
 use crate::assume::Assume;
+
+pub(crate) use cluster::{NodeAccess, NodeArgs, NodeCommand, NodeRunArgs, NodeStatusArgs};
 pub(crate) use emulated::{
     As, BehaviourArgs, CtlArgs, CtlRequest, DeviceArgs, ExtensionArg, Fault, InspectArgs,
     LayoutArg, MemoryEnable, ReadyAfter, RunArgs, ServeArgs, ShapeArgs,
@@ -85,6 +88,9 @@ pub(crate) enum Command {
     /// Bind devices to the drivers that they had before `bind`.
     #[command(after_help = "Example:\n  varia unbind 0009:01:00.0")]
     Unbind(UnbindArgs),
+    /// Offer the GPUs of a host to Kubernetes, as a device plugin.
+    #[command(after_help = "Example:\n  varia node status --sysfs host.tar")]
+    Node(NodeArgs),
     /// Print shell completions of `varia`'s commands and options.
     #[command(
         after_help = "Example:\n  varia completions bash > ~/.local/share/bash-completion/completions/varia"

@@ -12,6 +12,7 @@
 //! | `plan` | `varia plan`, `varia tables` |
 //! | `doctor` | `varia doctor` |
 //! | `explain` | `varia explain` |
+//! | `node` | `varia node` |
 //! | `manual` | `varia man`, `varia completions` |
 //! | `output`, `status` | output to the terminal, exit statuses |
 
@@ -27,6 +28,7 @@ mod fleet;
 mod inspect;
 mod list;
 mod manual;
+mod node;
 mod output;
 mod plan;
 mod platform;
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::explain(&args),
         Command::Tables(args) => plan::tables(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::doctor(&args),
+        Command::Node(args) => node::node(&args),
         Command::Completions(args) => manual::completions(args).map(|()| ExitCode::SUCCESS),
         Command::Man(args) => manual::man(&args).map(|()| ExitCode::SUCCESS),
         Command::Capture(args) => list::capture(&args).map(|()| ExitCode::SUCCESS),

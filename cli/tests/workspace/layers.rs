@@ -79,6 +79,15 @@ const LAYERS: &[Layer] = &[
     layer("varia-explain", &["varia-facts", "varia-plan"]),
     // the chip table
     layer("varia-doctor", &["varia-spec", "varia-facts", "varia-plan"]),
+    // pure: the health of a device is a judgement of `doctor`
+    layer(
+        "varia-allocate",
+        &["varia-spec", "varia-facts", "varia-plan", "varia-doctor"],
+    ),
+    layer(
+        "varia-node",
+        &["varia-facts", "varia-linux", "varia-allocate"],
+    ),
     layer(
         "varia",
         &[
@@ -95,6 +104,8 @@ const LAYERS: &[Layer] = &[
             "varia-plan",
             "varia-explain",
             "varia-doctor",
+            "varia-allocate",
+            "varia-node",
         ],
     ),
     // operations and their answers: a runtime is behind a trait of its own

@@ -1,0 +1,116 @@
+//! `varia node`: the Kubernetes device plugin.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use varia_allocate::{Observed, Pool};
+use varia_linux::bind;
+use varia_linux::inventory::{Extent, Inventory};
+use varia_node::{Access, Holds, Live, Settings};
+
+use crate::{
+    Failure,
+    args::{NodeAccess, NodeArgs, NodeCommand, NodeRunArgs, NodeStatusArgs},
+    list::host,
+    output::print,
+};
+
+/// Runs the plugin, or shows what it would offer.
+pub(crate) fn node(args: &NodeArgs) -> Result<ExitCode, Failure> {
+    match &args.command {
+        NodeCommand::Run(args) => run(args)?,
+        NodeCommand::Status(args) => status(args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(args: &NodeRunArgs) -> Result<(), Failure> {
+    if let Some(root) = args.sysfs.as_ref().filter(|root| !root.is_dir()) {
+        return Err(format!(
+            "{} is not a directory: unpack the captured host first",
+            root.display()
+        )
+        .into());
+    }
+    check_domain(&args.resource_domain)?;
+    let _only = only_process(args)?;
+    let settings = Settings {
+        domain: args.resource_domain.clone(),
+        access: args.access.map(|access| match access {
+            NodeAccess::Group => Access::Group,
+            NodeAccess::Cdev => Access::Cdev,
+        }),
+        binds: args.bind,
+        interval: args.interval,
+        release_after: args.release_after,
+        plugins: args.plugins.clone(),
+        pods: args.pods.clone(),
+        http: args.http,
+        ..Settings::default()
+    };
+    let machine = Live::new(args.sysfs.as_deref(), &args.state)?;
+    let stop = Arc::new(tokio::sync::Notify::new());
+    let stopped = stop.clone();
+    ctrlc::set_handler(move || stop.notify_one())?;
+    varia_node::run(machine, settings, async move { stopped.notified().await })?;
+    Ok(())
+}
+
+/// Lock of the one process that hands out the devices of a directory of state.
+fn only_process(args: &NodeRunArgs) -> Result<std::fs::File, Failure> {
+    use rustix::fs::{FlockOperation, flock};
+
+    let path = args.state.join("node.lock");
+    let unusable = |error: std::io::Error| {
+        format!(
+            "can't use {}: {error}: run varia node as root, or name another directory with --state",
+            path.display()
+        )
+    };
+    std::fs::create_dir_all(&args.state).map_err(unusable)?;
+    let lock = std::fs::File::create(&path).map_err(unusable)?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(format!(
+            "another varia node uses {}: stop it, or name another directory with --state",
+            args.state.display()
+        )
+        .into()),
+        Err(error) => Err(unusable(error.into()).into()),
+    }
+}
+
+/// Checks that a name can be the domain of a resource: the kubelet would refuse another one.
+fn check_domain(domain: &str) -> Result<(), Failure> {
+    let is_label = |label: &str| {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        !label.is_empty()
+            && label.chars().all(inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if domain.len() <= 200 && domain.split('.').all(is_label) && !domain.contains("kubernetes.io") {
+        return Ok(());
+    }
+    Err(format!(
+        "{domain:?} can't be the domain of a resource: give small letters, digits, - and ., such as \
+         gpus.example.com"
+    )
+    .into())
+}
+
+fn status(args: &NodeStatusArgs) -> Result<(), Failure> {
+    let tree = host(&args.host)?;
+    let inventory = Inventory::of(&tree, Extent::Served)?;
+    let pool = Pool::new(&inventory.facts, &Observed::default());
+    let holds = match tree.is_live() {
+        true => Holds::load(&bind::Live::to_read(tree, &args.state))?,
+        false => Holds::none(&tree),
+    };
+    print(&varia_node::status(
+        &inventory.facts,
+        &pool,
+        &holds,
+        &args.resource_domain,
+    ))
+}

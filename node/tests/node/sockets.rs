@@ -1,0 +1,489 @@
+//! The plugin's process before the stand-in: registration, streams, restarts of either side.
+
+use std::fs;
+use std::os::unix::net::UnixListener as Blocking;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tonic::Streaming;
+use varia_facts::Bdf;
+use varia_node::device_plugin_api as api;
+use varia_node::{Server, Settings};
+use varia_silicon::Machine;
+use varia_silicon::machine::{GB200_NVL4, GH200, GH200_X4};
+
+use crate::host::{Files, Made, VARIANT, ids, settings};
+use crate::stand_in::{Shared, StandIn, client, pods_socket, until};
+
+const GH: &str = "varia.vfio/gh200";
+const ENDPOINT: &str = "varia-varia.vfio-gh200.sock";
+
+/// A plugin that runs.
+struct Running {
+    server: Arc<Server<Made>>,
+    events: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    fn start(made: Made, settings: Settings) -> Self {
+        let server = Arc::new(Server::new(made, settings).unwrap());
+        let own = server.clone();
+        let task = tokio::spawn(async move {
+            own.serve(std::future::pending()).await.unwrap();
+        });
+        Self {
+            events: server.events(),
+            server,
+            task,
+        }
+    }
+
+    /// Ends as a killed process does, and returns its host.
+    async fn kill(self) -> Made {
+        self.task.abort();
+        let _ = self.task.await;
+        // the task is over, and calls that it began may not be
+        let mut server = Arc::try_unwrap(self.server).ok().expect("the only user");
+        loop {
+            match server.into_machine() {
+                Ok(made) => return made,
+                Err(used) => server = used,
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// A directory for sockets, with a short path.
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_owned();
+    (folder, path)
+}
+
+fn quick(folder: &Path, binds: bool) -> Settings {
+    Settings {
+        // what a test changes it tells by an event
+        interval: Duration::from_secs(3600),
+        poll: Duration::from_millis(5),
+        plugins: folder.to_owned(),
+        pods: pods_socket(folder),
+        ..settings(binds)
+    }
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(test);
+}
+
+/// Lists of a stream until one is as wanted.
+async fn list_until(
+    stream: &mut Streaming<api::ListAndWatchResponse>,
+    wanted: impl Fn(&[api::Device]) -> bool,
+) -> Vec<api::Device> {
+    loop {
+        let list = stream.message().await.unwrap().expect("the stream goes on");
+        if wanted(&list.devices) {
+            return list.devices;
+        }
+    }
+}
+
+fn healthy(devices: &[api::Device]) -> usize {
+    devices.iter().filter(|one| one.health == "Healthy").count()
+}
+
+fn request(devices: &[Bdf]) -> api::AllocateRequest {
+    let container = api::ContainerAllocateRequest {
+        devices_ids: ids(devices),
+    };
+    api::AllocateRequest {
+        container_requests: vec![container],
+    }
+}
+
+#[test]
+fn a_pod_goes_through_its_life() {
+    run(async {
+        let (_kept, folder) = folder();
+        let kubelet = StandIn::start(&folder, Shared::default());
+        let made = Made::unbound(&GH200_X4);
+        let (gpus, files) = (made.gpus(), made.files());
+        let settings = Settings {
+            release_after: Duration::ZERO,
+            ..quick(&folder, true)
+        };
+        kubelet.books(|books| {
+            // known before it is asked for: nothing is released while it starts
+            books.pods = vec![("one".to_owned(), GH.to_owned(), ids(&gpus[2..3]))];
+        });
+        let running = Running::start(made, settings);
+        kubelet.registered(1).await;
+        let registration = kubelet.books(|books| books.registrations[0].clone());
+        assert_eq!(registration.version, "v1beta1");
+        assert_eq!(registration.resource_name, GH);
+        assert_eq!(registration.endpoint, ENDPOINT);
+        let mut client = client(&folder, ENDPOINT).await;
+        let options = client.get_device_plugin_options(api::Empty {}).await;
+        let options = options.unwrap().into_inner();
+        assert_eq!(Some(&options), registration.options.as_ref());
+        assert!(options.pre_start_required && options.get_preferred_allocation_available);
+        let stream = client.list_and_watch(api::Empty {}).await;
+        let mut stream = stream.unwrap().into_inner();
+        list_until(&mut stream, |list| list.len() == 4 && healthy(list) == 4).await;
+        let preferred = client
+            .get_preferred_allocation(api::PreferredAllocationRequest {
+                container_requests: vec![api::ContainerPreferredAllocationRequest {
+                    available_device_ids: ids(&gpus),
+                    must_include_device_ids: ids(&gpus[2..3]),
+                    allocation_size: 1,
+                }],
+            })
+            .await;
+        let preferred = preferred
+            .unwrap()
+            .into_inner()
+            .container_responses
+            .remove(0);
+        assert_eq!(preferred.device_ids, ids(&gpus[2..3]));
+        let answer = client.allocate(request(&gpus[2..3])).await.unwrap();
+        let answer = answer.into_inner().container_responses.remove(0);
+        assert_eq!(
+            answer.envs["PCI_RESOURCE_VARIA_VFIO_GH200"],
+            gpus[2].to_string()
+        );
+        // the memory comes while the start waits for it
+        files.ready(gpus[2], false);
+        let start = api::PreStartContainerRequest {
+            devices_ids: ids(&gpus[2..3]),
+        };
+        let mut other = client.clone();
+        let starting = tokio::spawn(async move { other.pre_start_container(start).await });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        files.ready(gpus[2], true);
+        starting.await.unwrap().unwrap();
+        // the pod ends
+        assert_eq!(running.server.with(|node| node.holds().devices.len()), 1);
+        kubelet.books(|books| books.pods.clear());
+        until(|| running.server.with(|node| node.holds().devices.is_empty())).await;
+        let driver = running.server.with(|node| node.machine().driver(gpus[2]));
+        assert_eq!(driver.as_deref(), Some("nvidia"));
+    });
+}
+
+#[test]
+fn a_memory_that_does_not_come_stops_the_start() {
+    run(async {
+        let (_kept, folder) = folder();
+        let kubelet = StandIn::start(&folder, Shared::default());
+        let made = Made::bound(&GH200);
+        let (gpus, files) = (made.gpus(), made.files());
+        let settings = Settings {
+            ready_within: Duration::ZERO,
+            ..quick(&folder, false)
+        };
+        let running = Running::start(made, settings);
+        kubelet.registered(1).await;
+        let mut client = client(&folder, ENDPOINT).await;
+        client.allocate(request(&gpus)).await.unwrap();
+        files.ready(gpus[0], false);
+        let start = api::PreStartContainerRequest {
+            devices_ids: ids(&gpus),
+        };
+        let refusal = client.pre_start_container(start).await.unwrap_err();
+        assert!(
+            refusal.message().contains("C2C link or CXL is down"),
+            "{refusal}"
+        );
+        let metrics = running.server.with(|node| node.metrics());
+        assert!(
+            metrics.contains("varia_node_readiness_timeouts_total 1\n"),
+            "{metrics}"
+        );
+    });
+}
+
+#[test]
+fn a_kubelet_that_is_restarted_gets_a_registration_and_a_list() {
+    run(async {
+        let (_kept, folder) = folder();
+        let made = Made::bound(&GH200_X4);
+        // nobody is there at first
+        let running = Running::start(made, quick(&folder, false));
+        until(|| folder.join(ENDPOINT).exists()).await;
+        let shared = Shared::default();
+        for round in 1..=5 {
+            let mut kubelet = StandIn::start(&folder, shared.clone());
+            kubelet.registered(round).await;
+            let mut client = client(&folder, ENDPOINT).await;
+            let stream = client.list_and_watch(api::Empty {}).await;
+            let mut stream = stream.unwrap().into_inner();
+            list_until(&mut stream, |list| healthy(list) == 4).await;
+            kubelet.kill();
+        }
+        let metrics = running.server.with(|node| node.metrics());
+        let line = "varia_node_registrations_total{resource=\"varia.vfio/gh200\"} 5\n";
+        assert!(metrics.contains(line), "{metrics}");
+    });
+}
+
+#[test]
+fn a_plugin_that_is_killed_takes_over_its_socket_and_its_devices() {
+    run(async {
+        let (_kept, folder) = folder();
+        let kubelet = StandIn::start(&folder, Shared::default());
+        let mut made = Made::unbound(&GH200_X4);
+        let gpus = made.gpus();
+        kubelet.books(|books| {
+            books.pods = vec![("one".to_owned(), GH.to_owned(), ids(&gpus[..2]))];
+        });
+        for round in 1..=3 {
+            let running = Running::start(made, quick(&folder, true));
+            kubelet.registered(round).await;
+            let mut client = client(&folder, ENDPOINT).await;
+            if round == 1 {
+                client.allocate(request(&gpus[..2])).await.unwrap();
+            }
+            let held = running.server.with(|node| node.holds().devices.len());
+            assert_eq!(held, 2, "in round {round}");
+            drop(client);
+            made = running.kill().await;
+            // a killed process leaves its socket
+            let _stale = Blocking::bind(folder.join(ENDPOINT));
+            assert_eq!(made.driver(gpus[1]).as_deref(), Some(VARIANT));
+        }
+    });
+}
+
+#[test]
+fn a_socket_that_is_anothers_stays() {
+    run(async {
+        let (_kept, folder) = folder();
+        let kubelet = StandIn::start(&folder, Shared::default());
+        let other = Blocking::bind(folder.join(ENDPOINT)).unwrap();
+        let address = free_address();
+        let settings = Settings {
+            http: Some(address),
+            ..quick(&folder, false)
+        };
+        let running = Running::start(Made::bound(&GH200), settings);
+        let failed = "another process serves";
+        until_health(address, |text| text.contains(failed)).await;
+        assert!(kubelet.books(|books| books.registrations.is_empty()));
+        // it ends, and its socket is stale
+        drop(other);
+        kubelet.registered(1).await;
+        until_health(address, |text| text.ends_with("ok\n")).await;
+        // a file that is no socket is left alone, too
+        let running = { running.kill().await };
+        let _ = fs::remove_file(folder.join(ENDPOINT));
+        fs::write(folder.join(ENDPOINT), "mine").unwrap();
+        let address = free_address();
+        let settings = Settings {
+            http: Some(address),
+            ..quick(&folder, false)
+        };
+        let _running = Running::start(running, settings);
+        until_health(address, |text| text.contains("is not a socket")).await;
+        assert_eq!(fs::read(folder.join(ENDPOINT)).unwrap(), b"mine");
+    });
+}
+
+#[test]
+fn a_registration_that_is_refused_is_tried_again() {
+    run(async {
+        let (_kept, folder) = folder();
+        let kubelet = StandIn::start(&folder, Shared::default());
+        kubelet.books(|books| books.refuses = Some("the name is taken".to_owned()));
+        let address = free_address();
+        let settings = Settings {
+            http: Some(address),
+            ..quick(&folder, false)
+        };
+        let _running = Running::start(Made::bound(&GH200), settings);
+        kubelet.registered(3).await;
+        until_health(address, |text| text.contains("the name is taken")).await;
+        kubelet.books(|books| books.refuses = None);
+        until_health(address, |text| text.ends_with("ok\n")).await;
+        let metrics = get(address, "/metrics").await;
+        assert!(
+            metrics.contains("varia_node_registrations_total{"),
+            "{metrics}"
+        );
+        assert!(get(address, "/other").await.starts_with("HTTP/1.1 404"));
+    });
+}
+
+#[test]
+fn devices_come_and_go_and_the_list_follows() {
+    run(async {
+        let (_kept, folder) = folder();
+        let kubelet = StandIn::start(&folder, Shared::default());
+        let machine = Machine {
+            sockets: 36,
+            drives: 0,
+            ..GB200_NVL4
+        };
+        let made = Made::bound(&machine);
+        let (gpus, files) = (made.gpus(), made.files());
+        let running = Running::start(made, quick(&folder, false));
+        kubelet.registered(1).await;
+        let mut client = client(&folder, "varia-varia.vfio-gb200.sock").await;
+        let stream = client.list_and_watch(api::Empty {}).await;
+        let mut stream = stream.unwrap().into_inner();
+        list_until(&mut stream, |list| healthy(list) == 72).await;
+        let mut random = fastrand::Rng::with_seed(72);
+        let mut there = vec![true; gpus.len()];
+        let mut bound = vec![true; gpus.len()];
+        for _ in 0..12 {
+            for _ in 0..random.usize(1..20) {
+                change(&mut random, &files, &gpus, &mut there, &mut bound);
+            }
+            running.events.notify_one();
+            let expected: Vec<(String, bool)> = (0..gpus.len())
+                .filter(|at| there[*at])
+                .map(|at| (gpus[at].to_string(), bound[at]))
+                .collect();
+            let found = list_until(&mut stream, |list| {
+                let list = list.iter();
+                let list = list.map(|one| (one.id.clone(), one.health == "Healthy"));
+                list.collect::<Vec<_>>() == expected
+            });
+            found.await;
+        }
+    });
+}
+
+/// Takes a GPU away or puts it back, or changes its driver.
+fn change(
+    random: &mut fastrand::Rng,
+    files: &Files,
+    gpus: &[Bdf],
+    there: &mut [bool],
+    bound: &mut [bool],
+) {
+    let at = random.usize(0..gpus.len());
+    if there[at] && random.bool() {
+        bound[at] = !bound[at];
+        files.bind(gpus[at], if bound[at] { VARIANT } else { "nvidia" });
+    } else {
+        there[at] = !there[at];
+        files.is_there(gpus[at], there[at]);
+    }
+}
+
+#[test]
+fn calls_in_any_order_are_answered() {
+    run(async {
+        let (_kept, folder) = folder();
+        let kubelet = StandIn::start(&folder, Shared::default());
+        let made = Made::unbound(&GH200_X4);
+        let gpus = made.gpus();
+        let running = Running::start(made, quick(&folder, true));
+        kubelet.registered(1).await;
+        let mut client = client(&folder, ENDPOINT).await;
+        let mut random = fastrand::Rng::with_seed(4);
+        let mut streams = Vec::new();
+        let (mut good, mut refused) = (0, 0);
+        for _ in 0..150 {
+            let some = random.usize(0..4);
+            let mut devices = ids(&random.choose_multiple(gpus.clone(), some));
+            match random.u8(0..8) {
+                0 => devices.push(String::new()),
+                1 => devices.push("00f9:01:00.0".to_owned()),
+                _ => {}
+            }
+            let result = match random.u8(0..6) {
+                0 => {
+                    let stream = client.list_and_watch(api::Empty {}).await;
+                    // some are read, some are dropped, some are never read
+                    streams.push(stream.unwrap().into_inner());
+                    if streams.len() > 3 {
+                        streams.remove(0);
+                    }
+                    Ok(())
+                }
+                1 => client
+                    .pre_start_container(api::PreStartContainerRequest {
+                        devices_ids: devices,
+                    })
+                    .await
+                    .map(|_| ()),
+                2 => client
+                    .get_preferred_allocation(api::PreferredAllocationRequest {
+                        container_requests: vec![api::ContainerPreferredAllocationRequest {
+                            available_device_ids: devices,
+                            must_include_device_ids: ids(&gpus[..random.usize(0..2)]),
+                            allocation_size: random.i32(-1..5),
+                        }],
+                    })
+                    .await
+                    .map(|_| ()),
+                _ => client
+                    .allocate(api::AllocateRequest {
+                        container_requests: vec![api::ContainerAllocateRequest {
+                            devices_ids: devices,
+                        }],
+                    })
+                    .await
+                    .map(|_| ()),
+            };
+            match result {
+                Ok(()) => good += 1,
+                Err(status) => {
+                    assert!(!status.message().is_empty(), "{status}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(good > 40 && refused > 20, "{good} {refused}");
+        running.server.with(|node| {
+            for bdf in &gpus {
+                let is_held = node.holds().devices.contains_key(bdf);
+                let is_bound = node.machine().driver(*bdf).as_deref() == Some(VARIANT);
+                assert_eq!(is_held, is_bound, "{bdf}");
+            }
+        });
+    });
+}
+
+/// An address on which nothing listens.
+fn free_address() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// Answer of the plugin's HTTP.
+async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    let Ok(mut stream) = tokio::net::TcpStream::connect(address).await else {
+        return String::new();
+    };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
+    let mut answer = String::new();
+    if stream.write_all(request.as_bytes()).await.is_ok() {
+        let _ = stream.read_to_string(&mut answer).await;
+    }
+    answer
+}
+
+async fn until_health(address: std::net::SocketAddr, wanted: impl Fn(&str) -> bool) {
+    let begin = std::time::Instant::now();
+    loop {
+        let text = get(address, "/healthz").await;
+        if wanted(&text) {
+            return;
+        }
+        assert!(begin.elapsed() < crate::stand_in::HANG, "{text}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
