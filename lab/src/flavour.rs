@@ -26,11 +26,13 @@ pub enum Flavour {
     /// KASAN keeps an eighth of every kernel mapping as shadow memory, so vfio-pci-core can't
     /// map a physical BAR of 128 GiB there: give the silicon a small BAR 2.
     Debug64k,
+    /// The same of the series [`Series::Next`].
+    NextDebug64k,
 }
 
 impl Flavour {
     /// All, in the order in which tests go through them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Debian(Arch::Aarch64),
         Self::Debian(Arch::X86_64),
         Self::Debian16k,
@@ -38,6 +40,7 @@ impl Flavour {
         Self::Next(Arch::X86_64),
         Self::Next16k,
         Self::Debug64k,
+        Self::NextDebug64k,
     ];
 
     /// Series of the kernel where it is not the one that the lab chooses.
@@ -45,7 +48,7 @@ impl Flavour {
     pub const fn series(self) -> Option<Series> {
         match self {
             Self::Debian(_) | Self::Debian16k | Self::Debug64k => None,
-            Self::Next(_) | Self::Next16k => Some(Series::Next),
+            Self::Next(_) | Self::Next16k | Self::NextDebug64k => Some(Series::Next),
         }
     }
 
@@ -54,8 +57,14 @@ impl Flavour {
     pub const fn arch(self) -> Arch {
         match self {
             Self::Debian(arch) | Self::Next(arch) => arch,
-            Self::Debian16k | Self::Next16k | Self::Debug64k => Arch::Aarch64,
+            Self::Debian16k | Self::Next16k | Self::Debug64k | Self::NextDebug64k => Arch::Aarch64,
         }
+    }
+
+    /// True for a kernel that the lab builds itself, which looks for errors and has KASAN.
+    #[must_use]
+    pub const fn is_debug(self) -> bool {
+        matches!(self, Self::Debug64k | Self::NextDebug64k)
     }
 
     /// Bytes of a page.
@@ -64,7 +73,7 @@ impl Flavour {
         match self {
             Self::Debian(_) | Self::Next(_) => 4 << 10,
             Self::Debian16k | Self::Next16k => 16 << 10,
-            Self::Debug64k => 64 << 10,
+            Self::Debug64k | Self::NextDebug64k => 64 << 10,
         }
     }
 
@@ -82,7 +91,7 @@ impl Flavour {
         match self {
             Self::Debian(arch) | Self::Next(arch) => arch.debian(),
             Self::Debian16k | Self::Next16k => ARM64_16K,
-            Self::Debug64k => "debug-64k",
+            Self::Debug64k | Self::NextDebug64k => "debug-64k",
         }
     }
 
@@ -122,10 +131,10 @@ mod tests {
     #[test]
     fn huge_pages_are_what_the_page_size_makes_them() {
         let sizes = Flavour::ALL.map(Flavour::pmd_size);
-        let (small, middle) = (2 << 20, 32 << 20);
+        let (small, middle, large) = (2 << 20, 32 << 20, 512 << 20);
         assert_eq!(
             sizes,
-            [small, small, middle, small, small, middle, 512 << 20]
+            [small, small, middle, small, small, middle, large, large]
         );
     }
 

@@ -53,8 +53,8 @@ impl Kernel {
                     "boot another one; modules are built for it",
                 ));
             }
-            Flavour::Debug64k => {
-                let built = kernel_build::ensure(flavour.name())?;
+            Flavour::Debug64k | Flavour::NextDebug64k => {
+                let built = kernel_build::ensure(flavour)?;
                 return Self::custom(flavour.arch(), built.image(), Some(&built.modules()));
             }
         };

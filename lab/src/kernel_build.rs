@@ -19,6 +19,7 @@ use varia_units::Arch;
 
 use crate::agent_build::{compiler, workspace};
 use crate::error::{LabError, Result};
+use crate::flavour::Flavour;
 use crate::kernel_source;
 
 /// Number of lines, about, that make prints for a whole build: for showing progress.
@@ -50,18 +51,24 @@ impl Built {
     }
 }
 
-/// The kernel for arm64 that `lab/kernels/NAME.config` describes, built if need be.
+/// The kernel for arm64 that `lab/kernels/NAME.config` describes, NAME being the flavour's, built if
+/// need be.
 ///
 /// # Errors
 /// [`LabError::Command`] with what make said, and those of fetching what it takes.
-pub fn ensure(name: &str) -> Result<Built> {
+pub fn ensure(flavour: Flavour) -> Result<Built> {
+    let name = flavour.name();
     let tools = packages::ensure(Set::Tools)?;
+    let sources = match flavour.series() {
+        None => tools.clone(),
+        Some(series) => packages::ensure(Set::Headers(series))?,
+    };
     let folder = workspace().join("lab/kernels");
     let (script, fragment) = (
         folder.join("build.sh"),
         folder.join(format!("{name}.config")),
     );
-    let place = place(&tools, name, &script, &fragment)?;
+    let place = place(&sources, name, &script, &fragment)?;
     // A lock of their own: a build must not keep others from fetching packages.
     let cache = Cache::at(packages::cache_subfolder("kernels".as_ref())?)?;
     let there = cache.root().join(&place);
@@ -70,13 +77,13 @@ pub fn ensure(name: &str) -> Result<Built> {
     }
     let lock = cache.lock()?;
     let folder = cache.fill(&lock, &place, |out| {
-        build(&tools, name, &script, &fragment, out)
+        build((&tools, &sources), flavour, &script, &fragment, out)
     })?;
     Ok(Built { folder })
 }
 
-fn place(tools: &Tree, name: &str, script: &Path, fragment: &Path) -> Result<String> {
-    let versions = tools.versions()?;
+fn place(sources: &Tree, name: &str, script: &Path, fragment: &Path) -> Result<String> {
+    let versions = sources.versions()?;
     let source = versions
         .lines()
         .find(|line| line.starts_with("linux-source-"))
@@ -88,24 +95,31 @@ fn place(tools: &Tree, name: &str, script: &Path, fragment: &Path) -> Result<Str
     Ok(format!("{name}-{:08x}", packages::fold_hash(&seen)))
 }
 
-fn build(tools: &Tree, name: &str, script: &Path, fragment: &Path, out: &Path) -> Result<()> {
+fn build(
+    (tools, sources): (&Tree, &Tree),
+    flavour: Flavour,
+    script: &Path,
+    fragment: &Path,
+    out: &Path,
+) -> Result<()> {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let chroot = Chroot::new(tools)
         .bind(workspace())
+        .bind(sources.path("/usr/src"))
         .bind(out)
         .env("ARCH", Arch::Aarch64.debian())
         .env("CROSS_COMPILE", format!("{}-", Arch::Aarch64.triplet()))
         .env("CC", compiler(tools, Arch::Aarch64)?)
         .env("HOSTCC", compiler(tools, host_arch()?)?)
         .env("JOBS", jobs.to_string());
-    let source = kernel_source::archive(tools)?;
+    let source = sources.path(&kernel_source::archive(sources)?.to_string_lossy());
     let argv = [
         script.as_os_str(),
         source.as_os_str(),
         fragment.as_os_str(),
         out.as_os_str(),
     ];
-    let what = format!("build the kernel {name} (about 8 minutes on two idle processors)");
+    let what = format!("build the kernel {flavour} (about 8 minutes on two idle processors)");
     let mut progress = Progress::start(what, Unit::Items, STEPS);
     run_counting(chroot.prepared(argv)?, || progress.advance())?;
     progress.finish();

@@ -248,8 +248,8 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn find(flavour: Flavour) -> Result<Self> {
         let tools = packages::ensure(Set::Tools)?;
-        if flavour == Flavour::Debug64k {
-            let headers = kernel_build::ensure(flavour.name())?.headers();
+        if flavour.is_debug() {
+            let headers = kernel_build::ensure(flavour)?.headers();
             return Ok(Self {
                 flavour,
                 kernel: headers.display().to_string(),

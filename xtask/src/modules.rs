@@ -56,6 +56,9 @@ pub(crate) enum Choice {
     /// Built from Debian's source: pages of 64 KiB, lockdep, KASAN, iommufd.
     #[value(name = "debug-64k")]
     Debug64k,
+    /// The same of the next series.
+    #[value(name = "debug-64k-7.3")]
+    Debug64kNext,
 }
 
 impl Choice {
@@ -68,6 +71,7 @@ impl Choice {
             Self::Amd64Next => Flavour::Next(Arch::X86_64),
             Self::Arm64Pages16Next => Flavour::Next16k,
             Self::Debug64k => Flavour::Debug64k,
+            Self::Debug64kNext => Flavour::NextDebug64k,
         }
     }
 }

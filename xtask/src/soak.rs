@@ -22,6 +22,8 @@ const UNITS: &str = "units";
 const FUZZ: &str = "fuzz";
 /// Parts that run what is ignored elsewhere because it needs a kernel or packages of its own.
 const WITH_DEBUG_KERNEL: &[&str] = &["concurrency", "nested", "pages", "selftests"];
+/// The one that needs that kernel of the next series too.
+const WITH_NEXT_DEBUG_KERNEL: &[&str] = &["pages"];
 const WITH_DKMS: &str = "package";
 
 /// A line of a test's output that belongs to the result begins so.
@@ -104,6 +106,9 @@ fn prepare(parts: &[String]) -> Outcome {
     test::prepare()?;
     if wanted(WITH_DEBUG_KERNEL) {
         Kernel::of(Flavour::Debug64k)?;
+        if wanted(WITH_NEXT_DEBUG_KERNEL) {
+            Kernel::of(Flavour::NextDebug64k)?;
+        }
     }
     if wanted(&[WITH_DKMS]) {
         for arch in Arch::ALL {

@@ -325,7 +325,8 @@ pub(crate) const SET_IRQS: u8 = 10;
 pub(crate) const GET_HOT_RESET_INFO: u8 = 12;
 pub(crate) const HOT_RESET: u8 = 13;
 pub(crate) const IOEVENTFD: u8 = 16;
-pub(crate) const FEATURE: u8 = 17;
+/// `VFIO_DEVICE_FEATURE`.
+pub const FEATURE: u8 = 17;
 
 /// All that a user can see of an operation.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -128,10 +128,7 @@ impl HostPlan {
     #[must_use]
     pub fn new(flavour: impl Into<Flavour>, name: &str) -> Self {
         let mut vm = Vm::new(flavour).name(name).iommu();
-        let kernel_mib = match vm.flavour() {
-            Flavour::Debug64k => 2048,
-            _ => 1024,
-        };
+        let kernel_mib = if vm.flavour().is_debug() { 2048 } else { 1024 };
         if vm.arch() == Arch::Aarch64 {
             // Room for the BARs of twenty GPUs.
             vm = vm.machine("highmem-mmio-size=8T");
@@ -274,7 +271,7 @@ impl HostPlan {
                 Memory::Real | Memory::Absent | Memory::Within { .. } => View::Physical,
             };
             let mut profile = wish.profile;
-            if flavour == Flavour::Debug64k {
+            if flavour.is_debug() {
                 shrink_bar2(&mut profile.bars);
             }
             gpus.push((view, Gpu::serve(&profile, view, options)?));

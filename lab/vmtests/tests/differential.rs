@@ -10,11 +10,13 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use varia_differential::compare::Report;
+use varia_differential::op::FEATURE;
 use varia_differential::predicate::{AGAINST_ORIGINAL, ON_AMD64, ON_ARM64, USER_SPACE};
 use varia_differential::{Answer, Op, Predicate, Shape, Surface, operations};
 use varia_lab::{Arch, Flavour, GuestCommand, HANG, Task, kernel_modules};
 use varia_serve::View;
 use varia_spec::Errno;
+use varia_spec::vfio::device_feature;
 use varia_vmtests::faulty::{self, Fault};
 use varia_vmtests::gpu::Gpu;
 use varia_vmtests::host::{Driver, Host, HostPlan};
@@ -303,6 +305,10 @@ fn compare(flavour: Flavour, total: usize, with_user_space: bool) -> Result<()> 
     for layout in &layouts {
         plan = plan.gpu(&layout.profile, layout.options.clone(), layout.memory);
     }
+    if with_user_space {
+        let older = kernel_modules::ours_without(flavour.arch(), OPTIONAL)?;
+        plan = plan.with(|vm| vm.host_file(OLDER, older));
+    }
     let host = plan.boot()?;
     let release = host.vm.sh("uname -r")?;
     println!("Linux {release} booted in {:.1?}", begin.elapsed());
@@ -313,6 +319,16 @@ fn compare(flavour: Flavour, total: usize, with_user_space: bool) -> Result<()> 
 
     load(&host, &layouts, Driver::Ours)?;
     let ours = answers(&host, &layouts, &runs)?;
+    let older: Vec<_> = USER_SPACE_LAYOUTS
+        .map(|layout| Run {
+            count: count() / 30,
+            ..Run::kernel(layout, total)
+        })
+        .into();
+    let of_older = match with_user_space {
+        true => answers_of_older(&host, &layouts, &older)?,
+        false => Vec::new(),
+    };
     for gpu in 0..layouts.len() {
         host.unbind(gpu)?;
     }
@@ -330,10 +346,74 @@ fn compare(flavour: Flavour, total: usize, with_user_space: bool) -> Result<()> 
     let named = against_original(flavour.arch(), &release);
     judge(&what, &layouts, &runs, &original, &ours, &named);
     if with_user_space {
+        as_the_original_began(&layouts, &older, &original, &of_older, &named);
         user_space(&layouts, &portable, of_portable)?;
     }
     println!("all in {:.1?}", begin.elapsed());
     Ok(())
+}
+
+/// The one feature without which our module has another path, and that module in the machine.
+const OPTIONAL: &str = "get_dmabuf_phys";
+const OLDER: &str = "/lab/drivers/older.ko";
+
+/// Without the feature vfio-pci-core exports no dma-buf and says so, whatever is asked for.
+const NO_DMA_BUF: Predicate = Predicate {
+    name: "no-dma-buf",
+    explains: |case| {
+        let Op::Ioctl {
+            number, argument, ..
+        } = case.op
+        else {
+            return false;
+        };
+        // behind the size of the argument stand flags, whose lower half is the feature
+        let asked = argument.get(4..6) == Some(&(device_feature::DMA_BUF as u16).to_le_bytes());
+        *number == FEATURE
+            && asked
+            && case.ours.result == Err(Errno::EOPNOTSUPP.get())
+            && case.ours.advance == 0
+    },
+    per_mille: 20,
+    gone_in: None,
+};
+/// The answers of our module as it is built for a kernel without the optional feature.
+fn answers_of_older(host: &Host, layouts: &[Layout], runs: &[Run]) -> Result<Vec<Vec<Answer>>> {
+    host.unload()?;
+    host.vm.sh(&format!("insmod {OLDER}"))?;
+    for run in runs {
+        let bound = host.bind(run.layout, Driver::Ours)?;
+        assert_eq!(bound, Ok(()), "{}", layouts[run.layout].name);
+    }
+    answers(host, layouts, runs)
+}
+
+/// Compares shorter runs with the beginnings of the original's longer ones of the same seed.
+fn as_the_original_began(
+    layouts: &[Layout],
+    runs: &[Run],
+    original: &[Vec<Answer>],
+    older: &[Vec<Answer>],
+    predicates: &[Predicate],
+) {
+    let predicates = &[predicates, &[NO_DMA_BUF]].concat();
+    for (run, older) in runs.iter().zip(older) {
+        let layout = &layouts[run.layout];
+        // what a shorter run ends with may be the begin of more in a longer one
+        let count = run.count.min(older.len()).min(original[run.layout].len());
+        let mut ops = run.ops(&layout.shape);
+        ops.truncate(count);
+        let mut report = Report::new(predicates);
+        let reference = &original[run.layout][..count];
+        report.add(&layout.shape, &ops, reference, &older[..count], predicates);
+        println!(
+            "result: without {OPTIONAL}, {}: {}",
+            layout.name,
+            report.summary()
+        );
+        assert!(report.unexplained.is_empty(), "{}: {report}", layout.name);
+        assert!(count > 200, "{count} operations");
+    }
 }
 
 /// The user-space runtime. Whether a mapping is private is not the server's to decide.

@@ -6,7 +6,7 @@
 mod reports;
 
 use varia_agent::applets::dma_buf::Shared;
-use varia_lab::{Arch, kernel_modules};
+use varia_lab::{Arch, Flavour, kernel_modules};
 use varia_silicon::{Options, profile};
 use varia_spec::Errno;
 use varia_vmtests::Result;
@@ -28,6 +28,16 @@ fn share(host: &Host, gpu: usize, region: u32, offset: u64, length: u64) -> Resu
 
 #[test]
 fn a_dma_buf_is_the_memory_without_the_padding() -> Result<()> {
+    both_drivers_share(Flavour::Debian(Arch::Aarch64))
+}
+
+#[test]
+#[ignore = "for ./x soak: the same with the next series"]
+fn on_linux_7_3_a_dma_buf_is_the_memory_without_the_padding() -> Result<()> {
+    both_drivers_share(Flavour::Next(Arch::Aarch64))
+}
+
+fn both_drivers_share(flavour: Flavour) -> Result<()> {
     let gh200 = profile::find("gh200").expect("a profile of the catalogue");
     let mut without_bar4 = gh200.clone();
     without_bar4.bars.retain(|bar| bar.value.index != 4);
@@ -35,10 +45,10 @@ fn a_dma_buf_is_the_memory_without_the_padding() -> Result<()> {
         memory: Some(memory),
         ..Options::default()
     };
-    let module = kernel_modules::importer(Arch::Aarch64)?;
-    let position = kernel_modules::position(Arch::Aarch64)?;
+    let module = kernel_modules::importer(flavour)?;
+    let position = kernel_modules::position(flavour)?;
     let (late, clock) = reports::late();
-    let host = HostPlan::new(Arch::Aarch64, "dma-buf")
+    let host = HostPlan::new(flavour, &format!("dma-buf on {flavour}"))
         .gpu(gh200, of_size(USEMEM + RESMEM), Memory::Real)
         .gpu(&without_bar4, of_size(USEMEM + GIB), Memory::Absent)
         .gpu(gh200, late, Memory::Absent)

@@ -66,3 +66,9 @@ fn with_pages_of_16_kib_faults_insert_32_mib() -> Result<()> {
 fn with_pages_of_64_kib_and_kasan_faults_insert_512_mib() -> Result<()> {
     both_drivers_serve(Flavour::Debug64k)
 }
+
+#[test]
+#[ignore = "for ./x soak: it builds a kernel"]
+fn on_linux_7_3_with_pages_of_64_kib_faults_insert_512_mib() -> Result<()> {
+    both_drivers_serve(Flavour::NextDebug64k)
+}

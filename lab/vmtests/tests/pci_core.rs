@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use varia_agent::applets::pci_core::Outcome;
 use varia_differential::pci::{ALLOWED, Answer, Coverage, Op, compare, operations, places};
-use varia_lab::{Arch, GuestCommand, HANG, Running, Task, VfioUser, Vm};
+use varia_lab::{Arch, Flavour, GuestCommand, HANG, Running, Task, VfioUser, Vm};
 use varia_serve::View;
 use varia_silicon::{Options, profile};
 use varia_vmtests::gpu::Gpu;
@@ -67,6 +67,10 @@ fn hot_resets(ops: &[Op], kernel: &[Answer]) -> Option<usize> {
 
 #[test]
 fn the_core_answers_as_the_kernels_but_for_named_differences() -> Result<(), Box<dyn Error>> {
+    cores_agree(Flavour::Debian(Arch::X86_64))
+}
+
+fn cores_agree(flavour: Flavour) -> Result<(), Box<dyn Error>> {
     let mut gpus: Vec<Gpu> = Vec::new();
     for profile in profile::ALL.iter() {
         for _ in 0..2 {
@@ -74,7 +78,7 @@ fn the_core_answers_as_the_kernels_but_for_named_differences() -> Result<(), Box
         }
     }
     let sockets: Vec<PathBuf> = gpus.iter().map(Gpu::socket).collect();
-    let mut vm = Vm::new(Arch::X86_64)
+    let mut vm = Vm::new(flavour)
         .name("pci-core")
         // room for the BARs of all of them
         .cpu("max,phys-bits=48")
