@@ -342,6 +342,15 @@ impl Definition {
         found.map(|one| one.value)
     }
 
+    /// A chassis that no root port has.
+    pub(crate) fn free_chassis(&self) -> u32 {
+        let all = self.buses.iter().filter_map(|bus| match bus.kind {
+            BusKind::Port { chassis, .. } => chassis,
+            _ => None,
+        });
+        all.max().unwrap_or(0).saturating_add(1)
+    }
+
     /// A free name.
     pub(crate) fn unused(&self, wanted: &str) -> String {
         let is_used =

@@ -12,7 +12,7 @@
 //! | `known_elements` | names of libvirt that are known |
 
 pub(crate) mod known;
-mod known_elements;
+pub(crate) mod known_elements;
 pub(crate) mod libvirt;
 pub(crate) mod qemu;
 

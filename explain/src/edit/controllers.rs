@@ -3,7 +3,6 @@
 use roxmltree::Node;
 
 use super::elements::Domain;
-use crate::model::BusKind;
 use crate::parse::domain::{child, elements};
 use varia_plan::xml::Element;
 
@@ -107,19 +106,8 @@ impl<'d, 'a> Domain<'d, 'a> {
             return Some(());
         }
         let new = self.free_index().max(index.saturating_add(1));
-        let chassis = self
-            .definition
-            .buses
-            .iter()
-            .filter_map(|bus| match bus.kind {
-                BusKind::Port { chassis, .. } => chassis,
-                _ => None,
-            });
-        let chassis = chassis
-            .max()
-            .unwrap_or(0)
-            .saturating_add(1)
-            .max(new.min(255));
+        // libvirt gives a port without a chassis the one of its index
+        let chassis = self.definition.free_chassis().max(new.min(255));
         let port = Element::new("controller")
             .with("type", "pci")
             .with("index", new)

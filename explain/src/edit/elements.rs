@@ -6,17 +6,15 @@ use super::markup::Changes;
 use crate::edit::fix::Fix;
 use crate::model::{Definition, Place};
 use crate::parse::domain::{child, elements, override_of, parse, path};
+use crate::scope::known_elements::SMMU_DRIVER;
 use varia_facts::Bytes;
 use varia_plan::libvirt::{sized, smmu};
 use varia_plan::xml::Element;
 
 /// An SMMU with the options of another one, for the root bus of a controller's index.
 fn like_smmu(like: Node<'_, '_>, bus: &str) -> Element {
-    const NAMES: [&str; 8] = [
-        "accel", "ats", "ril", "pasid", "ssidSize", "ssidsize", "oas", "cmdqv",
-    ];
     let mut driver = Element::new("driver").with("pciBus", bus);
-    for name in NAMES {
+    for name in SMMU_DRIVER.iter().copied().filter(|name| *name != "pciBus") {
         if let Some(value) = like.attribute(name) {
             driver = driver.with(name, value);
         }

@@ -105,18 +105,6 @@ fn free_slot(case: &Case<'_>) -> Option<u8> {
     slots.free()
 }
 
-fn free_chassis(case: &Case<'_>) -> u32 {
-    let all = case
-        .definition
-        .buses
-        .iter()
-        .filter_map(|bus| match bus.kind {
-            BusKind::Port { chassis, .. } => chassis,
-            _ => None,
-        });
-    all.max().unwrap_or(0).saturating_add(1)
-}
-
 /// A root port for a GPU, of a name that is given or free.
 fn new_port(case: &Case<'_>, gpu: &Subject, name: Option<&str>, bus: &str) -> Fix {
     let own = case.definition.unused(&format!("{}.port", gpu.id));
@@ -124,7 +112,7 @@ fn new_port(case: &Case<'_>, gpu: &Subject, name: Option<&str>, bus: &str) -> Fi
         function: gpu.function,
         name: name.map_or(own, str::to_owned),
         bus: bus.to_owned(),
-        chassis: free_chassis(case),
+        chassis: case.definition.free_chassis(),
         window: gpu.bars.as_deref().and_then(|bars| window(bars).ok()),
         slot: (bus == case.definition.root())
             .then(|| free_slot(case))
@@ -444,7 +432,7 @@ fn chassis(case: &Case<'_>, out: &mut Findings) {
         if seen.insert((chassis, slot)) {
             continue;
         }
-        let free = free_chassis(case);
+        let free = case.definition.free_chassis();
         out.add(
             Code::ChassisTwice,
             bus.place.line,
