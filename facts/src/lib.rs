@@ -12,6 +12,7 @@
 //! | `host` | CPUs, NUMA nodes, hugepages, IOMMU groups |
 //! | `kernel` | release, options, modules, KVM |
 //! | `platform` | facts of firmware about one function: device tree, zPCI |
+//! | `root` | functions beside it, registers that firmware has written |
 //! | `vmm` | QEMU, libvirt |
 
 mod host;
@@ -19,6 +20,7 @@ mod ids;
 mod kernel;
 mod pci;
 mod platform;
+mod root;
 mod vmm;
 
 pub use host::{
@@ -34,6 +36,7 @@ pub use platform::{
     BadPlatform, DeviceTree, HexBytes, Number, PLATFORM_SCHEMA, PlatformFacts, PlatformMemory,
     TreeNode, ZpciFacts,
 };
+pub use root::{ConfigDword, RootFunction};
 pub use varia_units::{Arch, Bytes, HostPhys};
 pub use vmm::{Feature, Libvirt, Qemu, Vmm};
 

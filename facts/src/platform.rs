@@ -4,10 +4,12 @@
 //! The JSON has a version of its own, [`PLATFORM_SCHEMA`]. An unknown field is an error: a fact that
 //! is not understood would be missing without a sign. A number may be a string in hexadecimal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
+
+use crate::root::{ConfigDword, RootFunction};
 
 /// The version of the JSON's schema.
 pub const PLATFORM_SCHEMA: &str = "varia-platform/1";
@@ -27,6 +29,12 @@ pub struct PlatformFacts {
     /// zPCI facts, on s390.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zpci: Option<ZpciFacts>,
+    /// Functions on bus 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub root_functions: Vec<RootFunction>,
+    /// Registers of the function that firmware has written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub config: Vec<ConfigDword>,
 }
 
 /// Nodes of a device tree.
@@ -51,13 +59,16 @@ pub struct TreeNode {
 }
 
 /// A range of the platform's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlatformMemory {
     /// First address.
     pub base: Number,
     /// Bytes.
     pub size: Number,
+    /// First bytes, in hexadecimal digits; those behind them are 0.
+    #[serde(default, skip_serializing_if = "HexBytes::is_empty")]
+    pub bytes: HexBytes,
 }
 
 /// Facts that firmware of s390 gives of a function and its group; the names are those of VFIO's
@@ -145,6 +156,12 @@ impl de::Visitor<'_> for NumberVisitor {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HexBytes(pub Vec<u8>);
 
+impl HexBytes {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl Serialize for HexBytes {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let digits: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -209,6 +226,24 @@ pub enum BadPlatform {
         /// Name of the other node.
         second: String,
     },
+    /// A number outside its range.
+    #[error("the {what} is {value:#x}: it can be {possible}")]
+    Range {
+        /// Name of the number.
+        what: &'static str,
+        /// The number.
+        value: u64,
+        /// Values that are possible.
+        possible: &'static str,
+    },
+    /// Two functions at one place.
+    #[error("two root_functions are device {device}, function {function}: leave out one")]
+    TwoFunctions {
+        /// Device number.
+        device: u64,
+        /// Function number.
+        function: u64,
+    },
     /// A utility string of another length.
     #[error("util_string has {len} bytes: give it 64, filled up with 40, the space of EBCDIC")]
     UtilString {
@@ -234,6 +269,8 @@ impl PlatformFacts {
             device_tree: None,
             memory: Vec::new(),
             zpci: None,
+            root_functions: Vec::new(),
+            config: Vec::new(),
         }
     }
 
@@ -250,7 +287,31 @@ impl PlatformFacts {
         self.device_tree
             .as_ref()
             .map_or(Ok(()), DeviceTree::check)?;
-        self.zpci.as_ref().map_or(Ok(()), ZpciFacts::check)
+        self.zpci.as_ref().map_or(Ok(()), ZpciFacts::check)?;
+        for range in &self.memory {
+            let bytes = range.bytes.0.len() as u64;
+            if bytes > range.size.0 {
+                return Err(BadPlatform::Range {
+                    what: "number of bytes of a range of memory",
+                    value: bytes,
+                    possible: "at most its size",
+                });
+            }
+        }
+        self.root_functions
+            .iter()
+            .try_for_each(RootFunction::check)?;
+        let mut places = BTreeSet::new();
+        for RootFunction {
+            device, function, ..
+        } in &self.root_functions
+        {
+            if !places.insert((device, function)) {
+                let (device, function) = (device.0, function.0);
+                return Err(BadPlatform::TwoFunctions { device, function });
+            }
+        }
+        self.config.iter().try_for_each(ConfigDword::check)
     }
 }
 

@@ -8,6 +8,7 @@ mod layout;
 mod vpd;
 
 use varia_core::{ConfigRegister, HostPhys};
+use varia_facts::ConfigDword;
 use varia_spec::pci::CFG_SPACE_EXP_SIZE;
 use varia_spec::pci::cap::{af, exp, msi, msix, pm};
 use varia_spec::pci::header::{self, command};
@@ -48,8 +49,13 @@ struct Power {
 }
 
 impl ConfigSpace {
-    /// Power-on values. `range` is where the coherent memory is, {address, bytes}.
-    pub(crate) fn new(profile: &Profile, range: Option<(HostPhys, u64)>) -> Self {
+    /// Power-on values. `range` is where the coherent memory is, {address, bytes}; `registers` are those
+    /// that firmware writes, as scratch space of the device.
+    pub(crate) fn new(
+        profile: &Profile,
+        range: Option<(HostPhys, u64)>,
+        registers: &[ConfigDword],
+    ) -> Self {
         let space = usize::from(CFG_SPACE_EXP_SIZE);
         let mut config = Self {
             bytes: vec![0; space],
@@ -72,6 +78,11 @@ impl ConfigSpace {
         for (i, capability) in ext.iter().enumerate() {
             let next = ext.get(i + 1).map_or(0, |c| c.offset);
             config.extended(profile, *capability, next, range);
+        }
+        for register in registers {
+            // the numbers were checked
+            let (at, value) = (register.offset.0 as u16, register.value.0 as u32);
+            config.dword(at, value, u32::MAX);
         }
         config.power_on = config.bytes.clone();
         config

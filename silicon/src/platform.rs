@@ -1,10 +1,10 @@
 //! The platform around a function: its device tree, the memory that the tree names, and zPCI facts.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 
 use varia_core::{Errno, HostPhys, TreeNode};
-use varia_facts::{DeviceTree, Number, PlatformFacts, ZpciFacts};
+use varia_facts::{DeviceTree, Number, PlatformFacts, RootFunction, ZpciFacts};
 use varia_spec::zpci;
 use varia_sys::memory::SharedMemory;
 
@@ -18,6 +18,8 @@ pub(crate) struct Platform {
     memory: Vec<(HostPhys, SharedMemory)>,
     zpci: Option<zpci::Facts>,
     errors: Mutex<VecDeque<Vec<u8>>>,
+    /// Configuration spaces on bus 0, by device and function number.
+    root: BTreeMap<(u8, u8), Vec<u8>>,
 }
 
 impl Platform {
@@ -33,6 +35,7 @@ impl Platform {
                     size: range.size.0,
                 })?;
             let bytes = SharedMemory::anonymous("platform", range.size.0)?;
+            bytes.write(0, &range.bytes.0)?;
             Ok::<_, SiliconError>((base, bytes))
         });
         let errors = facts.zpci.iter().flat_map(|zpci| &zpci.errors);
@@ -40,6 +43,7 @@ impl Platform {
             facts: facts.clone(),
             memory: memory.collect::<Result<_, _>>()?,
             zpci: facts.zpci.as_ref().map(clp),
+            root: facts.root_functions.iter().map(space).collect(),
             errors: Mutex::new(errors.map(|record| record.0.clone()).collect()),
         })
     }
@@ -54,6 +58,12 @@ impl Platform {
             let offset = address.0.checked_sub(base.0)?;
             (offset.checked_add(len)? <= bytes.len()).then_some((bytes, offset))
         })
+    }
+
+    /// Configuration space of a function on bus 0.
+    pub(crate) fn root(&self, devfn: (u8, u8)) -> Result<&[u8], Errno> {
+        let space = self.root.get(&devfn).ok_or(Errno::ENODEV)?;
+        Ok(space)
     }
 
     pub(crate) fn tree_property(&self, node: TreeNode, name: &str) -> Result<Vec<u8>, Errno> {
@@ -74,6 +84,13 @@ impl Platform {
     pub(crate) fn take_error_record(&self) -> Option<Vec<u8>> {
         lock(&self.errors).pop_front()
     }
+}
+
+/// Place and configuration space of a function; the numbers were checked.
+fn space(function: &RootFunction) -> ((u8, u8), Vec<u8>) {
+    let mut space = function.bytes.0.clone();
+    space.resize(function.size.0 as usize, 0);
+    ((function.device.0 as u8, function.function.0 as u8), space)
 }
 
 /// The facts as firmware gives them.

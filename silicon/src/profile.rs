@@ -11,6 +11,7 @@ mod gb300;
 mod gh100;
 mod gh200;
 mod ism;
+mod igd;
 mod nic;
 mod nvlink;
 mod vera_rubin;
@@ -48,7 +49,7 @@ pub static ALL: LazyLock<Vec<Profile>> = LazyLock::new(|| {
 
 /// Profiles of devices that only one platform has, with the facts of that platform.
 pub static OF_A_PLATFORM: LazyLock<Vec<Profile>> =
-    LazyLock::new(|| vec![nvlink::v100(), nvlink::bridge(), ism::ism()]);
+    LazyLock::new(|| vec![nvlink::v100(), nvlink::bridge(), ism::ism(), igd::igd()]);
 
 /// All profiles.
 pub fn every() -> impl Iterator<Item = &'static Profile> {

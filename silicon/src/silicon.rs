@@ -79,11 +79,13 @@ impl Silicon {
         let is_card = |bar: &&Fact<BarModel>| bar.value.content == Content::NetworkCard;
         let card = profile.bars.iter().find(is_card);
         let card = card.map(|bar| Card::new(bar.value.index)).transpose();
-        let platform = options.platform.as_ref().or(profile.platform.as_ref());
+        let facts = options.platform.as_ref().or(profile.platform.as_ref());
+        let platform = facts.map(Platform::new).transpose()?;
         let now = options.clock.now();
         let range = memory.as_ref().map(|m| (m.base, m.bytes.len()));
+        let registers = facts.map_or(&[][..], |facts| &facts.config);
         let state = State {
-            config: ConfigSpace::new(profile, range),
+            config: ConfigSpace::new(profile, range, registers),
             started: now,
         };
         let silicon = Self {
@@ -96,7 +98,7 @@ impl Silicon {
             resets: AtomicU64::new(0),
             polls: AtomicU64::new(0),
             card: card.map_err(SiliconError::Queue)?.map(Arc::new),
-            platform: platform.map(Platform::new).transpose()?,
+            platform,
         };
         silicon.clear_registers()?;
         Ok(silicon)
@@ -504,6 +506,29 @@ impl Device for Silicon {
             property::MEM_PXM_COUNT => Some(memory.firmware.pxm_count.value),
             _ => None,
         }
+    }
+
+    fn platform_read(&self, address: HostPhys, data: &mut [u8]) -> Result<(), Errno> {
+        let found = self.platform_memory(address, data.len() as u64);
+        let (memory, offset) = found.ok_or(Errno::EFAULT)?;
+        memory.read(offset, data).map_err(|_| Errno::EFAULT)
+    }
+
+    fn root_config_read(&self, devfn: (u8, u8), register: ConfigRegister) -> Result<u32, Errno> {
+        let platform = self.platform.as_ref().ok_or(Errno::ENODEV)?;
+        let at = usize::from(register.offset());
+        let bytes = platform.root(devfn)?.get(at..).unwrap_or_default();
+        // what the space does not have reads as ones
+        let mut value = [0xff; 4];
+        for (slot, byte) in value.iter_mut().zip(bytes) {
+            *slot = *byte;
+        }
+        Ok(u32::from_le_bytes(value) & register.width().mask())
+    }
+
+    fn root_config_size(&self, devfn: (u8, u8)) -> Result<u16, Errno> {
+        let platform = self.platform.as_ref().ok_or(Errno::ENODEV)?;
+        u16::try_from(platform.root(devfn)?.len()).map_err(|_| Errno::EINVAL)
     }
 
     fn tree_property(&self, node: TreeNode, name: &str) -> Result<Vec<u8>, Errno> {

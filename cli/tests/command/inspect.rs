@@ -98,6 +98,35 @@ fn a_device_that_is_declined_says_why_in_json_in_text_and_in_the_log() {
 }
 
 #[test]
+fn igd_has_its_opregion_and_the_bridges_beside_it_as_regions() {
+    let seen = json(&["igd"]);
+    assert_eq!(seen["variant"], "igd");
+    let regions = seen["regions"].as_array().unwrap();
+    let found: Vec<_> = regions
+        .iter()
+        .map(|region| {
+            (
+                region["index"].as_u64(),
+                region["subtype"].as_u64(),
+                region["size"].as_u64(),
+            )
+        })
+        .collect();
+    let of = |index, subtype, size| (Some(index), Some(subtype), Some(size));
+    assert_eq!(found, [of(9, 1, 0x3c00), of(10, 2, 4096), of(11, 3, 256)]);
+    assert!(
+        regions
+            .iter()
+            .all(|region| region["map"] == false && region["read"] == true)
+    );
+    let text = ended(varia(["inspect", "igd"])).success().stdout;
+    assert!(
+        text.contains("OpRegion") && text.contains("LPC bridge"),
+        "{text}"
+    );
+}
+
+#[test]
 fn text_draws_the_layout() {
     let text = ended(varia(["inspect", "gh200"])).success().stdout;
     for part in [

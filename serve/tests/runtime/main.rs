@@ -15,6 +15,7 @@ mod machine;
 mod mapping;
 mod nvlink;
 mod open;
+mod opregion;
 mod other_clients;
 mod readiness;
 mod regions;

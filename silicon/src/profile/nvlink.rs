@@ -133,6 +133,7 @@ fn memory(base: u64, size: u64) -> PlatformMemory {
     PlatformMemory {
         base: Number(base),
         size: Number(size),
+        bytes: Default::default(),
     }
 }
 

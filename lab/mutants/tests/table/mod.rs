@@ -1,7 +1,9 @@
 //! The faults. Texts are exact; when the code changes, write them anew.
 
 mod core;
+mod igd;
 mod platform;
+mod presented;
 mod virtio;
 
 use varia_mutants::Mutant;
@@ -34,7 +36,15 @@ const fn mutant(
 
 /// All faults, by variant.
 pub(crate) fn all() -> Vec<Mutant> {
-    [MUTANTS, virtio::MUTANTS, platform::MUTANTS, core::MUTANTS].concat()
+    [
+        MUTANTS,
+        presented::MUTANTS,
+        igd::MUTANTS,
+        virtio::MUTANTS,
+        platform::MUTANTS,
+        core::MUTANTS,
+    ]
+    .concat()
 }
 
 /// Ordered by file, so that little is built anew from one to the next.
