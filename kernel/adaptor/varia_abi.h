@@ -26,7 +26,7 @@
 /* The most bytes in a segment of configuration space that the variant keeps. */
 #define VARIA_CONFIG_CHUNK 16
 /* The most questions that a variant asks. */
-#define VARIA_MAX_QUESTIONS 12
+#define VARIA_MAX_QUESTIONS 13
 /* The most registers that a poll of the readiness registers reads. */
 #define VARIA_MAX_REGISTERS 2
 /* A firmware property: an unsigned 64-bit integer. */

@@ -85,15 +85,14 @@ fn integer<const WIDTH: usize>(device: &dyn Device, place: TreePlace) -> Answer 
     }
     let bytes = device.tree_property(node, place.property)?;
     let integers = bytes.chunks_exact(WIDTH);
-    let is_whole = integers.remainder().is_empty();
+    let is_whole = integers.remainder().is_empty() && !bytes.is_empty();
     let count = place.count.map_or(integers.len(), usize::from);
-    let integer = bytes.chunks_exact(WIDTH).nth(place.index.into());
-    match integer {
-        Some(integer) if is_whole && integers.len() == count => Ok(integer
-            .iter()
-            .fold(0, |value, byte| value << 8 | u64::from(*byte))),
-        _ => Err(Errno::EOVERFLOW),
+    if !is_whole || integers.len() != count {
+        return Err(Errno::EOVERFLOW);
     }
+    let integer = bytes.chunks_exact(WIDTH).nth(place.index.into());
+    let bytes = integer.ok_or(Errno::ENOENT)?.iter();
+    Ok(bytes.fold(0, |value, byte| value << 8 | u64::from(*byte)))
 }
 
 /// The offset of a DVSEC; `ENOENT` when the device does not have it.

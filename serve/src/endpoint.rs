@@ -147,7 +147,8 @@ impl Endpoint {
     /// If the variant fails the probe, or the device is not ready in time or does not answer.
     pub fn new(device: Arc<dyn Device>, options: Options) -> Result<Self, Error> {
         let found = discover::variant(&*device).map_err(Error::Dead)?;
-        let offset_shift = found.map_or(vfio::OFFSET_SHIFT, |(entry, _)| entry.offset_shift);
+        // messages name region and offset apart: a BAR may be as large as any driver of it allows
+        let largest = found.map_or(vfio::OFFSET_SHIFT, |(entry, _)| entry.offset_shift);
         let (entry, selected) = found.filter(|_| options.view == View::Virtual).unzip();
         let zdev = match options.view {
             View::Physical => None,
@@ -155,7 +156,7 @@ impl Endpoint {
                 table::zdev(device.zpci().as_ref(), options.zdev).map_err(Error::Zdev)?
             }
         };
-        let mut core = Core::with_offset_shift(device, options.view, offset_shift)?;
+        let mut core = Core::with_offset_shift(device, options.view, largest)?;
         let clique = clique(&core, &options)?;
         let variant = match entry {
             Some(entry) => probe(&**core.device(), entry, &options),
@@ -166,7 +167,7 @@ impl Endpoint {
                     dma: Arc::default(),
                     name: None,
                     selected: None,
-                    offset_shift,
+                    offset_shift: vfio::OFFSET_SHIFT,
                     variant: None,
                     options,
                 });
@@ -181,11 +182,21 @@ impl Endpoint {
         core.close();
         ready.map_err(Error::NotReady)?;
         let name = entry.map(|entry| entry.name);
-        if let Outcome::Fail(refusal) = variant.outcome() {
-            let variant = name.unwrap_or_default();
-            return Err(Error::Refused { variant, refusal });
-        }
+        let offset_shift = match (variant.outcome(), entry) {
+            (Outcome::Fail(refusal), _) => {
+                let variant = name.unwrap_or_default();
+                return Err(Error::Refused { variant, refusal });
+            }
+            (Outcome::Serve, Some(entry)) => entry.offset_shift,
+            _ => vfio::OFFSET_SHIFT,
+        };
         for region in OwnRegion::all(&variant, core.device()) {
+            if let Some(region) = region.without_memory() {
+                log::warn!(
+                    "the platform names no {region}: the region is empty, and each access to it fails; \
+                     correct the platform's firmware, or the file with its facts"
+                );
+            }
             core.add_region(Box::new(region));
         }
         Ok(Self {
@@ -257,7 +268,8 @@ impl Endpoint {
     }
 
     /// Number of bits of a file position that hold the offset in a region, as the kernel's driver
-    /// of the device has them. A message names region and offset apart.
+    /// of the device has them: those of vfio-pci, unless a variant serves the device. A message names
+    /// region and offset apart.
     pub fn offset_shift(&self) -> u32 {
         self.offset_shift
     }
@@ -439,19 +451,19 @@ impl Endpoint {
         let mut done = 0;
         while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
             let at = offset.checked_add(done as u64).ok_or(Errno::EFAULT)?;
-            let piece = variant.config_segment(Direction::Write, at, rest.len() as u64);
-            let len = usize::try_from(piece.len)
+            let segment = variant.config_segment(Direction::Write, at, rest.len() as u64);
+            let len = usize::try_from(segment.len)
                 .unwrap_or(rest.len())
                 .clamp(1, rest.len());
             let bytes = rest.get(..len).unwrap_or(rest);
-            if piece.owner != ConfigOwner::Keep {
+            if segment.owner != ConfigOwner::Keep {
                 match self.core.config_write(at, bytes) {
                     Ok(_) => {}
                     Err(errno) if done == 0 => return Err(errno),
                     Err(_) => break,
                 }
             }
-            if piece.owner != ConfigOwner::Base {
+            if segment.owner != ConfigOwner::Base {
                 variant.config_store(at, bytes);
             }
             done += len;

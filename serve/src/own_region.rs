@@ -29,6 +29,14 @@ impl OwnRegion {
         regions.take_while(exists).collect()
     }
 
+    /// Name of the region, if the platform names no memory for it: it exists for its capabilities.
+    pub(crate) fn without_memory(&self) -> Option<&'static str> {
+        match self.region() {
+            Region::Memory(memory) if memory.length() == 0 => Some(memory.name()),
+            _ => None,
+        }
+    }
+
     fn region(&self) -> Region<'_> {
         self.variant.region(self.index)
     }

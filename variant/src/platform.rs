@@ -1,11 +1,11 @@
 //! Facts of a platform that a variant needs: what is missing, and what is wrong.
 
 use varia_spec::Errno;
-use varia_units::Bytes;
+use varia_units::{Bytes, HostPhys};
 
 use crate::text::{
     Sentence,
-    TextSegment::{Decimal, Size, Text},
+    TextSegment::{Decimal, Hexadecimal, Size, Text},
 };
 
 /// Fact of the platform that is missing: a device can be served without it.
@@ -67,6 +67,31 @@ pub enum WrongFact {
         /// Page size.
         page: Bytes,
     },
+    /// An address that is no multiple of the page size (`EINVAL`).
+    Misaligned {
+        /// Name of the fact.
+        fact: &'static str,
+        /// The address.
+        base: HostPhys,
+        /// Page size.
+        page: Bytes,
+    },
+    /// Memory that ends beyond 64 bits (`EOVERFLOW`).
+    BeyondAddresses {
+        /// Name of the fact.
+        fact: &'static str,
+        /// First address.
+        base: HostPhys,
+        /// Size of the memory.
+        size: Bytes,
+    },
+    /// Memory of more bytes than a VFIO file position can address (`EOVERFLOW`).
+    TooLarge {
+        /// Name of the fact.
+        fact: &'static str,
+        /// Size of the memory.
+        size: Bytes,
+    },
 }
 
 const CORRECT: &str = "; correct the platform's firmware, or the file with its facts";
@@ -76,7 +101,8 @@ impl WrongFact {
     pub const fn errno(self) -> Errno {
         match self {
             Self::Unreadable { returns, .. } => returns,
-            Self::Range { .. } | Self::NotPages { .. } => Errno::EINVAL,
+            Self::Range { .. } | Self::NotPages { .. } | Self::Misaligned { .. } => Errno::EINVAL,
+            Self::BeyondAddresses { .. } | Self::TooLarge { .. } => Errno::EOVERFLOW,
         }
     }
 
@@ -111,6 +137,34 @@ impl WrongFact {
                 Size(size),
                 Text(", no multiple of the page size "),
                 Size(page),
+                Text(CORRECT),
+            ]),
+            Self::Misaligned { fact, base, page } => Sentence::new([
+                Text("memory base "),
+                Hexadecimal(base.0),
+                Text(" is not a multiple of the page size "),
+                Size(page),
+                Text(", as the platform's "),
+                Text(fact),
+                Text(" gives it"),
+                Text(CORRECT),
+            ]),
+            Self::BeyondAddresses { fact, base, size } => Sentence::new([
+                Text("memory of "),
+                Size(size),
+                Text(" at "),
+                Hexadecimal(base.0),
+                Text(" ends beyond 64 bits, as the platform's "),
+                Text(fact),
+                Text(" gives it"),
+                Text(CORRECT),
+            ]),
+            Self::TooLarge { fact, size } => Sentence::new([
+                Text("memory of "),
+                Size(size),
+                Text(" needs a BAR above 1 TiB, which VFIO can't address, as the platform's "),
+                Text(fact),
+                Text(" gives it"),
                 Text(CORRECT),
             ]),
         }

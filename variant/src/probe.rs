@@ -62,7 +62,8 @@ pub enum Question {
     /// exist.
     RootConfigSize(RootFunction),
     /// Integer of 32 bits in a property of the platform's device tree. `ENODEV` if a node does not
-    /// exist, `ENOENT` without the property, `EOVERFLOW` if the property has another size.
+    /// exist, `ENOENT` without the property or if the integer lies beyond the property's end, `EOVERFLOW`
+    /// if the property has another size.
     TreeWord(TreePlace),
     /// Integer of 64 bits in a property of the platform's device tree; errors as
     /// [`Question::TreeWord`].
@@ -95,7 +96,7 @@ pub enum TreeStep {
 }
 
 /// The most questions that a variant asks.
-pub const MAX_QUESTIONS: usize = 12;
+pub const MAX_QUESTIONS: usize = 13;
 
 /// Answer to a [`Question`].
 pub type Answer = Result<u64, Errno>;

@@ -107,6 +107,9 @@ pub enum Refusal {
     /// The option `memory_enable` is to be honoured, and the memory is to be presented in no BAR
     /// (`EINVAL`).
     NoBarToHonour,
+    /// The option `memory_enable` is to be honoured, and nothing of the device asks for memory enable
+    /// (`EINVAL`).
+    NothingToHonour,
     /// The kernel uses the addresses as its own memory (`EBUSY`).
     SystemRam {
         /// Base of the region.
@@ -198,6 +201,7 @@ impl Refusal {
             | Self::BaseNotPageAligned { .. }
             | Self::NoUncachedPart { .. }
             | Self::NoBarToHonour
+            | Self::NothingToHonour
             | Self::NoSignature { .. }
             | Self::OpRegionSize { .. }
             | Self::ForeignBridge { .. } => Errno::EINVAL,
@@ -363,6 +367,10 @@ impl Refusal {
             Self::NoBarToHonour => Sentence::new([Text(
                 "memory-enable is about BARs, and layout region presents the memory in none; use \
                  layout bar, or memory-enable ignore",
+            )]),
+            Self::NothingToHonour => Sentence::new([Text(
+                "memory-enable honour would change nothing: what this variant presents answers \
+                 whether memory is enabled or not; use memory-enable ignore",
             )]),
             Self::SystemRam { base, length } => Sentence::new([
                 Text("memory of "),
@@ -557,6 +565,10 @@ mod tests {
             (
                 Refusal::NoBarToHonour,
                 "memory-enable is about BARs, and layout region presents the memory in none; use",
+            ),
+            (
+                Refusal::NothingToHonour,
+                "memory-enable honour would change nothing: what this variant presents answers",
             ),
             (
                 Refusal::NoBar0,

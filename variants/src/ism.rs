@@ -57,6 +57,9 @@ impl Probe for Ism {
                 });
                 Plan::declined(missing, environment)
             }
+            Ok(1..=MAX_STORE) if environment.honour_memory_enable => {
+                Plan::Fail(Refusal::NothingToHonour)
+            }
             Ok(longest @ 1..=MAX_STORE) => Plan::Serve(bars(answers, longest)),
             Ok(value) => Plan::Fail(Refusal::Platform(WrongFact::Range {
                 fact: "imaxstbl",

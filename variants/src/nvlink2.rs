@@ -34,14 +34,19 @@ enum Not {
     Refused(Refusal),
 }
 
-/// A missing fact without which the base serves the device alone.
-const fn missing(fact: &'static str, errno: Errno) -> Not {
-    Not::Declined(Decline::Platform(MissingFact {
-        fact,
-        errno,
-        without: WITHOUT_LINKS,
-        remedy: "use a host whose firmware names the links in its device tree",
-    }))
+/// The answer, without which the base serves the device alone. A property of another size is refused.
+fn wanted(answer: Answer, fact: &'static str) -> Result<u64, Not> {
+    match answer {
+        Err(Errno::EOVERFLOW) => needed(answer, fact, Errno::EINVAL),
+        answer => answer.map_err(|errno| {
+            Not::Declined(Decline::Platform(MissingFact {
+                fact,
+                errno,
+                without: WITHOUT_LINKS,
+                remedy: "use a host whose firmware names the links in its device tree",
+            }))
+        }),
+    }
 }
 
 /// The answer, without which the probe fails with `returns`.
@@ -69,6 +74,7 @@ impl Nvlink2 {
 
     fn of(region: Result<MemoryRegion, Not>, environment: Environment) -> Self {
         let plan = match region {
+            Ok(_) if environment.honour_memory_enable => Plan::Fail(Refusal::NothingToHonour),
             Ok(region) => Plan::Serve(region),
             Err(Not::Declined(reason)) => Plan::declined(reason, environment),
             Err(Not::Refused(refusal)) => Plan::Fail(refusal),

@@ -120,6 +120,21 @@ fn a_platform_without_the_facts_is_told_and_strict_refuses() {
             "the option strict allows no less than the whole device",
         ]);
     }
+    // the region is there for the facts of the link
+    let mut unnamed = facts("v100-bridge");
+    let nodes = unnamed["device_tree"]["nodes"].as_object_mut().unwrap();
+    for node in nodes.values_mut() {
+        node.as_object_mut().unwrap().remove("ibm,mmio-atsd");
+    }
+    fs::write(&file, unnamed.to_string()).unwrap();
+    let ended_well = ended(varia(["inspect", "v100-bridge", "--platform", name])).success();
+    let warning = "the platform names no ATSD: the region is empty, and each access to it fails; \
+                   correct the platform's firmware, or the file with its facts";
+    assert!(ended_well.stderr.contains(warning), "{}", ended_well.stderr);
+    for profile in ["v100-nvlink", "v100-bridge", "ism"] {
+        ended(varia(["serve", profile, "--memory-enable", "honour"]))
+            .refused(&["memory-enable honour would change nothing"]);
+    }
     ended(varia([
         "inspect",
         "gh200",

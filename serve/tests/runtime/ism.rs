@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use varia_core::{BarSpec, ConfigRegister, Device, Interrupts, SharedFd};
 use varia_facts::PlatformFacts;
-use varia_serve::{Backend, Endpoint, Error, Options};
+use varia_serve::{Backend, Endpoint, Error, Options, View};
 use varia_silicon::{Silicon, profile};
 use varia_spec::vfio::{RegionIndex, region_flags};
 use varia_spec::{Errno, zpci};
@@ -166,6 +166,16 @@ fn a_client_reads_and_writes_256_tib_with_one_store_for_each_request() {
 }
 
 #[test]
+fn the_machine_that_owns_it_has_the_positions_of_vfio_pci() {
+    let options = Options {
+        view: View::Physical,
+        ..Options::default()
+    };
+    let endpoint = Endpoint::new(device(None), options).unwrap();
+    assert_eq!(endpoint.offset_shift(), 40);
+}
+
+#[test]
 fn without_the_platforms_facts_the_core_serves_it_alone_and_strict_refuses() {
     let device = device(Some(PlatformFacts::new()));
     let endpoint = served(&device, false).unwrap();
@@ -173,6 +183,7 @@ fn without_the_platforms_facts_the_core_serves_it_alone_and_strict_refuses() {
     let says = "the platform names no longest store of the function's group (imaxstbl) (ENODEV): \
                 served as a plain PCI device, whose stores are split; ";
     assert!(reason.starts_with(says), "{reason}");
+    assert_eq!(endpoint.offset_shift(), 40, "as vfio-pci");
     assert!(endpoint.capabilities().is_empty());
     let rom = endpoint.region_info(RegionIndex::ROM).unwrap();
     assert_eq!(rom.info.size, 0);

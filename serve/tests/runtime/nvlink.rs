@@ -134,6 +134,30 @@ fn a_bridge_without_a_register_has_an_empty_region_with_the_facts_of_its_link() 
     assert_eq!(write.errno(), Some(Errno::EINVAL));
 }
 
+/// The first register serves each link that has none of its own.
+#[test]
+fn a_link_without_a_register_of_its_own_shares_the_first_one() {
+    for link in [2, 3, 8, 0xffff_ffff] {
+        let mut facts = facts("v100-bridge");
+        put(
+            &mut facts,
+            "ibm,npu-link-index",
+            "ibm,npu-link-index",
+            Some(&[link]),
+        );
+        put(
+            &mut facts,
+            "ibm,mmio-atsd",
+            "ibm,mmio-atsd",
+            Some(&[0x60200, 0x1000_0000]),
+        );
+        let mut client = attach(served("v100-bridge", facts).unwrap());
+        let region = client.region_info(REGION).unwrap();
+        assert_eq!(region.info.size, page_size() as u64, "{link}");
+        assert!(region.file.is_some(), "{link}");
+    }
+}
+
 /// A platform's facts, and the begin of the reason; an errno if the device is refused.
 #[test]
 fn without_links_the_core_serves_the_device_alone_and_with_wrong_ones_nobody_does() {
@@ -173,6 +197,32 @@ fn without_links_the_core_serves_the_device_alone_and_with_wrong_ones_nobody_doe
             changed("v100-bridge", "ibm,nvlink", "ibm,nvlink", Some(&[0x999])),
             None,
             "the platform names no link of the NVLink2 bridge (ibm,nvlink, ibm,npu-link-index)",
+        ),
+        (
+            changed("v100-bridge", "memory-region", "memory-region", None),
+            None,
+            "the platform names no memory of the NVLink2 bridge (memory-region) (ENOENT): ",
+        ),
+        (
+            changed(
+                "v100-bridge",
+                "ibm,mmio-atsd",
+                "ibm,mmio-atsd",
+                Some(&[0x60201]),
+            ),
+            Some(Errno::EINVAL),
+            "the nvlink2-bridge variant refuses the device: the platform's addresses of the ATSD \
+             registers (ibm,mmio-atsd) can't be read (EOVERFLOW); correct",
+        ),
+        (
+            changed(
+                "v100-bridge",
+                "ibm,npu-link-index",
+                "ibm,npu-link-index",
+                Some(&[]),
+            ),
+            Some(Errno::EINVAL),
+            "the nvlink2-bridge variant refuses the device: the platform's link of the NVLink2",
         ),
         (
             changed("v100-bridge", "ibm,nvlink-speed", "ibm,nvlink-speed", None),

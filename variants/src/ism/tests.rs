@@ -137,3 +137,13 @@ fn without_the_platforms_facts_the_base_serves_and_strict_refuses() {
         assert!(text.starts_with(&begin), "{text}");
     }
 }
+
+#[test]
+fn memory_enable_can_t_be_honoured() {
+    let honour = Environment {
+        honour_memory_enable: true,
+        ..ENVIRONMENT
+    };
+    let ism = probe(Ok(8), [0x1000, 0, 0, 0, 0, 0], honour);
+    assert_eq!(ism.outcome(), Outcome::Fail(Refusal::NothingToHonour));
+}

@@ -11,7 +11,7 @@ use varia_variant::{
     WrongFact,
 };
 
-use super::{Not, doubleword, missing, needed, word};
+use super::{Not, doubleword, needed, wanted, word};
 
 /// The first bridge of the GPU.
 const BRIDGE: &[TreeStep] = &[Phandle(property::NPU)];
@@ -30,11 +30,9 @@ pub const QUESTIONS: &[Question] = &[NPU, MEMORY_REGION, BASE, SIZE, TARGET];
 
 /// The region, or the reason against it.
 pub(super) fn region(answers: &Answers, page: PageShift) -> Result<MemoryRegion, Not> {
-    let absent = |fact| move |errno| missing(fact, errno);
-    let bridge = "NVLink2 bridge of the GPU (ibm,npu)";
-    answers.to(NPU).map_err(absent(bridge))?;
+    wanted(answers.to(NPU), "NVLink2 bridge of the GPU (ibm,npu)")?;
     let memory = "memory of the NVLink2 bridge (memory-region)";
-    answers.to(MEMORY_REGION).map_err(absent(memory))?;
+    wanted(answers.to(MEMORY_REGION), memory)?;
     let place = "place of the GPU's memory (reg)";
     let base = needed(answers.to(BASE), place, Errno::EINVAL)?;
     let size = needed(answers.to(SIZE), place, Errno::EINVAL)?;
@@ -46,28 +44,30 @@ pub(super) fn region(answers: &Answers, page: PageShift) -> Result<MemoryRegion,
                 .with_capabilities([Some(RegionCapability::TargetAddress(target)), None])
                 .mapped_once()
         })
-        .map_err(Not::Refused)
+        .map_err(|fact| Not::Refused(Refusal::Platform(fact)))
 }
 
-fn checked(base: u64, size: u64, page: PageShift) -> Result<MemoryRegion, Refusal> {
+fn checked(base: u64, size: u64, page: PageShift) -> Result<MemoryRegion, WrongFact> {
     let (base, length) = (HostPhys(base), Bytes(size));
+    let fact = "place of the GPU's memory (reg)";
     if size == 0 || !size.is_multiple_of(page.size()) {
-        return Err(Refusal::Platform(WrongFact::NotPages {
+        return Err(WrongFact::NotPages {
             fact: "size of the GPU's memory (reg)",
             size: length,
             page: Bytes(page.size()),
-        }));
+        });
     }
     if !base.0.is_multiple_of(page.size()) {
         let page = Bytes(page.size());
-        return Err(Refusal::BaseNotPageAligned { base, page });
+        return Err(WrongFact::Misaligned { fact, base, page });
     }
     if base.checked_add(size).is_none() {
-        return Err(Refusal::BeyondAddresses { base, size: length });
+        let size = length;
+        return Err(WrongFact::BeyondAddresses { fact, base, size });
     }
     let flags = region_flags::READ | region_flags::WRITE | region_flags::MMAP;
     let region_type = RegionType::of_vendor(nvidia::VENDOR_ID, region::GPU_MEMORY);
     MemoryRegion::of_device(base, size, MemoryType::Cached, region_type, flags)
         .map(|region| region.named("GPU memory"))
-        .map_err(|_| Refusal::BarTooLarge { length })
+        .map_err(|_| WrongFact::TooLarge { fact, size: length })
 }

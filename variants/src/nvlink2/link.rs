@@ -1,8 +1,9 @@
 //! The half of a bridge: the register by which the GPU's address translations are dropped (ATSD),
 //! and the facts of the link as capabilities.
 //!
-//! Without an ATSD register the region is empty, and exists all the same: the capabilities are its
-//! own. A wrong link speed is a dead link without a sign, so that an unknown one is refused.
+//! A link without a register of its own shares the first one. Without any ATSD register the region is
+//! empty, and exists all the same: the capabilities are its own. A wrong link speed is a dead link
+//! without a sign, so that an unknown one is refused.
 
 use varia_spec::{
     Errno,
@@ -12,9 +13,10 @@ use varia_spec::{
 use varia_variant::{
     Answers, Bytes, HostPhys, MemoryRegion, MemoryType, PageShift, Question, Refusal,
     TreeStep::{self, HostBridge, Phandle},
+    WrongFact,
 };
 
-use super::{Not, doubleword, missing, needed, word};
+use super::{Not, doubleword, needed, wanted, word};
 
 /// The GPU of the bridge.
 const GPU: &[TreeStep] = &[Phandle(property::GPU)];
@@ -24,6 +26,8 @@ const LINK: &[TreeStep] = &[Phandle(property::NVLINK)];
 /// Presence of the GPU's node.
 const GPU_NODE: Question = word(GPU, property::PHANDLE);
 const LINK_INDEX: Question = word(LINK, property::LINK_INDEX);
+/// Firmware of an older unit, which does not have the memory behind its links, names none.
+const MEMORY_REGION: Question = word(&[], property::MEMORY);
 const TARGET: Question = doubleword(&[], property::TARGET, 0, None);
 const SPEED: Question = word(&[], property::SPEED);
 
@@ -38,6 +42,7 @@ pub const GPU_NUMBER: Question = word(&[], property::GPU);
 /// Questions of this half.
 pub const QUESTIONS: &[Question] = &[
     GPU_NODE,
+    MEMORY_REGION,
     LINK_INDEX,
     TARGET,
     SPEED,
@@ -53,20 +58,27 @@ pub const QUESTIONS: &[Question] = &[
 
 /// The region, or the reason against it.
 pub(super) fn region(answers: &Answers, page: PageShift) -> Result<MemoryRegion, Not> {
-    let absent = |fact| move |errno| missing(fact, errno);
     let gpu = "GPU of the NVLink2 bridge (ibm,gpu)";
-    answers.to(GPU_NODE).map_err(absent(gpu))?;
+    wanted(answers.to(GPU_NODE), gpu)?;
+    let memory = "memory of the NVLink2 bridge (memory-region)";
+    wanted(answers.to(MEMORY_REGION), memory)?;
     let link = "link of the NVLink2 bridge (ibm,nvlink, ibm,npu-link-index)";
-    let link = answers.to(LINK_INDEX).map_err(absent(link))?;
+    let link = wanted(answers.to(LINK_INDEX), link)?;
+    let own = match u16::try_from(link) {
+        Ok(index) if index < ATSD_REGISTERS => register(answers, index)?,
+        _ => None,
+    };
+    let register = match own {
+        None => register(answers, 0)?,
+        own => own,
+    };
     let target = "target address of the NVLink2 bridge (ibm,device-tgt-addr)";
     let target = needed(answers.to(TARGET), target, Errno::EFAULT)?;
     let speed = "speed of the NVLink2 bridge (ibm,nvlink-speed)";
     let speed = needed(answers.to(SPEED), speed, Errno::EFAULT)? as u32;
-    let index = u16::try_from(link).ok().filter(|i| *i < ATSD_REGISTERS);
-    // as the original: a register that is not named is none
-    let register = index.and_then(|index| answers.to(atsd(index)).ok());
     let region = match register.filter(|address| *address != 0) {
-        Some(address) => page_of(HostPhys(address), page).map_err(Not::Refused)?,
+        Some(address) => page_of(HostPhys(address), page)
+            .map_err(|fact| Not::Refused(Refusal::Platform(fact)))?,
         None => MemoryRegion::without_memory(
             RegionType::of_vendor(IBM, region::ATSD),
             region_flags::READ | region_flags::WRITE,
@@ -78,14 +90,31 @@ pub(super) fn region(answers: &Answers, page: PageShift) -> Result<MemoryRegion,
     ]))
 }
 
+/// The name of the registers' addresses, for a message.
+const REGISTERS: &str = "addresses of the ATSD registers (ibm,mmio-atsd)";
+
+/// Address of the register with this index, if the platform names one.
+fn register(answers: &Answers, index: u16) -> Result<Option<u64>, Not> {
+    match wanted(answers.to(atsd(index)), REGISTERS) {
+        Ok(address) => Ok(Some(address)),
+        Err(Not::Declined(_)) => Ok(None),
+        Err(refused) => Err(refused),
+    }
+}
+
 /// The page of a register.
-fn page_of(base: HostPhys, page: PageShift) -> Result<MemoryRegion, Refusal> {
+fn page_of(base: HostPhys, page: PageShift) -> Result<MemoryRegion, WrongFact> {
     let size = Bytes(page.size());
+    let fact = REGISTERS;
     if !base.0.is_multiple_of(size.0) {
-        return Err(Refusal::BaseNotPageAligned { base, page: size });
+        return Err(WrongFact::Misaligned {
+            fact,
+            base,
+            page: size,
+        });
     }
     let flags = region_flags::READ | region_flags::WRITE | region_flags::MMAP;
     let region_type = RegionType::of_vendor(IBM, region::ATSD);
     MemoryRegion::of_device(base, size.0, MemoryType::Registers, region_type, flags)
-        .map_err(|_| Refusal::BeyondAddresses { base, size })
+        .map_err(|_| WrongFact::BeyondAddresses { fact, base, size })
 }

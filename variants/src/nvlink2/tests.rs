@@ -50,14 +50,11 @@ impl Tree {
             };
         }
         let cells = self.cells(at, property)?;
-        let whole = cells.len() % width == 0;
+        let whole = cells.len() % width == 0 && !cells.is_empty();
         if !whole || count.is_some_and(|count| usize::from(count) * width != cells.len()) {
             return Err(Errno::EOVERFLOW);
         }
-        let integer = cells
-            .chunks(width)
-            .nth(index.into())
-            .ok_or(Errno::EOVERFLOW)?;
+        let integer = cells.chunks(width).nth(index.into()).ok_or(Errno::ENOENT)?;
         Ok(integer
             .iter()
             .fold(0, |value, cell| value << 32 | u64::from(*cell)))
@@ -93,6 +90,7 @@ fn bridge_tree(link: u32, registers: &[u64], target: u64, speed: u32) -> Tree {
     let mut tree = Tree::default();
     tree.put(0, "ibm,gpu", &[10]);
     tree.put(10, "phandle", &[10]);
+    tree.put(0, "memory-region", &[30]);
     tree.put(0, "ibm,nvlink", &[40]);
     tree.put(40, "ibm,npu-link-index", &[link]);
     tree.put(0, "ibm,device-tgt-addr", &halves(target));
@@ -183,7 +181,7 @@ fn the_gpus_region_is_its_memory_for_every_base_size_and_target() {
 }
 
 #[test]
-fn a_bridges_region_is_the_register_of_its_link_for_every_link_and_number_of_registers() {
+fn a_bridges_region_is_its_links_register_or_the_first_for_every_link_and_number_of_registers() {
     let registers: Vec<u64> = (0..8).map(|i| 0x6020_0000_0000 + i * PAGE).collect();
     for count in 0..=registers.len() {
         for link in (0..9).chain([0xffff, 0x1_0000, u32::MAX]) {
@@ -194,7 +192,8 @@ fn a_bridges_region_is_the_register_of_its_link_for_every_link_and_number_of_reg
                 assert_eq!(bridge.outcome(), Outcome::Serve);
                 let region = region(&bridge);
                 let info = region.info();
-                let register = named.get(link as usize).copied();
+                let own = named.get(link as usize);
+                let register = own.or(named.first()).copied();
                 let size = register.map_or(0, |_| PAGE);
                 assert_eq!(info.size, size, "link {link} of {count}");
                 let mapped = register.map_or(0, |_| region_flags::MMAP);
@@ -251,6 +250,29 @@ fn a_mapping_lies_in_the_region_and_page_0_is_never_mapped() {
             }
         }
     }
+}
+
+/// A register of address 0 that is named is taken, as the original does: it is none.
+#[test]
+fn the_first_register_takes_no_part_where_the_links_own_is_named() {
+    let bridge = |link| region(&bridge_tree(link, &[PAGE, 0], 0, 0).bridge(ENVIRONMENT));
+    assert_eq!((bridge(1).info().size, bridge(2).info().size), (0, PAGE));
+    // without a host bridge there is no register
+    let mut tree = bridge_tree(0, &[PAGE], 0, 0);
+    tree.0.remove(&1);
+    assert_eq!(region(&tree.bridge(ENVIRONMENT)).info().size, 0);
+}
+
+#[test]
+fn memory_enable_can_t_be_honoured() {
+    let honour = Environment {
+        honour_memory_enable: true,
+        ..ENVIRONMENT
+    };
+    let refused = Outcome::Fail(Refusal::NothingToHonour);
+    assert_eq!(gpu_tree(0, PAGE, 0).gpu(honour).outcome(), refused);
+    let bridge = bridge_tree(0, &[PAGE], 0, 0).bridge(honour);
+    assert_eq!(bridge.outcome(), refused);
 }
 
 #[test]
@@ -326,8 +348,8 @@ fn each_fact_of_a_gpu_that_is_missing_of_wrong_size_or_leads_nowhere_has_its_rea
             ),
             (
                 &|tree| tree.put(0, "ibm,npu", &[]),
-                None,
-                "the platform names no NVLink2 bridge of the GPU (ibm,npu) (EOVERFLOW): ",
+                Some(Errno::EINVAL),
+                "the platform's NVLink2 bridge of the GPU (ibm,npu) can't be read (EOVERFLOW); correct",
             ),
             (
                 &|tree| tree.put(0, "ibm,npu", &[99]),
@@ -338,6 +360,11 @@ fn each_fact_of_a_gpu_that_is_missing_of_wrong_size_or_leads_nowhere_has_its_rea
                 &|tree| drop(tree.0.get_mut(&20).unwrap().remove("memory-region")),
                 None,
                 "the platform names no memory of the NVLink2 bridge (memory-region) (ENOENT): ",
+            ),
+            (
+                &|tree| tree.put(20, "memory-region", &[]),
+                Some(Errno::EINVAL),
+                "the platform's memory of the NVLink2 bridge (memory-region) can't be read (EOVERFLOW)",
             ),
             (
                 &|tree| tree.put(20, "memory-region", &[99]),
@@ -408,7 +435,7 @@ fn each_fact_of_a_bridge_that_is_missing_of_wrong_size_or_leads_nowhere_has_its_
             "the platform names no link of the NVLink2 bridge (ibm,nvlink, ibm,npu-link-index) ({errno}): "
         )
     };
-    let texts: Vec<String> = ["ENOENT", "ENODEV", "EOVERFLOW"].map(no_link).into();
+    let texts: Vec<String> = ["ENOENT", "ENODEV"].map(no_link).into();
     let speed = "the platform's speed of the NVLink2 bridge (ibm,nvlink-speed) can't be read (";
     let target = "the platform's target address of the NVLink2 bridge (ibm,device-tgt-addr) can't";
     let gpu = "the platform names no GPU of the NVLink2 bridge (ibm,gpu) (";
@@ -418,14 +445,28 @@ fn each_fact_of_a_bridge_that_is_missing_of_wrong_size_or_leads_nowhere_has_its_
         &[
             (&remove(0, "ibm,gpu"), None, gpu),
             (&|tree| tree.put(0, "ibm,gpu", &[99]), None, gpu),
-            (&|tree| tree.put(0, "ibm,gpu", &[]), None, gpu),
+            (
+                &|tree| tree.put(0, "ibm,gpu", &[]),
+                Some(Errno::EINVAL),
+                "the platform's GPU of the NVLink2 bridge (ibm,gpu) can't be read (EOVERFLOW)",
+            ),
+            (
+                &remove(0, "memory-region"),
+                None,
+                "the platform names no memory of the NVLink2 bridge (memory-region) (ENOENT): ",
+            ),
+            (
+                &|tree| tree.put(0, "memory-region", &[]),
+                Some(Errno::EINVAL),
+                "the platform's memory of the NVLink2 bridge (memory-region) can't be read (EOVERFLOW)",
+            ),
             (&remove(0, "ibm,nvlink"), None, &texts[0]),
             (&|tree| tree.put(0, "ibm,nvlink", &[99]), None, &texts[1]),
             (&remove(40, "ibm,npu-link-index"), None, &texts[0]),
             (
                 &|tree| tree.put(40, "ibm,npu-link-index", &[]),
-                None,
-                &texts[2],
+                Some(Errno::EINVAL),
+                "the platform's link of the NVLink2 bridge (ibm,nvlink, ibm,npu-link-index) can't be",
             ),
             (
                 &remove(0, "ibm,device-tgt-addr"),
@@ -442,6 +483,16 @@ fn each_fact_of_a_bridge_that_is_missing_of_wrong_size_or_leads_nowhere_has_its_
                 &|tree| tree.put(0, "ibm,nvlink-speed", &[]),
                 Some(Errno::EFAULT),
                 speed,
+            ),
+            (
+                &|tree| tree.put(1, "ibm,mmio-atsd", &[0, 0, 0]),
+                Some(Errno::EINVAL),
+                "the platform's addresses of the ATSD registers (ibm,mmio-atsd) can't be read (EOVERFLOW)",
+            ),
+            (
+                &|tree| tree.put(1, "ibm,mmio-atsd", &[]),
+                Some(Errno::EINVAL),
+                "the platform's addresses of the ATSD registers (ibm,mmio-atsd) can't be read (EOVERFLOW)",
             ),
             (
                 &|tree| tree.put(1, "ibm,mmio-atsd", &[0, 0, 0, 0, 0, 0, 0, 0x1000]),

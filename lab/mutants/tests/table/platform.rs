@@ -22,14 +22,26 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         BRIDGE,
         "the register is that of link 0",
-        "index.and_then(|index| answers.to(atsd(index)).ok())",
-        "index.and_then(|_| answers.to(atsd(0)).ok())",
+        "Ok(index) if index < ATSD_REGISTERS => register(answers, index)?,",
+        "Ok(index) if index < ATSD_REGISTERS => register(answers, 0)?,",
     ),
     mutant(
         BRIDGE,
-        "a link beyond the registers has the last one",
-        ".filter(|i| *i < ATSD_REGISTERS)",
-        ".map(|i| i.min(ATSD_REGISTERS - 1))",
+        "a link without a register of its own has none",
+        "        None => register(answers, 0)?,\n",
+        "        None => None,\n",
+    ),
+    mutant(
+        BRIDGE,
+        "addresses of a wrong size are none",
+        "        Err(refused) => Err(refused),",
+        "        Err(_) => Ok(None),",
+    ),
+    mutant(
+        BRIDGE,
+        "the bridge of an older unit has links",
+        "    wanted(answers.to(MEMORY_REGION), memory)?;\n",
+        "",
     ),
     mutant(
         BRIDGE,
@@ -66,6 +78,18 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "missing links fail the probe",
         "Err(Not::Declined(reason)) => Plan::declined(reason, environment),",
         "Err(Not::Declined(reason)) => Plan::Fail(Refusal::Strict(reason)),",
+    ),
+    mutant(
+        NVLINK2,
+        "a fact of a wrong size is missing",
+        "        Err(Errno::EOVERFLOW) => needed(answer, fact, Errno::EINVAL),\n",
+        "",
+    ),
+    mutant(
+        NVLINK2,
+        "memory enable is honoured without effect",
+        "            Ok(_) if environment.honour_memory_enable => Plan::Fail(Refusal::NothingToHonour),\n",
+        "",
     ),
     mutant(
         NVLINK2,
@@ -126,6 +150,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "a store may be longer than a page",
         "Ok(longest @ 1..=MAX_STORE)",
         "Ok(longest @ 1..)",
+    ),
+    mutant(
+        ISM,
+        "memory enable is honoured without effect",
+        "if environment.honour_memory_enable => {",
+        "if environment.honour_memory_enable && environment.strict => {",
     ),
     mutant(
         ISM,
