@@ -101,7 +101,8 @@ mod tests {
             }
         };
         assert_eq!(good().check(), Ok(()));
-        let spoil: [(fn(&mut PlatformFacts), &str); 8] = [
+        type Spoil = fn(&mut PlatformFacts);
+        let spoil: [(Spoil, &str); 8] = [
             (
                 |f| f.root_functions[0].device.0 = 32,
                 "0x20: it can be 0 to 31",
