@@ -185,3 +185,43 @@ fn the_unit_starts_varia_with_options_that_it_has() {
     );
     assert_eq!(value("NoNewPrivileges"), "yes");
 }
+
+#[test]
+fn a_unit_that_removes_its_directory_at_its_end_has_one_beside_the_state() {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut services = 0;
+    for folder in ["systemd", "../node/deploy"] {
+        for entry in fs::read_dir(own.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path
+                .extension()
+                .is_none_or(|extension| extension != "service")
+            {
+                continue;
+            }
+            services += 1;
+            let unit = fs::read_to_string(&path).unwrap();
+            let values = |key: &str| {
+                let values = unit.lines().filter_map(|line| line.strip_prefix(key));
+                values.flat_map(str::split_whitespace).collect::<Vec<_>>()
+            };
+            let is_kept = values("RuntimeDirectoryPreserve=") == ["yes"];
+            let state = Path::new(varia_linux::bind::Live::STATE);
+            for directory in values("RuntimeDirectory=") {
+                let directory = Path::new("/run").join(directory);
+                let is_state = state.starts_with(&directory) || directory.starts_with(state);
+                assert!(
+                    is_kept || !is_state,
+                    "the end of {} removes {}",
+                    path.display(),
+                    directory.display()
+                );
+            }
+        }
+    }
+    assert_eq!(services, 2);
+    // what the service's command uses is the directory that systemd makes
+    let unit = fs::read_to_string(own.join("systemd/varia.service")).unwrap();
+    assert!(unit.contains("--directory /run/varia-serve\n"));
+    assert!(unit.contains("\nRuntimeDirectory=varia-serve\n"));
+}
