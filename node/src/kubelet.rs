@@ -30,9 +30,9 @@ const KUBELET: &str = "kubelet.sock";
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Identity of a file: a socket that is made again has another one.
-type Identity = (u64, u64, i64, i64);
+pub(crate) type Identity = (u64, u64, i64, i64);
 
-fn identity(path: &Path) -> Option<Identity> {
+pub(crate) fn identity(path: &Path) -> Option<Identity> {
     let there = fs::symlink_metadata(path).ok()?;
     Some((there.dev(), there.ino(), there.ctime(), there.ctime_nsec()))
 }

@@ -16,6 +16,7 @@ pub(crate) struct Counts {
     refused: BTreeMap<String, u64>,
     registrations: BTreeMap<String, u64>,
     releases: u64,
+    unlisted: u64,
     waits: u64,
     timeouts: u64,
     waited: Duration,
@@ -37,6 +38,10 @@ impl Counts {
 
     pub(crate) fn released(&mut self) {
         self.releases += 1;
+    }
+
+    pub(crate) fn unlisted(&mut self) {
+        self.unlisted += 1;
     }
 
     pub(crate) fn waited(&mut self, time: Duration, is_ready: bool) {
@@ -108,6 +113,13 @@ impl Counts {
         let name = "varia_node_releases_total";
         text.metric(name, "counter", "GPUs that were released.");
         text.value(name, &[], &self.releases);
+        let name = "varia_node_unlisted_total";
+        text.metric(
+            name,
+            "counter",
+            "Failed listings of the kubelet's pods, and restarts of its socket: each begins the delay of releases anew.",
+        );
+        text.value(name, &[], &self.unlisted);
         let name = "varia_node_readiness_wait_seconds";
         text.metric(name, "summary", "Waits for the memory of a GPU.");
         text.value(&format!("{name}_sum"), &[], &self.waited.as_secs_f64());

@@ -48,7 +48,7 @@ pub struct Node<M> {
     facts: Facts,
     pool: Pool,
     holds: Holds,
-    /// Last time at which a hold was new or its pod was listed.
+    /// Last listing that names the pod of a hold; the first one of an unbroken series if none does.
     seen: BTreeMap<Bdf, Duration>,
     /// Counts of errors at which a device had none yet.
     baseline: BTreeMap<Bdf, Uncorrectable>,
@@ -67,7 +67,7 @@ impl<M: Machine> Node<M> {
     ///
     /// # Errors
     /// A sentence with the remedy.
-    pub fn new(mut machine: M, settings: Settings, now: Duration) -> Result<Self, String> {
+    pub fn new(mut machine: M, settings: Settings) -> Result<Self, String> {
         let holds = locked(&mut machine, &mut |host| {
             recover(host)?;
             Holds::load(host)
@@ -83,7 +83,7 @@ impl<M: Machine> Node<M> {
             log::warn!("event=topology found={warning:?}");
         }
         let mut node = Self {
-            seen: holds.devices.keys().map(|bdf| (*bdf, now)).collect(),
+            seen: BTreeMap::new(),
             machine,
             settings,
             facts: inventory.facts,
@@ -175,9 +175,8 @@ impl<M: Machine> Node<M> {
         &mut self,
         resource: &str,
         containers: &[Vec<String>],
-        now: Duration,
     ) -> Result<Vec<api::ContainerAllocateResponse>, String> {
-        let result = self.try_allocate(resource, containers, now);
+        let result = self.try_allocate(resource, containers);
         self.counts.allocation(resource, result.is_ok());
         if let Err(why) = &result {
             log::error!("event=refused devices={containers:?} found={why:?}");
@@ -189,7 +188,6 @@ impl<M: Machine> Node<M> {
         &mut self,
         resource: &str,
         containers: &[Vec<String>],
-        now: Duration,
     ) -> Result<Vec<api::ContainerAllocateResponse>, String> {
         let containers: Vec<Vec<Bdf>> = containers
             .iter()
@@ -227,7 +225,7 @@ impl<M: Machine> Node<M> {
         let made = self.bind_and_answer(resource, &to_bind, &containers, &mut allocations);
         match made {
             Ok(answers) => {
-                self.seen.extend(wanted.iter().map(|bdf| (*bdf, now)));
+                self.seen.retain(|bdf, _| !wanted.contains(bdf));
                 for allocation in &allocations {
                     log::info!(
                         "event=allocated devices={:?} egm={:?} bound={:?} why={:?}",
@@ -327,12 +325,7 @@ impl<M: Machine> Node<M> {
     ///
     /// # Errors
     /// A sentence with the device and the remedy.
-    pub fn start(
-        &mut self,
-        resource: &str,
-        devices: &[String],
-        now: Duration,
-    ) -> Result<Vec<Bdf>, String> {
+    pub fn start(&mut self, resource: &str, devices: &[String]) -> Result<Vec<Bdf>, String> {
         let wanted = addresses(devices)?;
         self.refresh()?;
         let is_held = |bdf: &Bdf| self.holds.devices.contains_key(bdf);
@@ -341,7 +334,7 @@ impl<M: Machine> Node<M> {
             device.is_some_and(|device| device.health == Health::Healthy)
         };
         if !wanted.iter().all(|bdf| is_held(bdf) && is_bound(bdf)) {
-            self.try_allocate(resource, &[devices.to_vec()], now)?;
+            self.try_allocate(resource, &[devices.to_vec()])?;
         }
         let woken = &mut self.woken;
         locked(&mut self.machine, &mut |host| {

@@ -89,12 +89,11 @@ impl<M: Machine + 'static> Plugin<M> {
     /// Runs a call that reads or changes the host.
     async fn call<T: Send + 'static>(
         &self,
-        act: impl FnOnce(&mut Node<M>, &str, Duration) -> Result<T, String> + Send + 'static,
+        act: impl FnOnce(&mut Node<M>, &str) -> Result<T, String> + Send + 'static,
     ) -> Result<T, Status> {
         let own = self.clone();
         let done = spawn_blocking(move || {
-            let now = own.shared.now();
-            let result = act(&mut own.shared.node(), &own.resource, now);
+            let result = act(&mut own.shared.node(), &own.resource);
             own.shared.changed.send_replace(());
             result
         });
@@ -183,7 +182,7 @@ impl<M: Machine + 'static> DevicePlugin for Plugin<M> {
         let containers = request.into_inner().container_requests.into_iter();
         let containers: Vec<_> = containers.map(|one| one.devices_ids).collect();
         let container_responses = self
-            .call(move |node, resource, now| node.allocate(resource, &containers, now))
+            .call(move |node, resource| node.allocate(resource, &containers))
             .await?;
         Ok(Response::new(api::AllocateResponse {
             container_responses,
@@ -196,7 +195,7 @@ impl<M: Machine + 'static> DevicePlugin for Plugin<M> {
     ) -> Result<Response<api::PreStartContainerResponse>, Status> {
         let ids = request.into_inner().devices_ids;
         let devices = self
-            .call(move |node, resource, now| node.start(resource, &ids, now))
+            .call(move |node, resource| node.start(resource, &ids))
             .await?;
         let begin = self.shared.now();
         let within = self.shared.node().settings().ready_within;
@@ -204,7 +203,7 @@ impl<M: Machine + 'static> DevicePlugin for Plugin<M> {
         for bdf in &devices {
             let bdf = *bdf;
             loop {
-                let ready = self.call(move |node, _, _| Ok(node.readiness(bdf))).await?;
+                let ready = self.call(move |node, _| Ok(node.readiness(bdf))).await?;
                 match ready {
                     Readiness::Ready => break,
                     Readiness::Unknown(why) => {
@@ -228,7 +227,7 @@ impl<M: Machine + 'static> DevicePlugin for Plugin<M> {
         }
         let waited = self.shared.now().saturating_sub(begin);
         let is_ready = late.is_none();
-        self.call(move |node, _, _| {
+        self.call(move |node, _| {
             node.waited(waited, is_ready);
             node.started(&devices);
             Ok(())

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::holds::Pod;
 use crate::http::{self, Failures};
-use crate::kubelet::Registered;
+use crate::kubelet::{Registered, identity};
 use crate::machine::Machine;
 use crate::node::{Listing, Node};
 use crate::plugin::Shared;
@@ -60,7 +60,7 @@ impl<M: Machine + 'static> Server<M> {
     /// [`StartError::Node`].
     pub fn new(machine: M, settings: Settings) -> Result<Self, StartError> {
         let begin = Instant::now();
-        let node = Node::new(machine, settings, Duration::ZERO).map_err(StartError::Node)?;
+        let node = Node::new(machine, settings).map_err(StartError::Node)?;
         Ok(Self {
             shared: Shared::new(node, begin),
             refresh: Arc::new(Notify::new()),
@@ -194,14 +194,27 @@ impl<M: Machine + 'static> Drop for Resources<M> {
 /// Asks the kubelet which pods have devices.
 async fn follow_pods<M: Machine + 'static>(shared: Arc<Shared<M>>, settings: Settings) {
     let mut told = false;
+    let mut socket = None;
     loop {
-        match timeout(ANSWER, listing(&settings)).await {
+        let before = identity(&settings.pods);
+        let listed = timeout(ANSWER, listing(&settings)).await;
+        let after = identity(&settings.pods);
+        // a kubelet that started meanwhile may not know its pods yet
+        let is_anew = before != after || (socket.is_some() && socket != after);
+        socket = after.or(socket);
+        match listed {
             Ok(Ok(listing)) => {
                 told = false;
                 let shared = shared.clone();
                 let _ = spawn_blocking(move || {
+                    let mut node = shared.node();
+                    if is_anew {
+                        node.unlisted();
+                        return;
+                    }
+                    // an allocation may have had the state machine since the listing
                     let now = shared.now();
-                    if shared.node().follow(&listing, now) {
+                    if node.follow(&listing, now) {
                         shared.changed.send_replace(());
                     }
                 })
@@ -219,6 +232,8 @@ async fn follow_pods<M: Machine + 'static>(shared: Arc<Shared<M>>, settings: Set
                     );
                 }
                 told = true;
+                let shared = shared.clone();
+                let _ = spawn_blocking(move || shared.node().unlisted()).await;
             }
         }
         tokio::time::sleep(settings.poll).await;

@@ -11,8 +11,16 @@ use crate::holds::Hold;
 use crate::machine::Machine;
 
 impl<M: Machine> Node<M> {
+    /// Begins the delay of every release anew: the time until the next listing is covered by none,
+    /// and a kubelet that starts lists pods that run only when it knows them again.
+    pub fn unlisted(&mut self) {
+        self.counts.unlisted();
+        self.seen.clear();
+    }
+
     /// Takes note of the devices that pods have, and releases the devices that no pod has had for
-    /// the set time. Returns `true` if a device was released.
+    /// the set time, which counts from one listing to a later one. Returns `true` if a device was
+    /// released.
     pub fn follow(&mut self, listing: &Listing, now: Duration) -> bool {
         let mut named = false;
         let mut due = Vec::new();

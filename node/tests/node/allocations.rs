@@ -43,7 +43,7 @@ fn a_container_gets_nodes_addresses_and_facts_of_its_devices() {
     let made = Made::bound(&GB200_NVL4);
     let gpus = made.gpus();
     let mut node = node(made, false);
-    let answers = node.allocate(GB, &[ids(&gpus[..2])], at(0)).unwrap();
+    let answers = node.allocate(GB, &[ids(&gpus[..2])]).unwrap();
     let answer = &answers[0];
     let addresses = &answer.envs["PCI_RESOURCE_VARIA_VFIO_GB200"];
     assert_eq!(addresses, "0009:01:00.0,0019:01:00.0");
@@ -68,16 +68,16 @@ fn a_device_has_a_node_of_its_own_where_there_is_no_container_node() {
     let (gpus, files) = (made.gpus(), made.files());
     std::fs::remove_file(files.root.join("dev/vfio/vfio")).unwrap();
     let mut node = node(made, false);
-    let refusal = node.allocate(GH, &[ids(&gpus)], at(0)).unwrap_err();
+    let refusal = node.allocate(GH, &[ids(&gpus)]).unwrap_err();
     assert!(refusal.contains("--access group"), "{refusal}");
     let cdev = files.function(gpus[0]).join("vfio-dev/vfio3");
     std::fs::create_dir_all(cdev).unwrap();
     files.put("dev/vfio/devices/vfio3", "");
-    let refusal = node.allocate(GH, &[ids(&gpus)], at(0)).unwrap_err();
+    let refusal = node.allocate(GH, &[ids(&gpus)]).unwrap_err();
     assert!(refusal.contains("/dev/iommu does not exist"), "{refusal}");
     assert!(held(&node).is_empty());
     files.put("dev/iommu", "");
-    let answers = node.allocate(GH, &[ids(&gpus)], at(0)).unwrap();
+    let answers = node.allocate(GH, &[ids(&gpus)]).unwrap();
     let nodes: Vec<_> = answers[0]
         .devices
         .iter()
@@ -92,7 +92,7 @@ fn a_driver_is_bound_on_demand_and_restored_after_the_delay() {
     let (gpus, files) = (made.gpus(), made.files());
     let mut node = node(made, true);
     assert!(node.devices(GH).iter().all(|one| one.health == "Healthy"));
-    node.allocate(GH, &[ids(&gpus[..1]), ids(&gpus[1..2])], at(0))
+    node.allocate(GH, &[ids(&gpus[..1]), ids(&gpus[1..2])])
         .unwrap();
     let bound = |node: &mut Node<Made>, bdf| node.machine().driver(bdf);
     assert_eq!(bound(&mut node, gpus[0]).as_deref(), Some(VARIANT));
@@ -122,9 +122,36 @@ fn a_driver_that_was_bound_before_stays_bound() {
     let made = Made::bound(&GH200);
     let gpus = made.gpus();
     let mut node = node(made, true);
-    node.allocate(GH, &[ids(&gpus)], at(0)).unwrap();
-    assert!(node.follow(&Listing::new(), at(30)));
+    node.allocate(GH, &[ids(&gpus)]).unwrap();
+    assert!(
+        !node.follow(&Listing::new(), at(30)),
+        "listed at no earlier time"
+    );
+    assert!(node.follow(&Listing::new(), at(60)));
     assert_eq!(drivers(&mut node), BTreeSet::from([VARIANT.to_owned()]));
+}
+
+#[test]
+fn a_time_without_listings_does_not_count_for_a_release() {
+    let made = Made::bound(&GH200);
+    let gpus = made.gpus();
+    let mut node = node(made, true);
+    node.allocate(GH, &[ids(&gpus)]).unwrap();
+    node.follow(&listing(&gpus), at(1));
+    // the kubelet is away, and does not know the pod again at once
+    node.unlisted();
+    assert!(!node.follow(&Listing::new(), at(100)));
+    assert!(!node.follow(&Listing::new(), at(129)));
+    assert_eq!(held(&node), gpus);
+    node.unlisted();
+    assert!(!node.follow(&Listing::new(), at(131)));
+    // the listing of a pod begins the delay anew, and so does an allocation
+    node.follow(&listing(&gpus), at(150));
+    assert!(!node.follow(&Listing::new(), at(179)));
+    node.allocate(GH, &[ids(&gpus)]).unwrap();
+    assert!(!node.follow(&Listing::new(), at(181)));
+    assert!(node.follow(&Listing::new(), at(211)));
+    assert!(node.metrics().contains("varia_node_unlisted_total 2\n"));
 }
 
 #[test]
@@ -133,7 +160,7 @@ fn all_devices_are_bound_or_none() {
     let gpus = made.gpus();
     made.played.refuse(VARIANT, gpus[2]);
     let mut node = node(made, true);
-    let refusal = node.allocate(GH, &[ids(&gpus)], at(0)).unwrap_err();
+    let refusal = node.allocate(GH, &[ids(&gpus)]).unwrap_err();
     assert!(refusal.contains("refuses 0029:01:00.0"), "{refusal}");
     assert!(held(&node).is_empty());
     assert_eq!(drivers(&mut node), BTreeSet::from(["nvidia".to_owned()]));
@@ -156,14 +183,14 @@ fn a_gpu_never_gets_plain_vfio_pci() {
     );
     let mut node = node(made, true);
     assert_eq!(node.devices(GH)[0].health, "Unhealthy");
-    let refusal = node.allocate(GH, &[ids(&gpus)], at(0)).unwrap_err();
+    let refusal = node.allocate(GH, &[ids(&gpus)]).unwrap_err();
     assert!(
         refusal.contains("needs the driver nvgrace_gpu_vfio_pci"),
         "{refusal}"
     );
     // and where another program bound it, it is not handed out
     files.bind(gpus[0], "vfio-pci");
-    let refusal = node.allocate(GH, &[ids(&gpus)], at(0)).unwrap_err();
+    let refusal = node.allocate(GH, &[ids(&gpus)]).unwrap_err();
     assert!(refusal.contains("can't be given to a VM"), "{refusal}");
     assert_eq!(drivers(&mut node), BTreeSet::from(["vfio-pci".to_owned()]));
 }
@@ -174,7 +201,7 @@ fn a_group_of_two_gpus_has_one_user() {
     let gpus = made.gpus();
     made.played.join_group(gpus[0], &gpus[1].to_string());
     let mut node = node(made, true);
-    node.allocate(GH, &[ids(&gpus[..1])], at(0)).unwrap();
+    node.allocate(GH, &[ids(&gpus[..1])]).unwrap();
     assert_eq!(
         node.machine().driver(gpus[1]).as_deref(),
         Some(VARIANT),
@@ -182,8 +209,9 @@ fn a_group_of_two_gpus_has_one_user() {
     );
     let health: Vec<_> = node.devices(GH).into_iter().map(|one| one.health).collect();
     assert_eq!(health, ["Healthy", "Unhealthy", "Healthy", "Healthy"]);
-    let refusal = node.allocate(GH, &[ids(&gpus[1..2])], at(1)).unwrap_err();
+    let refusal = node.allocate(GH, &[ids(&gpus[1..2])]).unwrap_err();
     assert!(refusal.contains("a pod that is starting has"), "{refusal}");
+    node.follow(&Listing::new(), at(0));
     assert!(node.follow(&Listing::new(), at(30)));
     assert_eq!(drivers(&mut node), BTreeSet::from(["nvidia".to_owned()]));
 }
@@ -194,19 +222,20 @@ fn a_full_disk_refuses_and_changes_nothing() {
     let gpus = made.gpus();
     let mut node = node(made, true);
     node.machine().played.fill_disk(true);
-    let refusal = node.allocate(GH, &[ids(&gpus)], at(0)).unwrap_err();
+    let refusal = node.allocate(GH, &[ids(&gpus)]).unwrap_err();
     assert!(refusal.contains("free some space"), "{refusal}");
     assert_eq!(drivers(&mut node), BTreeSet::from(["nvidia".to_owned()]));
     node.machine().played.fill_disk(false);
-    node.allocate(GH, &[ids(&gpus)], at(0)).unwrap();
+    node.allocate(GH, &[ids(&gpus)]).unwrap();
     // a release that can't be saved is tried again
+    node.follow(&Listing::new(), at(0));
     node.machine().played.fill_disk(true);
     assert!(!node.follow(&Listing::new(), at(30)));
     assert_eq!(held(&node), gpus);
     node.machine().played.fill_disk(false);
     assert!(node.follow(&Listing::new(), at(60)));
     assert_eq!(drivers(&mut node), BTreeSet::from(["nvidia".to_owned()]));
-    let started = Node::new(node.into_machine(), settings(true), at(0)).unwrap();
+    let started = Node::new(node.into_machine(), settings(true)).unwrap();
     assert!(held(&started).is_empty());
 }
 
@@ -215,9 +244,9 @@ fn holds_last_for_the_boot_and_no_longer() {
     let made = Made::unbound(&GH200_X4);
     let gpus = made.gpus();
     let mut first = node(made, true);
-    first.allocate(GH, &[ids(&gpus[..2])], at(0)).unwrap();
+    first.allocate(GH, &[ids(&gpus[..2])]).unwrap();
     first.follow(&listing(&gpus[..2]), at(1));
-    let mut second = Node::new(first.into_machine(), settings(true), at(0)).unwrap();
+    let mut second = Node::new(first.into_machine(), settings(true)).unwrap();
     assert_eq!(held(&second), gpus[..2]);
     assert_eq!(second.holds().devices[&gpus[1]].pod, Some(pod()));
     assert!(
@@ -228,10 +257,10 @@ fn holds_last_for_the_boot_and_no_longer() {
     second.machine().played.set(gpus[1], Some("nvidia"), None);
     let files = second.machine().files();
     files.put("proc/sys/kernel/random/boot_id", "second\n");
-    let mut third = Node::new(second.into_machine(), settings(true), at(0)).unwrap();
+    let mut third = Node::new(second.into_machine(), settings(true)).unwrap();
     assert!(held(&third).is_empty());
     // the kubelet starts its pods again without a new allocation
-    assert_eq!(third.start(GH, &ids(&gpus[..2]), at(1)).unwrap(), gpus[..2]);
+    assert_eq!(third.start(GH, &ids(&gpus[..2])).unwrap(), gpus[..2]);
     assert_eq!(third.machine().driver(gpus[1]).as_deref(), Some(VARIANT));
     assert_eq!(held(&third), gpus[..2]);
 }
@@ -257,7 +286,7 @@ fn a_spoilt_state_is_told_with_its_file_and_never_overwritten() {
         let made = Made::bound(&GH200);
         let file = made.played.saved_folder().join("node.json");
         std::fs::write(&file, text).unwrap();
-        let error = Node::new(made, settings(true), at(0)).err().unwrap();
+        let error = Node::new(made, settings(true)).err().unwrap();
         assert!(error.contains("node.json is damaged"), "{error}");
     }
 }
@@ -276,11 +305,11 @@ fn requests_that_no_kubelet_makes_are_refused_with_a_sentence() {
         (GH, one(&gpus[0]), "not a device of varia.vfio/gh200"),
         (GB, vec![vec![gpus[0].clone(); 2]], "in the request twice"),
     ] {
-        let refusal = node.allocate(resource, &containers, at(0)).unwrap_err();
+        let refusal = node.allocate(resource, &containers).unwrap_err();
         assert!(refusal.contains(part) && refusal.len() < 400, "{refusal}");
     }
     files.open(Some("/dev/vfio/1"));
-    let refusal = node.allocate(GB, &one(&gpus[0]), at(0)).unwrap_err();
+    let refusal = node.allocate(GB, &one(&gpus[0])).unwrap_err();
     assert!(
         refusal.contains("in use by process 4711 (qemu)"),
         "{refusal}"

@@ -180,13 +180,13 @@ fn a_device_that_vanishes_between_allocation_and_start_is_not_started() {
     let (gpus, files) = (made.gpus(), made.files());
     let mut node = node(made, true);
     let resource = "varia.vfio/gh200";
-    node.allocate(resource, &[ids(&gpus[..1])], Duration::ZERO)
-        .unwrap();
+    node.allocate(resource, &[ids(&gpus[..1])]).unwrap();
     files.is_there(gpus[0], false);
-    let refusal = node.start(resource, &ids(&gpus[..1]), Duration::ZERO);
+    let refusal = node.start(resource, &ids(&gpus[..1]));
     assert!(refusal.unwrap_err().contains("is not a GPU of this host"));
     assert_eq!(health(&node), "+++");
     // it is released without it
+    node.follow(&Listing::new(), Duration::ZERO);
     assert!(node.follow(&Listing::new(), Duration::from_secs(30)));
     assert!(node.holds().devices.is_empty());
     files.is_there(gpus[0], true);
@@ -207,9 +207,7 @@ fn a_gpu_is_awake_while_it_starts_and_one_that_is_kept_awake_stays_so() {
     let read = |bdf: Bdf| std::fs::read_to_string(control(bdf)).unwrap();
     let read = || [read(gpus[0]), read(gpus[1])].map(|text| text.trim().to_owned());
     let resource = "varia.vfio/gh200";
-    let started = node
-        .start(resource, &ids(&gpus[..3]), Duration::ZERO)
-        .unwrap();
+    let started = node.start(resource, &ids(&gpus[..3])).unwrap();
     assert_eq!(read(), ["on", "on"]);
     node.started(&started);
     assert_eq!(read(), ["auto", "on"]);
@@ -230,7 +228,7 @@ fn egm_goes_along_with_all_gpus_of_its_socket() {
     }
     let mut node = node(made, false);
     let mut nodes = |devices: &[Bdf]| {
-        let answers = node.allocate("varia.vfio/gb200", &[ids(devices)], Duration::ZERO);
+        let answers = node.allocate("varia.vfio/gb200", &[ids(devices)]);
         let devices = answers.unwrap().remove(0).devices.into_iter();
         let nodes = devices.map(|one| one.host_path);
         nodes

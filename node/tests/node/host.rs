@@ -165,7 +165,7 @@ pub(crate) fn settings(binds: bool) -> Settings {
 }
 
 pub(crate) fn node(made: Made, binds: bool) -> Node<Made> {
-    Node::new(made, settings(binds), Duration::ZERO).unwrap()
+    Node::new(made, settings(binds)).unwrap()
 }
 
 /// Addresses as the kubelet has them.

@@ -54,7 +54,7 @@ fn state_and_binding_agree_after_kills_at_random_points() {
     let mut random = fastrand::Rng::with_seed(1000);
     let made = Made::unbound(&GH200_X4);
     let gpus = made.gpus();
-    let mut node = Node::new(made, settings(true), Duration::ZERO).unwrap();
+    let mut node = Node::new(made, settings(true)).unwrap();
     let mut books = Books::default();
     let (mut killed, mut given, mut released) = (0, 0, 0);
     let mut now = Duration::ZERO;
@@ -69,7 +69,7 @@ fn state_and_binding_agree_after_kills_at_random_points() {
                 .collect();
             let count = random.usize(1..3).min(free.len());
             let wanted: Vec<Bdf> = random.choose_multiple(free, count);
-            let answer = Killed::catch(|| node.allocate(RESOURCE, &[ids(&wanted)], now).is_ok());
+            let answer = Killed::catch(|| node.allocate(RESOURCE, &[ids(&wanted)]).is_ok());
             if answer == Some(true) && !wanted.is_empty() {
                 books.pods.push(wanted.into_iter().collect());
                 given += 1;
@@ -88,7 +88,7 @@ fn state_and_binding_agree_after_kills_at_random_points() {
         node.machine().played.kill_never();
         if result.is_none() {
             killed += 1;
-            node = Node::new(node.into_machine(), settings(true), now).unwrap();
+            node = Node::new(node.into_machine(), settings(true)).unwrap();
         }
         // what the kubelet gave away is bound and held, and nothing is bound without a hold
         let bound = bound(&mut node);
@@ -100,6 +100,7 @@ fn state_and_binding_agree_after_kills_at_random_points() {
         }
     }
     // all pods end
+    node.follow(&Listing::new(), now);
     now += Duration::from_secs(30);
     node.follow(&Listing::new(), now);
     assert!(bound(&mut node).is_empty());

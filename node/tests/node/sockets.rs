@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tonic::Streaming;
 use varia_facts::Bdf;
 use varia_node::device_plugin_api as api;
+use varia_node::pod_resources_api::pod_resources_lister_server::PodResourcesListerServer;
 use varia_node::{Server, Settings};
 use varia_silicon::Machine;
 use varia_silicon::machine::{GB200_NVL4, GH200, GH200_X4};
@@ -178,6 +179,42 @@ fn a_pod_goes_through_its_life() {
         until(|| running.server.with(|node| node.holds().devices.is_empty())).await;
         let driver = running.server.with(|node| node.machine().driver(gpus[2]));
         assert_eq!(driver.as_deref(), Some("nvidia"));
+    });
+}
+
+#[test]
+fn a_kubelet_that_is_away_or_new_begins_the_delay_of_releases_anew() {
+    run(async {
+        let (_kept, folder) = folder();
+        let shared = Shared::default();
+        let mut kubelet = StandIn::start(&folder, shared.clone());
+        let running = Running::start(Made::bound(&GH200), quick(&folder, false));
+        kubelet.registered(1).await;
+        let gaps = |running: &Running| {
+            let metrics = running.server.with(|node| node.metrics());
+            let mut lines = metrics.lines();
+            let line = lines.find_map(|line| line.strip_prefix("varia_node_unlisted_total "));
+            line.unwrap().parse::<u64>().unwrap()
+        };
+        let asked = |count: u64| {
+            let begin = shared.0.lock().unwrap().listings;
+            let shared = shared.clone();
+            until(move || shared.0.lock().unwrap().listings >= begin + count)
+        };
+        asked(2).await;
+        assert_eq!(gaps(&running), 0, "no listing failed");
+        // a new socket takes the place of the old one between two listings
+        let anew = folder.join("new.sock");
+        let listener = tokio::net::UnixListener::bind(&anew).unwrap();
+        let service = PodResourcesListerServer::new(shared.clone());
+        let service = tokio::spawn(varia_node::transport::serve(listener, service));
+        fs::rename(anew, pods_socket(&folder)).unwrap();
+        until(|| gaps(&running) == 1).await;
+        asked(2).await;
+        assert_eq!(gaps(&running), 1, "once for a new socket");
+        service.abort();
+        kubelet.kill();
+        until(|| gaps(&running) > 1).await;
     });
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Books {
     pub(crate) registrations: Vec<RegisterRequest>,
     /// Pods: name, resource, devices.
     pub(crate) pods: Vec<(String, String, Vec<String>)>,
+    /// Number of listings of pods.
+    pub(crate) listings: u64,
     /// Text of a refusal of registrations.
     pub(crate) refuses: Option<String>,
 }
@@ -53,7 +55,8 @@ impl PodResourcesLister for Shared {
         &self,
         _: Request<pods::ListPodResourcesRequest>,
     ) -> Result<Response<pods::ListPodResourcesResponse>, Status> {
-        let books = self.0.lock().unwrap();
+        let mut books = self.0.lock().unwrap();
+        books.listings += 1;
         let pod = |(name, resource, devices): &(String, String, Vec<String>)| pods::PodResources {
             name: name.clone(),
             namespace: "vms".to_owned(),
