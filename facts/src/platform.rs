@@ -244,6 +244,16 @@ pub enum BadPlatform {
         /// Function number.
         function: u64,
     },
+    /// Two ranges of memory with a byte in common.
+    #[error(
+        "memory at {first:#x} reaches into memory at {second:#x}: give one of the two another base or size"
+    )]
+    Overlap {
+        /// First address of the lower range.
+        first: u64,
+        /// First address of the higher range.
+        second: u64,
+    },
     /// A utility string of another length.
     #[error("util_string has {len} bytes: give it 64, filled up with 40, the space of EBCDIC")]
     UtilString {
@@ -287,6 +297,7 @@ impl PlatformFacts {
         self.device_tree
             .as_ref()
             .map_or(Ok(()), DeviceTree::check)?;
+        check_memory(&self.memory)?;
         self.zpci.as_ref().map_or(Ok(()), ZpciFacts::check)?;
         for range in &self.memory {
             let bytes = range.bytes.0.len() as u64;
@@ -312,6 +323,20 @@ impl PlatformFacts {
             }
         }
         self.config.iter().try_for_each(ConfigDword::check)
+    }
+}
+
+/// No byte of memory is in two ranges.
+fn check_memory(memory: &[PlatformMemory]) -> Result<(), BadPlatform> {
+    let mut ranges: Vec<_> = memory.iter().filter(|range| range.size.0 != 0).collect();
+    ranges.sort_by_key(|range| range.base);
+    let mut pairs = ranges.iter().zip(ranges.iter().skip(1));
+    match pairs.find(|(low, high)| high.base.0 - low.base.0 < low.size.0) {
+        Some((low, high)) => Err(BadPlatform::Overlap {
+            first: low.base.0,
+            second: high.base.0,
+        }),
+        None => Ok(()),
     }
 }
 
@@ -393,6 +418,39 @@ impl ZpciFacts {
         match lens.find(|len| *len as u64 != expected) {
             Some(len) => Err(BadPlatform::Record { len, expected }),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_memory(ranges: &[(u64, u64)]) -> Result<(), BadPlatform> {
+        let memory = ranges.iter().map(|(base, size)| PlatformMemory {
+            base: Number(*base),
+            size: Number(*size),
+            bytes: HexBytes::default(),
+        });
+        let facts = PlatformFacts {
+            memory: memory.collect(),
+            ..PlatformFacts::new()
+        };
+        facts.check()
+    }
+
+    #[test]
+    fn ranges_of_memory_may_touch_and_must_not_overlap() {
+        assert_eq!(with_memory(&[(0x3000, 0x1000), (0x1000, 0x2000)]), Ok(()));
+        assert_eq!(with_memory(&[(u64::MAX, 1), (0, u64::MAX)]), Ok(()));
+        for (ranges, first, second) in [
+            (&[(0x2fff, 0x1000), (0x1000, 0x2000)][..], 0x1000, 0x2fff),
+            (&[(5, 1), (5, 1)], 5, 5),
+            (&[(0, 10), (20, 10), (3, 1)], 0, 3),
+            (&[(u64::MAX, 1), (1, u64::MAX)], 1, u64::MAX),
+        ] {
+            let refused = Err(BadPlatform::Overlap { first, second });
+            assert_eq!(with_memory(ranges), refused, "{ranges:?}");
         }
     }
 }

@@ -79,6 +79,14 @@ pub enum SiliconError {
         /// Bytes.
         size: u64,
     },
+    /// Memory of the platform where the chip's own memory is.
+    #[error("memory of the platform of {} at {:#x} overlaps the coherent memory: give one of the two another base", Bytes(*size), base.0)]
+    PlatformOverlap {
+        /// First address.
+        base: HostPhys,
+        /// Bytes.
+        size: u64,
+    },
     /// A network card's queues.
     #[error("a queue of the network card can't be made: {0}")]
     Queue(virtio_queue::Error),

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use varia_core::{Errno, HostPhys, TreeNode};
 use varia_facts::{DeviceTree, Number, PlatformFacts, RootFunction, ZpciFacts};
 use varia_spec::zpci;
-use varia_sys::memory::SharedMemory;
+use varia_sys::memory::{MemoryError, SharedMemory};
 
 use crate::error::SiliconError;
 use crate::silicon::lock;
@@ -64,6 +64,29 @@ impl Platform {
     pub(crate) fn root(&self, devfn: (u8, u8)) -> Result<&[u8], Errno> {
         let space = self.root.get(&devfn).ok_or(Errno::ENODEV)?;
         Ok(space)
+    }
+
+    /// # Errors
+    /// A range of its memory that has a byte of the chip's own memory, given as base and length.
+    pub(crate) fn check_beside(&self, (own, len): (HostPhys, u64)) -> Result<(), SiliconError> {
+        for (base, bytes) in &self.memory {
+            let size = bytes.len();
+            let lower = if base.0 < own.0 { size } else { len };
+            if size != 0 && base.0.abs_diff(own.0) < lower {
+                let base = *base;
+                return Err(SiliconError::PlatformOverlap { base, size });
+            }
+        }
+        Ok(())
+    }
+
+    /// Loses what its memory and the registers in it hold, but for what firmware puts there.
+    pub(crate) fn forget(&self) -> Result<(), MemoryError> {
+        for ((_, bytes), range) in self.memory.iter().zip(&self.facts.memory) {
+            bytes.discard(0, bytes.len())?;
+            bytes.write(0, &range.bytes.0)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn tree_property(&self, node: TreeNode, name: &str) -> Result<Vec<u8>, Errno> {

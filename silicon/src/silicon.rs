@@ -1,8 +1,8 @@
 //! A device made of a profile.
 //!
-//! State that survives a reset: the coherent memory, the memory behind BARs and the vital product
-//! data. State that a reset loses: configuration registers and registers behind BARs; and the coherent memory
-//! has to become ready again.
+//! State that survives a reset: the coherent memory, memory of the platform with its registers, the
+//! memory behind BARs and the vital product data. State that a reset loses: configuration registers
+//! and registers behind BARs; and the coherent memory has to become ready again.
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -81,8 +81,11 @@ impl Silicon {
         let card = card.map(|bar| Card::new(bar.value.index)).transpose();
         let facts = options.platform.as_ref().or(profile.platform.as_ref());
         let platform = facts.map(Platform::new).transpose()?;
-        let now = options.clock.now();
         let range = memory.as_ref().map(|m| (m.base, m.bytes.len()));
+        if let Some((platform, range)) = platform.as_ref().zip(range) {
+            platform.check_beside(range)?;
+        }
+        let now = options.clock.now();
         let registers = facts.map_or(&[][..], |facts| &facts.config);
         let state = State {
             config: ConfigSpace::new(profile, range, registers),
@@ -128,6 +131,7 @@ impl Silicon {
         for memory in coherent.chain(self.bars.iter().map(|(_, memory)| memory)) {
             memory.discard(0, memory.len())?;
         }
+        self.platform.as_ref().map_or(Ok(()), Platform::forget)?;
         self.clear_registers()
     }
 
@@ -447,6 +451,9 @@ impl Device for Silicon {
     fn memory_read(&self, address: HostPhys, data: &mut [u8]) -> Result<(), Errno> {
         let len = data.len() as u64;
         if let Some((memory, offset)) = self.platform_memory(address, len) {
+            if self.is_gone() {
+                return Err(Errno::EIO);
+            }
             return memory.read(offset, data).map_err(|_| Errno::EIO);
         }
         let (memory, offset) = self.coherent(address, len).ok_or(Errno::EFAULT)?;
@@ -459,6 +466,9 @@ impl Device for Silicon {
     fn memory_write(&self, address: HostPhys, data: &[u8]) -> Result<(), Errno> {
         let len = data.len() as u64;
         if let Some((memory, offset)) = self.platform_memory(address, len) {
+            if self.is_gone() {
+                return Err(Errno::EIO);
+            }
             return memory.write(offset, data).map_err(|_| Errno::EIO);
         }
         let (memory, offset) = self.coherent(address, len).ok_or(Errno::EFAULT)?;
@@ -476,10 +486,11 @@ impl Device for Silicon {
 
     fn memory_fd(&self, address: HostPhys, len: u64) -> Option<SharedFd<'_>> {
         if let Some((memory, offset)) = self.platform_memory(address, len) {
-            return Some(SharedFd {
+            let shared = SharedFd {
                 fd: memory.as_fd(),
                 offset: memory.fd_offset().checked_add(offset)?,
-            });
+            };
+            return (!self.is_gone()).then_some(shared);
         }
         let (memory, offset) = self.coherent(address, len)?;
         let shared = SharedFd {

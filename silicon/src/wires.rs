@@ -1,4 +1,5 @@
-//! A function's state and the way of its interrupts, shared with what the function does by itself.
+//! State of a function and the sink of its interrupts, shared with the jobs that the function runs by
+//! itself.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

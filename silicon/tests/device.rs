@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use varia_core::{ConfigRegister, Core, Device, Errno, HostPhys, Interrupts, View, Width};
+use varia_facts::{HexBytes, Number, PlatformFacts, PlatformMemory};
 use varia_silicon::profile::{self, Body, Capability, Fact};
 use varia_silicon::{Faults, ManualClock, Options, Readiness, Silicon};
 use varia_spec::nvidia::{bar0, property};
@@ -189,6 +190,71 @@ fn a_reset_keeps_memory_and_loses_registers() {
     let command = ConfigRegister::word(4);
     assert_eq!(device.config_read(command), Ok(0));
     assert_eq!(device.config_read(ConfigRegister::dword(0x1c)), Ok(0));
+}
+
+#[test]
+fn the_platforms_memory_outlives_a_reset_and_is_lost_when_it_is_switched_off() {
+    for name in ["v100-nvlink", "v100-bridge"] {
+        let profile = profile::find(name).unwrap();
+        let memory = HostPhys(profile.platform.as_ref().unwrap().memory[0].base.0);
+        let device = Silicon::new(profile, Options::default()).unwrap();
+        device.memory_write(memory, b"kept").unwrap();
+        device.reset().unwrap();
+        let mut bytes = [0; 4];
+        device.memory_read(memory, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"kept", "{name}");
+        device.forget().unwrap();
+        device.memory_read(memory, &mut bytes).unwrap();
+        assert_eq!(bytes, [0; 4], "{name}");
+    }
+}
+
+#[test]
+fn what_firmware_puts_into_the_platforms_memory_is_there_again() {
+    let facts = profile::find("igd").unwrap().platform.as_ref().unwrap();
+    let range = facts.memory.iter().find(|range| !range.bytes.0.is_empty());
+    let (base, first) = range
+        .map(|range| (HostPhys(range.base.0), range.bytes.0[0]))
+        .unwrap();
+    let device = Silicon::new(profile::find("igd").unwrap(), Options::default()).unwrap();
+    device.memory_write(base, &[!first]).unwrap();
+    device.forget().unwrap();
+    let mut byte = [0];
+    device.memory_read(base, &mut byte).unwrap();
+    assert_eq!(byte, [first]);
+}
+
+#[test]
+fn the_platforms_memory_is_not_where_the_chips_own_is() {
+    let with_memory = |base, size| {
+        let memory = PlatformMemory {
+            base: Number(base),
+            size: Number(size),
+            bytes: HexBytes::default(),
+        };
+        let options = Options {
+            memory: Some(MIB),
+            platform: Some(PlatformFacts {
+                memory: vec![memory],
+                ..PlatformFacts::new()
+            }),
+            ..Options::default()
+        };
+        Silicon::new(profile::find("gh200").unwrap(), options)
+    };
+    for (base, size) in [(BASE.0 - MIB, MIB), (BASE.0 + MIB, MIB)] {
+        assert!(with_memory(base, size).is_ok(), "{base:#x} touches it");
+    }
+    for (base, size) in [
+        (BASE.0 - MIB, MIB + 1),
+        (BASE.0 + MIB - 1, 1),
+        (BASE.0, MIB),
+        (0, 1 << 47),
+    ] {
+        let refused = with_memory(base, size).unwrap_err().to_string();
+        let says = format!("at {base:#x} overlaps the coherent memory: give one of the two");
+        assert!(refused.contains(&says), "{refused}");
+    }
 }
 
 #[test]

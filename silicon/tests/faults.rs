@@ -137,3 +137,31 @@ fn a_device_that_is_gone_reads_as_ones_and_takes_nothing() {
         assert_eq!(device.reset_count(), resets);
     }
 }
+
+#[test]
+fn the_platforms_memory_of_a_device_that_is_gone_does_not_answer() {
+    let faults = Faults {
+        gone_after: Some(Duration::from_secs(2)),
+        ..Faults::NONE
+    };
+    for name in ["v100-nvlink", "v100-bridge"] {
+        let profile = profile::find(name).unwrap();
+        let memory = HostPhys(profile.platform.as_ref().unwrap().memory[0].base.0);
+        let clock = Arc::new(ManualClock::default());
+        let options = Options {
+            faults,
+            clock: clock.clone(),
+            ..Options::default()
+        };
+        let device = Silicon::new(profile, options).unwrap();
+        let mut byte = [0];
+        assert_eq!(device.memory_read(memory, &mut byte), Ok(()));
+        assert!(device.memory_fd(memory, 4096).is_some());
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(device.memory_read(memory, &mut byte), Err(Errno::EIO));
+        assert_eq!(device.memory_write(memory, &byte), Err(Errno::EIO));
+        assert!(device.memory_fd(memory, 4096).is_none());
+        let nowhere = HostPhys(memory.0 - 1);
+        assert_eq!(device.memory_read(nowhere, &mut byte), Err(Errno::EFAULT));
+    }
+}

@@ -211,7 +211,7 @@ impl<V: Ready, E> Ready for Extended<V, E> {
     }
 }
 
-/// What the layers below have comes first.
+/// Capabilities and features of the layers below come first.
 impl<V: Describe, E: Extension> Describe for Extended<V, E> {
     fn capabilities(&self, add: &mut dyn FnMut(DeviceCapability)) {
         self.variant.capabilities(add);

@@ -12,9 +12,6 @@ use varia_variant::{
     Target, Variant, WrongFact,
 };
 
-/// Bytes of a page of s390, which a store does not cross.
-const PAGE: u64 = 4096;
-
 /// The variant's state.
 #[derive(Debug)]
 pub struct Ism {
@@ -97,7 +94,8 @@ impl Registers for StoreBar {
         let room = self.size.get().checked_sub(access.offset);
         let room = room.filter(|room| *room > 0).ok_or(Errno::EINVAL)?;
         let len = access.len.min(room);
-        let left_in_page = PAGE - access.offset % PAGE;
+        // a store does not cross a page, whose size the longest store has
+        let left_in_page = MAX_STORE - access.offset % MAX_STORE;
         match access.direction {
             Direction::Write if len > self.longest || len > left_in_page => Err(Errno::EINVAL),
             _ => Ok(Target::Whole {

@@ -73,7 +73,7 @@ impl Zdev {
             end_dma,
             pchid: field("pchid", facts.pchid, 0, half)?,
             vfn: field("vfn", facts.vfn, 0, half)?,
-            fmb_length: field("fmb_length", facts.fmb_length, 0, half)?,
+            fmb_length: u16::from(field::<u8>("fmb_length", facts.fmb_length, 0, byte)?),
             pft: field("pft", facts.pft, 0, byte)?,
             gid: field("gid", facts.gid, 0, byte)?,
             fh: field("fh", facts.fh, 0, word)?,

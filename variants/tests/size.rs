@@ -36,10 +36,11 @@ fn every_variant_and_extension_is_below_400_lines_of_code() {
     let mut variants = Vec::new();
     for entry in fs::read_dir(&source).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
+        let is_one_file = path.ends_with("clique.rs");
+        if path.is_dir() || is_one_file {
             let own = lines(&fs::read_to_string(path.with_extension("rs")).unwrap());
-            let sum = own + folder(&path);
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let sum = own + if is_one_file { 0 } else { folder(&path) };
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
             println!("{name}: {sum} lines");
             assert!(sum < MOST, "{name} has {sum} lines of code");
             variants.push(name);
@@ -48,6 +49,14 @@ fn every_variant_and_extension_is_below_400_lines_of_code() {
     variants.sort();
     assert_eq!(
         variants,
-        ["igd", "ism", "nvgrace_gpu", "nvlink2", "virtio", "zdev"]
+        [
+            "clique",
+            "igd",
+            "ism",
+            "nvgrace_gpu",
+            "nvlink2",
+            "virtio",
+            "zdev"
+        ]
     );
 }

@@ -19,7 +19,8 @@ const MADE_UP: &str = "made up: no listing was looked at";
 
 /// Address of the GPU's memory in the processor's address space.
 const MEMORY: u64 = 0x4_0000_0000;
-/// Reach of the links' window. The GPU has 16 GiB behind the window.
+/// Bytes of the links' window, which the tree gives as the GPU's memory. A V100 has 16 GiB or 32 GiB;
+/// here each byte of the window keeps what is written.
 const WINDOW: u64 = 128 << 30;
 /// Address of the first ATSD register, on a page of 64 KiB.
 const ATSD: u64 = 0x6_0200_1000_0000;
@@ -79,7 +80,7 @@ pub(super) fn bridge() -> Profile {
     }
 }
 
-/// What both have in common.
+/// Fields that both have in common.
 fn function() -> Profile {
     let power = Body::Power {
         light_sleep: false,

@@ -14,7 +14,7 @@ fn facts() -> Facts {
         end_dma: 0x1112_1314_1516_1718,
         pchid: 0x2122,
         vfn: 0x3132,
-        fmb_length: 0x4142,
+        fmb_length: 0x42,
         pft: 0x51,
         gid: 0x61,
         fh: 0x7172_7374,
@@ -101,7 +101,7 @@ type Row = (&'static str, fn(&mut Facts) -> &mut u64, u64, u64);
 const RANGES: [Row; 14] = [
     ("pchid", |facts| &mut facts.pchid, 0, 0xffff),
     ("vfn", |facts| &mut facts.vfn, 0, 0xffff),
-    ("fmb_length", |facts| &mut facts.fmb_length, 0, 0xffff),
+    ("fmb_length", |facts| &mut facts.fmb_length, 0, 0xff),
     ("pft", |facts| &mut facts.pft, 0, 0xff),
     ("gid", |facts| &mut facts.gid, 0, 0xff),
     ("fh", |facts| &mut facts.fh, 0, 0xffff_ffff),
