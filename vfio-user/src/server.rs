@@ -11,8 +11,9 @@
 
 use std::fmt;
 use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::thread::{self, ScopedJoinHandle};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+use std::thread;
 use std::time::Duration;
 
 use log::Level;
@@ -140,12 +141,6 @@ pub struct Server<B> {
     counters: Arc<Counters>,
 }
 
-/// A connection and its thread.
-struct Guest<'scope> {
-    thread: ScopedJoinHandle<'scope, ()>,
-    stream: Arc<Stream>,
-}
-
 impl<B: Backend> Server<B> {
     /// Offer `backend`.
     pub fn new(backend: B) -> Self {
@@ -186,7 +181,8 @@ impl<B: Backend> Server<B> {
     pub fn serve_forever(&self, listener: &Listener, stop: &EventFd) -> Result<(), SocketError> {
         let place = Place::default();
         let served = thread::scope(|scope| {
-            let mut guests: Vec<Guest<'_>> = Vec::new();
+            // its thread alone owns a connection, so that nothing is left of it when the thread ends
+            let mut guests: Vec<Weak<Stream>> = Vec::new();
             let result = loop {
                 let stream = match listener.accept(Some(stop), None) {
                     Ok(Some(stream)) => Arc::new(stream),
@@ -201,16 +197,12 @@ impl<B: Backend> Server<B> {
                     }
                     Err(e) => break Err(e),
                 };
-                self.sweep(&mut guests);
+                guests.retain(|guest| guest.strong_count() > 0);
                 make_way(&guests, &place);
-                let (ours, place) = (Arc::clone(&stream), &place);
-                let serve = move || {
-                    let _end = End(&ours);
-                    // what went wrong is in the log already
-                    let _ = self.attend(&ours, place);
-                };
-                match thread::Builder::new().spawn_scoped(scope, serve) {
-                    Ok(thread) => guests.push(Guest { thread, stream }),
+                let (guest, place) = (Arc::downgrade(&stream), &place);
+                // a thread that nobody joins leaves no stack behind
+                match thread::Builder::new().spawn_scoped(scope, move || self.host(stream, place)) {
+                    Ok(_) => guests.push(guest),
                     Err(e) => self.reports.log(
                         Level::Error,
                         "threads",
@@ -222,11 +214,8 @@ impl<B: Backend> Server<B> {
                 }
             };
             place.stop();
-            for guest in &guests {
-                guest.stream.shutdown();
-            }
-            for guest in guests {
-                self.join(guest.thread);
+            for stream in guests.iter().filter_map(Weak::upgrade) {
+                stream.shutdown();
             }
             result
         });
@@ -238,6 +227,19 @@ impl<B: Backend> Server<B> {
     /// two messages. The end is in the log in any case.
     pub fn serve_one(&self, stream: Stream) -> Result<(), Disconnect> {
         self.attend(&Arc::new(stream), &Place::default())
+    }
+
+    /// Serves a connection to its end, of which a panic of the device's is one: the scope of the
+    /// threads would take over the panic of a thread that nobody joins.
+    fn host(&self, stream: Arc<Stream>, place: &Place) {
+        // what went wrong is in the log already
+        let attend = || drop(self.attend(&stream, place));
+        if catch_unwind(AssertUnwindSafe(attend)).is_err() {
+            stream.shutdown();
+            let line =
+                format_args!("a client's thread panicked; the device waits for the next client");
+            self.reports.log(Level::Error, "panics", line);
+        }
     }
 
     /// Serves a connection to its end.
@@ -257,7 +259,7 @@ impl<B: Backend> Server<B> {
             _ if place.is_stopped() => Err(Disconnect::Stopped),
             result => result,
         };
-        // serve_forever holds the stream as well, so dropping it does not end it
+        // others may hold the stream as well, as a job that waits for the client's memory
         stream.finish();
         match &result {
             Ok(()) => self.report(
@@ -396,43 +398,16 @@ impl<B: Backend> Server<B> {
     fn report(&self, level: Level, kind: &'static str, name: &str, line: &dyn fmt::Display) {
         self.reports.log(level, kind, format_args!("{name} {line}"));
     }
-
-    /// Joins the threads that have ended.
-    fn sweep(&self, guests: &mut Vec<Guest<'_>>) {
-        for guest in guests.extract_if(.., |guest| guest.thread.is_finished()) {
-            self.join(guest.thread);
-        }
-    }
-
-    fn join(&self, thread: ScopedJoinHandle<'_, ()>) {
-        if thread.join().is_err() {
-            let line =
-                format_args!("a client's thread panicked; the device waits for the next client");
-            self.reports.log(Level::Error, "panics", line);
-        }
-    }
-}
-
-/// Ends a connection whose thread panics, so that the client does not wait.
-struct End<'a>(&'a Stream);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.shutdown();
-        }
-    }
 }
 
 /// Ends the oldest connections that have not negotiated, as far as there are too many. One that ends
 /// already may be among them until its thread has ended.
-fn make_way(guests: &[Guest<'_>], place: &Place) {
+fn make_way(guests: &[Weak<Stream>], place: &Place) {
     let excess = guests.len().saturating_sub(MOST_STRANGERS);
-    let strangers = guests
-        .iter()
-        .filter(|guest| !place.is_held_by(&guest.stream));
+    let guests = guests.iter().filter_map(Weak::upgrade);
+    let strangers = guests.filter(|stream| !place.is_held_by(stream));
     for oldest in strangers.take(excess) {
-        oldest.stream.shutdown();
+        oldest.shutdown();
     }
 }
 

@@ -49,8 +49,8 @@ enum Command {
     /// Run the tests with larger counts than `test` has time for, then the fuzzers, and keep the
     /// results in docs/soak.md. Takes hours, and an idle machine.
     Soak {
-        /// Parts: a test program of lab/vmtests/tests, units, mutants-CRATE, fuzz; all of them if
-        /// none is named.
+        /// Parts: a test program of lab/vmtests/tests, units, server, mutants-CRATE, fuzz; all of
+        /// them if none is named.
         parts: Vec<String>,
         /// Operations of each counted test.
         #[arg(long, default_value_t = 1_000_000)]

@@ -18,6 +18,8 @@ use crate::{Outcome, fuzz, mutants};
 const TIMES: u64 = 20;
 /// Part with the tests that need no VM.
 const UNITS: &str = "units";
+/// Part with the clients of `varia serve` that leave, are killed or send what is malformed.
+const SERVER: &str = "server";
 /// The fuzzers.
 const FUZZ: &str = "fuzz";
 /// Parts that run what is ignored elsewhere because it needs a kernel or packages of its own.
@@ -85,6 +87,7 @@ fn known() -> Result<Vec<String>, Box<dyn std::error::Error>> {
     }
     machines.sort();
     machines.insert(0, UNITS.to_owned());
+    machines.insert(1, SERVER.to_owned());
     machines.extend(mutants::CRATES.map(|folder| format!("mutants-{folder}")));
     machines.push(FUZZ.to_owned());
     Ok(machines)
@@ -100,7 +103,11 @@ fn prepare(parts: &[String]) -> Outcome {
     if parts.iter().any(of_mutants) {
         mutants::ready()?;
     }
-    if parts.iter().all(|part| part == UNITS || of_mutants(part)) {
+    let needs_none = |part: &String| [UNITS, SERVER].contains(&part.as_str());
+    if parts
+        .iter()
+        .all(|part| needs_none(part) || of_mutants(part))
+    {
         return Ok(());
     }
     test::prepare()?;
@@ -157,6 +164,10 @@ fn one(part: &str, counts: Counts) -> Result<Soaked, Box<dyn std::error::Error>>
             let kernel = ["--manifest-path", "kernel/rust/Cargo.toml"];
             log.follow(&mut cargo_test(&kernel, counts))?;
             log.follow(&mut cargo_test(&WITHOUT_MACHINES, counts))?;
+        }
+        SERVER => {
+            let leaving = ["-p", "varia", "--test", "command", "leave_nothing_behind"];
+            log.follow(&mut cargo_test(&leaving, counts))?;
         }
         program => {
             let selection = ["-p", MACHINE_TESTS, "--test", program];

@@ -40,6 +40,16 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// Id of the user and of the group that stand for an ordinary user where the tests run as root.
+pub(crate) const NOBODY: u32 = 65534;
+
+/// Takes root's permissions from a command.
+pub(crate) fn as_ordinary_user(command: &mut Command) {
+    if geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+}
+
 /// End of a command.
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
@@ -187,7 +197,7 @@ impl Folder {
         // the build's folder may be closed to others
         let binary = std::fs::File::open(env!("CARGO_BIN_EXE_varia")).unwrap();
         let mut command = at(&self.program("varia", binary), args);
-        command.uid(65534).gid(65534);
+        as_ordinary_user(&mut command);
         command
     }
 }
@@ -287,7 +297,12 @@ impl Serving {
 
     /// Attaches a client.
     pub(crate) fn client(&self) -> Attached {
-        let client = Client::connect(&self.socket);
+        self.client_of(&self.socket)
+    }
+
+    /// Attaches a client to another socket of the server.
+    pub(crate) fn client_of(&self, socket: &Path) -> Attached {
+        let client = Client::connect(socket);
         Attached(client.unwrap_or_else(|e| panic!("{e}\n{}", self.text())))
     }
 

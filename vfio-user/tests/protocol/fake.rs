@@ -92,6 +92,8 @@ pub(crate) struct Fake {
     pub(crate) times_out_from: AtomicUsize,
     /// The device can't be opened.
     pub(crate) broken: AtomicBool,
+    /// The next reset panics.
+    pub(crate) panics: AtomicBool,
     /// The device has two capabilities and a feature, whose data are taken once.
     pub(crate) described: AtomicBool,
     pub(crate) records: Mutex<Vec<Vec<u8>>>,
@@ -112,6 +114,7 @@ impl Fake {
             arrivals: AtomicUsize::default(),
             times_out_from: AtomicUsize::new(usize::MAX),
             broken: AtomicBool::default(),
+            panics: AtomicBool::default(),
             described: AtomicBool::default(),
             records: Mutex::default(),
         }
@@ -370,6 +373,8 @@ impl Backend for Fake {
     }
 
     fn reset(&self) -> Result<(), Errno> {
+        let panics = self.panics.swap(false, Ordering::SeqCst);
+        assert!(!panics, "the device panics, as the test wants");
         self.log(Event::Reset);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! DEVICE_RESET, and commands that are not spoken.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 
 use crate::fake::{Event, Served};
 use varia_spec::errno::Errno;
@@ -12,6 +13,16 @@ fn a_reset_reaches_the_device() {
     let served = Served::start();
     served.client().reset().unwrap();
     assert!(served.events().contains(&Event::Reset));
+}
+
+#[test]
+fn a_device_that_panics_ends_its_client_and_no_other() {
+    let served = Served::start();
+    let mut client = served.client();
+    served.fake.panics.store(true, Ordering::SeqCst);
+    let end = client.reset().unwrap_err();
+    assert_eq!(end.errno(), None, "no reply, but the end: {end}");
+    served.client().reset().unwrap();
 }
 
 #[test]
