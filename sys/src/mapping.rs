@@ -56,9 +56,15 @@ impl From<Access> for Protection {
 }
 
 /// Page size of this machine in bytes, a power of two.
+///
+/// The C library has the number from the process's start. `rustix::param::page_size` opens a file
+/// for the number where `prctl` is refused, and panics without a free descriptor.
 #[must_use]
 pub fn page_size() -> usize {
-    rustix::param::page_size()
+    // SAFETY: a system parameter, which is read from the C library's own memory.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    // the kernel's smallest, on a system that does not know: checks are then made by the kernel
+    usize::try_from(size).unwrap_or(4096)
 }
 
 /// Destination of writes to a mapping.

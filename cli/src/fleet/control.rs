@@ -72,7 +72,7 @@ pub(crate) fn serve(fleet: &Arc<Fleet>, listener: &Listener, stop: &EventFd) {
         let converse = move || {
             let _entered = entered;
             // a peer that is gone needs no answer
-            let _ = converse(&fleet, UnixStream::from(OwnedFd::from(stream)));
+            let _ = converse(&fleet, &UnixStream::from(OwnedFd::from(stream)));
         };
         if let Err(error) = thread::Builder::new()
             .name("control".into())
@@ -99,8 +99,8 @@ impl Drop for Entered {
     }
 }
 
-fn converse(fleet: &Arc<Fleet>, stream: UnixStream) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream.try_clone()?);
+fn converse(fleet: &Arc<Fleet>, stream: &UnixStream) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream);
     let mut out = stream;
     loop {
         let mut line = Vec::new();

@@ -24,6 +24,7 @@ mod platforms;
 mod process;
 mod reconnect;
 mod run;
+mod scarcity;
 mod sizes;
 mod socket;
 mod stacks;

@@ -22,6 +22,7 @@ use varia_sys::memory::SharedMemory;
 use varia_sys::socket::{Limit, Listener, SocketError, Stream};
 use varia_vfio_user::client::{Client, ClientError, Reply, SentIrqData};
 use varia_vfio_user::command::Command;
+use varia_vfio_user::command::version::{MAJOR, MINOR};
 use varia_vfio_user::command::{DMA_READ, DMA_WRITE};
 use varia_vfio_user::connection::ConnectionError;
 use varia_vfio_user::server::Timeouts;
@@ -169,6 +170,49 @@ fn a_client_that_takes_the_last_descriptor_is_served() {
     drop((client, scarce));
     served.wait_for(&Event::Disconnected);
     served.client().reset().unwrap();
+}
+
+/// A client that offers to use a twin socket, and whether it got one.
+fn negotiate_twin(served: &Served) -> (Client, Result<bool, ClientError>) {
+    let mut client = served.silent_client();
+    let mut payload = [MAJOR, MINOR].map(u16::to_ne_bytes).concat();
+    payload.extend(br#"{"capabilities":{"twin_socket":{"supported":true}}}"#);
+    payload.push(0);
+    let reply = client.request(Command::VERSION, &payload, &[]);
+    let made = reply.map(|reply| !reply.fds.is_empty());
+    (client, made)
+}
+
+#[test]
+fn a_client_for_whose_twin_socket_there_is_no_descriptor_is_served_without() {
+    let _alone = alone();
+    let served = serve();
+    // the two ends of the connection take two of them, and a twin socket two more
+    for free in [2, 3] {
+        let scarce = Scarce::new(free);
+        let (mut client, made) = negotiate_twin(&served);
+        assert!(!made.unwrap(), "{free}");
+        client.reset().unwrap();
+        drop((client, scarce));
+        served.wait_for(&Event::Disconnected);
+        served.fake.events.lock().unwrap().clear();
+    }
+    let (mut client, made) = negotiate_twin(&served);
+    assert!(made.unwrap());
+    client.reset().unwrap();
+}
+
+#[test]
+fn a_client_that_cant_take_its_twin_socket_leaves_a_server_that_serves_the_next() {
+    let _alone = alone();
+    let served = serve();
+    let scarce = Scarce::new(4);
+    let (client, made) = negotiate_twin(&served);
+    assert!(made.is_err(), "the client took it: {made:?}");
+    drop((client, scarce));
+    let (mut client, made) = negotiate_twin(&served);
+    assert!(made.unwrap());
+    client.reset().unwrap();
 }
 
 #[test]
