@@ -66,6 +66,14 @@ pub enum SocketError {
         /// The path.
         path: PathBuf,
     },
+    /// The path is a socket that another user's server has left behind.
+    #[error("socket path {}: the socket belongs to user {owner}, and no server is listening; remove the socket or choose another path", path.display())]
+    OtherUsers {
+        /// The path.
+        path: PathBuf,
+        /// Id of the user.
+        owner: u32,
+    },
     /// A descriptor that the process was started with is no listening Unix socket.
     #[error(
         "descriptor {fd} is no listening Unix socket ({source}): check the service manager's socket unit, or the redirection of the shell"

@@ -1,13 +1,13 @@
 //! Socket of the server: unusable paths, existing files, and files left behind.
 
 use std::fs::Permissions;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use rustix::process::Signal;
+use rustix::process::{Signal, geteuid};
 
-use crate::process::{Ended, Folder, Serving, ended, varia};
+use crate::process::{Ended, Folder, NOBODY, Serving, ended, varia};
 
 /// A device that is created quickly.
 const GPU: [&str; 3] = ["gb200", "--memory", "1G"];
@@ -83,6 +83,68 @@ fn a_stale_socket_is_replaced() {
     assert!(is_socket(&folder.path("gpu.sock")), "left behind");
     let serving = Serving::start(&folder, &GPU);
     serving.client().device_info().unwrap();
+}
+
+#[test]
+fn a_stale_socket_of_another_user_is_left() {
+    let folder = Folder::new();
+    let path = folder.argument("gpu.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    if !geteuid().is_root() {
+        println!("only root can give a socket away: not judged");
+        return;
+    }
+    chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+    serve(&path).refused(&[&path, "user 65534", "remove the socket"]);
+    assert!(is_socket(Path::new(&path)));
+}
+
+/// A file at the server's path that somebody else has put there is not the server's to remove, even
+/// if the file system gives it the inode number of the server's socket.
+#[test]
+fn what_took_the_place_of_the_servers_socket_is_left() {
+    for is_listener in [true, false] {
+        let folder = Folder::new();
+        let serving = Serving::start(&folder, &GPU);
+        let path = serving.socket.clone();
+        std::fs::remove_file(&path).unwrap();
+        let other = is_listener.then(|| UnixListener::bind(&path).unwrap());
+        if !is_listener {
+            std::fs::write(&path, "precious").unwrap();
+        }
+        let (status, text) = serving.end(Signal::TERM);
+        assert!(status.success(), "{text}");
+        match other {
+            Some(_) => drop(UnixStream::connect(&path).unwrap()),
+            None => assert_eq!(std::fs::read(&path).unwrap(), b"precious"),
+        }
+    }
+}
+
+/// Several servers and several devices with sockets in one directory remove their own alone.
+#[test]
+fn servers_that_share_a_directory_remove_their_own_sockets_alone() {
+    let folder = Folder::new();
+    let run = folder.argument("run");
+    std::fs::create_dir(&run).unwrap();
+    let one = folder.argument("run/one.sock");
+    let alone = varia(["serve", "nic", "--socket", &one]);
+    let alone = Serving::of(alone, folder.path("run/one.sock"));
+    std::fs::write(folder.path("run/file.sock"), "precious").unwrap();
+    let fleet = varia(["serve", "nic:2", "--directory", &run]);
+    let fleet = Serving::of(fleet, folder.path("run/nic-0.sock"));
+    assert!(fleet.end(Signal::TERM).0.success());
+    let left = || {
+        let entries = std::fs::read_dir(&run).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    };
+    assert_eq!(left(), ["file.sock", "one.sock"]);
+    alone.client().device_info().unwrap();
+    assert!(alone.end(Signal::TERM).0.success());
+    assert_eq!(left(), ["file.sock"]);
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! The listening socket of a server.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, remove_file, symlink_metadata};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
@@ -17,6 +17,7 @@ use rustix::net::{
 };
 
 use rustix::net::sockopt::socket_acceptconn;
+use rustix::process::geteuid;
 
 use super::{SocketError, Stream, address, parent, socket};
 use crate::event::EventFd;
@@ -33,12 +34,35 @@ pub struct Listener {
     /// A descriptor that is closed to accept a client if no other descriptor is left.
     spare: Mutex<Option<OwnedFd>>,
     path: PathBuf,
-    /// Device and inode of the socket file, so that `drop` removes this server's file only.
-    identity: Option<(u64, u64)>,
+    /// Identity of the socket file, so that `drop` removes this server's file only.
+    identity: Option<Identity>,
+}
+
+/// Identity of a file: the file system may give the inode number of a removed file to the next one,
+/// which has another time of creation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    /// `None` if the file system does not know the time.
+    created: Option<SystemTime>,
+}
+
+impl Identity {
+    /// Identity of the file at `path`, of the link if it is a symbolic link.
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = symlink_metadata(path).ok()?;
+        Some(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            created: metadata.created().ok(),
+        })
+    }
 }
 
 impl Listener {
-    /// Listen on `path`. A socket file on which no server listens is replaced.
+    /// Listen on `path`. A socket file of this user on which no server listens is replaced; another
+    /// user's, and a file that is no socket, is left alone.
     ///
     /// A lock on the directory keeps apart two servers that start on one path at the same time.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
@@ -55,9 +79,7 @@ impl Listener {
             }
             Err(e) => return Err(SocketError::path(path, e)),
         }
-        let identity = std::fs::symlink_metadata(path)
-            .ok()
-            .map(|m| (m.dev(), m.ino()));
+        let identity = Identity::of(path);
         listen(&fd, BACKLOG).map_err(|e| SocketError::path(path, e))?;
         let spare = Mutex::new(fd.try_clone().ok());
         Ok(Self {
@@ -163,20 +185,19 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let now = std::fs::symlink_metadata(&self.path)
-            .ok()
-            .map(|m| (m.dev(), m.ino()));
-        if now.is_some() && now == self.identity {
-            let _ = std::fs::remove_file(&self.path);
+        if self.identity.is_some() && Identity::of(&self.path) == self.identity {
+            let _ = remove_file(&self.path);
         }
     }
 }
 
-/// Remove the socket file at `path` if no server listens on the socket.
+/// Removes the socket file at `path`, which a server of this user has left behind, if no server
+/// listens on the socket.
 fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), SocketError> {
     let io = |e| SocketError::io(format!("socket path {}", path.display()), e);
-    let meta = std::fs::symlink_metadata(path).map_err(io)?;
-    if !meta.file_type().is_socket() {
+    let found = Identity::of(path);
+    let metadata = symlink_metadata(path).map_err(io)?;
+    if !metadata.file_type().is_socket() {
         return Err(SocketError::NotASocket { path: path.into() });
     }
     let probe = socket_with(
@@ -188,9 +209,21 @@ fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), SocketError
     .map_err(|e| SocketError::io("make a Unix socket", e))?;
     match connect(&probe, address) {
         // AGAIN: the queue of clients is full, so a server listens
-        Ok(()) | Err(Errno::AGAIN) => Err(SocketError::InUse { path: path.into() }),
-        Err(Errno::CONNREFUSED | Errno::NOENT) => std::fs::remove_file(path)
-            .map_err(|e| SocketError::path(path, Errno::from_io_error(&e).unwrap_or(Errno::IO))),
-        Err(e) => Err(SocketError::path(path, e)),
+        Ok(()) | Err(Errno::AGAIN) => return Err(SocketError::InUse { path: path.into() }),
+        Err(Errno::CONNREFUSED | Errno::NOENT) => {}
+        Err(e) => return Err(SocketError::path(path, e)),
     }
+    let owner = metadata.uid();
+    if owner != geteuid().as_raw() {
+        return Err(SocketError::OtherUsers {
+            path: path.into(),
+            owner,
+        });
+    }
+    // the file that was tried, and not one that came since
+    if Identity::of(path) != found {
+        return Err(SocketError::InUse { path: path.into() });
+    }
+    remove_file(path)
+        .map_err(|e| SocketError::path(path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))
 }
