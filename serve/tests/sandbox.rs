@@ -2,15 +2,21 @@
 //!
 //! The confinement can't be undone, so that the test runs itself again in a process of its own.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::ErrorKind;
 use std::net::TcpStream;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 
+use landlock::{ABI, Access as _, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
+use rustix::process::geteuid;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use varia_serve::sandbox::{Landlock, Paths, enter};
 use varia_spec::Errno;
 use varia_sys::mapping::{Access, Mapping, Protection, Share, page_size};
@@ -19,28 +25,89 @@ use varia_sys::socket::{Listener, Stream};
 
 /// Names the directory of the confined process.
 const DIRECTORY: &str = "VARIA_SANDBOX_TEST";
+/// Set where the process is to find a kernel without landlock.
+const HIDDEN: &str = "VARIA_SANDBOX_TEST_WITHOUT_LANDLOCK";
+/// Id of the user and of the group that stand for an ordinary user where the tests run as root.
+const NOBODY: u32 = 65534;
 
 #[test]
 fn a_confined_process_has_its_sockets_and_no_program_network_or_file() {
     if let Some(directory) = std::env::var_os(DIRECTORY) {
         return confined(directory);
     }
+    for is_hidden in [false, true] {
+        confine_a_process(false, is_hidden);
+        if geteuid().is_root() {
+            confine_a_process(true, is_hidden);
+        }
+    }
+}
+
+/// Runs the test in a process of its own, of an ordinary user if `is_ordinary`.
+fn confine_a_process(is_ordinary: bool, is_hidden: bool) {
     let directory = tempfile::tempdir().unwrap();
-    fs::create_dir(directory.path().join("run")).unwrap();
-    fs::write(directory.path().join("secret"), "secret").unwrap();
+    let path = directory.path();
+    fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(path.join("run")).unwrap();
+    fs::write(path.join("secret"), "secret").unwrap();
+    let mut program = std::env::current_exe().unwrap();
+    if is_ordinary {
+        chown(path.join("run"), Some(NOBODY), Some(NOBODY)).unwrap();
+        // the build's folder may be closed to others
+        let contents = File::open(program).unwrap();
+        program = path.join("program");
+        // another process writes it: a program that is open for writing can't be started
+        let mut copy = Command::new("sh");
+        copy.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]);
+        let status = copy.arg(&program).stdin(contents).status();
+        assert!(status.unwrap().success());
+    }
     let name = "a_confined_process_has_its_sockets_and_no_program_network_or_file";
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(DIRECTORY, directory.path())
-        .output()
-        .unwrap();
+    let mut confined = Command::new(program);
+    confined.args(["--exact", name, "--nocapture", "--test-threads=1"]);
+    confined.env(DIRECTORY, path);
+    if is_ordinary {
+        confined.uid(NOBODY).gid(NOBODY);
+    }
+    if is_hidden {
+        confined.env(HIDDEN, "");
+    }
+    let output = confined.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{text}{errors}");
     assert!(text.contains("confined to the end"), "{text}{errors}");
 }
 
+/// True if the kernel has landlock, as landlock's own library finds it.
+fn kernel_has_landlock() -> bool {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V1))
+        .is_ok_and(|ruleset| ruleset.create().is_ok())
+}
+
+/// Answers like a kernel without landlock from now on.
+fn hide_landlock() {
+    let filter = SeccompFilter::new(
+        BTreeMap::from([(libc::SYS_landlock_create_ruleset, Vec::new())]),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::ENOSYS as u32),
+        TargetArch::try_from(std::env::consts::ARCH).unwrap(),
+    );
+    let program = BpfProgram::try_from(filter.unwrap()).unwrap();
+    seccompiler::apply_filter(&program).unwrap();
+}
+
 fn confined(directory: OsString) {
+    let is_hidden = std::env::var_os(HIDDEN).is_some();
+    let expected = match kernel_has_landlock() && !is_hidden {
+        true => Landlock::Enforced,
+        false => Landlock::Missing,
+    };
+    if is_hidden {
+        hide_landlock();
+    }
     let directory = Path::new(&directory);
     let run = directory.join("run");
     let opened = File::open(directory.join("secret")).unwrap();
@@ -49,6 +116,7 @@ fn confined(directory: OsString) {
         sockets: vec![run.clone()],
     })
     .unwrap();
+    assert_eq!(landlock, expected);
     let status = fs::read_to_string("/proc/self/status").unwrap();
     assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"));
 
@@ -89,7 +157,8 @@ fn confined(directory: OsString) {
         let outside = UnixListener::bind(directory.join("outside.sock")).err();
         assert!(refused(outside.map(|e| e.kind())), "a socket elsewhere");
     } else {
-        println!("this kernel has no landlock: paths are not judged");
+        // a file is open to whom the server's user may open it, and nothing else is lost
+        File::open(directory.join("secret")).unwrap();
     }
 
     // what the server does

@@ -6,6 +6,7 @@ mod cases;
 mod chips;
 mod clients;
 mod cluster;
+mod confinement;
 mod doctor;
 mod explain;
 mod faults;
