@@ -13,10 +13,10 @@
 
 mod files;
 mod remote;
+mod table;
 
 pub use remote::{Job, Remote, Transaction};
 
-use std::collections::BTreeMap;
 use std::iter::FusedIterator;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,7 +27,8 @@ use varia_spec::Errno;
 use vm_memory::guest_memory::{Error, GuestMemorySliceIterator, Result as MemoryResult};
 use vm_memory::{GuestAddress, GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice};
 
-use self::files::{FileId, Files, Part};
+use self::files::{Files, Part};
+use self::table::{Mapping, Table};
 
 /// Maximum number of mappings at one time, as for the kernel's type1 (`dma_entry_limit`).
 pub const MAX_MAPPINGS: usize = 65_535;
@@ -54,19 +55,9 @@ pub struct Dma {
 /// The mappings, while they can't change.
 #[derive(Debug, Default)]
 pub struct Mappings {
-    /// Mappings by their first I/O virtual address. None of them overlap.
-    ranges: BTreeMap<u64, Mapping>,
+    table: Table,
     files: Files,
     missed: AtomicBool,
-}
-
-#[derive(Debug)]
-struct Mapping {
-    /// Bytes, at least one; the last has an address of 64 bits.
-    len: u64,
-    access: Permissions,
-    /// The file and the offset of the first byte in it; `None` for memory without a descriptor.
-    memory: Option<(FileId, u64)>,
 }
 
 impl Dma {
@@ -86,11 +77,11 @@ impl Dma {
     ) -> Result<(), Errno> {
         let last = last(iova, len)?;
         let mut mappings = self.write();
-        let below = mappings.ranges.range(..=last).next_back();
-        if below.is_some_and(|(start, mapping)| mapping.last(*start) >= iova) {
+        let before = mappings.table.before(last);
+        if before.is_some_and(|(start, mapping)| mapping.last(start) >= iova) {
             return Err(Errno::EEXIST);
         }
-        if mappings.ranges.len() >= MAX_MAPPINGS {
+        if mappings.table.count() >= MAX_MAPPINGS {
             return Err(Errno::ENOSPC);
         }
         let access = match (access.read, access.write) {
@@ -115,7 +106,7 @@ impl Dma {
             access,
             memory,
         };
-        mappings.ranges.insert(iova, mapping);
+        mappings.table.insert(iova, mapping);
         Ok(())
     }
 
@@ -128,20 +119,19 @@ impl Dma {
     pub fn unmap(&self, iova: u64, len: u64) -> Result<(), Errno> {
         let last = last(iova, len)?;
         let mut mappings = self.write();
-        let ranges = &mappings.ranges;
-        let crosses = |range: Option<(&u64, &Mapping)>, at: u64| {
-            range.is_some_and(|(start, mapping)| mapping.last(*start) > at)
+        let table = &mappings.table;
+        let crosses = |found: Option<(u64, &Mapping)>, at: u64| {
+            found.is_some_and(|(start, mapping)| mapping.last(start) > at)
         };
         // from below into the range, or out of it
-        let from_below = iova
-            .checked_sub(1)
-            .is_some_and(|before| crosses(ranges.range(..iova).next_back(), before));
-        if from_below || crosses(ranges.range(..=last).next_back(), last) {
+        let below = iova.checked_sub(1);
+        let from_below = below.is_some_and(|below| crosses(table.before(below), below));
+        if from_below || crosses(table.before(last), last) {
             return Err(Errno::EINVAL);
         }
-        let inside = ranges.range(iova..=last).map(|(start, _)| *start);
-        for start in inside.collect::<Vec<_>>() {
-            let mapping = mappings.ranges.remove(&start);
+        let starts: Vec<_> = table.inside(iova..=last).map(|(start, _)| start).collect();
+        for start in starts {
+            let mapping = mappings.table.remove(start);
             if let Some((file, _)) = mapping.and_then(|mapping| mapping.memory) {
                 mappings.files.release(file);
             }
@@ -157,9 +147,10 @@ impl Dma {
     /// Number of mappings, and the sum of their lengths in bytes.
     pub fn size(&self) -> (usize, u64) {
         let mappings = self.mappings();
-        let lengths = mappings.ranges.values().map(|mapping| mapping.len);
+        let all = mappings.table.inside(0..=u64::MAX);
+        let lengths = all.map(|(_, mapping)| mapping.len);
         let sum = lengths.fold(0, u64::saturating_add);
-        (mappings.ranges.len(), sum)
+        (mappings.table.count(), sum)
     }
 
     /// True if the user has taken back memory that it had mapped and that a device has accessed
@@ -229,13 +220,6 @@ fn last(iova: u64, len: u64) -> Result<u64, Errno> {
     last.ok_or(Errno::EINVAL)
 }
 
-impl Mapping {
-    /// The last address of this mapping, which begins at `start`.
-    fn last(&self, start: u64) -> u64 {
-        start + (self.len - 1)
-    }
-}
-
 impl Mappings {
     /// Same as [`Dma::is_lost`].
     pub fn is_lost(&self) -> bool {
@@ -244,7 +228,7 @@ impl Mappings {
 
     /// The mapping that contains `at`, and the offset in it.
     fn find(&self, at: u64) -> Option<(&Mapping, u64)> {
-        let (start, mapping) = self.ranges.range(..=at).next_back()?;
+        let (start, mapping) = self.table.before(at)?;
         let offset = at - start;
         (offset < mapping.len).then_some((mapping, offset))
     }

@@ -104,8 +104,18 @@ unsafe impl Send for Known {}
 /// The last of the known ranges, from which `next` leads to the others.
 static KNOWN: AtomicPtr<Known> = AtomicPtr::new(ptr::null_mut());
 
-/// Held while a range is added.
-static ADDING: Mutex<()> = Mutex::new(());
+/// Known ranges that are free. Held while a range is added.
+static FREE: Mutex<Vec<&'static Known>> = Mutex::new(Vec::new());
+
+/// Number of times that the handler has met lost memory.
+static LOSSES: AtomicUsize = AtomicUsize::new(0);
+
+/// Number of times that memory of any client was lost. As long as the number stays the same, memory
+/// that was not lost is not lost.
+#[must_use]
+pub fn losses() -> usize {
+    LOSSES.load(Ordering::Acquire)
+}
 
 /// A known range, free again on drop.
 #[derive(Debug)]
@@ -113,10 +123,9 @@ struct Watch(&'static Known);
 
 impl Watch {
     fn new(start: usize, len: usize, protection: c_int) -> Self {
-        let _adding = ADDING.lock().unwrap_or_else(PoisonError::into_inner);
-        let head = KNOWN.load(Ordering::Acquire);
-        let free = known(head).find(|range| range.start.load(Ordering::Acquire) == 0);
-        let range = free.unwrap_or_else(|| {
+        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let range = free.pop().unwrap_or_else(|| {
+            let head = KNOWN.load(Ordering::Acquire);
             let range = Box::leak(Box::new(Known {
                 start: AtomicUsize::new(0),
                 len: AtomicUsize::new(0),
@@ -139,6 +148,8 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.0.start.store(0, Ordering::Release);
+        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        free.push(self.0);
     }
 }
 
@@ -233,6 +244,7 @@ fn replace(address: usize) -> bool {
         return false;
     };
     range.lost.store(true, Ordering::Release);
+    LOSSES.fetch_add(1, Ordering::AcqRel);
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
     // SAFETY: the range is a mapping of a `ClientMemory` that a thread of this process is using,
     // so it is mapped; no reference to its bytes exists. It is replaced as a whole, so that its
@@ -259,7 +271,7 @@ mod tests {
 
     #[test]
     fn memory_that_is_truncated_reads_as_zeros_and_is_lost() {
-        let page = rustix::param::page_size();
+        let page = crate::mapping::page_size();
         let len = 4 * page;
         let file = file(len as u64);
         let (one, other) = (map(&file, len as u64), map(&file, page as u64));

@@ -10,16 +10,22 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{OFlags, fcntl_getfl};
 use varia_spec::Errno;
-use varia_sys::client_memory::ClientMemory;
+use varia_sys::client_memory::{ClientMemory, losses};
+use varia_sys::mapping::page_size;
 use vm_memory::guest_memory::{Error, Result as MemoryResult};
 use vm_memory::{GuestAddress, VolatileSlice};
 
 /// Files by their identity.
 #[derive(Debug, Default)]
-pub(super) struct Files(BTreeMap<FileId, Shared>);
+pub(super) struct Files {
+    shared: BTreeMap<FileId, Shared>,
+    /// Value of [`losses`] at which no file was lost.
+    none_lost_at: AtomicUsize,
+}
 
 /// Identity of a file that is mapped for one access.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -68,7 +74,7 @@ impl Part {
             OFlags::RDONLY => !writable,
             _ => false,
         };
-        let aligned = offset.is_multiple_of(rustix::param::page_size() as u64);
+        let aligned = offset.is_multiple_of(page_size() as u64);
         if !permitted || !aligned || mode.contains(OFlags::PATH) {
             return Err(Errno::EIO);
         }
@@ -94,7 +100,7 @@ impl Files {
     /// `ENOMEM` if the address space has no room, `EIO` if the file can't be mapped.
     pub(super) fn retain(&mut self, part: Part) -> Result<FileId, Errno> {
         let id = part.id;
-        match self.0.get_mut(&id) {
+        match self.shared.get_mut(&id) {
             Some(shared) => {
                 let mapped = shared.range();
                 if part.range.start < mapped.start || part.range.end > mapped.end {
@@ -109,7 +115,7 @@ impl Files {
                     memory,
                     ranges: 1,
                 };
-                self.0.insert(id, shared);
+                self.shared.insert(id, shared);
             }
         }
         Ok(id)
@@ -117,10 +123,10 @@ impl Files {
 
     /// Ends one use of a file. The last one unmaps and closes the file.
     pub(super) fn release(&mut self, id: FileId) {
-        if let Some(shared) = self.0.get_mut(&id) {
+        if let Some(shared) = self.shared.get_mut(&id) {
             shared.ranges -= 1;
             if shared.ranges == 0 {
-                self.0.remove(&id);
+                self.shared.remove(&id);
             }
         }
     }
@@ -132,7 +138,10 @@ impl Files {
         offset: u64,
         len: usize,
     ) -> MemoryResult<VolatileSlice<'_>> {
-        let shared = self.0.get(&id).filter(|shared| !shared.memory.is_lost());
+        let shared = self
+            .shared
+            .get(&id)
+            .filter(|shared| !shared.memory.is_lost());
         let start = |shared: &Shared| offset.wrapping_sub(shared.start) as usize;
         let slice = shared.and_then(|shared| shared.memory.slice(start(shared), len));
         slice.ok_or(Error::InvalidGuestAddress(GuestAddress(offset)))
@@ -140,7 +149,16 @@ impl Files {
 
     /// True if the user has taken back memory that a device has accessed.
     pub(super) fn are_lost(&self) -> bool {
-        self.0.values().any(|shared| shared.memory.is_lost())
+        // asked after each message of a user with any number of files
+        let losses = losses();
+        if self.none_lost_at.load(Ordering::Relaxed) == losses {
+            return false;
+        }
+        let lost = self.shared.values().any(|shared| shared.memory.is_lost());
+        if !lost {
+            self.none_lost_at.store(losses, Ordering::Relaxed);
+        }
+        lost
     }
 }
 
