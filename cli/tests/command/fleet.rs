@@ -48,7 +48,8 @@ fn names(folder: &Folder) -> Vec<String> {
     list.as_array().unwrap().iter().map(name).collect()
 }
 
-fn metrics(folder: &Folder) -> String {
+/// The server's counters.
+pub(crate) fn metrics(folder: &Folder) -> String {
     let mut stream = UnixStream::connect(folder.path("run/metrics.sock")).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
     let mut text = String::new();

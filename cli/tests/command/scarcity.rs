@@ -1,12 +1,13 @@
 //! A server of many devices that has no descriptor left: it lives, tells, and answers again when
 //! descriptors are free.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::{Value, json};
 
+use crate::fleet::metrics;
 use crate::held::descriptors;
 use crate::process::{Folder, Serving, varia};
 
@@ -22,7 +23,7 @@ impl Scarce {
         let mut unused = (0..).filter(|number| !taken.contains(number));
         let limit = Rlimit {
             current: Some(unused.nth(free).unwrap() as u64),
-            // the hard limit of the tests, which a limit below it does not change
+            // as the server inherited it
             maximum: getrlimit(Resource::Nofile).maximum,
         };
         let pid = serving.pid();
@@ -66,14 +67,6 @@ impl Control {
         list.map(|device| device["name"].as_str().unwrap().to_owned())
             .collect()
     }
-}
-
-fn metrics(folder: &Folder) -> String {
-    let mut stream = UnixStream::connect(folder.path("run/metrics.sock")).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
 }
 
 #[test]
