@@ -3,7 +3,9 @@
 use std::str::FromStr;
 
 use varia_facts::{Arch, Facts, Feature, Kernel, Libvirt, Qemu};
-use varia_plan::versions::{LIBVIRT, LINUX_CACHEABLE_PFNMAP, QEMU, QEMU_OF_VENDORS, Version};
+use varia_plan::versions::{
+    LIBVIRT, LINUX_CACHEABLE_PFNMAP, QEMU, QEMU_ALWAYS, QEMU_OF_VENDORS, Version,
+};
 
 /// Source of the facts, as facts name it.
 const SOURCE: &str = "--assume";
@@ -100,8 +102,14 @@ impl Assume {
         }
     }
 
+    /// A feature that is named, or whose property is.
     fn has(&self, name: &str) -> bool {
-        self.features.iter().any(|own| own == name)
+        let is_property = |own: &str| {
+            own.split_once('.')
+                .is_some_and(|(device, _)| device == name)
+        };
+        let mut features = self.features.iter();
+        features.any(|own| own == name || is_property(own))
     }
 
     fn feature(&self, name: &str, present: bool) -> Feature {
@@ -140,8 +148,8 @@ fn qemu(facts: &mut Facts, assume: &Assume) {
     });
     let vendors = QEMU_OF_VENDORS.iter();
     let vendors = vendors.map(|(name, _)| assume.feature(name, false));
-    // every QEMU that has one of these has it
-    let every = [assume.feature("vfio-pci", true)];
+    let every = QEMU_ALWAYS.iter();
+    let every = every.map(|name| assume.feature(name, true));
     qemu.features = own.chain(vendors).chain(every).collect();
     for why in ["qemu", "qemu-features"] {
         facts.vmm.unknown.remove(why);
@@ -171,6 +179,7 @@ fn kernel(facts: &mut Facts, assume: &Assume) {
         if ["IOMMUFD", "VFIO_DEVICE_CDEV"].contains(&option.as_str()) {
             kernel.iommufd = Some(true);
         }
+        kernel.config_is_partial |= kernel.config.is_none();
         let config = kernel.config.get_or_insert_default();
         config.insert(option, "y".to_owned());
     }
@@ -196,7 +205,8 @@ mod tests {
         for (name, has) in [
             ("iommufd", true),
             ("vfio-user-pci", true),
-            ("arm-smmuv3", false),
+            ("arm-smmuv3", true),
+            ("pxb-pcie", true),
             ("arm-smmuv3.accel", true),
             ("arm-smmuv3.ats", false),
             ("acpi-egm-memory", true),
@@ -225,6 +235,14 @@ mod tests {
             ["VFIO_DEVICE_CDEV", "VFIO_PCI_DMABUF"]
         );
         assert_eq!(facts.kernel.iommufd, Some(true));
+        // what is not named is not known to be absent
+        let option = |name: &str| {
+            assumed(&["KERNEL=6.17+VFIO_PCI_DMABUF"])
+                .kernel
+                .option(name)
+        };
+        assert_eq!(option("VFIO_PCI_DMABUF"), Some(true));
+        assert_eq!(option("VFIO_DEVICE_CDEV"), None);
         assert_eq!(facts.kernel.kvm.cacheable_pfnmap, Some(true));
         let old = assumed(&["KERNEL=6.8"]).kernel;
         assert_eq!((old.kvm.cacheable_pfnmap, old.iommufd), (Some(false), None));

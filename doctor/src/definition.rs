@@ -115,15 +115,25 @@ pub(crate) fn qemu(scene: &Scene<'_>) -> Vec<Finding> {
         let newer = first.map_or("a newer QEMU".to_owned(), |(major, minor)| {
             format!("QEMU {major}.{minor} or newer")
         });
-        match (qemu.has(name), is_old) {
-            (Some(true), _) | (None, Some(false)) => there.push(name.as_str()),
-            (Some(false), _) | (None, Some(true)) => findings.push(
+        match (versions::has(&scene.facts.vmm, name), is_old) {
+            (Some(true), _) => there.push(name.as_str()),
+            (Some(false), _) => findings.push(
                 failure(format!(
                     "QEMU {} does not have it, and the definition uses it",
                     qemu.version
                 ))
                 .about(name)
                 .advise(newer),
+            ),
+            // a feature of this version that QEMU was not asked for
+            (None, Some(false)) => there.push(name.as_str()),
+            (None, Some(true)) => findings.push(
+                warning(format!(
+                    "QEMU {} has it in builds of some vendors alone, and the definition uses it",
+                    qemu.version
+                ))
+                .about(name)
+                .advise(format!("{newer}, or a vendor's build")),
             ),
             (None, None) => findings.push(unknown("QEMU was not asked for it").about(name)),
         }

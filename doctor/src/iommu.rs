@@ -67,10 +67,7 @@ pub(crate) fn nested(scene: &Scene<'_>) -> Vec<Finding> {
     let kernel = &scene.facts.kernel;
     let option = "ARM_SMMU_V3_IOMMUFD";
     let features = ["arm-smmuv3.accel", "arm-smmuv3.ats", "arm-smmuv3.ssidsize"];
-    let has_option = kernel
-        .config
-        .as_ref()
-        .map(|config| config.contains_key(option));
+    let has_option = kernel.option(option);
     let qemu = scene.facts.vmm.qemu.as_ref();
     let has = features.map(|feature| qemu.and_then(|qemu| qemu.has(feature)));
     let has_features = match has {

@@ -34,6 +34,13 @@ pub(crate) fn options(scene: &Scene<'_>) -> Vec<Finding> {
              /proc/config.gz"
         ))];
     };
+    if kernel.config_is_partial {
+        let named: Vec<_> = config.keys().map(|name| format!("CONFIG_{name}")).collect();
+        return vec![unknown(format!(
+            "{} is assumed, and the kernel's other options are not known",
+            named.join(", ")
+        ))];
+    }
     let arm = ON_ARM.iter().filter(|_| scene.is_arm());
     let x86 = config.contains_key("INTEL_IOMMU") || config.contains_key("AMD_IOMMU");
     let mut findings = Vec::new();

@@ -307,7 +307,7 @@ pub const CHECKS: &[Check] = &[
     check(
         "definition-qemu",
         "QEMU has the devices, objects and properties that the definition uses",
-        &[Ok, NotApplicable, Unknown, Failure],
+        &[Ok, NotApplicable, Unknown, Warning, Failure],
         definition::qemu,
     )
     .depended(),

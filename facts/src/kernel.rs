@@ -22,6 +22,9 @@ pub struct Kernel {
     /// is absent. Only the options that Varia needs; `None` if no configuration was found.
     #[serde(default)]
     pub config: Option<BTreeMap<String, String>>,
+    /// True if options that `config` does not have are not known, for a kernel that is assumed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub config_is_partial: bool,
     /// File of the configuration.
     #[serde(default)]
     pub config_source: Option<String>,
@@ -40,6 +43,14 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    /// True if the kernel is built with this option, named without `CONFIG_`; `None` if that is not
+    /// known.
+    #[must_use]
+    pub fn option(&self, name: &str) -> Option<bool> {
+        let has = self.config.as_ref()?.contains_key(name);
+        (has || !self.config_is_partial).then_some(has)
+    }
+
     /// Version and patch level: 6 and 17 of `6.17.4-64k`.
     #[must_use]
     pub fn version(&self) -> Option<(u32, u32)> {

@@ -431,7 +431,7 @@ pub(crate) fn attach(
 fn iommu(facts: &Facts, choice: IommuChoice) -> Result<(Iommu, Option<String>), Error> {
     let kernel = &facts.kernel;
     let feature = |name: &str| versions::has(&facts.vmm, name);
-    let option = |name: &str| Some(kernel.config.as_ref()?.contains_key(name));
+    let option = |name: &str| kernel.option(name);
     let needed = [
         (kernel.iommufd, "/dev/iommu", "/dev/iommu is not there"),
         (

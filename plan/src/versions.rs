@@ -30,6 +30,9 @@ pub const QEMU: &[(&str, Version)] = &[
     ("arm-smmuv3.ssidsize", (11, 0)),
 ];
 
+/// Devices that every QEMU has with which VMs of GPUs run.
+pub const QEMU_ALWAYS: &[&str] = &["vfio-pci", "pxb-pcie"];
+
 /// Object of QEMU that ties a GPU to Extended GPU Memory.
 pub const EGM_OBJECT: &str = "acpi-egm-memory";
 
@@ -77,7 +80,8 @@ pub fn has(vmm: &Vmm, feature: &str) -> Option<bool> {
         let is_new = qemu.number()? >= first_qemu(feature)?;
         is_new.then_some(true)
     };
-    match qemu.features.is_empty() {
+    let always = || QEMU_ALWAYS.contains(&feature).then_some(true);
+    let known = match qemu.features.is_empty() {
         true => by_version(),
         false => {
             // a device with a property that was found is there, too
@@ -89,7 +93,8 @@ pub fn has(vmm: &Vmm, feature: &str) -> Option<bool> {
             };
             qemu.has(feature).or_else(is_device)
         }
-    }
+    };
+    known.or_else(always)
 }
 
 #[cfg(test)]
@@ -121,5 +126,10 @@ mod tests {
         assert_eq!(has(&vmm("8.2.2", Vec::new()), "iommufd"), None);
         assert_eq!(has(&vmm("11.1.0", Vec::new()), EGM_OBJECT), None);
         assert_eq!(has(&Vmm::default(), "iommufd"), None);
+        assert_eq!(has(&vmm("9.0.0", Vec::new()), "pxb-pcie"), Some(true));
+        assert_eq!(has(&vmm("9.0.0", asked(true)), "pxb-pcie"), Some(true));
+        let mut without = asked(false);
+        without[0].name = "pxb-pcie".to_owned();
+        assert_eq!(has(&vmm("9.0.0", without), "pxb-pcie"), Some(false));
     }
 }

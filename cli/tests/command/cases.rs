@@ -335,6 +335,60 @@ fn definitions_have_their_right_answers() {
     ALL.iter().for_each(judge);
 }
 
+/// What `doctor` says of QEMU and libvirt for a definition on a host: severity and text.
+fn of_programs(file: &str, host: &Path, args: &[&str]) -> Vec<(String, String)> {
+    let path = format!("{CASES}/{file}");
+    let args: Vec<&str> = ["doctor", &path, "--json"]
+        .iter()
+        .chain(args)
+        .copied()
+        .collect();
+    let report: Value = serde_json::from_str(&on(host, &args).stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap().iter();
+    let own = findings.filter(|one| {
+        ["definition-qemu", "definition-libvirt"].contains(&one["check"].as_str().unwrap())
+    });
+    own.map(|one| {
+        (
+            one["severity"].as_str().unwrap().to_owned(),
+            one.to_string(),
+        )
+    })
+    .collect()
+}
+
+/// No case has a fault of its host's programs, so that the doctor finds none either, nor anything
+/// that is not known.
+#[test]
+fn the_doctor_and_the_explanation_agree_on_programs() {
+    for case in ALL.iter().filter(|case| !case.host.contains('=')) {
+        let folder = Folder::new();
+        let host = host(case.host, &folder);
+        // an assumption without the SMMU's device: its property implies it
+        let assumed = ["--assume", "QEMU=10.1+arm-smmuv3.accel"];
+        for args in [&[][..], &assumed] {
+            let found = of_programs(case.file, &host, args);
+            assert!(!found.is_empty(), "{}", case.file);
+            let amiss: Vec<_> = found
+                .iter()
+                .filter(|(severity, _)| ["failure", "unknown"].contains(&severity.as_str()))
+                .collect();
+            assert!(amiss.is_empty(), "{} {args:?}: {amiss:#?}", case.file);
+            let path = folder.path(case.file);
+            std::fs::copy(format!("{CASES}/{}", case.file), &path).unwrap();
+            let of_host = ["--sysfs".to_owned(), host.to_str().unwrap().to_owned()];
+            let shown = explain(&path, &of_host, &[&["--json"], args].concat());
+            let report: Value = serde_json::from_str(&shown.stdout).unwrap();
+            assert_eq!(
+                codes(&report, "fault"),
+                case.faults,
+                "{} {args:?}",
+                case.file
+            );
+        }
+    }
+}
+
 #[test]
 fn every_definition_is_a_case() {
     let refused = REFUSED.iter().map(|(file, _)| *file);

@@ -123,6 +123,11 @@ pub(super) const ROWS: &[Row] = &[
         Warning, "echo N > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode"),
     ("kernel-options", false, |_| {}, Ok, "/boot/config-6.17.9-64k"),
     ("kernel-options", false, |case| case.facts.kernel.config = None, Unknown, "/proc/config.gz"),
+    ("kernel-options", false, |case| {
+        case.config().retain(|name, _| name == "VFIO_PCI_DMABUF");
+        case.facts.kernel.config_is_partial = true;
+    },
+        Unknown, "other options are not known"),
     ("kernel-options", false, |case| { case.config().remove("VFIO_DEVICE_CDEV"); },
         Warning, "CONFIG_VFIO_DEVICE_CDEV"),
     ("kernel-options", false, |case| { case.config().remove("ARM_SMMU_V3"); },
@@ -320,6 +325,17 @@ pub(super) const ROWS: &[Row] = &[
     ("definition-qemu", false, |case| { define(case); case.facts.vmm.qemu = None; }, Unknown, "on the host"),
     ("definition-qemu", false, |case| { define(case); case.without_feature("arm-smmuv3.accel"); },
         Failure, "QEMU 11.0 or newer"),
+    ("definition-qemu", false, |case| {
+        define(case).qemu = ["arm-smmuv3".to_owned(), "pxb-pcie".to_owned()].into();
+    },
+        Ok, "arm-smmuv3, pxb-pcie"),
+    ("definition-qemu", false, |case| {
+        define(case);
+        let qemu = case.facts.vmm.qemu.as_mut().expect("a QEMU");
+        qemu.features.clear();
+        qemu.version = "10.1.0".to_owned();
+    },
+        Warning, "in builds of some vendors alone"),
     ("definition-libvirt", false, |_| {}, NotApplicable, "no definition"),
     ("definition-libvirt", false, |case| libvirt(case, "12.8.0"), Ok, "iommufd"),
     ("definition-libvirt", false, |case| libvirt(case, "11.9.0"), Warning, "vendor's build"),

@@ -162,9 +162,9 @@ impl Command {
         Some(out + self.text.get(at..).unwrap_or_default())
     }
 
-    /// Blanks and continued lines before a byte.
+    /// Blanks and continued lines before a byte, with the comments between them.
     fn before(&self, at: usize) -> Range<usize> {
-        let before = self.text.get(..at).unwrap_or_default();
+        let before = self.blanked.get(..at).unwrap_or_default();
         let is_blank = |c: char| c.is_whitespace();
         let mut start = before.trim_end_matches(is_blank).len();
         while let Some(rest) = before
@@ -228,10 +228,13 @@ fn separator(before: &str, writing: Writing) -> String {
     if writing == Writing::Part {
         return " ".to_owned();
     }
+    let is_comment = |line: &&str| line.trim_start().starts_with(['#', ';']);
+    let is_continued = |lines: &str| {
+        let line = lines.lines().rev().find(|line| !is_comment(line));
+        line.is_some_and(|line| line.ends_with('\\'))
+    };
     match before.rsplit_once('\n') {
-        Some((line, indent)) if line.trim_end_matches('\r').ends_with('\\') => {
-            format!(" \\\n{indent}")
-        }
+        Some((lines, indent)) if is_continued(lines) => format!(" \\\n{indent}"),
         Some((_, indent)) if indent.trim().is_empty() => format!("\n{indent}"),
         Some(_) | None => " ".to_owned(),
     }
@@ -262,5 +265,33 @@ mod tests {
              \\\n  -device vfio-pci,host=0009:01:00.0,id=gpu0 -m 8G \\\n  -smp 8 \\\n  -bios \"$BIOS\"\n\
              echo done\n"
         );
+    }
+
+    #[test]
+    fn a_comment_inside_of_a_units_command_does_not_end_it() {
+        for comment in ["  # RAM", "; RAM", "# one\n  # and another"] {
+            let text = format!(
+                "[Service]\nExecStart=/usr/bin/qemu-system-aarch64 -M virt \\\n{comment}\n  -m 8G \
+                 \\\n  -smp 4\n"
+            );
+            let mut command = read(&text);
+            command.add_before(1, "numa", "node".to_owned());
+            command.add_behind(1, "accel", "kvm".to_owned());
+            command.remove(2);
+            let changed = command.changed().expect("every change can be written");
+            assert_eq!(
+                changed,
+                format!(
+                    "[Service]\nExecStart=/usr/bin/qemu-system-aarch64 -M virt \\\n{comment}\n  \
+                     -numa node \\\n  -m 8G \\\n  -accel kvm\n"
+                )
+            );
+            let again: Vec<_> = read(&changed)
+                .options
+                .into_iter()
+                .map(|one| one.name)
+                .collect();
+            assert_eq!(again, ["machine", "numa", "m", "accel"]);
+        }
     }
 }

@@ -22,6 +22,8 @@ const LIBVIRT_START: &str = "starting up libvirt version";
 #[derive(Clone, Debug)]
 pub(crate) struct Command {
     pub(crate) text: String,
+    /// The text as it is read: each byte in its place, comments inside of a unit's command blank.
+    pub(crate) blanked: String,
     /// The program, if it is named.
     pub(crate) program: Option<String>,
     /// The line that it begins in.
@@ -161,6 +163,7 @@ impl Command {
             .unwrap_or(text.len());
         let (options, open) = options(&text, words)?;
         Ok(Self {
+            blanked: unit(&text).into_owned(),
             text,
             program: program.map(|word| word.text),
             line,

@@ -509,6 +509,7 @@ impl Reader {
         }
         let command = Command {
             text: String::new(),
+            blanked: String::new(),
             program: None,
             line: 1,
             end: 0,

@@ -86,6 +86,7 @@ pub(super) fn kernel(reading: &Reading<'_>) -> Kernel {
         page_size: asked.page_size,
         cmdline: cmdline(&reading.text("proc/cmdline").unwrap_or_default()),
         config,
+        config_is_partial: false,
         config_source,
         modules: modules(reading.tree, release.as_deref()),
         vfio_container: asked.vfio_container,

@@ -240,6 +240,7 @@ fn kernel(machine: &Machine) -> Kernel {
         config: Some(BTreeMap::from(
             config.map(|(name, value)| (name.to_owned(), value.to_owned())),
         )),
+        config_is_partial: false,
         config_source: Some(format!("boot/config-{RELEASE}")),
         modules: modules.map(module).into(),
         vfio_container: Some(true),
