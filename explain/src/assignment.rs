@@ -46,7 +46,8 @@ pub(crate) enum Difference {
         device: String,
         nodes: Vec<u32>,
         line: usize,
-        gpu: Option<usize>,
+        /// The GPU, and those of the nodes that it gets.
+        gpu: Option<(usize, Vec<u32>)>,
     },
     /// Nodes that are tied and not defined.
     Undefined { nodes: Vec<u32>, line: usize },
@@ -194,6 +195,9 @@ impl<'a> Search<'a> {
     }
 
     fn lack(&self, gpu: usize) -> usize {
+        if self.is_enough(gpu) {
+            return 0;
+        }
         self.wanted(gpu).saturating_sub(self.count(gpu))
     }
 
@@ -311,6 +315,7 @@ impl<'a> Search<'a> {
             let nodes: Vec<u32> = nodes.into_iter().collect();
             let lacking = (0..self.gpus.len()).filter(|gpu| self.lack(*gpu) > 0);
             let gpu = lacking.max_by_key(|gpu| self.lack(*gpu));
+            let mut given = None;
             if let Some(gpu) = gpu {
                 let definition = self.definition;
                 let has_cpus = |node: u32| {
@@ -320,6 +325,7 @@ impl<'a> Search<'a> {
                 let fit = |node: &u32| !has_cpus(*node) && self.out.owner(*node).is_none();
                 let fit: Vec<u32> = nodes.iter().copied().filter(fit).collect();
                 self.exchange(gpu, &[], &fit);
+                given = Some((gpu, fit)).filter(|(_, fit)| !fit.is_empty());
             }
             // a GPU without an id has a finding of its own
             if gpu.is_some_and(|gpu| self.gpus.get(gpu).is_some_and(|gpu| gpu.id.is_empty())) {
@@ -329,7 +335,7 @@ impl<'a> Search<'a> {
                 device: one.device.clone(),
                 nodes,
                 line: one.place.line,
-                gpu,
+                gpu: given,
             });
         }
     }
@@ -386,7 +392,7 @@ impl<'a> Search<'a> {
                     self.exchange(gpu, &[], &[untied]);
                     Instead::Untied(untied)
                 }
-                None if self.lack(gpu) == 0 || self.is_enough(gpu) => Instead::Nothing,
+                None if self.lack(gpu) == 0 => Instead::Nothing,
                 None => {
                     let new = self.take_new(self.lack(gpu));
                     self.exchange(gpu, &[], &new);
@@ -488,7 +494,7 @@ impl<'a> Search<'a> {
             if !nodes.is_empty() {
                 self.exchange(gpu, &[], &nodes);
                 self.differ(Difference::Untied { gpu, nodes });
-            } else if !self.is_enough(gpu) {
+            } else {
                 let own = self.count(gpu);
                 let new = self.take_new(lack);
                 self.exchange(gpu, &[], &new);

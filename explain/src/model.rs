@@ -55,6 +55,9 @@ pub(crate) struct Definition {
 /// Device that takes a slot.
 #[derive(Clone, Debug)]
 pub(crate) struct Other {
+    pub(crate) place: Place,
+    /// Name in messages.
+    pub(crate) label: String,
     /// The bus that the device is on; none where the VMM chooses.
     pub(crate) bus: Option<String>,
     /// Slot and function on the bus, as they are written; empty where the VMM chooses.

@@ -114,6 +114,15 @@ impl<'d, 'a> Domain<'d, 'a> {
             }
             Fix::BusNumber { bus, number } => self.target(*bus, "busNr", *number)?,
             Fix::Chassis { bus, chassis } => self.target(*bus, "chassis", *chassis)?,
+            Fix::Slot(place) => {
+                let mut addresses = elements(self.at(*place)?, "address");
+                let address = addresses.find(|one| one.attribute("type") == Some("pci"))?;
+                for name in ["slot", "function"] {
+                    if address.has_attribute(name) {
+                        self.changes.set(address, name, "0x0");
+                    }
+                }
+            }
             Fix::UseIommufd { function, .. } => {
                 let hostdev = self.function(*function)?;
                 match child(hostdev, "driver").filter(|driver| driver.has_attribute("iommufd")) {

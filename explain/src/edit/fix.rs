@@ -2,6 +2,8 @@
 
 use varia_facts::{Bytes, NodeId};
 
+use crate::model::Place;
+
 /// A change of a definition. Numbers of functions, buses and SMMUs are places in the
 /// definition's lists.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,6 +75,8 @@ pub(crate) enum Fix {
     Window { bus: usize, window: Bytes },
     /// A root port's chassis.
     Chassis { bus: usize, chassis: u32 },
+    /// Slot 0 for what is at this place of the text.
+    Slot(Place),
     /// A function's name.
     Id { function: usize, id: String },
     /// The name of what is at this place of the list of names.

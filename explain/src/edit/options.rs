@@ -145,6 +145,7 @@ pub(crate) fn apply(command: &Command, definition: &Definition, fix: &Fix) -> Op
         Fix::Chassis { bus, chassis } => {
             command.set(of_bus(bus)?.index, "chassis", &chassis.to_string());
         }
+        Fix::Slot(place) => command.set(place.index, "addr", "0"),
         Fix::Id { function, id } => command.set(of_function(function)?.index, "id", id),
         Fix::Rename { name, id } => {
             let place = definition.ids.get(*name)?.place;

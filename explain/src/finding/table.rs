@@ -121,7 +121,7 @@ findings! {
         ],
         why: ["only a GPU's driver uses such nodes"],
         remedy: [
-            "tie {nodes} to {gpu}, which lacks nodes",
+            "tie {given} to {gpu}, which lacks nodes",
             "remove the Generic Initiator: every GPU has its nodes",
         ],
     }
@@ -187,6 +187,14 @@ findings! {
         why: ["a root port has one slot"],
         remedy: ["put it behind a root port of its own"],
     }
+    PortSlot = "port-slot", Fault {
+        found: [
+            "{device} is in slot {slot} of the bus {bus}, which a root port makes",
+            "{device} is function {function} of the slot of the bus {bus}, and nothing is function 0",
+        ],
+        why: ["a root port has slot 0 alone, and a slot without function 0 is empty for a guest"],
+        remedy: ["put it into slot 0: addr=0"],
+    }
     RootBusMissing = "root-bus-missing", Advice {
         found: [
             "{gpu} is behind the machine's own root bus",
@@ -224,8 +232,13 @@ findings! {
         remedy: ["put it on node {wanted}"],
     }
     RootBusNumber = "root-bus-number", Fault {
-        found: ["root bus {bus} and another root bus have the number {number}"],
-        why: ["each root bus needs bus numbers of its own"],
+        found: [
+            "root bus {bus} has the number {number}, and the root bus {before} with its ports needs \
+             the numbers up to {last}",
+            "root bus {bus} has the number {number}, and with its ports needs those up to {beyond}",
+            "root bus {bus} and another root bus have the number {number}",
+        ],
+        why: ["each root bus and each bus below it needs a number of its own, and 255 is the last"],
         remedy: ["give it the number {free}", "give it a number that no root bus has"],
     }
     RootPortWindow = "root-port-window", Advice {

@@ -268,6 +268,8 @@ fn device(
                 .collect(),
         }),
         _ => out.others.push(Other {
+            place,
+            label: id.unwrap_or_else(|| format!("a {driver}")),
             bus: get("bus"),
             slot: get("addr").unwrap_or_default(),
         }),

@@ -345,6 +345,8 @@ impl Reader {
                 node.has_tag_name("controller") && node.attribute("type") != Some("pci");
             if is_controller || ON_PCI.contains(&node.tag_name().name()) {
                 out.others.push(Other {
+                    place: self.place(node),
+                    label: format!("a {}", node.tag_name().name()),
                     bus: bus_of(node),
                     slot: slot_of(node),
                 });

@@ -3,7 +3,7 @@
 //! Source: the series "vfio/nvgrace-egm" (v2, February 2026) and NVIDIA's QEMU
 //! (`acpi-egm-memory`).
 
-use varia_facts::{EgmDevice, egm_path};
+use varia_facts::{EgmDevice, Facts, egm_path};
 
 use crate::case::{Case, Subject};
 use crate::edit::fix::Fix;
@@ -45,20 +45,25 @@ fn is_there(case: &Case<'_>, pxm: u32) -> bool {
     devices.into_iter().any(|device| device.pxm == pxm)
 }
 
-/// Node whose RAM is from the device of a GPU's EGM; without a known host, from the only one of the
-/// VM.
+/// Node whose RAM is from the device of a GPU's EGM; without a known host, the node of the GPU's
+/// CPUs, if its RAM is EGM.
 fn node_of<'a>(case: &Case<'a>, gpu: &Subject) -> Option<&'a Node> {
-    let nodes = &case.definition.nodes;
-    let own = on_host(case, gpu).map(|device| device.pxm);
-    let mut all = nodes
-        .iter()
-        .filter(|node| egm(node).is_some_and(|(_, pxm)| own.is_none_or(|own| own == pxm)));
-    let first = all.next()?;
-    let socket = || nodes.iter().find(|node| Some(node.id) == case.socket(gpu));
-    match (own, all.next()) {
-        (Some(_), _) | (None, None) => Some(first),
-        (None, Some(_)) => socket().filter(|node| egm(node).is_some()),
+    let mut nodes = case.definition.nodes.iter();
+    match known_host(case) {
+        Some(_) => {
+            let own = on_host(case, gpu)?.pxm;
+            nodes.find(|node| egm(node).is_some_and(|(_, pxm)| pxm == own))
+        }
+        None => {
+            let socket = case.socket(gpu)?;
+            nodes.find(|node| node.id == socket && egm(node).is_some())
+        }
     }
+}
+
+/// Facts of the VM's host; those of an assumption have no functions.
+fn known_host<'a>(case: &Case<'a>) -> Option<&'a Facts> {
+    case.facts.filter(|facts| !facts.functions.is_empty())
 }
 
 fn device(case: &Case<'_>, index: usize, tie: &EgmTie, out: &mut Findings) {
@@ -154,8 +159,7 @@ fn backed(
             case.is_qemu().then_some(Fix::Shared(index)),
         );
     }
-    // facts of an assumption have no functions
-    let Some(facts) = case.facts.filter(|facts| !facts.functions.is_empty()) else {
+    let Some(facts) = known_host(case) else {
         return;
     };
     let there = &facts.host.egm;

@@ -77,13 +77,15 @@ fn report(case: &Case<'_>, difference: &Difference, out: &mut Findings) {
             if !is_there && definition.scope.has_more {
                 return;
             }
+            let given = gpu.as_ref().map(|(_, given)| named(given));
             let values: &[Value<'_>] = &[
                 ("nodes", &named(nodes)),
+                ("given", &optional(given)),
                 (
                     if is_there { "other" } else { "absent" },
                     &format!("{device:?}"),
                 ),
-                ("gpu", &optional(gpu.map(label))),
+                ("gpu", &optional(gpu.as_ref().map(|(gpu, _)| label(*gpu)))),
             ];
             out.add(Code::InitiatorDevice, *line, values, assign());
         }

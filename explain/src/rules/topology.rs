@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 
 use crate::case::{Case, Subject};
 use crate::edit::fix::Fix;
-use crate::finding::{Code, Findings, optional};
-use crate::model::{BusKind, Language, slot_of};
+use crate::finding::{Code, Findings, Value, optional};
+use crate::model::{Bus, BusKind, Definition, Language, slot_of};
 use varia_facts::Arch;
 use varia_plan::limits::BUSES;
 use varia_plan::qemu::size;
 use varia_plan::topology::{Buses, Slots};
 use varia_plan::window;
+
+/// Number behind the last bus.
+const LAST_BUS: u32 = 256;
 
 pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
     let mut roots = BTreeSet::new();
@@ -23,6 +26,7 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
         root_bus(case, gpu, &mut roots, out);
         reserve(case, gpu, out);
     }
+    port_slots(case, out);
     numbers(case, out);
     chassis(case, out);
 }
@@ -45,30 +49,26 @@ fn nearest(case: &Case<'_>, gpu: &Subject) -> Option<(u32, u32)> {
     far.min_by_key(|(_, far)| *far)
 }
 
+/// Root ports and other bridges below a root bus.
+fn below(definition: &Definition, root: &str) -> usize {
+    let buses = definition.buses.iter();
+    let below = buses.filter(|bus| !matches!(bus.kind, BusKind::Root | BusKind::Expander { .. }));
+    let below = below.filter(|bus| definition.root_of(bus) == Some(root));
+    // libvirt gives each device without an address a root port
+    let others = definition.others.iter();
+    let is_added = definition.language == Language::Libvirt && root == definition.root();
+    let added = others.filter(|one| is_added && one.bus.is_none());
+    below.count() + added.count()
+}
+
 /// Numbers that the buses below each root bus take.
 fn buses(case: &Case<'_>) -> Buses {
     let definition = case.definition;
+    let on = |name: &str| below(definition, name);
     let root = definition.root();
-    let on = |name: &str| {
-        let buses = definition.buses.iter();
-        let below =
-            buses.filter(|bus| !matches!(bus.kind, BusKind::Root | BusKind::Expander { .. }));
-        below
-            .filter(|bus| definition.root_of(bus) == Some(name))
-            .count()
-    };
-    // libvirt gives each device without an address a root port
-    let added = match definition.language {
-        Language::Qemu => 0,
-        Language::Libvirt => definition
-            .others
-            .iter()
-            .filter(|one| one.bus.is_none())
-            .count(),
-    };
     let mut buses = match definition.language {
         Language::Qemu => Buses::new(on(root)),
-        Language::Libvirt => Buses::with_disks(on(root) + added),
+        Language::Libvirt => Buses::with_disks(on(root)),
     };
     for bus in &definition.buses {
         if let BusKind::Expander {
@@ -82,8 +82,10 @@ fn buses(case: &Case<'_>) -> Buses {
     buses
 }
 
-fn free_number(case: &Case<'_>) -> Option<u32> {
-    buses(case).free(u32::from(BUSES)).map(u32::from)
+/// A number for a root bus with so many root ports.
+fn free_number(case: &Case<'_>, ports: usize) -> Option<u32> {
+    let count = Buses::of(ports).max(u32::from(BUSES));
+    buses(case).free(count).map(u32::from)
 }
 
 /// A slot of the machine's own root bus that nothing takes.
@@ -126,7 +128,7 @@ fn new_bus(case: &Case<'_>, gpu: &Subject, port: usize, name: Option<&str>) -> O
     Some(Fix::RootBus {
         port,
         name: name.map_or(own, str::to_owned),
-        number: free_number(case)?,
+        number: free_number(case, 1)?,
         node: socket(case, gpu),
         slot: free_slot(case),
     })
@@ -389,31 +391,97 @@ fn reserve(case: &Case<'_>, gpu: &Subject, out: &mut Findings) {
     );
 }
 
+/// Reports root buses without a number of their own, or without room for the buses below them. A
+/// root bus that begins where another one still has buses gets another number.
 fn numbers(case: &Case<'_>, out: &mut Findings) {
-    let mut seen = BTreeSet::new();
-    for (index, bus) in case.definition.buses.iter().enumerate() {
-        let BusKind::Expander { number, .. } = bus.kind else {
-            continue;
-        };
+    let definition = case.definition;
+    let number_of = |bus: &Bus| match bus.kind {
+        BusKind::Root => Some(0),
         // QEMU's own is 0, and libvirt chooses
-        let number = match number {
-            None if !case.is_qemu() => continue,
-            number => number.unwrap_or(0),
-        };
-        if number != 0 && seen.insert(number) {
+        BusKind::Expander { number, .. } if case.is_qemu() => Some(number.unwrap_or(0)),
+        BusKind::Expander { number, .. } => number,
+        BusKind::Port { .. } | BusKind::Bridge => None,
+    };
+    let last_of = |name: &str, number: u32| {
+        let count = Buses::of(below(definition, name));
+        number.saturating_add(count - 1)
+    };
+    let root = definition.root();
+    let expanders = definition.buses.iter().filter_map(|bus| {
+        let is_expander = matches!(bus.kind, BusKind::Expander { .. });
+        Some((bus.name.as_str(), number_of(bus).filter(|_| is_expander)?))
+    });
+    let roots: Vec<_> = [(root, 0)].into_iter().chain(expanders).collect();
+    let mut seen = BTreeSet::new();
+    for (index, bus) in definition.buses.iter().enumerate() {
+        if !matches!(bus.kind, BusKind::Expander { .. }) {
             continue;
         }
-        let free = free_number(case);
+        let Some(number) = number_of(bus) else {
+            continue;
+        };
+        let is_own = number != 0 && seen.insert(number);
+        let mut before = roots
+            .iter()
+            .filter(|(_, other)| *other < number)
+            .map(|(name, other)| (*name, last_of(name, *other)))
+            .filter(|(_, last)| *last >= number);
+        let before = before.next().filter(|_| is_own);
+        let beyond = last_of(&bus.name, number);
+        if is_own && before.is_none() && beyond < LAST_BUS {
+            continue;
+        }
+        let free = free_number(case, below(definition, &bus.name));
+        let name = format!("{:?}", bus.name);
+        let mut values: Vec<Value<'_>> = vec![("bus", &name)];
+        let other = before.map(|(name, last)| (format!("{name:?}"), last));
+        values.push(("number", &number));
+        if let Some((other, last)) = &other {
+            values.extend::<[Value<'_>; 2]>([("before", other), ("last", last)]);
+        }
+        let beyond = optional(Some(beyond).filter(|_| is_own));
+        let free_text = optional(free);
+        values.extend::<[Value<'_>; 2]>([("beyond", &beyond), ("free", &free_text)]);
         out.add(
             Code::RootBusNumber,
             bus.place.line,
-            &[
-                ("bus", &format!("{:?}", bus.name)),
-                ("number", &number),
-                ("free", &optional(free)),
-            ],
+            &values,
             free.map(|number| Fix::BusNumber { bus: index, number }),
         );
+    }
+}
+
+/// Reports devices behind a root port that are not in its one slot, or are none of its function 0.
+fn port_slots(case: &Case<'_>, out: &mut Findings) {
+    let definition = case.definition;
+    let functions = definition.functions.iter();
+    let others = definition.others.iter();
+    let all: Vec<_> = functions
+        .map(|one| (one.bus.as_deref(), &one.slot, one.place, one.label()))
+        .chain(others.map(|one| (one.bus.as_deref(), &one.slot, one.place, one.label.clone())))
+        .filter_map(|(bus, slot, place, label)| {
+            let bus = definition.bus(bus?)?;
+            let is_port = matches!(bus.kind, BusKind::Port { .. });
+            is_port.then_some((bus, slot_of(slot)?, place, label))
+        })
+        .collect();
+    for (bus, (slot, function), place, label) in &all {
+        let beside = all
+            .iter()
+            .filter(|(other, _, own, _)| other.name == bus.name && own != place);
+        let has_first = beside.clone().any(|(_, own, ..)| *own == (0, 0));
+        if *slot == 0 && (*function == 0 || has_first) {
+            continue;
+        }
+        let bus = format!("{:?}", bus.name);
+        let values: &[Value<'_>] = &[
+            ("device", label),
+            ("bus", &bus),
+            ("slot", &optional(Some(*slot).filter(|slot| *slot > 0))),
+            ("function", function),
+        ];
+        let fix = (beside.count() == 0).then_some(Fix::Slot(*place));
+        out.add(Code::PortSlot, place.line, values, fix);
     }
 }
 

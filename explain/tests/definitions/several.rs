@@ -6,7 +6,7 @@ use varia_facts::{Arch, Bytes};
 use varia_plan::{Emulated, PlannedBar};
 
 use crate::host::{GIB, GPUS, MIB, facts, facts_with_iommufd, request};
-use crate::text::{codes, command_line, examined, swap, two, without, xml};
+use crate::text::{codes, command_line, examined, swap, two, two_with_egm, without, xml};
 
 /// Everything that was found has a correction, and with all of them nothing is found.
 fn is_put_right(found: &Examination, again: &Examination) {
@@ -332,4 +332,61 @@ fn a_correction_that_can_not_be_written_is_tried_once() {
     let found = examined(&text, &facts());
     assert!(found.findings.len() > 100, "{}", found.findings.len());
     assert!(codes(&found).contains(&"initiator-twice"));
+}
+
+/// A GPU without MIG uses one node.
+const ONE_NODE_EACH: &str = "qemu-system-aarch64 -M virt,gic-version=3 -accel kvm -cpu host -m 8G \
+    -object memory-backend-ram,id=m0,size=8G -numa node,nodeid=0,cpus=0-3,memdev=m0 \
+    -numa node,nodeid=1 -numa node,nodeid=2 -numa node,nodeid=3 -bios UEFI.fd \
+    -device pcie-root-port,id=p0,chassis=1 -device vfio-pci,id=g0,host=0009:01:00.0,bus=p0 \
+    -device pcie-root-port,id=p1,chassis=2 -device vfio-pci,id=g1,host=0019:01:00.0,bus=p1 \
+    -object acpi-generic-initiator,id=i0,pci-dev=g0,node=1 \
+    -object acpi-generic-initiator,id=i1,pci-dev=g1,node=2 \
+    -object acpi-generic-initiator,id=i2,pci-dev=nic,node=3";
+
+#[test]
+fn a_gpu_with_one_node_lacks_none_unless_more_are_asked_for() {
+    let found = |nodes_per_gpu| {
+        let named = ["g0", "g1"].map(|id| (id.to_owned(), facts().functions[0].clone()));
+        let knowledge = Knowledge {
+            named: named.into(),
+            nodes_per_gpu,
+            ..Knowledge::default()
+        };
+        let found = examine(ONE_NODE_EACH.as_bytes(), &knowledge).expect("a definition");
+        let findings = found.findings.into_iter().map(|(finding, _)| finding);
+        let own = findings.filter(|one| one.code.name().contains("initiator"));
+        own.map(|one| (one.code.name(), one.remedy))
+            .collect::<Vec<_>>()
+    };
+    let remedy = |text: &str| vec![("initiator-device", text.to_owned())];
+    assert_eq!(
+        found(None),
+        remedy("remove the Generic Initiator: every GPU has its nodes")
+    );
+    assert_eq!(
+        found(Some(2)),
+        remedy("tie node 3 to g1 (0019:01:00.0), which lacks nodes")
+    );
+}
+
+/// Only the GPU of the device's socket has Extended GPU Memory.
+#[test]
+fn a_gpu_of_another_socket_needs_no_tie_to_extended_memory() {
+    let (mut facts, plan) = two_with_egm();
+    facts.host.egm.retain(|device| device.pxm == 4);
+    let text = without(&command_line(&plan), &["acpi-egm-memory,id=gpu1.egm"]);
+    let text = swap(&text, "mem-path=/dev/egm5", "mem-path=/dev/shm");
+    // the RAM of the other socket is ordinary, and not bound
+    assert_eq!(codes(&examined(&text, &facts)), ["memory-anywhere"]);
+    // nor without the host's facts, by the node of its root bus
+    let found = examine(text.as_bytes(), &Knowledge::default()).expect("a definition");
+    assert!(!codes(&found).contains(&"egm-missing"), "{found:#?}");
+    let text = without(&text, &["acpi-egm-memory,id=gpu0.egm"]);
+    let found = examine(text.as_bytes(), &Knowledge::default()).expect("a definition");
+    let missing = codes(&found)
+        .iter()
+        .filter(|code| **code == "egm-missing")
+        .count();
+    assert_eq!(missing, 1, "{found:#?}");
 }

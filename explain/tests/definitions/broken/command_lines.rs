@@ -227,6 +227,37 @@ pub(super) const QEMU: &[Fault] = &[
     fault(Code::RootBusNumber, |text| {
         swap(text, "bus_nr=16", "bus_nr=8")
     }),
+    // each has a root port
+    fault(Code::RootBusNumber, |text| {
+        swap(text, "bus_nr=16", "bus_nr=9")
+    }),
+    fault(Code::RootBusNumber, |text| {
+        swap(text, "bus_nr=16", "bus_nr=255")
+    }),
+    fault(Code::RootBusNumber, |text| {
+        let ports: String = (100..105)
+            .map(|n| format!(" \\\n  -device pcie-root-port,id=more{n},bus=pcie.0,chassis={n}"))
+            .collect();
+        format!("{}{ports}\n", text.trim_end())
+    }),
+    fault(Code::PortSlot, |text| {
+        swap(
+            text,
+            "id=gpu1,bus=gpu1.port",
+            "id=gpu1,bus=gpu1.port,addr=1",
+        )
+    }),
+    fault(Code::PortSlot, |text| {
+        swap(
+            text,
+            "id=gpu1,bus=gpu1.port",
+            "id=gpu1,bus=gpu1.port,addr=0.1",
+        )
+    }),
+    fault(Code::PortSlot, |text| {
+        let disk = "-device pcie-root-port,id=d,bus=pcie.0,chassis=99 -device virtio-blk-pci,bus=d,addr=0x2";
+        format!("{} \\\n  {disk}\n", text.trim_end())
+    }),
     fault(Code::RootPortWindow, |text| {
         swap(text, "chassis=1,pref64-reserve=256G", "chassis=1")
     }),

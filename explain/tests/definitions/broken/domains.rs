@@ -158,6 +158,16 @@ pub(super) const LIBVIRT: &[Fault] = &[
     fault(Code::RootBusNumber, |text| {
         swap(text, "busNr='16'", "busNr='8'")
     }),
+    fault(Code::RootBusNumber, |text| {
+        swap(text, "busNr='16'", "busNr='10'")
+    }),
+    fault(Code::PortSlot, |text| {
+        swap(
+            text,
+            "<address type='pci' domain='0x0000' bus='0x04' slot='0x00'",
+            "<address type='pci' domain='0x0000' bus='0x04' slot='0x01'",
+        )
+    }),
     fault(Code::ChassisTwice, |text| {
         swap(text, "chassis='2'", "chassis='1'")
     }),
