@@ -1,4 +1,4 @@
-//! What a running server holds: descriptors, threads and memory.
+//! Descriptors, threads and memory that a running server holds.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,7 +1,7 @@
 //! The user's mappings, by their I/O virtual addresses.
 //!
-//! Whoever looks at a mapping gets it from here, where the tests count: a user that removes all of
-//! 65,535 mappings, or leaves, must not cost a look at each of them for each of them.
+//! Every visit of a mapping goes through this module, where the tests count: removing 65,535
+//! mappings, or all of a user that leaves, visits each of them a fixed number of times.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -43,14 +43,14 @@ impl Table {
 
     /// Takes out the mapping that begins at `start`.
     pub(super) fn remove(&mut self, start: u64) -> Option<Mapping> {
-        self.0.remove(&start).inspect(|_| looks::count())
+        self.0.remove(&start).inspect(|_| visits::count())
     }
 
     /// The last mapping that begins at `at` or before.
     pub(super) fn before(&self, at: u64) -> Option<(u64, &Mapping)> {
         let found = self.0.range(..=at).next_back();
         let found = found.map(|(start, mapping)| (*start, mapping));
-        found.inspect(|_| looks::count())
+        found.inspect(|_| visits::count())
     }
 
     /// The mappings that begin in a range.
@@ -62,13 +62,13 @@ impl Table {
             .0
             .range(range)
             .map(|(start, mapping)| (*start, mapping));
-        found.inspect(|_| looks::count())
+        found.inspect(|_| visits::count())
     }
 }
 
-/// Looks at mappings of the table, of this thread.
+/// Visits of the table's mappings by this thread.
 #[cfg(test)]
-mod looks {
+mod visits {
     use std::cell::Cell;
 
     thread_local! {
@@ -86,7 +86,7 @@ mod looks {
 }
 
 #[cfg(not(test))]
-mod looks {
+mod visits {
     pub(super) fn count() {}
 }
 
@@ -97,7 +97,7 @@ mod tests {
     use varia_sys::memory::SharedMemory;
 
     use super::super::{Dma, DmaAccess};
-    use super::looks;
+    use super::visits;
 
     const PAGE: u64 = 4096;
     const MANY: usize = 4000;
@@ -106,16 +106,16 @@ mod tests {
         write: true,
     };
 
-    /// Maps every second page, and returns the looks that it took.
+    /// Maps every second page, and returns the number of visits.
     fn fill(dma: &Dma, memory: &SharedMemory) -> usize {
-        looks::take();
+        visits::take();
         for page in 0..MANY as u64 {
             let fd: OwnedFd = memory.as_fd().try_clone_to_owned().unwrap();
             dma.map(2 * page * PAGE, PAGE, BOTH, Some((fd, page * PAGE)))
                 .unwrap();
         }
         assert_eq!(dma.size().0, MANY);
-        looks::take()
+        visits::take()
     }
 
     #[test]
@@ -125,13 +125,13 @@ mod tests {
         // beside the sum of the sizes, which is asked for once
         assert!(fill(&dma, &memory) <= 2 * MANY);
         dma.unmap(0, u64::MAX).unwrap();
-        let all_at_once = looks::take();
+        let all_at_once = visits::take();
         assert!(all_at_once <= 2 * MANY + 2, "{all_at_once}");
         assert_eq!(dma.size(), (0, 0));
 
         fill(&dma, &memory);
         dma.clear();
-        let left = looks::take();
+        let left = visits::take();
         assert!(left <= MANY, "{left}");
         assert_eq!(dma.size(), (0, 0));
 
@@ -139,7 +139,7 @@ mod tests {
         for page in 0..MANY as u64 {
             dma.unmap(2 * page * PAGE, PAGE).unwrap();
         }
-        let one_by_one = looks::take();
+        let one_by_one = visits::take();
         assert!(one_by_one <= 4 * MANY, "{one_by_one}");
         assert_eq!(dma.size(), (0, 0));
     }
