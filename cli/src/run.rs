@@ -16,7 +16,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use varia_facts::Arch;
 use varia_plan::{Emulated, NODES_PER_GPU};
 use varia_serve::{Backend, View};
+use varia_spec::vfio::RegionIndex;
 use varia_sys::{event::EventFd, socket::Listener};
+use varia_variant::Region;
 use varia_vfio_user::server::Server;
 
 use crate::{
@@ -68,6 +70,17 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         return Err(text.into());
     }
     let mut made = make(&args.device, &args.behaviour, View::Virtual, false)?;
+    let regions = (RegionIndex::COUNT..made.endpoint.info().num_regions).map(RegionIndex);
+    for index in regions {
+        if let Region::Memory(memory) = made.endpoint.region(index) {
+            let (name, what) = (made.profile.name, memory.name());
+            let text = format!(
+                "QEMU maps no device-specific region into a guest, and a {name} presents its {what} as \
+                 such: use varia serve, with a client that maps the region"
+            );
+            return Err(text.into());
+        }
+    }
     if args.dry_run {
         let socket = default_socket(&args.device.profile);
         let arguments = arguments(args, &made, &socket)?;

@@ -114,6 +114,10 @@ fn what_no_guest_can_have() {
     dry_run(&["gh200", "--cpus", "0"]).refused(&["'0'", "--cpus", "1.."]);
     dry_run(&["gh200", "--ram", "0"]).refused(&["0 bytes of RAM", "--ram 2G"]);
     dry_run(&["gh200", "--nodes", "500"]).refused(&["501", "128", "fewer nodes"]);
+    for (profile, what) in [("v100-nvlink", "GPU memory"), ("v100-bridge", "ATSD")] {
+        let reason = format!("a {profile} presents its {what} as such: use varia serve");
+        dry_run(&[profile]).refused(&["QEMU maps no device-specific region", &reason]);
+    }
     dry_run(&["gh200", "--initrd", "i"]).refused(&["--kernel"]);
 }
 
