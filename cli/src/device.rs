@@ -92,6 +92,7 @@ pub(crate) fn make(
             device.shape.gpudirect_clique.is_some(),
         ),
         ("--extension", !device.shape.extension.is_empty()),
+        ("--platform", device.shape.platform.is_some()),
         ("--strict", device.shape.strict),
     ]
     .into_iter();

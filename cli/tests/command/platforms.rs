@@ -80,11 +80,17 @@ fn the_facts_that_inspect_shows_are_taken_from_a_file_and_change_the_device() {
     );
     assert_eq!(client.device_feature(13 | GET, 4).unwrap(), [1, 2, 3, 4]);
 
-    // a GPU that no entry's ids name, with links
-    let nodes = facts("v100-nvlink");
-    fs::write(&file, nodes.to_string()).unwrap();
+    // links with another target address
+    let mut links = facts("v100-nvlink");
+    let nodes = links["device_tree"]["nodes"].as_object_mut().unwrap();
+    for node in nodes.values_mut() {
+        if let Some(target) = node.get_mut("ibm,device-tgt-addr") {
+            *target = json!([7, 8]);
+        }
+    }
+    fs::write(&file, links.to_string()).unwrap();
     let seen = inspected(&["v100-nvlink", "--platform", name]);
-    assert_eq!(seen["regions"][0]["target_address"], 0x3_ffff_0000_0000_u64);
+    assert_eq!(seen["regions"][0]["target_address"], 0x7_0000_0008_u64);
 }
 
 #[test]
@@ -259,4 +265,14 @@ fn each_fault_of_a_file_is_told_with_the_value_and_the_remedy() {
         .refused(&["/no/such/file can't be read: No such file"]);
     ended(varia(["serve", "nic", "--as", "physical", "--strict"]))
         .refused(&["--strict changes a VM's view"]);
+    fs::write(&file, facts("ism").to_string()).unwrap();
+    ended(varia([
+        "serve",
+        "nic",
+        "--as",
+        "physical",
+        "--platform",
+        name,
+    ]))
+    .refused(&["--platform changes a VM's view"]);
 }
