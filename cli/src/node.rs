@@ -1,8 +1,13 @@
 //! `varia node`: the Kubernetes device plugin.
 
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use varia_allocate::{Observed, Pool};
 use varia_linux::bind;
 use varia_linux::inventory::{Extent, Inventory};
@@ -56,28 +61,51 @@ fn run(args: &NodeRunArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Lock of the one process that hands out the devices of a directory of state.
-fn only_process(args: &NodeRunArgs) -> Result<std::fs::File, Failure> {
-    use rustix::fs::{FlockOperation, flock};
-
+/// Locks of the one process that uses a directory of state, and of the one that serves a kubelet.
+fn only_process(args: &NodeRunArgs) -> Result<[File; 2], Failure> {
     let path = args.state.join("node.lock");
-    let unusable = |error: std::io::Error| {
+    let unusable = |error: io::Error| {
         format!(
             "can't use {}: {error}: run varia node as root, or name another directory with --state",
             path.display()
         )
     };
-    std::fs::create_dir_all(&args.state).map_err(unusable)?;
-    let lock = std::fs::File::create(&path).map_err(unusable)?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(format!(
-            "another varia node uses {}: stop it, or name another directory with --state",
-            args.state.display()
+    fs::create_dir_all(&args.state).map_err(unusable)?;
+    let state = File::create(&path).map_err(unusable)?;
+    let unusable = |error: io::Error| {
+        format!(
+            "can't use {}: {error}: run varia node as root, or name the kubelet's directory with \
+             --plugins",
+            args.plugins.display()
         )
-        .into()),
-        Err(error) => Err(unusable(error.into()).into()),
+    };
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(&args.plugins);
+    made.map_err(unusable)?;
+    // the directory itself: a kubelet that starts removes the files in it
+    let plugins = File::open(&args.plugins).map_err(unusable)?;
+    for (lock, place) in [(&state, &args.state), (&plugins, &args.plugins)] {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(format!(
+                    "another varia node uses {}: stop it: one process hands out all GPUs of a host",
+                    place.display()
+                )
+                .into());
+            }
+            Err(error) => {
+                return Err(format!(
+                    "can't lock {}: {error}: put the directory on a local file system",
+                    place.display()
+                )
+                .into());
+            }
+        }
     }
+    Ok([state, plugins])
 }
 
 /// Checks that a name can be the domain of a resource: the kubelet would refuse another one.

@@ -205,8 +205,8 @@ fn clear(own: &Path) -> Result<(), String> {
     }
     match UnixStream::connect(own) {
         Ok(_) => Err(format!(
-            "another process serves {place}: stop it (a second varia node?), or name another \
-             --resource-domain"
+            "another process serves {place}: stop it; this process serves it as soon as that one has \
+             ended"
         )),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(own)
             .map_err(|error| format!("can't remove the stale socket {place}: {error}: remove it")),

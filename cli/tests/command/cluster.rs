@@ -59,10 +59,19 @@ fn a_plugin_without_a_kubelet_waits_for_it_and_ends_with_sigterm() {
         assert!(begin.elapsed() < HANG, "there is no socket");
         sleep(Duration::from_millis(20));
     }
-    // two processes with one state would hand a GPU out twice
-    let mut second = varia(["node", "run", "--sysfs", "host", "--state", "state"]);
-    second.current_dir(folder.root());
-    ended(second).refused(&["another varia node uses state", "--state"]);
+    // two processes with one state, or before one kubelet, would hand a GPU out twice
+    for (state, plugins, used) in [
+        ("state", "plugins", "state"),
+        ("state", "others", "state"),
+        ("other", "plugins", "plugins"),
+        ("other", "host/../plugins", "host/../plugins"),
+    ] {
+        let mut second = varia(["node", "run", "--sysfs", "host", "--state", state]);
+        second.args(["--plugins", plugins, "--resource-domain", "other.vfio"]);
+        second.current_dir(folder.root());
+        let used = format!("another varia node uses {used}: stop it");
+        ended(second).refused(&[&used, "all GPUs of a host"]);
+    }
     let log = plugin.end();
     for part in [
         "event=unhealthy device=0009:01:00.0",
@@ -98,6 +107,10 @@ fn what_can_not_be_used_is_refused_with_the_remedy() {
             ["can't use file/x/node.lock", "--state"],
         ),
         (
+            vec!["--sysfs", "host", "--state", "fresh", "--plugins", "file"],
+            ["can't use file", "--plugins"],
+        ),
+        (
             vec!["--interval", "0"],
             ["\"0\" is not a time", "such as 5"],
         ),
@@ -109,6 +122,7 @@ fn what_can_not_be_used_is_refused_with_the_remedy() {
     fs::create_dir(folder.root().join("state")).unwrap();
     fs::write(folder.root().join("state/node.json"), "{").unwrap();
     let mut command = varia(["node", "run", "--sysfs", "host", "--state", "state"]);
+    command.args(["--plugins", "plugins"]);
     command.current_dir(folder.root());
     ended(command).refused(&["state/node.json is damaged", "remove the file"]);
 }
