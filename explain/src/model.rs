@@ -4,6 +4,7 @@
 use serde::Serialize;
 use varia_facts::{Bdf, Bytes};
 
+use crate::parse::properties::switch;
 use crate::scope::Scope;
 use varia_facts::Arch;
 
@@ -276,10 +277,10 @@ impl Smmu {
     /// Values of properties that QEMU refuses without `accel=on`. Source: QEMU 11.1
     /// `hw/arm/smmuv3.c:smmu_validate_property`.
     pub(crate) fn needs_acceleration(name: &str, value: &str) -> bool {
-        let is_on = matches!(value, "on" | "yes" | "true");
+        let state = switch(value);
         match name {
-            "ats" | "cmdqv" | "pasid" => is_on,
-            "ril" => matches!(value, "off" | "no" | "false"),
+            "ats" | "cmdqv" | "pasid" => state == Some(true),
+            "ril" => state == Some(false),
             "oas" => !matches!(value, "44" | "auto"),
             "ssidsize" | "ssidSize" => !matches!(value, "0" | "auto"),
             _ => false,

@@ -41,7 +41,7 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    fn add(&mut self, line: usize, what: impl Into<String>, why: impl Into<String>) {
+    pub(crate) fn add(&mut self, line: usize, what: impl Into<String>, why: impl Into<String>) {
         let unjudged = Unjudged {
             line,
             what: what.into(),

@@ -7,7 +7,7 @@ use varia_facts::{Bdf, Bytes};
 use varia_plan::versions::EGM_OBJECT;
 
 use super::command::{Command, Opt};
-use super::properties::Properties;
+use super::properties::{Properties, switch};
 use crate::model::{
     Backing, Bus, BusKind, Definition, Distance, EgmTie, Function, Initiator, Language, Machine,
     Name, Node, Other, Place, Smmu,
@@ -204,7 +204,8 @@ fn device(
 ) {
     // what is said for every device of a driver
     let get = |key: &str| properties.get(key).or_else(|| global(command, driver, key));
-    let is_on = |key: &str| matches!(get(key).as_deref(), Some("on" | "yes" | "true"));
+    let state = |key: &str| get(key).and_then(|value| switch(&value));
+    let is_on = |key: &str| state(key) == Some(true);
     let number = |key: &str| get(key).and_then(|text| integer(&text));
     let id = properties.id();
     match driver {
@@ -217,8 +218,7 @@ fn device(
             iommufd: get("iommufd"),
             refuses_iommufd: false,
             is_unmapped: is_on("x-no-mmap"),
-            has_rom: driver != "vfio-user-pci"
-                && !matches!(get("rombar").as_deref(), Some("0" | "off")),
+            has_rom: driver != "vfio-user-pci" && state("rombar") != Some(false),
             is_managed: false,
             driver: None,
             id,

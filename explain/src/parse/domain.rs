@@ -375,6 +375,9 @@ impl Reader {
         let device = text(&["target", "pciDev"]).map(str::trim);
         let node = text(&["target", "node"]).and_then(|text| text.trim().parse().ok());
         let (Some(device), Some(node)) = (device, node) else {
+            let why = "it lacks a pciDev or a node that is a number";
+            let line = self.place(memory).line;
+            out.scope.add(line, "<memory model='egm'>", why);
             return;
         };
         out.egm.push(EgmTie {
@@ -541,11 +544,12 @@ impl Reader {
         let smmus = out.smmus.iter_mut().skip(first.2);
         smmus.for_each(|smmu| named(&mut smmu.bus));
         let indexes: Vec<usize> = places.iter().map(|place| place.index).collect();
-        let scope = qemu::scope(&command, |at| {
+        let mut scope = qemu::scope(&command, |at| {
             let index = indexes.get(at)?;
             let mut functions = out.functions.iter();
             functions.position(|function| function.place.index == *index)
         });
+        scope.unjudged.append(&mut out.scope.unjudged);
         out.scope = scope;
         Ok(())
     }

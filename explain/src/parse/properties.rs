@@ -124,11 +124,7 @@ impl Properties {
 
     /// True if the switch `key` is on; `None` if the properties do not have it.
     pub(crate) fn switch(&self, key: &str) -> Option<bool> {
-        match self.get(key)?.as_str() {
-            "on" | "yes" | "true" | "y" | "1" => Some(true),
-            "off" | "no" | "false" | "n" | "0" => Some(false),
-            _ => None,
-        }
+        switch(&self.get(key)?)
     }
 
     /// Gives a property a value.
@@ -200,6 +196,15 @@ impl Properties {
                 Property::Text(name, _) | Property::Json(name, ..) => name != key,
             }
         });
+    }
+}
+
+/// True if a value switches something on; `None` if it is no switch's value.
+pub(crate) fn switch(value: &str) -> Option<bool> {
+    match value {
+        "on" | "yes" | "true" | "y" | "1" => Some(true),
+        "off" | "no" | "false" | "n" | "0" => Some(false),
+        _ => None,
     }
 }
 

@@ -390,3 +390,17 @@ fn a_gpu_of_another_socket_needs_no_tie_to_extended_memory() {
         .count();
     assert_eq!(missing, 1, "{found:#?}");
 }
+
+#[test]
+fn extended_memory_of_libvirt_that_can_not_be_read_is_not_judged() {
+    let (facts, plan) = two();
+    let memory = "    <memory model='egm'>\n      <target>\n        <node>0</node>\n      </target>\n    \
+                  </memory>\n  </devices>\n";
+    let found = examined(&swap(&xml(&plan), "  </devices>\n", memory), &facts);
+    let parts: Vec<_> = found
+        .unjudged
+        .iter()
+        .map(|part| part.what.as_str())
+        .collect();
+    assert_eq!(parts, ["<memory model='egm'>"]);
+}

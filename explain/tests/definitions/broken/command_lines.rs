@@ -240,6 +240,9 @@ pub(super) const QEMU: &[Fault] = &[
             .collect();
         format!("{}{ports}\n", text.trim_end())
     }),
+    fault(Code::BarsNotMapped, |text| {
+        swap(text, "host=0029:01:00.0", "host=0029:01:00.0,x-no-mmap=y")
+    }),
     fault(Code::PortSlot, |text| {
         swap(
             text,
