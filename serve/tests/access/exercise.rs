@@ -138,7 +138,8 @@ impl<'a> User<'a> {
         let serve = Options {
             view: View::Virtual,
             clock: Arc::new(time),
-            honour_memory_enable: choice & 8 != 0,
+            // memory that can only be mapped can't honour the bit
+            honour_memory_enable: choice & 8 != 0 && layout != MemoryLayout::Region,
             layout,
             ..Options::default()
         };
