@@ -56,6 +56,8 @@ pub struct Node<M> {
     checked: BTreeMap<Bdf, PciFunction>,
     /// Devices that were woken for a start.
     woken: BTreeSet<Bdf>,
+    /// A change of the holds is not on disk yet.
+    unsaved: bool,
     /// Failure of the last refresh.
     unread: Option<String>,
     counts: Counts,
@@ -92,6 +94,7 @@ impl<M: Machine> Node<M> {
             baseline: BTreeMap::new(),
             checked: BTreeMap::new(),
             woken: BTreeSet::new(),
+            unsaved: false,
             unread: None,
             counts: Counts::default(),
         };
@@ -161,7 +164,9 @@ impl<M: Machine> Node<M> {
         must: &[String],
         size: usize,
     ) -> Result<Vec<String>, String> {
-        let (available, must) = (addresses(available)?, addresses(must)?);
+        let (mut available, must) = (addresses(available)?, addresses(must)?);
+        // the kubelet may not have taken note of a device that is gone
+        available.retain(|bdf| self.pool.device(*bdf).is_some());
         let set = self.pool.preferred(&available, &must, size);
         let set = set.map_err(|refusal| refusal.to_string())?;
         Ok(set.iter().map(Bdf::to_string).collect())

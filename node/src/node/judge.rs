@@ -36,6 +36,9 @@ impl<M: Machine> Node<M> {
     /// Judges the health of the devices; returns `true` if one changed.
     pub(super) fn judge(&mut self) -> bool {
         self.read_idle_devices();
+        let facts = &self.facts;
+        self.baseline
+            .retain(|bdf, _| facts.function(*bdf).is_some());
         let mut observed = Observed::default();
         for function in &self.facts.functions {
             let tree = self.machine.tree();
@@ -153,7 +156,11 @@ fn errors(
         ));
     }
     let now = uncorrectable(tree, bdf)?;
-    let first = *baseline.entry(bdf).or_insert(now);
+    let first = baseline.entry(bdf).or_insert(now);
+    if now.fatal < first.fatal || now.nonfatal < first.nonfatal {
+        // another device, or the same one found anew: the kernel counts from 0 again
+        *first = Uncorrectable::default();
+    }
     let fatal = now.fatal.saturating_sub(first.fatal);
     let nonfatal = now.nonfatal.saturating_sub(first.nonfatal);
     (fatal > 0 || nonfatal > 0).then(|| {

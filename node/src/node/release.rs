@@ -22,7 +22,7 @@ impl<M: Machine> Node<M> {
     /// the set time, which counts from one listing to a later one. Returns `true` if a device was
     /// released.
     pub fn follow(&mut self, listing: &Listing, now: Duration) -> bool {
-        let mut named = false;
+        let mut named = self.unsaved;
         let mut due = Vec::new();
         for (bdf, hold) in &mut self.holds.devices {
             let seen = self.seen.entry(*bdf).or_insert(now);
@@ -52,9 +52,12 @@ impl<M: Machine> Node<M> {
         }
         if named {
             let holds = &self.holds;
-            if let Err(why) = locked(&mut self.machine, &mut |host| holds.save(host)) {
+            let saved = locked(&mut self.machine, &mut |host| holds.save(host));
+            if let Err(why) = &saved {
                 log::error!("event=unsaved found={why:?}");
             }
+            // the next listing tries again
+            self.unsaved = saved.is_err();
         }
         let mut released = false;
         for bdf in due {

@@ -217,6 +217,37 @@ fn a_group_of_two_gpus_has_one_user() {
 }
 
 #[test]
+fn a_name_of_a_pod_that_could_not_be_saved_is_saved_later() {
+    let made = Made::bound(&GH200);
+    let gpus = made.gpus();
+    let mut node = node(made, true);
+    node.allocate(GH, &[ids(&gpus)]).unwrap();
+    node.machine().played.fill_disk(true);
+    node.follow(&listing(&gpus), at(0));
+    node.machine().played.fill_disk(false);
+    node.follow(&listing(&gpus), at(1));
+    let started = Node::new(node.into_machine(), settings(true)).unwrap();
+    assert_eq!(started.holds().devices[&gpus[0]].pod, Some(pod()));
+}
+
+#[test]
+fn a_gpu_that_is_gone_is_left_out_of_the_preferred_set() {
+    let made = Made::bound(&GH200_X4);
+    let (gpus, files) = (made.gpus(), made.files());
+    let mut node = node(made, false);
+    files.is_there(gpus[0], false);
+    node.refresh().unwrap();
+    let preferred = node.preferred(&ids(&gpus), &ids(&gpus[2..3]), 3).unwrap();
+    assert_eq!(preferred, ids(&gpus[1..]));
+    let refusal = node
+        .preferred(&ids(&gpus), &ids(&gpus[..1]), 1)
+        .unwrap_err();
+    assert!(refusal.contains("0009:01:00.0"), "{refusal}");
+    let refusal = node.preferred(&ids(&gpus), &[], 4).unwrap_err();
+    assert!(!refusal.is_empty());
+}
+
+#[test]
 fn a_full_disk_refuses_and_changes_nothing() {
     let made = Made::unbound(&GH200);
     let gpus = made.gpus();

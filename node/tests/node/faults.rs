@@ -130,6 +130,37 @@ fn each_fault_takes_its_gpu_away_and_its_end_brings_it_back() {
 }
 
 #[test]
+fn errors_count_from_0_when_a_gpu_is_found_anew() {
+    let made = Made::bound(&GH200_X4);
+    let (gpus, files) = (made.gpus(), made.files());
+    let count = |fatal: u32| {
+        let folder = format!("sys/bus/pci/devices/{}", gpus[1]);
+        let fatal = format!("TOTAL_ERR_FATAL {fatal}\n");
+        files.put(&format!("{folder}/aer_dev_fatal"), &fatal);
+        files.put(
+            &format!("{folder}/aer_dev_nonfatal"),
+            "TOTAL_ERR_NONFATAL 0\n",
+        );
+    };
+    count(5);
+    let mut node = node(made, false);
+    let mut health_at = |fatal: u32| {
+        count(fatal);
+        node.refresh().unwrap();
+        health(&node)
+    };
+    // the errors before the start are no fault, and those after a removal that nobody saw are
+    assert_eq!([5, 3, 0].map(&mut health_at), ["++++", "+-++", "++++"]);
+    assert_eq!(health_at(1), "+-++");
+    // a removal that was seen begins a new baseline
+    files.is_there(gpus[1], false);
+    node.refresh().unwrap();
+    files.is_there(gpus[1], true);
+    node.refresh().unwrap();
+    assert_eq!(health(&node), "++++");
+}
+
+#[test]
 fn a_fault_of_a_gpu_in_use_names_the_pod() {
     let made = Made::bound(&GH200_X4);
     let (gpus, files) = (made.gpus(), made.files());
