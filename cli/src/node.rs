@@ -37,6 +37,13 @@ fn run(args: &NodeRunArgs) -> Result<(), Failure> {
         )
         .into());
     }
+    if let Some(tables) = args.acpi.as_ref().filter(|tables| !tables.is_dir()) {
+        return Err(format!(
+            "{} is not a directory: mount the host's /sys/firmware/acpi/tables there",
+            tables.display()
+        )
+        .into());
+    }
     check_domain(&args.resource_domain)?;
     let _only = only_process(args)?;
     let settings = Settings {
@@ -53,7 +60,7 @@ fn run(args: &NodeRunArgs) -> Result<(), Failure> {
         http: args.http,
         ..Settings::default()
     };
-    let machine = Live::new(args.sysfs.as_deref(), &args.state)?;
+    let machine = Live::new(args.sysfs.as_deref(), args.acpi.as_deref(), &args.state)?;
     let stop = Arc::new(tokio::sync::Notify::new());
     let stopped = stop.clone();
     ctrlc::set_handler(move || stop.notify_one())?;

@@ -22,7 +22,7 @@ use crate::inventory::{
 use crate::matching::module_name;
 use crate::pci_ids::{self, PciIds};
 use crate::programs::{self, Programs};
-use crate::tree::Tree;
+use crate::tree::{TABLES, Tree};
 
 /// Files of a function; `modalias` has the ids and the class.
 const FUNCTION_FILES: [&str; 6] = [
@@ -49,7 +49,6 @@ const DEVICES: &str = "sys/bus/pci/devices";
 const DRIVERS: &str = "sys/bus/pci/drivers";
 const GROUPS: &str = "sys/kernel/iommu_groups";
 const NODES: &str = "sys/devices/system/node";
-const TABLES: &str = "sys/firmware/acpi/tables";
 const IOMMUS: &str = "sys/class/iommu";
 /// Length of an ACPI table's header in bytes.
 const TABLE_HEADER: usize = 36;

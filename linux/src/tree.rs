@@ -14,10 +14,15 @@ use crate::error::Error;
 /// Largest part of a file that is read, in bytes.
 const LONGEST: u64 = 256 << 20;
 
+/// Directory of the ACPI tables.
+pub(crate) const TABLES: &str = "sys/firmware/acpi/tables";
+
 /// Files of a host.
 #[derive(Debug)]
 pub struct Tree {
     root: Root,
+    /// Directory of the ACPI tables, if it is not below the root.
+    tables: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -35,7 +40,10 @@ impl Tree {
     /// Files of this machine.
     #[must_use]
     pub fn live() -> Self {
-        Self { root: Root::Live }
+        Self {
+            root: Root::Live,
+            tables: None,
+        }
     }
 
     /// Opens a captured host: an archive, the directory that an archive was unpacked into, or any
@@ -49,6 +57,7 @@ impl Tree {
             let archive = Archive::open(path)?;
             return Ok(Self {
                 root: Root::Archive(archive),
+                tables: None,
             });
         }
         let root = if path.join("sys/bus").is_dir() {
@@ -62,7 +71,17 @@ impl Tree {
         } else {
             return Err(Error::NoHost(path.to_owned()));
         };
-        Ok(Self { root })
+        Ok(Self { root, tables: None })
+    }
+
+    /// The same files, with the ACPI tables of another directory in place of
+    /// `sys/firmware/acpi/tables`, which a container runtime hides.
+    #[must_use]
+    pub fn with_tables(self, tables: PathBuf) -> Self {
+        Self {
+            tables: Some(tables),
+            ..self
+        }
     }
 
     /// True for this machine, false for a captured host.
@@ -154,6 +173,9 @@ impl Tree {
     /// # Errors
     /// `NotFound` if the tree can't have the path, `Unsupported` in an archive.
     pub fn path(&self, path: &str) -> io::Result<PathBuf> {
+        if let (Some(tables), Some(below)) = (&self.tables, path.strip_prefix(TABLES)) {
+            return Ok(tables.join(below.trim_start_matches('/')));
+        }
         match &self.root {
             Root::Live => Ok(Path::new("/").join(path)),
             Root::Host(root) => Ok(root.join(path)),

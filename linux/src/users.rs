@@ -1,6 +1,7 @@
 //! Users of a device: processes that have the device open, file systems, interfaces that are up.
 
 use std::fmt;
+use std::io;
 
 use varia_facts::{Bdf, Facts, GroupId, PciFunction};
 
@@ -144,6 +145,28 @@ pub fn users(tree: &Tree, bdf: Bdf, group: Option<GroupId>) -> Vec<User> {
     found
 }
 
+/// Process whose open files this process may not see, as a sentence with the remedy: with such a
+/// process, a device without users may have one.
+#[must_use]
+pub fn unseen(tree: &Tree) -> Option<String> {
+    let processes = tree.list("proc").unwrap_or_default();
+    let mut pids = processes.iter().filter_map(|name| name.parse().ok());
+    pids.find_map(|pid| hidden(pid, |folder| tree.list(folder)))
+}
+
+/// Sentence about a process if its open files may not be listed. A process that has ended has none.
+fn hidden(pid: u32, list: impl Fn(&str) -> io::Result<Vec<String>>) -> Option<String> {
+    let error = list(&format!("proc/{pid}/fd")).err()?;
+    // EACCES and EPERM
+    (error.kind() == io::ErrorKind::PermissionDenied).then(|| {
+        format!(
+            "the open files of process {pid} can't be read ({error}), so it is not known which \
+             devices are in use: run this command as root with CAP_SYS_PTRACE, and in a container \
+             with hostPID and without an AppArmor profile"
+        )
+    })
+}
+
 /// Device node that NVIDIA's own driver gives a GPU.
 fn nvidia_node(tree: &Tree, bdf: Bdf) -> Option<String> {
     let text = tree.text(&format!("proc/driver/nvidia/gpus/{bdf}/information"))?;
@@ -279,6 +302,25 @@ mod tests {
     #[test]
     fn a_device_without_users_has_none() {
         assert_eq!(found(host().path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn open_files_that_may_not_be_read_are_unseen() {
+        let denied = |code: i32| {
+            hidden(77, |folder| {
+                assert_eq!(folder, "proc/77/fd");
+                Err(io::Error::from_raw_os_error(code))
+            })
+        };
+        // EPERM and EACCES
+        for code in [1, 13] {
+            let found = denied(code).unwrap();
+            assert!(found.contains("of process 77 can't be read"), "{found}");
+        }
+        // ENOENT and ESRCH: the process has ended
+        assert_eq!([2, 3].map(denied), [None, None]);
+        let root = host();
+        assert_eq!(unseen(&Tree::open(root.path()).unwrap()), None);
     }
 
     #[test]

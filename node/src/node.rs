@@ -209,6 +209,9 @@ impl<M: Machine> Node<M> {
                 ));
             }
         }
+        if let Some(unseen) = self.machine.unseen() {
+            return Err(unseen);
+        }
         let taken = self.taken(&wanted);
         let refused = |refusal: varia_allocate::Refusal| refusal.to_string();
         let mut allocations = self.pool.allocate(&containers, &taken).map_err(refused)?;
@@ -388,6 +391,9 @@ impl<M: Machine> Node<M> {
         let Some(mut function) = self.facts.function(bdf).cloned() else {
             return Readiness::Unknown(format!("{bdf} is gone"));
         };
+        if let Some(unseen) = self.machine.unseen() {
+            return Readiness::Unknown(unseen);
+        }
         if let Some(user) = users(tree, bdf, function.iommu_group).first() {
             // its user may be resetting it
             return Readiness::Unknown(format!("{user} uses {bdf}"));

@@ -39,6 +39,10 @@ pub(crate) struct NodeRunArgs {
     /// Directory with the files of a host, instead of this machine; for tests.
     #[arg(long, value_name = "DIR")]
     pub(crate) sysfs: Option<PathBuf>,
+    /// Directory of the host's ACPI tables, where /sys/firmware is hidden, as in a container
+    /// [default: /sys/firmware/acpi/tables]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) acpi: Option<PathBuf>,
     /// Bind the best driver when a GPU is allocated, and restore the previous driver when the GPU is
     /// released; never plain vfio-pci for a GPU that needs a variant driver.
     #[arg(long)]

@@ -99,6 +99,10 @@ fn what_can_not_be_used_is_refused_with_the_remedy() {
             ["none is not a directory", "unpack"],
         ),
         (
+            vec!["--sysfs", "host", "--acpi", "none"],
+            ["none is not a directory", "/sys/firmware/acpi/tables"],
+        ),
+        (
             vec!["--sysfs", "host", "--resource-domain", "A/b"],
             ["\"A/b\" can't be the domain", "gpus.example.com"],
         ),

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::layout;
 use crate::matching::{Aliases, Modalias, Why};
 use crate::pci_ids::PciIds;
-use crate::tree::Tree;
+use crate::tree::{TABLES, Tree};
 
 const DEVICES: &str = "sys/bus/pci/devices";
 /// Properties with the place of a device's coherent memory.
@@ -28,7 +28,6 @@ const MEMORY: [&str; 4] = [
     property::MEM_PXM_START,
     property::MEM_PXM_COUNT,
 ];
-const TABLES: &str = "sys/firmware/acpi/tables";
 
 /// Directory of a function's attributes.
 #[must_use]

@@ -87,10 +87,12 @@ impl<M: Machine> Node<M> {
     fn read_idle_devices(&mut self) {
         let tree = self.machine.tree();
         let page = self.facts.kernel.page_size;
+        let is_seen = self.machine.unseen().is_none();
         for function in &mut self.facts.functions {
             let best = function.best_driver.as_deref().unwrap_or_default();
             let driver = function.driver.as_deref().unwrap_or_default();
-            let is_idle = function.variant.is_some()
+            let is_idle = is_seen
+                && function.variant.is_some()
                 && same_name(driver, best)
                 && !self.holds.devices.contains_key(&function.bdf)
                 && probe::asleep(tree, function.bdf).is_none()

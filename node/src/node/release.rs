@@ -83,6 +83,9 @@ impl<M: Machine> Node<M> {
     /// Restores the driver of a device that no pod has, and forgets the hold.
     fn release(&mut self, bdf: Bdf) -> Result<(), String> {
         let group = self.pool.device(bdf).and_then(|device| device.group);
+        if let Some(unseen) = self.machine.unseen() {
+            return Err(unseen);
+        }
         if let Some(user) = users(self.machine.tree(), bdf, group).first() {
             return Err(format!(
                 "no pod has {bdf}, and {user} uses it: end that process"

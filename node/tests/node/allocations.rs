@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use varia_facts::Bdf;
-use varia_node::{Listing, Node, Pod};
+use varia_node::{Listing, Node, Pod, Readiness};
 use varia_silicon::machine::{GB200_NVL4, GH200, GH200_X4};
 
 use crate::host::{Made, VARIANT, ids, node, settings};
@@ -245,6 +245,30 @@ fn a_gpu_that_is_gone_is_left_out_of_the_preferred_set() {
     assert!(refusal.contains("0009:01:00.0"), "{refusal}");
     let refusal = node.preferred(&ids(&gpus), &[], 4).unwrap_err();
     assert!(!refusal.is_empty());
+}
+
+#[test]
+fn nothing_is_handed_out_or_released_while_users_are_not_seen() {
+    let made = Made::unbound(&GH200);
+    let gpus = made.gpus();
+    let mut node = node(made, true);
+    let unseen = "the open files of process 9 can't be read";
+    node.machine().unseen = Some(unseen.to_owned());
+    let refusal = node.allocate(GH, &[ids(&gpus)]).unwrap_err();
+    assert_eq!(refusal, unseen);
+    assert!(held(&node).is_empty());
+    assert_eq!(
+        node.readiness(gpus[0]),
+        Readiness::Unknown(unseen.to_owned())
+    );
+    node.machine().unseen = None;
+    node.allocate(GH, &[ids(&gpus)]).unwrap();
+    node.machine().unseen = Some(unseen.to_owned());
+    node.follow(&Listing::new(), at(0));
+    assert!(!node.follow(&Listing::new(), at(30)));
+    assert_eq!(held(&node), gpus);
+    node.machine().unseen = None;
+    assert!(node.follow(&Listing::new(), at(60)));
 }
 
 #[test]

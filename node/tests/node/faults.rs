@@ -44,6 +44,24 @@ fn hosts_are_offered_with_the_nearest_cpus() {
 }
 
 #[test]
+fn acpi_tables_are_read_in_another_place() {
+    let made = Made::bound(&GH200);
+    let root = made.files().root;
+    let (hidden, tables) = (root.join("sys/firmware/acpi/tables"), root.join("run/acpi"));
+    std::fs::create_dir_all(root.join("run")).unwrap();
+    std::fs::rename(&hidden, &tables).unwrap();
+    // as a runtime masks it: an empty directory
+    std::fs::create_dir_all(hidden).unwrap();
+    let health = |tables| {
+        let live = varia_node::Live::new(Some(&root), tables, &root.join("state")).unwrap();
+        let node = varia_node::Node::new(live, crate::host::settings(false)).unwrap();
+        node.devices("varia.vfio/gh200")[0].health.clone()
+    };
+    assert_eq!(health(None), "Unhealthy");
+    assert_eq!(health(Some(tables.as_path())), "Healthy");
+}
+
+#[test]
 fn without_a_node_with_cpus_there_is_no_hint_at_all() {
     let made = Made::bound(&GH200);
     let files = made.files();

@@ -24,11 +24,18 @@ const READY: u32 = 0xff;
 pub(crate) struct Made {
     pub(crate) played: Played,
     gpus: Vec<Bdf>,
+    /// Reason why users of devices are not seen.
+    pub(crate) unseen: Option<String>,
 }
 
 impl Machine for Made {
     fn tree(&self) -> &Tree {
         self.played.tree()
+    }
+
+    fn unseen(&self) -> Option<String> {
+        let seen = varia_linux::users::unseen(self.tree());
+        self.unseen.clone().or(seen)
     }
 
     fn locked(&mut self, act: &mut dyn FnMut(&mut dyn Host)) -> io::Result<()> {
@@ -70,7 +77,11 @@ impl Made {
         let variant = played.root().join("sys/bus/pci/drivers").join(VARIANT);
         fs::create_dir_all(variant).unwrap();
         played.kill_never();
-        Self { played, gpus }
+        Self {
+            played,
+            gpus,
+            unseen: None,
+        }
     }
 
     /// A host whose GPUs are bound to the variant driver.
