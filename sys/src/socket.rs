@@ -74,6 +74,12 @@ pub enum SocketError {
         /// Id of the user.
         owner: u32,
     },
+    /// Another process holds a lock on the directory of the path.
+    #[error("directory {}: another process keeps it locked (flock); end that process, which `lslocks` names, or choose another directory", directory.display())]
+    Locked {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// A descriptor that the process was started with is no listening Unix socket.
     #[error(
         "descriptor {fd} is no listening Unix socket ({source}): check the service manager's socket unit, or the redirection of the shell"

@@ -7,9 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, fchmod, flock};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
@@ -26,6 +26,10 @@ use crate::wait::{self, Wake};
 /// Queue length of clients that wait to be accepted. A client whose connection finds the queue full
 /// waits in `connect`.
 const BACKLOG: i32 = 128;
+
+/// Timeout for another server that starts in the same directory. It holds the lock for as long as
+/// it binds one socket.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A listening socket, whose path is removed on drop.
 #[derive(Debug)]
@@ -66,11 +70,22 @@ impl Listener {
     ///
     /// A lock on the directory keeps apart two servers that start on one path at the same time.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        Self::bind_with(path, None)
+    }
+
+    /// Same as [`bind`](Self::bind); no other user can connect, whatever the umask is.
+    pub fn bind_private(path: &Path) -> Result<Self, SocketError> {
+        Self::bind_with(path, Some(Mode::RUSR | Mode::WUSR))
+    }
+
+    fn bind_with(path: &Path, mode: Option<Mode>) -> Result<Self, SocketError> {
         let address = address(path)?;
-        let _lock = File::open(parent(path))
-            .ok()
-            .filter(|dir| flock(dir, FlockOperation::LockExclusive).is_ok());
+        let _lock = lock(parent(path), LOCK_TIMEOUT)?;
         let fd = socket()?;
+        if let Some(mode) = mode {
+            // `bind` gives the file the mode of the socket, less the umask
+            fchmod(&fd, mode).map_err(|e| SocketError::path(path, e))?;
+        }
         match bind(&fd, &address) {
             Ok(()) => {}
             Err(Errno::ADDRINUSE) => {
@@ -177,6 +192,29 @@ impl Listener {
     }
 }
 
+/// Locks a directory; `None` if its file system or this user can't.
+fn lock(directory: &Path, timeout: Duration) -> Result<Option<File>, SocketError> {
+    let Ok(file) = File::open(directory) else {
+        return Ok(None);
+    };
+    let begin = Instant::now();
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(file)),
+            Err(Errno::AGAIN) if begin.elapsed() < timeout => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(Errno::AGAIN) => {
+                return Err(SocketError::Locked {
+                    directory: directory.into(),
+                });
+            }
+            Err(Errno::INTR) => {}
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -226,4 +264,30 @@ fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), SocketError
     }
     remove_file(path)
         .map_err(|e| SocketError::path(path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_stays_locked_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = lock(folder.path(), LOCK_TIMEOUT).unwrap().unwrap();
+        let refused = lock(folder.path(), Duration::ZERO).unwrap_err();
+        assert!(matches!(refused, SocketError::Locked { .. }), "{refused}");
+        drop(held);
+        assert!(lock(folder.path(), LOCK_TIMEOUT).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_private_socket_is_the_users_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let _listener = Listener::bind_private(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
 }
