@@ -270,6 +270,8 @@ impl Reach {
         }
         let limit = Limit::within(self.timeout);
         if self.stream.send(&message, &[], &limit).is_err() {
+            // a part of the command may have been sent: no message can follow it
+            self.stream.shutdown();
             self.close();
             return Err(Errno::EIO);
         }
@@ -320,5 +322,36 @@ impl Reach {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use varia_sys::socket::{Descriptors, SocketError};
+
+    use super::*;
+
+    #[test]
+    fn a_command_that_is_sent_in_part_ends_the_connection_in_either_mode() {
+        type Make = fn(Arc<Stream>, usize, Duration) -> Reach;
+        for make in [Reach::new as Make, Reach::twin] {
+            let (server, client) = Stream::pair().unwrap();
+            // more than the socket's buffer holds, and the client takes nothing
+            let data = vec![7; 4 << 20];
+            let reach = make(Arc::new(server), data.len(), Duration::from_millis(20));
+            reach.lock().counting = Some(Counting::Wide);
+            assert_eq!(reach.write(0, &data, &|| false), Err(Errno::EIO));
+            let mut taken = 0;
+            let mut buffer = vec![0; 1 << 20];
+            let end = loop {
+                let mut descriptors = Descriptors::default();
+                match client.recv(&mut buffer, &mut descriptors, 0, &Limit::none()) {
+                    Ok(count) => taken += count,
+                    Err(error) => break error,
+                }
+            };
+            assert!(matches!(end, SocketError::Closed), "{end}");
+            assert!(taken > 0 && taken < data.len(), "{taken}");
+        }
     }
 }
