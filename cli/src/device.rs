@@ -232,7 +232,10 @@ fn explain(profile: &Profile, error: &varia_serve::Error) -> String {
 
 /// Default path of a profile's socket.
 pub(crate) fn default_socket(profile: &str) -> PathBuf {
-    let directory =
-        std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-    directory.join(format!("varia-{profile}.sock"))
+    runtime_directory().join(format!("varia-{profile}.sock"))
+}
+
+/// The user's directory for sockets.
+pub(crate) fn runtime_directory() -> PathBuf {
+    std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from)
 }

@@ -2,18 +2,24 @@
 //!
 //! | module | contents |
 //! |---|---|
+//! | `connections` | connections of the administration, a thread for each |
 //! | `spec` | description of a device: command line, configuration file, control socket |
 //! | `control` | requests on the control socket, and the client of the control socket |
 //! | `metrics` | counters for Prometheus |
 
+mod connections;
 pub(crate) mod control;
 pub(crate) mod metrics;
 pub(crate) mod spec;
 
 use std::{
     collections::BTreeMap,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -27,7 +33,7 @@ use varia_vfio_user::{
 use crate::{
     Failure,
     args::{As, MemoryEnable},
-    device::{Made, make},
+    device::{Made, make, runtime_directory},
 };
 
 use spec::DeviceSpec;
@@ -35,6 +41,10 @@ use spec::DeviceSpec;
 /// Devices that are served, by their names.
 pub(crate) struct Fleet {
     devices: Mutex<BTreeMap<String, Arc<Served>>>,
+    /// Backing files of the devices, by device and inode number, with the names of the devices.
+    backings: Mutex<BTreeMap<(u64, u64), String>>,
+    /// No device can be started any longer. Changed with `devices` locked.
+    has_ended: AtomicBool,
     options: Options,
     /// Error of a device that could not be served any longer, and the end of the process.
     failed: Mutex<Option<String>>,
@@ -88,6 +98,8 @@ impl Fleet {
     pub(crate) fn new(options: Options, stop: EventFd) -> Self {
         Self {
             devices: Mutex::default(),
+            backings: Mutex::default(),
+            has_ended: AtomicBool::new(false),
             options,
             failed: Mutex::default(),
             stop,
@@ -108,7 +120,15 @@ impl Fleet {
             As::Virtual => View::Virtual,
             As::Physical => View::Physical,
         };
+        let backing = behaviour.backing.as_deref();
+        // before the file is opened, which can change its length
+        if let Some(path) = backing {
+            self.check_backing(&name, path)?;
+        }
         let made = make(&device, &behaviour, side, honour)?;
+        if let Some(identity) = backing.and_then(identity) {
+            lock(&self.backings).insert(identity, name.clone());
+        }
         let listener = match (listener, &self.options.directory) {
             (Some(listener), _) => listener,
             (None, Some(directory)) => Listener::bind(&directory.join(format!("{name}.sock")))?,
@@ -120,6 +140,20 @@ impl Fleet {
             made,
             listener,
         })
+    }
+
+    /// Refuses a backing file that another device has, under whatever path.
+    fn check_backing(&self, name: &str, path: &Path) -> Result<(), Failure> {
+        let backings = lock(&self.backings);
+        match identity(path).and_then(|identity| backings.get(&identity)) {
+            None => Ok(()),
+            Some(other) => Err(format!(
+                "{name}: the backing file {} is that of the device {other}: give each its own in \
+                 --config",
+                path.display()
+            )
+            .into()),
+        }
     }
 
     /// Serves a device from now on.
@@ -152,6 +186,9 @@ impl Fleet {
             }
         };
         let mut devices = self.devices();
+        if self.has_ended.load(Ordering::SeqCst) {
+            return Err("the server ends: start another".into());
+        }
         let thread = thread::Builder::new().name(name.chars().take(15).collect());
         *lock(&served.thread) = Some(thread.spawn(serve)?);
         devices.insert(name, served);
@@ -177,7 +214,9 @@ impl Fleet {
     pub(crate) fn remove(&self, name: &str) -> Result<(), Failure> {
         let served = self.device(name)?;
         self.devices().remove(name);
-        served.end()
+        let ended = served.end();
+        lock(&self.backings).retain(|_, of| of != name);
+        ended
     }
 
     /// The device with this name.
@@ -193,18 +232,21 @@ impl Fleet {
         self.devices().values().cloned().collect()
     }
 
-    /// Ends all devices. Returns the error of the one that ended the process, if there is one.
+    /// Ends all devices, for good. Returns the error of the one that ended the process, or the
+    /// first error of the end.
     pub(crate) fn end(&self) -> Result<(), Failure> {
-        let all = std::mem::take(&mut *self.devices());
+        let mut devices = self.devices();
+        self.has_ended.store(true, Ordering::SeqCst);
+        let all = std::mem::take(&mut *devices);
+        drop(devices);
         for served in all.values() {
-            served.stop.trigger()?;
+            // `end` reports it
+            let _ = served.stop.trigger();
         }
-        for served in all.values() {
-            served.end()?;
-        }
+        let ended: Vec<_> = all.values().map(|served| served.end()).collect();
         match lock(&self.failed).take() {
             Some(error) => Err(error.into()),
-            None => Ok(()),
+            None => ended.into_iter().collect(),
         }
     }
 
@@ -241,11 +283,40 @@ impl Served {
     }
 }
 
+/// Device and inode number of a file, of the link's target if it is a symbolic link.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// Default path of a server's directory, if it is the user's alone.
+///
+/// # Errors
+/// If there is something else at the path, or nothing.
+pub(crate) fn existing_directory() -> Result<PathBuf, Failure> {
+    let directory = default_directory();
+    check_private(&directory)?;
+    Ok(directory)
+}
+
 /// Default path of a server's directory.
 pub(crate) fn default_directory() -> PathBuf {
-    let directory =
-        std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-    directory.join("varia")
+    runtime_directory().join("varia")
+}
+
+/// Refuses a directory in which another user can replace a socket.
+pub(crate) fn check_private(directory: &Path) -> Result<(), Failure> {
+    let shown = directory.display();
+    let metadata = std::fs::symlink_metadata(directory)
+        .map_err(|error| format!("{shown}: {error}: name the server's directory by --directory"))?;
+    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    let found = match () {
+        () if !metadata.is_dir() => "is no directory".to_owned(),
+        () if owner != user => format!("belongs to user {owner}, and this is user {user}"),
+        () if metadata.mode() & 0o022 != 0 => "can be written to by other users".to_owned(),
+        () => return Ok(()),
+    };
+    Err(format!("the default directory {shown} {found}: name another by --directory").into())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,7 +1,7 @@
 //! `varia serve`: serves devices on sockets until a signal stops the server.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fs::DirBuilder,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -20,7 +20,7 @@ use crate::{
     Failure,
     args::{As, ServeArgs},
     device::{Made, default_socket},
-    fleet::{Fleet, Options, control, default_directory, metrics, spec},
+    fleet::{Fleet, Options, check_private, control, default_directory, metrics, spec},
     inspect,
     output::print,
 };
@@ -48,6 +48,9 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
             .mode(0o700)
             .create(directory);
         made.map_err(|error| format!("{}: {error}", directory.display()))?;
+        if args.directory.is_none() {
+            check_private(directory)?;
+        }
     }
     let mut given = Given::new(args)?;
     let stop = EventFd::new()?;
@@ -64,7 +67,10 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let mut text = String::new();
     let mut closed = Vec::new();
     for (name, spec) in &wanted {
-        let listener = match (given.take(name), &directory) {
+        let given = given.take(name);
+        // an inherited socket is not this process's to remove
+        let is_own = given.is_none();
+        let listener = match (given, &directory) {
             (Some(listener), _) => Some(listener),
             (None, Some(_)) => None,
             (None, None) => {
@@ -74,7 +80,9 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
             }
         };
         let device = fleet.prepare(name.clone(), spec, listener)?;
-        closed.push(parent(device.path()));
+        if is_own {
+            closed.push(parent(device.path()));
+        }
         text += &announcement(device.made(), device.view(), device.path());
         prepared.push(device);
     }
@@ -95,17 +103,54 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
             log::error!("can't stop: {error}");
         }
     })?;
+    let mut running = Running {
+        fleet: &fleet,
+        stop: &stop,
+        administration: Vec::new(),
+    };
     for device in prepared {
         fleet.start(device)?;
     }
-    let admin = admin.map(|admin| admin.start(&fleet, &stop)).transpose()?;
+    if let Some(admin) = admin {
+        admin.start(&mut running)?;
+    }
     print(&text)?;
     notify(NotifyState::Ready);
     stop.wait(None)?;
     notify(NotifyState::Stopping);
-    drop(admin);
-    fleet.end()?;
+    running.end()?;
     print("stopped\n")
+}
+
+/// Threads of a server. On drop all of them are ended, and their sockets are removed.
+struct Running<'a> {
+    fleet: &'a Arc<Fleet>,
+    stop: &'a EventFd,
+    administration: Vec<thread::JoinHandle<()>>,
+}
+
+impl Running<'_> {
+    /// Ends what has not ended yet.
+    fn end(&mut self) -> Result<(), Failure> {
+        let stopped = self.stop.trigger();
+        if stopped.is_ok() {
+            for thread in self.administration.drain(..) {
+                if thread.join().is_err() {
+                    log::error!("a thread of the administration panicked");
+                }
+            }
+        }
+        self.fleet.end()?;
+        Ok(stopped?)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            log::error!("{error}");
+        }
+    }
 }
 
 /// Listening sockets that the process was started with.
@@ -120,12 +165,25 @@ impl Given {
             by_name: Vec::new(),
             in_order: VecDeque::new(),
         };
+        let mut seen = BTreeMap::new();
         for fd in &args.listen {
-            given.in_order.push_back(Listener::inherited(*fd)?);
+            let listener = Listener::inherited(*fd)?;
+            check_new(&mut seen, *fd, &listener)?;
+            given.in_order.push_back(listener);
         }
         // systemd's names are those of the socket units, unless the units have FileDescriptorName
         for (fd, name) in sd_notify::listen_fds_with_names(false)? {
-            given.by_name.push((name, Listener::inherited(fd)?));
+            let listener = Listener::inherited(fd)?;
+            check_new(&mut seen, fd, &listener)?;
+            given.by_name.push((name, listener));
+        }
+        if let (Some((name, _)), Some(socket)) = (given.by_name.first(), &args.socket) {
+            let text = format!(
+                "the service manager gave a socket named {name:?}, which would take the place of \
+                 --socket {}: leave out --socket",
+                socket.display()
+            );
+            return Err(text.into());
         }
         Ok(given)
     }
@@ -160,6 +218,22 @@ impl Given {
     }
 }
 
+/// Refuses a socket that has come before, as the same descriptor or another one.
+fn check_new(
+    seen: &mut BTreeMap<(u64, u64), i32>,
+    fd: i32,
+    listener: &Listener,
+) -> Result<(), Failure> {
+    let status = rustix::fs::fstat(listener)?;
+    match seen.insert((status.st_dev, status.st_ino), fd) {
+        None => Ok(()),
+        Some(other) => Err(format!(
+            "descriptors {other} and {fd} are one socket: give each device its own"
+        )
+        .into()),
+    }
+}
+
 /// Sockets of the administration.
 struct Admin {
     control: Listener,
@@ -168,41 +242,29 @@ struct Admin {
 
 impl Admin {
     fn new(directory: &Path, given: &mut Given) -> Result<Self, Failure> {
-        let mut listener = |name: &str, socket: &str| match given.take_named(name) {
-            Some(listener) => Ok(listener),
-            None => Listener::bind(&directory.join(socket)),
+        let control = match given.take_named("control") {
+            Some(listener) => listener,
+            None => Listener::bind_private(&directory.join(control::SOCKET))?,
         };
-        Ok(Self {
-            control: listener("control", control::SOCKET)?,
-            metrics: listener("metrics", "metrics.sock")?,
-        })
+        let metrics = match given.take_named("metrics") {
+            Some(listener) => listener,
+            None => Listener::bind(&directory.join("metrics.sock"))?,
+        };
+        Ok(Self { control, metrics })
     }
 
-    /// Starts a thread for each socket. They end when `stop` is triggered.
-    fn start(self, fleet: &Arc<Fleet>, stop: &EventFd) -> Result<Threads, Failure> {
+    /// Starts a thread for each socket. They end when the server stops.
+    fn start(self, running: &mut Running<'_>) -> Result<(), Failure> {
         let Self { control, metrics } = self;
-        let (of_control, of_metrics) = (Arc::clone(fleet), Arc::clone(fleet));
-        let (stop_control, stop_metrics) = (stop.try_clone()?, stop.try_clone()?);
+        let (of_control, of_metrics) = (Arc::clone(running.fleet), Arc::clone(running.fleet));
+        let (stop_control, stop_metrics) = (running.stop.try_clone()?, running.stop.try_clone()?);
         let control = move || control::serve(&of_control, &control, &stop_control);
         let metrics = move || metrics::serve(&of_metrics, &metrics, &stop_metrics);
         let thread = |name: &str| thread::Builder::new().name(name.into());
-        Ok(Threads(vec![
-            thread("control").spawn(control)?,
-            thread("metrics").spawn(metrics)?,
-        ]))
-    }
-}
-
-/// Threads that are joined on drop.
-struct Threads(Vec<thread::JoinHandle<()>>);
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        for thread in self.0.drain(..) {
-            if thread.join().is_err() {
-                log::error!("a thread of the administration panicked");
-            }
-        }
+        let threads = &mut running.administration;
+        threads.push(thread("control").spawn(control)?);
+        threads.push(thread("metrics").spawn(metrics)?);
+        Ok(())
     }
 }
 

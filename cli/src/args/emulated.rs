@@ -210,7 +210,7 @@ pub(crate) struct ServeArgs {
     pub(crate) directory: Option<PathBuf>,
     /// Use a listening socket that the process was started with, for the first device, then the
     /// second and so on; systemd's sockets are found without this option. May be repeated.
-    #[arg(long, value_name = "fd:N", value_parser = inherited)]
+    #[arg(long, value_name = "fd:N", value_parser = inherited, conflicts_with = "socket")]
     pub(crate) listen: Vec<i32>,
     /// Don't confine the process after its start (landlock, seccomp).
     #[arg(long)]

@@ -1,15 +1,10 @@
 //! The control socket: a line of JSON for each request and for each reply (docs/serve.md).
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-    time::Duration,
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -24,7 +19,12 @@ use crate::{
     Failure,
     args::{CtlArgs, CtlRequest},
     device,
-    fleet::{Fleet, Served, default_directory, spec::DeviceSpec},
+    fleet::{
+        Fleet, Served,
+        connections::{self, MOST},
+        existing_directory,
+        spec::DeviceSpec,
+    },
     inspect::Inspection,
     output::print,
 };
@@ -34,9 +34,6 @@ pub(crate) const SOCKET: &str = "control.sock";
 
 /// The longest line of a request, in bytes.
 const MAX_LINE: u64 = 64 << 10;
-
-/// Connections at one time. One more is closed at once.
-const MOST: usize = 16;
 
 /// A request, as a line of JSON.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -50,53 +47,15 @@ pub(crate) enum Request {
     Fault { device: String, fault: Vec<String> },
 }
 
-/// Answers the connections of `listener`, each on a thread of its own, until `stop` is triggered.
+/// Answers the connections of `listener` until `stop` is triggered.
 pub(crate) fn serve(fleet: &Arc<Fleet>, listener: &Listener, stop: &EventFd) {
-    let open = Arc::new(AtomicUsize::new(0));
-    loop {
-        let stream = match listener.accept(Some(stop), None) {
-            Ok(Some(stream)) => stream,
-            Ok(None) => return,
-            Err(error) => {
-                log::warn!("control: {error}");
-                thread::sleep(Duration::from_millis(100));
-                continue;
-            }
-        };
-        let entered = Entered::new(&open);
-        let Some(entered) = entered else {
-            log::warn!("control: a connection is closed, because {MOST} are open");
-            continue;
-        };
-        let fleet = Arc::clone(fleet);
-        let converse = move || {
-            let _entered = entered;
-            // a peer that is gone needs no answer
-            let _ = converse(&fleet, &UnixStream::from(OwnedFd::from(stream)));
-        };
-        if let Err(error) = thread::Builder::new()
-            .name("control".into())
-            .spawn(converse)
-        {
-            log::warn!("control: a connection is closed: {error}");
-        }
-    }
-}
-
-/// One of the connections that may be open.
-struct Entered(Arc<AtomicUsize>);
-
-impl Entered {
-    fn new(open: &Arc<AtomicUsize>) -> Option<Self> {
-        let entered = Self(Arc::clone(open));
-        (open.fetch_add(1, Ordering::SeqCst) < MOST).then_some(entered)
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
+    let full = format!("{MOST} connections are open: close one, and try again");
+    let full = format!("{}\n", json!({ "ok": false, "error": full }));
+    let fleet = Arc::clone(fleet);
+    connections::serve("control", listener, stop, &full, move |stream| {
+        // a peer that is gone needs no answer
+        let _ = converse(&fleet, &stream);
+    });
 }
 
 fn converse(fleet: &Arc<Fleet>, stream: &UnixStream) -> std::io::Result<()> {
@@ -213,7 +172,10 @@ fn inspection(served: &Served) -> Result<Value, Failure> {
 
 /// `varia ctl`: one request to a running server, and its reply.
 pub(crate) fn ctl(args: &CtlArgs) -> Result<(), Failure> {
-    let directory = args.directory.clone().unwrap_or_else(default_directory);
+    let directory = match &args.directory {
+        Some(directory) => directory.clone(),
+        None => existing_directory()?,
+    };
     let request = match args.request.clone() {
         CtlRequest::List => Request::List,
         CtlRequest::Inspect { device } => Request::Inspect { device },
@@ -251,9 +213,16 @@ pub(crate) fn ctl(args: &CtlArgs) -> Result<(), Failure> {
 
 fn ask(path: &Path, request: &Request) -> Result<Value, Failure> {
     let mut stream = UnixStream::from(OwnedFd::from(Stream::connect(path)?));
-    writeln!(stream, "{}", serde_json::to_string(request)?)?;
+    match writeln!(stream, "{}", serde_json::to_string(request)?) {
+        // a server that closes the connection may have sent the reason before
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        written => written?,
+    }
     let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
+    match BufReader::new(stream).read_line(&mut line) {
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        read => drop(read?),
+    }
     if line.is_empty() {
         return Err("the server closed the connection without a reply".into());
     }

@@ -2,60 +2,76 @@
 
 use std::{
     fmt::Write as _,
-    io::{Read, Write},
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    io::{ErrorKind, Read, Write},
+    os::unix::net::UnixStream,
     sync::Arc,
-    thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use varia_sys::{event::EventFd, socket::Listener};
 use varia_vfio_user::counters::BOUNDS;
 
-use crate::fleet::{Fleet, Served};
+use crate::fleet::{Fleet, Served, connections};
 
-/// Timeout of a reader, and the longest request that is read.
+/// Time from a reader's connection to the last byte of the answer, and the longest request that is
+/// read.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_REQUEST: usize = 8192;
 
-/// Answers readers one after another, until `stop` is triggered.
+/// Bytes of an answer that are sent with one system call, whose timeout holds for each buffer that
+/// the kernel allocates.
+const PART: usize = 4096;
+
+/// Reply to a reader that is one too many.
+const FULL: &str =
+    "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// Answers readers, until `stop` is triggered.
 pub(crate) fn serve(fleet: &Arc<Fleet>, listener: &Listener, stop: &EventFd) {
-    loop {
-        match listener.accept(Some(stop), None) {
-            Ok(Some(stream)) => {
-                // a reader that is gone needs no answer
-                let _ = answer(fleet, UnixStream::from(OwnedFd::from(stream)));
-            }
-            Ok(None) => return,
-            Err(error) => {
-                log::warn!("metrics: {error}");
-                thread::sleep(Duration::from_millis(100));
-            }
-        }
-    }
+    let fleet = Arc::clone(fleet);
+    connections::serve("metrics", listener, stop, FULL, move |stream| {
+        // a reader that is gone needs no answer
+        let _ = answer(&stream, Instant::now() + TIMEOUT, || text(&fleet.all()));
+    });
 }
 
-fn answer(fleet: &Fleet, mut stream: UnixStream) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
+fn answer(
+    mut stream: &UnixStream,
+    deadline: Instant,
+    text: impl FnOnce() -> String,
+) -> std::io::Result<()> {
     let mut request = Vec::new();
     let mut part = [0; 512];
     while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < MAX_REQUEST {
+        stream.set_read_timeout(Some(left(deadline)?))?;
         match stream.read(&mut part)? {
             0 => break,
             count => request.extend(part.get(..count).unwrap_or_default()),
         }
     }
     let (status, body) = match request.starts_with(b"GET ") {
-        true => ("200 OK", text(&fleet.all())),
+        true => ("200 OK", text()),
         false => ("400 Bad Request", "only GET is answered\n".to_owned()),
     };
-    write!(
-        stream,
+    let reply = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n{body}",
         body.len()
-    )
+    );
+    for part in reply.as_bytes().chunks(PART) {
+        stream.set_write_timeout(Some(left(deadline)?))?;
+        stream.write_all(part)?;
+    }
+    Ok(())
+}
+
+/// Time until the deadline.
+fn left(deadline: Instant) -> std::io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    match left.is_zero() {
+        true => Err(ErrorKind::TimedOut.into()),
+        false => Ok(left),
+    }
 }
 
 /// All counters of the devices.
@@ -165,5 +181,46 @@ fn messages(text: &mut String, devices: &[Arc<Served>]) {
         let _ = writeln!(text, "{time}_bucket{{{labels},le=\"+Inf\"}} {all}");
         let _ = writeln!(text, "{time}_sum{{{labels}}} {seconds}");
         let _ = writeln!(text, "{time}_count{{{labels}}} {all}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// A deadline that passes while the reader is answered.
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(50)
+    }
+
+    #[test]
+    fn a_reader_that_sends_byte_by_byte_has_one_deadline() {
+        let (server, mut reader) = UnixStream::pair().unwrap();
+        // until the server has closed its end
+        let drips = thread::spawn(move || {
+            while reader.write_all(b"G").is_ok() {
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        answer(&server, soon(), || panic!("the request has no end")).unwrap_err();
+        drop(server);
+        drips.join().unwrap();
+    }
+
+    #[test]
+    fn a_reader_that_takes_byte_by_byte_has_one_deadline() {
+        let (server, mut reader) = UnixStream::pair().unwrap();
+        reader.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let drips = thread::spawn(move || {
+            while reader.read(&mut [0; 64]).is_ok_and(|count| count > 0) {
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        answer(&server, soon(), || "text\n".repeat(1 << 20)).unwrap_err();
+        server.shutdown(std::net::Shutdown::Both).unwrap();
+        drop(server);
+        drop(drips);
     }
 }

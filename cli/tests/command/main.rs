@@ -1,5 +1,6 @@
 //! The `varia` command as users and VMMs call it: results, refusals, sockets, clients.
 
+mod administration;
 mod backing;
 mod cards;
 mod cases;
