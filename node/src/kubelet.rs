@@ -27,7 +27,7 @@ const VERSION: &str = "v1beta1";
 /// Name of the kubelet's socket.
 const KUBELET: &str = "kubelet.sock";
 /// Longest wait for an answer of the kubelet.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
 /// Identity of a file: a socket that is made again has another one.
 pub(crate) type Identity = (u64, u64, i64, i64);

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::holds::Pod;
 use crate::http::{self, Failures};
-use crate::kubelet::{Registered, identity};
+use crate::kubelet::{ANSWER, Registered, identity};
 use crate::machine::Machine;
 use crate::node::{Listing, Node};
 use crate::plugin::Shared;
@@ -23,9 +23,6 @@ use crate::pod_resources_api::pod_resources_lister_client::PodResourcesListerCli
 use crate::settings::Settings;
 use crate::transport::Channel;
 use crate::uevents;
-
-/// Longest wait for an answer of the kubelet.
-const ANSWER: Duration = Duration::from_secs(10);
 
 /// Reason why the process does not start.
 #[derive(Debug, thiserror::Error)]

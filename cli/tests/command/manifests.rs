@@ -199,6 +199,9 @@ fn the_unit_starts_varia_with_options_that_it_has() {
         "yes",
         "it outlives the process"
     );
+    // the directory of the sockets can be written where the kubelet has not made it yet
+    let plugins = Path::new("/var/lib").join(value("StateDirectory"));
+    assert_eq!(plugins, varia_node::Settings::default().plugins);
     assert_eq!(value("NoNewPrivileges"), "yes");
 }
 
