@@ -153,7 +153,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         ISM,
-        "memory enable is honoured without effect",
+        "ISM honours memory enable without effect",
         "if environment.honour_memory_enable => {",
         "if environment.honour_memory_enable && environment.strict => {",
     ),
