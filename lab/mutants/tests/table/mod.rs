@@ -36,13 +36,14 @@ const fn mutant(
 
 /// All faults, by variant.
 pub(crate) fn all() -> Vec<Mutant> {
-    [often(), igd::MUTANTS.to_vec(), platform::MUTANTS.to_vec()].concat()
+    let others = [igd::MUTANTS, virtio::MUTANTS, platform::MUTANTS].concat();
+    [often(), others].concat()
 }
 
-/// Faults that each run of the tests tries: those of the vocabulary, of the core and of the variants
-/// that kernel modules or lab VMs use. `./x soak units` tries the others too.
+/// Faults that each run of the tests tries: those of the vocabulary, of the core and of nvgrace_gpu.
+/// `./x soak units` tries the others too.
 pub(crate) fn often() -> Vec<Mutant> {
-    [MUTANTS, presented::MUTANTS, virtio::MUTANTS, core::MUTANTS].concat()
+    [MUTANTS, presented::MUTANTS, core::MUTANTS].concat()
 }
 
 /// Ordered by file, so that little is built anew from one to the next.
