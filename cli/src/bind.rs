@@ -109,8 +109,8 @@ fn planned(chosen: &Chosen) -> String {
         text += &format!(", with {member} ({driver})");
     }
     text.push('\n');
-    if let Some(why) = &chosen.without_memory {
-        text += &format!("  a VM gets it WITHOUT ITS MEMORY ({why})\n");
+    if let Some(lack) = &chosen.without_memory {
+        text += &format!("  a VM gets it {lack}\n");
     }
     text
 }
@@ -118,7 +118,7 @@ fn planned(chosen: &Chosen) -> String {
 fn done(outcome: &Outcome) -> String {
     let Outcome { bdf, after, .. } = outcome;
     let memory = match &outcome.without_memory {
-        Some(why) => format!(", WITHOUT ITS MEMORY ({why})"),
+        Some(lack) => format!(", {lack}"),
         None => String::new(),
     };
     match &outcome.fell_back {

@@ -30,7 +30,8 @@ pub use transition::State;
 
 use crate::matching::{VFIO_PCI, same_name};
 use journal::{Change, Records};
-use memory::{Demand, Memory};
+use memory::Demand;
+pub use memory::Lack;
 
 /// Request to bind devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,8 +73,8 @@ pub struct Outcome {
     /// The driver that refused the device or the device's memory, and the reason, if the fallback
     /// was bound.
     pub fell_back: Option<(String, String)>,
-    /// Reason why the driver does not serve the device's memory, or why that is not known.
-    pub without_memory: Option<String>,
+    /// Lack of the device's memory in a VM.
+    pub without_memory: Option<Lack>,
 }
 
 /// Checks a request to bind, and changes nothing.
@@ -87,13 +88,14 @@ pub fn plan(host: &dyn Host, request: &Request) -> Result<Vec<Chosen>, BindError
             check::check_driver(host.tree(), &chosen.driver)?;
         }
         let driver = &chosen.driver.name;
-        let memory = Memory::of(host.tree(), chosen.bdf, driver);
-        chosen.without_memory = memory.clone().reason();
+        let lack = Lack::of(host.tree(), chosen.bdf, driver);
+        chosen.without_memory = lack.clone();
         let demand = request.memory(host, driver);
-        if let (Some(why), None) = (demand.unmet(memory), &request.fallback) {
+        let unmet = lack.filter(|lack| demand.is_unmet(lack));
+        if let (Some(lack), None) = (unmet, &request.fallback) {
             let (bdf, before) = (chosen.bdf, chosen.before.to_string());
             let (driver, strict) = (driver.clone(), request.strict);
-            return Err(BindError::without_memory(bdf, driver, why, before, strict));
+            return Err(BindError::without_memory(bdf, driver, lack, before, strict));
         }
     }
     if let Some(fallback) = &request.fallback {
@@ -163,7 +165,7 @@ pub fn bind(host: &mut dyn Host, request: &Request) -> Result<Vec<Outcome>, Bind
     let outcomes = wanted.into_iter().zip(changes).zip(fell_back);
     let memory = |change: &Change| {
         let driver = change.after.driver.as_ref()?;
-        Memory::of(host.tree(), change.bdf, driver).reason()
+        Lack::of(host.tree(), change.bdf, driver)
     };
     let outcomes = outcomes.map(|(((chosen, _), change), fell_back)| Outcome {
         without_memory: memory(&change),

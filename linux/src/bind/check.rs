@@ -4,6 +4,7 @@ use varia_facts::{Bdf, GroupId};
 
 use super::Request;
 use super::machine::Host;
+use super::memory::Lack;
 use super::refusal::BindError;
 use super::transition::State;
 use crate::inventory::{Extent, Inventory, functions_folder};
@@ -46,8 +47,8 @@ pub struct Chosen {
     pub bound: bool,
     /// Reason for the choice of the driver.
     pub why: String,
-    /// Reason why the driver does not serve the device's memory, or why that is not known.
-    pub without_memory: Option<String>,
+    /// Lack of the device's memory in a VM.
+    pub without_memory: Option<Lack>,
     /// IOMMU group of the device.
     pub group: GroupId,
     /// Other members of the group, with their drivers.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use varia_facts::Bdf;
 
 use super::machine::Host;
-use super::memory::{Demand, Memory};
+use super::memory::{Demand, Lack};
 use super::refusal::BindError;
 use super::transition::{State, Stop, transition};
 use crate::tree::Tree;
@@ -30,10 +30,10 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// Reason why the bound driver does not meet the demand on the device's memory.
-    fn lacks(&self, tree: &Tree) -> Option<String> {
+    /// Lack of the device's memory, if the bound driver does not meet the demand.
+    fn lacks(&self, tree: &Tree) -> Option<Lack> {
         let driver = self.after.driver.as_ref()?;
-        self.memory.unmet(Memory::of(tree, self.bdf, driver))
+        Lack::of(tree, self.bdf, driver).filter(|lack| self.memory.is_unmet(lack))
     }
 }
 
@@ -109,31 +109,36 @@ impl Records {
 pub(super) struct Refusal {
     pub(super) bdf: Bdf,
     pub(super) driver: String,
-    pub(super) why: String,
-    /// The driver takes the device and does not serve the device's memory.
-    pub(super) of_memory: bool,
+    reason: Reason,
     before: State,
+}
+
+/// Reason of a refusal.
+#[derive(Debug)]
+enum Reason {
+    /// The driver's probe fails, with this error.
+    Probe(String),
+    /// The driver takes the device and is not known to serve the device's memory.
+    Memory(Lack),
 }
 
 impl Refusal {
     /// The driver's act, for a sentence that begins with the driver.
     pub(super) fn act(&self) -> String {
-        match self.of_memory {
-            true => format!("serves the device WITHOUT ITS MEMORY ({})", self.why),
-            false => format!("refuses the device ({})", self.why),
+        match &self.reason {
+            Reason::Memory(lack) => format!("serves the device {lack}"),
+            Reason::Probe(why) => format!("refuses the device ({why})"),
         }
     }
 
     pub(super) fn into_error(self, strict: bool) -> BindError {
-        if self.of_memory {
-            return BindError::without_memory(
-                self.bdf,
-                self.driver,
-                self.why,
-                self.before.to_string(),
-                strict,
-            );
-        }
+        let before = self.before.to_string();
+        let why = match self.reason {
+            Reason::Probe(why) => why,
+            Reason::Memory(lack) => {
+                return BindError::without_memory(self.bdf, self.driver, lack, before, strict);
+            }
+        };
         let fallback = if self.driver == crate::matching::VFIO_PCI {
             ""
         } else {
@@ -142,8 +147,8 @@ impl Refusal {
         BindError::Refused {
             bdf: self.bdf,
             driver: self.driver,
-            why: self.why,
-            before: self.before.to_string(),
+            why,
+            before,
             fallback,
         }
     }
@@ -194,9 +199,9 @@ pub(super) fn transact(
         let Some(stop) = stop else { continue };
         take_back(host, changes)?;
         forget(host)?;
-        let (why, of_memory) = match stop {
-            Stop::Probe(error) => (error.to_string(), false),
-            Stop::Memory(why) => (why, true),
+        let reason = match stop {
+            Stop::Probe(error) => Reason::Probe(error.to_string()),
+            Stop::Memory(lack) => Reason::Memory(lack),
             Stop::Other(what) => {
                 return Err(BindError::Changed {
                     bdf: change.bdf,
@@ -207,8 +212,7 @@ pub(super) fn transact(
         return Ok(Err(Refusal {
             bdf: change.bdf,
             driver: change.after.driver.clone().unwrap_or_default(),
-            why,
-            of_memory,
+            reason,
             before: change.before.clone(),
         }));
     }

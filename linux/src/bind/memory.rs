@@ -4,6 +4,8 @@
 //! Varia's module says so in debugfs (docs/kernel.md). The kernel's own driver says so nowhere; then
 //! the firmware's properties, by which that driver decides, are the source.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use varia_facts::{Bdf, PciFunction};
 use varia_spec::Errno;
@@ -13,7 +15,7 @@ use varia_variant::Decline;
 
 use crate::inventory::{Extent, Inventory};
 use crate::matching::{module_name, same_name};
-use crate::tree::Tree;
+use crate::tree::{TABLES, Tree};
 
 /// Begin of vendor and of product in the firmware of virtual machines. A cloud's machine may be the
 /// hardware itself, so that a cloud's name alone tells nothing.
@@ -28,59 +30,58 @@ const VIRTUAL: [(&str, &str); 8] = [
     ("Microsoft Corporation", "Virtual Machine"),
 ];
 
-/// Memory of a GPU, as a VM gets the memory from a driver.
+/// Lack of a GPU's memory in a VM, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Memory {
-    /// The driver serves the memory, or the device has none.
-    Served,
-    /// The driver does not serve the memory, for this reason.
+pub enum Lack {
+    /// The driver does not serve the memory.
     Missing(String),
-    /// Not known, for this reason.
+    /// It is not known whether the driver serves the memory.
     Unknown(String),
 }
 
-impl Memory {
-    /// Memory of a device that is bound to a driver, or that is to be bound.
-    pub(super) fn of(tree: &Tree, bdf: Bdf, driver: &str) -> Self {
-        let Ok(inventory) = Inventory::of(tree, Extent::Served) else {
-            return Self::Served;
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(why) => write!(f, "WITHOUT ITS MEMORY ({why})"),
+            Self::Unknown(why) => write!(f, "and it is not known whether with its memory ({why})"),
+        }
+    }
+}
+
+impl Lack {
+    /// Lack of the memory of a device that is bound to a driver, or that is to be bound; `None` if
+    /// the driver serves the memory or the device has none.
+    pub(super) fn of(tree: &Tree, bdf: Bdf, driver: &str) -> Option<Self> {
+        let inventory = match Inventory::of(tree, Extent::Served) {
+            Ok(inventory) => inventory,
+            Err(error) => return Some(Self::Unknown(error.to_string())),
         };
         let facts = &inventory.facts;
-        let Some(function) = facts.function(bdf).filter(|it| is_coherent(it)) else {
-            return Self::Served;
-        };
+        let function = facts.function(bdf).filter(|it| is_coherent(it))?;
         if !same_name(driver, Driver::NvgraceGpu.name()) {
-            return Self::Missing(format!("{driver} serves the GPU's own BARs alone"));
+            return Some(Self::Missing(format!(
+                "{driver} serves the GPU's own BARs alone"
+            )));
         }
         let module = module_name(driver);
         let layout = tree.text(&format!("sys/kernel/debug/{module}/{bdf}/layout"));
         let is_bound = |now: &String| same_name(now, driver);
         if let Some(layout) = layout.filter(|_| function.driver.as_ref().is_some_and(is_bound)) {
             let outcome = layout.lines().next().unwrap_or_default();
-            return match outcome.strip_prefix("declined: ") {
-                Some(reason) => Self::Missing(reason.to_owned()),
-                None => Self::Served,
-            };
+            let reason = outcome.strip_prefix("declined: ")?;
+            return Some(Self::Missing(reason.to_owned()));
         }
         let name = property::MEM_BASE_PA;
         let errno = Errno::ENOENT;
-        match &function.coherent_memory {
-            Some(memory) if memory.size.0 == 0 => Self::Missing(Decline::LinkDown.to_string()),
-            Some(_) => Self::Served,
-            None => match facts.unread.iter().find(|file| file.path.ends_with("DSDT")) {
-                Some(file) => Self::Unknown(format!("{} can't be read: {}", file.path, file.why)),
-                None => Self::Missing(Decline::Property { name, errno }.to_string()),
-            },
+        if let Some(memory) = &function.coherent_memory {
+            let is_down = memory.size.0 == 0;
+            return is_down.then(|| Self::Missing(Decline::LinkDown.to_string()));
         }
-    }
-
-    /// Reason why the memory is not served, or why that is not known.
-    pub(super) fn reason(self) -> Option<String> {
-        match self {
-            Self::Served => None,
-            Self::Missing(why) => Some(why),
-            Self::Unknown(why) => Some(format!("not known: {why}")),
-        }
+        let mut unread = facts.unread.iter();
+        Some(match unread.find(|file| file.path.starts_with(TABLES)) {
+            Some(file) => Self::Unknown(format!("/{} can't be read: {}", file.path, file.why)),
+            None => Self::Missing(Decline::Property { name, errno }.to_string()),
+        })
     }
 }
 
@@ -97,12 +98,11 @@ pub(super) enum Demand {
 }
 
 impl Demand {
-    /// Reason why a driver does not meet the demand.
-    pub(super) fn unmet(self, memory: Memory) -> Option<String> {
-        match (self, memory) {
-            (Self::NotMissing | Self::Served, Memory::Missing(why))
-            | (Self::Served, Memory::Unknown(why)) => Some(why),
-            _ => None,
+    /// True if a driver with this lack does not meet the demand.
+    pub(super) fn is_unmet(self, lack: &Lack) -> bool {
+        match lack {
+            Lack::Missing(_) => self != Self::None,
+            Lack::Unknown(_) => self == Self::Served,
         }
     }
 }
@@ -127,4 +127,25 @@ pub(super) fn is_vm(tree: &Tree) -> bool {
     VIRTUAL.iter().any(named)
         || flags.is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "hypervisor"))
         || tree.exists("sys/firmware/devicetree/base/hypervisor")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_whose_functions_can_not_be_read_is_not_known_to_serve_memory() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir_all(folder.path().join("sys/bus")).expect("a bus");
+        let tree = Tree::open(folder.path()).expect("a tree");
+        let bdf = "0009:01:00.0".parse().expect("an address");
+        let lack = Lack::of(&tree, bdf, Driver::NvgraceGpu.name()).expect("no answer");
+        let Lack::Unknown(why) = &lack else {
+            panic!("{lack}");
+        };
+        assert!(why.contains("sys/bus/pci/devices"), "{why}");
+        assert!(Demand::Served.is_unmet(&lack));
+        assert!(!Demand::NotMissing.is_unmet(&lack));
+        assert!(!Demand::None.is_unmet(&Lack::Missing(String::new())));
+    }
 }

@@ -4,6 +4,9 @@ use std::io;
 
 use varia_facts::{Bdf, Bytes, GroupId};
 
+use super::memory::Lack;
+use crate::matching::{VFIO_PCI, same_name};
+
 /// Reason why a device is not bound or not restored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -128,6 +131,21 @@ pub enum BindError {
         /// Remedy.
         remedy: &'static str,
     },
+    /// It is not known whether the driver serves the device's memory.
+    #[error(
+        "it is not known whether {driver} serves {bdf} with its memory ({why}): the device is as it \
+         was, {before}; remove the cause, as root, or leave --strict out"
+    )]
+    UnknownMemory {
+        /// The device.
+        bdf: Bdf,
+        /// The driver.
+        driver: String,
+        /// Reason why it is not known.
+        why: String,
+        /// State of the device, before and now.
+        before: String,
+    },
     /// The device changed during the command.
     #[error(
         "{bdf} changed during this command ({what}): stop other programs that bind devices, and \
@@ -190,17 +208,35 @@ pub enum BindError {
 }
 
 impl BindError {
-    /// Error for a device whose memory the driver does not serve.
+    /// Error for a device whose memory the driver is not known to serve.
     pub(super) fn without_memory(
         bdf: Bdf,
         driver: String,
-        why: String,
+        lack: Lack,
         before: String,
         strict: bool,
     ) -> Self {
-        let remedy = match strict {
-            true => "without --strict, --fallback vfio-pci gives a VM the device's own BARs alone",
-            false => "--fallback vfio-pci gives a VM the device's own BARs alone",
+        let why = match lack {
+            Lack::Missing(why) => why,
+            Lack::Unknown(why) => {
+                return Self::UnknownMemory {
+                    bdf,
+                    driver,
+                    why,
+                    before,
+                };
+            }
+        };
+        let remedy = match (strict, same_name(&driver, VFIO_PCI)) {
+            (true, true) => {
+                "name the GPU's variant driver with --driver, or leave --strict out: a VM then gets \
+                 the device's own BARs alone"
+            }
+            (true, false) => {
+                "without --strict, --fallback vfio-pci gives a VM the device's own BARs alone"
+            }
+            (false, true) => "--driver vfio-pci gives a VM the device's own BARs alone",
+            (false, false) => "--fallback vfio-pci gives a VM the device's own BARs alone",
         };
         Self::WithoutMemory {
             bdf,

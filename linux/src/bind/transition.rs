@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use varia_facts::Bdf;
 
 use super::machine::Host;
+use super::memory::Lack;
 use crate::inventory::functions_folder;
 use crate::tree::Tree;
 
@@ -59,8 +60,8 @@ impl State {
 pub(super) enum Stop {
     /// The driver's probe failed.
     Probe(io::Error),
-    /// The driver does not serve the device's memory.
-    Memory(String),
+    /// The driver is not known to serve the device's memory.
+    Memory(Lack),
     /// Another failure.
     Other(String),
 }
@@ -69,7 +70,8 @@ impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Probe(error) => error.fmt(f),
-            Self::Memory(text) | Self::Other(text) => text.fmt(f),
+            Self::Memory(lack) => lack.fmt(f),
+            Self::Other(text) => text.fmt(f),
         }
     }
 }

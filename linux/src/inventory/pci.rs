@@ -213,7 +213,10 @@ impl Firmware {
         if !asked {
             return Self { acpi };
         }
-        let names = tree.list(TABLES).unwrap_or_default();
+        let names = tree.list(TABLES).unwrap_or_else(|error| {
+            reading.note(TABLES, error.to_string());
+            Vec::new()
+        });
         let dsdt = match tree.read(&format!("{TABLES}/DSDT")) {
             Ok(dsdt) => dsdt,
             Err(error) => {
@@ -228,10 +231,14 @@ impl Firmware {
         let wide = aml::wide_integers(&dsdt);
         let definition = |name: &&String| *name == "DSDT" || name.starts_with("SSDT");
         for name in names.iter().filter(definition) {
-            if let Ok(table) = tree.read(&format!("{TABLES}/{name}")) {
-                let mut properties = aml::Properties::new();
-                aml::read(&table, wide, &mut properties);
-                acpi.push((name.clone(), properties));
+            let path = format!("{TABLES}/{name}");
+            match tree.read(&path) {
+                Ok(table) => {
+                    let mut properties = aml::Properties::new();
+                    aml::read(&table, wide, &mut properties);
+                    acpi.push((name.clone(), properties));
+                }
+                Err(error) => reading.note(&path, error.to_string()),
             }
         }
         Self { acpi }
