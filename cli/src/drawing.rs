@@ -162,10 +162,12 @@ impl Drawing {
             let label = format!("{} {}", region.name, Bytes(region.length));
             out += &text(NAMES, y + used / 2.0 + 4.0, "end", &style, &label);
         }
-        let legend = TOP + HEIGHT + 34.0;
-        out += &rect(20.0, legend, 22.0, 14.0, "url(#none)");
-        let beyond = "beyond the memory: reads 0xFF, drops writes, can't be mapped";
-        out += &text(50.0, legend + 12.0, "start", "", beyond);
+        if self.has_padding() {
+            let legend = TOP + HEIGHT + 34.0;
+            out += &rect(20.0, legend, 22.0, 14.0, "url(#none)");
+            let beyond = "beyond the memory: reads 0xFF, drops writes, can't be mapped";
+            out += &text(50.0, legend + 12.0, "start", "", beyond);
+        }
         out += "</svg>\n";
         out
     }
@@ -223,7 +225,16 @@ impl Drawing {
                 format!("{} of {}", Bytes(region.length), Bytes(region.size))
             );
         }
-        out.trim_end().to_owned() + "\n# cached  = uncached  . beyond the memory: reads 0xFF\n"
+        let padding = match self.has_padding() {
+            true => "  . beyond the memory: reads 0xFF",
+            false => "",
+        };
+        format!("{}\n# cached  = uncached{padding}\n", out.trim_end())
+    }
+
+    /// True if a region is larger than its memory.
+    fn has_padding(&self) -> bool {
+        self.regions.iter().any(|it| it.size > it.length)
     }
 }
 
@@ -277,5 +288,16 @@ mod tests {
         let usemem = HEIGHT * 95.0 / 128.0;
         assert!(svg.contains(&format!("height=\"{usemem:.2}\"")), "{svg}");
         assert!(svg.contains("BAR4 = 128 GiB") && svg.contains("BAR2 = 1 GiB"));
+    }
+
+    #[test]
+    fn padding_is_explained_where_there_is_some() {
+        let mut drawing = gh200();
+        assert!(drawing.svg().contains("beyond") && drawing.text(32).contains("beyond"));
+        drawing
+            .regions
+            .iter_mut()
+            .for_each(|it| it.size = it.length);
+        assert!(!drawing.svg().contains("beyond") && !drawing.text(32).contains("beyond"));
     }
 }

@@ -3,8 +3,10 @@
 
 use std::fmt::Display;
 
+use varia_facts::egm_path;
+
 use crate::gpu::{Gpu, Source};
-use crate::plan::{Iommu, Plan, Socket};
+use crate::plan::{Backing, Iommu, Plan, Socket};
 use crate::xml::Element;
 
 const MARGIN: u32 = 30;
@@ -92,9 +94,23 @@ fn draw_socket(svg: Element, left: u32, socket: &Socket) -> Element {
         .child(text(
             left + 12,
             TOP + 48,
-            format!("{} CPUs, {} of RAM", socket.vcpus.len(), socket.memory),
+            format!(
+                "{} CPUs, {} of {}",
+                socket.vcpus.len(),
+                socket.memory,
+                ram(socket.backing)
+            ),
         ))
         .child(text(left + 12, TOP + 70, on).with("fill", "#555"))
+}
+
+/// Kind of a socket's RAM.
+fn ram(backing: Backing) -> String {
+    match backing {
+        Backing::Pages => "RAM".to_owned(),
+        Backing::HugePages(size) => format!("RAM, in pages of {size}"),
+        Backing::Egm(pxm) => format!("RAM, from {}", egm_path(pxm)),
+    }
 }
 
 fn gpu_height(gpu: &Gpu) -> u32 {

@@ -50,6 +50,9 @@ fn extended_gpu_memory_is_planned_checked_and_explained() {
     ] {
         assert!(planned.stdout.contains(text), "{text}: {}", planned.stdout);
     }
+    plan(&[EGM[0], EGM[1], "--svg", "plan.svg"]).success();
+    let drawn = std::fs::read_to_string(folder.path("plan.svg")).unwrap();
+    assert!(drawn.contains("400 GiB of RAM, from /dev/egm34"), "{drawn}");
     // another GPU would reach the VM's memory
     let one = ["plan", "--gpu", "0009:01:00.0", "--egm", EGM[0], EGM[1]];
     on(&folder, &one).refused(&["/dev/egm34", "--gpu 0019:01:00.0"]);
