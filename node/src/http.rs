@@ -56,14 +56,9 @@ fn respond<M: Machine>(
     failures: &Mutex<Vec<String>>,
 ) -> Response<Full<Bytes>> {
     let (status, text) = match path {
-        "/metrics" => (StatusCode::OK, shared.node().metrics()),
+        "/metrics" => (StatusCode::OK, shared.metrics()),
         "/healthz" => {
-            let mut wrong: Vec<String> = shared
-                .node()
-                .unread()
-                .map(str::to_owned)
-                .into_iter()
-                .collect();
+            let mut wrong: Vec<String> = shared.snapshot().unread.iter().cloned().collect();
             let failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
             wrong.extend(failures.iter().cloned());
             match wrong.is_empty() {

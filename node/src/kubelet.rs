@@ -49,7 +49,7 @@ impl Drop for Served {
     }
 }
 
-/// One resource at the kubelet.
+/// Resource at the kubelet.
 pub(crate) struct Registered<M> {
     shared: Arc<Shared<M>>,
     resource: String,
@@ -64,7 +64,7 @@ pub(crate) struct Registered<M> {
 
 impl<M: Machine + 'static> Registered<M> {
     pub(crate) fn new(shared: Arc<Shared<M>>, resource: &str) -> Self {
-        let folder = shared.node().settings().plugins.clone();
+        let folder = shared.settings.plugins.clone();
         // the domain is in the name, so that two domains are two plugins
         let endpoint = format!("varia-{}.sock", resource.replace('/', "-"));
         Self {
@@ -124,7 +124,7 @@ impl<M: Machine + 'static> Registered<M> {
         }
         self.register(&socket).await?;
         self.kubelet = Some(kubelet);
-        self.shared.node().registered(&self.resource);
+        self.shared.counts.registered(&self.resource);
         log::info!("event=registered resource={}", self.resource);
         Ok(())
     }

@@ -9,6 +9,7 @@
 //! | `machine` | the host: files, users of devices, changes of drivers |
 //! | `holds` | devices that are handed out, on disk |
 //! | `node` | the state machine: refresh, allocate, start, release |
+//! | `snapshot` | what of the state readers get that never wait |
 //! | `answer` | device nodes and environment of a container |
 //! | `metrics`, `http` | Prometheus text and health over HTTP |
 //! | `device_plugin_api`, `pod_resources_api`, `calls` | messages and calls of the kubelet |
@@ -35,6 +36,7 @@ pub mod pod_resources_api;
 mod protos;
 mod run;
 mod settings;
+mod snapshot;
 mod status;
 pub mod transport;
 mod uevents;

@@ -8,6 +8,7 @@ mod judge;
 mod release;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use varia_allocate::{Device, Health, Pool};
@@ -24,6 +25,7 @@ use crate::holds::{Holds, Pod};
 use crate::machine::Machine;
 use crate::metrics::Counts;
 use crate::settings::Settings;
+use crate::snapshot::{Snapshot, preferred};
 use crate::status::topology_warning;
 use drivers::{bind_request, locked, recover, restore};
 
@@ -60,7 +62,7 @@ pub struct Node<M> {
     unsaved: bool,
     /// Failure of the last refresh.
     unread: Option<String>,
-    counts: Counts,
+    counts: Arc<Counts>,
 }
 
 impl<M: Machine> Node<M> {
@@ -96,7 +98,7 @@ impl<M: Machine> Node<M> {
             woken: BTreeSet::new(),
             unsaved: false,
             unread: None,
-            counts: Counts::default(),
+            counts: Arc::default(),
         };
         node.judge();
         Ok(node)
@@ -164,12 +166,7 @@ impl<M: Machine> Node<M> {
         must: &[String],
         size: usize,
     ) -> Result<Vec<String>, String> {
-        let (mut available, must) = (addresses(available)?, addresses(must)?);
-        // the kubelet may not have taken note of a device that is gone
-        available.retain(|bdf| self.pool.device(*bdf).is_some());
-        let set = self.pool.preferred(&available, &must, size);
-        let set = set.map_err(|refusal| refusal.to_string())?;
-        Ok(set.iter().map(Bdf::to_string).collect())
+        preferred(&self.pool, available, must, size)
     }
 
     /// Hands devices out to the containers of a pod: all, or none.
@@ -408,16 +405,6 @@ impl<M: Machine> Node<M> {
         }
     }
 
-    /// Counts a wait for readiness.
-    pub fn waited(&mut self, time: Duration, is_ready: bool) {
-        self.counts.waited(time, is_ready);
-    }
-
-    /// Counts a registration at the kubelet.
-    pub fn registered(&mut self, resource: &str) {
-        self.counts.registered(resource);
-    }
-
     /// Devices that are handed out.
     #[must_use]
     pub fn holds(&self) -> &Holds {
@@ -447,10 +434,25 @@ impl<M: Machine> Node<M> {
         self.machine
     }
 
-    /// Failure of the last refresh of the facts.
-    #[must_use]
-    pub fn unread(&self) -> Option<&str> {
-        self.unread.as_deref()
+    /// Counts since the process started.
+    pub(crate) fn counts(&self) -> Arc<Counts> {
+        self.counts.clone()
+    }
+
+    /// The state as it is now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let resources = self.resources().into_iter();
+        Snapshot {
+            devices: resources
+                .map(|resource| {
+                    let devices = self.devices(&resource);
+                    (resource, devices)
+                })
+                .collect(),
+            pool: self.pool.clone(),
+            holds: self.holds.clone(),
+            unread: self.unread.clone(),
+        }
     }
 
     /// Metrics as Prometheus text.
@@ -468,7 +470,7 @@ pub fn resource_name(domain: &str, chip: &str) -> String {
 }
 
 /// Addresses in a request of the kubelet.
-fn addresses(ids: &[String]) -> Result<Vec<Bdf>, String> {
+pub(crate) fn addresses(ids: &[String]) -> Result<Vec<Bdf>, String> {
     let parse = |id: &String| {
         id.parse().map_err(|_| {
             format!(

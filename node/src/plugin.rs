@@ -1,6 +1,6 @@
 //! Service of one resource: the kubelet's calls to the state machine.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -11,32 +11,58 @@ use tonic::{Request, Response, Status, async_trait};
 use crate::device_plugin_api as api;
 use crate::device_plugin_api::device_plugin_server::DevicePlugin;
 use crate::machine::Machine;
+use crate::metrics::{Counts, Waiting};
 use crate::node::{Node, Readiness};
+use crate::settings::Settings;
+use crate::snapshot::{Snapshot, preferred};
 
 /// Time between two polls of a device's readiness.
 const READINESS_POLL: Duration = Duration::from_millis(100);
 
 /// The state machine, shared by all services and tasks.
+///
+/// A call of the state machine may take as long as the kernel takes to bind a driver, so it is made
+/// by a thread of its own. The thread of the runtime reads the snapshot.
 pub(crate) struct Shared<M> {
     node: Mutex<Node<M>>,
-    /// Raised when the list of devices may have changed.
-    pub(crate) changed: watch::Sender<()>,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    pub(crate) settings: Settings,
+    pub(crate) counts: Arc<Counts>,
     begin: Instant,
 }
 
 impl<M: Machine> Shared<M> {
     pub(crate) fn new(node: Node<M>, begin: Instant) -> Arc<Self> {
         Arc::new(Self {
+            snapshot: watch::Sender::new(Arc::new(node.snapshot())),
+            settings: node.settings().clone(),
+            counts: node.counts(),
             node: Mutex::new(node),
-            changed: watch::Sender::new(()),
             begin,
         })
     }
 
-    /// The state machine, locked. A panic of another thread left it between two of its steps, each
-    /// of which is on disk before it is carried out.
-    pub(crate) fn node(&self) -> MutexGuard<'_, Node<M>> {
-        self.node.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Calls `act` with the state machine, which another call may have for long, and publishes the
+    /// state. A panic of another thread left the state machine between two of its steps, each of
+    /// which is on disk before it is carried out.
+    pub(crate) fn act<T>(&self, act: impl FnOnce(&mut Node<M>) -> T) -> T {
+        let mut node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = act(&mut node);
+        // before another call can change the state
+        self.snapshot.send_replace(Arc::new(node.snapshot()));
+        result
+    }
+
+    /// State after the last call of the state machine.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Metrics as Prometheus text.
+    pub(crate) fn metrics(&self) -> String {
+        let now = self.snapshot();
+        let domain = &self.settings.domain;
+        self.counts.text(domain, &now.pool, &now.holds)
     }
 
     /// The state machine, if nothing else uses it.
@@ -55,10 +81,8 @@ impl<M: Machine> Shared<M> {
 
     /// Reads the facts again.
     pub(crate) fn refresh(&self) {
-        match self.node().refresh() {
-            Ok(true) => self.changed.send_replace(()),
-            Ok(false) => {}
-            Err(why) => log::error!("event=unread found={why:?}"),
+        if let Err(why) = self.act(Node::refresh) {
+            log::error!("event=unread found={why:?}");
         }
     }
 }
@@ -92,11 +116,7 @@ impl<M: Machine + 'static> Plugin<M> {
         act: impl FnOnce(&mut Node<M>, &str) -> Result<T, String> + Send + 'static,
     ) -> Result<T, Status> {
         let own = self.clone();
-        let done = spawn_blocking(move || {
-            let result = act(&mut own.shared.node(), &own.resource);
-            own.shared.changed.send_replace(());
-            result
-        });
+        let done = spawn_blocking(move || own.shared.act(|node| act(node, &own.resource)));
         let result = done
             .await
             .map_err(|_| Status::internal("the call failed: see the log of varia node"))?;
@@ -129,11 +149,11 @@ impl<M: Machine + 'static> DevicePlugin for Plugin<M> {
     ) -> Result<Response<Self::ListAndWatchStream>, Status> {
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
         let own = self.clone();
-        let mut changed = self.shared.changed.subscribe();
+        let mut snapshots = self.shared.snapshot.subscribe();
         tokio::spawn(async move {
             let mut sent: Option<Vec<api::Device>> = None;
             loop {
-                let devices = own.shared.node().devices(&own.resource);
+                let devices = snapshots.borrow_and_update().devices(&own.resource);
                 if sent.as_ref() != Some(&devices) {
                     let list = api::ListAndWatchResponse {
                         devices: devices.clone(),
@@ -145,7 +165,7 @@ impl<M: Machine + 'static> DevicePlugin for Plugin<M> {
                 }
                 tokio::select! {
                     () = sender.closed() => return,
-                    next = changed.changed() => if next.is_err() { return },
+                    next = snapshots.changed() => if next.is_err() { return },
                 }
             }
         });
@@ -156,18 +176,18 @@ impl<M: Machine + 'static> DevicePlugin for Plugin<M> {
         &self,
         request: Request<api::PreferredAllocationRequest>,
     ) -> Result<Response<api::PreferredAllocationResponse>, Status> {
-        let node = self.shared.node();
+        let now = self.shared.snapshot();
         let mut container_responses = Vec::new();
         for container in &request.into_inner().container_requests {
             let size = usize::try_from(container.allocation_size)
                 .map_err(|_| Status::invalid_argument("the size of the set is negative"))?;
-            let device_ids = node
-                .preferred(
-                    &container.available_device_ids,
-                    &container.must_include_device_ids,
-                    size,
-                )
-                .map_err(Status::failed_precondition)?;
+            let device_ids = preferred(
+                &now.pool,
+                &container.available_device_ids,
+                &container.must_include_device_ids,
+                size,
+            )
+            .map_err(Status::failed_precondition)?;
             container_responses.push(api::ContainerPreferredAllocationResponse { device_ids });
         }
         Ok(Response::new(api::PreferredAllocationResponse {
@@ -198,8 +218,9 @@ impl<M: Machine + 'static> DevicePlugin for Plugin<M> {
             .call(move |node, resource| node.start(resource, &ids))
             .await?;
         let begin = self.shared.now();
-        let within = self.shared.node().settings().ready_within;
+        let within = self.shared.settings.ready_within;
         let mut late = None;
+        let mut waiting = None;
         for bdf in &devices {
             let bdf = *bdf;
             loop {
@@ -210,7 +231,10 @@ impl<M: Machine + 'static> DevicePlugin for Plugin<M> {
                         log::warn!("event=unprobed device={bdf} found={why:?}");
                         break;
                     }
-                    Readiness::NotReady => {}
+                    Readiness::NotReady => {
+                        let counts = || Waiting::new(self.shared.counts.clone());
+                        waiting.get_or_insert_with(counts);
+                    }
                 }
                 let waited = self.shared.now().saturating_sub(begin);
                 if waited >= within {
@@ -226,9 +250,9 @@ impl<M: Machine + 'static> DevicePlugin for Plugin<M> {
             }
         }
         let waited = self.shared.now().saturating_sub(begin);
-        let is_ready = late.is_none();
+        drop(waiting);
+        self.shared.counts.waited(waited, late.is_none());
         self.call(move |node, _| {
-            node.waited(waited, is_ready);
             node.started(&devices);
             Ok(())
         })

@@ -70,9 +70,9 @@ impl<M: Machine + 'static> Server<M> {
         self.refresh.clone()
     }
 
-    /// Calls `look` with the state machine.
-    pub fn with<T>(&self, look: impl FnOnce(&mut Node<M>) -> T) -> T {
-        look(&mut self.shared.node())
+    /// Calls `act` with the state machine, as soon as no other call has it.
+    pub fn with<T>(&self, act: impl FnOnce(&mut Node<M>) -> T) -> T {
+        self.shared.act(act)
     }
 
     /// The host, once no task uses the state machine any more; else the server again.
@@ -92,7 +92,7 @@ impl<M: Machine + 'static> Server<M> {
     /// # Errors
     /// [`StartError::Http`].
     pub async fn serve(&self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
-        let settings = self.shared.node().settings().clone();
+        let settings = self.shared.settings.clone();
         let failures = Failures::default();
         let mut tasks = JoinSet::new();
         if let Some(address) = settings.http {
@@ -137,7 +137,11 @@ pub fn run<M: Machine + 'static>(
         .build()
         .map_err(StartError::Runtime)?;
     let server = Server::new(machine, settings)?;
-    runtime.block_on(server.serve(stop))
+    let served = runtime.block_on(server.serve(stop));
+    // a call of the state machine may wait for the kernel; what it does not finish the next process
+    // undoes or completes
+    runtime.shutdown_background();
+    served
 }
 
 /// Reads the facts by interval, and after each event.
@@ -163,7 +167,7 @@ async fn register<M: Machine + 'static>(
 ) {
     let mut all = Resources(BTreeMap::new());
     loop {
-        let resources = shared.node().resources();
+        let resources = shared.snapshot().resources();
         for resource in resources {
             all.0
                 .entry(resource.clone())
@@ -204,16 +208,14 @@ async fn follow_pods<M: Machine + 'static>(shared: Arc<Shared<M>>, settings: Set
                 told = false;
                 let shared = shared.clone();
                 let _ = spawn_blocking(move || {
-                    let mut node = shared.node();
-                    if is_anew {
-                        node.unlisted();
-                        return;
-                    }
-                    // an allocation may have had the state machine since the listing
-                    let now = shared.now();
-                    if node.follow(&listing, now) {
-                        shared.changed.send_replace(());
-                    }
+                    shared.act(|node| {
+                        if is_anew {
+                            node.unlisted();
+                            return;
+                        }
+                        // an allocation may have had the state machine since the listing
+                        node.follow(&listing, shared.now());
+                    });
                 })
                 .await;
             }
@@ -230,7 +232,7 @@ async fn follow_pods<M: Machine + 'static>(shared: Arc<Shared<M>>, settings: Set
                 }
                 told = true;
                 let shared = shared.clone();
-                let _ = spawn_blocking(move || shared.node().unlisted()).await;
+                let _ = spawn_blocking(move || shared.act(Node::unlisted)).await;
             }
         }
         tokio::time::sleep(settings.poll).await;

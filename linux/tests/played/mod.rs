@@ -241,12 +241,15 @@ impl Played {
         self.is_full = is_full;
     }
 
+    fn is_killed_now(&self) -> bool {
+        self.kill_at == Some(self.steps.get())
+    }
+
     fn step(&self) {
-        let step = self.steps.get();
-        if self.kill_at == Some(step) {
+        if self.is_killed_now() {
             panic_any(Killed);
         }
-        self.steps.set(step + 1);
+        self.steps.set(self.steps.get() + 1);
     }
 }
 
@@ -331,11 +334,17 @@ impl Host for Played {
     }
 
     fn save(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let new = self.place(&format!("{name}.new"));
+        if self.is_killed_now() {
+            // in the middle of the write
+            fs::write(&new, &bytes[..bytes.len() / 2]).unwrap();
+        }
         self.step();
         if self.is_full {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        fs::write(self.place(name), bytes)
+        fs::write(&new, bytes)?;
+        fs::rename(new, self.place(name))
     }
 
     fn forget(&mut self, name: &str) -> io::Result<()> {

@@ -30,10 +30,18 @@ pub(super) fn recover(host: &mut dyn Host) -> Result<(), String> {
     match recovery {
         None => {}
         Some(Recovery::TakenBack(devices)) => {
-            log::warn!("event=taken-back devices={:?}", texts(&devices));
+            log::warn!(
+                "event=taken-back devices={:?} found={:?}",
+                texts(&devices),
+                "an interrupted change of drivers, which was undone"
+            );
         }
         Some(Recovery::Completed(devices)) => {
-            log::warn!("event=completed devices={:?}", texts(&devices));
+            log::warn!(
+                "event=completed devices={:?} found={:?}",
+                texts(&devices),
+                "an interrupted change of drivers, which was completed"
+            );
         }
     }
     Ok(())

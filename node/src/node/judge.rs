@@ -121,7 +121,8 @@ impl<M: Machine> Node<M> {
             let pod = self.pod(bdf);
             match after.map(|device| &device.health) {
                 None => log::error!(
-                    "event=gone device={bdf} pod={pod:?} remedy={:?}",
+                    "event=gone device={bdf} pod={pod:?} found={:?} remedy={:?}",
+                    "the host does not list the device any more",
                     "check the slot and the kernel's log, then echo 1 > /sys/bus/pci/rescan"
                 ),
                 Some(Health::Healthy) => log::info!("event=healthy device={bdf} pod={pod:?}"),

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use varia_facts::Bdf;
@@ -26,6 +27,46 @@ pub(crate) struct Made {
     gpus: Vec<Bdf>,
     /// Reason why users of devices are not seen.
     pub(crate) unseen: Option<String>,
+    pub(crate) gate: Arc<Gate>,
+}
+
+/// Gate before every change of drivers, open at first.
+#[derive(Default)]
+pub(crate) struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    is_closed: bool,
+    waiting: usize,
+}
+
+impl Gate {
+    pub(crate) fn close(&self) {
+        self.state.lock().unwrap().is_closed = true;
+    }
+
+    pub(crate) fn open(&self) {
+        self.state.lock().unwrap().is_closed = false;
+        self.changed.notify_all();
+    }
+
+    /// Number of threads before the gate.
+    pub(crate) fn waiting(&self) -> usize {
+        self.state.lock().unwrap().waiting
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.waiting += 1;
+        let mut state = self
+            .changed
+            .wait_while(state, |state| state.is_closed)
+            .unwrap();
+        state.waiting -= 1;
+    }
 }
 
 impl Machine for Made {
@@ -39,6 +80,7 @@ impl Machine for Made {
     }
 
     fn locked(&mut self, act: &mut dyn FnMut(&mut dyn Host)) -> io::Result<()> {
+        self.gate.pass();
         act(&mut self.played);
         Ok(())
     }
@@ -81,6 +123,7 @@ impl Made {
             played,
             gpus,
             unseen: None,
+            gate: Arc::default(),
         }
     }
 
@@ -154,7 +197,12 @@ impl Files {
 
     /// Lets a process open a file, or end.
     pub(crate) fn open(&self, path: Option<&str>) {
-        let process = self.root.join("proc/4711");
+        self.use_by(4711, path);
+    }
+
+    /// Lets a process of this number open a file, or end.
+    pub(crate) fn use_by(&self, pid: usize, path: Option<&str>) {
+        let process = self.root.join(format!("proc/{pid}"));
         match path {
             None => fs::remove_dir_all(process).unwrap(),
             Some(path) => {

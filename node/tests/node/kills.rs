@@ -4,13 +4,14 @@
 //! `./x soak` makes 20 times as many.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::time::Duration;
 
 use varia_facts::Bdf;
 use varia_node::{Listing, Node, Pod};
 use varia_silicon::machine::GH200_X4;
 
-use crate::host::{Made, VARIANT, ids, settings};
+use crate::host::{Files, Made, VARIANT, ids, settings};
 use crate::played::Killed;
 
 const RESOURCE: &str = "varia.vfio/gh200";
@@ -41,6 +42,18 @@ impl Books {
     }
 }
 
+/// Process of the VM that has a device.
+fn pid(gpus: &[Bdf], bdf: Bdf) -> usize {
+    let at = gpus.iter().position(|gpu| *gpu == bdf);
+    5000 + at.expect("a GPU of the host")
+}
+
+/// Device node of a device's group.
+fn group_node(files: &Files, bdf: Bdf) -> String {
+    let group = fs::read_link(files.function(bdf).join("iommu_group")).unwrap();
+    format!("/dev/vfio/{}", group.file_name().unwrap().display())
+}
+
 fn bound(node: &mut Node<Made>) -> BTreeSet<Bdf> {
     let gpus = node.machine().gpus();
     let is_bound = |bdf: &Bdf| node.machine().driver(*bdf).as_deref() == Some(VARIANT);
@@ -53,12 +66,20 @@ fn state_and_binding_agree_after_kills_at_random_points() {
     let kills: usize = KILLS * times;
     let mut random = fastrand::Rng::with_seed(1000);
     let made = Made::unbound(&GH200_X4);
-    let gpus = made.gpus();
+    let (gpus, files) = (made.gpus(), made.files());
+    let torn = files.root.join("saved/node.json.new");
     let mut node = Node::new(made, settings(true)).unwrap();
     let mut books = Books::default();
     let (mut killed, mut given, mut released) = (0, 0, 0);
+    let (mut twice, mut halves) = (0, 0);
+
     let mut now = Duration::ZERO;
-    while killed < kills || given < kills / 4 || released < kills / 8 {
+    while killed < kills
+        || given < kills / 4
+        || released < kills / 8
+        || twice < kills / 8
+        || halves < kills / 16
+    {
         now += Duration::from_secs(random.u64(0..20));
         node.machine().played.kill_at(random.usize(0..16));
         let result = if random.bool() {
@@ -68,9 +89,19 @@ fn state_and_binding_agree_after_kills_at_random_points() {
                 .filter(|bdf| !books.has(*bdf))
                 .collect();
             let count = random.usize(1..3).min(free.len());
-            let wanted: Vec<Bdf> = random.choose_multiple(free, count);
+            let mut wanted: Vec<Bdf> = random.choose_multiple(free, count);
+            // a kubelet that lost its books asks for a device that a pod has
+            let others: Vec<Bdf> = books.pods.iter().flatten().copied().collect();
+            let other = random.choice(others).filter(|_| random.bool());
+            wanted.extend(other);
             let answer = Killed::catch(|| node.allocate(RESOURCE, &[ids(&wanted)]).is_ok());
-            if answer == Some(true) && !wanted.is_empty() {
+            if let Some(other) = other {
+                assert_ne!(answer, Some(true), "{other} is handed out twice");
+                twice += usize::from(answer == Some(false));
+            } else if answer == Some(true) && !wanted.is_empty() {
+                for bdf in &wanted {
+                    files.use_by(pid(&gpus, *bdf), Some(&group_node(&files, *bdf)));
+                }
                 books.pods.push(wanted.into_iter().collect());
                 given += 1;
             }
@@ -78,7 +109,9 @@ fn state_and_binding_agree_after_kills_at_random_points() {
         } else {
             if !books.pods.is_empty() && random.bool() {
                 let ended = random.usize(0..books.pods.len());
-                books.pods.remove(ended);
+                for bdf in books.pods.remove(ended) {
+                    files.use_by(pid(&gpus, bdf), None);
+                }
             }
             let listing = books.listing();
             let answer = Killed::catch(|| node.follow(&listing, now));
@@ -88,6 +121,7 @@ fn state_and_binding_agree_after_kills_at_random_points() {
         node.machine().played.kill_never();
         if result.is_none() {
             killed += 1;
+            halves += usize::from(torn.exists());
             node = Node::new(node.into_machine(), settings(true)).unwrap();
         }
         // what the kubelet gave away is bound and held, and nothing is bound without a hold
@@ -100,10 +134,16 @@ fn state_and_binding_agree_after_kills_at_random_points() {
         }
     }
     // all pods end
+    for bdf in books.pods.drain(..).flatten() {
+        files.use_by(pid(&gpus, bdf), None);
+    }
     node.follow(&Listing::new(), now);
     now += Duration::from_secs(30);
     node.follow(&Listing::new(), now);
     assert!(bound(&mut node).is_empty());
     assert!(node.holds().devices.is_empty());
-    println!("result: {killed} kills, {given} allocations, {released} releases");
+    println!(
+        "result: {killed} kills, {halves} of them in a save, {given} allocations, {released} \
+         releases, {twice} refusals of devices that pods have"
+    );
 }

@@ -2,11 +2,14 @@
 //! stand-in.
 
 mod allocations;
+mod blocked;
 mod faults;
 mod host;
 mod kills;
+mod log_lines;
 #[path = "../../../linux/tests/played/mod.rs"]
 #[allow(dead_code, reason = "the tests of `linux` use the rest of it")]
 mod played;
+mod running;
 mod sockets;
 mod stand_in;

@@ -2,116 +2,21 @@
 
 use std::fs;
 use std::os::unix::net::UnixListener as Blocking;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
-use tonic::Streaming;
 use varia_facts::Bdf;
+use varia_node::Settings;
 use varia_node::device_plugin_api as api;
 use varia_node::pod_resources_api::pod_resources_lister_server::PodResourcesListerServer;
-use varia_node::{Server, Settings};
 use varia_silicon::Machine;
 use varia_silicon::machine::{GB200_NVL4, GH200, GH200_X4};
 
-use crate::host::{Files, Made, VARIANT, ids, settings};
+use crate::host::{Files, Made, VARIANT, ids};
+use crate::running::{
+    ENDPOINT, GH, Running, folder, free_address, get, healthy, list_until, quick, request, run,
+    until_health,
+};
 use crate::stand_in::{Shared, StandIn, client, pods_socket, until};
-
-const GH: &str = "varia.vfio/gh200";
-const ENDPOINT: &str = "varia-varia.vfio-gh200.sock";
-
-/// A plugin that runs.
-struct Running {
-    server: Arc<Server<Made>>,
-    events: Arc<Notify>,
-    task: JoinHandle<()>,
-}
-
-impl Running {
-    fn start(made: Made, settings: Settings) -> Self {
-        let server = Arc::new(Server::new(made, settings).unwrap());
-        let own = server.clone();
-        let task = tokio::spawn(async move {
-            own.serve(std::future::pending()).await.unwrap();
-        });
-        Self {
-            events: server.events(),
-            server,
-            task,
-        }
-    }
-
-    /// Ends as a killed process does, and returns its host.
-    async fn kill(self) -> Made {
-        self.task.abort();
-        let _ = self.task.await;
-        // the task is over, and calls that it began may not be
-        let mut server = Arc::try_unwrap(self.server).ok().expect("the only user");
-        loop {
-            match server.into_machine() {
-                Ok(made) => return made,
-                Err(used) => server = used,
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-}
-
-/// A directory for sockets, with a short path.
-fn folder() -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().to_owned();
-    (folder, path)
-}
-
-fn quick(folder: &Path, binds: bool) -> Settings {
-    Settings {
-        // what a test changes it tells by an event
-        interval: Duration::from_secs(3600),
-        poll: Duration::from_millis(5),
-        plugins: folder.to_owned(),
-        pods: pods_socket(folder),
-        ..settings(binds)
-    }
-}
-
-fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(test);
-}
-
-/// Lists of a stream until one is as wanted.
-async fn list_until(
-    stream: &mut Streaming<api::ListAndWatchResponse>,
-    wanted: impl Fn(&[api::Device]) -> bool,
-) -> Vec<api::Device> {
-    loop {
-        let list = stream.message().await.unwrap().expect("the stream goes on");
-        if wanted(&list.devices) {
-            return list.devices;
-        }
-    }
-}
-
-fn healthy(devices: &[api::Device]) -> usize {
-    devices.iter().filter(|one| one.health == "Healthy").count()
-}
-
-fn request(devices: &[Bdf]) -> api::AllocateRequest {
-    let container = api::ContainerAllocateRequest {
-        devices_ids: ids(devices),
-    };
-    api::AllocateRequest {
-        container_requests: vec![container],
-    }
-}
 
 #[test]
 fn a_pod_goes_through_its_life() {
@@ -170,9 +75,16 @@ fn a_pod_goes_through_its_life() {
         };
         let mut other = client.clone();
         let starting = tokio::spawn(async move { other.pre_start_container(start).await });
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let metrics = || running.server.with(|node| node.metrics());
+        until(|| metrics().contains("\nvaria_node_readiness_waiting 1\n")).await;
+        assert!(!starting.is_finished(), "the start waits for the memory");
         files.ready(gpus[2], true);
         starting.await.unwrap().unwrap();
+        let metrics = metrics();
+        for line in ["waiting 0", "wait_seconds_count 1", "timeouts_total 0"] {
+            let line = format!("\nvaria_node_readiness_{line}\n");
+            assert!(metrics.contains(&line), "{line:?} is not in {metrics}");
+        }
         // the pod ends
         assert_eq!(running.server.with(|node| node.holds().devices.len()), 1);
         kubelet.books(|books| books.pods.clear());
@@ -492,35 +404,4 @@ fn calls_in_any_order_are_answered() {
             }
         });
     });
-}
-
-/// An address on which nothing listens.
-fn free_address() -> std::net::SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
-
-/// Answer of the plugin's HTTP.
-async fn get(address: std::net::SocketAddr, path: &str) -> String {
-    let Ok(mut stream) = tokio::net::TcpStream::connect(address).await else {
-        return String::new();
-    };
-    let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
-    let mut answer = String::new();
-    if stream.write_all(request.as_bytes()).await.is_ok() {
-        let _ = stream.read_to_string(&mut answer).await;
-    }
-    answer
-}
-
-async fn until_health(address: std::net::SocketAddr, wanted: impl Fn(&str) -> bool) {
-    let begin = std::time::Instant::now();
-    loop {
-        let text = get(address, "/healthz").await;
-        if wanted(&text) {
-            return;
-        }
-        assert!(begin.elapsed() < crate::stand_in::HANG, "{text}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }

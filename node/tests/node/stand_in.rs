@@ -22,7 +22,7 @@ use varia_node::transport::{Channel, serve};
 /// Limit that only a hang reaches.
 pub(crate) const HANG: Duration = Duration::from_secs(120);
 
-/// What the stand-in was told, and what it tells.
+/// Records of the stand-in: what it was told, and what it tells.
 #[derive(Default)]
 pub(crate) struct Books {
     pub(crate) registrations: Vec<RegisterRequest>,
@@ -108,8 +108,8 @@ impl StandIn {
         self.tasks.drain(..).for_each(|task| task.abort());
     }
 
-    pub(crate) fn books<T>(&self, look: impl FnOnce(&mut Books) -> T) -> T {
-        look(&mut self.shared.0.lock().unwrap())
+    pub(crate) fn books<T>(&self, act: impl FnOnce(&mut Books) -> T) -> T {
+        act(&mut self.shared.0.lock().unwrap())
     }
 
     /// Waits for a number of registrations.
