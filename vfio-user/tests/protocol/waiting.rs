@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::fake::{Event, Fake, LATE, Served, timeouts};
 use varia_spec::errno::Errno;
-use varia_vfio_user::client::{Client, MultiWrite};
+use varia_vfio_user::client::{Client, ClientError, MultiWrite};
 use varia_vfio_user::command::Command;
 use varia_vfio_user::command::RegionAccess;
 use varia_vfio_user::server::Timeouts;
@@ -20,6 +20,11 @@ fn late() -> Served {
 
 /// Sends a read of 4 bytes of a region, and does not wait for the reply.
 fn begin_read(client: &Client, id: u16, region: u32) {
+    try_begin_read(client, id, region).unwrap();
+}
+
+/// As [`begin_read`]; an error if the server has ended the connection.
+fn try_begin_read(client: &Client, id: u16, region: u32) -> Result<(), ClientError> {
     let mut payload = Vec::new();
     RegionAccess {
         offset: 0,
@@ -29,7 +34,7 @@ fn begin_read(client: &Client, id: u16, region: u32) {
     .encode(&mut payload);
     let header = Header::command(id, Command::REGION_READ, payload.len());
     let message = [&header.encode()[..], &payload].concat();
-    client.send_bytes(&message, &[]).unwrap();
+    client.send_bytes(&message, &[])
 }
 
 fn write(region: u32, data: &[u8]) -> Event {
@@ -66,8 +71,19 @@ fn the_wait_of_a_request_is_no_idle_time() {
         ..timeouts()
     };
     let served = Served::with_timeouts(fake, timeouts);
-    let mut client = served.client();
-    begin_read(&client, 1000, 7);
+    // on a busy machine, a client may be idle for too long before its first request
+    let mut client = loop {
+        let client = served.client();
+        if try_begin_read(&client, 1000, 7).is_ok() {
+            let arrived = || served.fake.arrivals.load(Ordering::SeqCst) > 0;
+            while !arrived() && !client.stream().peer_gone() {
+                std::thread::yield_now();
+            }
+            if arrived() {
+                break client;
+            }
+        }
+    };
     std::thread::sleep(2 * idle);
     let ready = Instant::now();
     served.fake.late.store(false, Ordering::SeqCst);
