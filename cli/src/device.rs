@@ -26,14 +26,10 @@ pub(crate) struct Made {
     pub(crate) fresh: Fresh,
 }
 
-/// A backing file that this command created, removed again unless the device is served.
-pub(crate) struct Fresh(Option<PathBuf>);
+/// A backing file that this command may have created, removed again unless the device is served.
+pub(crate) struct Fresh(Option<(PathBuf, Arc<Silicon>)>);
 
 impl Fresh {
-    fn new(backing: Option<&PathBuf>) -> Self {
-        Self(backing.filter(|path| !path.exists()).cloned())
-    }
-
     /// The device is served: the file is the user's from now on.
     pub(crate) fn keep(&mut self) {
         self.0 = None;
@@ -42,8 +38,12 @@ impl Fresh {
 
 impl Drop for Fresh {
     fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            // it may never have been made
+        let Some((path, silicon)) = &self.0 else {
+            return;
+        };
+        let memory = silicon.coherent_memory().map(|memory| &memory.bytes);
+        if memory.is_some_and(|memory| memory.is_created_at(path)) {
+            // the error that ends the command matters more
             let _ = std::fs::remove_file(path);
         }
     }
@@ -78,8 +78,9 @@ pub(crate) fn make(
             .transpose()?,
         ..Default::default()
     };
-    let fresh = Fresh::new(behaviour.backing.as_ref());
     let silicon = Arc::new(Silicon::new(profile, options)?);
+    let backing = behaviour.backing.clone();
+    let fresh = Fresh(backing.map(|path| (path, Arc::clone(&silicon))));
     if device.shape.layout.is_some() && silicon.coherent_memory().is_none() {
         let name = profile.name;
         let text = format!("a {name} has no coherent memory to lay out: leave out --layout");

@@ -49,6 +49,15 @@ pub enum SiliconError {
         /// The profile's name.
         profile: &'static str,
     },
+    /// Faults of coherent memory asked of a device without any.
+    #[error(
+        "a {profile} has no coherent memory that could fail: leave out its faults but gone-after, or \
+         choose a GPU"
+    )]
+    FaultsOfMemory {
+        /// The profile's name.
+        profile: &'static str,
+    },
     /// A poisoned page beyond the end of the memory.
     #[error(
         "no page at {offset:#x} can be poisoned in {} of memory: choose a smaller offset",

@@ -34,4 +34,13 @@ impl Faults {
         poisoned_page: None,
         gone_after: None,
     };
+
+    /// True if any of them is a fault of coherent memory, which not every device has.
+    pub fn are_of_memory(self) -> bool {
+        let elsewhere = Self {
+            gone_after: self.gone_after,
+            ..Self::NONE
+        };
+        self != elsewhere
+    }
 }

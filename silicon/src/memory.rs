@@ -4,6 +4,7 @@ use varia_core::HostPhys;
 use varia_sys::memory::SharedMemory;
 
 use crate::error::SiliconError;
+use crate::fault::Faults;
 use crate::options::{Backing, Options, Readiness};
 use crate::profile::{Coherent, Profile};
 
@@ -25,45 +26,83 @@ pub struct CoherentMemory {
     pub(crate) uncounted: u64,
 }
 
-/// The memory of a chip that has any.
-///
-/// # Errors
-/// [`SiliconError`] for a size or address that no machine has, a backing that is no good, and a
-/// request to a chip without such memory.
-pub(crate) fn make_memory(
-    profile: &Profile,
-    options: &Options,
-) -> Result<Option<CoherentMemory>, SiliconError> {
-    let Some(firmware) = profile.coherent else {
-        let asked = options.memory.is_some()
-            || options.base.is_some()
-            || options.backing != Backing::Anonymous
-            || options.readiness != Readiness::Immediate;
-        return if asked {
-            Err(SiliconError::NotCoherent {
-                profile: profile.name,
-            })
-        } else {
-            Ok(None)
+/// A chip's coherent memory as a request wants it, checked and not yet made.
+pub(crate) struct WantedMemory {
+    pub(crate) base: HostPhys,
+    pub(crate) size: u64,
+    firmware: Coherent,
+}
+
+impl WantedMemory {
+    /// The memory of a chip that has any.
+    ///
+    /// # Errors
+    /// [`SiliconError`] for a size or address that no machine has, and for a request to a chip
+    /// without such memory.
+    pub(crate) fn new(profile: &Profile, options: &Options) -> Result<Option<Self>, SiliconError> {
+        let Some(firmware) = profile.coherent else {
+            let asked = options.memory.is_some()
+                || options.base.is_some()
+                || options.backing != Backing::Anonymous
+                || options.readiness != Readiness::Immediate;
+            if asked {
+                return Err(SiliconError::NotCoherent {
+                    profile: profile.name,
+                });
+            }
+            check_faults(profile, None, options.faults)?;
+            return Ok(None);
         };
-    };
-    let size = options.memory.unwrap_or(firmware.size.value);
-    let base = options.base.unwrap_or(firmware.base.value);
-    check_memory(profile, base, size)?;
-    if let Some(offset) = options.faults.poisoned_page.filter(|at| *at >= size) {
-        return Err(SiliconError::PoisonBeyond { offset, size });
+        let size = options.memory.unwrap_or(firmware.size.value);
+        let base = options.base.unwrap_or(firmware.base.value);
+        check_memory(profile, base, size)?;
+        check_faults(profile, Some(size), options.faults)?;
+        Ok(Some(Self {
+            base,
+            size,
+            firmware,
+        }))
     }
-    let bytes = match &options.backing {
-        Backing::Anonymous => SharedMemory::anonymous(profile.name, size)?,
-        Backing::File(path) => SharedMemory::create_file(path, size)?,
-        Backing::PartOfFile(path, offset) => SharedMemory::part_of_file(path, *offset, size)?,
-    };
-    Ok(Some(CoherentMemory {
-        base,
-        bytes,
-        firmware,
-        uncounted: options.uncounted,
-    }))
+
+    /// The memory itself. A file that is created stays.
+    ///
+    /// # Errors
+    /// [`SiliconError::Memory`] for a backing that is no good.
+    pub(crate) fn make(
+        self,
+        profile: &Profile,
+        options: &Options,
+    ) -> Result<CoherentMemory, SiliconError> {
+        let size = self.size;
+        let bytes = match &options.backing {
+            Backing::Anonymous => SharedMemory::anonymous(profile.name, size)?,
+            Backing::File(path) => SharedMemory::create_file(path, size)?,
+            Backing::PartOfFile(path, offset) => SharedMemory::part_of_file(path, *offset, size)?,
+        };
+        Ok(CoherentMemory {
+            base: self.base,
+            bytes,
+            firmware: self.firmware,
+            uncounted: options.uncounted,
+        })
+    }
+}
+
+/// Checks that a chip with `size` bytes of coherent memory, if it has any, can have these faults.
+pub(crate) fn check_faults(
+    profile: &Profile,
+    size: Option<u64>,
+    faults: Faults,
+) -> Result<(), SiliconError> {
+    match (size, faults.poisoned_page) {
+        (Some(size), Some(offset)) if offset >= size => {
+            Err(SiliconError::PoisonBeyond { offset, size })
+        }
+        (None, _) if faults.are_of_memory() => Err(SiliconError::FaultsOfMemory {
+            profile: profile.name,
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn check_memory(profile: &Profile, base: HostPhys, size: u64) -> Result<(), SiliconError> {

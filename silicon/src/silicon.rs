@@ -23,7 +23,7 @@ use varia_sys::memory::SharedMemory;
 use crate::config::{ConfigSpace, Effect};
 use crate::error::SiliconError;
 use crate::fault::Faults;
-use crate::memory::{CoherentMemory, PAGE, make_memory};
+use crate::memory::{CoherentMemory, PAGE, WantedMemory, check_faults};
 use crate::options::{Options, Readiness};
 use crate::platform::Platform;
 use crate::profile::{BarModel, Body, Content, Fact, Profile, ReadinessMethod};
@@ -71,7 +71,8 @@ impl Silicon {
             profile: profile.name,
             source,
         })?;
-        let memory = make_memory(profile, &options)?;
+        let wanted = WantedMemory::new(profile, &options)?;
+        let range = wanted.as_ref().map(|m| (m.base, m.size));
         let bars = profile.bars.iter().map(|bar| {
             let name = format!("{}-bar{}", profile.name, bar.value.index);
             SharedMemory::anonymous(&name, bar.value.spec.size).map(|m| (bar.value.index, m))
@@ -81,10 +82,13 @@ impl Silicon {
         let card = card.map(|bar| Card::new(bar.value.index)).transpose();
         let facts = options.platform.as_ref().or(profile.platform.as_ref());
         let platform = facts.map(Platform::new).transpose()?;
-        let range = memory.as_ref().map(|m| (m.base, m.bytes.len()));
         if let Some((platform, range)) = platform.as_ref().zip(range) {
             platform.check_beside(range)?;
         }
+        // the last that can fail: a file that is made stays
+        let bars = bars.collect::<Result<_, _>>()?;
+        let card = card.map_err(SiliconError::Queue)?.map(Arc::new);
+        let memory = wanted.map(|m| m.make(profile, &options)).transpose()?;
         let now = options.clock.now();
         let registers = facts.map_or(&[][..], |facts| &facts.config);
         let state = State {
@@ -96,11 +100,11 @@ impl Silicon {
             readiness: options.readiness,
             wires: Wires::new(state, options.clock, options.faults),
             memory,
-            bars: bars.collect::<Result<_, _>>()?,
+            bars,
             rom: profile.rom.map_or_else(Vec::new, |_| rom::image(profile)),
             resets: AtomicU64::new(0),
             polls: AtomicU64::new(0),
-            card: card.map_err(SiliconError::Queue)?.map(Arc::new),
+            card,
             platform,
         };
         silicon.clear_registers()?;
@@ -153,10 +157,16 @@ impl Silicon {
         self.wires.raise(vector);
     }
 
-    /// Injects other faults from now on. A poisoned page may lie beyond the memory: it is then never
-    /// met.
-    pub fn set_faults(&self, faults: Faults) {
+    /// Injects other faults from now on.
+    ///
+    /// # Errors
+    /// [`SiliconError::FaultsOfMemory`] and [`SiliconError::PoisonBeyond`]; the faults stay as they
+    /// were.
+    pub fn set_faults(&self, faults: Faults) -> Result<(), SiliconError> {
+        let size = self.memory.as_ref().map(|memory| memory.bytes.len());
+        check_faults(&self.profile, size, faults)?;
         self.wires.set_faults(faults);
+        Ok(())
     }
 
     /// The faults that are injected now.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use varia_core::{BarSpace, ConfigRegister, Core, Device, Errno, View, Width};
-use varia_silicon::{Options, Silicon, SiliconError, profile};
+use varia_silicon::{Faults, Options, Silicon, SiliconError, profile};
 
 const POWER: u16 = 0x40;
 const VPD: u16 = 0x48;
@@ -235,4 +235,52 @@ fn it_has_no_memory_and_says_so_when_asked() {
                 .starts_with("a nic has no coherent memory")
         );
     }
+}
+
+#[test]
+fn faults_of_memory_are_refused_by_a_card_without_any() {
+    let profile = profile::find("nic").unwrap();
+    let none = Faults::NONE;
+    let card = Silicon::new(profile, Options::default()).unwrap();
+    let of_memory = [
+        Faults {
+            c2c_down: true,
+            ..none
+        },
+        Faults {
+            size_zero: true,
+            ..none
+        },
+        Faults {
+            no_properties: true,
+            ..none
+        },
+        Faults {
+            lost_after_resets: Some(1),
+            ..none
+        },
+        Faults {
+            poisoned_page: Some(0),
+            ..none
+        },
+    ];
+    for faults in of_memory {
+        let options = Options {
+            faults,
+            ..Options::default()
+        };
+        let error = Silicon::new(profile, options).unwrap_err().to_string();
+        assert!(
+            error.starts_with("a nic has no coherent memory that could fail"),
+            "{error}"
+        );
+        assert!(card.set_faults(faults).is_err());
+        assert_eq!(card.faults(), none);
+    }
+    let gone = Faults {
+        gone_after: Some(std::time::Duration::ZERO),
+        ..none
+    };
+    card.set_faults(gone).unwrap();
+    assert_eq!(card.faults(), gone);
 }

@@ -11,6 +11,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, memfd_create};
@@ -121,6 +122,8 @@ pub struct SharedMemory {
     fd: OwnedFd,
     base: u64,
     len: u64,
+    /// [`create_file`](Self::create_file) found no file.
+    created: bool,
 }
 
 impl SharedMemory {
@@ -136,7 +139,12 @@ impl SharedMemory {
         rustix::fs::ftruncate(&fd, len).map_err(|e| MemoryError::io(what(), e))?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
             .map_err(|e| MemoryError::io(what(), e))?;
-        Ok(Self { fd, base: 0, len })
+        Ok(Self {
+            fd,
+            base: 0,
+            len,
+            created: false,
+        })
     }
 
     /// The first `len` bytes of the existing file at `path`, which must be writable and at least
@@ -179,7 +187,11 @@ impl SharedMemory {
                 file.set_len(len).map_err(|e| {
                     MemoryError::io(format!("{}: set length {len}", path.display()), e)
                 })?;
-                Self::of_file(path, file, len)
+                let memory = Self::of_file(path, file, len)?;
+                Ok(Self {
+                    created: true,
+                    ..memory
+                })
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Self::open_file(path, len),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -187,6 +199,15 @@ impl SharedMemory {
             }
             Err(e) => Err(open_error(path, len, e)),
         }
+    }
+
+    /// True if [`create_file`](Self::create_file) made the file of this memory, and `path` still
+    /// names that file.
+    #[must_use]
+    pub fn is_created_at(&self, path: &Path) -> bool {
+        let named = std::fs::metadata(path).map(|file| (file.dev(), file.ino()));
+        let own = rustix::fs::fstat(&self.fd).map(|file| (file.st_dev, file.st_ino));
+        self.created && named.ok().zip(own.ok()).is_some_and(|(a, b)| a == b)
     }
 
     /// `len` bytes from `offset` of a descriptor of a peer.
@@ -210,6 +231,7 @@ impl SharedMemory {
             fd,
             base: offset,
             len,
+            created: false,
         })
     }
 
@@ -227,6 +249,7 @@ impl SharedMemory {
                 fd,
                 base: 0,
                 len: need,
+                created: false,
             }),
         }
     }
@@ -342,6 +365,7 @@ impl SharedMemory {
             fd,
             base: self.base,
             len: self.len,
+            created: self.created,
         })
     }
 

@@ -180,3 +180,18 @@ fn a_file_truncated_in_use_gives_an_error_and_no_signal() {
     let e = m.read(4090, &mut [0; 16]).unwrap_err();
     assert!(matches!(e, MemoryError::Truncated { offset: 4096 }), "{e}");
 }
+
+#[test]
+fn a_file_that_was_made_is_known_from_another_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("memory");
+    let made = SharedMemory::create_file(&path, 4096).unwrap();
+    assert!(made.is_created_at(&path));
+    let found = SharedMemory::create_file(&path, 4096).unwrap();
+    assert!(!found.is_created_at(&path), "the file was there");
+    // another process's file, while this one is open
+    std::fs::rename(&path, folder.path().join("moved")).unwrap();
+    assert!(!made.is_created_at(&path), "there is none");
+    std::fs::write(&path, [0; 4096]).unwrap();
+    assert!(!made.is_created_at(&path));
+}

@@ -121,7 +121,7 @@ fn reply(fleet: &Arc<Fleet>, line: &[u8]) -> Result<Value, Failure> {
             let served = fleet.device(&device)?;
             let faults = fault.iter().map(|fault| fault.parse());
             let faults: Vec<_> = faults.collect::<Result<_, String>>()?;
-            served.made.silicon.set_faults(device::faults(&faults));
+            served.made.silicon.set_faults(device::faults(&faults))?;
             log::info!("{device} has the faults {fault:?} now");
             Ok(Value::Null)
         }
