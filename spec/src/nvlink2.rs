@@ -17,8 +17,8 @@ pub const GPU_IDS: [(u16, u16); 4] = [
     (nvidia::VENDOR_ID, 0x1df5),
 ];
 
-/// Vendor and device id of the bridge of an NVLink2 unit. Source: Linux 5.12
-/// `arch/powerpc/platforms/powernv/pci-ioda.c` (`PCI_DEVICE_ID_IBM` of the NPU's functions).
+/// Vendor and device id of the bridge of an NVLink2 unit. The device id is assumed: no source was
+/// checked, and pci.ids does not list it. The platform decides.
 pub const BRIDGE_IDS: [(u16, u16); 1] = [(IBM, 0x04ea)];
 
 /// Properties of nodes of the device tree.

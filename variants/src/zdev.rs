@@ -11,7 +11,7 @@ use varia_spec::{
 };
 use varia_variant::{Extension, Feature, FeatureSource, Refusal, WrongFact};
 
-/// The longest error record in bytes. The kernel's is a page at most.
+/// The longest error record in bytes: a page. Assumed, since an architecture's limit is not known.
 const MAX_RECORD: u64 = 4096;
 
 /// The extension's state: facts of the platform, each in its range.

@@ -66,7 +66,7 @@ pub(super) fn bridge() -> Profile {
         alias: None,
         title: "NVLink2 bridge of POWER9",
         vendor_id: Fact::sourced(nvlink2::IBM, "the list of vendors of the PCI SIG"),
-        device_id: Fact::assumed(nvlink2::BRIDGE_IDS[0].1, "Linux 5.12, not checked again"),
+        device_id: Fact::assumed(nvlink2::BRIDGE_IDS[0].1, "no source was checked"),
         revision: Fact::assumed(1, MADE_UP),
         class: Fact::assumed(0x06_80_00, MADE_UP),
         subsystem_vendor_id: Fact::assumed(nvlink2::IBM, MADE_UP),
