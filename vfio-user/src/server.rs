@@ -108,7 +108,7 @@ pub enum Disconnect {
         minor: u16,
     },
     /// The client began with a reply.
-    #[error("the client sent a reply to {0}, and this server sends no commands")]
+    #[error("the client began with a reply to {0}, and not with the command VERSION")]
     NotACommand(Command),
     /// Another client is connected.
     #[error("another client is connected, and the device serves one client at a time")]
