@@ -23,6 +23,11 @@ const LAYERS: &[Layer] = &[
         "varia-variants",
         &["varia-units", "varia-spec", "varia-variant"],
     ),
+    // the sentences of refusals
+    layer(
+        "varia-placement",
+        &["varia-units", "varia-spec", "varia-variant"],
+    ),
     // errno and the VFIO ABI
     layer("varia-sys", &["varia-units", "varia-spec"]),
     // memory of the user, which may go away
@@ -158,11 +163,12 @@ const LAYERS: &[Layer] = &[
 ];
 
 /// The kernel's build compiles these as they are: they depend on nothing else, in tests neither.
-const FREESTANDING: [&str; 4] = [
+const FREESTANDING: [&str; 5] = [
     "varia-units",
     "varia-spec",
     "varia-variant",
     "varia-variants",
+    "varia-placement",
 ];
 
 /// For each package its dependencies: {name, for tests only}.

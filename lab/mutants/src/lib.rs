@@ -2,7 +2,7 @@
 //! at a time, in which a test has to fail.
 //!
 //! This is the machinery; `tests/decisions.rs` has the table of faults. Only `units`,
-//! `spec`, `variant`, `variants`, `core` and `sys`, which `core` uses, are copied: they depend on
+//! `spec`, `variant`, `variants`, `placement`, `core` and `sys`, which `core` uses, are copied: they depend on
 //! little, so that a copy builds in a second or two.
 
 use std::ffi::OsString;
@@ -17,12 +17,13 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// The crates that are copied, and what their tests read besides.
-const COPIED: [&str; 8] = [
+const COPIED: [&str; 9] = [
     "units",
     "spec",
     "sys",
     "variant",
     "variants",
+    "placement",
     "core",
     "fuzz/corpus/variant_decisions",
     "kernel/modules",
@@ -31,7 +32,7 @@ const COPIED: [&str; 8] = [
 /// The copy's workspace: what its members inherit.
 const WORKSPACE: &str = r#"[workspace]
 resolver = "3"
-members = ["units", "spec", "sys", "variant", "variants", "core"]
+members = ["units", "spec", "sys", "variant", "variants", "placement", "core"]
 
 [workspace.package]
 version = "0.0.0"
@@ -60,7 +61,7 @@ debug = false
 const FOREIGN: [&str; 5] = ["thiserror", "libc", "rustix", "vm-memory", "tempfile"];
 
 /// The suites: the folders whose faults they are to catch, and what cargo is told.
-const SUITES: [(&[&str], &[&str]); 5] = [
+const SUITES: [(&[&str], &[&str]); 6] = [
     (&["units/"], &["-p", "varia-units", "--lib"]),
     (&["units/", "variant/"], &["-p", "varia-variant", "--lib"]),
     (
@@ -71,6 +72,7 @@ const SUITES: [(&[&str], &[&str]); 5] = [
         &["variant/", "variants/"],
         &["-p", "varia-variants", "--tests"],
     ),
+    (&["placement/"], &["-p", "varia-placement", "--tests"]),
     (&["core/"], &["-p", "varia-core", "--test", "all"]),
 ];
 

@@ -2,6 +2,7 @@
 
 mod core;
 mod igd;
+mod placement;
 mod platform;
 mod presented;
 mod virtio;
@@ -36,7 +37,13 @@ const fn mutant(
 
 /// All faults, by variant.
 pub(crate) fn all() -> Vec<Mutant> {
-    let others = [igd::MUTANTS, virtio::MUTANTS, platform::MUTANTS].concat();
+    let others = [
+        igd::MUTANTS,
+        virtio::MUTANTS,
+        platform::MUTANTS,
+        placement::MUTANTS,
+    ]
+    .concat();
     [often(), others].concat()
 }
 
