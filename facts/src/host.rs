@@ -109,7 +109,16 @@ pub fn egm_path(pxm: u32) -> String {
 /// Proximity domain in the path of a device node of EGM, such as 4 of `/dev/egm4`.
 #[must_use]
 pub fn egm_pxm(path: &str) -> Option<u32> {
-    path.strip_prefix("/dev/egm")?.parse().ok()
+    path.strip_prefix("/dev/").and_then(egm_number)
+}
+
+/// Proximity domain in the name of a device of EGM, such as 4 of `egm4`.
+#[must_use]
+pub fn egm_number(name: &str) -> Option<u32> {
+    let number = name.strip_prefix("egm")?;
+    let is_plain = number.bytes().all(|byte| byte.is_ascii_digit());
+    let is_plain = is_plain && (number == "0" || !number.starts_with('0'));
+    number.parse().ok().filter(|_| is_plain)
 }
 
 /// A resource limit.
@@ -227,5 +236,22 @@ mod tests {
         assert_eq!(nearest(2), Some(1), "distance 80 to node 1");
         assert_eq!(nearest(10), Some(0), "the first of two at 80");
         assert_eq!(nearest(7), None, "there is no node 7");
+    }
+
+    #[test]
+    fn a_device_of_egm_is_known_by_its_plain_number() {
+        for (path, pxm) in [
+            ("/dev/egm4", Some(4)),
+            ("/dev/egm0", Some(0)),
+            ("/dev/egm", None),
+            ("/dev/egm+3", None),
+            ("/dev/egm-3", None),
+            ("/dev/egm03", None),
+            ("/dev/egm4/", None),
+            ("/dev/egm99999999999", None),
+            ("/dev/shm", None),
+        ] {
+            assert_eq!(egm_pxm(path), pxm, "{path}");
+        }
     }
 }

@@ -24,7 +24,8 @@ mod root;
 mod vmm;
 
 pub use host::{
-    EgmDevice, Host, HugePages, Iommu, IommuGroup, Limit, NumaNode, Speed, egm_path, egm_pxm,
+    EgmDevice, Host, HugePages, Iommu, IommuGroup, Limit, NumaNode, Speed, egm_number, egm_path,
+    egm_pxm,
 };
 pub use ids::{Bdf, BdfError, CpuList, CpuListError, GroupId, NodeId};
 pub use kernel::{Kernel, Kvm, Module};

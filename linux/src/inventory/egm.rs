@@ -3,7 +3,7 @@
 //! Source: the series "vfio/nvgrace-egm" (v2, February 2026) and NVIDIA's kernels. The GPUs of a
 //! device are a link each in the first, and lines of the file `gpu_devices` in the second.
 
-use varia_facts::{Bdf, Bytes, EgmDevice};
+use varia_facts::{Bdf, Bytes, EgmDevice, egm_number};
 
 use super::reading::Reading;
 
@@ -19,7 +19,7 @@ pub(super) fn devices(reading: &Reading<'_>) -> Vec<EgmDevice> {
     let names = tree.list(CLASS).unwrap_or_default();
     let mut devices: Vec<_> = names
         .iter()
-        .filter_map(|name| Some((name, name.strip_prefix("egm")?.parse().ok()?)))
+        .filter_map(|name| Some((name, egm_number(name)?)))
         .map(|(name, pxm)| {
             let folder = format!("{CLASS}/{name}");
             let links = tree.list(&folder).unwrap_or_default();
