@@ -174,6 +174,7 @@ impl<'a> Case<'a> {
             }
         }));
         all.extend(self.sharing());
+        all.extend(crate::rules::egm_unjudged(self));
         all.sort();
         all.dedup();
         all

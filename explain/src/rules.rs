@@ -11,6 +11,7 @@ mod nodes;
 mod programs;
 mod topology;
 
+pub(crate) use egm::unjudged as egm_unjudged;
 pub(crate) use programs::assumed;
 
 use crate::case::Case;

@@ -4,7 +4,7 @@
 //! An object of QEMU tells the guest's driver of each GPU which node that is. Source: the series
 //! "vfio/nvgrace-egm" (v2, February 2026) and [`QEMU_OF_VENDORS`].
 
-use varia_facts::{Arch, EgmDevice, Facts, NodeId, PciFunction};
+use varia_facts::{Arch, Bdf, Bytes, EgmDevice, Facts, NodeId, PciFunction};
 
 use crate::error::Error;
 use crate::request::Request;
@@ -20,6 +20,7 @@ pub(crate) fn devices<'a>(
     if request.hugepages.is_some() {
         return Err(Error::EgmHugePages);
     }
+    let gpus: Vec<_> = functions.iter().map(|function| function.bdf).collect();
     let mut devices = Vec::new();
     for socket in sockets {
         let mut own = functions.iter().filter(|one| one.cpu_node == *socket);
@@ -33,14 +34,9 @@ pub(crate) fn devices<'a>(
                 });
             }
         }
-        let is_absent = |gpu: &&varia_facts::Bdf| !functions.iter().any(|one| one.bdf == **gpu);
-        let absent: Vec<_> = device.gpus.iter().filter(is_absent).collect();
-        if !absent.is_empty() {
-            let absent: Vec<_> = absent.iter().map(ToString::to_string).collect();
-            return Err(Error::EgmPartial {
-                path: device.path(),
-                absent: absent.join(", "),
-            });
+        let share = Bytes(request.memory.0 / sockets.len().max(1) as u64);
+        if let Some(error) = egm_errors(device, &gpus, share).into_iter().next() {
+            return Err(error);
         }
         devices.push(device);
     }
@@ -52,6 +48,29 @@ pub(crate) fn devices<'a>(
         });
     }
     Ok(devices)
+}
+
+/// Constraints that a VM with these GPUs violates whose RAM is from a device of EGM, the RAM's size
+/// being `wanted`: [`Error::EgmPartial`] and [`Error::EgmSize`].
+#[must_use]
+pub fn egm_errors(device: &EgmDevice, gpus: &[Bdf], wanted: Bytes) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let absent = device.gpus.iter().filter(|gpu| !gpus.contains(gpu));
+    let absent: Vec<_> = absent.map(ToString::to_string).collect();
+    if !absent.is_empty() {
+        errors.push(Error::EgmPartial {
+            path: device.path(),
+            absent: absent.join(", "),
+        });
+    }
+    if let Some(there) = device.size.filter(|there| *there < wanted) {
+        errors.push(Error::EgmSize {
+            path: device.path(),
+            there,
+            wanted,
+        });
+    }
+    errors
 }
 
 fn device<'a>(facts: &'a Facts, function: &PciFunction) -> Result<&'a EgmDevice, Error> {

@@ -238,10 +238,8 @@ fn sockets(
         let share = Bytes(memory / count as u64);
         let host = host_node.and_then(|id| facts.host.node(id));
         let egm = egm.get(node as usize);
-        match (egm, host) {
-            (Some(device), _) => check_egm(device, share)?,
-            (None, Some(host)) => check_ram(host, request.hugepages, share)?,
-            (None, None) => {}
+        if let (None, Some(host)) = (egm, host) {
+            check_ram(host, request.hugepages, share)?;
         }
         let pins = match host {
             Some(host) if request.pin => pins(host, vcpus.len() as u32)?,
@@ -260,17 +258,6 @@ fn sockets(
         });
     }
     Ok(sockets)
-}
-
-fn check_egm(device: &EgmDevice, wanted: Bytes) -> Result<(), Error> {
-    match device.size.filter(|there| *there < wanted) {
-        Some(there) => Err(Error::EgmSize {
-            path: device.path(),
-            there,
-            wanted,
-        }),
-        None => Ok(()),
-    }
 }
 
 fn check_ram(host: &facts::NumaNode, hugepages: Option<Bytes>, wanted: Bytes) -> Result<(), Error> {

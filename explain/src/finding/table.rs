@@ -398,9 +398,14 @@ findings! {
     EgmSocket = "egm-socket", Fault {
         found: [
             "the RAM of node {node} is from {file}, and the Extended GPU Memory of {gpu} is {path}",
+            "the RAM of node {node} is from {file}, and {gpu} is on another socket",
         ],
         why: ["a GPU reaches the memory of its own socket"],
-        remedy: ["tie it to node {wanted}, whose RAM is from {path}", "take the RAM from {path}"],
+        remedy: [
+            "tie it to node {wanted}, whose RAM is from {path}",
+            "take the RAM from {path}",
+            "take the RAM of the node of the GPU's CPUs from /dev/egmN, and tie it to that node",
+        ],
     }
     EgmAbsent = "egm-absent", Fault {
         found: ["the RAM of node {node} is from {file}, and the host has no such device"],
@@ -410,6 +415,16 @@ findings! {
             "switch Extended GPU Memory on in the host's firmware and load nvgrace-egm, or take other \
              RAM",
         ],
+    }
+    EgmPartial = "egm-partial", Fault {
+        found: ["the VM's RAM is from {file}, the Extended GPU Memory of {absent} too"],
+        why: ["a GPU that the VM does not have could reach the VM's RAM"],
+        remedy: ["give {absent} to the same VM, or take other RAM"],
+    }
+    EgmSize = "egm-size", Fault {
+        found: ["the VM takes {wanted} of RAM from {file}, which has {there}"],
+        why: ["QEMU can't map it"],
+        remedy: ["give the VM less RAM"],
     }
     EgmNotShared = "egm-not-shared", Fault {
         found: ["the RAM of node {node} is from {file} and is not shared"],

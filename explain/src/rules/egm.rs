@@ -3,12 +3,16 @@
 //! Source: the series "vfio/nvgrace-egm" (v2, February 2026) and NVIDIA's QEMU
 //! (`acpi-egm-memory`).
 
-use varia_facts::{EgmDevice, Facts, egm_path};
+use std::collections::BTreeMap;
+
+use varia_facts::{Bdf, Bytes, EgmDevice, Facts, egm_path};
+use varia_plan::{Error, egm_errors};
 
 use crate::case::{Case, Subject};
 use crate::edit::fix::Fix;
 use crate::finding::{Code, Findings, Value, optional};
 use crate::model::{Backing, EgmTie, Node};
+use crate::scope::Unjudged;
 
 pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
     let definition = case.definition;
@@ -25,6 +29,91 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
     }
     for gpu in &case.gpus {
         missing(case, gpu, out);
+    }
+    whole(case, out);
+}
+
+/// Extended GPU Memory that is not judged: a second tie of a GPU, and a tie of a GPU whose socket is
+/// not known.
+pub(crate) fn unjudged(case: &Case<'_>) -> Vec<Unjudged> {
+    let mut all = Vec::new();
+    for gpu in &case.gpus {
+        let ties = case.definition.egm.iter();
+        let mut ties = ties.filter(|tie| !gpu.id.is_empty() && tie.device == gpu.id);
+        let mut add = |tie: &EgmTie, why: &str| {
+            all.push(Unjudged {
+                line: tie.place.line,
+                what: format!(
+                    "Extended GPU Memory of {}, in node {}",
+                    gpu.label(),
+                    tie.node
+                ),
+                why: why.to_owned(),
+            });
+        };
+        if let Some(first) = ties.next()
+            && known_host(case).is_none()
+            && case.socket(gpu).is_none()
+        {
+            add(
+                first,
+                "neither its host nor a root bus says which socket the GPU is on: give the facts of \
+                 its host (--facts)",
+            );
+        }
+        for more in ties {
+            add(
+                more,
+                "Varia judges one node for the Extended GPU Memory of a GPU",
+            );
+        }
+    }
+    all
+}
+
+/// Devices of EGM that the host has, with the sum of the RAM that the VM takes from each: their size,
+/// and their other GPUs.
+fn whole(case: &Case<'_>, out: &mut Findings) {
+    let Some(facts) = known_host(case) else {
+        return;
+    };
+    let functions = case.definition.functions.iter();
+    let gpus: Vec<Bdf> = functions.filter_map(|function| function.host).collect();
+    let mut taken: BTreeMap<u32, (Bytes, usize)> = BTreeMap::new();
+    for node in &case.definition.nodes {
+        let Some((backing, pxm)) = egm(node) else {
+            continue;
+        };
+        let (sum, line) = taken.entry(pxm).or_insert((Bytes(0), backing.place.line));
+        sum.0 = sum.0.saturating_add(node.memory.unwrap_or_default().0);
+        *line = backing.place.line.max(*line);
+    }
+    for (pxm, (sum, line)) in taken {
+        let mut devices = facts.host.egm.iter();
+        let Some(device) = devices.find(|device| device.pxm == pxm) else {
+            continue;
+        };
+        for error in egm_errors(device, &gpus, sum) {
+            match error {
+                Error::EgmPartial { path, absent } => out.add(
+                    Code::EgmPartial,
+                    line,
+                    &[("file", &path), ("absent", &absent)],
+                    None,
+                ),
+                Error::EgmSize {
+                    path,
+                    there,
+                    wanted,
+                } => out.add(
+                    Code::EgmSize,
+                    line,
+                    &[("file", &path), ("there", &there), ("wanted", &wanted)],
+                    None,
+                ),
+                _ => {}
+            }
+        }
     }
 }
 
@@ -132,6 +221,13 @@ fn node(case: &Case<'_>, gpu: &Subject, index: usize, tie: &EgmTie, out: &mut Fi
         }
         // a device that the host does not have is a finding of its own
         (Some(_), Some((_, pxm)), Some(own)) if pxm != own.pxm && is_there(case, pxm) => {
+            values.extend::<[Value<'_>; 2]>([("node", &tie.node), ("file", &file)]);
+            Code::EgmSocket
+        }
+        // without a known host the root bus says which socket the GPU is on
+        (Some(node), Some(_), None)
+            if known_host(case).is_none() && case.socket(gpu).is_some_and(|own| own != node.id) =>
+        {
             values.extend::<[Value<'_>; 2]>([("node", &tie.node), ("file", &file)]);
             Code::EgmSocket
         }

@@ -3,7 +3,7 @@
 
 mod command_lines;
 mod domains;
-mod extended_memory;
+pub(crate) mod extended_memory;
 
 use std::collections::BTreeSet;
 
@@ -152,6 +152,8 @@ fn every_code_is_named_by_a_test() {
             "nodes-over-limit",
             "machine-arch",
             "vmm-feature",
+            "egm-partial",
+            "egm-size",
             "memory-not-shared"
         ]
     );

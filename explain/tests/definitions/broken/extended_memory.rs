@@ -43,7 +43,7 @@ pub(super) const QEMU_WITH_EGM: &[Fault] = &[
 ];
 
 /// What no plan has: libvirt's form of the same.
-pub(super) fn domain_with_egm(plan: &Plan) -> String {
+pub(crate) fn domain_with_egm(plan: &Plan) -> String {
     let memory = |pxm: u32, node: u32| {
         format!(
             "    <memory model='egm' access='shared'>\n      <source>\n        \
