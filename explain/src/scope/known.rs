@@ -3,7 +3,7 @@
 //! Source: the QEMU 11.1 manual and `-device NAME,help`.
 
 /// Options of QEMU that `parse` reads.
-pub(crate) const READ: [&str; 14] = [
+pub(crate) const READ: [&str; 15] = [
     "machine",
     "device",
     "object",
@@ -18,6 +18,7 @@ pub(crate) const READ: [&str; 14] = [
     "bios",
     "pflash",
     "fw_cfg",
+    "mem-path",
 ];
 
 /// Options of QEMU that can't concern a GPU, its topology or its memory.
@@ -68,7 +69,6 @@ pub(crate) const APART: &[&str] = &[
     "k",
     "kernel",
     "loadvm",
-    "mem-path",
     "mem-prealloc",
     "mon",
     "monitor",
@@ -196,6 +196,19 @@ pub(crate) const MACHINE: &[&str] = &[
     "max-ram-below-4g",
     "fd-bootchk",
 ];
+
+/// Properties of machines that do not matter with this value alone: with another one the GPU's
+/// interrupts, bus numbers or IOMMU differ.
+pub(crate) const MACHINE_VALUES: &[(&str, bool)] = &[
+    ("its", true),
+    ("highmem-ecam", true),
+    ("kernel-irqchip", true),
+    ("kernel_irqchip", true),
+    ("default-bus-bypass-iommu", false),
+];
+
+/// Properties of a memory backend that can keep the GPU from Extended GPU Memory, unless they are off.
+pub(crate) const EGM_BACKEND: &[&str] = &["readonly", "rom", "offset", "pmem"];
 
 /// Begins of names of devices that can't concern a GPU.
 pub(crate) const APART_DEVICES: &[&str] = &[
@@ -363,7 +376,6 @@ pub(crate) const FUNCTION: &[&str] = &[
     "x-no-vfio-ioeventfd",
     "x-no-geforce-quirks",
     "x-nv-gpudirect-clique",
-    "x-msix-relocation",
     "x-intx-mmap-timeout-ms",
     "x-device-dirty-page-tracking",
     "x-pcie-lnksta-dllla",
@@ -371,11 +383,6 @@ pub(crate) const FUNCTION: &[&str] = &[
     "x-pcie-err-unc-mask",
     "x-pcie-ari-nextfn-1",
     "x-max-bounce-buffer-size",
-    "x-pci-vendor-id",
-    "x-pci-device-id",
-    "x-pci-sub-vendor-id",
-    "x-pci-sub-device-id",
-    "x-pci-class-code",
     "x-igd-opregion",
     "x-igd-gms",
     "x-igd-legacy-mode",

@@ -4,12 +4,15 @@ use varia_plan::versions::EGM_OBJECT;
 
 use super::Scope;
 use super::known::{
-    APART, APART_DEVICES, APART_OBJECTS, BACKEND, BRIDGES, EXPANDER, FUNCTION, MACHINE, NUMA, PORT,
-    READ, SMMU,
+    APART, APART_DEVICES, APART_OBJECTS, BACKEND, BRIDGES, EGM_BACKEND, EXPANDER, FUNCTION,
+    MACHINE, MACHINE_VALUES, NUMA, PORT, READ, SMMU,
 };
 use crate::parse::arguments::integer;
 use crate::parse::command::{Command, Opt};
+use crate::parse::properties::switch;
 
+/// Begin of the paths of Extended GPU Memory.
+const EGM: &str = "/dev/egm";
 /// Why an unknown property is not judged.
 const UNKNOWN: &str = "Varia does not know it";
 
@@ -28,12 +31,32 @@ pub(crate) fn scope(command: &Command, function: impl Fn(usize) -> Option<usize>
         judge(option, option.line, &mut out);
         let has_ties = matches!(option.name.as_str(), "object" | "numa");
         out.has_open_ties |= has_ties && !option.open.is_empty();
+        if option.name == "object" && !is_memory_of_a_node(command, option) {
+            let file = option.properties.get("mem-path").unwrap_or_default();
+            unused_egm(&file, "-object", option.line, &mut out);
+        }
         let own = function(index);
         for (_, place) in out.unjudged.iter_mut().skip(before) {
             *place = own;
         }
     }
     out
+}
+
+/// A node's memory is from this backend.
+fn is_memory_of_a_node(command: &Command, backend: &Opt) -> bool {
+    let id = backend.properties.get("id");
+    let mut options = command.options.iter();
+    let memdev = |option: &Opt| option.properties.get("memdev");
+    options.any(|option| option.name == "numa" && memdev(option).is_some_and(|it| Some(it) == id))
+}
+
+/// Adds RAM that is from Extended GPU Memory and is no node's.
+fn unused_egm(file: &str, what: &str, line: usize, out: &mut Scope) {
+    if file.starts_with(EGM) {
+        let why = "Varia judges Extended GPU Memory as the RAM of a node";
+        out.add(line, format!("{what}: {file}"), why);
+    }
 }
 
 /// Adds what is not judged of one option.
@@ -102,8 +125,16 @@ pub(crate) fn judge(option: &Opt, line: usize, out: &mut Scope) {
                     out.add(line, format!("{what}: {name}"), UNKNOWN);
                 }
             }
+            for (name, harmless) in MACHINE_VALUES {
+                if properties.switch(name) == Some(!harmless) {
+                    let value = properties.get(name).unwrap_or_default();
+                    let why = "Varia judges machines without it";
+                    out.add(line, format!("{what}: {name}={value}"), why);
+                }
+            }
         }
         "global" => global(option, line, out),
+        "mem-path" => unused_egm(&option.text, "-mem-path", line, out),
         name if READ.contains(&name) => {}
         _ => out.add(line, what, UNKNOWN),
     }
@@ -171,9 +202,32 @@ fn object(kind: &str, option: &Opt, line: usize, what: &str, out: &mut Scope) {
         _ => return out.add(line, what, "Varia does not know the object"),
     };
     properties_of(option, known, line, what, out);
+    if let Some(file) = option
+        .properties
+        .get("mem-path")
+        .filter(|it| it.starts_with(EGM))
+    {
+        egm_backend(&file, option, line, what, out);
+    }
     if !is_whole && out.unjudged.len() == before {
         let why = "it lacks a pci-dev or a node that is a number";
         out.add(line, what.to_owned(), why);
+    }
+}
+
+/// What is not judged of a backend whose memory is Extended GPU Memory.
+fn egm_backend(file: &str, option: &Opt, line: usize, what: &str, out: &mut Scope) {
+    if varia_facts::egm_pxm(file).is_none() {
+        let why = "it is not the name of a device of Extended GPU Memory";
+        out.add(line, format!("{what}: mem-path={file}"), why);
+    }
+    for name in EGM_BACKEND {
+        let value = option.properties.get(name).unwrap_or_default();
+        let is_off = matches!(value.as_str(), "" | "0" | "auto") || switch(&value) == Some(false);
+        if !is_off {
+            let why = "Varia judges backends of Extended GPU Memory without it";
+            out.add(line, format!("{what}: {name}={value}"), why);
+        }
     }
 }
 

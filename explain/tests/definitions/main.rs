@@ -9,4 +9,5 @@ mod good;
 mod host;
 mod several;
 mod text;
+mod unjudged;
 mod unreadable;
