@@ -4,7 +4,8 @@ use std::str::FromStr;
 
 use varia_facts::{Arch, Facts, Feature, Kernel, Libvirt, Qemu};
 use varia_plan::versions::{
-    LIBVIRT, LINUX_CACHEABLE_PFNMAP, QEMU, QEMU_ALWAYS, QEMU_OF_VENDORS, Version,
+    LIBVIRT, LIBVIRT_OF_VENDORS_ALONE, LINUX_CACHEABLE_PFNMAP, QEMU, QEMU_ALWAYS, QEMU_OF_VENDORS,
+    Version, libvirt_has, vendor,
 };
 
 /// Source of the facts, as facts name it.
@@ -158,12 +159,23 @@ fn qemu(facts: &mut Facts, assume: &Assume) {
 }
 
 fn libvirt(facts: &mut Facts, assume: &Assume) {
-    let features = assume.features.iter();
-    facts.vmm.libvirt = Some(Libvirt {
+    let mut libvirt = Libvirt {
         version: assume.version.clone(),
         source: SOURCE.to_owned(),
-        features: features.map(|name| assume.feature(name, true)).collect(),
+        features: Vec::new(),
+    };
+    // what is only a vendor's is not there unless it is named
+    let known = LIBVIRT.iter().filter_map(|(name, _)| {
+        let by_version = libvirt_has(&libvirt, name);
+        let is_vendors = vendor(LIBVIRT_OF_VENDORS_ALONE, name).is_some();
+        let present = match assume.has(name) {
+            true => Some(true),
+            false => by_version.or(is_vendors.then_some(false)),
+        };
+        Some(assume.feature(name, present?))
     });
+    libvirt.features = known.collect();
+    facts.vmm.libvirt = Some(libvirt);
     facts.vmm.unknown.remove("libvirt");
 }
 

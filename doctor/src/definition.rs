@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use varia_facts::{Bdf, Bytes, NodeId};
-use varia_plan::versions::{self, LIBVIRT, LIBVIRT_OF_VENDORS, LIBVIRT_SEEN};
+use varia_plan::versions::{self, LIBVIRT, LIBVIRT_OF_VENDORS_ALONE, LIBVIRT_SEEN, vendor};
 
 use crate::memory::default_hugepage;
 use crate::scene::Scene;
@@ -160,40 +160,54 @@ pub(crate) fn libvirt(scene: &Scene<'_>) -> Vec<Finding> {
     if used.is_empty() {
         return vec![ok("the definition uses elements of every libvirt alone")];
     }
-    let is_known = |element: &str| {
-        let names = LIBVIRT.iter().filter(|(_, own)| *own == element);
-        let own = scene.facts.vmm.libvirt.as_ref();
-        own.is_some_and(|own| names.clone().any(|(name, _)| own.has(name)))
+    let libvirt = scene.facts.vmm.libvirt.as_ref();
+    let Some(libvirt) = libvirt.filter(|libvirt| libvirt.number().is_some()) else {
+        let used: Vec<&str> = used.iter().map(String::as_str).collect();
+        return vec![
+            unknown(format!(
+                "the version of libvirt is not known, and the definition uses {}",
+                used.join(", ")
+            ))
+            .advise("run varia doctor on the host"),
+        ];
     };
-    let unsaid: Vec<&str> = used.iter().map(String::as_str).collect();
-    let unsaid: Vec<&str> = unsaid.into_iter().filter(|one| !is_known(one)).collect();
-    if unsaid.is_empty() {
-        return vec![ok("libvirt has what the definition uses")];
+    let own = format!("libvirt {}", libvirt.version);
+    let newer = |element: &str| {
+        let named = LIBVIRT.iter().find(|(_, own)| *own == element);
+        let source = named.and_then(|(name, _)| vendor(LIBVIRT_OF_VENDORS_ALONE, name));
+        let (major, minor) = LIBVIRT_SEEN;
+        source.map_or_else(
+            || format!("libvirt {major}.{minor} or newer"),
+            |source| format!("a build that has it: {source}"),
+        )
+    };
+    let has = |element: &str| {
+        let named = LIBVIRT.iter().find(|(_, own)| *own == element);
+        named.and_then(|(name, _)| versions::libvirt_has(libvirt, name))
+    };
+    let mut findings = Vec::new();
+    let mut there = Vec::new();
+    for element in used {
+        match has(element) {
+            Some(true) => there.push(element.as_str()),
+            Some(false) => findings.push(
+                failure(format!(
+                    "{own} does not have {element}, which the definition uses"
+                ))
+                .advise(newer(element)),
+            ),
+            None => findings.push(
+                warning(format!(
+                    "{own} has {element} in builds of some vendors alone"
+                ))
+                .advise(format!("{}, or a vendor's build", newer(element))),
+            ),
+        }
     }
-    let used = unsaid.join(", ");
-    let version = |(major, minor): (u32, u32)| format!("{major}.{minor}");
-    let found = scene.facts.vmm.libvirt.as_ref();
-    let number = found.and_then(|found| Some((found, found.number()?)));
-    vec![match number {
-        None => unknown(format!(
-            "the version of libvirt is not known, and the definition uses {used}"
-        ))
-        .advise("run varia doctor on the host"),
-        Some((found, own)) if own < LIBVIRT_OF_VENDORS => failure(format!(
-            "libvirt {} does not have {used}, which the definition uses",
-            found.version
-        ))
-        .advise(format!("libvirt {} or newer", version(LIBVIRT_SEEN))),
-        Some((found, own)) if own < LIBVIRT_SEEN => warning(format!(
-            "libvirt {} has {used} in builds of some vendors alone",
-            found.version
-        ))
-        .advise(format!(
-            "libvirt {} or newer, or a vendor's build",
-            version(LIBVIRT_SEEN)
-        )),
-        Some((found, _)) => ok(format!("libvirt {} has {used}", found.version)),
-    }]
+    if !there.is_empty() {
+        findings.insert(0, ok(format!("{own} has {}", there.join(", "))));
+    }
+    findings
 }
 
 pub(crate) fn memory(scene: &Scene<'_>) -> Vec<Finding> {

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 use varia_facts::{Bdf, Bytes};
+use varia_plan::versions::SMMU_OPTIONS;
 
 use crate::parse::properties::switch;
 use crate::scope::Scope;
@@ -269,11 +270,20 @@ pub(crate) struct Smmu {
     pub(crate) place: Place,
     pub(crate) bus: Option<String>,
     pub(crate) is_accelerated: bool,
+    /// Names of properties that not every QEMU's SMMU has.
+    pub(crate) options: Vec<&'static str>,
     /// Names of properties with values that an accelerated SMMU alone can have.
     pub(crate) accelerated_only: Vec<String>,
 }
 
 impl Smmu {
+    /// Properties that not every QEMU's SMMU has, of those that are set. libvirt writes one name in
+    /// another way.
+    pub(crate) fn options(is_set: impl Fn(&str) -> bool) -> Vec<&'static str> {
+        let is_used = |name: &&&str| is_set(name) || **name == "ssidsize" && is_set("ssidSize");
+        SMMU_OPTIONS.iter().filter(is_used).copied().collect()
+    }
+
     /// Values of properties that QEMU refuses without `accel=on`. Source: QEMU 11.1
     /// `hw/arm/smmuv3.c:smmu_validate_property`.
     pub(crate) fn needs_acceleration(name: &str, value: &str) -> bool {

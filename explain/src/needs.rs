@@ -1,11 +1,11 @@
 //! Requirements of a definition on its host.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use varia_facts::{Arch, Bdf, Bytes, NodeId};
-use varia_plan::versions::{EGM_OBJECT, LIBVIRT};
+use varia_plan::versions::{EGM_ELEMENT, EGM_OBJECT, LIBVIRT};
 
-use crate::model::{BusKind, Definition, Language, Node};
+use crate::model::{BusKind, Definition, Language, Node, Place};
 use crate::parse::Source;
 use crate::parse::error::ReadError;
 
@@ -54,8 +54,8 @@ pub fn needs(bytes: &[u8]) -> Result<Needs, ReadError> {
         functions: functions
             .filter_map(|function| Some((function.host?, function.is_managed)))
             .collect(),
-        qemu: of_qemu(&definition),
-        libvirt: of_libvirt(&definition),
+        qemu: of_qemu(&definition).into_keys().collect(),
+        libvirt: of_libvirt(&definition).map(|used| used.into_keys().map(str::to_owned).collect()),
         ram,
         has_hugepages: definition.machine.has_hugepages,
         hugepages: definition.machine.hugepages,
@@ -67,46 +67,76 @@ fn egm(node: &Node) -> Option<(u32, Option<Bytes>)> {
     Some((node.backing.as_ref()?.egm()?, node.memory))
 }
 
-pub(crate) fn of_qemu(definition: &Definition) -> BTreeSet<String> {
-    let is_expander = |kind: &BusKind| matches!(kind, BusKind::Expander { .. });
-    let mut functions = definition.functions.iter();
-    let uses = [
-        ("vfio-pci", functions.clone().any(|one| !one.is_served)),
-        ("vfio-user-pci", functions.any(|one| one.is_served)),
-        (
-            "pxb-pcie",
-            definition.buses.iter().any(|bus| is_expander(&bus.kind)),
-        ),
-        ("acpi-generic-initiator", !definition.initiators.is_empty()),
-        ("iommufd", uses_iommufd(definition)),
-        (EGM_OBJECT, !definition.egm.is_empty()),
-        ("arm-smmuv3", !definition.smmus.is_empty()),
-        (
-            "arm-smmuv3.accel",
-            definition.smmus.iter().any(|smmu| smmu.is_accelerated),
-        ),
-        (
-            "virt.highmem-mmio-size",
-            definition.arch == Arch::Aarch64 && definition.machine.aperture.is_some(),
-        ),
-    ];
-    let used = uses.into_iter().filter(|(_, is_used)| *is_used);
-    used.map(|(name, _)| name.to_owned()).collect()
-}
-
-pub(crate) fn of_libvirt(definition: &Definition) -> Option<BTreeSet<String>> {
-    let is_used = |name: &str| match name {
-        "acpi-nodeset" => !definition.initiators.is_empty(),
-        "smmu-pcibus" => !definition.smmus.is_empty(),
-        "iommufd" => uses_iommufd(definition),
-        _ => false,
+/// Devices, objects and properties of QEMU, each with the line of the first option that needs it.
+pub(crate) fn of_qemu(definition: &Definition) -> BTreeMap<String, usize> {
+    let mut used = BTreeMap::new();
+    let mut add = |name: &str, place: &Place| {
+        let line = used.entry(name.to_owned()).or_insert(place.line);
+        *line = place.line.min(*line);
     };
-    let used = LIBVIRT.iter().filter(|(name, _)| is_used(name));
-    (definition.language == Language::Libvirt)
-        .then(|| used.map(|(_, element)| (*element).to_owned()).collect())
+    for function in &definition.functions {
+        let driver = match function.is_served {
+            true => "vfio-user-pci",
+            false => "vfio-pci",
+        };
+        add(driver, &function.place);
+    }
+    for bus in &definition.buses {
+        if matches!(bus.kind, BusKind::Expander { .. }) {
+            add("pxb-pcie", &bus.place);
+        }
+    }
+    for initiator in &definition.initiators {
+        add("acpi-generic-initiator", &initiator.place);
+    }
+    for place in iommufds(definition) {
+        add("iommufd", place);
+    }
+    for tie in &definition.egm {
+        add(EGM_OBJECT, &tie.place);
+    }
+    for smmu in &definition.smmus {
+        add("arm-smmuv3", &smmu.place);
+        if smmu.is_accelerated {
+            add("arm-smmuv3.accel", &smmu.place);
+        }
+        for option in &smmu.options {
+            add(&format!("arm-smmuv3.{option}"), &smmu.place);
+        }
+    }
+    if let (Arch::Aarch64, Some((_, place))) = (definition.arch, &definition.machine.aperture) {
+        add("virt.highmem-mmio-size", place);
+    }
+    used
 }
 
-fn uses_iommufd(definition: &Definition) -> bool {
-    let mut functions = definition.functions.iter();
-    functions.any(|function| function.iommufd.is_some())
+/// Elements that not every libvirt has, each with the line of the first one; `None` for a QEMU
+/// command line.
+pub(crate) fn of_libvirt(definition: &Definition) -> Option<BTreeMap<&'static str, usize>> {
+    let first = |name: &str| match name {
+        "acpi-nodeset" => lines(definition.initiators.iter().map(|one| &one.place)),
+        "smmu-pcibus" => lines(definition.smmus.iter().map(|one| &one.place)),
+        "iommufd" => lines(iommufds(definition)),
+        EGM_ELEMENT => lines(definition.egm.iter().map(|one| &one.place)),
+        _ => None,
+    };
+    let used = LIBVIRT
+        .iter()
+        .filter_map(|(name, element)| Some((*element, first(name)?)));
+    (definition.language == Language::Libvirt).then(|| used.collect())
+}
+
+fn lines<'a>(places: impl Iterator<Item = &'a Place>) -> Option<usize> {
+    places.map(|place| place.line).min()
+}
+
+/// Objects of iommufd and the functions that use them; an object alone is not used.
+fn iommufds(definition: &Definition) -> impl Iterator<Item = &Place> {
+    let functions = definition.functions.iter();
+    let users = functions.filter(|function| function.iommufd.is_some());
+    let objects = definition.iommufds.iter().map(|(_, place)| place);
+    let is_used = users.clone().next().is_some();
+    users
+        .map(|function| &function.place)
+        .chain(objects.filter(move |_| is_used))
 }

@@ -4,7 +4,7 @@
 //! not: a captured host without its programs, or a version of `--assume`. A vendor's build may have
 //! a feature before its version.
 
-use varia_facts::Vmm;
+use varia_facts::{Libvirt, Vmm};
 
 /// Major and minor version.
 pub type Version = (u32, u32);
@@ -36,12 +36,21 @@ pub const QEMU_ALWAYS: &[&str] = &["vfio-pci", "pxb-pcie"];
 /// Object of QEMU that ties a GPU to Extended GPU Memory.
 pub const EGM_OBJECT: &str = "acpi-egm-memory";
 
-/// Features that no QEMU of qemu.org has, with their source.
-pub const QEMU_OF_VENDORS: &[(&str, &str)] = &[(
-    EGM_OBJECT,
-    "NVIDIA's QEMU and the series \"qemu: Implement support for EGM\" for libvirt (RFC v3, November \
-     2025)",
-)];
+/// Properties of QEMU's SMMU beside those that say where it is.
+pub const SMMU_OPTIONS: &[&str] = &["ats", "cmdqv", "oas", "ril", "ssidsize"];
+
+/// Features that no QEMU of qemu.org has up to 11.1, with their source.
+pub const QEMU_OF_VENDORS: &[(&str, &str)] = &[
+    (
+        EGM_OBJECT,
+        "NVIDIA's QEMU and the series \"qemu: Implement support for EGM\" for libvirt (RFC v3, \
+         November 2025)",
+    ),
+    (
+        "arm-smmuv3.cmdqv",
+        "NVIDIA's QEMU, and the tree of qemu.org after 11.1",
+    ),
+];
 
 /// First QEMU that takes from the host what is not said of an accelerated SMMU (`ril`, `oas`): Grace
 /// refuses what older versions take.
@@ -52,7 +61,15 @@ pub const LIBVIRT: &[(&str, &str)] = &[
     ("acpi-nodeset", "<acpi nodeset>"),
     ("smmu-pcibus", "<driver pciBus> of an SMMU"),
     ("iommufd", "iommufd"),
+    (EGM_ELEMENT, "<memory model='egm'>"),
 ];
+/// Feature of libvirt: Extended GPU Memory.
+pub const EGM_ELEMENT: &str = "egm";
+/// Features of [`LIBVIRT`] that no libvirt of libvirt.org has, with their source.
+pub const LIBVIRT_OF_VENDORS_ALONE: &[(&str, &str)] = &[(
+    EGM_ELEMENT,
+    "NVIDIA's libvirt and the series \"qemu: Implement support for EGM\" (RFC v3, November 2025)",
+)];
 /// First libvirt of a vendor with an SMMU for each root bus, Generic Initiators and iommufd; the
 /// first one of libvirt's own has them later.
 pub const LIBVIRT_OF_VENDORS: Version = (11, 9);
@@ -97,10 +114,67 @@ pub fn has(vmm: &Vmm, feature: &str) -> Option<bool> {
     known.or_else(always)
 }
 
+/// Source of a feature that builds of some vendors alone have.
+#[must_use]
+pub fn vendor(table: &[(&str, &'static str)], feature: &str) -> Option<&'static str> {
+    let (_, source) = table.iter().find(|(name, _)| *name == feature)?;
+    Some(source)
+}
+
+/// True if a libvirt has a feature of [`LIBVIRT`], as an assumption says or else by its version;
+/// `None` if neither says so, as for a version whose vendor may have added the feature.
+#[must_use]
+pub fn libvirt_has(libvirt: &Libvirt, feature: &str) -> Option<bool> {
+    let mut features = libvirt.features.iter();
+    if let Some(own) = features.find(|own| own.name == feature) {
+        return Some(own.present);
+    }
+    let of_vendors = vendor(LIBVIRT_OF_VENDORS_ALONE, feature).is_some();
+    match libvirt.number()? {
+        own if own < LIBVIRT_OF_VENDORS => Some(false),
+        own if own >= LIBVIRT_SEEN && !of_vendors => Some(true),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use varia_facts::{Feature, Qemu};
+
+    #[test]
+    fn a_libvirt_has_what_its_version_or_an_assumption_says() {
+        let libvirt = |version: &str, features: &[(&str, bool)]| Libvirt {
+            version: version.to_owned(),
+            features: features
+                .iter()
+                .map(|(name, present)| Feature {
+                    name: (*name).to_owned(),
+                    present: *present,
+                    ..Feature::default()
+                })
+                .collect(),
+            ..Libvirt::default()
+        };
+        for (version, features, name, has) in [
+            ("9.0.0", &[][..], "iommufd", Some(false)),
+            ("11.9.0", &[], "iommufd", None),
+            ("12.8.0", &[], "iommufd", Some(true)),
+            ("of today", &[], "iommufd", None),
+            ("9.0.0", &[("iommufd", true)], "iommufd", Some(true)),
+            ("9.0.0", &[], EGM_ELEMENT, Some(false)),
+            ("12.8.0", &[], EGM_ELEMENT, None),
+            ("12.8.0", &[(EGM_ELEMENT, false)], EGM_ELEMENT, Some(false)),
+            ("12.8.0", &[(EGM_ELEMENT, true)], EGM_ELEMENT, Some(true)),
+        ] {
+            let own = libvirt(version, features);
+            assert_eq!(
+                libvirt_has(&own, name),
+                has,
+                "{version} {features:?} {name}"
+            );
+        }
+    }
 
     #[test]
     fn a_reply_counts_before_the_version() {

@@ -259,6 +259,7 @@ fn device(
             place,
             bus: get("primary-bus"),
             is_accelerated: is_on("accel"),
+            options: Smmu::options(|name| get(name).is_some()),
             accelerated_only: ["ats", "cmdqv", "oas", "pasid", "ril", "ssidsize"]
                 .into_iter()
                 .filter(|name| {

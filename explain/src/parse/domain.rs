@@ -311,6 +311,9 @@ impl Reader {
                     place: self.place(node),
                     bus: Some(bus.to_string()),
                     is_accelerated: driver.and_then(|one| one.attribute("accel")) == Some("on"),
+                    options: Smmu::options(|name| {
+                        driver.is_some_and(|driver| driver.has_attribute(name))
+                    }),
                     accelerated_only: driver
                         .iter()
                         .flat_map(Node::attributes)

@@ -1,6 +1,8 @@
 //! QEMU and libvirt of the host: features that the definition uses and that they lack.
 
-use varia_plan::versions::{self, LIBVIRT, LIBVIRT_OF_VENDORS, LIBVIRT_SEEN, QEMU_OF_VENDORS};
+use varia_plan::versions::{
+    self, LIBVIRT, LIBVIRT_OF_VENDORS_ALONE, LIBVIRT_SEEN, QEMU_OF_VENDORS, vendor,
+};
 
 use crate::case::Case;
 use crate::finding::{Code, Findings, Value, optional};
@@ -10,41 +12,44 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
     let Some(vmm) = case.facts.map(|facts| &facts.vmm) else {
         return;
     };
-    let line = case.definition.machine.place.line;
     let qemu = vmm
         .qemu
         .as_ref()
         .map(|qemu| format!("QEMU {}", qemu.version));
-    for feature in of_qemu(case.definition) {
+    for (feature, line) in of_qemu(case.definition) {
         if versions::has(vmm, &feature) != Some(false) {
             continue;
         }
         let first = versions::first_qemu(&feature);
         let newer = first.map(|(major, minor)| format!("QEMU {major}.{minor} or newer"));
-        let mut vendors = QEMU_OF_VENDORS.iter();
-        let vendor = vendors.find(|(name, _)| *name == feature);
         let values: &[Value<'_>] = &[
             ("feature", &feature),
             ("vmm", &optional(qemu.as_ref())),
             ("newer", &optional(newer)),
-            ("vendor", &optional(vendor.map(|(_, source)| source))),
+            ("vendor", &optional(vendor(QEMU_OF_VENDORS, &feature))),
         ];
         out.add(Code::VmmFeature, line, values, None);
     }
-    let libvirt = vmm.libvirt.as_ref();
-    let old = libvirt.filter(|own| own.number().is_some_and(|own| own < LIBVIRT_OF_VENDORS));
+    let used = of_libvirt(case.definition).unwrap_or_default();
     for (name, element) in LIBVIRT {
-        let is_used = of_libvirt(case.definition).is_some_and(|used| used.contains(*element));
-        let Some(own) = old.filter(|own| is_used && !own.has(name)) else {
+        let (Some(libvirt), Some(line)) = (&vmm.libvirt, used.get(element)) else {
             continue;
         };
+        if versions::libvirt_has(libvirt, name) != Some(false) {
+            continue;
+        }
+        let vendor = vendor(LIBVIRT_OF_VENDORS_ALONE, name);
         let (major, minor) = LIBVIRT_SEEN;
+        let newer = vendor
+            .is_none()
+            .then(|| format!("libvirt {major}.{minor} or newer"));
         let values: &[Value<'_>] = &[
             ("feature", element),
-            ("vmm", &format!("libvirt {}", own.version)),
-            ("newer", &format!("libvirt {major}.{minor} or newer")),
+            ("vmm", &format!("libvirt {}", libvirt.version)),
+            ("newer", &optional(newer)),
+            ("vendor", &optional(vendor)),
         ];
-        out.add(Code::VmmFeature, line, values, None);
+        out.add(Code::VmmFeature, *line, values, None);
     }
 }
 
@@ -57,13 +62,12 @@ pub(crate) fn assumed(case: &Case<'_>) -> Vec<String> {
     if let Some(qemu) = &vmm.qemu {
         let used = of_qemu(case.definition);
         let unsaid = used
-            .iter()
+            .keys()
             .filter(|name| versions::has(vmm, name).is_none());
         // what every version has is not in the table
         let later = |name: &&String| {
             let first = versions::first_qemu(name);
-            let is_vendors = QEMU_OF_VENDORS.iter().any(|(own, _)| own == *name);
-            is_vendors
+            vendor(QEMU_OF_VENDORS, name).is_some()
                 || first
                     .zip(qemu.number())
                     .is_some_and(|(first, own)| own < first)
@@ -78,13 +82,13 @@ pub(crate) fn assumed(case: &Case<'_>) -> Vec<String> {
             ));
         }
     }
-    let number = vmm.libvirt.as_ref().and_then(|own| own.number());
-    let is_between = number.is_some_and(|own| own >= LIBVIRT_OF_VENDORS && own < LIBVIRT_SEEN);
-    if let (true, Some(libvirt)) = (is_between, &vmm.libvirt) {
+    if let Some(libvirt) = &vmm.libvirt {
         let used = of_libvirt(case.definition).unwrap_or_default();
+        let is_unsaid =
+            |name| libvirt.number().is_some() && versions::libvirt_has(libvirt, name).is_none();
         let unsaid = LIBVIRT
             .iter()
-            .filter(|(name, element)| used.contains(*element) && !libvirt.has(name));
+            .filter(|(name, element)| used.contains_key(element) && is_unsaid(name));
         let unsaid: Vec<&str> = unsaid.map(|(_, element)| *element).collect();
         if !unsaid.is_empty() {
             notes.push(format!(
