@@ -10,7 +10,7 @@ use varia_linux::inventory::{Extent, Inventory};
 use varia_linux::{layout, users};
 use varia_plan::{
     Argument, Kernel, Part, Plan, Request, Source, What, WhatError, affinity, arguments, domain,
-    explain, make, svg,
+    explain, features, make, svg,
 };
 use varia_silicon::machine::GB200_EGM;
 use varia_silicon::{Machine, profile};
@@ -51,6 +51,7 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<(), Failure> {
         .into());
     }
     let (facts, plan) = planned(&args.vm)?;
+    features::check(&facts.vmm, &plan, args.vmm == Vmm::Libvirt)?;
     if let Some(file) = &args.svg {
         files::write(file, svg(&plan).as_bytes())?;
     }

@@ -162,8 +162,8 @@ pub enum Error {
     },
     /// A device of Extended GPU Memory without a device node.
     #[error(
-        "Extended GPU Memory is not available: {path} does not exist: run udevadm trigger, or plan \
-         without --egm"
+        "Extended GPU Memory is not available: {path} does not exist: load nvgrace-egm again, or \
+         plan without --egm"
     )]
     EgmNode {
         /// Path of the device node.
@@ -370,6 +370,16 @@ pub enum Error {
     Iommufd {
         /// Missing part.
         why: &'static str,
+    },
+    /// A program of the host without a feature that the plan uses.
+    #[error("{program} does not have {feature}, which the plan uses: {remedy}")]
+    Lacks {
+        /// The program with its version.
+        program: String,
+        /// Device, object or property of QEMU, or element of libvirt.
+        feature: String,
+        /// What to do.
+        remedy: String,
     },
     /// Neither type1 nor iommufd.
     #[error(

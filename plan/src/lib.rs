@@ -12,6 +12,7 @@ mod drawing;
 mod egm;
 mod emulated;
 mod error;
+pub mod features;
 mod gpu;
 pub mod libvirt;
 pub mod limits;

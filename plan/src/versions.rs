@@ -80,6 +80,15 @@ pub const LIBVIRT_SEEN: Version = (12, 8);
 /// (`KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED`).
 pub const LINUX_CACHEABLE_PFNMAP: Version = (6, 17);
 
+/// First Linux with an option of its build. A vendor's kernel may have an option before.
+/// `VFIO_PCI_DMABUF` lets iommufd map BARs.
+pub const LINUX: &[(&str, Version)] = &[
+    ("IOMMUFD", (6, 2)),
+    ("VFIO_DEVICE_CDEV", (6, 6)),
+    ("ARM_SMMU_V3_IOMMUFD", (6, 13)),
+    ("VFIO_PCI_DMABUF", (6, 19)),
+];
+
 /// First version of QEMU with a feature; `None` if the table does not have the feature.
 #[must_use]
 pub fn first_qemu(feature: &str) -> Option<Version> {

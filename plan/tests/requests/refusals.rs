@@ -1,9 +1,9 @@
 //! Refusals with the constraint and a request that would satisfy the constraint.
 
-use varia_facts::{Bytes, EgmMemory, Facts, HostPhys};
-use varia_plan::{Error, Kernel, Request, make};
+use varia_facts::{Bytes, EgmMemory, Facts, Feature, HostPhys, Libvirt};
+use varia_plan::{Error, Kernel, Request, features, make};
 
-use crate::host::{GIB, GPUS, facts, facts_with_egm, request};
+use crate::host::{GIB, GPUS, facts, facts_with_egm, facts_with_iommufd, request};
 
 fn refused(facts: &Facts, request: &Request, words: &[&str]) -> Error {
     let error = make(facts, request).expect_err("refused");
@@ -282,4 +282,67 @@ fn more_than_the_machine_has_places_for() {
     refused(&facts, &wanted, &["28 disks", "at most 27"]);
     wanted.disks.pop();
     make(&facts, &wanted).expect("a place for each");
+}
+
+/// The plan is made for any VMM; then its programs are asked.
+#[test]
+fn features_that_qemu_or_libvirt_lacks() {
+    let facts = facts_with_iommufd();
+    let plan = make(&facts, &request(&[GPUS[0]])).expect("a plan");
+    let used = features::of_qemu(&plan);
+    for name in [
+        "vfio-pci",
+        "vfio-pci.host",
+        "acpi-generic-initiator",
+        "virt.highmem-mmio-size",
+        "arm-smmuv3.ats",
+    ] {
+        assert!(used.contains(name), "{name} is not in {used:?}");
+    }
+    let feature = |name: &str, present| Feature {
+        name: name.to_owned(),
+        present,
+        ..Feature::default()
+    };
+    let said = |qemu: &[&str], libvirt: &str, is_domain: bool| {
+        let mut vmm = facts.vmm.clone();
+        let own = vmm.qemu.as_mut().expect("a QEMU");
+        own.features
+            .extend(qemu.iter().map(|name| feature(name, false)));
+        vmm.libvirt = Some(Libvirt {
+            version: libvirt.to_owned(),
+            ..Libvirt::default()
+        });
+        let checked = features::check(&vmm, &plan, is_domain);
+        checked.map_err(|error| error.to_string())
+    };
+    assert_eq!(said(&[], "12.8.0", true), Ok(()));
+    assert_eq!(said(&[], "9.0.0", false), Ok(()), "QEMU is started alone");
+    // a vendor's build may have it
+    assert_eq!(said(&[], "11.9.0", true), Ok(()));
+    for (qemu, libvirt, words) in [
+        (
+            &["acpi-generic-initiator"][..],
+            "12.8.0",
+            [
+                "QEMU 11.1.0 does not have acpi-generic-initiator",
+                "QEMU 9.0 or newer",
+            ],
+        ),
+        (
+            &["pxb-pcie"],
+            "12.8.0",
+            ["does not have pxb-pcie", "a build of QEMU"],
+        ),
+        (
+            &[],
+            "9.0.0",
+            ["libvirt 9.0.0 does not have <acpi nodeset>", "--vmm qemu"],
+        ),
+    ] {
+        let error = said(qemu, libvirt, true).expect_err("refused");
+        for word in words {
+            assert!(error.contains(word), "{word:?} is not in {error:?}");
+        }
+    }
 }
