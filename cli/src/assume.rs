@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use varia_facts::{Arch, Facts, Feature, Kernel, Libvirt, Qemu};
 use varia_plan::versions::{
-    LIBVIRT, LIBVIRT_OF_VENDORS_ALONE, LINUX_CACHEABLE_PFNMAP, QEMU, QEMU_ALWAYS, QEMU_OF_VENDORS,
-    Version, libvirt_has, vendor,
+    LIBVIRT, LIBVIRT_OF_VENDORS_ALONE, LINUX, LINUX_CACHEABLE_PFNMAP, QEMU, QEMU_ALWAYS,
+    QEMU_OF_VENDORS, Version, libvirt_has, vendor,
 };
 
 /// Source of the facts, as facts name it.
@@ -185,16 +185,33 @@ fn kernel(facts: &mut Facts, assume: &Assume) {
     kernel.kvm.cacheable_pfnmap = assume
         .number()
         .map(|number| number >= LINUX_CACHEABLE_PFNMAP);
-    let options = assume.features.iter();
-    let options = options.map(|name| name.strip_prefix("CONFIG_").unwrap_or(name).to_owned());
-    for option in options {
-        if ["IOMMUFD", "VFIO_DEVICE_CDEV"].contains(&option.as_str()) {
-            kernel.iommufd = Some(true);
-        }
-        kernel.config_is_partial |= kernel.config.is_none();
-        let config = kernel.config.get_or_insert_default();
-        config.insert(option, "y".to_owned());
+    let named: Vec<&str> = assume
+        .features
+        .iter()
+        .map(|name| name.strip_prefix("CONFIG_").unwrap_or(name))
+        .collect();
+    let number = assume.number();
+    let is_older = |first| number.is_some_and(|number| number < first);
+    let later = LINUX.iter().filter(|(_, first)| is_older(*first));
+    let later = later.map(|(name, _)| *name);
+    let absent: Vec<&str> = later.filter(|name| !named.contains(name)).collect();
+    if named.contains(&"IOMMUFD") || named.contains(&"VFIO_DEVICE_CDEV") {
+        kernel.iommufd = Some(true);
+    } else if absent.contains(&"IOMMUFD") {
+        kernel.iommufd = Some(false);
     }
+    if named.is_empty() && absent.is_empty() {
+        return;
+    }
+    kernel.config_is_partial |= kernel.config.is_none();
+    let config = kernel.config.get_or_insert_default();
+    let named = named.into_iter().map(|name| (name, "y"));
+    let absent = absent.into_iter().map(|name| (name, "n"));
+    config.extend(
+        named
+            .chain(absent)
+            .map(|(name, is)| (name.to_owned(), is.to_owned())),
+    );
 }
 
 #[cfg(test)]
@@ -258,6 +275,15 @@ mod tests {
         assert_eq!(facts.kernel.kvm.cacheable_pfnmap, Some(true));
         let old = assumed(&["KERNEL=6.8"]).kernel;
         assert_eq!((old.kvm.cacheable_pfnmap, old.iommufd), (Some(false), None));
+        // 6.8 is older than the third
+        let options = ["IOMMUFD", "VFIO_DEVICE_CDEV", "ARM_SMMU_V3_IOMMUFD"];
+        let options = options.map(|name| old.option(name));
+        assert_eq!(options, [None, None, Some(false)]);
+        assert_eq!(assumed(&["KERNEL=5.15"]).kernel.iommufd, Some(false));
+        let vendors = assumed(&["KERNEL=5.15+IOMMUFD,VFIO_DEVICE_CDEV"]).kernel;
+        assert_eq!(vendors.option("VFIO_DEVICE_CDEV"), Some(true));
+        assert_eq!(vendors.option("VFIO_PCI_DMABUF"), Some(false));
+        assert_eq!(vendors.iommufd, Some(true));
         let libvirt = facts.vmm.libvirt.expect("a libvirt");
         assert_eq!(libvirt.number(), Some((11, 9)));
         assert!(libvirt.has("iommufd"));

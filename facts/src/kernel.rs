@@ -19,7 +19,7 @@ pub struct Kernel {
     #[serde(default)]
     pub cmdline: Vec<String>,
     /// Build options without their `CONFIG_`, with `y`, `m` or a value; an option that is off
-    /// is absent. Only the options that Varia needs; `None` if no configuration was found.
+    /// is absent, or `n`. Only the options that Varia needs; `None` if no configuration was found.
     #[serde(default)]
     pub config: Option<BTreeMap<String, String>>,
     /// True if options that `config` does not have are not known, for a kernel that is assumed.
@@ -47,8 +47,10 @@ impl Kernel {
     /// known.
     #[must_use]
     pub fn option(&self, name: &str) -> Option<bool> {
-        let has = self.config.as_ref()?.contains_key(name);
-        (has || !self.config_is_partial).then_some(has)
+        match self.config.as_ref()?.get(name) {
+            Some(value) => Some(value != "n"),
+            None => (!self.config_is_partial).then_some(false),
+        }
     }
 
     /// Version and patch level: 6 and 17 of `6.17.4-64k`.

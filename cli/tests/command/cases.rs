@@ -365,7 +365,10 @@ fn the_doctor_and_the_explanation_agree_on_programs() {
         let folder = Folder::new();
         let host = host(case.host, &folder);
         // an assumption without the SMMU's device: its property implies it
-        let assumed = ["--assume", "QEMU=10.1+arm-smmuv3.accel"];
+        let options = ["accel", "ats", "cmdqv", "oas", "ril", "ssidsize"];
+        let options = options.map(|option| format!("arm-smmuv3.{option}"));
+        let assumed = format!("QEMU=10.1+{}", options.join(","));
+        let assumed = ["--assume", &assumed];
         for args in [&[][..], &assumed] {
             let found = of_programs(case.file, &host, args);
             assert!(!found.is_empty(), "{}", case.file);

@@ -135,6 +135,11 @@ fn assumed_versions_stand_for_a_host_that_can_not_be_asked() {
         older.contains("iommufd=iommufd0") && !older.contains("arm-smmuv3,"),
         "{older}"
     );
+    let refused = ["plan", "--gpu", "gh200", "--assume", "QEMU=8.2"];
+    ended(varia(refused)).refused(&["QEMU 8.2", "acpi-generic-initiator", "QEMU 9.0"]);
+    let mut refused = varia(["plan", "--gpu", "gh200", "--vmm", "libvirt"]);
+    refused.args(["--assume", "LIBVIRT=9.0"]);
+    ended(refused).refused(&["libvirt 9.0", "<acpi nodeset>", "--vmm qemu"]);
     let refused = ["plan", "--gpu", "gh200", "--assume", "QEMU=ten"];
     ended(varia(refused)).refused(&["QEMU=ten", "QEMU=11.1"]);
     let refused = ["plan", "--gpu", "gh200", "--assume", "QEMU=11.1+smmu"];
@@ -151,10 +156,21 @@ fn assumed_versions_stand_for_a_host_that_can_not_be_asked() {
         let report: Value = serde_json::from_str(&shown.stdout).unwrap();
         (shown.status.code(), crate::cases::codes(&report, "fault"))
     };
-    let lacks = ["vmm-feature", "vmm-feature"].map(str::to_owned).to_vec();
+    let lacks = vec!["vmm-feature".to_owned(); 4];
     assert_eq!(explain("QEMU=10.1"), (Some(1), lacks));
+    let options = "arm-smmuv3.accel,arm-smmuv3.ats,arm-smmuv3.ssidsize";
     assert_eq!(
-        explain("QEMU=10.1+arm-smmuv3,arm-smmuv3.accel"),
+        explain(&format!("QEMU=10.1+arm-smmuv3,{options}")),
         (Some(0), Vec::new())
     );
+    let lacks = |codes: &[&str]| {
+        let codes = codes.iter().map(|code| (*code).to_owned());
+        (Some(1), codes.collect::<Vec<_>>())
+    };
+    let (kernel, memory) = ("kernel-feature", "kernel-memory");
+    assert_eq!(explain(KERNEL), (Some(0), Vec::new()));
+    assert_eq!(explain("KERNEL=6.17"), (Some(0), Vec::new()));
+    assert_eq!(explain("KERNEL=6.12"), lacks(&[kernel, memory]));
+    assert_eq!(explain("KERNEL=6.5"), lacks(&[kernel, kernel, memory]));
+    assert_eq!(explain("KERNEL=5.15"), lacks(&[kernel, memory]));
 }

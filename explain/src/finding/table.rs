@@ -372,6 +372,25 @@ findings! {
         why: ["the VM does not start"],
         remedy: ["use {newer}", "use a build that has it: {vendor}"],
     }
+    KernelFeature = "kernel-feature", Fault {
+        found: [
+            "the definition uses {feature}, and the host's kernel ({release}) does not have CONFIG_{option}",
+            "the definition uses {feature}, and the host's kernel does not have CONFIG_{option}",
+        ],
+        why: ["the VM does not start"],
+        remedy: ["use Linux {newer} or newer with the option", "leave out {feature}"],
+    }
+    KernelMemory = "kernel-memory", Fault {
+        found: [
+            "KVM of the host's kernel ({release}) maps the memory of {gpu} as device memory",
+            "KVM of the host maps the memory of {gpu} as device memory",
+        ],
+        why: ["programs on the GPU fail"],
+        remedy: [
+            "use Linux {newer} or newer",
+            "use a host whose CPUs have stage-2 forced write-back",
+        ],
+    }
     EgmDevice = "egm-device", Fault {
         found: [
             "the Extended GPU Memory of node {node} is tied to {other}, which is not a GPU",

@@ -152,6 +152,8 @@ fn every_code_is_named_by_a_test() {
             "nodes-over-limit",
             "machine-arch",
             "vmm-feature",
+            "kernel-feature",
+            "kernel-memory",
             "egm-partial",
             "egm-size",
             "memory-not-shared"

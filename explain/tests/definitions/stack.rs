@@ -62,6 +62,64 @@ fn each_option_of_an_smmu_is_asked_of_qemu_and_named_with_its_line() {
 }
 
 #[test]
+fn a_kernel_is_asked_for_iommufd_smmus_and_cacheable_memory() {
+    let (facts, plan) = two_with_smmu();
+    let text = command_line(&plan);
+    let line = |word: &str| text.lines().position(|line| line.contains(word)).unwrap() + 1;
+    let found = |change: fn(&mut Facts)| {
+        let mut facts = facts.clone();
+        change(&mut facts);
+        let found = examined(&text, &facts);
+        let findings = found.findings.iter();
+        findings
+            .map(|(finding, _)| (finding.code.name(), finding.line, finding.what.clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(found(|_| {}), []);
+    for (option, word, change) in [
+        (
+            "CONFIG_IOMMUFD",
+            "-object 'iommufd,",
+            (|facts| facts.kernel.iommufd = Some(false)) as fn(&mut Facts),
+        ),
+        ("CONFIG_VFIO_DEVICE_CDEV", "-object 'iommufd,", |facts| {
+            facts
+                .kernel
+                .config
+                .as_mut()
+                .unwrap()
+                .remove("VFIO_DEVICE_CDEV");
+        }),
+        ("CONFIG_ARM_SMMU_V3_IOMMUFD", "arm-smmuv3", |facts| {
+            let config = facts.kernel.config.as_mut().unwrap();
+            config.insert("ARM_SMMU_V3_IOMMUFD".to_owned(), "n".to_owned());
+        }),
+    ] {
+        let found = found(change);
+        let [(code, place, what)] = &found[..] else {
+            panic!("{option}: {found:?}");
+        };
+        assert_eq!((*code, *place), ("kernel-feature", line(word)), "{what}");
+        assert!(what.contains(option), "{what}");
+    }
+    let memory = found(|facts| {
+        facts.kernel.kvm.cacheable_pfnmap = Some(false);
+        facts.kernel.release = Some("6.12.9".to_owned());
+    });
+    let codes: Vec<_> = memory.iter().map(|(code, ..)| *code).collect();
+    assert_eq!(codes, ["kernel-memory"; 2], "one for each GPU: {memory:?}");
+    // a machine that has none of the GPUs is not their host
+    let elsewhere = found(|facts| {
+        facts.kernel.iommufd = Some(false);
+        for function in &mut facts.functions {
+            function.bdf = "00aa:01:00.0".parse().unwrap();
+        }
+    });
+    let mut codes = elsewhere.iter().map(|(code, ..)| *code);
+    assert!(codes.all(|code| code != "kernel-feature"), "{elsewhere:?}");
+}
+
+#[test]
 fn a_libvirt_is_asked_for_extended_memory() {
     let (mut facts, _) = two_with_egm();
     let text = domain_with_egm(&two().1);
