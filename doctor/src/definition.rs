@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use varia_facts::{Bdf, Bytes, NodeId};
-use varia_plan::versions::{self, LIBVIRT, LIBVIRT_OF_VENDORS_ALONE, LIBVIRT_SEEN, vendor};
+use varia_plan::versions::{
+    self, LIBVIRT, LIBVIRT_OF_VENDORS_ALONE, LIBVIRT_SEEN, QEMU_OF_VENDORS, vendor,
+};
 
 use crate::memory::default_hugepage;
 use crate::scene::Scene;
@@ -112,9 +114,13 @@ pub(crate) fn qemu(scene: &Scene<'_>) -> Vec<Finding> {
     for name in &definition.qemu {
         let first = versions::first_qemu(name);
         let is_old = first.zip(qemu.number()).map(|(first, own)| own < first);
-        let newer = first.map_or("a newer QEMU".to_owned(), |(major, minor)| {
-            format!("QEMU {major}.{minor} or newer")
-        });
+        let vendors = vendor(QEMU_OF_VENDORS, name);
+        let newer = match (first, vendors) {
+            (Some((major, minor)), _) => format!("QEMU {major}.{minor} or newer"),
+            (None, Some(source)) => format!("a build that has it: {source}"),
+            (None, None) => "a newer QEMU".to_owned(),
+        };
+        let is_old = is_old.or(vendors.map(|_| true));
         match (versions::has(&scene.facts.vmm, name), is_old) {
             (Some(true), _) => there.push(name.as_str()),
             (Some(false), _) => findings.push(
@@ -133,7 +139,10 @@ pub(crate) fn qemu(scene: &Scene<'_>) -> Vec<Finding> {
                     qemu.version
                 ))
                 .about(name)
-                .advise(format!("{newer}, or a vendor's build")),
+                .advise(match vendors {
+                    Some(_) => newer,
+                    None => format!("{newer}, or a vendor's build"),
+                }),
             ),
             (None, None) => findings.push(unknown("QEMU was not asked for it").about(name)),
         }
@@ -186,7 +195,7 @@ pub(crate) fn libvirt(scene: &Scene<'_>) -> Vec<Finding> {
         named.and_then(|(name, _)| versions::libvirt_has(libvirt, name))
     };
     let mut findings = Vec::new();
-    let mut there = Vec::new();
+    let (mut there, mut unsaid) = (Vec::new(), Vec::new());
     for element in used {
         match has(element) {
             Some(true) => there.push(element.as_str()),
@@ -196,13 +205,17 @@ pub(crate) fn libvirt(scene: &Scene<'_>) -> Vec<Finding> {
                 ))
                 .advise(newer(element)),
             ),
-            None => findings.push(
-                warning(format!(
-                    "{own} has {element} in builds of some vendors alone"
-                ))
-                .advise(format!("{}, or a vendor's build", newer(element))),
-            ),
+            None => unsaid.push(element.as_str()),
         }
+    }
+    if let Some(first) = unsaid.first() {
+        findings.push(
+            warning(format!(
+                "{own} has {} in builds of some vendors alone",
+                unsaid.join(", ")
+            ))
+            .advise(format!("{}, or a vendor's build", newer(first))),
+        );
     }
     if !there.is_empty() {
         findings.insert(0, ok(format!("{own} has {}", there.join(", "))));

@@ -13,7 +13,7 @@ pub(crate) const VARIANT: &str = Driver::NvgraceGpu.name();
 const OURS: &str = "The Varia developers";
 /// Module by which the variant driver of NVIDIA's kernels gives a VM the host's memory (EGM). It
 /// works with that driver alone.
-const EGM: &str = "nvgrace_egm";
+pub(crate) const EGM: &str = "nvgrace_egm";
 
 fn module<'a>(scene: &Scene<'a>, name: &str) -> Option<&'a Module> {
     scene.facts.kernel.modules.get(name)

@@ -10,9 +10,11 @@ use varia_facts::{
 };
 use varia_plan::{Iommu, Plan, Request, What, make};
 
+mod definition_rows;
 mod rows;
 
-use rows::ROWS;
+use definition_rows::DEFINITION_ROWS;
+use rows::{ROWS, Row};
 
 use crate::{CHECKS, Finding, Remedy, Scene, Severity, examine, worst};
 
@@ -273,9 +275,13 @@ fn text(finding: &Finding) -> String {
     parts.collect::<Vec<_>>().join("\n")
 }
 
+fn rows() -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().chain(DEFINITION_ROWS)
+}
+
 #[test]
 fn each_state_of_each_check_is_found_and_says_why() {
-    for (row, (name, has_plan, change, severity, part)) in ROWS.iter().enumerate() {
+    for (row, (name, has_plan, change, severity, part)) in rows().enumerate() {
         let mut case = Case::new(has_plan.then(plan));
         change(&mut case);
         let findings = case.examine();
@@ -299,7 +305,7 @@ fn each_state_of_each_check_is_found_and_says_why() {
 #[test]
 fn the_states_that_a_check_names_are_those_that_it_has() {
     for check in CHECKS {
-        let rows = ROWS.iter().filter(|row| row.0 == check.name);
+        let rows = rows().filter(|row| row.0 == check.name);
         let seen: BTreeSet<_> = rows.map(|row| row.3).collect();
         assert_eq!(
             seen,
@@ -308,7 +314,7 @@ fn the_states_that_a_check_names_are_those_that_it_has() {
             check.name
         );
     }
-    for (name, ..) in ROWS {
+    for (name, ..) in rows() {
         assert!(
             CHECKS.iter().any(|check| check.name == *name),
             "{name} is no check"
@@ -327,7 +333,7 @@ fn a_good_host_and_a_good_plan_have_neither_warnings_nor_failures() {
 
 #[test]
 fn every_check_speaks_whatever_is_known_and_every_failure_says_what_to_do() {
-    let cases = ROWS.iter().map(|(_, has_plan, change, ..)| {
+    let cases = rows().map(|(_, has_plan, change, ..)| {
         let mut case = Case::new(has_plan.then(plan));
         change(&mut case);
         case

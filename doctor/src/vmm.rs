@@ -1,9 +1,7 @@
 //! QEMU and libvirt: versions and features.
 
-use std::collections::BTreeSet;
-
+use varia_plan::features::of_qemu;
 use varia_plan::versions::{LIBVIRT_SEEN, QEMU_NEEDED, QEMU_WANTED};
-use varia_plan::{Argument, Plan, Source, arguments};
 
 use crate::scene::Scene;
 use crate::{Finding, bad, not_applicable, ok, unknown, warning};
@@ -85,7 +83,7 @@ pub(crate) fn features(scene: &Scene<'_>) -> Vec<Finding> {
     }
     let mut findings = Vec::new();
     let wanted = match scene.plan {
-        Some(plan) => used(plan)
+        Some(plan) => of_qemu(plan)
             .into_iter()
             .map(|name| (name, "the plan uses it", true))
             .collect(),
@@ -123,27 +121,6 @@ pub(crate) fn features(scene: &Scene<'_>) -> Vec<Finding> {
     findings
 }
 
-/// The devices, objects and machines in a plan's arguments, and the properties that are set.
-fn used(plan: &Plan) -> BTreeSet<String> {
-    let mut used = BTreeSet::new();
-    for Argument { option, value, .. } in arguments(plan) {
-        // JSON names its driver elsewhere
-        if !["-device", "-object", "-machine"].contains(&option) || value.starts_with('{') {
-            continue;
-        }
-        let mut words = value.split(',');
-        let Some(kind) = words.next() else { continue };
-        used.insert(kind.to_owned());
-        let properties = words.filter_map(|word| word.split_once('='));
-        used.extend(properties.map(|(name, _)| format!("{kind}.{name}")));
-    }
-    let mut sources = plan.gpus.iter().map(|gpu| &gpu.memory.source);
-    if sources.any(|source| matches!(source, Source::VfioUser(_))) {
-        used.insert("vfio-user-pci".to_owned());
-    }
-    used
-}
-
 pub(crate) fn libvirt(scene: &Scene<'_>) -> Vec<Finding> {
     let vmm = &scene.facts.vmm;
     let Some(libvirt) = &vmm.libvirt else {
@@ -165,22 +142,4 @@ pub(crate) fn libvirt(scene: &Scene<'_>) -> Vec<Finding> {
         .advise("a newer libvirt, or --vmm qemu"),
         Some(_) => ok(text),
     }]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_plan_uses_is_read_from_its_arguments() {
-        let used = used(&crate::tests::plan());
-        for name in [
-            "vfio-pci",
-            "vfio-pci.host",
-            "acpi-generic-initiator",
-            "virt.highmem-mmio-size",
-        ] {
-            assert!(used.contains(name), "{name} is not in {used:?}");
-        }
-    }
 }
