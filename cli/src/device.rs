@@ -76,6 +76,7 @@ pub(crate) fn make(
             .as_deref()
             .map(platform::read)
             .transpose()?,
+        copy_engine: behaviour.copy_engine,
         ..Default::default()
     };
     let silicon = Arc::new(Silicon::new(profile, options)?);

@@ -171,6 +171,7 @@ fn serve_command(args: &RunArgs, socket: &Path) -> Vec<String> {
         base,
         ready_after,
         fault,
+        copy_engine,
     } = &args.behaviour;
     if let Some(backing) = backing {
         option("backing", backing.to_string_lossy().into_owned());
@@ -185,6 +186,9 @@ fn serve_command(args: &RunArgs, socket: &Path) -> Vec<String> {
     }
     for fault in fault {
         option("fault", fault.to_string());
+    }
+    if *copy_engine {
+        words.push("--copy-engine".to_owned());
     }
     if args.device.shape.strict {
         words.push("--strict".to_owned());

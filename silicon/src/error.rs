@@ -43,7 +43,7 @@ pub enum SiliconError {
     },
     /// Memory asked of a chip that has none outside its BARs.
     #[error(
-        "a {profile} has no coherent memory: leave out its size, address, file and readiness, or choose a GPU"
+        "a {profile} has no coherent memory: leave out its size, address, file, readiness and copy engine, or choose a GPU"
     )]
     NotCoherent {
         /// The profile's name.

@@ -11,6 +11,7 @@
 pub mod clock;
 mod config;
 mod dump;
+mod engine;
 mod error;
 mod fault;
 pub mod machine;

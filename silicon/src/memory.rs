@@ -44,7 +44,8 @@ impl WantedMemory {
             let asked = options.memory.is_some()
                 || options.base.is_some()
                 || options.backing != Backing::Anonymous
-                || options.readiness != Readiness::Immediate;
+                || options.readiness != Readiness::Immediate
+                || options.copy_engine;
             if asked {
                 return Err(SiliconError::NotCoherent {
                     profile: profile.name,

@@ -54,6 +54,8 @@ pub struct Options {
     pub faults: Faults,
     /// Facts of the platform; `None` for those of the profile.
     pub platform: Option<PlatformFacts>,
+    /// The device has a copy engine (`varia_spec::copy_engine`), which no chip has.
+    pub copy_engine: bool,
     /// Clock by which readiness is measured.
     pub clock: Arc<dyn Clock>,
 }
@@ -68,6 +70,7 @@ impl Default for Options {
             readiness: Readiness::Immediate,
             faults: Faults::default(),
             platform: None,
+            copy_engine: false,
             clock: Arc::new(SystemClock::default()),
         }
     }

@@ -14,6 +14,7 @@ use varia_core::{
     BarSpec, ConfigRegister, Device, Dma, Errno, HostPhys, Interrupts, SharedFd, TreeNode,
 };
 use varia_facts::PlatformFacts;
+use varia_spec::copy_engine;
 use varia_spec::nvidia::{bar0, property};
 use varia_spec::pci::cap::msix;
 use varia_spec::pci::ext_cap::cxl;
@@ -21,6 +22,7 @@ use varia_spec::zpci;
 use varia_sys::memory::SharedMemory;
 
 use crate::config::{ConfigSpace, Effect};
+use crate::engine::{Command, Engine, Failure};
 use crate::error::SiliconError;
 use crate::fault::Faults;
 use crate::memory::{CoherentMemory, PAGE, WantedMemory, check_faults};
@@ -43,6 +45,7 @@ pub struct Silicon {
     /// Reads of the register that a poll of the readiness begins with.
     polls: AtomicU64,
     card: Option<Arc<Card>>,
+    engine: Option<Arc<Engine>>,
     platform: Option<Platform>,
 }
 
@@ -105,6 +108,7 @@ impl Silicon {
             resets: AtomicU64::new(0),
             polls: AtomicU64::new(0),
             card,
+            engine: options.copy_engine.then(Arc::default),
             platform,
         };
         silicon.clear_registers()?;
@@ -196,6 +200,45 @@ impl Silicon {
         }
     }
 
+    /// Runs a command of the copy engine; conditions of the device come before those of the bus.
+    fn run_engine(&self, engine: &Arc<Engine>, command: Command) {
+        let (ending, wires) = (Arc::clone(engine), self.wires.clone());
+        let ended = move |outcome| {
+            if let Some(vector) = ending.end(&command, outcome) {
+                wires.raise(vector);
+            }
+        };
+        match self.engine_memory(&command) {
+            Ok(own) => command.run(own, engine.memory(), ended),
+            Err(failure) => ended(Err(failure)),
+        }
+    }
+
+    /// The coherent memory for a command, if the command may run.
+    fn engine_memory(&self, command: &Command) -> Result<SharedMemory, Failure> {
+        let failure = |status, fault| Failure { status, fault };
+        let memory = self.memory.as_ref();
+        let memory = memory.ok_or(failure(copy_engine::status::BAD_RANGE, 0))?;
+        for (offset, len) in command.own() {
+            let end = offset.checked_add(len);
+            if end.is_none_or(|end| end > memory.bytes.len()) {
+                return Err(failure(copy_engine::status::BAD_RANGE, offset));
+            }
+            if !self.is_ready() {
+                return Err(failure(copy_engine::status::NOT_READY, offset));
+            }
+            if !self.answers(offset, len) {
+                let at = self.poisoned(offset, len).unwrap_or(offset);
+                return Err(failure(copy_engine::status::MEMORY_FAILED, at));
+            }
+        }
+        if command.masters() && !self.switches().master {
+            return Err(failure(copy_engine::status::NO_MASTER, 0));
+        }
+        let shared = memory.bytes.try_clone();
+        shared.map_err(|_| failure(copy_engine::status::MEMORY_FAILED, 0))
+    }
+
     /// The card, if it is behind this BAR.
     fn card_behind(&self, bar: u8) -> Option<&Arc<Card>> {
         let content = self.profile.bar(bar)?.content;
@@ -246,6 +289,9 @@ impl Silicon {
             let link = status(ready && !self.wires.faults().c2c_down);
             fixed.push((bar0::C2C_LINK, link.to_vec()));
             fixed.push((bar0::HBM_TRAINING, status(ready).to_vec()));
+        }
+        if let Some(engine) = self.engine.as_ref().filter(|_| bar == 0) {
+            fixed.push((copy_engine::OFFSET, engine.registers()));
         }
         if let Some(message) = self.message_x().filter(|message| message.bar == bar) {
             let words = u64::from(message.vectors).div_ceil(64);
@@ -336,6 +382,9 @@ impl Silicon {
         state.started = self.wires.clock.now();
         let cleared = self.clear_registers().map_err(|_| Errno::EIO);
         let pin = self.card.as_ref().map(|card| card.reset());
+        if let Some(engine) = &self.engine {
+            engine.reset();
+        }
         drop(state);
         self.wires.signal(pin);
         cleared
@@ -414,7 +463,13 @@ impl Device for Silicon {
             self.go_on(card);
             return Ok(());
         }
-        memory.write(offset, data).map_err(|_| Errno::EIO)
+        memory.write(offset, data).map_err(|_| Errno::EIO)?;
+        if let Some(engine) = self.engine.as_ref().filter(|_| bar == 0) {
+            if let Some(command) = engine.write(offset, data) {
+                self.run_engine(engine, command);
+            }
+        }
+        Ok(())
     }
 
     fn bar_fd(&self, bar: u8) -> Option<SharedFd<'_>> {
@@ -577,7 +632,10 @@ impl Device for Silicon {
 
     fn attach(&self, memory: Option<Arc<Dma>>) {
         if let Some(card) = &self.card {
-            card.attach(memory);
+            card.attach(memory.clone());
+        }
+        if let Some(engine) = &self.engine {
+            engine.attach(memory);
         }
     }
 

@@ -5,6 +5,7 @@
 //! dependency, no unsafe.
 #![no_std]
 
+pub mod copy_engine;
 pub mod errno;
 pub mod fact;
 pub mod intel;

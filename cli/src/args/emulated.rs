@@ -96,6 +96,10 @@ pub(crate) struct BehaviourArgs {
     /// poisoned-page=OFFSET or gone-after=SECONDS; may be repeated.
     #[arg(long, value_name = "FAULT")]
     pub(crate) fault: Vec<Fault>,
+    /// Give the device a copy engine in BAR0, which no chip has: DMA and MSI-X for tests
+    /// (docs/guest.md).
+    #[arg(long)]
+    pub(crate) copy_engine: bool,
 }
 
 /// Time at which the memory becomes ready.

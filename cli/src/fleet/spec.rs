@@ -47,6 +47,8 @@ pub(crate) struct DeviceSpec {
     pub(crate) ready_after: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) fault: Vec<String>,
+    #[serde(default)]
+    pub(crate) copy_engine: bool,
     #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
     pub(crate) view: Option<As>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,6 +91,7 @@ impl DeviceSpec {
             fault: faults
                 .collect::<Result<_, _>>()
                 .map_err(|error| bad("fault", error))?,
+            copy_engine: self.copy_engine,
         };
         Ok((device, behaviour))
     }
@@ -186,6 +189,7 @@ fn of_argument(args: &ServeArgs, argument: &str) -> Result<DeviceSpec, Failure> 
         backing: behaviour.backing.clone(),
         ready_after: behaviour.ready_after.map(|after| after.to_string()),
         fault: behaviour.fault.iter().map(ToString::to_string).collect(),
+        copy_engine: behaviour.copy_engine,
         view: Some(args.view),
         memory_enable: honour.then_some(MemoryEnable::Honour),
     })

@@ -6,6 +6,7 @@ mod client_memory;
 mod clique;
 mod config;
 mod connection;
+mod copy_engine;
 mod decline;
 mod device_region;
 mod igd;

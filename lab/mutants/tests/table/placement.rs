@@ -60,9 +60,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         EXTENT,
-        "BAR4 comes before firmware",
-        "(Err(_), Err(_)) if bar4.size.0 == 0",
-        "(_, Err(_)) if bar4.size.0 == 0",
+        "memory of a link that is down is memory",
+        "(Ok(_), Ok(0)) => Err(",
+        "(Ok(0), Ok(0)) => Err(",
     ),
     mutant(
         DOMAINS,
