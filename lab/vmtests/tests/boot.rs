@@ -1,6 +1,9 @@
 //! The lab itself: machines of both architectures boot, do what they are asked, end, and
 //! say why when they don't.
 
+#[path = "boot/hot_plug.rs"]
+mod hot_plug;
+
 use std::time::Duration;
 
 use varia_lab::iasl::compile_asl;
@@ -46,15 +49,16 @@ fn an_arm_machine_has_its_module_programs_and_acpi_table() -> Result<()> {
 }
 
 #[test]
-fn an_x86_machine_has_its_module_files_commands_tasks_and_a_userland() -> Result<()> {
+fn an_x86_machine_has_its_module_files_commands_tasks_a_userland_and_a_port() -> Result<()> {
     let arch = Arch::X86_64;
     let tree = packages::ensure(Set::Userland(arch))?;
+    let port = hot_plug::Port::new();
     let vm = Vm::new(arch)
         .module("vfio-pci")
         .file("/lab/given", "a gift")
         .share(tree.root(), "root")
-        .module_later("overlay")
-        .boot()?;
+        .module_later("overlay");
+    let vm = port.of(vm).boot()?;
     has_booted(&vm, arch)?;
     files_commands_and_tasks(&vm)?;
 
@@ -71,6 +75,7 @@ fn an_x86_machine_has_its_module_files_commands_tasks_and_a_userland() -> Result
         !tree.path("/etc/own").exists(),
         "the shared folder stays as it was"
     );
+    port.gpus_come_and_go(&vm)?;
     vm.power_off()
 }
 
