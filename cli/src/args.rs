@@ -13,7 +13,7 @@ use crate::assume::Assume;
 
 pub(crate) use cluster::{NodeAccess, NodeArgs, NodeCommand, NodeRunArgs, NodeStatusArgs};
 pub(crate) use emulated::{
-    As, BehaviourArgs, CtlArgs, CtlRequest, DeviceArgs, ExtensionArg, Fault, InspectArgs,
+    AddArgs, As, BehaviourArgs, CtlArgs, CtlRequest, DeviceArgs, ExtensionArg, Fault, InspectArgs,
     LayoutArg, MemoryEnable, ReadyAfter, RunArgs, ServeArgs, ShapeArgs,
 };
 

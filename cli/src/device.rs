@@ -1,8 +1,8 @@
 //! Construction of a device and an endpoint from a profile.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
-use varia_facts::Bytes;
+use varia_facts::{Bytes, PlatformFacts};
 use varia_serve::{Endpoint, Options, View};
 use varia_silicon::{Backing, Faults, Profile, Readiness, Silicon, profile};
 use varia_spec::nvidia::{
@@ -49,33 +49,43 @@ impl Drop for Fresh {
     }
 }
 
+/// Files of a request that its sender has opened or read.
+#[derive(Debug, Default)]
+pub(crate) struct Given {
+    /// File of the memory, in place of the file that `--backing` names.
+    pub(crate) backing: Option<OwnedFd>,
+    /// Facts of the platform, in place of those in a file.
+    pub(crate) platform: Option<PlatformFacts>,
+}
+
 /// Constructs the requested device.
 pub(crate) fn make(
     device: &DeviceArgs,
     behaviour: &BehaviourArgs,
     view: View,
     honour_memory_enable: bool,
+    given: Given,
 ) -> Result<Made, Failure> {
     let profile = known_profile(&device.profile)?;
+    let has_platform = device.shape.platform.is_some() || given.platform.is_some();
     let options = varia_silicon::Options {
         memory: device.shape.memory.map(|size| size.0),
         base: behaviour.base.map(|base| HostPhys(base.0)),
-        backing: behaviour
-            .backing
-            .clone()
-            .map_or(Backing::Anonymous, Backing::File),
+        backing: match (behaviour.backing.clone(), given.backing) {
+            (None, _) => Backing::Anonymous,
+            (Some(path), None) => Backing::File(path),
+            (Some(name), Some(fd)) => Backing::Descriptor(name, Arc::new(fd)),
+        },
         readiness: match behaviour.ready_after {
             None | Some(ReadyAfter::Seconds(0)) => Readiness::Immediate,
             Some(ReadyAfter::Seconds(seconds)) => Readiness::After(Duration::from_secs(seconds)),
             Some(ReadyAfter::Never) => Readiness::Never,
         },
         faults: faults(&behaviour.fault),
-        platform: device
-            .shape
-            .platform
-            .as_deref()
-            .map(platform::read)
-            .transpose()?,
+        platform: match (given.platform, &device.shape.platform) {
+            (None, Some(path)) => Some(platform::read(path)?),
+            (given, _) => given,
+        },
         copy_engine: behaviour.copy_engine,
         ..Default::default()
     };
@@ -94,7 +104,7 @@ pub(crate) fn make(
             device.shape.gpudirect_clique.is_some(),
         ),
         ("--extension", !device.shape.extension.is_empty()),
-        ("--platform", device.shape.platform.is_some()),
+        ("--platform", has_platform),
         ("--strict", device.shape.strict),
     ]
     .into_iter();

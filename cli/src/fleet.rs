@@ -4,17 +4,19 @@
 //! |---|---|
 //! | `connections` | connections of the administration, a thread for each |
 //! | `spec` | description of a device: command line, configuration file, control socket |
-//! | `control` | requests on the control socket, and the client of the control socket |
+//! | `control` | requests on the control socket |
+//! | `ctl` | the client of the control socket |
 //! | `metrics` | counters for Prometheus |
 
 mod connections;
 pub(crate) mod control;
+pub(crate) mod ctl;
 pub(crate) mod metrics;
 pub(crate) mod spec;
 
 use std::{
     collections::BTreeMap,
-    os::unix::fs::MetadataExt,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -23,6 +25,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use rustix::fs::fstat;
 use varia_serve::{Backend, View};
 use varia_sys::{event::EventFd, socket::Listener};
 use varia_vfio_user::{
@@ -33,7 +36,7 @@ use varia_vfio_user::{
 use crate::{
     Failure,
     args::{As, MemoryEnable},
-    device::{Made, make, runtime_directory},
+    device::{Given, Made, make, runtime_directory},
 };
 
 use spec::DeviceSpec;
@@ -111,22 +114,30 @@ impl Fleet {
         &self,
         name: String,
         spec: &DeviceSpec,
+        backing: Option<OwnedFd>,
         listener: Option<Listener>,
     ) -> Result<Prepared, Failure> {
         let (device, behaviour) = spec.arguments()?;
+        let given = Given {
+            platform: spec.platform_facts.clone(),
+            backing,
+        };
         let view = spec.view.unwrap_or(As::Virtual);
         let honour = spec.memory_enable == Some(MemoryEnable::Honour);
         let side = match view {
             As::Virtual => View::Virtual,
             As::Physical => View::Physical,
         };
-        let backing = behaviour.backing.as_deref();
+        let path = behaviour.backing.as_deref();
         // before the file is opened, which can change its length
-        if let Some(path) = backing {
-            self.check_backing(&name, path)?;
+        if let Some(path) = path {
+            self.check_backing(&name, path, given.backing.as_ref())?;
         }
-        let made = make(&device, &behaviour, side, honour)?;
-        if let Some(identity) = backing.and_then(identity) {
+        let made = make(&device, &behaviour, side, honour, given)?;
+        let memory = made.silicon.coherent_memory();
+        if let (Some(_), Some(memory)) = (path, memory) {
+            let identity = fstat(&memory.bytes)?;
+            let identity = (identity.st_dev, identity.st_ino);
             lock(&self.backings).insert(identity, name.clone());
         }
         let listener = match (listener, &self.options.directory) {
@@ -143,9 +154,16 @@ impl Fleet {
     }
 
     /// Refuses a backing file that another device has, under whatever path.
-    fn check_backing(&self, name: &str, path: &Path) -> Result<(), Failure> {
+    fn check_backing(
+        &self,
+        name: &str,
+        path: &Path,
+        open: Option<&OwnedFd>,
+    ) -> Result<(), Failure> {
+        let of_open = |fd| fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino));
+        let identity = open.map_or_else(|| identity(path), of_open);
         let backings = lock(&self.backings);
-        match identity(path).and_then(|identity| backings.get(&identity)) {
+        match identity.and_then(|identity| backings.get(&identity)) {
             None => Ok(()),
             Some(other) => Err(format!(
                 "{name}: the backing file {} is that of the device {other}: give each its own in \
@@ -196,7 +214,12 @@ impl Fleet {
     }
 
     /// Adds a device while others are served.
-    pub(crate) fn add(self: &Arc<Self>, spec: &DeviceSpec) -> Result<Arc<Served>, Failure> {
+    /// `backing` is the open file of its memory, if it has one.
+    pub(crate) fn add(
+        self: &Arc<Self>,
+        spec: &DeviceSpec,
+        backing: Option<OwnedFd>,
+    ) -> Result<Arc<Served>, Failure> {
         let name = match &spec.name {
             Some(name) => name.clone(),
             None => self.free_name(&spec.profile),
@@ -205,7 +228,7 @@ impl Fleet {
         if self.devices().contains_key(&name) {
             return Err(format!("there is a device {name} already: choose another --name").into());
         }
-        let prepared = self.prepare(name.clone(), spec, None)?;
+        let prepared = self.prepare(name.clone(), spec, backing, None)?;
         self.start(prepared)?;
         self.device(&name)
     }

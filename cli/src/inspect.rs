@@ -11,7 +11,7 @@ use varia_variant::{MemoryType, Region};
 use crate::{
     Failure,
     args::InspectArgs,
-    device::{Made, make},
+    device::{Given, Made, make},
     drawing::{Drawing, Drawn},
     files,
     output::print,
@@ -98,7 +98,13 @@ struct Fact {
 
 /// Prints the inspection.
 pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
-    let made = make(&args.device, &args.behaviour, View::Virtual, false)?;
+    let made = make(
+        &args.device,
+        &args.behaviour,
+        View::Virtual,
+        false,
+        Given::default(),
+    )?;
     let inspection = Inspection::new(&made)?;
     let mut text = if args.json {
         serde_json::to_string_pretty(&inspection)? + "\n"

@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         .init();
     let result = match varia.command {
         Command::Serve(args) => serve::serve(&args).map(|()| ExitCode::SUCCESS),
-        Command::Ctl(args) => fleet::control::ctl(&args).map(|()| ExitCode::SUCCESS),
+        Command::Ctl(args) => fleet::ctl::ctl(&args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::inspect(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => run::run(&args),
         Command::List(args) => list::list(&args).map(|()| ExitCode::SUCCESS),

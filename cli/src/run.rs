@@ -24,7 +24,7 @@ use varia_vfio_user::server::Server;
 use crate::{
     Failure,
     args::{BehaviourArgs, LayoutArg, ReadyAfter, RunArgs},
-    device::{Made, default_socket, make},
+    device::{Given, Made, default_socket, make},
     inspect,
     output::print,
     qemu,
@@ -69,7 +69,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
                     the memory as such: use --layout bar";
         return Err(text.into());
     }
-    let mut made = make(&args.device, &args.behaviour, View::Virtual, false)?;
+    let mut made = make(
+        &args.device,
+        &args.behaviour,
+        View::Virtual,
+        false,
+        Given::default(),
+    )?;
     let regions = (RegionIndex::COUNT..made.endpoint.info().num_regions).map(RegionIndex);
     for index in regions {
         if let Region::Memory(memory) = made.endpoint.region(index) {

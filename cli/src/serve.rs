@@ -79,7 +79,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
                 Some(Listener::bind(&path)?)
             }
         };
-        let device = fleet.prepare(name.clone(), spec, listener)?;
+        let device = fleet.prepare(name.clone(), spec, None, listener)?;
         if is_own {
             closed.push(parent(device.path()));
         }

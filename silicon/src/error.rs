@@ -99,6 +99,9 @@ pub enum SiliconError {
     /// A network card's queues.
     #[error("a queue of the network card can't be made: {0}")]
     Queue(virtio_queue::Error),
+    /// No descriptor is free.
+    #[error("the descriptor of the memory's file can't be duplicated: {0}")]
+    NoDescriptor(std::io::Error),
     /// The memory's file or descriptor.
     #[error(transparent)]
     Memory(#[from] MemoryError),

@@ -43,7 +43,7 @@ impl WantedMemory {
         let Some(firmware) = profile.coherent else {
             let asked = options.memory.is_some()
                 || options.base.is_some()
-                || options.backing != Backing::Anonymous
+                || !matches!(options.backing, Backing::Anonymous)
                 || options.readiness != Readiness::Immediate
                 || options.copy_engine;
             if asked {
@@ -79,6 +79,10 @@ impl WantedMemory {
             Backing::Anonymous => SharedMemory::anonymous(profile.name, size)?,
             Backing::File(path) => SharedMemory::create_file(path, size)?,
             Backing::PartOfFile(path, offset) => SharedMemory::part_of_file(path, *offset, size)?,
+            Backing::Descriptor(name, fd) => {
+                let fd = fd.try_clone().map_err(SiliconError::NoDescriptor)?;
+                SharedMemory::of_descriptor(name, fd, size)?
+            }
         };
         Ok(CoherentMemory {
             base: self.base,

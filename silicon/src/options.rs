@@ -1,5 +1,6 @@
 //! Options of a device beyond its profile.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub enum Readiness {
 }
 
 /// Storage of the coherent memory's bytes.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub enum Backing {
     /// A memfd that ends with the device.
     #[default]
@@ -34,6 +35,8 @@ pub enum Backing {
     File(PathBuf),
     /// An existing file, from this byte on.
     PartOfFile(PathBuf, u64),
+    /// An open file, with a name for errors.
+    Descriptor(PathBuf, Arc<OwnedFd>),
 }
 
 /// Options of a device beyond its profile.

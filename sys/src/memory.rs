@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags, fallocate, memfd_create};
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 use varia_units::Bytes;
 
@@ -233,6 +233,25 @@ impl SharedMemory {
             len,
             created: false,
         })
+    }
+
+    /// The first `len` bytes of the open file `fd`, which must be a regular file that is open for
+    /// reading and writing, and at least `len` bytes long. `name` names the file in errors.
+    ///
+    /// # Errors
+    /// [`MemoryError::NotAFile`], [`MemoryError::NotWritable`], [`MemoryError::TooSmall`].
+    pub fn of_descriptor(name: &Path, fd: OwnedFd, len: u64) -> Result<Self, MemoryError> {
+        check_length(len)?;
+        let flags = rustix::fs::fcntl_getfl(&fd)
+            .map_err(|e| MemoryError::io(format!("flags of {}", name.display()), e))?;
+        let memory = Self::of_file(name, File::from(fd), len)?;
+        if flags & OFlags::RWMODE != OFlags::RDWR {
+            return Err(MemoryError::NotWritable {
+                path: name.into(),
+                source: io::Error::from_raw_os_error(libc::EBADF),
+            });
+        }
+        Ok(memory)
     }
 
     fn of_file(path: &Path, file: File, need: u64) -> Result<Self, MemoryError> {

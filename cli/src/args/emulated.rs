@@ -273,23 +273,8 @@ pub(crate) enum CtlRequest {
         /// Name of the device.
         device: String,
     },
-    /// Add a device. Its memory is anonymous.
-    Add {
-        /// The profile.
-        profile: String,
-        /// Name of the device [default: the profile's name, with a number if it is taken]
-        #[arg(long)]
-        name: Option<String>,
-        /// Coherent memory [default: the chip's own size]
-        #[arg(long, value_name = "SIZE")]
-        memory: Option<String>,
-        /// Delay of readiness, in seconds, or never.
-        #[arg(long, value_name = "SECONDS|never")]
-        ready_after: Option<String>,
-        /// Inject a fault; may be repeated.
-        #[arg(long, value_name = "FAULT")]
-        fault: Vec<String>,
-    },
+    /// Add a device. Its files are opened by this command, and created if absent.
+    Add(AddArgs),
     /// Remove a device. Its client loses the connection.
     Remove {
         /// Name of the device.
@@ -307,6 +292,26 @@ pub(crate) enum CtlRequest {
         /// The faults, as of `varia serve --fault`.
         faults: Vec<String>,
     },
+}
+
+/// A device for a running server.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AddArgs {
+    /// The profile, such as gh200, gb200 or nic; an unknown name lists all of them.
+    pub(crate) profile: String,
+    /// Name of the device [default: the profile's name, with a number if it is taken]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
+    #[command(flatten)]
+    pub(crate) behaviour: BehaviourArgs,
+    /// View of the device for the client.
+    #[arg(long = "as", value_enum, default_value_t = As::Virtual)]
+    pub(crate) view: As,
+    /// Reads and writes of the memory while memory is disabled in the command register.
+    #[arg(long, value_enum, default_value_t = MemoryEnable::Ignore)]
+    pub(crate) memory_enable: MemoryEnable,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -1,9 +1,7 @@
 //! The control socket: a line of JSON for each request and for each reply (docs/serve.md).
 
 use std::{
-    io::{BufRead, BufReader, ErrorKind, Read, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
-    path::Path,
     sync::Arc,
 };
 
@@ -12,28 +10,24 @@ use serde_json::{Value, json};
 use varia_core::{Device, Errno};
 use varia_sys::{
     event::EventFd,
-    socket::{Listener, Stream},
+    socket::{Descriptors, Limit, Listener, SocketError, Stream},
 };
 
 use crate::{
-    Failure,
-    args::{CtlArgs, CtlRequest},
-    device,
+    Failure, device,
     fleet::{
         Fleet, Served,
         connections::{self, MOST},
-        existing_directory,
         spec::DeviceSpec,
     },
     inspect::Inspection,
-    output::print,
 };
 
 /// Name of the socket in the directory.
 pub(crate) const SOCKET: &str = "control.sock";
 
 /// The longest line of a request, in bytes.
-const MAX_LINE: u64 = 64 << 10;
+const MAX_LINE: usize = 64 << 10;
 
 /// A request, as a line of JSON.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -41,7 +35,7 @@ const MAX_LINE: u64 = 64 << 10;
 pub(crate) enum Request {
     List,
     Inspect { device: String },
-    Add(DeviceSpec),
+    Add(Box<DeviceSpec>),
     Remove { device: String },
     Reset { device: String },
     Fault { device: String, fault: Vec<String> },
@@ -54,23 +48,25 @@ pub(crate) fn serve(fleet: &Arc<Fleet>, listener: &Listener, stop: &EventFd) {
     let fleet = Arc::clone(fleet);
     connections::serve("control", listener, stop, &full, move |stream| {
         // a peer that is gone needs no answer
-        let _ = converse(&fleet, &stream);
+        let _ = converse(&fleet, stream);
     });
 }
 
-fn converse(fleet: &Arc<Fleet>, stream: &UnixStream) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream);
-    let mut out = stream;
+fn converse(fleet: &Arc<Fleet>, stream: UnixStream) -> Result<(), SocketError> {
+    let mut lines = Lines {
+        stream: Stream::from(OwnedFd::from(stream)),
+        rest: Vec::new(),
+        descriptors: Descriptors::default(),
+    };
     loop {
-        let mut line = Vec::new();
-        let read = lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
-        if read == 0 {
+        let line = lines.next()?;
+        let ends = line.is_none();
+        if ends && lines.rest.is_empty() {
             return Ok(());
         }
-        let whole = line.ends_with(b"\n");
-        let reply = match whole {
-            true => reply(fleet, &line),
-            false => Err(
+        let reply = match line {
+            Some(line) => reply(fleet, &line, std::mem::take(&mut lines.descriptors)),
+            None => Err(
                 format!("a request has at most {MAX_LINE} bytes and ends with a newline").into(),
             ),
         };
@@ -78,26 +74,80 @@ fn converse(fleet: &Arc<Fleet>, stream: &UnixStream) -> std::io::Result<()> {
             Ok(value) => json!({ "ok": true, "result": value }),
             Err(error) => json!({ "ok": false, "error": error.to_string() }),
         };
-        writeln!(out, "{reply}")?;
-        if !whole {
+        let line = format!("{reply}\n");
+        lines.stream.send(line.as_bytes(), &[], &Limit::none())?;
+        if ends {
             return Ok(());
         }
     }
 }
 
-fn reply(fleet: &Arc<Fleet>, line: &[u8]) -> Result<Value, Failure> {
+/// Lines of a connection, and the descriptors that came with them.
+struct Lines {
+    stream: Stream,
+    rest: Vec<u8>,
+    descriptors: Descriptors,
+}
+
+impl Lines {
+    /// The next line; `None` at the end of the stream, and if the line is too long. `rest` then has
+    /// what came of the line.
+    fn next(&mut self) -> Result<Option<Vec<u8>>, SocketError> {
+        let mut searched = 0;
+        loop {
+            let fresh = self.rest.get(searched..).unwrap_or_default();
+            if let Some(at) = fresh.iter().position(|byte| *byte == b'\n') {
+                return Ok(Some(self.rest.drain(..=searched + at).collect()));
+            }
+            searched = self.rest.len();
+            if searched >= MAX_LINE {
+                return Ok(None);
+            }
+            let mut bytes = [0; 4096];
+            let wanted = bytes.len().min(MAX_LINE - searched);
+            let buffer = bytes.get_mut(..wanted).unwrap_or_default();
+            let received = self
+                .stream
+                .recv(buffer, &mut self.descriptors, 1, &Limit::none());
+            match received {
+                Ok(count) => self.rest.extend(bytes.iter().take(count)),
+                Err(SocketError::Closed) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn reply(fleet: &Arc<Fleet>, line: &[u8], mut descriptors: Descriptors) -> Result<Value, Failure> {
+    if descriptors.excess {
+        return Err("a request comes with one descriptor at most".into());
+    }
+    if descriptors.lost {
+        return Err("the server has no descriptor free: raise its limit of open files".into());
+    }
+    let descriptor = descriptors.fds.pop();
     let request: Request = serde_json::from_slice(line)
         .map_err(|error| format!("the request is malformed: {error}"))?;
+    if descriptor.is_some() && !matches!(&request, Request::Add(spec) if spec.backing.is_some()) {
+        return Err("a descriptor comes with the backing of a device that is added alone".into());
+    }
     match request {
         Request::List => Ok(fleet.all().iter().map(|served| summary(served)).collect()),
         Request::Inspect { device } => inspection(&*fleet.device(&device)?),
         Request::Add(spec) => {
-            if spec.backing.is_some() || spec.count.is_some() || spec.platform.is_some() {
-                return Err(
-                    "a device that is added has no file (backing, platform) and no count".into(),
-                );
+            if spec.count.is_some() {
+                return Err("one device is added at a time: leave out count".into());
             }
-            let served = fleet.add(&spec)?;
+            if spec.platform.is_some() {
+                let text = "the server opens no files: send the facts as platform-facts";
+                return Err(text.into());
+            }
+            if spec.backing.is_some() && descriptor.is_none() {
+                let text = "the server opens no files: send the descriptor of the backing with the \
+                            line, open for reading and writing";
+                return Err(text.into());
+            }
+            let served = fleet.add(&spec, descriptor)?;
             log::info!("{} was added", served.name);
             Ok(summary(&served))
         }
@@ -168,63 +218,4 @@ fn inspection(served: &Served) -> Result<Value, Failure> {
         fields.insert("inspection".into(), serde_json::to_value(inspection)?);
     }
     Ok(value)
-}
-
-/// `varia ctl`: one request to a running server, and its reply.
-pub(crate) fn ctl(args: &CtlArgs) -> Result<(), Failure> {
-    let directory = match &args.directory {
-        Some(directory) => directory.clone(),
-        None => existing_directory()?,
-    };
-    let request = match args.request.clone() {
-        CtlRequest::List => Request::List,
-        CtlRequest::Inspect { device } => Request::Inspect { device },
-        CtlRequest::Add {
-            profile,
-            name,
-            memory,
-            ready_after,
-            fault,
-        } => Request::Add(DeviceSpec {
-            profile,
-            name,
-            memory,
-            ready_after,
-            fault,
-            ..DeviceSpec::default()
-        }),
-        CtlRequest::Remove { device } => Request::Remove { device },
-        CtlRequest::Reset { device } => Request::Reset { device },
-        CtlRequest::Fault { device, faults } => Request::Fault {
-            device,
-            fault: faults,
-        },
-    };
-    let reply = ask(&directory.join(SOCKET), &request)?;
-    match (reply.get("ok"), reply.get("result"), reply.get("error")) {
-        (Some(Value::Bool(true)), Some(Value::Null), _) => Ok(()),
-        (Some(Value::Bool(true)), Some(result), _) => {
-            print(&(serde_json::to_string_pretty(result)? + "\n"))
-        }
-        (_, _, Some(Value::String(error))) => Err(error.clone().into()),
-        _ => Err(format!("the server's reply is malformed: {reply}").into()),
-    }
-}
-
-fn ask(path: &Path, request: &Request) -> Result<Value, Failure> {
-    let mut stream = UnixStream::from(OwnedFd::from(Stream::connect(path)?));
-    match writeln!(stream, "{}", serde_json::to_string(request)?) {
-        // a server that closes the connection may have sent the reason before
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-        written => written?,
-    }
-    let mut line = String::new();
-    match BufReader::new(stream).read_line(&mut line) {
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-        read => drop(read?),
-    }
-    if line.is_empty() {
-        return Err("the server closed the connection without a reply".into());
-    }
-    Ok(serde_json::from_str(&line)?)
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use varia_facts::Bytes;
+use varia_facts::{Bytes, PlatformFacts};
 
 use crate::{
     Failure,
@@ -35,6 +35,9 @@ pub(crate) struct DeviceSpec {
     pub(crate) gpudirect_clique: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) platform: Option<PathBuf>,
+    /// Facts of the platform, in place of those in a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) platform_facts: Option<PlatformFacts>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) extension: Vec<ExtensionArg>,
     #[serde(default)]
@@ -64,6 +67,25 @@ struct Config {
 }
 
 impl DeviceSpec {
+    /// A device of these options.
+    pub(crate) fn new(profile: &str, shape: &ShapeArgs, behaviour: &BehaviourArgs) -> Self {
+        Self {
+            profile: profile.to_owned(),
+            memory: shape.memory.map(|size| size.suffixed().to_string()),
+            layout: shape.layout,
+            gpudirect_clique: shape.gpudirect_clique,
+            platform: shape.platform.clone(),
+            extension: shape.extension.clone(),
+            strict: shape.strict,
+            base: behaviour.base.map(|base| format!("{:#x}", base.0)),
+            backing: behaviour.backing.clone(),
+            ready_after: behaviour.ready_after.map(|after| after.to_string()),
+            fault: behaviour.fault.iter().map(ToString::to_string).collect(),
+            copy_engine: behaviour.copy_engine,
+            ..Self::default()
+        }
+    }
+
     /// The arguments that make the device.
     pub(crate) fn arguments(&self) -> Result<(DeviceArgs, BehaviourArgs), Failure> {
         let bad = |what: &str, error: String| format!("{}: {what}: {error}", self.profile);
@@ -173,25 +195,13 @@ fn of_argument(args: &ServeArgs, argument: &str) -> Result<DeviceSpec, Failure> 
             (profile, Some(number))
         }
     };
-    let behaviour = &args.behaviour;
     let honour = args.honour_memory_enable || args.memory_enable == MemoryEnable::Honour;
+    let spec = DeviceSpec::new(profile, &args.shape, &args.behaviour);
     Ok(DeviceSpec {
-        profile: profile.to_owned(),
-        name: None,
         count,
-        memory: args.shape.memory.map(|size| size.suffixed().to_string()),
-        layout: args.shape.layout,
-        gpudirect_clique: args.shape.gpudirect_clique,
-        platform: args.shape.platform.clone(),
-        extension: args.shape.extension.clone(),
-        strict: args.shape.strict,
-        base: behaviour.base.map(|base| format!("{:#x}", base.0)),
-        backing: behaviour.backing.clone(),
-        ready_after: behaviour.ready_after.map(|after| after.to_string()),
-        fault: behaviour.fault.iter().map(ToString::to_string).collect(),
-        copy_engine: behaviour.copy_engine,
         view: Some(args.view),
         memory_enable: honour.then_some(MemoryEnable::Honour),
+        ..spec
     })
 }
 

@@ -1,11 +1,13 @@
 //! Several devices in one process: a socket each, administration, counters.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use varia_sys::socket::{Limit, Stream};
 use varia_vfio_user::client::Client;
 
 use crate::process::{Folder, Serving, ended, varia};
@@ -143,6 +145,108 @@ fn devices_are_listed_added_broken_reset_counted_and_removed_inside_the_sandbox(
     assert!(status.success(), "{output}");
     let left = std::fs::read_dir(folder.path("run")).unwrap().count();
     assert_eq!(left, 0);
+}
+
+#[test]
+fn a_device_that_is_added_has_its_files() {
+    let folder = Folder::in_ram();
+    let _serving = start(&folder);
+    let memory = folder.argument("memory");
+    let add = |name: &str, more: &[&str]| {
+        let device = ["add", "gb200", "--memory", "1G", "--name", name];
+        ctl(&folder, &[&device, more].concat())
+    };
+    add("kept", &["--backing", &memory]).unwrap();
+    assert_eq!(std::fs::metadata(&memory).unwrap().len(), 1 << 30);
+    let mut client = Client::connect(&folder.path("run/kept.sock")).unwrap();
+    client.region_write(4, 8192, b"kept").unwrap();
+    drop(client);
+    // a file that has a device, under whatever name
+    let hard = folder.argument("hard");
+    std::fs::hard_link(&memory, &hard).unwrap();
+    let refused = add("other", &["--backing", &hard]).unwrap_err();
+    assert!(refused.contains("is that of the device kept"), "{refused}");
+    ctl(&folder, &["remove", "kept"]).unwrap();
+    add("again", &["--backing", &hard]).unwrap();
+    let mut client = Client::connect(&folder.path("run/again.sock")).unwrap();
+    let mut bytes = [0; 4];
+    client.region_read(4, 8192, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"kept");
+
+    // a device that is refused leaves no new file
+    let fresh = folder.argument("fresh");
+    let refused = add("again", &["--backing", &fresh]).unwrap_err();
+    assert!(refused.contains("there is a device again"), "{refused}");
+    assert!(!folder.path("fresh").exists());
+    let card = ["add", "nic", "--backing", &fresh];
+    let refused = ctl(&folder, &card).unwrap_err();
+    assert!(
+        refused.contains("a nic has no coherent memory"),
+        "{refused}"
+    );
+    std::fs::File::create(&fresh).unwrap();
+    let refused = add("small", &["--backing", &fresh]).unwrap_err();
+    assert!(refused.contains("1 GiB"), "{refused}");
+
+    // facts of a platform, and every option of a device
+    let facts = ended(varia(["inspect", "ism", "--json"])).success().stdout;
+    let facts: Value = serde_json::from_str(&facts).unwrap();
+    let platform = folder.argument("platform.json");
+    std::fs::write(&platform, facts["platform"].to_string()).unwrap();
+    let ism = ["add", "ism", "--platform", &platform, "--extension", "zdev"];
+    ctl(&folder, &ism).unwrap();
+    let inspected = ctl(&folder, &["inspect", "ism"]).unwrap();
+    assert_eq!(inspected["inspection"]["platform"], facts["platform"]);
+    add("region", &["--layout", "region", "--gpudirect-clique", "3"]).unwrap();
+    add("base", &["--base", "0x80000000", "--as", "physical"]).unwrap();
+    let refused = add("clique", &["--gpudirect-clique", "16"]).unwrap_err();
+    assert!(refused.contains("16"), "{refused}");
+}
+
+/// Descriptors that come with requests on the control socket.
+#[test]
+fn descriptors_that_are_no_backing_are_refused() {
+    let folder = Folder::new();
+    let _serving = start(&folder);
+    let file = std::fs::File::create(folder.path("memory")).unwrap();
+    file.set_len(1 << 30).unwrap();
+    let reads = std::fs::File::open(folder.path("memory")).unwrap();
+    let (pipe, _kept) = std::io::pipe().unwrap();
+    let ask = |line: &str, fds: &[BorrowedFd<'_>]| {
+        let stream = Stream::connect(&folder.path("run/control.sock")).unwrap();
+        let line = format!("{line}\n");
+        stream.send(line.as_bytes(), fds, &Limit::none()).unwrap();
+        let mut reply = String::new();
+        let mut lines = BufReader::new(UnixStream::from(OwnedFd::from(stream)));
+        lines.read_line(&mut reply).unwrap();
+        let reply: Value = serde_json::from_str(&reply).unwrap();
+        reply["error"].as_str().unwrap_or_default().to_owned()
+    };
+    let add = r#"{"command":"add","profile":"gb200","memory":"1G","name":"a","backing":"name"}"#;
+    for (line, fds, says) in [
+        (
+            r#"{"command":"list"}"#,
+            vec![file.as_fd()],
+            "that is added alone",
+        ),
+        (
+            r#"{"command":"add","profile":"nic"}"#,
+            vec![file.as_fd()],
+            "that is added alone",
+        ),
+        (add, vec![], "send the descriptor"),
+        (
+            add,
+            vec![file.as_fd(), file.as_fd()],
+            "one descriptor at most",
+        ),
+        (add, vec![reads.as_fd()], "name"),
+        (add, vec![pipe.as_fd()], "not a regular file"),
+    ] {
+        let error = ask(line, &fds);
+        assert!(error.contains(says), "{line}: {error}");
+    }
+    assert_eq!(names(&folder).len(), 5);
 }
 
 #[test]
