@@ -1,5 +1,6 @@
 //! The command line.
 
+mod bare_host;
 mod cluster;
 mod emulated;
 
@@ -11,6 +12,7 @@ use varia_firmware::{Access, ProximityDomain};
 
 use crate::assume::Assume;
 
+pub(crate) use bare_host::{AcceleratorArg, BareHostArgs, HostFault, HostFaultArgs};
 pub(crate) use cluster::{NodeAccess, NodeArgs, NodeCommand, NodeRunArgs, NodeStatusArgs};
 pub(crate) use emulated::{
     AddArgs, As, BehaviourArgs, CtlArgs, CtlRequest, DeviceArgs, ExtensionArg, Fault, InspectArgs,
@@ -55,6 +57,15 @@ pub(crate) enum Command {
         after_help = "Example:\n  varia run gh200 --arch aarch64 --disk guest.qcow2 --dry-run"
     )]
     Run(RunArgs),
+    /// Boot a disk image as a host of GPUs: bare silicon, an IOMMU, and coherent memory at its own
+    /// addresses.
+    #[command(
+        after_help = "Example:\n  varia host gb200-x2 --disk debian.img --ssh 2222 --snapshot --dry-run"
+    )]
+    Host(BareHostArgs),
+    /// Inject a fault into a GPU of a running `varia host`.
+    #[command(after_help = "Example:\n  varia host-fault 0 link-down")]
+    HostFault(HostFaultArgs),
     /// Show the PCI devices of a host that variant drivers serve.
     #[command(after_help = "Example:\n  varia list --sysfs host.tar --json")]
     List(ListArgs),

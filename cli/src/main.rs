@@ -7,6 +7,7 @@
 //! | `serve`, `fleet` | `varia serve`, `varia ctl` |
 //! | `inspect`, `drawing` | `varia inspect` |
 //! | `run`, `qemu` | `varia run` |
+//! | `host` | `varia host`, `varia host-fault` |
 //! | `list` | `varia list`, `varia capture` |
 //! | `bind` | `varia bind`, `varia unbind` |
 //! | `plan` | `varia plan`, `varia tables` |
@@ -25,6 +26,7 @@ mod drawing;
 mod explain;
 mod files;
 mod fleet;
+mod host;
 mod inspect;
 mod list;
 mod manual;
@@ -63,6 +65,8 @@ fn main() -> ExitCode {
         Command::Ctl(args) => fleet::ctl::ctl(&args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::inspect(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => run::run(&args),
+        Command::Host(args) => host::host(&args),
+        Command::HostFault(args) => host::fault(&args).map(|()| ExitCode::SUCCESS),
         Command::List(args) => list::list(&args).map(|()| ExitCode::SUCCESS),
         Command::Bind(args) => bind::bind(&args).map(|()| ExitCode::SUCCESS),
         Command::Unbind(args) => bind::unbind(&args).map(|()| ExitCode::SUCCESS),

@@ -1,10 +1,17 @@
-//! Search for QEMU and its firmware on this machine.
+//! QEMU on this machine: search for it and its firmware, and its process.
 
 use std::{
+    io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use varia_facts::Arch;
 
 /// The first version with `vfio-user-pci`.
@@ -66,6 +73,35 @@ pub(crate) fn firmware() -> Result<PathBuf, Error> {
         .map(PathBuf::from)
         .find(|path| path.exists())
         .ok_or(Error::NoFirmware)
+}
+
+/// QEMU's process as the target of a signal to stop, which may come before the process is there.
+#[derive(Default)]
+pub(crate) struct Target {
+    process: OnceLock<OwnedFd>,
+    is_stopped: AtomicBool,
+}
+
+impl Target {
+    /// Sets the process, and stops it if the signal was first.
+    pub(crate) fn set(&self, child: &Child) -> io::Result<()> {
+        let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+        let _ = self.process.set(process);
+        if self.is_stopped.load(Ordering::SeqCst) {
+            self.stop();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn stop(&self) {
+        self.is_stopped.store(true, Ordering::SeqCst);
+        let Some(process) = self.process.get() else {
+            return;
+        };
+        if let Err(error) = pidfd_send_signal(process, Signal::TERM) {
+            log::error!("can't stop QEMU: {error}");
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,18 +1,13 @@
 //! `varia run`: QEMU with a device, its nodes and initiators.
 
 use std::{
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread,
 };
 
 use clap::ValueEnum;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use varia_facts::Arch;
 use varia_plan::{Emulated, NODES_PER_GPU};
 use varia_serve::{Backend, View};
@@ -29,33 +24,6 @@ use crate::{
     output::print,
     qemu,
 };
-
-/// QEMU's process as the target of a signal to stop, which may come before the process is there.
-#[derive(Default)]
-struct Target {
-    process: OnceLock<OwnedFd>,
-    is_stopped: AtomicBool,
-}
-
-impl Target {
-    /// Sets the process, and stops it if the signal was first.
-    fn set(&self, process: OwnedFd) {
-        let _ = self.process.set(process);
-        if self.is_stopped.load(Ordering::SeqCst) {
-            self.stop();
-        }
-    }
-
-    fn stop(&self) {
-        self.is_stopped.store(true, Ordering::SeqCst);
-        let Some(process) = self.process.get() else {
-            return;
-        };
-        if let Err(error) = pidfd_send_signal(process, Signal::TERM) {
-            log::error!("can't stop QEMU: {error}");
-        }
-    }
-}
 
 /// Serves the device to a QEMU that it starts, until that ends.
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
@@ -111,12 +79,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let stop = EventFd::new()?;
     let server = Server::new(Backend::new(Arc::clone(&made.endpoint)));
     // A signal to stop is for QEMU, and this process ends with QEMU.
-    let target = Arc::new(Target::default());
+    let target = Arc::new(qemu::Target::default());
     let of_handler = Arc::clone(&target);
     ctrlc::set_handler(move || of_handler.stop())?;
     let mut child = Command::new(&program).args(&arguments).spawn()?;
     made.fresh.keep();
-    target.set(pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?);
+    target.set(&child)?;
     let status = thread::scope(|scope| {
         let serving = scope.spawn(|| server.serve_forever(&listener, &stop));
         let status = child.wait();

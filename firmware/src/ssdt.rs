@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use acpi_tables::aml::{If, Name, Package, Path, Scope, Uuid, ZERO};
+use acpi_tables::aml::{Device, If, Name, Package, Path, Scope, Uuid, ZERO};
 use acpi_tables::{Aml, AmlSink};
 use varia_spec::nvidia::property;
 
@@ -56,6 +56,9 @@ impl fmt::Display for AcpiPath {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeviceProperties {
     device: AcpiPath,
+    /// The device is a root bus of which tables describe nothing below: the properties belong to the
+    /// function behind the port in slot 0, and the table defines both.
+    is_root_bus: bool,
     values: Vec<(String, u64)>,
 }
 
@@ -74,7 +77,11 @@ impl DeviceProperties {
         };
         match values.iter().find(|(name, _)| !printable(name)) {
             Some((name, _)) => Err(Error::PropertyName { name: name.clone() }),
-            None => Ok(Self { device, values }),
+            None => Ok(Self {
+                device,
+                is_root_bus: false,
+                values,
+            }),
         }
     }
 
@@ -96,8 +103,17 @@ impl DeviceProperties {
         ];
         Self {
             device,
+            is_root_bus: false,
             values: values.map(|(name, value)| (name.to_owned(), value)).into(),
         }
+    }
+
+    /// The same properties for function 0 behind the root port in slot 0 of the root bus that
+    /// `device` is, where no table describes the port and the function, as below QEMU's `pxb-pcie`.
+    #[must_use]
+    pub fn behind_root_port(mut self) -> Self {
+        self.is_root_bus = true;
+        self
     }
 
     /// The same properties with those of the socket's Extended GPU Memory: its place, its proximity
@@ -116,7 +132,8 @@ impl DeviceProperties {
     }
 }
 
-/// Secondary System Description Table that adds `_DSD` to devices that another table defines.
+/// Secondary System Description Table that adds `_DSD` to devices that another table defines, and to
+/// functions behind root ports of root buses that it defines.
 ///
 /// Numbers of 4 GiB and more need a DSDT of revision 2: with a DSDT of revision 1, such as QEMU's
 /// for x86, an operating system truncates all integers to 32 bits.
@@ -127,7 +144,12 @@ pub fn ssdt(devices: &[DeviceProperties], oem: Oem) -> Vec<u8> {
     let externals: Vec<_> = devices.iter().map(|one| External(&one.device)).collect();
     let externals = externals.iter().map(|one| one as &dyn Aml).collect();
     body.structure(&If::new(&ZERO, externals));
-    for DeviceProperties { device, values } in devices {
+    for DeviceProperties {
+        device,
+        is_root_bus,
+        values,
+    } in devices
+    {
         let pairs: Vec<_> = values
             .iter()
             .map(|(name, value)| Pair(name, *value))
@@ -135,7 +157,16 @@ pub fn ssdt(devices: &[DeviceProperties], oem: Oem) -> Vec<u8> {
         let uuid = Uuid::new(DEVICE_PROPERTIES);
         let list = Package::new(pairs.iter().map(|pair| pair as &dyn Aml).collect());
         let dsd = Name::new("_DSD".into(), &Package::new(vec![&uuid, &list]));
-        body.structure(&Scope::new(Path::new(&device.0), vec![&dsd]));
+        let scope = Path::new(&device.0);
+        let address = Name::new("_ADR".into(), &ZERO);
+        match is_root_bus {
+            false => body.structure(&Scope::new(scope, vec![&dsd])),
+            true => {
+                let function = Device::new("S00_".into(), vec![&address, &dsd]);
+                let port = Device::new("S00_".into(), vec![&address, &function]);
+                body.structure(&Scope::new(scope, vec![&port]))
+            }
+        };
     }
     body.finish(*b"SSDT", 2, oem)
 }

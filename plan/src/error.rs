@@ -1,6 +1,6 @@
 //! Errors of planning: the constraint that a request violates, and the remedy.
 
-use varia_facts::{Bdf, Bytes, GroupId, NodeId};
+use varia_facts::{Arch, Bdf, Bytes, GroupId, NodeId};
 
 use crate::aperture::size;
 use crate::limits::MAX_NODES;
@@ -387,6 +387,40 @@ pub enum Error {
          see varia doctor"
     )]
     NoIommu,
+    /// CPUs or RAM that sockets can't share evenly.
+    #[error(
+        "{cpus} CPUs and {ram} of RAM can't be shared by {sockets} sockets: give a multiple of \
+         {sockets} CPUs, and whole MiB of RAM for each socket"
+    )]
+    Shares {
+        /// Number of sockets.
+        sockets: u32,
+        /// Number of CPUs.
+        cpus: u32,
+        /// RAM of the machine.
+        ram: Bytes,
+    },
+    /// RAM that would move the configuration space of PCI.
+    #[error("a machine that plays a host has at most {most} of RAM, and {ram} were requested")]
+    HostRam {
+        /// Requested RAM.
+        ram: Bytes,
+        /// Most RAM.
+        most: Bytes,
+    },
+    /// Coherent memory that a machine can't have at addresses of its own.
+    #[error(
+        "a machine that plays a host has coherent memory on aarch64 alone, for at most {most} GPUs: \
+         {gpus} GPUs on {arch} have some"
+    )]
+    NoHiddenMemory {
+        /// Architecture.
+        arch: Arch,
+        /// Number of GPUs with coherent memory.
+        gpus: usize,
+        /// Most such GPUs.
+        most: usize,
+    },
 }
 
 impl Error {

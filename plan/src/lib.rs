@@ -6,6 +6,7 @@
 //! decide nothing. Pure: no I/O, so that every plan can be tested as text.
 
 mod aperture;
+mod bare_host;
 mod check;
 pub mod distances;
 mod drawing;
@@ -29,6 +30,7 @@ pub mod versions;
 pub mod xml;
 
 pub use aperture::{aperture_end, aperture_for, size, window};
+pub use bare_host::{BareGpu, BareHost, BareHostPlan, HiddenMemory};
 pub use check::leaves_its_group;
 pub use drawing::svg;
 pub use egm::{egm_errors, egm_object};

@@ -89,7 +89,11 @@ fn add(socket: &Path, args: &AddArgs) -> Result<Value, Failure> {
 }
 
 /// The result of a request that is sent with the descriptor of this memory.
-fn ask(path: &Path, request: &Request, memory: Option<&SharedMemory>) -> Result<Value, Failure> {
+pub(crate) fn ask(
+    path: &Path,
+    request: &Request,
+    memory: Option<&SharedMemory>,
+) -> Result<Value, Failure> {
     let stream = Stream::connect(path)?;
     let line = serde_json::to_string(request)? + "\n";
     let fds: Vec<_> = memory.iter().map(|memory| memory.as_fd()).collect();

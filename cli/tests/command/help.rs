@@ -82,6 +82,16 @@ fn every_command_has_an_example_that_runs() {
                 let serving = Serving::of(serve, folder.path("run/virtio-net.sock"));
                 assert_ne!(ended(command).success().stdout, "", "{words:?}");
                 assert!(serving.end(Signal::TERM).0.success());
+            } else if name == "host" {
+                // a boot sector without partitions: what the example boots from
+                let mut sector = vec![0; 512];
+                sector[510..].copy_from_slice(b"\x55\xaa");
+                std::fs::write(folder.root().join("debian.img"), sector).unwrap();
+                assert_ne!(ended(command).success().stdout, "", "{words:?}");
+            } else if name == "host-fault" {
+                // the lab has hosts that run
+                command.env("XDG_RUNTIME_DIR", folder.root());
+                ended(command).refused(&["no host runs", "--directory"]);
             } else if name == "unbind" {
                 // a machine with such a device runs it in the lab
                 command.args(["--state", "state"]);

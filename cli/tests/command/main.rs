@@ -2,6 +2,7 @@
 
 mod administration;
 mod backing;
+mod bare_host;
 mod cards;
 mod cases;
 mod chips;

@@ -5,10 +5,12 @@ use std::process::Command;
 
 use varia_firmware::{
     Access, DeviceProperties, Distances, Domain, MemoryRange, Numa, Oem, Processor,
-    ProximityDomain, hmat, slit, srat, ssdt,
+    ProximityDomain, early_program, hmat, slit, srat, ssdt,
 };
+use varia_lab::agent_build::workspace;
+use varia_lab::chroot::Chroot;
 use varia_lab::iasl::recompile;
-use varia_lab::{Arch, Running, Vm};
+use varia_lab::{Arch, Running, Set, Vm, packages};
 use varia_vmtests::Result;
 use varia_vmtests::command::varia;
 
@@ -224,4 +226,35 @@ fn linux_on_arm64_sees_the_nodes_distances_initiators_and_speeds() -> Result<()>
 #[test]
 fn linux_on_x86_sees_the_nodes_distances_initiators_and_speeds() -> Result<()> {
     linux_sees_the_machine(Arch::X86_64)
+}
+
+/// The words of a host's first program are what an assembler makes of its source.
+#[test]
+fn the_early_program_is_its_source() -> Result<()> {
+    let tools = packages::ensure(Set::Tools)?;
+    let source = workspace().join("firmware/src/early");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let object = folder.path().join("program.o");
+    let code = folder.path().join("program.bin");
+    let root = Chroot::new(&tools).bind(&source).bind(folder.path());
+    let (object, code_text) = (object.display().to_string(), code.display().to_string());
+    let source = source.join("program.s").display().to_string();
+    root.run(["aarch64-linux-gnu-as", &source, "-o", &object])?;
+    root.run([
+        "aarch64-linux-gnu-objcopy",
+        "-O",
+        "binary",
+        &object,
+        &code_text,
+    ])?;
+    let code = std::fs::read(&code).expect("the code");
+    let file = early_program(&[], &[]);
+    // behind the headers; then comes the data, which the source does not have
+    let program = file.get(0x200..0x200 + code.len());
+    assert_eq!(program, Some(&code[..]));
+    assert_eq!(
+        file.get(0x200 + code.len()..0x210 + code.len()),
+        Some(&[0; 16][..])
+    );
+    Ok(())
 }
