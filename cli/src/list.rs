@@ -190,6 +190,9 @@ impl<'a> Device<'a> {
                 self.best_driver.why
             ),
         );
+        if let (Some(variant), Some(reason)) = (&function.variant, &function.variant_reason) {
+            line("variant", format!("{variant}, selected by {reason}"));
+        }
         line("IOMMU group", self.group(function.iommu_group));
         line(
             "NUMA node",

@@ -305,6 +305,10 @@ fn announcement(made: &Made, view: As, path: &Path) -> String {
         made.profile.name,
         path.display()
     );
+    let endpoint = &made.endpoint;
+    if let (Some(variant), Some(reason)) = (endpoint.variant_name(), endpoint.selected()) {
+        text += &format!("  variant {variant}, selected by {reason}\n");
+    }
     if let Some(memory) = made.silicon.coherent_memory() {
         let size = Bytes(memory.bytes.len());
         text += &format!("  coherent memory: {size} at {:#x}\n", memory.base.0);

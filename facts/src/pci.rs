@@ -39,6 +39,9 @@ pub struct PciFunction {
     /// Name of Varia's variant for the function.
     #[serde(default)]
     pub variant: Option<String>,
+    /// Reason for the selection of [`variant`](Self::variant), such as the ids.
+    #[serde(default)]
+    pub variant_reason: Option<String>,
     /// IOMMU group; `None` if no IOMMU translates for the function.
     #[serde(default)]
     pub iommu_group: Option<GroupId>,
@@ -108,6 +111,7 @@ impl PciFunction {
             best_driver: None,
             driver_override: None,
             variant: None,
+            variant_reason: None,
             iommu_group: None,
             iommu: None,
             numa_node: None,

@@ -6,7 +6,8 @@ use varia_spec::Errno;
 use varia_spec::nvidia::{self, chip::Identity, dvsec};
 use varia_spec::vfio::RegionIndex;
 use varia_variant::{Answer, Answers, Environment, Outcome, PageShift, Question, Region, Variant};
-use varia_variants::{AnyVariant, Entry, table};
+use varia_variants::table::{self, Selected};
+use varia_variants::{AnyVariant, Entry};
 
 /// Lays a device out: fills in the variant that serves the device, the BARs that a VM sees, and the
 /// note on the assumed or unknown part of these BARs. `config` is the device's configuration space,
@@ -22,13 +23,14 @@ pub fn lay_out(
     function.virtual_bars.clear();
     function.layout_note = None;
     let identity = Identity::of(function.vendor, function.device, function.class);
-    let Some(entry) = entry(function, identity, config) else {
+    let Some((entry, reason)) = entry(function, identity, config) else {
         if identity == Identity::Unknown {
             function.layout_note = Some(unknown_chip(function));
         }
         return None;
     };
     function.variant = Some(entry.name.to_owned());
+    function.variant_reason = Some(reason);
     let mut assumed = (identity == Identity::Unknown).then(|| {
         "the chip is not known: the layout is from the device's own registers, and no released \
          driver lists its id"
@@ -56,16 +58,22 @@ pub fn lay_out(
     Some(variant)
 }
 
-/// Entry of the variant that serves a device. An unknown chip with coherent memory by firmware is
+/// Entry of the variant that serves a device, and the reason. An unknown chip with coherent memory by firmware is
 /// served according to its own registers, once they have been read.
 fn entry(
     function: &PciFunction,
     identity: Identity,
     config: Option<&[u8]>,
-) -> Option<&'static Entry> {
+) -> Option<(&'static Entry, String)> {
+    let (vendor, device) = (function.vendor, function.device);
+    if let Some(entry) = table::find(vendor, device) {
+        return Some((entry, Selected::Ids { vendor, device }.to_string()));
+    }
     let is_probed = config.is_some() && function.coherent_memory.is_some();
-    table::find(function.vendor, function.device)
-        .or_else(|| (identity == Identity::Unknown && is_probed).then_some(&table::NVGRACE_GPU))
+    (identity == Identity::Unknown && is_probed).then(|| {
+        let reason = "firmware's coherent memory and the chip's registers".to_owned();
+        (&table::NVGRACE_GPU, reason)
+    })
 }
 
 fn unknown_chip(function: &PciFunction) -> String {

@@ -402,6 +402,8 @@ fn an_unknown_chip_is_given_no_other_chips_layout_until_it_is_probed() {
     let found = inventory(host.path(), Extent::Served);
     let gpu = found.facts.function(bdf).unwrap();
     assert_eq!(gpu.variant.as_deref(), Some("nvgrace-gpu"));
+    let reason = gpu.variant_reason.as_deref().unwrap();
+    assert!(reason.contains("registers"), "{reason}");
     assert_eq!(gpu.virtual_bars[1].memory.as_deref(), Some("resmem"));
     let note = gpu.layout_note.as_deref().unwrap();
     assert!(note.contains("not known"), "{note}");

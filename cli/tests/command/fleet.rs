@@ -150,7 +150,8 @@ fn devices_are_listed_added_broken_reset_counted_and_removed_inside_the_sandbox(
 #[test]
 fn a_device_that_is_added_has_its_files() {
     let folder = Folder::in_ram();
-    let _serving = start(&folder);
+    let mut serving = start(&folder);
+    serving.wait_for("  variant nvgrace-gpu, selected by ids 10de:2941");
     let memory = folder.argument("memory");
     let add = |name: &str, more: &[&str]| {
         let device = ["add", "gb200", "--memory", "1G", "--name", name];

@@ -27,6 +27,7 @@ fn a_gb200_is_shown_with_what_an_operator_needs() {
         "0009:01:00.0 NVIDIA Corporation GB100 [HGX GB200] [10de:2941]",
         "driver           nvidia",
         "best driver      nvgrace_gpu_vfio_pci: vfio_pci:v000010DEd00002941sv*sd*bc*sc*i* matches",
+        "variant          nvgrace-gpu, selected by ids 10de:2941",
         "IOMMU group      1, alone",
         "NUMA node        2, without CPUs; the nearest node with CPUs is 0, CPUs 0-71",
         "coherent memory  184 GiB at 0x420000000000, 8 proximity domains from 2 (_DSD in SSDT1)",
