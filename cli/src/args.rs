@@ -94,9 +94,11 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  varia capture host.tar")]
     Capture(CaptureArgs),
     /// Bind devices to their best VFIO drivers.
-    #[command(after_help = "Example:\n  varia bind 0009:01:00.0 --dry-run --sysfs host.tar")]
+    #[command(
+        after_help = "Example:\n  varia bind 0009:01:00.0 --dry-run --sysfs host.tar\n  varia bind 0009:01:00.0 --persist --dry-run --sysfs host.tar"
+    )]
     Bind(BindArgs),
-    /// Bind devices to the drivers that they had before `bind`.
+    /// Bind devices to the drivers that they had before `bind`, and forget what --persist saved.
     #[command(after_help = "Example:\n  varia unbind 0009:01:00.0")]
     Unbind(UnbindArgs),
     /// Offer the GPUs of a host to Kubernetes, as a device plugin.
@@ -376,8 +378,19 @@ impl std::str::FromStr for AccessArg {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct BindArgs {
     /// PCI addresses, such as 0009:01:00.0
-    #[arg(required = true, value_name = "BDF")]
+    #[arg(required_unless_present = "persisted", value_name = "BDF")]
     pub(crate) devices: Vec<Bdf>,
+    /// Bind the devices at each start of the machine, too: saves the drivers in /etc/varia/bind.d,
+    /// which a service of Varia's package reads.
+    #[arg(long)]
+    pub(crate) persist: bool,
+    /// Bind all devices that --persist saved, as the service does at each start.
+    #[arg(long, conflicts_with_all = ["devices", "persist", "driver", "fallback", "strict", "dry_run"])]
+    pub(crate) persisted: bool,
+    /// Only keep other drivers from devices that --persist saved, as the udev rule does before a
+    /// driver is loaded.
+    #[arg(long, conflicts_with_all = ["persist", "persisted", "driver", "fallback", "strict", "dry_run"])]
+    pub(crate) reserve: bool,
     /// Driver to bind, in either spelling [default: the best driver of each device]
     #[arg(long, value_name = "NAME")]
     pub(crate) driver: Option<String>,

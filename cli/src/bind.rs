@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use varia_facts::Bdf;
-use varia_linux::bind::{self, Chosen, Host, Live, Outcome, Recovery, Request};
+use varia_linux::bind::{self, BindError, Chosen, Host, Live, Outcome, Recovery, Request};
 
 use crate::{
     Failure,
@@ -19,17 +19,66 @@ pub(crate) fn bind(args: &BindArgs) -> Result<(), Failure> {
         driver: args.driver.clone(),
         fallback: args.fallback.clone(),
         strict: args.strict,
+        ..Request::default()
     };
     needs_dry_run(args.dry_run, &args.host)?;
     if args.dry_run {
         let host = Live::to_read(host(&args.host)?, &args.state);
-        let plan = bind::plan(&host, &request)?;
-        return print(&plan.iter().map(planned).collect::<String>());
+        let (plan, paths) = match args.persist {
+            true => bind::plan_persistently(&host, &request)?,
+            false => (bind::plan(&host, &request)?, Vec::new()),
+        };
+        let saved = paths
+            .iter()
+            .map(|path| format!("{path} would be written\n"));
+        let lines = plan.iter().map(planned).chain(saved);
+        return print(&lines.collect::<String>());
     }
     let mut host = live(&args.state)?;
     recover(&mut host)?;
-    let outcomes = bind::bind(&mut host, &request)?;
-    print(&outcomes.iter().map(done).collect::<String>())
+    if args.reserve {
+        return reserve(&mut host, &args.devices);
+    }
+    if args.persisted {
+        return persisted(&mut host);
+    }
+    let outcomes = match args.persist {
+        true => bind::bind_persistently(&mut host, &request)?,
+        false => bind::bind(&mut host, &request)?,
+    };
+    let saved = outcomes.iter().filter(|_| args.persist);
+    let saved = saved.map(|outcome| format!("{} is bound at each start\n", outcome.bdf));
+    let lines = outcomes.iter().map(done).chain(saved);
+    print(&lines.collect::<String>())
+}
+
+/// Carries out the saved bindings: all that can be carried out.
+fn persisted(host: &mut dyn Host) -> Result<(), Failure> {
+    let applied = bind::apply(host);
+    print(&applied.outcomes.iter().map(done).collect::<String>())?;
+    fail(&applied.failures)
+}
+
+/// Keeps other drivers from devices.
+fn reserve(host: &mut dyn Host, devices: &[Bdf]) -> Result<(), Failure> {
+    let mut failures = Vec::new();
+    for bdf in devices {
+        match bind::reserve(host, *bdf) {
+            Ok(Some(driver)) => print(&format!("{bdf} is reserved for {driver}\n"))?,
+            Ok(None) => print(&format!("{bdf} has no saved binding\n"))?,
+            Err(error) => failures.push(error),
+        }
+    }
+    fail(&failures)
+}
+
+/// The failures as one error; none is no error.
+fn fail(failures: &[BindError]) -> Result<(), Failure> {
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<_> = failures.iter().map(ToString::to_string).collect();
+    Err(lines.join("\n").into())
 }
 
 /// Gives devices back.
@@ -37,18 +86,21 @@ pub(crate) fn unbind(args: &UnbindArgs) -> Result<(), Failure> {
     needs_dry_run(args.dry_run, &args.host)?;
     if args.dry_run {
         let host = Live::to_read(host(&args.host)?, &args.state);
-        let outcomes = bind::plan_unbind(&host, &args.devices)?;
-        let lines = outcomes
-            .iter()
-            .map(|outcome| format!("{} would be {} again\n", outcome.bdf, outcome.after));
+        let unbound = bind::plan_unbind_persistently(&host, &args.devices)?;
+        let lines = unbound.outcomes.iter();
+        let lines =
+            lines.map(|outcome| format!("{} would be {} again\n", outcome.bdf, outcome.after));
+        let removed = unbound.removed.iter();
+        let lines = lines.chain(removed.map(|path| format!("{path} would be removed\n")));
         return print(&lines.collect::<String>());
     }
     let mut host = live(&args.state)?;
     recover(&mut host)?;
-    let outcomes = bind::unbind(&mut host, &args.devices)?;
-    let lines = outcomes
-        .iter()
-        .map(|outcome| format!("{} is {} again\n", outcome.bdf, outcome.after));
+    let unbound = bind::unbind_persistently(&mut host, &args.devices)?;
+    let lines = unbound.outcomes.iter();
+    let lines = lines.map(|outcome| format!("{} is {} again\n", outcome.bdf, outcome.after));
+    let removed = unbound.removed.iter();
+    let lines = lines.chain(removed.map(|path| format!("{path} is removed\n")));
     print(&lines.collect::<String>())
 }
 

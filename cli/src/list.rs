@@ -1,9 +1,12 @@
 //! `varia list` and `varia capture`: the devices of a host that variant drivers serve.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use varia_facts::{
     BarKind, Bdf, Bytes, CoherentSource, EgmDevice, GroupId, Host, NodeId, PciFunction,
 };
+use varia_linux::bind;
 use varia_linux::capture::{self, Options};
 use varia_linux::inventory::{Extent, Inventory};
 use varia_linux::matching::same_name;
@@ -26,8 +29,9 @@ struct Listing<'a> {
     product: Option<&'a str>,
     kernel: Option<&'a str>,
     devices: Vec<Device<'a>>,
-    /// Facts that could not be read, and the reasons.
-    notes: &'a [String],
+    /// Facts that could not be read, and the reasons; files of `bind --persist` without a listed
+    /// device.
+    notes: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -39,6 +43,17 @@ struct Device<'a> {
     chip: Option<&'static str>,
     /// The other members of its IOMMU group.
     group_members: Vec<Member<'a>>,
+    /// The binding that `bind --persist` saved.
+    persistent: Option<Saved>,
+}
+
+/// A saved binding.
+#[derive(Debug, Serialize)]
+struct Saved {
+    file: String,
+    driver: Option<String>,
+    /// Reason why the next start does not bind the device.
+    fault: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -78,7 +93,7 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
         inventory.ask_programs(&tree, None);
         return print(&(serde_json::to_string_pretty(&inventory.facts)? + "\n"));
     }
-    let listing = Listing::new(&inventory, args.all);
+    let listing = Listing::new(&tree, &inventory, args.all);
     if args.json {
         return print(&(serde_json::to_string_pretty(&listing)? + "\n"));
     }
@@ -102,19 +117,33 @@ pub(crate) fn capture(args: &CaptureArgs) -> Result<(), Failure> {
 }
 
 impl<'a> Listing<'a> {
-    fn new(inventory: &'a Inventory, all: bool) -> Self {
+    fn new(tree: &Tree, inventory: &'a Inventory, all: bool) -> Self {
         let facts = &inventory.facts;
         let served = inventory.served();
         let shown = facts.functions.iter();
         let shown = shown.filter(|function| all || served.contains(&function.bdf));
+        let mut notes = inventory.notes.clone();
+        let mut saved = saved(tree, &mut notes);
+        let devices = shown.map(|function| {
+            let persistent = saved.remove(&function.bdf);
+            Device::new(inventory, function, persistent)
+        });
+        let devices = devices.collect();
+        // bindings of devices that are not listed
+        notes.extend(saved.into_iter().map(|(bdf, saved)| match saved.fault {
+            Some(fault) => fault,
+            None => format!(
+                "{bdf} is bound to {} at each start ({})",
+                saved.driver.unwrap_or_default(),
+                saved.file
+            ),
+        }));
         Self {
             schema: SCHEMA,
             product: facts.host.product.as_deref(),
             kernel: facts.kernel.release.as_deref(),
-            devices: shown
-                .map(|function| Device::new(inventory, function))
-                .collect(),
-            notes: &inventory.notes,
+            devices,
+            notes,
         }
     }
 
@@ -129,7 +158,7 @@ impl<'a> Listing<'a> {
         if self.devices.is_empty() {
             out += "no variant driver serves a PCI device of this host (`--all` lists every function)\n";
         }
-        for note in self.notes {
+        for note in &self.notes {
             out += &format!("\nnote: {note}\n");
         }
         out
@@ -137,7 +166,7 @@ impl<'a> Listing<'a> {
 }
 
 impl<'a> Device<'a> {
-    fn new(inventory: &'a Inventory, function: &'a PciFunction) -> Self {
+    fn new(inventory: &'a Inventory, function: &'a PciFunction, persistent: Option<Saved>) -> Self {
         let best = inventory.best(function);
         let facts = &inventory.facts;
         let groups = &facts.host.iommu.groups;
@@ -162,6 +191,7 @@ impl<'a> Device<'a> {
             },
             chip: identity(function).chip().map(|chip| chip.name),
             group_members: others.collect(),
+            persistent,
         }
     }
 
@@ -192,6 +222,17 @@ impl<'a> Device<'a> {
         );
         if let (Some(variant), Some(reason)) = (&function.variant, &function.variant_reason) {
             line("variant", format!("{variant}, selected by {reason}"));
+        }
+        if let Some(saved) = &self.persistent {
+            let text = match (&saved.driver, &saved.fault) {
+                (_, Some(fault)) => format!("not bound: {fault}"),
+                (driver, None) => format!(
+                    "bound to {} ({})",
+                    driver.as_deref().unwrap_or_default(),
+                    saved.file
+                ),
+            };
+            line("at each start", text);
         }
         line("IOMMU group", self.group(function.iommu_group));
         line(
@@ -266,6 +307,39 @@ impl<'a> Device<'a> {
         let members: Vec<_> = members.collect();
         format!("{group}, with {}", members.join(", "))
     }
+}
+
+/// Saved bindings by device; the faults of other files become notes.
+fn saved(tree: &Tree, notes: &mut Vec<String>) -> BTreeMap<Bdf, Saved> {
+    let files = match bind::persistent(tree) {
+        Ok(files) => files,
+        Err(error) => {
+            notes.push(error.to_string());
+            return BTreeMap::new();
+        }
+    };
+    let mut saved = BTreeMap::new();
+    for file in files {
+        let (driver, fault) = match file.binding {
+            Ok(binding) => (Some(binding.driver), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        match file.device.filter(|_| file.is_own) {
+            Some(bdf) => {
+                let file = file.path;
+                saved.insert(
+                    bdf,
+                    Saved {
+                        file,
+                        driver,
+                        fault,
+                    },
+                );
+            }
+            None => notes.extend(fault),
+        }
+    }
+    saved
 }
 
 fn node(host: &Host, own: Option<NodeId>, nearest: Option<NodeId>) -> String {

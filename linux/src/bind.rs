@@ -12,20 +12,32 @@
 //! | `transition` | one device's change of drivers |
 //! | `journal` | journal and records, which survive a crash |
 //! | `machine` | the machine: writes, modules, saved files |
+//! | `persistent` | bindings that outlast a restart |
+//! | `restart` | the next start of the machine: persistent binding and unbinding |
 
 mod check;
 mod journal;
 mod machine;
 mod memory;
+mod persistent;
 mod refusal;
+mod restart;
 mod transition;
+
+use std::collections::BTreeMap;
 
 use varia_facts::Bdf;
 
 pub use check::{Chosen, Driver};
 pub use journal::Recovery;
 pub use machine::{Host, Live};
+pub(crate) use persistent::FOLDER as PERSISTENT_FOLDER;
+pub use persistent::{Persistent, PersistentError, PersistentFile, persistent};
 pub use refusal::BindError;
+pub use restart::{
+    Applied, Unbound, apply, bind_persistently, plan_persistently, plan_unbind_persistently,
+    reserve, unbind_persistently,
+};
 pub use transition::State;
 
 use crate::matching::{VFIO_PCI, same_name};
@@ -40,6 +52,8 @@ pub struct Request {
     pub devices: Vec<Bdf>,
     /// Driver for all devices, instead of the best driver of each device.
     pub driver: Option<String>,
+    /// Drivers for single devices; such a driver goes before `driver`.
+    pub drivers: BTreeMap<Bdf, String>,
     /// Driver for a device whose driver refuses the device, or the device's memory on a host.
     pub fallback: Option<String>,
     /// A device whose memory the driver does not serve is refused, inside a VM too.
@@ -47,10 +61,15 @@ pub struct Request {
 }
 
 impl Request {
+    /// The requested driver of a device; `None` for the best driver.
+    fn driver_of(&self, bdf: Bdf) -> Option<&String> {
+        self.drivers.get(&bdf).or(self.driver.as_ref())
+    }
+
     /// Demand on a device's memory. On a host, a driver that only takes the device leaves a VM
     /// without the memory; inside a VM this is normal, as is vfio-pci that was asked for by name.
-    fn memory(&self, host: &dyn Host, driver: &str) -> Demand {
-        let is_plain = same_name(driver, VFIO_PCI) && self.driver.is_some();
+    fn memory(&self, host: &dyn Host, bdf: Bdf, driver: &str) -> Demand {
+        let is_plain = same_name(driver, VFIO_PCI) && self.driver_of(bdf).is_some();
         match self.strict {
             true => Demand::Served,
             false if is_plain || memory::is_vm(host.tree()) => Demand::None,
@@ -90,7 +109,7 @@ pub fn plan(host: &dyn Host, request: &Request) -> Result<Vec<Chosen>, BindError
         let driver = &chosen.driver.name;
         let lack = Lack::of(host.tree(), chosen.bdf, driver);
         chosen.without_memory = lack.clone();
-        let demand = request.memory(host, driver);
+        let demand = request.memory(host, chosen.bdf, driver);
         let unmet = lack.filter(|lack| demand.is_unmet(lack));
         if let (Some(lack), None) = (unmet, &request.fallback) {
             let (bdf, before) = (chosen.bdf, chosen.before.to_string());
@@ -128,7 +147,7 @@ pub fn bind(host: &mut dyn Host, request: &Request) -> Result<Vec<Outcome>, Bind
         bdf: chosen.bdf,
         before: chosen.before.clone(),
         after: State::overridden(driver),
-        memory: request.memory(host, driver),
+        memory: request.memory(host, chosen.bdf, driver),
     });
     let mut changes: Vec<_> = changes.collect();
     let mut records = Records::load(host)?;

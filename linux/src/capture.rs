@@ -14,6 +14,7 @@ use varia_spec::pci::{cap, ext_cap, header};
 
 use crate::archive::Writer;
 use crate::asked::{self, Asked};
+use crate::bind::PERSISTENT_FOLDER;
 use crate::error::Error;
 use crate::inventory::{
     self, ADDRESS_SIZES, CONFIG_CAPTURED, CPUINFO, EGM_CLASS, EGM_GPUS, EGM_SIZE, Extent,
@@ -175,6 +176,9 @@ impl<W: io::Write> Capture<'_, W> {
             for name in self.tree.list(folder).unwrap_or_default() {
                 self.out.folder(&format!("{folder}/{name}"))?;
             }
+        }
+        for name in self.tree.list(PERSISTENT_FOLDER).unwrap_or_default() {
+            self.file(&format!("{PERSISTENT_FOLDER}/{name}"))?;
         }
         self.tables()?;
         // the directory marks a host without PCI functions, too

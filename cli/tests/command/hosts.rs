@@ -178,6 +178,79 @@ fn a_dry_run_of_bind_tells_driver_reason_and_group_of_any_host() {
     }
 }
 
+/// The files of `bind --persist` are read of any host, and a capture has them.
+#[test]
+fn saved_bindings_are_shown_with_their_faults() {
+    let folder = host(&machine::GB200_NVL4);
+    let on = |args: &[&str]| {
+        let mut command = varia(args);
+        command
+            .args(["--dry-run", "--sysfs", "host"])
+            .current_dir(folder.root());
+        ended(command).success().stdout
+    };
+    let (own, gone) = ("0019:01:00.0.json", "00ff:01:00.0.json");
+    let text = on(&["bind", "0019:01:00.0", "--persist"]);
+    assert!(
+        text.contains(&format!("/etc/varia/bind.d/{own} would be written")),
+        "{text}"
+    );
+    let modalias = folder.path("host/sys/bus/pci/devices/0019:01:00.0/modalias");
+    let modalias = fs::read_to_string(modalias).unwrap();
+    let saved = |device: &str| {
+        serde_json::json!({
+            "schema": "varia-bind/1", "device": device, "modalias": modalias.trim(),
+            "driver": "vfio-pci", "strict": false,
+        })
+        .to_string()
+    };
+    let files = folder.path("host/etc/varia/bind.d");
+    fs::create_dir_all(&files).unwrap();
+    for (file, text) in [
+        (own, saved("0019:01:00.0")),
+        (gone, saved("00ff:01:00.0")),
+        ("0029:01:00.0.json", "{".to_owned()),
+    ] {
+        fs::write(files.join(file), text).unwrap();
+    }
+    let text = list(&folder, &[]);
+    for part in [
+        format!("at each start    bound to vfio-pci (/etc/varia/bind.d/{own})"),
+        "at each start    not bound: /etc/varia/bind.d/0029:01:00.0.json is damaged".to_owned(),
+        format!("note: /etc/varia/bind.d/{gone} is of the PCI function 00ff:01:00.0"),
+    ] {
+        assert!(text.contains(&part), "{part:?} is not in\n{text}");
+    }
+    let json: Value = serde_json::from_str(&list(&folder, &["--json"])).unwrap();
+    let devices = json["devices"].as_array().unwrap();
+    let driver = |bdf: &str| {
+        let device = devices.iter().find(|device| device["bdf"] == bdf).unwrap();
+        device["persistent"]["driver"].clone()
+    };
+    assert_eq!(driver("0019:01:00.0"), "vfio-pci");
+    assert!(driver("0029:01:00.0").is_null() && driver("0009:01:00.0").is_null());
+    let text = on(&["unbind", "0029:01:00.0", "00ff:01:00.0"]);
+    assert_eq!(
+        text,
+        format!(
+            "/etc/varia/bind.d/0029:01:00.0.json would be removed\n\
+             /etc/varia/bind.d/{gone} would be removed\n"
+        )
+    );
+    let mut command = varia(["capture", "--sysfs", "host", "host.tar"]);
+    command.current_dir(folder.root());
+    ended(command).success();
+    let mut captured = varia(["list", "--sysfs", "host.tar"]);
+    captured.current_dir(folder.root());
+    let saved = |text: &str| {
+        let lines = text.lines().filter(|line| line.contains("bind.d"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let captured = saved(&ended(captured).success().stdout);
+    assert_eq!(captured, saved(&list(&folder, &[])));
+    assert_eq!(captured.len(), 3);
+}
+
 #[test]
 fn only_this_machine_can_be_changed() {
     let folder = host(&machine::GH200);

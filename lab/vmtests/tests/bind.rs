@@ -146,6 +146,7 @@ fn devices_are_listed_bound_and_given_back_on_a_real_sysfs() -> Result<()> {
         bind_and_unbind(&lab, &gpu)?;
         refusal(&lab, &gpu, &refused)?;
     }
+    persistent(&lab, &gpu)?;
     replacement(&lab, &gpu)?;
     in_use(&lab, &gpu)?;
     capture(&lab)?;
@@ -216,6 +217,75 @@ fn refusal(lab: &Lab, gpu: &str, refused: &str) -> Result<()> {
     lab.varia(&format!("unbind {gpu} {refused}"))??;
     assert_eq!(lab.state(gpu)?, free());
     assert_eq!(lab.state(refused)?, free());
+    Ok(())
+}
+
+/// Bound for good: what a start of the machine does, typed as the service and the udev rule of the
+/// package do it.
+fn persistent(lab: &Lab, gpu: &str) -> Result<()> {
+    let file = |bdf: &str| format!("/etc/varia/bind.d/{bdf}.json");
+    lab.varia(&format!("bind {gpu} --persist"))??;
+    let told = lab.varia(&format!("bind {NATIVE} --driver vfio-pci --persist"))??;
+    assert!(told.contains("at each start"), "{told}");
+    // as a start finds them: no record, and a driver that takes what it may
+    let restart = || -> Result<()> {
+        for bdf in [gpu, NATIVE] {
+            lab.sh(&format!(
+                "cd /sys/bus/pci/devices/{bdf}; echo {bdf} > driver/unbind
+                 echo > driver_override; rm -rf /run/varia"
+            ))?;
+        }
+        Ok(())
+    };
+    let probe = |bdf: &str| lab.sh(&format!("echo {bdf} > /sys/bus/pci/drivers_probe"));
+    restart()?;
+    probe(NATIVE)?;
+    assert_eq!(lab.state(NATIVE)?, native());
+    lab.varia("bind --persisted")??;
+    assert_eq!(lab.state(gpu)?, bound(VARIANT));
+    assert_eq!(lab.state(NATIVE)?, bound("vfio-pci"));
+    // with the rule before, the kernel gives the device to no other driver
+    restart()?;
+    lab.varia(&format!("bind --reserve {NATIVE} {gpu}"))??;
+    assert_eq!(lab.state(NATIVE)?, (None, "vfio-pci".to_owned()));
+    probe(NATIVE)?;
+    assert_eq!(lab.state(NATIVE)?, bound("vfio-pci"));
+    lab.varia("bind --persisted")??;
+    assert_eq!(lab.state(NATIVE)?, bound("vfio-pci"));
+    let listing: Value = serde_json::from_str(&lab.varia("list --json --all")??)?;
+    let devices = listing["devices"].as_array().ok_or("no devices")?.iter();
+    let saved: Vec<_> = devices.filter(|one| !one["persistent"].is_null()).collect();
+    assert_eq!(saved.len(), 2, "{saved:#?}");
+    let text = lab.varia("list")??;
+    for part in [
+        format!("at each start    bound to {VARIANT} ({})", file(gpu)),
+        format!("note: {NATIVE} is bound to vfio-pci at each start"),
+    ] {
+        assert!(text.contains(&part), "{part:?} is not in {text}");
+    }
+    // a file torn, one of another device, and one of a device that is gone
+    lab.varia(&format!("unbind {NATIVE}"))??;
+    assert_eq!(lab.state(NATIVE)?, free(), "what this start had");
+    lab.sh(&format!(
+        "cd /etc/varia/bind.d; sed s/{gpu}/{NATIVE}/ {gpu}.json > {NATIVE}.json
+         sed s/{gpu}/00ff:01:00.0/ {gpu}.json > 00ff:01:00.0.json
+         head -c 50 {gpu}.json > {gpu}.new; mv {gpu}.new {gpu}.json"
+    ))?;
+    let told = lab.varia("bind --persisted")?.unwrap_err();
+    for part in [
+        format!("{} is damaged", file(gpu)),
+        format!("at {NATIVE} is another one"),
+        "00ff:01:00.0, which does not exist".to_owned(),
+    ] {
+        assert!(told.contains(&part), "{part:?} is not in {told}");
+    }
+    assert_eq!(lab.state(NATIVE)?, free());
+    lab.varia(&format!("unbind {gpu} {NATIVE} 00ff:01:00.0"))??;
+    assert_eq!(lab.sh("ls /etc/varia/bind.d")?, "");
+    assert_eq!(lab.varia("bind --persisted")??, "");
+    assert_eq!(lab.state(gpu)?, free());
+    probe(NATIVE)?;
+    assert_eq!(lab.state(NATIVE)?, native());
     Ok(())
 }
 

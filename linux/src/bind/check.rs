@@ -75,10 +75,14 @@ pub(super) fn bind(host: &dyn Host, request: &Request) -> Result<Vec<Chosen>, Bi
     let mut all = Vec::new();
     for &bdf in &devices {
         let (before, modalias) = current_state(tree, bdf)?;
-        let (name, why) = match &request.driver {
+        let (name, why) = match request.driver_of(bdf) {
             Some(name) => {
                 check_name(name)?;
-                (name.clone(), "requested with --driver".to_owned())
+                let why = match request.drivers.contains_key(&bdf) {
+                    true => "saved by --persist",
+                    false => "requested with --driver",
+                };
+                (name.clone(), why.to_owned())
             }
             None => {
                 let best = aliases.choose(&modalias);
@@ -100,11 +104,7 @@ pub(super) fn bind(host: &dyn Host, request: &Request) -> Result<Vec<Chosen>, Bi
                 (best.module, best.why.to_string())
             }
         };
-        let group = tree
-            .link_name(&format!("{}/iommu_group", functions_folder(bdf)))
-            .and_then(|name| name.parse().ok())
-            .map(GroupId)
-            .ok_or(BindError::NoIommu { bdf })?;
+        let group = group_of(tree, bdf).ok_or(BindError::NoIommu { bdf })?;
         let members = members(tree, group, bdf);
         let foreign: Vec<_> = members
             .iter()
@@ -149,15 +149,18 @@ pub(super) fn bind(host: &dyn Host, request: &Request) -> Result<Vec<Chosen>, Bi
 pub(super) fn unbind(host: &dyn Host, bdf: Bdf) -> Result<State, BindError> {
     let tree = host.tree();
     let (before, _) = current_state(tree, bdf)?;
-    let group = tree
-        .link_name(&format!("{}/iommu_group", functions_folder(bdf)))
-        .and_then(|name| name.parse().ok())
-        .map(GroupId);
-    check_unused(tree, bdf, group)?;
+    check_unused(tree, bdf, group_of(tree, bdf))?;
     Ok(before)
 }
 
-fn current_state(tree: &Tree, bdf: Bdf) -> Result<(State, Modalias), BindError> {
+/// IOMMU group of a device.
+pub(super) fn group_of(tree: &Tree, bdf: Bdf) -> Option<GroupId> {
+    let name = tree.link_name(&format!("{}/iommu_group", functions_folder(bdf)))?;
+    name.parse().ok().map(GroupId)
+}
+
+/// State and identity of a device that is no bridge.
+pub(super) fn current_state(tree: &Tree, bdf: Bdf) -> Result<(State, Modalias), BindError> {
     let folder = functions_folder(bdf);
     let modalias = tree
         .text(&format!("{folder}/modalias"))
@@ -230,7 +233,7 @@ pub(super) fn check_driver(tree: &Tree, driver: &Driver) -> Result<(), BindError
 }
 
 /// Checks that a name can be a driver's name; modprobe checks that the driver exists.
-fn check_name(name: &str) -> Result<(), BindError> {
+pub(super) fn check_name(name: &str) -> Result<(), BindError> {
     let may_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if name.is_empty() || name.starts_with('.') || !name.chars().all(may_name) {
         return Err(BindError::NoDriver {

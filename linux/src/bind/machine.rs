@@ -7,6 +7,7 @@ use std::process::Command;
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::persistent::UNFINISHED;
 use crate::tree::Tree;
 
 /// A machine: its files, writes to sysfs, and saved files that survive a crash.
@@ -43,6 +44,14 @@ pub trait Host {
     /// # Errors
     /// Error of the system.
     fn forget(&mut self, name: &str) -> io::Result<()>;
+
+    /// Writes a file of the machine's configuration, or removes it for `None`, completely or not at
+    /// all; the change is on disk when the call returns. The path is relative to the root, and its
+    /// directory is created if absent.
+    ///
+    /// # Errors
+    /// Error of the system.
+    fn configure(&mut self, path: &str, bytes: Option<&[u8]>) -> io::Result<()>;
 
     /// Path of a saved file, for messages.
     fn place(&self, name: &str) -> PathBuf;
@@ -134,22 +143,49 @@ impl Host for Live {
     }
 
     fn save(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let new = self.state.join(format!("{name}.new"));
-        let mut file = File::create(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(new, self.state.join(name))?;
-        File::open(&self.state)?.sync_all()
+        replace(&self.state.join(name), bytes)
     }
 
     fn forget(&mut self, name: &str) -> io::Result<()> {
-        match fs::remove_file(self.state.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        remove(&self.state.join(name))
+    }
+
+    fn configure(&mut self, path: &str, bytes: Option<&[u8]>) -> io::Result<()> {
+        let path = self.tree.path(path)?;
+        let folder = path.parent().unwrap_or(&path);
+        match bytes {
+            Some(bytes) => {
+                fs::create_dir_all(folder)?;
+                replace(&path, bytes)
+            }
+            None => {
+                remove(&path)?;
+                File::open(folder)?.sync_all()
+            }
         }
     }
 
     fn place(&self, name: &str) -> PathBuf {
         self.state.join(name)
+    }
+}
+
+/// Writes a file, completely or not at all.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(UNFINISHED);
+    let new = PathBuf::from(new);
+    let mut file = File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(new, path)?;
+    File::open(path.parent().unwrap_or(path))?.sync_all()
+}
+
+/// Removes a file. A missing file is no error.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }

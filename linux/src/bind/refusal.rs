@@ -5,6 +5,7 @@ use std::io;
 use varia_facts::{Bdf, Bytes, GroupId};
 
 use super::memory::Lack;
+use super::persistent::PersistentError;
 use crate::matching::{VFIO_PCI, same_name};
 
 /// Reason why a device is not bound or not restored.
@@ -205,6 +206,9 @@ pub enum BindError {
         /// Fault of the file.
         why: String,
     },
+    /// Fault of a persistent binding.
+    #[error(transparent)]
+    Persistent(#[from] PersistentError),
 }
 
 impl BindError {

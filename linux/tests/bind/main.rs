@@ -1,6 +1,7 @@
 //! Binding on a machine with a simulated kernel: every refusal, and a kill at every step.
 
 mod killed;
+mod persistent;
 #[path = "../played/mod.rs"]
 mod played;
 mod without_memory;

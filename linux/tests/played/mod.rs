@@ -52,6 +52,7 @@ pub(crate) struct Played {
     kill_at: Option<usize>,
     remove_after: Option<(usize, Bdf)>,
     is_full: bool,
+    is_read_only: bool,
 }
 
 impl Played {
@@ -81,6 +82,7 @@ impl Played {
             kill_at: None,
             remove_after: None,
             is_full: false,
+            is_read_only: false,
         };
         played.put("proc/sys/kernel/random/boot_id", "first\n");
         // no output for the kills
@@ -241,6 +243,12 @@ impl Played {
         self.is_full = is_full;
     }
 
+    /// Makes `/etc` read-only, or writable.
+    #[allow(dead_code, reason = "the tests of `node` do not use it")]
+    pub(crate) fn protect_configuration(&mut self, is_read_only: bool) {
+        self.is_read_only = is_read_only;
+    }
+
     fn is_killed_now(&self) -> bool {
         self.kill_at == Some(self.steps.get())
     }
@@ -353,6 +361,18 @@ impl Host for Played {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    fn configure(&mut self, path: &str, bytes: Option<&[u8]>) -> io::Result<()> {
+        self.step();
+        if self.is_read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        match bytes {
+            Some(bytes) => self.put(path, bytes),
+            None => fs::remove_file(self.path(path))?,
+        }
+        Ok(())
     }
 
     fn place(&self, name: &str) -> PathBuf {
