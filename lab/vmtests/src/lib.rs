@@ -5,6 +5,7 @@ pub mod acpi;
 pub mod clock;
 pub mod command;
 pub mod counters;
+pub mod definition;
 pub mod error;
 pub mod faulty;
 pub mod fw_cfg;

@@ -11,10 +11,12 @@ use varia_linux::inventory::{Extent, Inventory};
 use varia_plan::{
     Accelerator, Iommu, Kernel, Plan, Request, VirtualFunction, What, arguments, domain, make,
 };
+use varia_serve::View;
 use varia_silicon::machine::{GB200_NVL4, GB300_NVL4, GH200, GH200_X4, Machine};
 use varia_silicon::{Options, profile};
+use varia_vmtests::gpu::Gpu;
 use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
-use varia_vmtests::{Result, libvirt_daemon};
+use varia_vmtests::{Result, definition, libvirt_daemon};
 
 const TRANSLATE: &str = r#"
 for file in /tmp/*.xml; do
@@ -34,7 +36,11 @@ fn libvirt_starts_what_we_start() -> Result<()> {
         plan = plan.gpu(gh200, Options::default(), Memory::Absent);
     }
     let host = plan
-        .with(|vm| vm.share(tree.root(), "libvirt").module_later("overlay"))
+        .with(|vm| {
+            vm.share(tree.root(), "libvirt")
+                .module_later("overlay")
+                .module_later("tun")
+        })
         .boot()?;
     host.load(Driver::VfioPci)?;
     for gpu in 0..4 {
@@ -42,6 +48,10 @@ fn libvirt_starts_what_we_start() -> Result<()> {
             .expect("vfio-pci takes any device");
     }
     let root = host.vm.userland("libvirt")?;
+    let started = started(&host);
+    for (name, xml, _) in &started {
+        host.vm.write(&format!("{root}/tmp/{name}.xml"), xml)?;
+    }
     let plans = plans(&host);
     let mut domains = Vec::new();
     for (name, plan) in &plans {
@@ -55,10 +65,12 @@ fn libvirt_starts_what_we_start() -> Result<()> {
     for (name, _, xml) in &domains {
         host.vm.write(&format!("{root}/tmp/{name}.xml"), xml)?;
     }
+    // libvirt makes the end of a domain's network even where it only translates
+    host.vm.modprobe("tun", "")?;
     libvirt_daemon::start(&host.vm, &root)?;
     let command = GuestCommand::new(["/bin/sh", "-c", TRANSLATE]).in_root(&root);
     host.vm.run(&command)?.checked()?;
-    for (name, plan, _) in &domains {
+    let translated = |name: &str| -> Result<String> {
         let read = |what: &str| host.vm.read_text(&format!("{root}/tmp/{name}.xml.{what}"));
         let schema = read("schema")?;
         assert!(
@@ -73,10 +85,13 @@ fn libvirt_starts_what_we_start() -> Result<()> {
             host.vm
                 .read_text(&format!("{root}{}", libvirt_daemon::LOG))?
         );
+        Ok(read("argv")?)
+    };
+    for (name, plan, _) in &domains {
         let ours = arguments(plan)
             .into_iter()
             .map(|one| (one.option.to_owned(), one.value));
-        let argv = read("argv")?;
+        let argv = translated(name)?;
         // Debian's firmware descriptions put the one with Secure Boot and keys first
         assert!(argv.contains("/AAVMF_CODE.no-secboot.fd"), "{name}: {argv}");
         // what libvirt starts is explained as well: software runs it here, and its ports reserve
@@ -97,7 +112,91 @@ fn libvirt_starts_what_we_start() -> Result<()> {
             "{name}: ours left, libvirt's right"
         );
     }
-    Ok(host.vm.power_off()?)
+    let started: Result<Vec<_>> = started
+        .into_iter()
+        .map(|(name, _, disks)| Ok((translated(&name)?, name, disks)))
+        .collect();
+    let started = started?;
+    host.vm.power_off()?;
+    for (argv, name, disks) in started {
+        let gpu = Gpu::serve(gh200, View::Virtual, Options::default())?;
+        let found = definition::started(&name, &argv, std::slice::from_ref(&gpu))?;
+        definition::check(&name, &found, 1, disks);
+    }
+    Ok(())
+}
+
+/// Domains that are started as libvirt translates them, with the number of their disks: what libvirt
+/// adds to a domain takes slots and bus numbers, too.
+fn started(host: &Host) -> Vec<(String, String, usize)> {
+    let facts = facts(&GH200, host);
+    let gpu = &functions(host)[..1];
+    let of_disks = |count: usize| {
+        let request = Request {
+            disks: (0..count).map(|disk| format!("/disk{disk}.raw")).collect(),
+            ..Request::new(gpu.to_vec())
+        };
+        let mut plan = make(&facts, &request).expect("a plan");
+        in_software(&mut plan);
+        let xml = domain(&plan).expect("the GPU is a function of the host");
+        (format!("disks-{count}"), xml, count)
+    };
+    // the last is the most that the first root bus has slots for
+    let counts = match std::env::var_os("VARIA_COUNT") {
+        Some(_) => &[1, 8, 26][..],
+        None => &[26],
+    };
+    let mut started = vec![("ports-14".to_owned(), ports(host), 1)];
+    started.extend(counts.iter().map(|count| of_disks(*count)));
+    started
+}
+
+/// A domain with fourteen ports, put right, for this host.
+fn ports(host: &Host) -> String {
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../cli/tests/cases/fourteen-default-ports.xml"
+    );
+    let text = std::fs::read_to_string(file).expect("a definition");
+    let facts = facts_of(&GH200);
+    let knowledge = Knowledge {
+        facts: Some(&facts),
+        ..Knowledge::default()
+    };
+    let found = examine(text.as_bytes(), &knowledge).expect("a definition");
+    assert!(!found.findings.is_empty(), "nothing to correct");
+    let own: Bdf = host.address(0).parse().expect("an address");
+    let address = format!(
+        "<address domain='{:#06x}' bus='{:#04x}' slot='{:#04x}' function='{:#x}'/>",
+        own.domain,
+        own.bus,
+        own.device(),
+        own.function()
+    );
+    let mut text = found.corrected;
+    for (from, to) in [
+        ("<domain type='kvm'>", "<domain type='qemu'>"),
+        ("mode='host-passthrough'", "mode='maximum'"),
+        (
+            "<address domain='0x0009' bus='0x01' slot='0x00' function='0x0'/>",
+            &address,
+        ),
+    ] {
+        assert_eq!(text.matches(from).count(), 1, "{from} in {text}");
+        println!("ports-14: {from} -> {to}");
+        text = text.replace(from, to);
+    }
+    text
+}
+
+/// A plan for this host: it can run arm64 in software alone, and has one node, where a plan's has up
+/// to four.
+fn in_software(plan: &mut Plan) {
+    plan.accelerator = Accelerator::Tcg;
+    for socket in &mut plan.sockets {
+        socket.host_node = None;
+        socket.pins.clear();
+    }
 }
 
 /// A plan's GPUs, by what the domain calls them.
@@ -345,13 +444,7 @@ fn plans(host: &Host) -> Vec<(&'static str, Plan)> {
         let mut plan = make(&facts, &request).expect("a plan");
         let smmu = Iommu::Iommufd { smmu: true };
         assert_eq!(plan.iommu == smmu, name.ends_with("-smmu"), "{name}");
-        // this host can run arm64 in software alone
-        plan.accelerator = Accelerator::Tcg;
-        // and has one node, where the plan's has up to four
-        for socket in &mut plan.sockets {
-            socket.host_node = None;
-            socket.pins.clear();
-        }
+        in_software(&mut plan);
         (name, plan)
     })
     .into()
