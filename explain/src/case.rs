@@ -154,10 +154,17 @@ impl<'a> Case<'a> {
             Unjudged {
                 line: function.place.line,
                 what: function.label(),
-                why:
-                    "it is not known whether it is a GPU: give the facts of its host (--facts), or \
-                  its chip (--gpu)"
-                        .to_owned(),
+                why: match self.facts.is_some_and(|facts| !facts.functions.is_empty()) {
+                    true => {
+                        "this host has no such function: correct the address, or give the facts \
+                             of its host (--facts)"
+                    }
+                    false => {
+                        "it is not known whether it is a GPU: give the facts of its host \
+                              (--facts), or its chip (--gpu)"
+                    }
+                }
+                .to_owned(),
             }
         }));
         all.extend(self.plain_gpus());

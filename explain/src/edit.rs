@@ -68,8 +68,13 @@ fn corrected_once(text: &str, knowledge: &Knowledge<'_>) -> Option<(String, Code
         };
         if let Some(next) = apply(&source, &definition, fix).filter(|next| next != text) {
             // a name that only a shell knows may not be written again
-            let is_definition = Source::read(next.as_bytes()).and_then(|next| next.definition());
-            if is_definition.is_ok() {
+            let is_better = Source::read(next.as_bytes())
+                .and_then(|next| next.definition())
+                .is_ok_and(|next| {
+                    let left = rules::check(&Case::new(&next, knowledge));
+                    count(&left, finding) < count(&findings, finding)
+                });
+            if is_better {
                 return Some((next, finding.code));
             }
         }
@@ -79,6 +84,13 @@ fn corrected_once(text: &str, knowledge: &Knowledge<'_>) -> Option<(String, Code
         }
     }
     None
+}
+
+/// Findings that say the same and have the same correction: one that stays was not corrected by it.
+fn count(all: &[Finding], one: &Finding) -> usize {
+    let same =
+        |other: &&Finding| other.code == one.code && other.what == one.what && other.fix == one.fix;
+    all.iter().filter(same).count()
 }
 
 fn apply(source: &Source, definition: &Definition, fix: &Fix) -> Option<String> {

@@ -150,7 +150,8 @@ fn notes(case: &Case<'_>) -> Vec<String> {
         ));
     }
     for (gpu, nodes) in case.gpus.iter().zip(&case.assignment.nodes) {
-        if nodes.len() == 1 && gpu.nodes > 1 && !case.is_count_told {
+        let is_known = !case.definition.scope.has_open_ties;
+        if nodes.len() == 1 && gpu.nodes > 1 && !case.is_count_told && is_known {
             notes.push(format!(
                 "{} has 1 node, which is enough without MIG; with MIG it needs {}",
                 gpu.label(),

@@ -148,7 +148,10 @@ impl Command {
             }
         }
         if !at_end.is_empty() {
-            edits.push((self.end..self.end, at_end));
+            // before the end of the line
+            let before = self.blanked.get(..self.end).unwrap_or_default();
+            let end = before.trim_end().len();
+            edits.push((end..end, at_end));
         }
         // stable: what is at one place stays in its order
         edits.sort_by_key(|(range, _)| (range.start, range.end));

@@ -116,7 +116,10 @@ impl Command {
         if let Some((what, instead)) = other_form(&text) {
             return Err(ReadError::Form { what, instead });
         }
-        let script = script(&unit(&text), part)?;
+        let script = script(&unit(&text), part).map_err(|error| match other_file(&text) {
+            Some((what, instead)) => ReadError::Form { what, instead },
+            None => error,
+        })?;
         if let Some(found) = one_command(&text, &script.commands)? {
             let mut command = Self::of(text, script.clone(), found)?;
             command.strays(&script.commands);
@@ -143,7 +146,8 @@ impl Command {
         if begins && words.iter().any(is_option) {
             return Self::of(text, script, (None, words));
         }
-        if let Some((what, instead)) = other_program(&script.commands) {
+        let other = other_program(&script.commands).or_else(|| other_file(&text));
+        if let Some((what, instead)) = other {
             return Err(ReadError::Form { what, instead });
         }
         Err(ReadError::Neither { line })
@@ -285,6 +289,30 @@ fn other_form(text: &str) -> Option<(&'static str, &'static str)> {
     ))
 }
 
+/// The name of a file that makes definitions and has no command, and what to give instead.
+fn other_file(text: &str) -> Option<(&'static str, &'static str)> {
+    let begins = |start: &str| {
+        text.lines()
+            .any(|line| line.trim_start().starts_with(start))
+    };
+    if ["[device", "[machine]", "[object"].into_iter().any(begins) {
+        return Some((
+            "a configuration file of QEMU (-readconfig)",
+            "the same options as a command line, or libvirt's XML",
+        ));
+    }
+    if begins("hostpci0:") || begins("scsihw:") {
+        return Some((
+            "a configuration of Proxmox VE",
+            "the QEMU command of the VM: qm showcmd VMID",
+        ));
+    }
+    begins("resource \"").then_some((
+        "a Terraform configuration",
+        "libvirt's XML of the VM (virsh dumpxml), or its QEMU command line",
+    ))
+}
+
 /// The name of a program that makes definitions, and what to give instead.
 fn other_program(all: &[Vec<Word>]) -> Option<(&'static str, &'static str)> {
     let mut words = all.iter().flatten();
@@ -298,6 +326,12 @@ fn other_program(all: &[Vec<Word>]) -> Option<(&'static str, &'static str)> {
             "a qm command",
             "the QEMU command of the VM: qm showcmd VMID",
         )),
+        word if is(word, "cloud-hypervisor") || is(word, "crosvm") || is(word, "firecracker") => {
+            Some((
+                "a command of another VMM than QEMU",
+                "libvirt's XML or a QEMU command line",
+            ))
+        }
         _ => None,
     })
 }

@@ -4,7 +4,7 @@
 //! controller that makes it.
 
 use roxmltree::{Document, Node, ParsingOptions};
-use varia_facts::{Bdf, Bytes, CpuList};
+use varia_facts::{Arch, Bdf, Bytes, CpuList};
 
 use super::arguments;
 use super::command::{Command, Opt};
@@ -15,7 +15,6 @@ use crate::model::{
 };
 use crate::scope::libvirt::scope as elements_of;
 use crate::scope::qemu;
-use varia_facts::Arch;
 
 /// QEMU's own arguments in a domain.
 pub(crate) const QEMU: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
@@ -111,9 +110,7 @@ pub(crate) fn definition(text: &str) -> Result<Definition, ReadError> {
     }
     let mut scope = elements_of(domain, &out, |node| reader.place(node).line);
     scope.unjudged.append(&mut out.scope.unjudged);
-    scope.has_more |= out.scope.has_more;
-    scope.has_open_ties |= out.scope.has_open_ties;
-    out.scope = scope;
+    out.scope.unjudged = scope.unjudged;
     Ok(out)
 }
 
@@ -146,7 +143,7 @@ pub(crate) fn number(node: Node<'_, '_>, name: &str) -> Option<u32> {
 }
 
 /// A size with its unit, which is KiB where nothing is said.
-fn scaled(text: &str, unit: Option<&str>) -> Option<Bytes> {
+pub(crate) fn scaled(text: &str, unit: Option<&str>) -> Option<Bytes> {
     // case does not matter
     let unit: u64 = match unit.unwrap_or("KiB").to_ascii_lowercase().as_str() {
         "b" | "byte" | "bytes" => 1,
@@ -529,6 +526,7 @@ impl Reader {
         for (option, place) in command.options.iter().zip(&places) {
             arguments::machine_option(&mut out.machine, option, *place);
             arguments::add(out, &command, option, *place);
+            qemu::global_of_a_domain(option, place.line, &mut out.scope);
         }
         // buses by libvirt's names
         let named = |bus: &mut Option<String>| {

@@ -20,6 +20,7 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
     let definition = case.definition;
     let there: BTreeSet<u32> = definition.nodes.iter().map(|node| node.id).collect();
     if out.has(&BEFORE)
+        || definition.scope.has_open_nodes
         || there.len() < 2
         || there.len() as u64 > u64::from(varia_plan::limits::MAX_NODES)
     {

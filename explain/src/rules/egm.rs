@@ -51,10 +51,8 @@ pub(crate) fn unjudged(case: &Case<'_>) -> Vec<Unjudged> {
                 why: why.to_owned(),
             });
         };
-        if let Some(first) = ties.next()
-            && known_host(case).is_none()
-            && case.socket(gpu).is_none()
-        {
+        let is_unknown = known_host(case).is_none() && case.socket(gpu).is_none();
+        if let Some(first) = ties.next().filter(|_| is_unknown) {
             add(
                 first,
                 "neither its host nor a root bus says which socket the GPU is on: give the facts of \

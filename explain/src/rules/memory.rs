@@ -30,7 +30,11 @@ fn sum(case: &Case<'_>, out: &mut Findings) {
         .iter()
         .fold(0_u64, |all, one| all.saturating_add(*one));
     let is_wrong = all != ram.0 && !definition.nodes.is_empty();
-    if !is_wrong || !case.is_qemu() || out.has(&[Code::NodeHasMemory, Code::NodeTwice]) {
+    if !is_wrong
+        || !case.is_qemu()
+        || out.has(&[Code::NodeHasMemory, Code::NodeTwice])
+        || case.definition.scope.has_open_nodes
+    {
         return;
     }
     out.add(

@@ -210,6 +210,24 @@ pub(crate) const MACHINE_VALUES: &[(&str, bool)] = &[
 /// Properties of a memory backend that can keep the GPU from Extended GPU Memory, unless they are off.
 pub(crate) const EGM_BACKEND: &[&str] = &["readonly", "rom", "offset", "pmem"];
 
+/// Drivers of a machine's own devices that can't concern a GPU.
+pub(crate) const APART_GLOBALS: &[&str] = &[
+    "ICH9-LPC",
+    "PIIX4_PM",
+    "cfi.pflash01",
+    "fw_cfg",
+    "hpet",
+    "i8042",
+    "isa-debugcon",
+    "isa-fdc",
+    "kvm-pit",
+    "kvmclock",
+    "mc146818rtc",
+    "migration",
+    "pvpanic",
+    "virtio-mmio",
+];
+
 /// Begins of names of devices that can't concern a GPU.
 pub(crate) const APART_DEVICES: &[&str] = &[
     "virtio-9p",

@@ -23,7 +23,6 @@ pub(crate) const APART_OF_DOMAIN: &[&str] = &[
     "keywrap",
     "perf",
     "blkiotune",
-    "memtune",
     "idmap",
     "bootloader",
     "bootloader_args",

@@ -8,7 +8,7 @@ use super::known_elements::{
 use super::qemu::is_known_property;
 use super::{Scope, Unjudged};
 use crate::model::{BusKind, Definition};
-use crate::parse::domain::{QEMU, child};
+use crate::parse::domain::{QEMU, child, scaled};
 
 const UNKNOWN: &str = "Varia does not know it";
 /// Properties whose values libvirt's own elements say otherwise.
@@ -48,6 +48,7 @@ pub(crate) fn scope(
             "features" => reader.features(node),
             "cpu" | "numatune" => reader.known(node, name),
             "iommufd" => reader.attributes(node, name),
+            "memtune" => reader.limit(node, definition),
             _ if APART_OF_DOMAIN.contains(&name) => {}
             _ => reader.unknown(node, format!("<{name}>"), UNKNOWN),
         }
@@ -100,6 +101,26 @@ impl Reader<'_> {
                 true => self.known(inner, own),
                 false => self.unknown(inner, format!("<{own}> in <{name}>"), UNKNOWN),
             }
+        }
+    }
+
+    /// A limit of QEMU's memory that is below what VFIO pins: the RAM, and what QEMU itself needs, for
+    /// which libvirt adds 1 GiB.
+    fn limit(&mut self, node: Node<'_, '_>, definition: &Definition) {
+        let Some(limit) = child(node, "hard_limit") else {
+            return;
+        };
+        let size = scaled(limit.text().unwrap_or_default(), limit.attribute("unit"));
+        let needed = definition
+            .machine
+            .ram
+            .map(|ram| ram.0.saturating_add(1 << 30));
+        let is_enough = size
+            .zip(needed)
+            .is_some_and(|(size, needed)| size.0 >= needed);
+        if !is_enough {
+            let why = "VFIO pins all RAM of the VM, and libvirt pins no more than that";
+            self.unknown(limit, "<hard_limit> in <memtune>".to_owned(), why);
         }
     }
 

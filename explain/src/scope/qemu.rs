@@ -4,12 +4,12 @@ use varia_plan::versions::EGM_OBJECT;
 
 use super::Scope;
 use super::known::{
-    APART, APART_DEVICES, APART_OBJECTS, BACKEND, BRIDGES, EGM_BACKEND, EXPANDER, FUNCTION,
-    MACHINE, MACHINE_VALUES, NUMA, PORT, READ, SMMU,
+    APART, APART_DEVICES, APART_GLOBALS, APART_OBJECTS, BACKEND, BRIDGES, EGM_BACKEND, EXPANDER,
+    FUNCTION, MACHINE, MACHINE_VALUES, NUMA, PORT, READ, SMMU,
 };
 use crate::parse::arguments::integer;
 use crate::parse::command::{Command, Opt};
-use crate::parse::properties::switch;
+use crate::parse::properties::{Properties, switch};
 
 /// Begin of the paths of Extended GPU Memory.
 const EGM: &str = "/dev/egm";
@@ -24,13 +24,16 @@ pub(crate) fn scope(command: &Command, function: impl Fn(usize) -> Option<usize>
         out.add(*line, text.clone(), "options may come from it");
         out.has_more = true;
         // arguments of a script are seldom nodes
-        out.has_open_ties |= !matches!(text.as_str(), "$@" | "$*");
+        let has_nodes = !matches!(text.as_str(), "$@" | "$*");
+        out.has_open_ties |= has_nodes;
+        out.has_open_nodes |= has_nodes;
     }
     for (index, option) in command.options.iter().enumerate() {
         let before = out.unjudged.len();
         judge(option, option.line, &mut out);
         let has_ties = matches!(option.name.as_str(), "object" | "numa");
         out.has_open_ties |= has_ties && !option.open.is_empty();
+        out.has_open_nodes |= option.name == "numa" && !option.open.is_empty();
         if option.name == "object" && !is_memory_of_a_node(command, option) {
             let file = option.properties.get("mem-path").unwrap_or_default();
             unused_egm(&file, "-object", option.line, &mut out);
@@ -91,6 +94,7 @@ pub(crate) fn judge(option: &Opt, line: usize, out: &mut Scope) {
         "readconfig" => {
             out.has_more = true;
             out.has_open_ties = true;
+            out.has_open_nodes = true;
             out.add(
                 line,
                 format!("-readconfig {}", option.text),
@@ -158,6 +162,7 @@ fn known(driver: &str) -> Option<&'static [&'static str]> {
         "pcie-root-port" | "ioh3420" | "cxl-rp" => PORT,
         "pxb-pcie" | "pxb-cxl" | "pxb" => EXPANDER,
         "arm-smmuv3" => SMMU,
+        "q35-pcihost" => &["pci-hole64-size"],
         _ => return None,
     })
 }
@@ -253,16 +258,39 @@ fn kind_of(what: &str) -> &str {
 
 /// Properties of all devices of a driver: those of the drivers that matter are read.
 fn global(option: &Opt, line: usize, out: &mut Scope) {
-    let name = option.text.split('=').next().unwrap_or_default();
-    let Some((driver, property)) = name.split_once('.') else {
-        return out.add(line, format!("-global {}", option.text), UNKNOWN);
+    match of_global(option) {
+        None => out.add(line, format!("-global {}", option.text), UNKNOWN),
+        Some((driver, property)) => match known(&driver) {
+            Some(known) if known.contains(&property.as_str()) => {}
+            None if is_apart("device", &driver) || APART_GLOBALS.contains(&driver.as_str()) => {}
+            // a type that others are made of is not known either
+            Some(_) | None => out.add(line, format!("-global {driver}.{property}"), UNKNOWN),
+        },
+    }
+}
+
+/// Driver and property of a `-global`, in its short or its long form.
+fn of_global(option: &Opt) -> Option<(String, String)> {
+    let properties = Properties::read(&option.text).ok();
+    let get = |key| properties.as_ref()?.get(key);
+    let long = get("driver").zip(get("property"));
+    let short = || {
+        let (name, _) = option.text.split_once('=')?;
+        let (driver, property) = name.split_once('.')?;
+        Some((driver.to_owned(), property.to_owned()))
     };
-    match known(driver) {
-        Some(known) if !known.contains(&property) => {
-            out.add(line, format!("-global {name}"), UNKNOWN);
-        }
-        _ if driver.contains(['$', '`']) => out.add(line, format!("-global {name}"), UNKNOWN),
-        _ => {}
+    long.or_else(short)
+}
+
+/// Adds a `-global` of a domain for GPUs, ports, root buses or SMMUs: libvirt's elements of them are
+/// judged without it.
+pub(crate) fn global_of_a_domain(option: &Opt, line: usize, out: &mut Scope) {
+    let is_judged = |(driver, property): (String, String)| {
+        known(&driver).is_some_and(|known| known.contains(&property.as_str()))
+    };
+    if option.name == "global" && of_global(option).is_some_and(is_judged) {
+        let why = "it also holds for libvirt's own devices, which Varia judges without it";
+        out.add(line, format!("-global {}", option.text), why);
     }
 }
 

@@ -404,3 +404,45 @@ fn extended_memory_of_libvirt_that_can_not_be_read_is_not_judged() {
         .collect();
     assert_eq!(parts, ["<memory model='egm'>"]);
 }
+
+/// Nodes that a loop makes in a way that is not followed are not given distances.
+#[test]
+fn nodes_that_are_not_all_known_get_no_distances() {
+    let (facts, _) = two();
+    let text = "i=1\nwhile [ $i -le 8 ]; do\n  NODES+=\" -numa node,nodeid=$i -object \
+                acpi-generic-initiator,id=gi$i,pci-dev=gpu,node=$i\"\n  i=$((i+1))\ndone\n\
+                qemu-system-aarch64 -M virt,gic-version=3 -accel kvm -cpu host -smp 4 -m 8G \
+                -bios a.fd -object memory-backend-ram,id=m0,size=4G -numa \
+                node,nodeid=0,cpus=0-3,memdev=m0 -device \
+                vfio-pci,id=gpu,host=0009:01:00.0,rombar=0 $NODES\n";
+    let found = examined(text, &facts);
+    let of_nodes = ["distances-missing", "memory-sum", "nodes-missing"];
+    let named = codes(&found);
+    assert!(
+        !named.iter().any(|code| of_nodes.contains(code)),
+        "{named:?}"
+    );
+    assert!(!found.corrected.contains("dist,"), "{}", found.corrected);
+    assert!(found.notes.iter().all(|note| !note.contains("1 node")));
+    assert!(!found.unjudged.is_empty());
+}
+
+/// An option that a loop makes last has no place behind it but the end of the command.
+#[test]
+fn a_correction_behind_a_loop_is_part_of_the_command() {
+    let (facts, _) = two();
+    for end in ["", "\n", "\n\n# done\n", " # start\n", " \"$@\"\n"] {
+        let text = format!(
+            "args=(-M virt,gic-version=3 -accel kvm -cpu host -smp 4 -m 8G)\nargs+=(-device \
+             vfio-pci,id=gpu,host=0009:01:00.0,rombar=0)\nfor n in $(seq 1 8); do \
+             args+=(-object acpi-generic-initiator,id=gi$n,pci-dev=gpu,node=$n); \
+             done\n[ -n \"${{D:-}}\" ] && args+=(-S)\nqemu-system-aarch64 \"${{args[@]}}\"{end}"
+        );
+        let corrected = examined(&text, &facts).corrected;
+        assert_eq!(corrected.matches("-bios").count(), 1, "{corrected}");
+        let lines = |text: &str| text.lines().count();
+        assert_eq!(lines(&corrected), lines(&text), "{corrected}");
+        let again = examined(&corrected, &facts);
+        assert!(!codes(&again).contains(&"firmware-missing"), "{corrected}");
+    }
+}

@@ -1,6 +1,6 @@
 //! Parts that change what a GPU gets and that no rule judges: each is listed with its line.
 
-use crate::text::{command_line, examined, swap, two_with_egm};
+use crate::text::{command_line, examined, swap, two, two_with_egm, xml};
 
 /// Change of a good command line, and the part that is then listed; none for a harmless change.
 type Row = (fn(&str) -> String, Option<&'static str>);
@@ -60,6 +60,22 @@ const ROWS: &[Row] = &[
         Some("-machine: default-bus-bypass-iommu=on"),
     ),
     (
+        |text| with(text, "-global PCIDevice.rombar=1"),
+        Some("-global PCIDevice.rombar"),
+    ),
+    (
+        |text| with(text, "-global driver=vfio-pci,property=x-new,value=on"),
+        Some("-global vfio-pci.x-new"),
+    ),
+    (|text| with(text, "-global ICH9-LPC.disable_s3=1"), None),
+    (
+        |text| {
+            let secure = "-global driver=cfi.pflash01,property=secure,value=on";
+            with(text, secure)
+        },
+        None,
+    ),
+    (
         |text| with(text, "-mem-path /dev/egm4"),
         Some("-mem-path: /dev/egm4"),
     ),
@@ -112,6 +128,71 @@ fn what_no_rule_judges_is_listed_with_its_line() {
         if let (Some(part), true) = (found.unjudged.first(), text != good) {
             let lines = text.lines().count();
             assert!((2..=lines).contains(&part.line), "{part:?}: {text}");
+        }
+    }
+}
+
+/// The same of a domain.
+const DOMAIN_ROWS: &[Row] = &[
+    (str::to_owned, None),
+    (
+        |text| {
+            let limit = "<memtune>\n    <hard_limit unit='GiB'>8</hard_limit>\n  </memtune>";
+            text.replacen("<os", &format!("{limit}\n  <os"), 1)
+        },
+        Some("<hard_limit> in <memtune>"),
+    ),
+    (
+        |text| {
+            let limit = "<memtune>\n    <hard_limit unit='GiB'>9</hard_limit>\n  </memtune>";
+            text.replacen("<os", &format!("{limit}\n  <os"), 1)
+        },
+        None,
+    ),
+    (
+        |text| with_argument(text, "-global", "vfio-pci.x-no-mmap=on"),
+        Some("-global vfio-pci.x-no-mmap=on"),
+    ),
+    (
+        |text| with_argument(text, "-set", "device.ua-gpu0.rombar=1"),
+        Some("-set device.ua-gpu0.rombar=1"),
+    ),
+    (
+        |text| with_argument(text, "-global", "ICH9-LPC.disable_s3=1"),
+        None,
+    ),
+];
+
+fn with_argument(text: &str, option: &str, value: &str) -> String {
+    let namespace = "xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'";
+    let end = format!(
+        "  <qemu:commandline>\n    <qemu:arg value='{option}'/>\n    <qemu:arg value='{value}'/>\n  \
+         </qemu:commandline>\n</domain>"
+    );
+    let text = swap(
+        text,
+        "<domain type='kvm'",
+        &format!("<domain type='kvm' {namespace}"),
+    );
+    swap(&text, "</domain>", &end)
+}
+
+#[test]
+fn what_no_rule_judges_of_a_domain_is_listed_with_its_line() {
+    let (facts, plan) = two();
+    let good = xml(&plan);
+    for (change, wanted) in DOMAIN_ROWS {
+        let text = change(&good);
+        let found = examined(&text, &facts);
+        let parts = found.unjudged.iter();
+        let parts: Vec<_> = parts.map(|part| part.what.as_str()).collect();
+        assert_eq!(parts, wanted.iter().copied().collect::<Vec<_>>(), "{text}");
+        if let Some(part) = found.unjudged.first() {
+            let line = text.lines().nth(part.line - 1).unwrap_or_default();
+            assert!(
+                line.contains("limit") || line.contains("arg value"),
+                "{part:?}: {line}"
+            );
         }
     }
 }

@@ -36,6 +36,44 @@ fn what_is_no_definition() {
 }
 
 #[test]
+fn files_and_commands_of_other_programs() {
+    for (text, name) in [
+        ("apiVersion: v1\nkind: Pod\n", "Kubernetes"),
+        ("services:\n  vm:\n    image: qemu\n", "docker compose"),
+        (
+            "virt-install --name a --hostdev 0009:01:00.0\n",
+            "virt-install",
+        ),
+        ("qm start 100\n", "qm"),
+        (
+            "[machine]\n  type = \"virt\"\n[device \"a\"]\n",
+            "-readconfig",
+        ),
+        (
+            "arch: aarch64\nname: a's\nhostpci0: 0009:01:00.0\n",
+            "Proxmox",
+        ),
+        (
+            "resource \"libvirt_domain\" \"a\" {\n  vcpu = 8\n}\n",
+            "Terraform",
+        ),
+        (
+            "cloud-hypervisor --cpus boot=8 --memory size=16G\n",
+            "another VMM",
+        ),
+    ] {
+        let error = refused(text);
+        assert!(matches!(error, ReadError::Form { .. }), "{text}: {error}");
+        assert!(error.to_string().contains(name), "{text}: {error}");
+    }
+    // a script that writes the file is a script
+    let script =
+        "cat >a.cfg <<E\n[device \"a\"]\nE\nqemu-system-aarch64 -M virt -readconfig a.cfg\n";
+    let found = examine(script.as_bytes(), &Knowledge::default()).expect("a command");
+    assert_eq!(found.unjudged.len(), 1, "{:?}", found.unjudged);
+}
+
+#[test]
 fn what_is_no_domain() {
     assert_eq!(
         refused("\n<network/>"),
