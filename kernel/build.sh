@@ -60,7 +60,12 @@ module=$(cd "${MODULE:-$here/modules/nvgrace-gpu-vfio-pci}" && pwd)
 unset MODULE
 
 "$here/hardening.sh" "$arch" "$kdir"
-CROSS_COMPILE=$CROSS_COMPILE "$here/probe.sh" $kernel_arch "$kdir" "$out"
+# A module with a Kbuild of its own has its own C half and its own probes.
+sources=$here/adaptor probes=$here/probes
+if [ -f "$module/Kbuild" ]; then
+	sources=$module probes=$module/probes
+fi
+CROSS_COMPILE=$CROSS_COMPILE "$here/probe.sh" $kernel_arch "$kdir" "$out" "$probes"
 if [ -z "${RUST_OBJECT:-}" ]; then
 	MODULE=$module "$here/rust/build.sh" "$arch" "$out"
 	RUST_OBJECT=$out/rust.o_shipped
@@ -70,7 +75,10 @@ CROSS_COMPILE=$CROSS_COMPILE "$here/frames.sh" "$arch" "$kdir" "$RUST_OBJECT"
 name=$(basename "$module")
 source=$out/$name
 mkdir -p "$source"
-cp "$here"/adaptor/*.c "$here"/adaptor/*.h "$here/adaptor/Kbuild" "$module/descriptor.h" "$source/"
+cp "$sources"/*.c "$sources"/*.h "$sources/Kbuild" "$here/adaptor/object.mk" "$source/"
+if [ -f "$module/descriptor.h" ]; then
+	cp "$module/descriptor.h" "$source/"
+fi
 cp "$RUST_OBJECT" "$source/rust.o_shipped"
 cp "$out/varia_probes.h" "$source/"
 # A warning of the compiler, objtool or modpost is an error, unless it is to be shown only. That a

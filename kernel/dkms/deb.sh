@@ -35,8 +35,9 @@ mkdir -p "$source" "$documents/examples" "$tree/DEBIAN"
 # The source, as it lies in the project.
 (
 	cd "$top"
-	find kernel units spec variant variants -type f ! -path '*/target/*' ! -path '*/build/*' \
-		! -path '*/tests/*' ! -name '.*' ! -path kernel/original.sh ! -path 'kernel/dkms/*'
+	find kernel units spec variant variants -type f ! -path '*/target/*' ! -path '*/build/*' ! -path '*/varia-coherent-memory/*' \
+		! -path '*/tests/*' ! -name '.*' ! -path kernel/original.sh ! -path 'kernel/dkms/*' \
+		! -path 'kernel/modules/varia-coherent-memory/*'
 	echo kernel/dkms/build.sh
 	echo kernel/dkms/check.sh
 	echo kernel/dkms/rebuild.sh

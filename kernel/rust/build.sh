@@ -80,12 +80,22 @@ compile compiler_builtins 2024 "$here/stub.rs" rlib --extern core
 compile varia_units 2024 "$top/units/src/lib.rs" rlib
 compile varia_spec 2024 "$top/spec/src/lib.rs" rlib
 compile varia_variant 2024 "$top/variant/src/lib.rs" rlib --extern varia_units --extern varia_spec
-compile varia_variants 2024 "$top/variants/src/lib.rs" rlib --extern varia_spec --extern varia_variant
-compile varia_module 2024 "$MODULE/variant.rs" rlib \
-	--extern varia_spec --extern varia_variant --extern varia_variants
-# shellcheck disable=SC2086 # a list
-compile varia_kernel 2024 "$here/src/lib.rs" staticlib -Clto=fat -Ccodegen-units=1 \
-	--extern varia_spec --extern varia_variant --extern varia_module $features
+# A module with a border of its own is not a VFIO driver: its border is the object.
+if [ -f "$MODULE/border.rs" ]; then
+	compile varia_placement 2024 "$top/placement/src/lib.rs" rlib \
+		--extern varia_units --extern varia_spec --extern varia_variant
+	# shellcheck disable=SC2086 # a list
+	compile varia_kernel 2024 "$MODULE/border.rs" staticlib -Clto=fat -Ccodegen-units=1 \
+		--extern varia_units --extern varia_spec --extern varia_variant \
+		--extern varia_placement $features
+else
+	compile varia_variants 2024 "$top/variants/src/lib.rs" rlib --extern varia_spec --extern varia_variant
+	compile varia_module 2024 "$MODULE/variant.rs" rlib \
+		--extern varia_spec --extern varia_variant --extern varia_variants
+	# shellcheck disable=SC2086 # a list
+	compile varia_kernel 2024 "$here/src/lib.rs" staticlib -Clto=fat -Ccodegen-units=1 \
+		--extern varia_spec --extern varia_variant --extern varia_module $features
+fi
 
 "${BINUTILS}ld" -r --whole-archive "$work/libvaria_kernel.a" -o "$work/whole.o"
 "${BINUTILS}objcopy" --remove-section=.llvmbc --remove-section=.llvmcmd --remove-section=.comment \

@@ -56,6 +56,20 @@ pub fn second(flavour: impl Into<Flavour>) -> Result<PathBuf> {
     target.build_module("second", SECOND, &sources, vec![("MODULE", module)])
 }
 
+/// `varia-coherent-memory.ko`: the guest driver that uses a GPU's memory.
+///
+/// # Errors
+/// As for [`ours`].
+pub fn coherent_memory(flavour: impl Into<Flavour>) -> Result<PathBuf> {
+    const NAME: &str = "varia-coherent-memory";
+    let module = workspace().join("kernel/modules").join(NAME);
+    let sources: Vec<_> = SOURCES.iter().copied().chain(["placement/src"]).collect();
+    let target = Target::find(flavour.into())?;
+    lend_core(target.arch(), &target.folder("coherent")?)?;
+    let variables = vec![("MODULE", module.display().to_string())];
+    target.build_module("coherent", NAME, &sources, variables)
+}
+
 /// Puts the `core` that was compiled for [`ours`] into a folder where `kernel/rust/build.sh` is to
 /// build another object for the architecture, unless a `core` is there: most of the time of a build
 /// goes into it, and it depends on the compiler alone, which the script checks.

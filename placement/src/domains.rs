@@ -104,6 +104,21 @@ impl Domains {
         Ok(found)
     }
 
+    /// Domains of a list.
+    ///
+    /// # Errors
+    /// [`Refusal::TooManyDomains`] for none and for too many.
+    pub fn of_list(list: &[u32]) -> Result<Self, Refusal> {
+        if list.is_empty() || list.len() > MAX_NODES {
+            return Err(Refusal::TooManyDomains {
+                count: list.len() as u64,
+            });
+        }
+        let mut found = Self::default();
+        list.iter().for_each(|domain| found.insert(*domain));
+        Ok(found)
+    }
+
     /// The domains.
     pub fn as_slice(&self) -> &[u32] {
         self.list.get(..self.count).unwrap_or_default()

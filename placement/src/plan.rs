@@ -41,6 +41,8 @@ impl Placement {
     ///
     /// # Errors
     /// [`Refusal`]: every one that concerns blocks, nodes or the split.
+    // A frame of its own: the stack of a kernel is small.
+    #[inline(never)]
     pub fn plan(
         memory: Memory,
         block: Bytes,

@@ -27,6 +27,8 @@ impl Split {
     ///
     /// # Errors
     /// [`Refusal::BadSplit`] with the position, [`Refusal::SplitTwice`].
+    // A frame of its own: the stack of a kernel is small.
+    #[inline(never)]
     pub fn parse(text: &[u8]) -> Result<Self, Refusal> {
         // A parameter that is written in sysfs ends with a newline.
         let text = text.strip_suffix(b"\n").unwrap_or(text);

@@ -19,6 +19,9 @@ pub(crate) enum Command {
         /// Build the original driver from Debian's source package instead.
         #[arg(long)]
         original: bool,
+        /// Build varia-coherent-memory.ko, the guest driver, instead.
+        #[arg(long, conflicts_with = "original")]
+        guest: bool,
     },
     /// Make the DKMS package: a GPU host that installs it compiles the C half alone.
     Deb {
@@ -81,7 +84,11 @@ pub(crate) fn run(command: Command) -> Outcome {
         packages::ensure(Set::Tools)?;
     }
     match command {
-        Command::Build { kernel, original } => build(kernel, original),
+        Command::Build {
+            kernel,
+            original,
+            guest,
+        } => build(kernel, original, guest),
         Command::Deb { out } => deb(out),
         Command::Stats => stats::run(),
         Command::Lab => {
@@ -92,13 +99,15 @@ pub(crate) fn run(command: Command) -> Outcome {
     }
 }
 
-fn build(kernel: Option<Choice>, original: bool) -> Outcome {
+fn build(kernel: Option<Choice>, original: bool, guest: bool) -> Outcome {
     let both = Arch::ALL.map(Flavour::Debian).to_vec();
     for flavour in kernel.map_or(both, |kernel| vec![kernel.flavour()]) {
         let what = format!("build the module for {flavour}");
         let progress = Progress::start(what, Unit::Items, 0);
         let module = if original {
             kernel_modules::original(flavour)?
+        } else if guest {
+            kernel_modules::coherent_memory(flavour)?
         } else {
             kernel_modules::ours(flavour)?
         };

@@ -161,8 +161,10 @@ fn one(part: &str, counts: Counts) -> Result<Soaked, Box<dyn std::error::Error>>
             }
         },
         UNITS => {
-            let kernel = ["--manifest-path", "kernel/rust/Cargo.toml"];
-            log.follow(&mut cargo_test(&kernel, counts))?;
+            for folder in test::MODULES {
+                let manifest = format!("{folder}/Cargo.toml");
+                log.follow(&mut cargo_test(&["--manifest-path", &manifest], counts))?;
+            }
             log.follow(&mut cargo_test(&WITHOUT_MACHINES, counts))?;
         }
         SERVER => {

@@ -79,6 +79,9 @@ fn run_selected(selection: &[&str], rest: &[String]) -> Outcome {
     succeed(cargo(selection).args(rest))
 }
 
+/// Folders of the modules' Rust halves, which are workspaces of their own.
+pub(crate) const MODULES: [&str; 2] = ["kernel/rust", "kernel/modules/varia-coherent-memory"];
+
 /// Builds that go on beside that of the test programs.
 type Beside = fn() -> varia_lab::Result<()>;
 
@@ -86,10 +89,11 @@ type Beside = fn() -> varia_lab::Result<()>;
 fn run(selection: &[&str], beside: Option<Beside>) -> Outcome {
     let started = Instant::now();
     let mut failed = Vec::new();
-    // The module's Rust half is a workspace of its own.
-    let kernel = ["--manifest-path", "kernel/rust/Cargo.toml"];
-    if succeed(&mut cargo(&kernel)).is_err() {
-        failed.push("kernel/rust".to_owned());
+    for folder in MODULES {
+        let manifest = format!("{folder}/Cargo.toml");
+        if succeed(&mut cargo(&["--manifest-path", &manifest])).is_err() {
+            failed.push(folder.to_owned());
+        }
     }
     let built: Result<_, Box<dyn std::error::Error>> = thread::scope(|scope| {
         let beside = beside.map(|build| scope.spawn(build));

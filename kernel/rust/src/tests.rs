@@ -7,6 +7,7 @@
 
 mod accesses;
 mod outcomes;
+mod sentences;
 mod waits;
 
 use std::{mem::zeroed, ptr};
