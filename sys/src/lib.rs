@@ -17,6 +17,7 @@ pub mod kvm;
 pub mod limits;
 pub mod mapping;
 pub mod memory;
+pub mod numa;
 pub mod parent;
 pub mod signal;
 pub mod socket;

@@ -16,7 +16,7 @@ use std::ffi::c_void;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 
-use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect, munmap};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
 use rustix::pipe::{PipeFlags, pipe_with};
 use varia_spec::errno::Errno;
 
@@ -142,6 +142,25 @@ impl Mapping {
         let start = unsafe { mmap(std::ptr::null_mut(), len, prot, flags, fd, offset) }
             .map_err(errno::of_rustix)?;
         let start = NonNull::new(start.cast()).ok_or(Errno::EFAULT)?;
+        Ok(Self { start, len, access })
+    }
+
+    /// Maps `len` bytes of memory of this process alone, zero and not yet present, readable and
+    /// writable.
+    ///
+    /// Errors: errors of `mmap`; `EINVAL` if the length is zero or does not fit the address space.
+    pub fn anonymous(len: u64) -> Result<Self, Errno> {
+        let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+        if len == 0 || isize::try_from(len).is_err() {
+            return Err(Errno::EINVAL);
+        }
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: the address is null, so the kernel chooses an unused range and no existing object
+        // is affected.
+        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), len, prot, MapFlags::PRIVATE) }
+            .map_err(errno::of_rustix)?;
+        let start = NonNull::new(start.cast()).ok_or(Errno::EFAULT)?;
+        let access = Access::ReadWrite;
         Ok(Self { start, len, access })
     }
 

@@ -126,6 +126,11 @@ const LAYERS: &[Layer] = &[
             "varia-differential",
         ],
     ),
+    // runs in a guest, and needs nothing of the lab
+    layer(
+        "varia-gpu-test",
+        &["varia-units", "varia-spec", "varia-sys"],
+    ),
     // packages, and programs run in their own root; knows no machine
     layer("varia-debian", &["varia-units"]),
     // boots machines, and knows no GPU
