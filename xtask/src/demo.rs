@@ -2,6 +2,9 @@
 //!
 //! It runs the commands that a user would run, and fails when anything is not as it says.
 
+mod online;
+
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::fs::FileExt;
@@ -53,7 +56,11 @@ pub(crate) fn run(arch: Arch) -> Outcome {
     )?;
 
     step("serving it");
-    let server = Server::start(&varia, &socket, &memory)?;
+    let server = Server::start(
+        &varia,
+        &socket,
+        [OsStr::new("--backing"), memory.as_os_str()],
+    )?;
 
     step(&format!(
         "booting a VM ({arch}) that has it (software emulation)"
@@ -90,6 +97,7 @@ pub(crate) fn run(arch: Arch) -> Outcome {
     words(&vm, &bdf, &memory)?;
     vm.power_off()?;
     drop(server);
+    online::run(arch, &varia, folder.path())?;
 
     println!(
         "\nAll of it as it should be, in {:.0} s.",
@@ -136,17 +144,16 @@ struct Server {
 }
 
 impl Server {
-    fn start(
+    fn start<T: AsRef<OsStr>>(
         varia: &Path,
         socket: &Path,
-        memory: &Path,
+        options: impl IntoIterator<Item = T>,
     ) -> Result<Self, Box<dyn std::error::Error>> {
         let mut command = Command::new(varia);
         command
             .args(["serve", "gh200", "--socket"])
             .arg(socket)
-            .arg("--backing")
-            .arg(memory);
+            .args(options);
         println!("$ {}", varia_lab::command::line(&command));
         command.env("RUST_LOG", "warn").stdout(Stdio::piped());
         let mut child = command.spawn()?;
