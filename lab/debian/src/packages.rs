@@ -43,6 +43,8 @@ pub enum Set {
     RustCross,
     /// Compilers, build tools, kernel headers for both architectures, kernel source.
     Tools,
+    /// Compilers and build tools of a kernel with Rust: LLVM's for C, bindgen, `rustfmt` and clippy.
+    KernelRust,
     /// `proot`, which runs the tools on a machine that refuses user namespaces.
     Proot,
     /// QEMU, firmware and `lspci` as programs *for* a machine of this architecture.
@@ -87,6 +89,7 @@ impl Set {
             Self::Kernel(series, arch) => format!("kernel-{}-{arch}", series.name()),
             Self::RustCross => "rust-cross".to_owned(),
             Self::Tools => "tools".to_owned(),
+            Self::KernelRust => "kernel-rust".to_owned(),
             Self::Proot => "proot".to_owned(),
             Self::Userland(arch) => format!("userland-{arch}"),
             Self::Dkms(arch) => format!("dkms-{arch}"),

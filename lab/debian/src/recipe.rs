@@ -98,6 +98,11 @@ pub fn recipe(set: Set, choice: &Choice) -> Result<Vec<(Suite, Wanted)>> {
                 of_kernel.add_alone(&format!("linux-base-{kernel}-{flavour}:{debian}"));
             }
         }
+        Set::KernelRust => parts.of(choice.rustc.suite).add_whole(
+            "rustc rust-src rustfmt rust-clippy bindgen clang lld llvm make bash dash coreutils \
+             findutils tar xz-utils gzip diffutils sed grep mawk perl bc flex bison cpio kmod \
+             libssl-dev libelf-dev libc6-dev python3-minimal patch",
+        ),
         Set::Proot => parts.of(choice.rustc.suite).add_whole("proot"),
         Set::Userland(arch) => {
             let qemu = match arch {
