@@ -12,7 +12,7 @@
 //! - [`types`]: types that cross the border: integers, and structs of integers without padding.
 //! - [`state`]: the state of the variant in storage that C provides.
 //! - [`probe`], [`access`], [`config`], [`ready`], [`mapping`]: the functions.
-//! - [`counters`], `poison`, [`show`]: counts, failed pages, and the files of debugfs.
+//! - [`events`], [`counters`], [`poison`], [`show`]: counts, failed pages, and the files of debugfs.
 //! - [`text`]: sentences without `core::fmt`, which could panic.
 //!
 //! No panic is reachable: the panic handler names a symbol that nothing defines, and the build
@@ -23,8 +23,9 @@ pub mod abi;
 pub mod access;
 pub mod config;
 pub mod counters;
+pub mod events;
 pub mod mapping;
-mod poison;
+pub mod poison;
 pub mod probe;
 pub mod ready;
 pub mod show;

@@ -12,19 +12,19 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Pages that the list has room for.
-pub(crate) const CAPACITY: usize = 512;
+pub const CAPACITY: usize = 512;
 
 /// A region index and a page number in the region, in an order that keeps neighbours together.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(transparent)]
-pub(crate) struct Page(u64);
+pub struct Page(u64);
 
 impl Page {
     /// Bits for a page number: a region has at most 2^40 bytes.
     const BITS: u32 = 40;
 
     /// Page `number` of region `index`; `None` beyond what a region can have.
-    pub(crate) fn new(index: u32, number: u64) -> Option<Self> {
+    pub fn new(index: u32, number: u64) -> Option<Self> {
         // An empty place is 0.
         let index = u64::from(index).checked_add(1)?;
         (number >> Self::BITS == 0 && index >> (u64::BITS - Self::BITS) == 0)
@@ -32,24 +32,24 @@ impl Page {
     }
 
     /// The last page that the region can have.
-    pub(crate) const fn last(self) -> Self {
+    pub const fn last(self) -> Self {
         Self(self.0 | ((1 << Self::BITS) - 1))
     }
 
     /// The region index.
-    pub(crate) const fn index(self) -> u32 {
+    pub const fn index(self) -> u32 {
         (self.0 >> Self::BITS) as u32 - 1
     }
 
     /// The page's number in the region.
-    pub(crate) const fn number(self) -> u64 {
+    pub const fn number(self) -> u64 {
         self.0 & ((1 << Self::BITS) - 1)
     }
 }
 
 /// Result of a report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Reported {
+pub enum Reported {
     /// The page is new in the list.
     New,
     /// The page is in the list already.
@@ -60,7 +60,7 @@ pub(crate) enum Reported {
 
 /// The list. All zero at first.
 #[derive(Debug)]
-pub(crate) struct PoisonList {
+pub struct PoisonList {
     reserved: AtomicU64,
     pages: [AtomicU64; CAPACITY],
     /// The complement of the lowest page without a place; 0 if there is none.
@@ -71,8 +71,11 @@ pub(crate) struct PoisonList {
 
 impl PoisonList {
     /// An empty list.
-    #[cfg(test)]
-    pub(crate) const fn new() -> Self {
+    #[allow(
+        clippy::new_without_default,
+        reason = "the list is too large for a stack"
+    )]
+    pub const fn new() -> Self {
         Self {
             reserved: AtomicU64::new(0),
             pages: [const { AtomicU64::new(0) }; CAPACITY],
@@ -82,7 +85,7 @@ impl PoisonList {
     }
 
     /// Remembers a page. It never waits.
-    pub(crate) fn report(&self, page: Page) -> Reported {
+    pub fn report(&self, page: Page) -> Reported {
         if self.contains(page.0) {
             return Reported::Known;
         }
@@ -102,7 +105,7 @@ impl PoisonList {
     }
 
     /// Pages without a place: the lowest and the highest.
-    pub(crate) fn overflow(&self) -> Option<(Page, Page)> {
+    pub fn overflow(&self) -> Option<(Page, Page)> {
         let highest = self.highest.load(Ordering::Relaxed);
         // The lowest is written first; between the two it counts alone.
         let lowest = !self.lowest.load(Ordering::Relaxed);
@@ -110,7 +113,7 @@ impl PoisonList {
     }
 
     /// The first failed page among `first` to `last`, both of one region.
-    pub(crate) fn first_in(&self, first: Page, last: Page) -> Option<Page> {
+    pub fn first_in(&self, first: Page, last: Page) -> Option<Page> {
         if self.reserved.load(Ordering::Relaxed) == 0 {
             return None;
         }
@@ -129,7 +132,7 @@ impl PoisonList {
 
     /// The first range of failed pages that begins at `from` (0 is the lowest) or later: its
     /// first page, how many, and where the next may begin.
-    pub(crate) fn range(&self, from: u64) -> Option<(Page, u64, u64)> {
+    pub fn range(&self, from: u64) -> Option<(Page, u64, u64)> {
         let known = self.known().filter(|page| *page >= from);
         let first = Page(known.min()?);
         let mut beyond = first.0 + 1;
@@ -143,7 +146,7 @@ impl PoisonList {
         self.known().any(|known| known == page)
     }
 
-    fn known(&self) -> impl Iterator<Item = u64> {
+    fn known(&self) -> impl Iterator<Item = u64> + '_ {
         let used = self.reserved.load(Ordering::Relaxed);
         self.pages
             .iter()
