@@ -1,5 +1,6 @@
-//! Parts of a kernel's source that the tests build: the original driver and the kernel's own
-//! selftests, unpacked from Debian's package once for each archive.
+//! Parts of a kernel's source that the tests build or change: the original driver, the kernel's own
+//! selftests, and the files that the driver in the kernel's own Rust changes, unpacked from Debian's
+//! package once for each archive.
 //!
 //! An archive is compressed in one stream of 150 MiB, which takes ten seconds of a processor to
 //! read, and the same parts are built for several architectures.
@@ -13,7 +14,7 @@ use varia_debian::packages::{Tree, cache_subfolder, fold_hash};
 use crate::error::{LabError, Result};
 
 /// Members of the archive, as `tar --wildcards` names them.
-const PARTS: [&str; 8] = [
+const PARTS: [&str; 19] = [
     "*/drivers/vfio/pci/nvgrace-gpu/*",
     "*/tools/testing/selftests/vfio/*",
     "*/tools/testing/selftests/*.h",
@@ -22,6 +23,18 @@ const PARTS: [&str; 8] = [
     "*/include/linux/pci_ids.h",
     "*/drivers/dma/ioat/*.h",
     "*/drivers/dma/idxd/registers.h",
+    // What the driver in the kernel's own Rust changes, and what checks its patches.
+    "*/MAINTAINERS",
+    "*/drivers/vfio/pci/Kconfig",
+    "*/drivers/vfio/pci/Makefile",
+    "*/rust/bindings/bindings_helper.h",
+    "*/rust/helpers/helpers.c",
+    "*/rust/kernel/lib.rs",
+    "*/rust/kernel/mm.rs",
+    "*/rust/kernel/pci.rs",
+    "*/scripts/checkpatch.pl",
+    "*/scripts/const_structs.checkpatch",
+    "*/scripts/spelling.txt",
 ];
 
 /// Folder with the parts of the archive `usr/src/linux-source-*.tar.xz` of the set `tree`, laid out as

@@ -14,6 +14,7 @@ pub mod kernel_build;
 pub mod kernel_modules;
 pub mod kernel_package;
 mod kernel_source;
+pub mod kernel_tree;
 mod launch;
 pub mod qemu;
 pub mod running;

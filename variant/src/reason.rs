@@ -360,8 +360,8 @@ impl Refusal {
                 Text("the chip needs "),
                 Size(reserve),
                 Text(
-                    " of uncached memory for MIG, and the one BAR of layout physical-bar is cached; \
-                     use layout bar or region",
+                    " of uncached memory for MIG, and the one BAR of layout physical-bar is \
+                     cached; use layout bar or region",
                 ),
             ]),
             Self::NoBarToHonour => Sentence::new([Text(
@@ -456,8 +456,8 @@ impl Refusal {
                 Text(" at "),
                 Hexadecimal(base.0),
                 Text(
-                    " is claimed by another part of the kernel, which /proc/iomem names; release that \
-                     memory, and open the device again",
+                    " is claimed by another part of the kernel, which /proc/iomem names; release \
+                     that memory, and open the device again",
                 ),
             ]),
             Self::Strict(reason) => reason.sentence_with(STRICT),

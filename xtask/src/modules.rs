@@ -1,11 +1,13 @@
 //! `./x kernel`: Varia's kernel modules, their package, and the original they are compared with.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use varia_lab::progress::{Progress, Unit};
-use varia_lab::{Arch, Flavour, Kernel, Set, kernel_modules, kernel_package, packages};
+use varia_lab::{
+    Arch, Flavour, Kernel, Set, kernel_modules, kernel_package, kernel_tree, packages,
+};
 
 use crate::{Outcome, stats};
 
@@ -31,6 +33,21 @@ pub(crate) enum Command {
     },
     /// Build a kernel of the lab that is not Debian's, and keep it in the cache.
     Lab,
+    /// Write the driver in the kernel's own Rust as a series of mails.
+    Series {
+        /// An empty folder for the mails.
+        #[arg(value_name = "FOLDER")]
+        out: PathBuf,
+        /// Sender, who signs off: `NAME <ADDRESS>`.
+        #[arg(long, default_value = "The Varia developers <varia@example.org>")]
+        sender: String,
+        /// Date of the patches, as git takes it.
+        #[arg(long, default_value = "2026-01-01T00:00:00Z")]
+        date: String,
+        /// Check the mails with the kernel's checkpatch.
+        #[arg(long)]
+        check: bool,
+    },
     /// Print how much C, Rust and unsafe the module is made of, as in docs/kernel.md.
     Stats,
 }
@@ -91,6 +108,12 @@ pub(crate) fn run(command: Command) -> Outcome {
         } => build(kernel, original, guest),
         Command::Deb { out } => deb(out),
         Command::Stats => stats::run(),
+        Command::Series {
+            out,
+            sender,
+            date,
+            check,
+        } => series(&out, &sender, &date, check),
         Command::Lab => {
             let kernel = Kernel::of(Flavour::Debug64k)?;
             println!("{}", kernel.image.display());
@@ -113,6 +136,22 @@ fn build(kernel: Option<Choice>, original: bool, guest: bool) -> Outcome {
         };
         progress.finish();
         println!("{}", module.display());
+    }
+    Ok(())
+}
+
+fn series(out: &Path, sender: &str, date: &str, check: bool) -> Outcome {
+    fs::create_dir_all(out)?;
+    if fs::read_dir(out)?.next().is_some() {
+        return Err(format!("{} has files: name an empty folder", out.display()).into());
+    }
+    let original = kernel_tree::original()?;
+    let mails = kernel_tree::mails(&original, sender, date, &out.canonicalize()?)?;
+    for mail in &mails {
+        println!("{}", mail.display());
+    }
+    if check {
+        print!("{}", kernel_tree::checkpatch(&mails)?);
     }
     Ok(())
 }

@@ -36,7 +36,55 @@ pub(crate) fn run() -> Outcome {
         stats.decisions
     );
     stats.check()?;
+    print!("\nIn the kernel's own Rust:\n{}", InTree::of(workspace())?);
     Ok(())
+}
+
+/// Sizes of the driver in the kernel's own Rust.
+#[derive(Debug, PartialEq, Eq)]
+struct InTree {
+    c: usize,
+    abstraction: usize,
+    abstraction_unsafe: usize,
+    driver: usize,
+    driver_unsafe: usize,
+}
+
+impl InTree {
+    fn of(tree: &Path) -> Result<Self, std::io::Error> {
+        let sources = tree.join("kernel/tree/src");
+        let c = texts(&sources.join("rust/helpers"), &["c"])?;
+        let abstraction = rust(&sources.join("rust/kernel"))?;
+        let driver = rust(&sources.join("drivers"))?;
+        let sum = |files: &[(PathBuf, String)], count: fn(&str) -> usize| {
+            files.iter().map(|(_, text)| count(text)).sum::<usize>()
+        };
+        Ok(Self {
+            c: sum(&c, c_lines),
+            abstraction: sum(&abstraction, rust_lines),
+            abstraction_unsafe: sum(&abstraction, unsafe_blocks),
+            driver: sum(&driver, rust_lines),
+            driver_unsafe: sum(&driver, unsafe_blocks),
+        })
+    }
+}
+
+impl fmt::Display for InTree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| part | lines | `unsafe` blocks |\n|---|---|---|")?;
+        writeln!(f, "| C: helpers, `rust/helpers` | {} | |", self.c)?;
+        for (what, lines, blocks) in [
+            (
+                "Rust: abstraction, `rust/kernel`",
+                self.abstraction,
+                self.abstraction_unsafe,
+            ),
+            ("Rust: driver", self.driver, self.driver_unsafe),
+        ] {
+            writeln!(f, "| {what} | {lines} | {blocks} |")?;
+        }
+        Ok(())
+    }
 }
 
 impl Stats {
@@ -179,6 +227,18 @@ mod tests {
         assert!(
             page.contains(&stats),
             "docs/kernel.md is out of date: put there what `./x kernel stats` prints:\n{stats}"
+        );
+    }
+
+    #[test]
+    fn docs_show_the_sizes_in_the_kernels_own_rust() {
+        let sizes = InTree::of(workspace()).expect("the sources");
+        assert!(sizes.driver > 500, "not all of it was found: {sizes:?}");
+        assert_eq!(sizes.driver_unsafe, 0);
+        let page = fs::read_to_string(workspace().join("docs/in-tree.md")).expect("the page");
+        assert!(
+            page.contains(&sizes.to_string()),
+            "docs/in-tree.md is out of date: put there what `./x kernel stats` prints:\n{sizes}"
         );
     }
 
