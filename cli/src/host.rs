@@ -56,9 +56,11 @@ pub(crate) fn host(args: &BareHostArgs) -> Result<ExitCode, Failure> {
     let image = image::judge(&args.disk, topology.arch, args.snapshot)?;
     let request = Request::new(args, topology)?;
     if args.dry_run {
+        draw(&request)?;
         return dry_run(&request, &image);
     }
     let program = qemu::find(topology.arch, args.qemu.as_deref())?;
+    draw(&request)?;
     let port = args.ssh.map(request::free_port).transpose()?;
     let held = Held::take(args.directory.as_deref())?;
     let planned = request.plan(held.path())?;
@@ -105,6 +107,16 @@ pub(crate) fn host(args: &BareHostArgs) -> Result<ExitCode, Failure> {
     }
     served.end()?;
     status
+}
+
+/// Draws the topology, if that was asked for.
+fn draw(request: &Request<'_>) -> Result<(), Failure> {
+    let Some(file) = &request.args.svg else {
+        return Ok(());
+    };
+    let planned = request.plan(&directory::default())?;
+    fs::write(file, varia_plan::svg(&planned.plan))
+        .map_err(|error| format!("{}: {error}", file.display()).into())
 }
 
 /// Prints QEMU's command.

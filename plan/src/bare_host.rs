@@ -42,6 +42,8 @@ const MEMORY_ENABLE: u32 = 2;
 /// A request for a machine that plays a host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BareHost {
+    /// Name of the machine.
+    pub name: String,
     /// Architecture.
     pub arch: Arch,
     /// Accelerator.
@@ -120,7 +122,7 @@ impl BareHost {
         }
         let plan = Plan {
             schema: SCHEMA.to_owned(),
-            name: "host".to_owned(),
+            name: self.name.clone(),
             arch: self.arch,
             accelerator: self.accelerator,
             distances: distances(&sockets, &gpus, &Host::default(), &[]),
@@ -375,6 +377,7 @@ mod tests {
         };
         let sockets = u32::try_from(memories.len()).expect("few");
         BareHost {
+            name: "host".to_owned(),
             arch,
             accelerator: Accelerator::Tcg,
             sockets,

@@ -45,6 +45,9 @@ pub(crate) struct BareHostArgs {
     /// Print QEMU's command without starting anything.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Draw the topology into this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
     /// QEMU itself [default: qemu-system-ARCH in $PATH]
     #[arg(long, value_name = "FILE")]
     pub(crate) qemu: Option<PathBuf>,

@@ -87,6 +87,7 @@ impl<'a> Request<'a> {
             memory,
         };
         BareHost {
+            name: topology.name.to_owned(),
             arch: topology.arch,
             accelerator: self.chosen.accelerator,
             sockets: topology.sockets,

@@ -115,6 +115,18 @@ fn each_topology_has_its_sockets_gpus_and_nodes() {
 }
 
 #[test]
+fn the_documented_picture_is_drawn() {
+    let folder = with_image();
+    dry_run(&folder, &["gb200-x2", "--svg", "host.svg"]).success();
+    let drawn = fs::read_to_string(folder.path("host.svg")).unwrap();
+    let documented = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/host.svg");
+    assert!(
+        drawn == fs::read_to_string(documented).unwrap(),
+        "docs/host.svg is out of date: varia host gb200-x2 --disk IMAGE --dry-run --svg docs/host.svg"
+    );
+}
+
+#[test]
 fn options_reach_qemu() {
     let folder = with_image();
     let args = [

@@ -6,6 +6,7 @@ mod bare_host;
 mod cards;
 mod cases;
 mod chips;
+mod ci;
 mod clients;
 mod cluster;
 mod confinement;

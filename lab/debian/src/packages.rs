@@ -59,6 +59,8 @@ pub enum Set {
     Libvirt(Arch),
     /// Readers of documentation: mdbook, mandoc, and shells that take completions.
     Documentation,
+    /// A boot loader for arm64, and what writes the file system of a disk for it.
+    BootDisk,
 }
 
 impl Set {
@@ -71,7 +73,7 @@ impl Set {
         for arch in Arch::ALL {
             sets.extend([Self::Guest(arch), Self::Userland(arch), Self::Libvirt(arch)]);
         }
-        sets.push(Self::Documentation);
+        sets.extend([Self::Documentation, Self::BootDisk]);
         // the machine's own system, for dkms without a VM
         sets.extend(host_arch().map(Self::Dkms));
         if chroot::refusal().is_some() {
@@ -95,6 +97,7 @@ impl Set {
             Self::Dkms(arch) => format!("dkms-{arch}"),
             Self::Libvirt(arch) => format!("libvirt-{arch}"),
             Self::Documentation => "documentation".to_owned(),
+            Self::BootDisk => "boot-disk".to_owned(),
         }
     }
 

@@ -136,6 +136,11 @@ pub fn recipe(set: Set, choice: &Choice) -> Result<Vec<(Suite, Wanted)>> {
             // Alone: fish depends on a reader of manuals and on Python, for other purposes.
             readers.add_alone("fish fish-common");
         }
+        Set::BootDisk => {
+            let tools = parts.of(choice.qemu.suite);
+            tools.add_whole("mtools coreutils");
+            tools.add_alone("grub-efi-arm64-unsigned:arm64");
+        }
         Set::Libvirt(arch) => {
             let debian = arch.debian();
             let libvirt = parts.of(choice.qemu.suite);

@@ -2,6 +2,7 @@
 //! own them.
 
 pub mod acpi;
+pub mod boot_disk;
 pub mod clock;
 pub mod command;
 pub mod counters;
