@@ -1,11 +1,13 @@
 //! A guest uses the memory of its GPU: the guest driver adds usemem to the GPU's nodes, a program
 //! allocates there and drives the copy engine, and the memory goes away again.
 
+use varia_core::Device;
 use varia_lab::{
     Arch, Flavour, GuestCommand, HANG, Running, VfioUser, Vm, agent_build, kernel_modules,
 };
 use varia_serve::View;
-use varia_silicon::{Options, profile};
+use varia_silicon::{Faults, Options, profile};
+use varia_spec::copy_engine::{OFFSET, command, register, status};
 use varia_vmtests::Result;
 use varia_vmtests::gpu::Gpu;
 
@@ -18,8 +20,8 @@ const DRIVER: &str = "/sys/bus/pci/drivers/varia_coherent_memory";
 const MODULE: &str = "/lib/varia-coherent-memory.ko";
 const PROGRAM: &str = "/bin/varia-gpu-test";
 
-/// A guest with a GPU; `nodes` belong to the GPU.
-fn guest(arch: Arch, gpu: &Gpu, nodes: u32) -> Result<Running> {
+/// A guest with a GPU, to which `nodes` belong, and another one without a node.
+fn guest(arch: Arch, gpu: &Gpu, other: &Gpu, nodes: u32) -> Result<Running> {
     let objects = (1..=nodes).flat_map(|node| {
         let object = format!("acpi-generic-initiator,id=initiator{node},pci-dev=gpu0,node={node}");
         ["-object".to_owned(), object]
@@ -31,6 +33,7 @@ fn guest(arch: Arch, gpu: &Gpu, nodes: u32) -> Result<Running> {
         ))
         .memoryless_nodes(nodes)
         .device(VfioUser::new("gpu0", gpu.socket()))
+        .device(VfioUser::new("gpu1", other.socket()))
         .host_file(MODULE, kernel_modules::coherent_memory(arch)?)
         .host_file(
             PROGRAM,
@@ -62,9 +65,13 @@ fn a_guest_allocates_on_the_gpus_nodes_drives_its_engine_and_gives_the_memory_ba
         copy_engine: true,
         ..Options::default()
     };
-    let gpu = Gpu::serve(gh200, View::Virtual, options)?;
-    let vm = guest(arch, &gpu, NODES)?;
-    let bdf = vm.pci_devices(0x10de, 0x2342)?.remove(0);
+    let gpu = Gpu::serve(gh200, View::Virtual, options.clone())?;
+    let other = Gpu::serve(gh200, View::Virtual, options)?;
+    let vm = guest(arch, &gpu, &other, NODES)?;
+    let functions = vm.pci_devices(0x10de, 0x2342)?;
+    let [bdf, alone] = functions.as_slice() else {
+        panic!("two GPUs, not {functions:?}");
+    };
     vm.sh(&format!("insmod {MODULE}"))?;
     let driver = format!("/sys/bus/pci/devices/{bdf}/driver");
     assert!(
@@ -93,16 +100,28 @@ fn a_guest_allocates_on_the_gpus_nodes_drives_its_engine_and_gives_the_memory_ba
             "which is not a multiple of a memory block: write multiples of 128 MiB",
         ),
     ] {
-        let log = bind(&vm, &bdf, split)?;
+        let log = bind(&vm, bdf, split)?;
         assert!(log.contains(words), "{split}: {log}");
         assert!(vm.link_name(&driver).is_err(), "{split} is refused");
         assert_eq!(with_memory(&vm)?, "0");
     }
 
+    vm.write(
+        &format!("/sys/bus/pci/devices/{alone}/driver_override"),
+        "varia_coherent_memory",
+    )?;
+    let log = bind(&vm, alone, "first")?;
+    assert!(
+        log.contains(
+            "no Generic Initiator of the SRAT names bus 2 device 0 (2 name other functions)"
+        ),
+        "{log}"
+    );
+
     let policy = "/sys/devices/system/memory/auto_online_blocks";
     let before = vm.read_text(policy)?;
     for (split, nodes) in [("even", "0-2"), ("2:1536M", "0,2")] {
-        let log = bind(&vm, &bdf, split)?;
+        let log = bind(&vm, bdf, split)?;
         assert_eq!(with_memory(&vm)?, nodes, "{split}: {log}");
         assert!(log.contains("usemem: 1 GiB + 512 MiB at "), "{log}");
         assert_eq!(vm.read_text(policy)?, before, "the policy is as before");
@@ -119,12 +138,117 @@ fn a_guest_allocates_on_the_gpus_nodes_drives_its_engine_and_gives_the_memory_ba
         // A process that uses the memory does not keep it: its pages move.
         let task = vm.spawn(&GuestCommand::sh(&format!("{PROGRAM} 64 > /tmp/beside")))?;
         vm.sh("until grep -q node /tmp/beside; do sleep 0.1; done")?;
-        vm.write(&format!("{DRIVER}/unbind"), &bdf)?;
+        vm.write(&format!("{DRIVER}/unbind"), bdf)?;
         assert_eq!(with_memory(&vm)?, "0", "{}", vm.sh("dmesg | tail")?);
         vm.wait(&task, HANG)?;
         vm.sh("rm /tmp/beside")?;
     }
+    faults(&vm, &gpu, bdf)?;
     vm.sh("rmmod varia_coherent_memory")?;
+    gone(&vm, gpu, bdf)?;
     vm.power_off()?;
+    Ok(())
+}
+
+/// Registers of the copy engine, as the guest reads and writes them in BAR0.
+struct Engine<'a> {
+    vm: &'a Running,
+    bdf: &'a str,
+}
+
+impl Engine<'_> {
+    fn run(&self, script: &str) -> Result<String> {
+        let output = self
+            .vm
+            .applet("pci-memory", &[self.bdf, "0"], script.as_bytes())?;
+        Ok(String::from_utf8_lossy(&output).trim().to_owned())
+    }
+
+    /// Has the engine compute a checksum of a page of the coherent memory: status and address of the
+    /// fault.
+    fn checksum(&self, offset: u64) -> Result<(u32, u64)> {
+        let place = |register: u64| OFFSET + register;
+        let digits = |value: u64| {
+            let bytes = value.to_le_bytes();
+            bytes.map(|byte| format!("{byte:02x}")).concat()
+        };
+        let text = self.run(&format!(
+            "w {:x} {}\nw {:x} {}\nw {:x} {:02x}000000\nr {:x} 4\nr {:x} 8\n",
+            place(register::SOURCE),
+            digits(offset),
+            place(register::LENGTH),
+            digits(4096),
+            place(register::COMMAND),
+            command::CHECKSUM,
+            place(register::STATUS),
+            place(register::FAULT),
+        ))?;
+        let number = |line: Option<&str>| {
+            let digits = line.unwrap_or_default();
+            let number = u64::from_str_radix(digits, 16).map(u64::swap_bytes);
+            number.unwrap_or_else(|error| panic!("{text}: {error}")) >> (64 - 4 * digits.len())
+        };
+        let mut lines = text.lines();
+        Ok((number(lines.next()) as u32, number(lines.next())))
+    }
+}
+
+/// Faults in the middle of the guest's work: the device fails for the page concerned, or starts anew,
+/// and the memory and the rest of the work stay as they are.
+fn faults(vm: &Running, gpu: &Gpu, bdf: &str) -> Result<()> {
+    let engine = Engine { vm, bdf };
+    let log = bind(vm, bdf, "even")?;
+    assert_eq!(with_memory(vm)?, "0-2", "{log}");
+
+    // A page that has failed: the engine names it, its neighbours are as before.
+    let page = 5 * 4096;
+    let faults = Faults {
+        poisoned_page: Some(page),
+        ..Faults::NONE
+    };
+    gpu.silicon().set_faults(faults)?;
+    assert_eq!(engine.checksum(page - 4096)?, (status::DONE, 0));
+    assert_eq!(engine.checksum(page)?, (status::MEMORY_FAILED, page));
+    gpu.silicon().set_faults(Faults::NONE)?;
+    assert_eq!(engine.checksum(page)?, (status::DONE, 0));
+
+    // A function-level reset by the guest: the engine's registers are lost, the bytes are not, and
+    // the guest works on.
+    let memory = &gpu.silicon().coherent_memory().expect("a GH200").bytes;
+    let place = GIB + 300 * MIB;
+    memory
+        .write(place, b"before the reset")
+        .expect("inside the memory");
+    let resets = gpu.silicon().reset_count();
+    vm.write(&format!("/sys/bus/pci/devices/{bdf}/reset"), "1")?;
+    assert!(
+        gpu.silicon().reset_count() > resets,
+        "a reset came to the device"
+    );
+    let registers = format!(
+        "r {:x} 4\nr {:x} 4\n",
+        OFFSET + register::COUNT,
+        OFFSET + register::VECTOR
+    );
+    assert_eq!(engine.run(&registers)?, "00000000\nffffffff");
+    let mut bytes = [0; 16];
+    memory.read(place, &mut bytes).expect("inside the memory");
+    assert_eq!(&bytes, b"before the reset");
+    assert_eq!(with_memory(vm)?, "0-2");
+    let table = vm.sh(PROGRAM)?;
+    assert!(table.contains("66 commands, 66 interrupts"), "{table}");
+
+    vm.write(&format!("{DRIVER}/unbind"), bdf)?;
+    assert_eq!(with_memory(vm)?, "0");
+    Ok(())
+}
+
+/// The server ends while the guest runs: the device reads as all ones, and the guest lives on.
+fn gone(vm: &Running, gpu: Gpu, bdf: &str) -> Result<()> {
+    let engine = Engine { vm, bdf };
+    let id = format!("r {OFFSET:x} 4\n");
+    assert_eq!(engine.run(&id)?, "56434531", "VCE1");
+    drop(gpu);
+    assert_eq!(engine.run(&id)?, "ffffffff");
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! `pci-memory BDF BAR`: reads and writes the memory behind a BAR, as a driver's mapping would.
 //!
 //! Each line of standard input is `r OFFSET LEN` or `w OFFSET HEX`, the numbers in hexadecimal;
-//! each read prints its bytes as a line of hexadecimal digits. The function is enabled first.
+//! each read prints its bytes as a line of hexadecimal digits. The function is enabled first, unless a
+//! driver has it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -24,7 +25,12 @@ fn script(arguments: &[String]) -> Result<(), String> {
         return Err("usage: pci-memory BDF BAR".into());
     };
     let device = format!("/sys/bus/pci/devices/{bdf}");
-    fs::write(format!("{device}/enable"), "1").map_err(|e| format!("can't enable {bdf}: {e}"))?;
+    match fs::write(format!("{device}/enable"), "1") {
+        Err(error) if error.kind() != io::ErrorKind::ResourceBusy => {
+            return Err(format!("can't enable {bdf}: {error}"));
+        }
+        _ => {}
+    }
     let path = format!("{device}/resource{bar}");
     let open = OpenOptions::new().read(true).write(true).open(&path);
     let file = open.map_err(|e| format!("can't open {path}: {e}"))?;
