@@ -37,7 +37,8 @@ pub struct Placement {
 
 impl Placement {
     /// Places the whole blocks of `memory` on the nodes of the device, of which the kernel supports
-    /// `max`. `nodes` are in the order of `domains`. Blocks go to nodes in rising addresses.
+    /// `max`. `nodes` are in the order of `domains`. Blocks go to nodes in rising addresses, and, unless the
+    /// split has an order of its own, in the rising order of the nodes' numbers.
     ///
     /// # Errors
     /// [`Refusal`]: every one that concerns blocks, nodes or the split.
@@ -170,7 +171,7 @@ impl Whole {
     }
 }
 
-/// Numbers of the nodes, in the order of their domains.
+/// Numbers of the nodes, in rising order: a kernel may number nodes in another order than domains.
 struct Numbers {
     list: [u32; MAX_NODES],
     count: usize,
@@ -198,8 +199,14 @@ impl Numbers {
                     domain,
                 });
             }
+            let mut carried = number;
+            for slot in numbers.list.iter_mut().take(numbers.count) {
+                if *slot > carried {
+                    core::mem::swap(slot, &mut carried);
+                }
+            }
             if let Some(slot) = numbers.list.get_mut(numbers.count) {
-                *slot = number;
+                *slot = carried;
             }
             numbers.count = numbers.count.saturating_add(1);
         }
@@ -223,8 +230,7 @@ impl Numbers {
 
     /// The lowest and the highest number.
     fn range(&self) -> (u32, u32) {
-        let numbers = self.as_slice().iter().copied();
-        let first = numbers.clone().fold(u32::MAX, u32::min);
-        (first, numbers.fold(0, u32::max))
+        let last = self.as_slice().last().copied();
+        (self.first(), last.unwrap_or(0))
     }
 }
