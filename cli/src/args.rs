@@ -381,7 +381,7 @@ pub(crate) struct BindArgs {
     #[arg(required_unless_present = "persisted", value_name = "BDF")]
     pub(crate) devices: Vec<Bdf>,
     /// Bind the devices at each start of the machine, too: saves the drivers in /etc/varia/bind.d,
-    /// which a service of Varia's package reads.
+    /// which varia-bind.service reads.
     #[arg(long)]
     pub(crate) persist: bool,
     /// Bind all devices that --persist saved, as the service does at each start.

@@ -220,8 +220,8 @@ fn refusal(lab: &Lab, gpu: &str, refused: &str) -> Result<()> {
     Ok(())
 }
 
-/// Bound for good: what a start of the machine does, typed as the service and the udev rule of the
-/// package do it.
+/// Bound for good: what a start of the machine does, typed as the service and the udev rule of
+/// `cli/systemd` do it.
 fn persistent(lab: &Lab, gpu: &str) -> Result<()> {
     let file = |bdf: &str| format!("/etc/varia/bind.d/{bdf}.json");
     lab.varia(&format!("bind {gpu} --persist"))??;
