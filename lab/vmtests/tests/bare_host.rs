@@ -155,7 +155,8 @@ fn operations() -> Vec<Op> {
     ]
 }
 
-fn image(path: &Path) -> Result<()> {
+/// An image whose first process expects these GPUs.
+fn image(path: &Path, gpus: &[&str]) -> Result<()> {
     let guest = packages::ensure(Set::Guest(Arch::Aarch64))?;
     let kernel = Kernel::of(Arch::Aarch64)?;
     let read = |path: &Path| fs::read(path).expect("a file of the lab");
@@ -187,20 +188,20 @@ fn image(path: &Path) -> Result<()> {
     }
     let init = INIT.replace(
         "export PATH",
-        &format!("gpus='{}'\nexport PATH", GPUS.join(" ")),
+        &format!("gpus='{}'\nexport PATH", gpus.join(" ")),
     );
     archive.file("init", 0o755, init.as_bytes());
     let line = format!("console=ttyAMA0 quiet {NO_CIPHER_TESTS}");
     boot_disk::write(path, &archive.finish(), &line)
 }
 
-fn start(folder: &Path) -> Result<Running> {
+fn start(folder: &Path, topology: &str, options: &[&str]) -> Result<Running> {
     let guest = packages::ensure(Set::Guest(Arch::Aarch64))?;
     let mut command = Command::new(varia()?);
     command
-        .args(["host", "gb200-x2", "--disk", "disk.img", "--snapshot"])
-        .args(["--memory", "1G", "--ram", "1G", "--accel", "tcg"])
-        .args(["--directory", "run", "--qemu"])
+        .args(["host", topology, "--disk", "disk.img", "--snapshot"])
+        .args(options)
+        .args(["--accel", "tcg", "--directory", "run", "--qemu"])
         .arg(qemu(folder, Arch::Aarch64)?)
         .arg("--bios")
         .arg(guest.path("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"))
@@ -236,10 +237,11 @@ fn soaks() -> bool {
 #[test]
 fn an_unchanged_image_sees_two_gb200_and_uses_their_memory() -> Result<()> {
     let folder = tempfile::tempdir().expect("a folder");
-    image(&folder.path().join("disk.img"))?;
+    image(&folder.path().join("disk.img"), &GPUS)?;
     let before = fs::read(folder.path().join("disk.img")).expect("an image");
     let begin = Instant::now();
-    let mut host = start(folder.path())?;
+    let options = ["--memory", "1G", "--ram", "1G"];
+    let mut host = start(folder.path(), "gb200-x2", &options)?;
     for restart in [false, true].into_iter().take(1 + usize::from(soaks())) {
         check_boot(&mut host, restart);
         println!("the host is up after {:?}", begin.elapsed());
@@ -389,4 +391,60 @@ fn check_use(host: &Running, digits: &str, was_restarted: bool) {
         host.memories().iter().any(holds),
         "what the CPU wrote is in the memory"
     );
+}
+
+/// Topology, GPUs with their device and node, and nodes with CPUs and without memory.
+type Topology = (
+    &'static str,
+    &'static [(&'static str, &'static str, u32)],
+    &'static str,
+    &'static str,
+);
+
+const TOPOLOGIES: [Topology; 4] = [
+    ("gh200", &[("0000:09:00.0", "0x2342", 0)], "0", "1-8"),
+    (
+        "gh200-x4",
+        &[
+            ("0000:09:00.0", "0x2342", 0),
+            ("0000:11:00.0", "0x2342", 1),
+            ("0000:19:00.0", "0x2342", 2),
+            ("0000:21:00.0", "0x2342", 3),
+        ],
+        "0-3",
+        "4-15",
+    ),
+    (
+        "gb200-x2",
+        &[("0000:09:00.0", "0x2941", 0), ("0000:11:00.0", "0x2941", 0)],
+        "0",
+        "1-14",
+    ),
+    ("gb300", &[("0000:09:00.0", "0x31c2", 0)], "0", "1-8"),
+];
+
+#[test]
+#[ignore = "for ./x soak: a boot for each topology, with the chip's own memory"]
+fn each_topology_has_its_gpus_and_nodes() -> Result<()> {
+    for (topology, gpus, sockets, nodes) in TOPOLOGIES {
+        let folder = tempfile::tempdir().expect("a folder");
+        let addresses: Vec<_> = gpus.iter().map(|(address, ..)| *address).collect();
+        image(&folder.path().join("disk.img"), &addresses)?;
+        let mut host = start(folder.path(), topology, &["--ram", "2G"])?;
+        host.wait_for("functions");
+        let functions = host.wait_for("nodes");
+        for (address, device, node) in gpus {
+            let line = format!("{address} 0x10de {device} {node}");
+            assert!(functions.contains(&line), "{topology}: {line}: {functions}");
+        }
+        let seen = host.wait_for("tables");
+        let lines: Vec<_> = seen.lines().collect();
+        assert_eq!(lines[1..3], [sockets, nodes], "{topology}: {seen}");
+        host.wait_for("bind");
+        let bound = host.wait_for("use");
+        let count = bound.matches("drivers/nvgrace_gpu_vfio_pci").count();
+        assert_eq!(count, gpus.len(), "{topology}: {bound}");
+        println!("{topology}: every GPU is bound");
+    }
+    Ok(())
 }
