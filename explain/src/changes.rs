@@ -10,6 +10,10 @@ use similar::{ChangeTag, DiffOp, TextDiff};
 
 use crate::finding::Code;
 
+/// Unchanged lines around a change in a diff: `patch` leaves out two of them on each side, and the
+/// beginnings of two devices are alike for three.
+const CONTEXT: usize = 5;
+
 /// A change of a text.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Edit {
@@ -112,7 +116,7 @@ pub(crate) fn diff(text: &str, corrected: &str, edits: &[Edit], name: &str) -> S
     }
     let diff = TextDiff::from_lines(text, corrected);
     let mut out = format!("--- {name}\n+++ {name}\n");
-    for hunk in diff.unified_diff().context_radius(3).iter_hunks() {
+    for hunk in diff.unified_diff().context_radius(CONTEXT).iter_hunks() {
         let lines = hunk.ops().first().zip(hunk.ops().last());
         let range = lines.map_or(0..0, |(first, last)| {
             first.old_range().start..last.old_range().end

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 
 use crate::case::{Case, Knowledge};
 use crate::changes::{Edit, Traced};
-use crate::finding::{Code, Finding};
+use crate::finding::{Code, Finding, Weight};
 use crate::model::Definition;
 use crate::parse::Source;
 use crate::rules;
@@ -73,6 +73,7 @@ fn corrected_once(text: &str, knowledge: &Knowledge<'_>) -> Option<(String, Code
                 .is_ok_and(|next| {
                     let left = rules::check(&Case::new(&next, knowledge));
                     count(&left, finding) < count(&findings, finding)
+                        && incorrigible(&left) <= incorrigible(&findings)
                 });
             if is_better {
                 return Some((next, finding.code));
@@ -91,6 +92,12 @@ fn count(all: &[Finding], one: &Finding) -> usize {
     let same =
         |other: &&Finding| other.code == one.code && other.what == one.what && other.fix == one.fix;
     all.iter().filter(same).count()
+}
+
+/// Faults without a correction: none may come of the correction of another finding.
+fn incorrigible(all: &[Finding]) -> usize {
+    let is_one = |one: &&Finding| one.fix.is_none() && one.code.weight() == Weight::Fault;
+    all.iter().filter(is_one).count()
 }
 
 fn apply(source: &Source, definition: &Definition, fix: &Fix) -> Option<String> {

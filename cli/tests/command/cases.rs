@@ -328,6 +328,33 @@ fn corrected(case: &Case, folder: &Folder, of_host: &[String], report: &Value, d
         "{file}"
     );
     assert!(!is_applied(folder, diff), "{file}: applied twice");
+    let places: Vec<&str> = fixed.lines().collect();
+    for hunk in diff.split("\n@@ ").skip(1) {
+        let old = without_fuzz(hunk);
+        let mut windows = places.windows(old.len().max(1));
+        assert!(
+            !windows.any(|window| window == old),
+            "{file}: applied twice by patch: {hunk}"
+        );
+    }
+}
+
+/// Lines that `patch` looks for, which leaves out two of the unchanged ones on each side.
+fn without_fuzz(hunk: &str) -> Vec<&str> {
+    let lines = hunk.lines().skip(1).filter(|line| !line.starts_with('+'));
+    let mut lines: Vec<&str> = lines.filter(|line| !line.starts_with('\\')).collect();
+    for _ in 0..2 {
+        for _ in 0..2 {
+            if lines.last().is_some_and(|line| line.starts_with(' ')) {
+                lines.pop();
+            }
+        }
+        lines.reverse();
+    }
+    let lines = lines.into_iter();
+    lines
+        .map(|line| line.get(1..).unwrap_or_default())
+        .collect()
 }
 
 #[test]

@@ -446,3 +446,22 @@ fn a_correction_behind_a_loop_is_part_of_the_command() {
         assert!(!codes(&again).contains(&"firmware-missing"), "{corrected}");
     }
 }
+
+/// QEMU wants `-m` to be the sum of the nodes' RAM: without a node's, another size would be needed,
+/// which the author alone knows.
+#[test]
+fn the_ram_of_a_gpus_node_is_removed_where_the_rest_is_the_machines() {
+    let (facts, plan) = two();
+    let backed = swap(
+        &command_line(&plan),
+        "node,nodeid=2'",
+        "node,nodeid=2,memdev=more' -object memory-backend-ram,id=more,size=1G",
+    );
+    let found = examined(&backed, &facts);
+    assert_eq!(codes(&found), ["node-has-memory"]);
+    assert!(found.findings.iter().all(|(_, is_corrected)| *is_corrected));
+    let whole = swap(&backed, "-m 8G", "-m 9G");
+    let found = examined(&whole, &facts);
+    assert_eq!(codes(&found), ["node-has-memory"]);
+    assert_eq!(found.corrected, whole);
+}
