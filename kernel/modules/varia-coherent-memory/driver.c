@@ -206,6 +206,7 @@ static int coherent_add(struct device *dev, struct coherent_device *coherent, ch
 	if (ret) {
 		snprintf(text, VARIA_TEXT_LEN, "%s can't be used (%d): mount sysfs on /sys",
 			 COHERENT_POLICY, ret);
+		placement->count = 0; /* nothing to be removed */
 		return ret;
 	}
 	for (i = 0; i < placement->count && !ret; i++) {
