@@ -4,6 +4,8 @@
 //! memory behind BARs and the vital product data. State that a reset loses: configuration registers
 //! and registers behind BARs; and the coherent memory has to become ready again.
 
+mod mastering;
+
 use std::fmt;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +24,7 @@ use varia_spec::zpci;
 use varia_sys::memory::SharedMemory;
 
 use crate::config::{ConfigSpace, Effect};
-use crate::engine::{Command, Engine, Failure};
+use crate::engine::Engine;
 use crate::error::SiliconError;
 use crate::fault::Faults;
 use crate::memory::{CoherentMemory, PAGE, WantedMemory, check_faults};
@@ -30,7 +32,7 @@ use crate::options::{Options, Readiness};
 use crate::platform::Platform;
 use crate::profile::{BarModel, Body, Content, Fact, Profile, ReadinessMethod};
 use crate::rom;
-use crate::virtio::{Card, Switches};
+use crate::virtio::Card;
 use crate::wires::Wires;
 
 /// A physical function, with its memory and the firmware that describes it.
@@ -176,75 +178,6 @@ impl Silicon {
     /// The faults that are injected now.
     pub fn faults(&self) -> Faults {
         self.wires.faults()
-    }
-
-    /// Configuration of the function, as the card obeys it.
-    fn switches(&self) -> Switches {
-        let state = lock(&self.wires.state);
-        Switches {
-            master: state.config.masters(),
-            msix: state.config.messages_enabled(),
-        }
-    }
-
-    /// Goes on with what the card could not finish during an access.
-    fn go_on(&self, card: &Arc<Card>) {
-        let Some(memory) = card.take_later() else {
-            return;
-        };
-        let (switches, wires) = (self.switches(), self.wires.clone());
-        let (running, of_job) = (Arc::clone(card), Arc::clone(&memory));
-        let job = move || wires.signal(running.exchange_later(&of_job, switches));
-        if memory.later(Box::new(job)).is_err() {
-            card.fail_later();
-        }
-    }
-
-    /// Runs a command of the copy engine; conditions of the device come before those of the bus.
-    fn run_engine(&self, engine: &Arc<Engine>, command: Command) {
-        let (ending, wires) = (Arc::clone(engine), self.wires.clone());
-        let ended = move |outcome| {
-            if let Some(vector) = ending.end(&command, outcome) {
-                wires.raise(vector);
-            }
-        };
-        match self.engine_memory(&command) {
-            Ok(own) => command.run(own, engine.memory(), ended),
-            Err(failure) => ended(Err(failure)),
-        }
-    }
-
-    /// The coherent memory for a command, if the command may run.
-    fn engine_memory(&self, command: &Command) -> Result<SharedMemory, Failure> {
-        let failure = |status, fault| Failure { status, fault };
-        let memory = self.memory.as_ref();
-        let memory = memory.ok_or(failure(copy_engine::status::BAD_RANGE, 0))?;
-        for (offset, len) in command.own() {
-            let end = offset.checked_add(len);
-            if end.is_none_or(|end| end > memory.bytes.len()) {
-                return Err(failure(copy_engine::status::BAD_RANGE, offset));
-            }
-            if !self.is_ready() {
-                return Err(failure(copy_engine::status::NOT_READY, offset));
-            }
-            if !self.answers(offset, len) {
-                let at = self.poisoned(offset, len).unwrap_or(offset);
-                return Err(failure(copy_engine::status::MEMORY_FAILED, at));
-            }
-        }
-        if command.masters() && !self.switches().master {
-            return Err(failure(copy_engine::status::NO_MASTER, 0));
-        }
-        let shared = memory.bytes.try_clone();
-        shared.map_err(|_| failure(copy_engine::status::MEMORY_FAILED, 0))
-    }
-
-    /// The card, if it is behind this BAR.
-    fn card_behind(&self, bar: u8) -> Option<&Arc<Card>> {
-        let content = self.profile.bar(bar)?.content;
-        self.card
-            .as_ref()
-            .filter(|_| content == Content::NetworkCard)
     }
 
     pub(crate) fn config_bytes(&self) -> Vec<u8> {
