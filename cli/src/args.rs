@@ -98,7 +98,8 @@ pub(crate) enum Command {
         after_help = "Example:\n  varia bind 0009:01:00.0 --dry-run --sysfs host.tar\n  varia bind 0009:01:00.0 --persist --dry-run --sysfs host.tar"
     )]
     Bind(BindArgs),
-    /// Bind devices to the drivers that they had before `bind`, and forget what --persist saved.
+    /// Bind devices to the drivers that they had before `bind` since the machine started, and forget
+    /// what --persist saved.
     #[command(after_help = "Example:\n  varia unbind 0009:01:00.0")]
     Unbind(UnbindArgs),
     /// Offer the GPUs of a host to Kubernetes, as a device plugin.

@@ -181,6 +181,12 @@ fn libvirt(facts: &mut Facts, assume: &Assume) {
 
 fn kernel(facts: &mut Facts, assume: &Assume) {
     let kernel = &mut facts.kernel;
+    if kernel.version() != assume.number() {
+        // the options are another kernel's
+        kernel.config = None;
+        kernel.config_is_partial = false;
+        kernel.iommufd = None;
+    }
     kernel.release = Some(assume.version.clone());
     kernel.kvm.cacheable_pfnmap = assume
         .number()
@@ -287,6 +293,28 @@ mod tests {
         let libvirt = facts.vmm.libvirt.expect("a libvirt");
         assert_eq!(libvirt.number(), Some((11, 9)));
         assert!(libvirt.has("iommufd"));
+    }
+
+    #[test]
+    fn an_assumed_kernel_has_no_option_of_the_kernel_that_was_found() {
+        let found = Kernel {
+            release: Some("5.15.0-100".to_owned()),
+            config: Some([("IOMMUFD".to_owned(), "y".to_owned())].into()),
+            iommufd: Some(false),
+            ..Kernel::default()
+        };
+        let with = |text: &str| {
+            let mut facts = Facts::new(Host::default(), found.clone(), Vmm::default());
+            apply(&mut facts, &[text.parse().expect(text)]);
+            facts.kernel
+        };
+        let newer = with("KERNEL=6.19");
+        assert_eq!((newer.iommufd, newer.option("IOMMUFD")), (None, None));
+        let newer = with("KERNEL=6.19+VFIO_PCI_DMABUF");
+        assert_eq!(newer.option("VFIO_PCI_DMABUF"), Some(true));
+        assert_eq!(newer.option("VFIO_DEVICE_CDEV"), None);
+        // the same kernel has its own options still
+        assert_eq!(with("KERNEL=5.15.0-200").option("IOMMUFD"), Some(false));
     }
 
     #[test]

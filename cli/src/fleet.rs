@@ -128,50 +128,30 @@ impl Fleet {
             As::Virtual => View::Virtual,
             As::Physical => View::Physical,
         };
-        let path = behaviour.backing.as_deref();
-        // before the file is opened, which can change its length
-        if let Some(path) = path {
-            self.check_backing(&name, path, given.backing.as_ref())?;
-        }
-        let made = make(&device, &behaviour, side, honour, given)?;
-        let memory = made.silicon.coherent_memory();
-        if let (Some(_), Some(memory)) = (path, memory) {
-            let identity = fstat(&memory.bytes)?;
-            let identity = (identity.st_dev, identity.st_ino);
-            lock(&self.backings).insert(identity, name.clone());
-        }
         let listener = match (listener, &self.options.directory) {
             (Some(listener), _) => listener,
             (None, Some(directory)) => Listener::bind(&directory.join(format!("{name}.sock")))?,
             (None, None) => return Err("the server has no directory for sockets".into()),
         };
+        // held until the file has its device: two devices that are added at once get no common file
+        let mut backings = lock(&self.backings);
+        let path = behaviour.backing.as_deref();
+        // before the file is opened, which can change its length
+        if let Some(path) = path {
+            check_backing(&backings, &name, path, given.backing.as_ref())?;
+        }
+        let made = make(&device, &behaviour, side, honour, given)?;
+        if let (Some(_), Some(memory)) = (path, made.silicon.coherent_memory()) {
+            let file = fstat(&memory.bytes)?;
+            backings.insert((file.st_dev, file.st_ino), name.clone());
+        }
+        drop(backings);
         Ok(Prepared {
             name,
             view,
             made,
             listener,
         })
-    }
-
-    /// Refuses a backing file that another device has, under whatever path.
-    fn check_backing(
-        &self,
-        name: &str,
-        path: &Path,
-        open: Option<&OwnedFd>,
-    ) -> Result<(), Failure> {
-        let of_open = |fd| fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino));
-        let identity = open.map_or_else(|| identity(path), of_open);
-        let backings = lock(&self.backings);
-        match identity.and_then(|identity| backings.get(&identity)) {
-            None => Ok(()),
-            Some(other) => Err(format!(
-                "{name}: the backing file {} is that of the device {other}: give each its own in \
-                 --config",
-                path.display()
-            )
-            .into()),
-        }
     }
 
     /// Serves a device from now on.
@@ -229,7 +209,10 @@ impl Fleet {
             return Err(format!("there is a device {name} already: choose another --name").into());
         }
         let prepared = self.prepare(name.clone(), spec, backing, None)?;
-        self.start(prepared)?;
+        if let Err(error) = self.start(prepared) {
+            lock(&self.backings).retain(|_, of| *of != name);
+            return Err(error);
+        }
         self.device(&name)
     }
 
@@ -303,6 +286,26 @@ impl Served {
             Some(Err(_)) => Err(format!("{}: the server ended with a panic", self.name).into()),
             _ => Ok(()),
         }
+    }
+}
+
+/// Refuses a backing file that another device has, under whatever path.
+fn check_backing(
+    backings: &BTreeMap<(u64, u64), String>,
+    name: &str,
+    path: &Path,
+    open: Option<&OwnedFd>,
+) -> Result<(), Failure> {
+    let of_open = |fd| fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino));
+    let identity = open.map_or_else(|| identity(path), of_open);
+    match identity.and_then(|identity| backings.get(&identity)) {
+        None => Ok(()),
+        Some(other) => Err(format!(
+            "{name}: the backing file {} is that of the device {other}: give each its own in \
+             --config",
+            path.display()
+        )
+        .into()),
     }
 }
 

@@ -159,7 +159,7 @@ impl<'a> Listing<'a> {
             out += "no variant driver serves a PCI device of this host (`--all` lists every function)\n";
         }
         for note in &self.notes {
-            out += &format!("\nnote: {note}\n");
+            out += &format!("\nnote: {}\n", printable(note));
         }
         out
     }

@@ -48,6 +48,12 @@ pub enum MemoryError {
         /// First missing byte.
         offset: u64,
     },
+    /// The descriptor is not open for reading and writing at any offset.
+    #[error("{}: open the file for reading and writing (O_RDWR without O_APPEND)", name.display())]
+    NotReadWrite {
+        /// Name of the file.
+        name: PathBuf,
+    },
     /// The file to open does not exist.
     #[error("{}: no such file; create it with `truncate -s {need} {}`", path.display(), path.display())]
     Missing {
@@ -239,17 +245,15 @@ impl SharedMemory {
     /// reading and writing, and at least `len` bytes long. `name` names the file in errors.
     ///
     /// # Errors
-    /// [`MemoryError::NotAFile`], [`MemoryError::NotWritable`], [`MemoryError::TooSmall`].
+    /// [`MemoryError::NotAFile`], [`MemoryError::NotReadWrite`], [`MemoryError::TooSmall`].
     pub fn of_descriptor(name: &Path, fd: OwnedFd, len: u64) -> Result<Self, MemoryError> {
         check_length(len)?;
         let flags = rustix::fs::fcntl_getfl(&fd)
             .map_err(|e| MemoryError::io(format!("flags of {}", name.display()), e))?;
         let memory = Self::of_file(name, File::from(fd), len)?;
-        if flags & OFlags::RWMODE != OFlags::RDWR {
-            return Err(MemoryError::NotWritable {
-                path: name.into(),
-                source: io::Error::from_raw_os_error(libc::EBADF),
-            });
+        // appended bytes would go to the end of the file
+        if flags & OFlags::RWMODE != OFlags::RDWR || flags.contains(OFlags::APPEND) {
+            return Err(MemoryError::NotReadWrite { name: name.into() });
         }
         Ok(memory)
     }

@@ -62,7 +62,10 @@ fn add(socket: &Path, args: &AddArgs) -> Result<Value, Failure> {
     let (shape, behaviour) = (&args.shape, &args.behaviour);
     let facts = shape.platform.as_deref().map(platform::read).transpose()?;
     let honour = args.memory_enable == MemoryEnable::Honour;
+    let named = behaviour.backing.as_ref();
     let spec = DeviceSpec {
+        // for messages alone
+        backing: named.map(|path| path.to_string_lossy().into_owned().into()),
         name: args.name.clone(),
         view: Some(args.view),
         memory_enable: honour.then_some(MemoryEnable::Honour),

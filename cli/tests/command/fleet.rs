@@ -185,6 +185,19 @@ fn a_device_that_is_added_has_its_files() {
         refused.contains("a nic has no coherent memory"),
         "{refused}"
     );
+    // nor does a device without a socket, whose file another one can have then
+    std::fs::write(folder.path("run/taken.sock"), "").unwrap();
+    let refused = add("taken", &["--backing", &fresh]).unwrap_err();
+    assert!(refused.contains("taken.sock"), "{refused}");
+    assert!(!folder.path("fresh").exists());
+    std::fs::File::create(&fresh)
+        .unwrap()
+        .set_len(1 << 30)
+        .unwrap();
+    let refused = add("taken", &["--backing", &fresh]).unwrap_err();
+    assert!(refused.contains("taken.sock"), "{refused}");
+    add("free", &["--backing", &fresh]).unwrap();
+    ctl(&folder, &["remove", "free"]).unwrap();
     std::fs::File::create(&fresh).unwrap();
     let refused = add("small", &["--backing", &fresh]).unwrap_err();
     assert!(refused.contains("1 GiB"), "{refused}");
@@ -241,7 +254,11 @@ fn descriptors_that_are_no_backing_are_refused() {
             vec![file.as_fd(), file.as_fd()],
             "one descriptor at most",
         ),
-        (add, vec![reads.as_fd()], "name"),
+        (
+            add,
+            vec![reads.as_fd()],
+            "open the file for reading and writing",
+        ),
         (add, vec![pipe.as_fd()], "not a regular file"),
     ] {
         let error = ask(line, &fds);

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -77,7 +78,10 @@ impl Live {
     /// Error of the system for the directory.
     pub fn new(state: &Path) -> io::Result<Self> {
         fs::create_dir_all(state)?;
-        let lock = File::create(state.join("lock"))?;
+        // whoever could open it could hold it, and stop the next start's bindings
+        let mut options = File::options();
+        let options = options.write(true).create(true).truncate(false).mode(0o600);
+        let lock = options.open(state.join("lock"))?;
         flock(&lock, FlockOperation::LockExclusive)?;
         Ok(Self {
             tree: Tree::live(),

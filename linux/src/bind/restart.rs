@@ -133,8 +133,9 @@ pub fn unbind_persistently(host: &mut dyn Host, devices: &[Bdf]) -> Result<Unbou
     Ok(unbound)
 }
 
-/// Carries out all persistent bindings. A fault of one binding does not hinder the others; members
-/// of one IOMMU group are bound together, or none of them is.
+/// Carries out all persistent bindings that are valid. A fault of one binding does not hinder the
+/// others. Bindings of one IOMMU group are carried out together, or none of them is; the demands of
+/// one of them (`strict`) are those of the group.
 pub fn apply(host: &mut dyn Host) -> Applied {
     let mut applied = Applied::default();
     let files = match persistent(host.tree()) {
