@@ -28,11 +28,14 @@ pub enum Flavour {
     Debug64k,
     /// The same of the series [`Series::Next`].
     NextDebug64k,
+    /// The lab's own for x86-64 with Rust (`lab/kernels/rust-amd64.config`), which has the driver in
+    /// the kernel's own Rust and the original as modules. Building it takes minutes too.
+    RustAmd64,
 }
 
 impl Flavour {
     /// All, in the order in which tests go through them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Debian(Arch::Aarch64),
         Self::Debian(Arch::X86_64),
         Self::Debian16k,
@@ -41,13 +44,14 @@ impl Flavour {
         Self::Next16k,
         Self::Debug64k,
         Self::NextDebug64k,
+        Self::RustAmd64,
     ];
 
     /// Series of the kernel where it is not the one that the lab chooses.
     #[must_use]
     pub const fn series(self) -> Option<Series> {
         match self {
-            Self::Debian(_) | Self::Debian16k | Self::Debug64k => None,
+            Self::Debian(_) | Self::Debian16k | Self::Debug64k | Self::RustAmd64 => None,
             Self::Next(_) | Self::Next16k | Self::NextDebug64k => Some(Series::Next),
         }
     }
@@ -57,8 +61,15 @@ impl Flavour {
     pub const fn arch(self) -> Arch {
         match self {
             Self::Debian(arch) | Self::Next(arch) => arch,
+            Self::RustAmd64 => Arch::X86_64,
             Self::Debian16k | Self::Next16k | Self::Debug64k | Self::NextDebug64k => Arch::Aarch64,
         }
+    }
+
+    /// True for a kernel with Rust, whose driver is the one in the kernel's own Rust.
+    #[must_use]
+    pub const fn is_rust(self) -> bool {
+        matches!(self, Self::RustAmd64)
     }
 
     /// True for a kernel that the lab builds itself, which looks for errors and has KASAN.
@@ -71,7 +82,7 @@ impl Flavour {
     #[must_use]
     pub const fn page_size(self) -> u64 {
         match self {
-            Self::Debian(_) | Self::Next(_) => 4 << 10,
+            Self::Debian(_) | Self::Next(_) | Self::RustAmd64 => 4 << 10,
             Self::Debian16k | Self::Next16k => 16 << 10,
             Self::Debug64k | Self::NextDebug64k => 64 << 10,
         }
@@ -92,6 +103,7 @@ impl Flavour {
             Self::Debian(arch) | Self::Next(arch) => arch.debian(),
             Self::Debian16k | Self::Next16k => ARM64_16K,
             Self::Debug64k | Self::NextDebug64k => "debug-64k",
+            Self::RustAmd64 => "rust-amd64",
         }
     }
 
@@ -134,7 +146,9 @@ mod tests {
         let (small, middle, large) = (2 << 20, 32 << 20, 512 << 20);
         assert_eq!(
             sizes,
-            [small, small, middle, small, small, middle, large, large]
+            [
+                small, small, middle, small, small, middle, large, large, small
+            ]
         );
     }
 

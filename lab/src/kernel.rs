@@ -53,7 +53,7 @@ impl Kernel {
                     "boot another one; modules are built for it",
                 ));
             }
-            Flavour::Debug64k | Flavour::NextDebug64k => {
+            Flavour::Debug64k | Flavour::NextDebug64k | Flavour::RustAmd64 => {
                 let built = kernel_build::ensure(flavour)?;
                 return Self::custom(flavour.arch(), built.image(), Some(&built.modules()));
             }

@@ -21,6 +21,7 @@ use crate::agent_build::{compiler, workspace};
 use crate::error::{LabError, Result};
 use crate::flavour::Flavour;
 use crate::kernel_source;
+use crate::kernel_tree::{self, Files};
 
 /// Number of lines, about, that make prints for a whole build: for showing progress.
 const STEPS: u64 = 2_030;
@@ -44,6 +45,28 @@ impl Built {
         self.folder.join("modules")
     }
 
+    /// A module that was built with the kernel, by the name of its file.
+    ///
+    /// # Errors
+    /// [`LabError::Module`] if the kernel does not have it.
+    pub fn module(&self, file: &str) -> Result<PathBuf> {
+        let mut folders = vec![self.modules()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).map_err(LabError::file("read", &folder))? {
+                let path = entry.map_err(LabError::file("read", &folder))?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.file_name().is_some_and(|name| name == file) {
+                    return Ok(path);
+                }
+            }
+        }
+        Err(LabError::Module {
+            name: file.to_owned(),
+            why: format!("{} has no such file", self.modules().display()),
+        })
+    }
+
     /// Headers that modules are built against.
     #[must_use]
     pub fn headers(&self) -> PathBuf {
@@ -51,24 +74,26 @@ impl Built {
     }
 }
 
-/// The kernel for arm64 that `lab/kernels/NAME.config` describes, NAME being the flavour's, built if
-/// need be.
+/// The kernel that `lab/kernels/NAME.config` describes, NAME being the flavour's, built if need be.
 ///
 /// # Errors
 /// [`LabError::Command`] with what make said, and those of fetching what it takes.
 pub fn ensure(flavour: Flavour) -> Result<Built> {
     let name = flavour.name();
-    let tools = packages::ensure(Set::Tools)?;
+    let mut tools = packages::ensure(Set::Tools)?;
     let sources = match flavour.series() {
         None => tools.clone(),
         Some(series) => packages::ensure(Set::Headers(series))?,
     };
     let folder = workspace().join("lab/kernels");
-    let (script, fragment) = (
-        folder.join("build.sh"),
-        folder.join(format!("{name}.config")),
-    );
-    let place = place(&sources, name, &script, &fragment)?;
+    let fragment = folder.join(format!("{name}.config"));
+    let (mut script, mut laid) = (folder.join("build.sh"), Files::new());
+    if flavour.is_rust() {
+        tools = packages::ensure(Set::KernelRust)?;
+        script = folder.join("build-rust.sh");
+        laid = kernel_tree::files(&kernel_tree::original()?)?;
+    }
+    let place = place(&sources, name, &script, &fragment, &laid)?;
     // A lock of their own: a build must not keep others from fetching packages.
     let cache = Cache::at(packages::cache_subfolder("kernels".as_ref())?)?;
     let there = cache.root().join(&place);
@@ -77,12 +102,22 @@ pub fn ensure(flavour: Flavour) -> Result<Built> {
     }
     let lock = cache.lock()?;
     let folder = cache.fill(&lock, &place, |out| {
-        build((&tools, &sources), flavour, &script, &fragment, out)
+        if flavour.is_rust() {
+            build_rust((&tools, &sources), &script, &fragment, &laid, out)
+        } else {
+            build((&tools, &sources), flavour, &script, &fragment, out)
+        }
     })?;
     Ok(Built { folder })
 }
 
-fn place(sources: &Tree, name: &str, script: &Path, fragment: &Path) -> Result<String> {
+fn place(
+    sources: &Tree,
+    name: &str,
+    script: &Path,
+    fragment: &Path,
+    laid: &Files,
+) -> Result<String> {
     let versions = sources.versions()?;
     let source = versions
         .lines()
@@ -91,6 +126,9 @@ fn place(sources: &Tree, name: &str, script: &Path, fragment: &Path) -> Result<S
     let mut seen = source.as_bytes().to_vec();
     for path in [script, fragment] {
         seen.extend(fs::read(path).map_err(LabError::file("read", path))?);
+    }
+    for text in laid.iter().flat_map(|(path, text)| [path, text]) {
+        seen.extend(text.bytes());
     }
     Ok(format!("{name}-{:08x}", packages::fold_hash(&seen)))
 }
@@ -121,6 +159,38 @@ fn build(
     ];
     let what = format!("build the kernel {flavour} (about 8 minutes on two idle processors)");
     let mut progress = Progress::start(what, Unit::Items, STEPS);
+    run_counting(chroot.prepared(argv)?, || progress.advance())?;
+    progress.finish();
+    Ok(())
+}
+
+/// Builds a kernel with Rust by LLVM, with `laid` over its source.
+fn build_rust(
+    (tools, sources): (&Tree, &Tree),
+    script: &Path,
+    fragment: &Path,
+    laid: &Files,
+    out: &Path,
+) -> Result<()> {
+    let folder = out.join("laid");
+    for (path, text) in laid {
+        let path = folder.join(path);
+        let parent = path.parent().unwrap_or(&folder);
+        fs::create_dir_all(parent).map_err(LabError::file("create", parent))?;
+        fs::write(&path, text).map_err(LabError::file("write", &path))?;
+    }
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let chroot = Chroot::new(tools)
+        .bind(workspace())
+        .bind(sources.path("/usr/src"))
+        .bind(out)
+        .env("JOBS", jobs.to_string());
+    let source = sources.path(&kernel_source::archive(sources)?.to_string_lossy());
+    let position = workspace().join("lab/position");
+    let argv = [&source, fragment, folder.as_path(), &position, out].map(Path::as_os_str);
+    let what = "build a kernel with Rust (about 16 minutes on two idle processors)";
+    let mut progress = Progress::start(what.to_owned(), Unit::Items, STEPS);
+    let argv = [script.as_os_str()].into_iter().chain(argv);
     run_counting(chroot.prepared(argv)?, || progress.advance())?;
     progress.finish();
     Ok(())

@@ -23,6 +23,9 @@ use crate::kernel_source;
 /// The name of either driver's module.
 const MODULE: &str = "nvgrace-gpu-vfio-pci";
 
+/// The name of the module of the driver in the kernel's own Rust.
+pub const IN_TREE: &str = "nvgrace_gpu_rs_vfio_pci";
+
 /// The module of `lab/second`, and its folder.
 const SECOND: &str = "varia-overlay-vfio-pci";
 
@@ -35,11 +38,15 @@ const SOURCES: [&str; 5] = [
     "variants/src",
 ];
 
-/// Varia's `nvgrace-gpu-vfio-pci.ko`.
+/// Varia's `nvgrace-gpu-vfio-pci.ko`; on a kernel with Rust, the driver in the kernel's own Rust.
 ///
 /// # Errors
 /// [`LabError::Command`] with what the compiler said, and those of fetching it.
 pub fn ours(flavour: impl Into<Flavour>) -> Result<PathBuf> {
+    let flavour = flavour.into();
+    if flavour.is_rust() {
+        return kernel_build::ensure(flavour)?.module(&format!("{IN_TREE}.ko"));
+    }
     ours_with(flavour, &[])
 }
 
@@ -161,7 +168,11 @@ pub fn rust_object(arch: Arch, features: &[&str]) -> Result<PathBuf> {
 /// # Errors
 /// As for [`ours`].
 pub fn original(flavour: impl Into<Flavour>) -> Result<PathBuf> {
-    let mut target = Target::find(flavour.into())?;
+    let flavour = flavour.into();
+    if flavour.is_rust() {
+        return kernel_build::ensure(flavour)?.module(&format!("{MODULE}.ko"));
+    }
+    let mut target = Target::find(flavour)?;
     let source = match target.flavour.series() {
         None => kernel_source::parts(&target.tools, &target.tools)?,
         Some(series) => {
@@ -213,10 +224,14 @@ pub fn importer(flavour: impl Into<Flavour>) -> Result<PathBuf> {
 
 /// `varia_NAME.ko` from the folder `lab/NAME`.
 fn test_module(flavour: impl Into<Flavour>, name: &str) -> Result<PathBuf> {
-    let target = Target::find(flavour.into())?;
+    let flavour = flavour.into();
+    let file = format!("varia_{name}.ko");
+    if flavour.is_rust() {
+        return kernel_build::ensure(flavour)?.module(&file);
+    }
+    let target = Target::find(flavour)?;
     let folder = format!("lab/{name}");
     let source = workspace().join(&folder);
-    let file = format!("varia_{name}.ko");
     target.build(name, &file, &[&folder], |out| {
         let script = "cp \"$1\"/* \"$2\" && exec make -s -C \"$3\" M=\"$2\" ARCH=\"$4\" \
                       CROSS_COMPILE=\"$5\" ${CC:+\"CC=$CC\"} modules";

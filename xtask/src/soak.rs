@@ -26,6 +26,8 @@ const FUZZ: &str = "fuzz";
 const WITH_DEBUG_KERNEL: &[&str] = &["concurrency", "nested", "pages", "selftests"];
 /// The one that needs that kernel of the next series too.
 const WITH_NEXT_DEBUG_KERNEL: &[&str] = &["pages"];
+/// The test program that boots the kernel with Rust.
+const WITH_RUST_KERNEL: &str = "differential";
 const WITH_DKMS: &str = "package";
 
 /// A line of a test's output that belongs to the result begins so.
@@ -116,6 +118,9 @@ fn prepare(parts: &[String]) -> Outcome {
         if wanted(WITH_NEXT_DEBUG_KERNEL) {
             Kernel::of(Flavour::NextDebug64k)?;
         }
+    }
+    if wanted(&[WITH_RUST_KERNEL]) {
+        Kernel::of(Flavour::RustAmd64)?;
     }
     if wanted(&[WITH_DKMS]) {
         for arch in Arch::ALL {

@@ -68,18 +68,31 @@ pub enum Memory {
 pub enum Driver {
     /// The kernel's own driver.
     Original,
-    /// Varia's.
+    /// Varia's module for stock kernels.
     Ours,
+    /// Varia's in the kernel's own Rust.
+    InTree,
     /// `vfio-pci`.
     VfioPci,
 }
 
 impl Driver {
+    /// Varia's driver on a kernel.
+    #[must_use]
+    pub const fn ours_on(flavour: Flavour) -> Self {
+        if flavour.is_rust() {
+            Self::InTree
+        } else {
+            Self::Ours
+        }
+    }
+
     /// Name of the driver in sysfs.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Original | Self::Ours => "nvgrace_gpu_vfio_pci",
+            Self::InTree => kernel_modules::IN_TREE,
             Self::VfioPci => "vfio-pci",
         }
     }
@@ -90,6 +103,7 @@ impl Driver {
         match self {
             Self::Original => "/lab/drivers/original.ko",
             Self::Ours => "/lab/drivers/ours.ko",
+            Self::InTree => "/lab/drivers/in-tree.ko",
             Self::VfioPci => "",
         }
     }
@@ -307,7 +321,10 @@ impl HostPlan {
             .module("vfio_iommu_type1")
             .module_later("vfio_pci")
             .host_file(Driver::Original.file(), kernel_modules::original(flavour)?)
-            .host_file(Driver::Ours.file(), kernel_modules::ours(flavour)?);
+            .host_file(
+                Driver::ours_on(flavour).file(),
+                kernel_modules::ours(flavour)?,
+            );
         for (index, (gpu, root_bus)) in gpus.iter().zip(&root_buses).enumerate() {
             let mut device = VfioUser::new(format!("gpu{index}"), gpu.socket());
             device.root_bus = *root_bus;
@@ -432,12 +449,15 @@ impl Host {
     /// Refusal by the kernel.
     pub fn unload(&self) -> Result<()> {
         let modules = self.vm.list("/sys/module")?;
-        if modules.iter().any(|name| name == Driver::Ours.name()) {
+        for name in [Driver::Ours, Driver::InTree].map(Driver::name) {
+            if !modules.iter().any(|loaded| loaded == name) {
+                continue;
+            }
             // What stays behind in driver_override would bind the GPUs by itself.
             for address in &self.addresses {
                 self.write(address, "driver_override", "\n")?;
             }
-            self.vm.sh(&format!("rmmod {}", Driver::Ours.name()))?;
+            self.vm.sh(&format!("rmmod {name}"))?;
         }
         Ok(())
     }

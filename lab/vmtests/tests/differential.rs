@@ -317,7 +317,7 @@ fn compare(flavour: Flavour, total: usize, with_user_space: bool) -> Result<()> 
         .collect();
     let portable: Vec<_> = USER_SPACE_LAYOUTS.map(Run::portable).into();
 
-    load(&host, &layouts, Driver::Ours)?;
+    load(&host, &layouts, Driver::ours_on(flavour))?;
     let ours = answers(&host, &layouts, &runs)?;
     let older: Vec<_> = USER_SPACE_LAYOUTS
         .map(|layout| Run {
@@ -466,6 +466,13 @@ fn our_module_with_pages_of_16_kib_answers_as_the_original_but_for_named_differe
 #[test]
 fn our_module_on_linux_7_3_answers_as_the_original_but_for_named_differences() -> Result<()> {
     compare(Flavour::Next(Arch::Aarch64), count() / 3, false)
+}
+
+/// The driver in the kernel's own Rust, beside the original in one kernel.
+#[test]
+#[ignore = "for ./x soak: it builds a kernel with Rust"]
+fn the_driver_in_the_kernels_own_rust_answers_as_the_original() -> Result<()> {
+    compare(Flavour::RustAmd64, count(), false)
 }
 
 /// Faults in what our module decides; none makes it touch what is not the device's.
