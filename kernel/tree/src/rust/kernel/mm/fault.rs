@@ -5,9 +5,12 @@
 //! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
 
 use super::virt::VmaRef;
-use crate::bindings;
+use crate::{
+    bindings,
+    page::PAGE_SHIFT, //
+};
 use core::{
-    marker::PhantomData,
+    cell::Cell,
     ptr::NonNull, //
 };
 
@@ -23,17 +26,17 @@ impl FaultResult {
     pub const SIGBUS: Self = Self(bindings::vm_fault_reason_VM_FAULT_SIGBUS);
     /// The page of the address has failed.
     pub const HWPOISON: Self = Self(bindings::vm_fault_reason_VM_FAULT_HWPOISON);
-    /// The locks of the fault were released. Only [`Fault::release_and`] makes this result.
+    /// The locks of the fault were released. It does not tell the memory manager so: [`handle`]
+    /// does, whatever the handler's result is.
     const RETRY: Self = Self(bindings::vm_fault_reason_VM_FAULT_RETRY);
 
     /// Result of a C function.
-    pub(crate) const fn from_raw(raw: bindings::vm_fault_t) -> Self {
+    ///
+    /// # Safety
+    ///
+    /// `raw` is what a function returned that inserts page frames.
+    pub unsafe fn from_raw(raw: bindings::vm_fault_t) -> Self {
         Self(raw)
-    }
-
-    /// The number that C takes.
-    pub(crate) const fn into_raw(self) -> bindings::vm_fault_t {
-        self.0
     }
 
     /// True if page frames have been inserted.
@@ -42,33 +45,50 @@ impl FaultResult {
     }
 }
 
+/// Handles a fault at `1 << order` pages with `handler`; returns what the memory manager takes.
+///
+/// The memory manager is told to try again if, and only if, the locks of this fault were released.
+/// It takes no request for a smaller order from a fault at one page.
+///
+/// # Safety
+///
+/// The memory manager has called a fault handler with `vmf`, at this order, and the result is the
+/// handler's.
+pub unsafe fn handle(
+    vmf: NonNull<bindings::vm_fault>,
+    order: u32,
+    handler: impl FnOnce(Fault<'_>) -> FaultResult,
+) -> bindings::vm_fault_t {
+    let released = Cell::new(false);
+    // INVARIANT: By the safety requirements.
+    let result = handler(Fault {
+        vmf,
+        order,
+        released: &released,
+    });
+    match result {
+        _ if released.get() => FaultResult::RETRY.0,
+        FaultResult::RETRY => FaultResult::SIGBUS.0,
+        FaultResult::FALLBACK if order == 0 => FaultResult::SIGBUS.0,
+        result => result.0,
+    }
+}
+
 /// A page fault that is being handled, with the lock of the mapping or of the memory map held.
 ///
 /// # Invariants
 ///
-/// `vmf` is valid for `'a`, and one of the two locks is held for reading.
+/// `vmf` is valid for `'a`, is a fault at `1 << order` pages, and one of the two locks is held for
+/// reading. `released` belongs to the call of [`handle`] for this fault.
 pub struct Fault<'a> {
     vmf: NonNull<bindings::vm_fault>,
-    _fault: PhantomData<&'a mut bindings::vm_fault>,
+    order: u32,
+    released: &'a Cell<bool>,
 }
 
-impl<'a> Fault<'a> {
-    /// The fault behind a pointer of C.
-    ///
-    /// # Safety
-    ///
-    /// `vmf` is that of a fault handler that is being called, and its locks are held for `'a`
-    /// unless [`Fault::release_and`] releases them.
-    pub(crate) unsafe fn from_raw(vmf: NonNull<bindings::vm_fault>) -> Self {
-        // INVARIANT: By the safety requirements.
-        Self {
-            vmf,
-            _fault: PhantomData,
-        }
-    }
-
+impl Fault<'_> {
     /// The pointer for C.
-    pub(crate) fn as_ptr(&self) -> *mut bindings::vm_fault {
+    pub fn as_ptr(&self) -> *mut bindings::vm_fault {
         self.vmf.as_ptr()
     }
 
@@ -87,6 +107,19 @@ impl<'a> Fault<'a> {
     pub fn address(&self) -> usize {
         // SAFETY: By the type invariant.
         unsafe { (*self.as_ptr()).__bindgen_anon_1.address }
+    }
+
+    /// True if `1 << order` page frames can be inserted for the fault: the order is 0 or that of
+    /// the fault, and the mapping has the whole block of the address.
+    pub fn takes(&self, order: u32) -> bool {
+        if order != 0 && order != self.order {
+            return false;
+        }
+        let Some(size) = 1_usize.checked_shl(order + PAGE_SHIFT as u32) else {
+            return false;
+        };
+        let (vma, start) = (self.vma(), self.address() & !(size - 1));
+        start >= vma.start() && start.checked_add(size).is_some_and(|end| end <= vma.end())
     }
 
     /// True if the fault holds the lock of its mapping alone.
@@ -110,8 +143,8 @@ impl<'a> Fault<'a> {
     /// mapping can be used afterwards, so the fault is taken by value. The mapping's file outlives
     /// `wait`.
     ///
-    /// Without [`Fault::may_release`] nothing is released, and the result is
-    /// [`FaultResult::SIGBUS`].
+    /// The fault is tried again whatever the handler then returns. Without [`Fault::may_release`]
+    /// nothing is released, and the result is [`FaultResult::SIGBUS`].
     pub fn release_and(self, wait: impl FnOnce()) -> FaultResult {
         if !self.may_release() {
             return FaultResult::SIGBUS;
@@ -125,6 +158,7 @@ impl<'a> Fault<'a> {
         // SAFETY: By the type invariant the lock is held. `self` is consumed, so nothing relies on
         // the lock afterwards.
         unsafe { bindings::release_fault_lock(self.as_ptr()) };
+        self.released.set(true);
         wait();
         // SAFETY: The reference was taken above.
         unsafe { bindings::fput(file) };

@@ -112,13 +112,17 @@ impl DeviceMemory {
         self.length
     }
 
-    /// True if `1 << order` page frames from `frame` on are in the range.
+    /// True if `1 << order` page frames from `frame` on are in the range, and the first is aligned
+    /// to their number.
     pub(super) fn has_frames(&self, frame: usize, order: u32) -> bool {
-        let end = 1_u64
-            .checked_shl(order)
-            .and_then(|count| (frame as u64).checked_add(count));
-        let last = (self.base + self.length) >> PAGE_SHIFT;
-        frame as u64 >= self.base.div_ceil(1 << PAGE_SHIFT) && end.is_some_and(|end| end <= last)
+        let Some(count) = 1_usize.checked_shl(order) else {
+            return false;
+        };
+        let (first, all) = self.frames();
+        let Some(before) = frame.checked_sub(first) else {
+            return false;
+        };
+        frame % count == 0 && all >= count && before <= all - count
     }
 
     /// Page frames that are whole in the range: the first, and how many.

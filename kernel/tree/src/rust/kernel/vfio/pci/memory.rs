@@ -143,7 +143,8 @@ pub struct MemoryReady<'a>(MemoryGuard<'a>);
 
 impl MemoryReady<'_> {
     /// Inserts `1 << order` page frames from `frame` on, all of them in `memory`, for a fault.
-    /// [`FaultResult::SIGBUS`] if a frame is not in the memory.
+    /// [`FaultResult::SIGBUS`] if a frame is not in the memory, if the first one is not aligned to
+    /// the order, or if the fault does not take the order.
     pub fn insert(
         &self,
         fault: &fault::Fault<'_>,
@@ -151,15 +152,20 @@ impl MemoryReady<'_> {
         frame: usize,
         order: u32,
     ) -> FaultResult {
-        if !memory.has_frames(frame, order) {
+        if !memory.has_frames(frame, order) || !fault.takes(order) {
             return FaultResult::SIGBUS;
         }
-        // SAFETY: The lock is held, the fault is being handled, and the frames are device memory
-        // that
-        // this device has claimed.
-        FaultResult::from_raw(unsafe {
-            bindings::vfio_pci_vmf_insert_pfn(self.0.core, fault.as_ptr(), frame, order)
-        })
+        // SAFETY: The lock is held, the fault is being handled and takes the order, and the frames
+        // are an aligned block of device memory that this device has claimed. The mapping is one
+        // of page frames alone and does not copy on write, because `mmap` has refused the others.
+        unsafe {
+            FaultResult::from_raw(bindings::vfio_pci_vmf_insert_pfn(
+                self.0.core,
+                fault.as_ptr(),
+                frame,
+                order,
+            ))
+        }
     }
 }
 

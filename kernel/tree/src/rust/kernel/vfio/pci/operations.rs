@@ -22,9 +22,9 @@ use crate::{
     },
     mm::{
         fault,
-        fault::FaultResult,
         pfn_space::PfnLocator,
         virt::{
+            self,
             VmaNew,
             VmaRef, //
         },
@@ -256,6 +256,10 @@ impl<T: Driver> Operations<T> {
         // SAFETY: VFIO calls this for an open instance of `T` and a mapping that is being made.
         let (dev, new) = unsafe { (Opened::<T>::from_vdev(vdev), VmaNew::from_raw(vma)) };
         let mapping = match T::mmap(dev, new) {
+            // A mapping of page frames alone can't be one of pages too.
+            Ok(_) if new.flags() & virt::flags::MIXEDMAP != 0 => return EINVAL.to_errno(),
+            // Nor can it copy a page on write.
+            Ok(Some(_)) if new.copies_on_write() => return EINVAL.to_errno(),
             Ok(Some(mapping)) => mapping,
             // SAFETY: As above.
             Ok(None) => return unsafe { bindings::vfio_pci_core_mmap(vdev, vma) },
@@ -289,17 +293,22 @@ impl<T: Driver> Operations<T> {
         order: c_uint,
     ) -> bindings::vm_fault_t {
         let Some(fault) = NonNull::new(fault) else {
-            return FaultResult::SIGBUS.into_raw();
+            return bindings::vm_fault_reason_VM_FAULT_SIGBUS;
         };
         // SAFETY: The memory manager calls this with a fault of a mapping that `mmap` has made,
-        // which
-        // has the device, and which keeps the device open by its file. The operation begins here.
-        let fault = unsafe {
+        // which has the device, and which keeps the device open by its file. The operation begins
+        // here.
+        let (dev, unlocked) = unsafe {
             let vma = (*fault.as_ptr()).__bindgen_anon_1.vma;
             let dev = Opened::<T>::from_vdev((*vma).vm_private_data.cast());
-            Fault::new(fault::Fault::from_raw(fault), dev, Unlocked::new())
+            (dev, Unlocked::new())
         };
-        T::fault(fault, order).into_raw()
+        // SAFETY: As above.
+        unsafe {
+            fault::handle(fault, order, |fault| {
+                T::fault(Fault::new(fault, dev, unlocked), order)
+            })
+        }
     }
 
     #[cfg(CONFIG_VFIO_PCI_DMABUF)]
