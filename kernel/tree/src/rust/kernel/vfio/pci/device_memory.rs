@@ -10,12 +10,16 @@ use crate::{
     bindings,
     page::PAGE_SHIFT,
     prelude::*,
-    sync::SetOnce, //
+    str::CString,
+    sync::atomic::{
+        ordering::{
+            Acquire,
+            Full, //
+        },
+        Atomic, //
+    }, //
 };
-use core::{
-    ptr,
-    ptr::NonNull, //
-};
+use core::ptr;
 
 /// Caching of memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,36 +51,21 @@ pub fn is_system_ram(base: u64, length: u64) -> bool {
 }
 
 /// Device memory: a range of physical memory that is claimed in the kernel's table of resources,
-/// and
-/// is no RAM.
+/// and is no RAM.
 ///
 /// # Invariants
 ///
-/// `base..base + length` is claimed by this value and does not overflow.
+/// - `base..base + length` is claimed by this value, in its name, and does not overflow.
+/// - `mapping` is null, or one of the whole range that `memremap` has returned; then it stays.
 pub struct DeviceMemory {
-    // Dropped, and unmapped, while the range is claimed: by `Drop` below.
-    mapping: SetOnce<Mapped>,
+    /// Mapping for the kernel's own accesses; null as long as there is none. There are no
+    /// references into it. Accesses that race, race on the device's memory, as those of other users
+    /// do.
+    mapping: Atomic<*mut c_void>,
     base: u64,
     length: u64,
-}
-
-/// A mapping for the kernel's own accesses.
-///
-/// # Invariants
-///
-/// The address is one that `memremap` has returned.
-struct Mapped(NonNull<c_void>);
-
-// SAFETY: The mapping can be used and unmapped from any thread; there are no references into it.
-unsafe impl Send for Mapped {}
-// SAFETY: As above. Accesses that race, race on the device's memory, as those of other users do.
-unsafe impl Sync for Mapped {}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant.
-        unsafe { bindings::memunmap(self.0.as_ptr()) };
-    }
+    // The table of resources refers to it until the range is released.
+    _name: CString,
 }
 
 impl DeviceMemory {
@@ -87,18 +76,18 @@ impl DeviceMemory {
         if is_system_ram(base, length) {
             return Err(EBUSY);
         }
-        let name = AsRef::<crate::device::Device>::as_ref(dev).name();
-        // SAFETY: The name of a device lives as long as the device. The claim of a driver ends when
-        // its device is closed.
+        let name = CString::try_from(AsRef::<crate::device::Device>::as_ref(dev).name())?;
+        // SAFETY: The name lives until the range is released, or for good if that never happens.
         let claim = unsafe { bindings::request_mem_region(base, length, name.as_char_ptr()) };
         if claim.is_null() {
             return Err(EBUSY);
         }
         // INVARIANT: Just claimed.
         Ok(Self {
-            mapping: SetOnce::new(),
+            mapping: Atomic::new(ptr::null_mut()),
             base,
             length,
+            _name: name,
         })
     }
 
@@ -134,11 +123,15 @@ impl DeviceMemory {
 
     /// True once the memory is mapped for the kernel's own accesses.
     pub fn is_mapped(&self) -> bool {
-        self.mapping.as_ref().is_some()
+        !self.mapping.load(Acquire).is_null()
     }
 
-    /// Maps the memory for the kernel's own accesses. Of two racing maps one is kept: true for it.
+    /// Maps the memory for the kernel's own accesses, unless it is mapped. Of two racing maps one
+    /// is kept: true for it. The memory is mapped for the other as well.
     pub fn map(&self, caching: Caching) -> Result<bool> {
+        if self.is_mapped() {
+            return Ok(false);
+        }
         let flags = match caching {
             Caching::Cached => bindings::MEMREMAP_WB,
             Caching::WriteCombining => bindings::MEMREMAP_WC,
@@ -146,20 +139,34 @@ impl DeviceMemory {
         // SAFETY: By the type invariant the range is claimed; it is no RAM.
         let address =
             unsafe { bindings::memremap(self.base, self.length as usize, flags as usize) };
-        // INVARIANT: Just mapped.
-        let mapped = Mapped(NonNull::new(address).ok_or(ENOMEM)?);
-        Ok(self.mapping.populate(mapped))
+        if address.is_null() {
+            return Err(ENOMEM);
+        }
+        // INVARIANT: Just mapped, and only in the place of a null.
+        if self
+            .mapping
+            .cmpxchg(ptr::null_mut(), address, Full)
+            .is_err()
+        {
+            // SAFETY: Just mapped, and nothing else knows the address.
+            unsafe { bindings::memunmap(address) };
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// Address of `len` bytes at `offset`; `ENXIO` if the memory is not mapped.
     fn at(&self, offset: u64, len: usize) -> Result<*mut u8> {
         let end = offset.checked_add(len as u64).ok_or(EINVAL)?;
-        let mapped = self.mapping.as_ref().ok_or(ENXIO)?;
+        let mapped = self.mapping.load(Acquire);
+        if mapped.is_null() {
+            return Err(ENXIO);
+        }
         if end > self.length {
             return Err(EINVAL);
         }
         // SAFETY: The mapping has `length` bytes.
-        Ok(unsafe { mapped.0.as_ptr().cast::<u8>().add(offset as usize) })
+        Ok(unsafe { mapped.cast::<u8>().add(offset as usize) })
     }
 
     /// Copies to or from the user, up to the first page of the user's that is missing; returns the
@@ -265,10 +272,13 @@ impl DeviceMemory {
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
-        self.mapping = SetOnce::new();
-        // SAFETY: By the type invariant.
+        let mapping = *self.mapping.get_mut();
+        // SAFETY: By the type invariants.
         unsafe {
-            bindings::__release_region(&raw mut bindings::iomem_resource, self.base, self.length)
-        };
+            if !mapping.is_null() {
+                bindings::memunmap(mapping);
+            }
+            bindings::__release_region(&raw mut bindings::iomem_resource, self.base, self.length);
+        }
     }
 }
