@@ -38,7 +38,7 @@ use varia_sys::{limits, parent::end_with_parent};
 use crate::{
     Failure,
     args::{BareHostArgs, HostFault, HostFaultArgs},
-    fleet::{control, ctl},
+    fleet::{check_private, control, ctl},
     output::print,
     qemu,
 };
@@ -71,9 +71,11 @@ pub(crate) fn host(args: &BareHostArgs) -> Result<ExitCode, Failure> {
         log::info!("{note}");
     }
     let (early, console) = (held.early(), held.console());
-    fs::write(&early, early_program(&planned.writes(), &planned.table))?;
-    // an earlier host may have ended without removing it
-    fs::write(&console, "")?;
+    held.create(
+        directory::EARLY,
+        &early_program(&planned.writes(), &planned.table),
+    )?;
+    held.create(directory::CONSOLE, b"")?;
     let memories = served::memories(&planned)?;
     let files: Vec<_> = memories.iter().map(served::path_of).collect();
     let served = Served::start(&planned, request.profile, args.memory, &files, held.path())?;
@@ -124,6 +126,9 @@ fn dry_run(request: &Request<'_>, image: &Image) -> Result<ExitCode, Failure> {
     let args = request.args;
     let directory = args.directory.clone().unwrap_or_else(directory::default);
     let planned = request.plan(&directory)?;
+    for note in planned.plan.notes.iter().chain(&image.not_judged) {
+        log::info!("{note}");
+    }
     let of_memory = |gpu: usize| directory.join(format!("gpu{gpu}.memory"));
     let files = planned.memories.iter().map(|memory| of_memory(memory.gpu));
     let setup = Setup {
@@ -230,6 +235,9 @@ fn last_lines(console: &Path) -> String {
 /// `varia host-fault`: a fault of a GPU of a running host.
 pub(crate) fn fault(args: &HostFaultArgs) -> Result<(), Failure> {
     let directory = args.directory.clone().unwrap_or_else(directory::default);
+    if args.directory.is_none() && directory.exists() {
+        check_private(&directory)?;
+    }
     let socket = directory.join(control::SOCKET);
     if !socket.exists() {
         let text = format!(

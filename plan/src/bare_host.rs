@@ -114,10 +114,17 @@ impl BareHost {
         let (aperture, memories) = self.lay_out(&gpus)?;
         let mut notes = Vec::new();
         let has_memory = !memories.is_empty();
-        if has_memory && nodes_each < NODES_PER_GPU {
+        if has_memory && self.nodes_per_gpu.is_none() && nodes_each < NODES_PER_GPU {
             notes.push(format!(
                 "firmware sets {NODES_PER_GPU} nodes aside for each GPU; this machine has \
                  {nodes_each}, because Debian's kernels have room for {SMALL_LINUX_NODES} nodes"
+            ));
+        }
+        let nodes = self.sockets + self.gpus.len() as u32 * nodes_each;
+        if has_memory && nodes > SMALL_LINUX_NODES {
+            notes.push(format!(
+                "this machine has {nodes} nodes, and Debian's kernels have room for \
+                 {SMALL_LINUX_NODES}: those behind are left out"
             ));
         }
         let plan = Plan {

@@ -49,7 +49,12 @@ impl Setup<'_> {
         } else {
             ""
         };
-        let (file, format) = (path(&self.args.disk), self.format.name());
+        // "ubuntu:24.04.img" alone would name a protocol
+        let disk = match self.args.disk.is_absolute() {
+            true => self.args.disk.clone(),
+            false => Path::new(".").join(&self.args.disk),
+        };
+        let (file, format) = (path(&disk), self.format.name());
         option(
             "drive",
             format!("if=none,id=disk,file={file},format={format}{snapshot}"),

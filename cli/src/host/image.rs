@@ -7,12 +7,12 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, ErrorKind, Read},
-    os::unix::fs::{FileExt, FileTypeExt},
+    os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
     path::Path,
 };
 
 use rustix::{
-    fs::{FlockOperation, fcntl_lock},
+    fs::{FlockOperation, OFlags, fcntl_lock},
     io::Errno,
 };
 use varia_facts::{Arch, Bytes};
@@ -81,7 +81,9 @@ pub(crate) enum Error {
         "the image {image} is read-only for this user: --snapshot boots it and leaves it as it is"
     )]
     ReadOnly { image: String },
-    #[error("the image {image} is used by another process: end that one, or boot a copy")]
+    #[error(
+        "the image {image} is used by another process, or mounted: end that use, or boot a copy"
+    )]
     InUse { image: String },
     #[error("{image} is {what} and no disk image: {remedy}")]
     Other {
@@ -113,8 +115,16 @@ pub(crate) fn judge(path: &Path, arch: Arch, snapshot: bool) -> Result<Image, Er
         what,
         remedy,
     };
-    let opened = OpenOptions::new().read(true).write(!snapshot).open(path);
-    let file = opened.map_err(|source| match source.kind() {
+    let open = |flags: OFlags| {
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(!snapshot)
+            .custom_flags(flags.bits().cast_signed());
+        options.open(path)
+    };
+    // a FIFO without a writer would be waited for
+    let file = open(OFlags::NONBLOCK).map_err(|source| match source.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem if !snapshot => {
             Error::ReadOnly {
                 image: image.clone(),
@@ -134,6 +144,15 @@ pub(crate) fn judge(path: &Path, arch: Arch, snapshot: bool) -> Result<Image, Er
     let kind = metadata.file_type();
     if !kind.is_file() && !kind.is_block_device() {
         return Err(other("no file".into(), "give a disk image, raw or qcow2"));
+    }
+    // the kernel refuses a disk that is mounted
+    if kind.is_block_device() && !snapshot {
+        if let Err(source) = open(OFlags::EXCL) {
+            return Err(match source.kind() {
+                ErrorKind::ResourceBusy => Error::InUse { image },
+                _ => Error::Open { image, source },
+            });
+        }
     }
     let mut first = Vec::new();
     (&file).take(SECTOR).read_to_end(&mut first).map_err(read)?;
@@ -217,9 +236,10 @@ fn loaders(file: &File, first: &[u8]) -> io::Result<Vec<Arch>> {
 fn read_full(file: &File, chunk: &mut [u8], at: u64) -> io::Result<usize> {
     let mut done = 0;
     while let Some(rest) = chunk.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, at + done as u64)? {
-            0 => break,
-            read => done += read,
+        match file.read_at(rest, at.saturating_add(done as u64)) {
+            Err(error) if is_beyond(&error) => break,
+            Ok(0) => break,
+            read => done += read?,
         }
     }
     Ok(done)
@@ -256,12 +276,16 @@ fn of_gpt(file: &File, header: &[u8]) -> io::Result<Vec<(u64, u64)>> {
         .saturating_mul(SECTOR);
     let count = number32(header, 80).unwrap_or_default().min(MOST_ENTRIES);
     let size = u64::from(number32(header, 84).unwrap_or_default());
+    if size < 128 {
+        return Ok(Vec::new());
+    }
     let mut found = Vec::new();
     for index in 0..u64::from(count) {
         let mut entry = [0; 48];
         let at = table.saturating_add(index.saturating_mul(size));
         match file.read_exact_at(&mut entry, at) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => break,
+            // no file is as long as a damaged table says
+            Err(error) if is_beyond(&error) => break,
             read => read?,
         }
         let (start, last) = (number64(&entry, 32), number64(&entry, 40));
@@ -273,6 +297,13 @@ fn of_gpt(file: &File, header: &[u8]) -> io::Result<Vec<(u64, u64)>> {
         }
     }
     Ok(found)
+}
+
+fn is_beyond(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::UnexpectedEof | ErrorKind::InvalidInput
+    )
 }
 
 fn number32(bytes: &[u8], at: usize) -> Option<u32> {

@@ -17,8 +17,10 @@ const SSH: &[u8] = b"SSH-";
 /// Text of a console that asks for a login.
 const LOGIN: &str = "login: ";
 
+const NO_ROOT: &str = "the image waits for a root file system that it does not find";
+
 /// Texts of a console that show an image which waits for its first boot to be set up, and the hint.
-const HINTS: [(&str, &str); 4] = [
+const HINTS: [(&str, &str); 5] = [
     (
         "cloud-init",
         "the image sets itself up by cloud-init: without data of a NoCloud disk (--qemu-arg=-drive \
@@ -33,10 +35,8 @@ const HINTS: [(&str, &str); 4] = [
         "Press any key to enter the Boot Manager",
         "firmware found nothing to boot on the image: it has no loader for this architecture",
     ),
-    (
-        "dracut-initqueue",
-        "the image waits for a root file system that it does not find",
-    ),
+    ("dracut-initqueue timeout", NO_ROOT),
+    ("dracut-initqueue: timeout", NO_ROOT),
 ];
 
 /// Watch over a host's console.
@@ -127,6 +127,8 @@ mod tests {
                 .expect("a file");
             file.write_all(text.as_bytes()).expect("a write");
         };
+        append("Starting dracut-initqueue.service - dracut initqueue hook...\n");
+        assert!(console.poll().is_empty(), "a normal boot");
         append("booting\nä starting cloud-");
         assert!(console.poll().is_empty());
         append("init\ndebian log");

@@ -59,6 +59,19 @@ impl<'a> Request<'a> {
     /// Checks the arguments.
     pub(crate) fn new(args: &'a BareHostArgs, topology: Topology) -> Result<Self, Failure> {
         check_ram(args.ram)?;
+        if args.disk.to_str().is_none() {
+            let text = format!(
+                "the name of the image {} is not UTF-8, as QEMU wants it: rename it",
+                args.disk.display()
+            );
+            return Err(text.into());
+        }
+        if let Some(memory) = args.memory.filter(|size| size.0 == 0 || size.0 % 4096 != 0) {
+            let text = format!(
+                "a GPU can't have {memory} of memory: give a multiple of 4 KiB, as in --memory 1G"
+            );
+            return Err(text.into());
+        }
         Ok(Self {
             args,
             topology,

@@ -43,7 +43,7 @@ pub(crate) fn path_of(file: &OwnedFd) -> PathBuf {
 pub(crate) struct Served {
     fleet: Arc<Fleet>,
     stop: EventFd,
-    control: thread::JoinHandle<()>,
+    control: Option<thread::JoinHandle<()>>,
 }
 
 impl Served {
@@ -87,16 +87,32 @@ impl Served {
         Ok(Self {
             fleet,
             stop,
-            control,
+            control: Some(control),
         })
     }
 
     /// Ends all of them.
-    pub(crate) fn end(self) -> Result<(), Failure> {
+    pub(crate) fn end(mut self) -> Result<(), Failure> {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> Result<(), Failure> {
+        let Some(control) = self.control.take() else {
+            return Ok(());
+        };
         self.stop.trigger()?;
-        if self.control.join().is_err() {
+        if control.join().is_err() {
             log::error!("a thread of the administration panicked");
         }
         self.fleet.end()
+    }
+}
+
+/// Sockets do not stay when QEMU can't be started.
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            log::error!("{error}");
+        }
     }
 }

@@ -136,7 +136,7 @@ fn options_reach_qemu() {
     let words = words(&folder, &[&args[..], &more].concat());
     let has = |option, part: &str| values(&words, option).iter().any(|v| v.contains(part));
     assert!(
-        has("-drive", "file=disk.img,format=raw,snapshot=on"),
+        has("-drive", "file=./disk.img,format=raw,snapshot=on"),
         "{words:?}"
     );
     assert!(
@@ -160,6 +160,10 @@ fn a_topology_that_no_machine_can_have() {
     dry_run(&folder, &["gh200", "--ram", "0"]).refused(&["RAM", "whole MiB"]);
     dry_run(&folder, &["gh200", "--ram", "100T"]).refused(&["100 TiB", "available", "--ram 2G"]);
     dry_run(&folder, &["gh200", "--memory", "256T"]).refused(&["48"]);
+    for size in ["0", "4097"] {
+        dry_run(&folder, &["gh200", "--memory", size])
+            .refused(&["multiple of 4 KiB", "--memory 1G"]);
+    }
     dry_run(&folder, &["gb200-x2", "--nodes-per-gpu", "64"]).refused(&[
         "129",
         "128",
@@ -198,6 +202,18 @@ fn an_image_that_nothing_boots_from() {
     );
     // nothing was left of any of them
     assert!(!folder.path("run").exists());
+    // a damaged table says nothing
+    let damaged = |change: &dyn Fn(&mut [u8])| {
+        let mut bytes = image(b"BOOTX64 EFI");
+        change(&mut bytes);
+        fs::write(folder.path("damaged.img"), bytes).unwrap();
+        let args = ["gh200", "--disk", "damaged.img", "--dry-run"];
+        let said = ended(host(&folder, &args)).success().stderr;
+        assert!(said.contains("was not judged"), "{said}");
+    };
+    damaged(&|bytes| bytes[SECTOR + 84] = 0);
+    damaged(&|bytes| bytes[SECTOR + 72..SECTOR + 80].fill(0xff));
+    damaged(&|bytes| bytes[2 * SECTOR + 128 + 32..][..16].fill(0xff));
 }
 
 #[test]
