@@ -4,7 +4,9 @@
 //! No chip has this one. It stands for the engines of real GPUs, whose registers are not public, so
 //! that DMA, its faults and its interrupts go through every layer above the device. A command runs
 //! during the write that starts it; where the user's memory is reached through the user, it goes on
-//! on the user's thread ([`Dma::later`]). A command either does all of its writes or none.
+//! on the user's thread ([`Dma::later`]), and stops if the device may not go on: after a reset, without
+//! bus master, or if its memory no longer answers. A command either does all of its writes or none,
+//! except in memory that is reached through the user: a user that refuses one page has those before.
 //!
 //! Registers: `varia_spec::copy_engine`.
 
@@ -218,6 +220,11 @@ impl Engine {
         })
     }
 
+    /// The command runs, and no reset has overtaken it.
+    pub(crate) fn runs(&self, command: &Command) -> bool {
+        lock(&self.state).resets == command.resets
+    }
+
     /// Ends a command, unless a reset has overtaken it; the vector of its message.
     pub(crate) fn end(&self, of: &Command, outcome: Result<u64, Failure>) -> Option<u16> {
         let mut state = lock(&self.state);
@@ -286,22 +293,24 @@ impl Command {
     }
 
     /// Runs in the user's memory as far as it is mapped with descriptors, else, once the caller has
-    /// been replied to, through the user. `ended` gets the outcome.
+    /// been replied to, through the user. `still` says whether the device may go on; `ended` gets the
+    /// outcome.
     pub(crate) fn run(
         self,
         own: SharedMemory,
         user: Option<Arc<Dma>>,
+        still: impl Fn() -> Result<(), Failure> + Send + 'static,
         ended: impl FnOnce(Result<u64, Failure>) + Send + 'static,
     ) {
         let Some(user) = user else {
             let nothing = Dma::default();
-            let outcome = self.carry_out(&own, &*nothing.mappings());
+            let outcome = self.carry_out(&own, &*nothing.mappings(), &still);
             return ended(outcome);
         };
         let (outcome, missed) = {
             let mappings = user.mappings();
             mappings.missed();
-            let outcome = self.carry_out(&own, &*mappings);
+            let outcome = self.carry_out(&own, &*mappings, &still);
             (outcome, mappings.missed())
         };
         if outcome.is_ok() || !missed {
@@ -311,7 +320,7 @@ impl Command {
         let ended = Arc::new(Mutex::new(Some(ended)));
         let of_job_ended = Arc::clone(&ended);
         let job = move || {
-            let outcome = self.through_user(&own, &of_job);
+            let outcome = self.through_user(&own, &of_job, &still);
             if let Some(ended) = lock(&of_job_ended).take() {
                 ended(outcome);
             }
@@ -324,21 +333,41 @@ impl Command {
     }
 
     /// Runs with the memory that is reached through the user, again if the mappings change meanwhile.
-    fn through_user(&self, own: &SharedMemory, user: &Dma) -> Result<u64, Failure> {
+    fn through_user(
+        &self,
+        own: &SharedMemory,
+        user: &Dma,
+        still: &impl Fn() -> Result<(), Failure>,
+    ) -> Result<u64, Failure> {
+        let on_bus = |place| match place {
+            Place::Bus(at) => Some(at),
+            Place::Own(_) => None,
+        };
         loop {
+            still()?;
             let Some(transaction) = user.transaction() else {
-                return Err(self.not_mapped(0));
+                return Err(not_mapped(self.places().find_map(on_bus).unwrap_or(0)));
             };
-            let outcome = self.carry_out(own, &transaction);
+            let outcome = self.carry_out(own, &transaction, still);
+            still()?;
             match transaction.commit() {
                 Ok(()) => return outcome,
                 Err(Errno::EINTR) => {}
-                Err(_) => return Err(outcome.err().unwrap_or_else(|| self.not_mapped(0))),
+                // what is sent is the destination's, which comes last
+                Err(_) => {
+                    let refused = self.places().filter_map(on_bus).last().unwrap_or(0);
+                    return Err(outcome.err().unwrap_or_else(|| not_mapped(refused)));
+                }
             }
         }
     }
 
-    fn carry_out<M>(&self, own: &SharedMemory, user: &M) -> Result<u64, Failure>
+    fn carry_out<M>(
+        &self,
+        own: &SharedMemory,
+        user: &M,
+        still: &impl Fn() -> Result<(), Failure>,
+    ) -> Result<u64, Failure>
     where
         M: GuestMemory,
     {
@@ -346,6 +375,7 @@ impl Command {
         match self.operation {
             Operation::Copy { from, to } => {
                 let bytes = self.read(from, own, user)?;
+                still()?;
                 self.write(to, &bytes, own, user)?;
                 Ok(0)
             }
@@ -372,7 +402,7 @@ impl Command {
             Place::Own(at) => own.read(at, &mut bytes).map_err(|_| failed(at))?,
             Place::Bus(at) => user
                 .read_slice(&mut bytes, GuestAddress(at))
-                .map_err(|error| self.not_mapped(met(&error, at)))?,
+                .map_err(|error| not_mapped(met(&error, at)))?,
         }
         Ok(bytes)
     }
@@ -386,23 +416,16 @@ impl Command {
             Place::Own(at) => own.write(at, bytes).map_err(|_| failed(at)),
             Place::Bus(at) => user
                 .write_slice(bytes, GuestAddress(at))
-                .map_err(|error| self.not_mapped(met(&error, at))),
+                .map_err(|error| not_mapped(met(&error, at))),
         }
     }
+}
 
-    /// Failure at an address of the bus; 0 stands for the first that the command names.
-    fn not_mapped(&self, fault: u64) -> Failure {
-        let first = self.places().find_map(|place| match place {
-            Place::Bus(at) => Some(at),
-            Place::Own(_) => None,
-        });
-        Failure {
-            status: status::NOT_MAPPED,
-            fault: match fault {
-                0 => first.unwrap_or(0),
-                fault => fault,
-            },
-        }
+/// Failure at an address of the bus.
+fn not_mapped(fault: u64) -> Failure {
+    Failure {
+        status: status::NOT_MAPPED,
+        fault,
     }
 }
 

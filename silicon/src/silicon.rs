@@ -27,7 +27,7 @@ use crate::config::{ConfigSpace, Effect};
 use crate::engine::Engine;
 use crate::error::SiliconError;
 use crate::fault::Faults;
-use crate::memory::{CoherentMemory, PAGE, WantedMemory, check_faults};
+use crate::memory::{CoherentMemory, WantedMemory, check_faults};
 use crate::options::{Options, Readiness};
 use crate::platform::Platform;
 use crate::profile::{BarModel, Body, Content, Fact, Profile, ReadinessMethod};
@@ -279,15 +279,12 @@ impl Silicon {
 
     /// The first of `len` bytes of coherent memory that is in a poisoned page, as an offset.
     fn poisoned(&self, offset: u64, len: u64) -> Option<u64> {
-        let at = self.wires.faults().poisoned_page?;
-        let page = at - at % PAGE;
-        (len != 0 && offset < page + PAGE && page < offset + len).then(|| page.max(offset))
+        self.wires.poisoned(offset, len)
     }
 
     /// Bytes of coherent memory answer.
     fn answers(&self, offset: u64, len: u64) -> bool {
-        let poisoned = self.poisoned(offset, len).is_some();
-        !(poisoned || self.wires.faults().c2c_down || self.is_gone())
+        self.wires.answers(offset, len)
     }
 
     /// Memory of the platform at an address.

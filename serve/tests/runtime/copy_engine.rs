@@ -2,11 +2,13 @@
 //! its interrupt.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use varia_silicon::{Faults, Readiness};
+use varia_core::{ConfigRegister, Device};
+use varia_silicon::{Faults, Readiness, Silicon};
 use varia_spec::copy_engine::{
     CHECKSUM_START, ID, MAX_LENGTH, NO_VECTOR, OFFSET, checksum, command, register, status,
 };
@@ -26,6 +28,7 @@ const MASTER: u16 = 4;
 /// A limit that only a hang reaches.
 const FOREVER: Duration = Duration::from_secs(600);
 const BUS_TO_OWN: u32 = command::COPY | command::SOURCE_BUS;
+const BUS_TO_BUS: u32 = BUS_TO_OWN | command::DESTINATION_BUS;
 const OWN_TO_BUS: u32 = command::COPY | command::DESTINATION_BUS;
 
 fn with_engine(change: impl FnOnce(&mut varia_silicon::Options)) -> Machine {
@@ -135,6 +138,9 @@ fn an_address_that_is_not_mapped_is_an_error_and_nothing_is_written() {
         (BUS_TO_OWN, after + 4080, 0, 32, after + 4096),
         (BUS_TO_OWN, u64::MAX - 7, 0, 8, u64::MAX - 7),
         (BUS_TO_OWN, u64::MAX - 7, 0, 16, u64::MAX - 7),
+        // address 0 is an address as others are
+        (BUS_TO_BUS, RAM, 0, 16, 0),
+        (BUS_TO_BUS, 0, RAM, 16, 0),
     ] {
         let ended = run(&mut client, operation, from, to, len);
         assert_eq!(
@@ -241,6 +247,30 @@ fn the_end_of_a_command_is_a_message_of_the_vector_that_was_chosen() {
 #[derive(Clone)]
 struct Held(Arc<Mutex<Vec<u8>>>);
 
+/// Same, of a client that does something else before it answers its first read, and refuses writes to
+/// one page.
+struct Busy {
+    memory: Held,
+    meanwhile: Option<Box<dyn FnOnce() + Send>>,
+    refused: u64,
+}
+
+impl HeldMemory for Busy {
+    fn read(&mut self, addr: u64, data: &mut [u8]) -> Result<(), Errno> {
+        if let Some(act) = self.meanwhile.take() {
+            act();
+        }
+        self.memory.read(addr, data)
+    }
+
+    fn write(&mut self, addr: u64, data: &[u8]) -> Result<(), Errno> {
+        match addr - addr % 4096 == self.refused {
+            true => Err(Errno::EFAULT),
+            false => self.memory.write(addr, data),
+        }
+    }
+}
+
 impl HeldMemory for Held {
     fn read(&mut self, addr: u64, data: &mut [u8]) -> Result<(), Errno> {
         let start = (addr - RAM) as usize;
@@ -282,6 +312,128 @@ fn memory_without_a_descriptor_is_reached_through_the_client() {
         held.0.lock().unwrap()[30_000..] == bytes,
         "nothing was written"
     );
+}
+
+/// Something that happens to a device.
+type Act = Box<dyn Fn(&Silicon) + Send + Sync>;
+
+#[test]
+fn a_command_stops_if_the_device_may_not_go_on() {
+    let page = 8192;
+    let poisoned = Faults {
+        poisoned_page: Some(page),
+        ..Faults::NONE
+    };
+    let down = Faults {
+        c2c_down: true,
+        ..Faults::NONE
+    };
+    let no_master = |device: &Silicon| {
+        let command = ConfigRegister::word(4);
+        let value = device.config_read(command).unwrap();
+        device
+            .config_write(command, value & !u32::from(MASTER))
+            .unwrap();
+    };
+    let cases: [(&str, Act, (u32, u64)); 4] = [
+        (
+            "reset",
+            Box::new(|device| {
+                device.reset().unwrap();
+                let all = u32::from(MASTER) | 2;
+                device.config_write(ConfigRegister::word(4), all).unwrap();
+            }),
+            (status::IDLE, 0),
+        ),
+        ("master", Box::new(no_master), (status::NO_MASTER, 0)),
+        (
+            "page",
+            Box::new(move |device| device.set_faults(poisoned).unwrap()),
+            (status::MEMORY_FAILED, page),
+        ),
+        (
+            "link",
+            Box::new(move |device| device.set_faults(down).unwrap()),
+            (status::MEMORY_FAILED, page),
+        ),
+    ];
+    for (name, act, ended) in cases {
+        let act = Arc::new(act);
+        for operation in [BUS_TO_OWN, OWN_TO_BUS] {
+            let machine = with_engine(|_| ());
+            let mut client = machine.attach();
+            let held = Held(Arc::new(Mutex::new(vec![0x66; 8192])));
+            let (device, act) = (Arc::clone(&machine.silicon), Arc::clone(&act));
+            let acted = Arc::new(AtomicBool::new(false));
+            let of_client = Arc::clone(&acted);
+            client.hold_memory(Box::new(Busy {
+                memory: held.clone(),
+                meanwhile: Some(Box::new(move || {
+                    act(&device);
+                    of_client.store(true, Ordering::SeqCst);
+                })),
+                refused: 0,
+            }));
+            client.dma_map(RAM, 8192, RW, None).unwrap();
+            client.change16(4, MASTER, 0);
+            let own = &machine.silicon.coherent_memory().unwrap().bytes;
+            own.fill(page, 4096, 0x77).unwrap();
+            let (from, to) = match operation {
+                BUS_TO_OWN => (RAM, page),
+                _ => (page, RAM),
+            };
+            set64(&mut client, register::SOURCE, from);
+            set64(&mut client, register::DESTINATION, to);
+            set64(&mut client, register::LENGTH, 4096);
+            client.write(BAR0, OFFSET + register::COMMAND, &operation.to_le_bytes());
+            let begin = Instant::now();
+            let busy = |client: &mut Attached| get32(client, register::STATUS) == status::BUSY;
+            while busy(&mut client) || !acted.load(Ordering::SeqCst) {
+                assert!(
+                    begin.elapsed() < FOREVER,
+                    "{name}: the command does not end"
+                );
+            }
+            let seen = (
+                get32(&mut client, register::STATUS),
+                get64(&mut client, register::FAULT),
+            );
+            assert_eq!(seen, ended, "{name} {operation:#x}");
+            // commands run one after another: this one comes behind what is left of the first
+            machine.silicon.set_faults(Faults::NONE).unwrap();
+            client.change16(4, MASTER, 0);
+            let sum = command::CHECKSUM | command::SOURCE_BUS;
+            assert_eq!(run(&mut client, sum, RAM, 0, 8192), DONE, "{name}");
+            let mut bytes = [0; 4096];
+            own.read(page, &mut bytes).unwrap();
+            assert_eq!(bytes, [0x77; 4096], "{name}: the coherent memory");
+            let held = held.0.lock().unwrap();
+            assert!(held.iter().all(|byte| *byte == 0x66), "{name}: the client");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_refuses_a_page_has_those_before_it() {
+    let machine = with_engine(|_| ());
+    let mut client = machine.attach();
+    let held = Held(Arc::new(Mutex::new(vec![0x66; 16384])));
+    client.hold_memory(Box::new(Busy {
+        memory: held.clone(),
+        meanwhile: None,
+        refused: RAM + 12288,
+    }));
+    client.dma_map(RAM, 16384, RW, None).unwrap();
+    client.change16(4, MASTER, 0);
+    for (operation, from) in [(OWN_TO_BUS, 0), (BUS_TO_BUS, RAM)] {
+        held.0.lock().unwrap()[..8192].fill(0);
+        held.0.lock().unwrap()[8192..].fill(0x66);
+        let ended = run(&mut client, operation, from, RAM + 8192, 8192);
+        assert_eq!(ended, (status::NOT_MAPPED, RAM + 8192), "the destination");
+        let held = held.0.lock().unwrap();
+        assert_eq!(held[8192..12288], [0; 4096], "the page before");
+        assert_eq!(held[12288..], [0x66; 4096], "the page that is refused");
+    }
 }
 
 #[test]

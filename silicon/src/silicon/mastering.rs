@@ -42,8 +42,17 @@ impl Silicon {
                 wires.raise(vector);
             }
         };
+        let (running, of_device) = (Arc::clone(engine), self.wires.clone());
+        let still = move || match running.runs(&command) {
+            true => of_device.allow(&command),
+            // nobody is told
+            false => Err(Failure {
+                status: copy_engine::status::IDLE,
+                fault: 0,
+            }),
+        };
         match self.engine_memory(&command) {
-            Ok(own) => command.run(own, engine.memory(), ended),
+            Ok(own) => command.run(own, engine.memory(), still, ended),
             Err(failure) => ended(Err(failure)),
         }
     }
@@ -61,14 +70,8 @@ impl Silicon {
             if !self.is_ready() {
                 return Err(failure(copy_engine::status::NOT_READY, offset));
             }
-            if !self.answers(offset, len) {
-                let at = self.poisoned(offset, len).unwrap_or(offset);
-                return Err(failure(copy_engine::status::MEMORY_FAILED, at));
-            }
         }
-        if command.masters() && !self.switches().master {
-            return Err(failure(copy_engine::status::NO_MASTER, 0));
-        }
+        self.wires.allow(command)?;
         let shared = memory.bytes.try_clone();
         shared.map_err(|_| failure(copy_engine::status::MEMORY_FAILED, 0))
     }
