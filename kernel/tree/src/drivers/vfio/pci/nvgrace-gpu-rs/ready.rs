@@ -101,11 +101,13 @@ pub(crate) fn check(
         memory_enabled: enabled.is_some(),
     };
     poll(state, wait, sample, memory.is_killed(), |register| {
-        match (register, &dev.open_state().bar0, enabled) {
-            (Register::Bar0(offset), Some(bar), Some(enabled)) => bar.read32(enabled, offset),
+        match (register, enabled) {
             // A missing register reads as all ones, as on the bus.
-            (Register::Bar0(_), _, _) => u32::MAX,
-            (Register::Config(offset), _, _) => {
+            (Register::Bar0(offset), Some(enabled)) => dev
+                .bar(0)
+                .map_or(u32::MAX, |bar| bar.read32(enabled, offset)),
+            (Register::Bar0(_), None) => u32::MAX,
+            (Register::Config(offset), _) => {
                 dev.pci().read_config_dword(offset).unwrap_or(u32::MAX)
             }
         }

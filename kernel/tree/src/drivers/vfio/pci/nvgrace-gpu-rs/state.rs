@@ -15,7 +15,6 @@ use kernel::{
         Monotonic, //
     },
     vfio::pci::{
-        Bar,
         Caching,
         DeviceMemory,
         FrameRegistration,
@@ -190,22 +189,18 @@ impl Drop for Claimed {
 
 /// State of an open device.
 pub(crate) struct Open {
-    // Dropped before the mapping of BAR0.
     memory: [Option<Claimed>; BARS as usize],
-    /// Where polls read; [`None`] for a device that is served without its memory.
-    pub(crate) bar0: Option<Bar>,
 }
 
 impl Open {
-    /// Maps BAR0, claims the memory and registers its page frames.
+    /// Checks that polls can read BAR0, claims the memory and registers its page frames.
     pub(crate) fn new(dev: &Opening<'_, NvgraceGpu>) -> Result<Self> {
         let state = &dev.data().state;
         let mut open = Self {
             memory: [const { None }; BARS as usize],
-            bar0: None,
         };
         if state.variant.needs_bar(BarIndex::BAR0) {
-            open.bar0 = Some(dev.map_bar(0)?);
+            dev.bar(0)?;
         }
         for (index, place) in (0..BARS).zip(&mut open.memory) {
             if let Some(region) = state.memory(index) {

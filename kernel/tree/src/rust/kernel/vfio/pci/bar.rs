@@ -10,44 +10,44 @@ use crate::{
     pci,
     prelude::*, //
 };
-use core::ptr::NonNull;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
 
 /// Value of a register that the device does not have, as on the bus.
 const MISSING: u32 = u32::MAX;
 
-/// A BAR that is mapped.
+/// A BAR that somebody else has mapped for `'a`.
 ///
 /// # Invariants
 ///
-/// `address` is the mapping of the whole BAR, which has `len` bytes, of `pdev`.
-pub struct Bar {
-    pdev: *mut bindings::pci_dev,
+/// `address` is a mapping for `'a` of the whole BAR, which has `len` bytes.
+pub struct Bar<'a> {
     address: NonNull<c_void>,
     len: u64,
+    _mapping: PhantomData<&'a ()>,
 }
 
-// SAFETY: A mapping of a BAR can be used and unmapped from any thread.
-unsafe impl Send for Bar {}
-// SAFETY: As above; reads of registers can run in parallel.
-unsafe impl Sync for Bar {}
-
-impl Bar {
-    /// Maps a BAR.
+impl Bar<'_> {
+    /// The BAR behind a mapping; `ENOMEM` if the mapping is null.
     ///
     /// # Safety
     ///
-    /// `pdev` is valid, and its BAR is claimed, as long as the mapping lives.
-    pub(super) unsafe fn new(pdev: *mut bindings::pci_dev, index: u32) -> Result<Self> {
-        let index = c_int::try_from(index)?;
-        // SAFETY: By the safety requirements. A length of 0 maps the whole BAR.
-        let address = unsafe { bindings::pci_iomap(pdev, index, 0) };
-        // SAFETY: As above.
+    /// `pdev` is valid. `address` is null, or a mapping of its whole BAR `index` that lives as long
+    /// as this value.
+    pub(super) unsafe fn from_raw(
+        pdev: *mut bindings::pci_dev,
+        index: c_int,
+        address: *mut c_void,
+    ) -> Result<Self> {
+        // SAFETY: By the safety requirements.
         let len = unsafe { bindings::pci_resource_len(pdev, index) };
-        // INVARIANT: Just mapped.
+        // INVARIANT: By the safety requirements.
         Ok(Self {
-            pdev,
             address: NonNull::new(address).ok_or(ENOMEM)?,
             len,
+            _mapping: PhantomData,
         })
     }
 
@@ -67,19 +67,16 @@ impl Bar {
     }
 }
 
-impl Drop for Bar {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant.
-        unsafe { bindings::pci_iounmap(self.pdev, self.address.as_ptr()) };
-    }
-}
-
 /// A BAR that is mapped while its device is probed: the device is enabled and the BAR is claimed
 /// until this is dropped.
+///
+/// # Invariants
+///
+/// This value owns the mapping of `bar`.
 pub struct ProbeBar<'a> {
-    bar: Bar,
+    bar: Bar<'a>,
     // Dropped after the mapping.
-    _claim: Claimed<'a>,
+    claim: Claimed<'a>,
 }
 
 impl<'a> ProbeBar<'a> {
@@ -91,15 +88,29 @@ impl<'a> ProbeBar<'a> {
     ) -> Result<Self> {
         let enabled = Enabled::new(pdev)?;
         let claim = Claimed::new(enabled, index, name)?;
-        // SAFETY: The device is valid, and the claim outlives the mapping.
-        let bar = unsafe { Bar::new(pdev.as_ptr(), index)? };
-        Ok(Self { bar, _claim: claim })
+        let index = c_int::try_from(index)?;
+        // SAFETY: The device is valid, and the claim outlives the mapping. A length of 0 maps the
+        // whole BAR.
+        let address = unsafe { bindings::pci_iomap(pdev.as_ptr(), index, 0) };
+        // SAFETY: The mapping ends with the value that has the BAR, and does not give it away.
+        let bar = unsafe { Bar::from_raw(pdev.as_ptr(), index, address)? };
+        // INVARIANT: Just mapped.
+        Ok(Self { bar, claim })
     }
 
     /// Register of 32 bits at an offset, as [`Bar::read32`]. The device has no user who could
     /// disable memory.
     pub fn read32(&self, offset: u64) -> u32 {
         self.bar.read(offset)
+    }
+}
+
+impl Drop for ProbeBar<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant; the device is valid.
+        unsafe {
+            bindings::pci_iounmap(self.claim.enabled.0.as_ptr(), self.bar.address.as_ptr());
+        }
     }
 }
 

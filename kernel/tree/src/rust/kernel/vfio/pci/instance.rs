@@ -81,6 +81,8 @@ pub(super) struct Owner<T: Driver> {
 impl<T: Driver> Owner<T> {
     /// A new device for `pdev`.
     pub(super) fn new(pdev: &pci::Device<device::CoreInternal<'_>>) -> Result<Self> {
+        // VFIO allocates the structure by its size alone.
+        const { assert!(align_of::<Instance<T>>() <= bindings::ARCH_KMALLOC_MINALIGN) };
         // SAFETY: The device is valid, and the size is that of a structure that begins with a
         // `struct vfio_device`. The table of operations is static.
         let vdev = from_err_ptr(unsafe {
@@ -165,16 +167,9 @@ impl<T: Driver> Opening<'_, T> {
         self.dev.pci()
     }
 
-    /// Maps a BAR for the driver's own accesses; fails if `vfio_pci_core` could not claim the BAR.
-    pub fn map_bar(&self, index: u32) -> Result<Bar> {
-        let core = self.dev.core();
-        // SAFETY: The device is enabled, so its core has set the map of each BAR, or an error.
-        let mapped = unsafe { (*core).barmap.get(index as usize).copied() };
-        from_err_ptr(mapped.ok_or(EINVAL)?)?;
-        // SAFETY: The device is valid, and its core has claimed the BAR until the close, which
-        // drops
-        // the open state first.
-        unsafe { Bar::new((*core).pdev, index) }
+    /// A BAR, as [`Opened::bar`].
+    pub fn bar(&self, index: u32) -> Result<Bar<'_>> {
+        self.dev.bar(index)
     }
 
     /// Registers the page frames of device memory, which mappings of the device have, for memory
@@ -279,11 +274,24 @@ impl<T: Driver> Opened<T> {
         unsafe { (*self.0.open.get()).assume_init_ref() }
     }
 
+    /// A BAR, for the driver's own accesses; fails if `vfio_pci_core` could not claim or map it.
+    ///
+    /// The mapping is the core's, which unmaps it while it closes the device. So a driver's state
+    /// can't keep it.
+    pub fn bar(&self, index: u32) -> Result<Bar<'_>> {
+        let core = self.core();
+        // SAFETY: The device is enabled, so its core has set the map of each BAR, or an error.
+        let mapped = unsafe { (*core).barmap.get(index as usize).copied() };
+        let address = from_err_ptr(mapped.ok_or(EINVAL)?)?;
+        // SAFETY: The PCI device is valid. The core has mapped the whole BAR until the close, which
+        // begins when no operation has the device any more.
+        unsafe { Bar::from_raw((*core).pdev, index as c_int, address) }
+    }
+
     /// The PCI device.
     pub fn pci(&self) -> &pci::Device<device::Bound> {
         // SAFETY: The core's device has a valid PCI device, which is bound as long as the VFIO
-        // device
-        // is open: the removal waits for the close.
+        // device is open: the removal waits for the close.
         unsafe { &*(*self.core()).pdev.cast::<pci::Device<device::Bound>>() }
     }
 

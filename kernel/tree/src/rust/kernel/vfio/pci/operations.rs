@@ -126,8 +126,8 @@ impl<T: Driver> Operations<T> {
 
     unsafe extern "C" fn close_device(vdev: *mut bindings::vfio_device) {
         // SAFETY: VFIO closes an open instance of `T`, once. The core closes first: until then it,
-        // and
-        // importers of the memory, may reach the memory.
+        // and importers of the memory, may reach the memory. The open state has nothing of what the
+        // core takes down.
         unsafe {
             bindings::vfio_pci_core_close_device(vdev);
             T::closed(Opened::<T>::close(vdev));
