@@ -46,7 +46,7 @@ impl<L: PfnLocator> PfnSpace<L> {
     /// # Safety
     ///
     /// `mapping` is valid until the registration is dropped.
-    pub(crate) unsafe fn new(
+    pub unsafe fn new(
         first: usize,
         count: usize,
         mapping: *mut bindings::address_space,

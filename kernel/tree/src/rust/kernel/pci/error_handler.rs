@@ -32,11 +32,11 @@ pub trait ErrorHandler {
 }
 
 /// Table of the handlers of `T`, for a `struct pci_driver`.
-pub(crate) struct ErrorHandlerTable<T: ErrorHandler>(PhantomData<T>);
+pub struct ErrorHandlerTable<T: ErrorHandler>(PhantomData<T>);
 
 impl<T: ErrorHandler> ErrorHandlerTable<T> {
     /// The table.
-    pub(crate) const TABLE: &'static bindings::pci_error_handlers = &bindings::pci_error_handlers {
+    pub const TABLE: &'static bindings::pci_error_handlers = &bindings::pci_error_handlers {
         error_detected: T::ERROR_DETECTED,
         reset_done: Some(Self::reset_done_callback),
         resume: Some(Self::resume_callback),
