@@ -1,12 +1,14 @@
-//! Memory of this process on a NUMA node of choice, and where a page of it lies.
+//! Memory of this process on a NUMA node of choice, where a page of it lies, and whether it may move.
 //!
 //! Source: Linux 7.2 `mm/mempolicy.c` (`mbind`), `mm/migrate.c` (`move_pages`),
 //! `Documentation/admin-guide/mm/pagemap.rst`.
 
 use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::ptr;
 
+use rustix::pipe::{PipeFlags, pipe_with};
 use varia_spec::errno::Errno;
 
 use crate::errno;
@@ -49,7 +51,8 @@ pub fn bind(mapping: &Mapping, node: u32) -> Result<(), Errno> {
     }
 }
 
-/// Keeps the pages of a mapping in memory, faulting in those that are not there.
+/// Keeps the pages of a mapping in memory, faulting in those that are not there. The kernel may still
+/// move them.
 ///
 /// # Errors
 /// `ENOMEM` beyond the limit of locked memory, or if there is no memory.
@@ -57,6 +60,46 @@ pub fn lock(mapping: &Mapping) -> Result<(), Errno> {
     // SAFETY: the range is one mapping of this process; locking does not change its content.
     match unsafe { libc::mlock(mapping.address() as *const libc::c_void, mapping.len()) } {
         0 => Ok(()),
+        _ => Err(errno::last()),
+    }
+}
+
+/// Keeps the kernel from making large pages of a mapping's pages, for which it would move them.
+///
+/// # Errors
+/// `EINVAL` for a kernel without large pages.
+pub fn keep_small(mapping: &Mapping) -> Result<(), Errno> {
+    let start = mapping.address() as *mut libc::c_void;
+    // SAFETY: the range is one mapping of this process; the advice does not change its content.
+    match unsafe { libc::madvise(start, mapping.len(), libc::MADV_NOHUGEPAGE) } {
+        0 => Ok(()),
+        _ => Err(errno::last()),
+    }
+}
+
+/// A page that can't be moved: a pipe refers to it.
+#[derive(Debug)]
+pub struct Pinned {
+    _ends: (OwnedFd, OwnedFd),
+}
+
+/// Pins the page at an offset of a mapping, until the result is dropped.
+///
+/// # Errors
+/// `EINVAL` for an offset beyond the mapping, `EFAULT` for a page that can't be read, and errors of
+/// making a pipe.
+pub fn pin(mapping: &Mapping, offset: usize) -> Result<Pinned, Errno> {
+    let page = page_of(mapping, offset)? as *mut libc::c_void;
+    let ends = pipe_with(PipeFlags::CLOEXEC).map_err(errno::of_rustix)?;
+    let part = libc::iovec {
+        iov_base: page,
+        iov_len: 1,
+    };
+    // SAFETY: one byte of a mapping of this process, which the kernel reads; one vector of this
+    // function.
+    match unsafe { libc::vmsplice(ends.1.as_raw_fd(), &raw const part, 1, 0) } {
+        1 => Ok(Pinned { _ends: ends }),
+        0.. => Err(Errno::EFAULT),
         _ => Err(errno::last()),
     }
 }
@@ -126,6 +169,7 @@ mod tests {
         let mapping = Mapping::anonymous(2 * page as u64).unwrap();
         assert_eq!(node_of(&mapping, 0), Err(Errno::ENOENT));
         assert_eq!(node_of(&mapping, 2 * page), Err(Errno::EINVAL));
+        assert_eq!(pin(&mapping, 2 * page).err(), Some(Errno::EINVAL));
         match bind(&mapping, 0) {
             // a kernel without NUMA
             Err(Errno::ENOSYS) => return,

@@ -8,21 +8,26 @@
  */
 #include <linux/acpi.h>
 #include <linux/cleanup.h>
-#include <linux/delay.h>
+#include <linux/completion.h>
 #include <linux/fs.h>
 #include <linux/interrupt.h>
 #include <linux/io.h>
+#include <linux/kref.h>
 #include <linux/kthread.h>
 #include <linux/memory.h>
 #include <linux/memory_hotplug.h>
+#include <linux/minmax.h>
+#include <linux/mmzone.h>
 #include <linux/module.h>
 #include <linux/nodemask.h>
 #include <linux/pci.h>
 #include <linux/property.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/timer.h>
 
 #include "coherent_abi.h"
+#include "varia_probes.h"
 
 /* The kernel wants names of this form for memory of drivers. */
 #define COHERENT_RESOURCE "System RAM (varia)"
@@ -32,16 +37,31 @@ static char *split = "first";
 module_param(split, charp, 0644);
 MODULE_PARM_DESC(split, "Memory of each node: first, even, or NODE:SIZE,... (default: first)");
 
+/* The longest time for taking memory away, and the time in which a try that is stopped ends. */
+#define COHERENT_MOST_SECONDS 3600U
+#define COHERENT_END_SECONDS 5U
+
 static unsigned int offline_seconds = 20;
 module_param(offline_seconds, uint, 0644);
-MODULE_PARM_DESC(offline_seconds, "Time for taking a node's memory away (default: 20)");
+MODULE_PARM_DESC(offline_seconds,
+		 "Time for taking a device's memory away, at most 3600 (default: 20)");
 
-/* Memory of a device. It outlives the binding if the kernel does not give all of it back. */
+/*
+ * Memory of a device. It outlives the binding if the kernel does not give all of it back. It keeps
+ * the module, which has the memory's name, and the device.
+ */
 struct coherent_device {
 	struct list_head list;
-	char name[32];
+	struct kref users;
+	struct pci_dev *pdev;
 	struct coherent_placement placement;
 	atomic64_t completions;
+	/* A try to take the memory away: its thread, its end in jiffies, the limit of a share. */
+	struct task_struct *task;
+	unsigned long end;
+	struct timer_list limit;
+	struct completion tried;
+	bool trying; /* under coherent_lock */
 };
 
 static DEFINE_MUTEX(coherent_lock); /* the list, and the policy of onlining */
@@ -66,6 +86,16 @@ static void coherent_facts(struct pci_dev *pdev, struct coherent_facts *facts)
 	facts->bdf = pci_dev_id(pdev);
 }
 
+/* The device's driver_override names this driver. An id that was written to new_id does not count. */
+static bool coherent_is_named(struct pci_dev *pdev)
+{
+#ifdef ADAPTOR_HAS_DEVICE_MATCH_DRIVER_OVERRIDE
+	return device_match_driver_override(&pdev->dev, pdev->dev.driver) > 0;
+#else
+	return pdev->driver_override && !strcmp(pdev->driver_override, pdev->dev.driver->name);
+#endif
+}
+
 /* Returns 1 if the word at an offset of BAR4 keeps what is written; leaves it as it was. */
 static int coherent_keeps(const struct coherent_facts *facts, u64 offset)
 {
@@ -79,8 +109,7 @@ static int coherent_keeps(const struct coherent_facts *facts, u64 offset)
 	other = ~before ^ offset;
 	writeq(other, word);
 	keeps = readq(word) == other;
-	if (keeps)
-		writeq(before, word);
+	writeq(before, word);
 	iounmap(word);
 	return keeps;
 }
@@ -94,9 +123,6 @@ static int coherent_find(struct pci_dev *pdev, const struct coherent_facts *fact
 	u64 offset;
 
 	if (ret != VARIA_EXTENT_BAR)
-		return ret;
-	ret = pci_enable_device_mem(pdev);
-	if (ret)
 		return ret;
 	while (keeps >= 0 && coherent_search_next(facts, &search, keeps, &offset))
 		keeps = coherent_keeps(facts, offset);
@@ -123,9 +149,14 @@ static int coherent_plan(const struct coherent_facts *facts, const struct cohere
 		if (nodes[i].number >= 0 && nodes[i].number < MAX_NUMNODES)
 			nodes[i].has_memory = node_state(nodes[i].number, N_MEMORY);
 	}
-	return count < 0 ? count :
-	       coherent_place(facts, memory, domains, nodes, count, split, strlen(split), placement,
-			      text, VARIA_TEXT_LEN);
+	if (count < 0)
+		return count;
+	/* A write to the parameter frees the string. */
+	kernel_param_lock(THIS_MODULE);
+	i = coherent_place(facts, memory, domains, nodes, count, split, strlen(split), placement,
+			   text, VARIA_TEXT_LEN);
+	kernel_param_unlock(THIS_MODULE);
+	return i;
 }
 
 /* Reads the policy of onlining, or writes it. */
@@ -145,62 +176,186 @@ static int coherent_policy(char *text, size_t len, bool write)
 	return done < 0 ? done : 0;
 }
 
-static int coherent_offline(void *data)
+static void coherent_free(struct kref *users)
 {
-	struct coherent_share *share = data;
+	struct coherent_device *coherent = container_of(users, struct coherent_device, users);
 
-	/* A signal ends a try that would go on for as long as a page is pinned. */
-	allow_signal(SIGTERM);
-	return offline_and_remove_memory(share->memory.base, share->memory.size);
+	pci_dev_put(coherent->pdev);
+	kfree(coherent);
+	module_put(THIS_MODULE);
 }
 
-static int coherent_remove_share(struct device *dev, struct coherent_share *share)
+/* A signal ends a try that would go on for as long as a page is pinned. */
+static void coherent_stop(struct timer_list *limit)
 {
-	unsigned long end = jiffies + offline_seconds * HZ;
-	struct task_struct *task;
+	struct coherent_device *coherent = container_of(limit, struct coherent_device, limit);
+
+	send_sig(SIGTERM, coherent->task, 1);
+}
+
+static struct coherent_device *coherent_new(struct pci_dev *pdev)
+{
+	struct coherent_device *coherent;
+
+	if (!try_module_get(THIS_MODULE))
+		return NULL;
+	coherent = kzalloc(sizeof(*coherent), GFP_KERNEL);
+	if (!coherent) {
+		module_put(THIS_MODULE);
+		return NULL;
+	}
+	kref_init(&coherent->users);
+	coherent->pdev = pci_dev_get(pdev);
+	timer_setup(&coherent->limit, coherent_stop, 0);
+	init_completion(&coherent->tried);
+	return coherent;
+}
+
+/* The number of shares that are memory of the kernel. */
+static u32 coherent_shares(const struct coherent_device *coherent)
+{
+	u32 i, shares = 0;
+
+	for (i = 0; i < coherent->placement.count; i++)
+		shares += coherent->placement.share[i].memory.size != 0;
+	return shares;
+}
+
+static void coherent_take_share(struct coherent_device *coherent, struct coherent_share *share,
+				unsigned long limit)
+{
 	char text[VARIA_TEXT_LEN];
 	int ret;
 
-	task = kthread_create(coherent_offline, share, "varia-offline");
-	if (IS_ERR(task))
-		return PTR_ERR(task);
-	get_task_struct(task);
-	wake_up_process(task);
-	while (!READ_ONCE(task->exit_state)) {
-		if (time_after(jiffies, end))
-			send_sig(SIGTERM, task, 1);
-		msleep(10);
-	}
-	ret = kthread_stop_put(task);
+	mod_timer(&coherent->limit, jiffies + limit);
+	ret = offline_and_remove_memory(share->memory.base, share->memory.size);
+	timer_delete_sync(&coherent->limit);
+	flush_signals(current);
 	if (ret) {
 		coherent_held(share, ret, text, sizeof(text));
-		dev_err(dev, "%s\n", text);
+		pci_err(coherent->pdev, "%s\n", text);
 	} else {
 		share->memory.size = 0;
 	}
-	return ret;
 }
 
-/* Takes back what the kernel gives back; returns the last error. */
-static int coherent_remove_all(struct device *dev, struct coherent_device *coherent)
+/* Takes back what the kernel gives back. Each share gets its part of the time that is left. */
+static int coherent_take(void *data)
 {
-	int i, ret = 0;
+	struct coherent_device *coherent = data;
+	u32 i, left = coherent_shares(coherent);
+	bool gone;
 
+	allow_signal(SIGTERM);
 	for (i = 0; i < coherent->placement.count; i++) {
-		struct coherent_share *share = &coherent->placement.share[i];
+		unsigned long now = jiffies;
 
-		if (share->memory.size)
-			ret = coherent_remove_share(dev, share) ?: ret;
+		if (!coherent->placement.share[i].memory.size)
+			continue;
+		coherent_take_share(coherent, &coherent->placement.share[i],
+				    time_before(now, coherent->end) ?
+					    (coherent->end - now) / left : 0);
+		left--;
 	}
-	return ret;
+	scoped_guard(mutex, &coherent_lock) {
+		coherent->trying = false;
+		gone = !coherent_shares(coherent);
+		if (gone)
+			list_del(&coherent->list);
+	}
+	complete(&coherent->tried);
+	if (gone)
+		kref_put(&coherent->users, coherent_free);
+	kref_put(&coherent->users, coherent_free);
+	module_put_and_kthread_exit(0);
+}
+
+/*
+ * Gives up a reference. What the kernel does not give back stays in the list of what is kept.
+ *
+ * A thread takes the memory away, and is waited for until the deadline only: it needs the lock of
+ * device hotplug, which is held here if ACPI removes the device. It then goes on alone.
+ */
+static void coherent_give_back(struct coherent_device *coherent)
+{
+	unsigned int seconds = min(READ_ONCE(offline_seconds), COHERENT_MOST_SECONDS);
+	struct pci_dev *pdev = coherent->pdev;
+	struct task_struct *task;
+	bool ended;
+
+	if (!coherent_shares(coherent)) {
+		kref_put(&coherent->users, coherent_free);
+		return;
+	}
+	task = kthread_create(coherent_take, coherent, "varia-offline");
+	scoped_guard(mutex, &coherent_lock) {
+		list_add(&coherent->list, &coherent_kept);
+		coherent->trying = !IS_ERR(task);
+	}
+	if (IS_ERR(task)) {
+		pci_err(pdev, "the memory stays in use, because no thread can be started (%ld): bind and unbind again\n",
+			PTR_ERR(task));
+		return;
+	}
+	/* Of the thread, and of this function. */
+	kref_get(&coherent->users);
+	kref_get(&coherent->users);
+	__module_get(THIS_MODULE);
+	get_task_struct(task);
+	coherent->task = task;
+	coherent->end = jiffies + seconds * HZ;
+	reinit_completion(&coherent->tried);
+	wake_up_process(task);
+	do {
+		ended = wait_for_completion_timeout(&coherent->tried, HZ / 10 + 1);
+	} while (!ended && time_before(jiffies, coherent->end + COHERENT_END_SECONDS * HZ));
+	if (ended) {
+		kthread_stop_put(task);
+	} else {
+		pci_err(pdev, "the memory stays in use after %u s, and is still being taken away: see the lines that follow\n",
+			seconds + COHERENT_END_SECONDS);
+		put_task_struct(task);
+	}
+	kref_put(&coherent->users, coherent_free);
+}
+
+/* Pages of a node that are online as movable. */
+static unsigned long coherent_movable(u32 node)
+{
+	return READ_ONCE(NODE_DATA(node)->node_zones[ZONE_MOVABLE].present_pages);
+}
+
+/* Adds a share; it has no size if it was not added. */
+static int coherent_add_share(struct coherent_share *share, char *text)
+{
+	unsigned long pages = share->memory.size >> PAGE_SHIFT;
+	unsigned long before = coherent_movable(share->node);
+	int ret = add_memory_driver_managed(share->node, share->memory.base, share->memory.size,
+					    COHERENT_RESOURCE, MHP_NONE);
+
+	if (ret) {
+		snprintf(text, VARIA_TEXT_LEN,
+			 "the kernel does not take the memory of node %u (%d): see its log",
+			 share->node, ret);
+		share->memory.size = 0;
+		return ret;
+	}
+	/* An addition succeeds even if no block becomes online. */
+	if (coherent_movable(share->node) - before < pages) {
+		snprintf(text, VARIA_TEXT_LEN,
+			 "the memory of node %u is not all online as movable: see the kernel's log",
+			 share->node);
+		return -EIO;
+	}
+	return 0;
 }
 
 /* Adds all memory, online as movable: else it could hardly be taken away again. */
-static int coherent_add(struct device *dev, struct coherent_device *coherent, char *text)
+static int coherent_add(struct device *dev, struct coherent_placement *placement, char *text)
 {
-	struct coherent_placement *placement = &coherent->placement;
 	char movable[] = "online_movable", before[32];
-	int i, added = 0, ret = coherent_policy(before, sizeof(before), false);
+	int back, ret = coherent_policy(before, sizeof(before), false);
+	u32 i, tried = 0;
 
 	ret = ret ?: coherent_policy(movable, 0, true);
 	if (ret) {
@@ -209,23 +364,15 @@ static int coherent_add(struct device *dev, struct coherent_device *coherent, ch
 		placement->count = 0; /* nothing to be removed */
 		return ret;
 	}
-	for (i = 0; i < placement->count && !ret; i++) {
-		struct coherent_share *share = &placement->share[i];
-
-		ret = add_memory_driver_managed(share->node, share->memory.base,
-						share->memory.size, COHERENT_RESOURCE, MHP_NONE);
-		if (ret)
-			snprintf(text, VARIA_TEXT_LEN,
-				 "the kernel does not take the memory of node %u (%d): see its log",
-				 share->node, ret);
-		else
-			added++;
-	}
-	coherent_policy(before, 0, true);
+	while (!ret && tried < placement->count)
+		ret = coherent_add_share(&placement->share[tried++], text);
+	back = coherent_policy(before, 0, true);
+	if (back)
+		dev_warn(dev, "%s stays online_movable (%d): write %s to it\n", COHERENT_POLICY,
+			 back, strim(before));
 	/* What was not added is not to be removed. */
-	if (ret)
-		for (i = added; i < placement->count; i++)
-			placement->share[i].memory.size = 0;
+	for (i = tried; i < placement->count; i++)
+		placement->share[i].memory.size = 0;
 	return ret;
 }
 
@@ -274,24 +421,14 @@ static struct coherent_device *coherent_kept_of(struct pci_dev *pdev)
 	struct coherent_device *coherent;
 
 	list_for_each_entry(coherent, &coherent_kept, list) {
-		if (strcmp(coherent->name, pci_name(pdev)))
+		if (coherent->pdev != pdev)
 			continue;
+		if (coherent->trying)
+			return ERR_PTR(-EBUSY);
 		list_del(&coherent->list);
-		module_put(THIS_MODULE);
 		return coherent;
 	}
 	return NULL;
-}
-
-static void coherent_release(struct device *dev, struct coherent_device *coherent)
-{
-	if (!coherent_remove_all(dev, coherent)) {
-		kfree(coherent);
-		return;
-	}
-	/* The name of the memory and this list have to stay. */
-	__module_get(THIS_MODULE);
-	list_add(&coherent->list, &coherent_kept);
 }
 
 static int coherent_begin(struct pci_dev *pdev, struct coherent_device *coherent, char *text)
@@ -305,34 +442,49 @@ static int coherent_begin(struct pci_dev *pdev, struct coherent_device *coherent
 	coherent_facts(pdev, &facts);
 	ret = coherent_find(pdev, &facts, &memory, text) ?:
 	      coherent_plan(&facts, &memory, &coherent->placement, text) ?:
-	      coherent_add(&pdev->dev, coherent, text);
+	      coherent_add(&pdev->dev, &coherent->placement, text);
 	for (i = 0; !ret && coherent_line(i, &facts, &memory, &coherent->placement, line,
 					  sizeof(line)); i++)
 		dev_info(&pdev->dev, "%s\n", line);
 	return ret;
 }
 
+/* The memory of a device that is enabled: what was kept, or new memory. */
+static int coherent_get(struct pci_dev *pdev, struct coherent_device **found, char *text)
+{
+	guard(mutex)(&coherent_lock);
+	*found = coherent_kept_of(pdev);
+	if (IS_ERR(*found)) {
+		*found = NULL;
+		snprintf(text, VARIA_TEXT_LEN,
+			 "its memory is still being taken away: bind again later");
+		return -EBUSY;
+	}
+	if (*found)
+		return 0;
+	*found = coherent_new(pdev);
+	return *found ? coherent_begin(pdev, *found, text) : -ENOMEM;
+}
+
 static int coherent_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
 	char text[VARIA_TEXT_LEN] = "";
-	struct coherent_device *coherent;
-	int ret = 0;
+	struct coherent_device *coherent = NULL;
+	int ret;
 
-	/* An id that was written to new_id: the device may be another driver's. */
-	if (id->vendor != PCI_ANY_ID || id->device != PCI_ANY_ID)
+	if (!coherent_is_named(pdev))
 		return -ENODEV;
-	guard(mutex)(&coherent_lock);
-	coherent = coherent_kept_of(pdev);
-	if (!coherent) {
-		coherent = kzalloc(sizeof(*coherent), GFP_KERNEL);
-		if (!coherent)
-			return -ENOMEM;
-		strscpy(coherent->name, pci_name(pdev), sizeof(coherent->name));
-		ret = coherent_begin(pdev, coherent, text);
+	ret = pci_enable_device_mem(pdev);
+	if (ret) {
+		dev_err(&pdev->dev, "not used: the device can't be enabled (%d)\n", ret);
+		return ret;
 	}
+	ret = coherent_get(pdev, &coherent, text);
 	if (ret) {
 		dev_err(&pdev->dev, "not used: %s (%d)\n", text, ret);
-		coherent_release(&pdev->dev, coherent);
+		if (coherent)
+			coherent_give_back(coherent);
+		pci_disable_device(pdev);
 		return ret;
 	}
 	dev_set_drvdata(&pdev->dev, coherent);
@@ -344,9 +496,10 @@ static void coherent_remove(struct pci_dev *pdev)
 {
 	struct coherent_device *coherent = dev_get_drvdata(&pdev->dev);
 
-	guard(mutex)(&coherent_lock);
 	coherent_listen_no_more(pdev, coherent);
-	coherent_release(&pdev->dev, coherent);
+	coherent_give_back(coherent);
+	/* Memory that is kept can still be used: only bus master is disabled. */
+	pci_disable_device(pdev);
 }
 
 /* Without a list of ids, only driver_override leads here. */

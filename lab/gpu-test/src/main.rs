@@ -1,4 +1,5 @@
-//! `varia-gpu-test [MIB]`: a guest uses the memory of its GPU.
+//! `varia-gpu-test [MIB]`: a guest uses the memory of its GPU. `varia-gpu-test hold|pin FILE`: a
+//! process has memory of the GPU until a file exists.
 //!
 //! The guest driver (`varia_coherent_memory`) has added the memory to the GPU's NUMA nodes. This
 //! program allocates on each of these nodes, writes and checks patterns, drives the GPU's copy engine
@@ -12,9 +13,11 @@
 //! | `engine` | the registers of the copy engine |
 //! | `transfers` | copies, checksums and faults of the engine |
 //! | `speed` | accesses to two memories, side by side |
+//! | `hold` | memory of a node that a process has, pinned or not, while it is taken away |
 
 mod engine;
 mod gpu;
+mod hold;
 mod pages;
 mod speed;
 mod transfers;
@@ -43,14 +46,23 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
-    let mib = match arguments.next() {
+    let first = arguments.next();
+    if let Some(manner) = first.as_deref().and_then(hold::Manner::of) {
+        let file = arguments.next();
+        let file = file.ok_or("no file is named: usage: varia-gpu-test hold|pin FILE")?;
+        return hold::until(manner, file.as_ref());
+    }
+    let mib = match first {
         None => DEFAULT_MIB,
         Some(text) => text
             .parse()
             .ok()
             .filter(|mib| (1..1 << 20).contains(mib))
             .ok_or_else(|| {
-                format!("{text:?} is not a number of MiB: usage: varia-gpu-test [MIB]")
+                format!(
+                    "{text:?} is not a number of MiB: usage: varia-gpu-test [MIB], or \
+                     varia-gpu-test hold|pin FILE"
+                )
             })?,
     };
     let gpu = Gpu::find()?;

@@ -1,5 +1,6 @@
 //! Memory on a node, and patterns in it.
 
+use varia_spec::errno::Errno;
 use varia_sys::mapping::{Mapping, page_size};
 use varia_sys::numa;
 use varia_units::Bytes;
@@ -7,7 +8,8 @@ use varia_units::Bytes;
 use crate::Failure;
 use crate::gpu::Node;
 
-/// Memory of this process on one node, which stays where it is.
+/// Memory of this process on one node. It is locked, so each page stays present, but not pinned: the
+/// kernel may move a page to make room or to take memory away. It makes no large pages of these.
 pub(crate) struct Pages {
     node: u32,
     pub(crate) memory: Mapping,
@@ -30,6 +32,11 @@ impl Pages {
         let bad = |what: &str, errno| format!("{length} on node {node}: {what}: {errno}");
         let memory = Mapping::anonymous(length.0).map_err(|errno| bad("mmap", errno))?;
         numa::bind(&memory, node).map_err(|errno| bad("mbind", errno))?;
+        match numa::keep_small(&memory) {
+            // a kernel without large pages
+            Ok(()) | Err(Errno::EINVAL) => {}
+            Err(errno) => return Err(bad("madvise", errno)),
+        }
         numa::lock(&memory).map_err(|errno| bad("mlock", errno))?;
         Ok(Self { node, memory })
     }

@@ -77,7 +77,10 @@ pub(crate) fn both_ways(
         expect("copy from the GPU", engine.run(FROM_GPU, own, bus, length)?)?;
         same(ram, offset, &bytes, "copy from the GPU")?;
         if ram.physical(offset)? != bus || pages.physical(offset)? - gpu.bar4.0 != own {
-            return Err("a locked page has moved while the engine used it".to_owned());
+            return Err(
+                "the kernel has moved a page while the engine used it: run the program again"
+                    .to_owned(),
+            );
         }
         moved += 4 * length;
     }
