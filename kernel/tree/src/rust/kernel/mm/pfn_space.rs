@@ -70,6 +70,9 @@ impl<L: PfnLocator> PfnSpace<L> {
         })
     }
 
+    /// # Safety
+    ///
+    /// The memory-failure handling calls this with a mapping that it has locked.
     unsafe extern "C" fn locate_callback(
         vma: *mut bindings::vm_area_struct,
         frame: c_ulong,

@@ -81,6 +81,10 @@ impl<T: Driver> Operations<T> {
     };
 
     /// Operations of `vfio_pci_core`.
+    #[allow(
+        clippy::needless_update,
+        reason = "a configuration can have no other operation"
+    )]
     pub(super) const PCI_TABLE: &'static bindings::vfio_pci_device_ops =
         &bindings::vfio_pci_device_ops {
             #[cfg(CONFIG_VFIO_PCI_DMABUF)]
@@ -97,6 +101,9 @@ impl<T: Driver> Operations<T> {
             ..pin_init::zeroed()
         };
 
+    /// # Safety
+    ///
+    /// VFIO calls this for the last reference to an instance of `T`.
     unsafe extern "C" fn release(vdev: *mut bindings::vfio_device) {
         let Some(core) = NonNull::new(vdev.cast::<bindings::vfio_pci_core_device>()) else {
             return;
@@ -108,6 +115,9 @@ impl<T: Driver> Operations<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// VFIO calls this for an instance of `T` that is not open.
     unsafe extern "C" fn open_device(vdev: *mut bindings::vfio_device) -> c_int {
         let core = vdev.cast::<bindings::vfio_pci_core_device>();
         from_result(|| {
@@ -124,6 +134,9 @@ impl<T: Driver> Operations<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// VFIO calls this once for an open instance of `T`.
     unsafe extern "C" fn close_device(vdev: *mut bindings::vfio_device) {
         // SAFETY: VFIO closes an open instance of `T`, once. The core closes first: until then it,
         // and importers of the memory, may reach the memory. The open state has nothing of what the
@@ -134,6 +147,9 @@ impl<T: Driver> Operations<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// VFIO calls this for an open instance of `T`.
     unsafe extern "C" fn ioctl(
         vdev: *mut bindings::vfio_device,
         request: c_uint,
@@ -147,6 +163,9 @@ impl<T: Driver> Operations<T> {
         unsafe { bindings::vfio_pci_core_ioctl(vdev, request, argument) }
     }
 
+    /// # Safety
+    ///
+    /// VFIO calls this for an open instance of `T`.
     unsafe extern "C" fn feature(
         vdev: *mut bindings::vfio_device,
         flags: u32,
@@ -161,6 +180,9 @@ impl<T: Driver> Operations<T> {
         unsafe { bindings::vfio_pci_core_ioctl_feature(vdev, flags, argument, size) }
     }
 
+    /// # Safety
+    ///
+    /// VFIO calls this for an open instance of `T`.
     unsafe extern "C" fn region_info(
         vdev: *mut bindings::vfio_device,
         info: *mut bindings::vfio_region_info,
@@ -196,6 +218,9 @@ impl<T: Driver> Operations<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// VFIO calls this for an open instance of `T`.
     unsafe extern "C" fn read(
         vdev: *mut bindings::vfio_device,
         buffer: *mut c_char,
@@ -206,6 +231,9 @@ impl<T: Driver> Operations<T> {
         unsafe { Self::transfer(vdev, Direction::Read, buffer.cast(), count, position) }
     }
 
+    /// # Safety
+    ///
+    /// VFIO calls this for an open instance of `T`.
     unsafe extern "C" fn write(
         vdev: *mut bindings::vfio_device,
         buffer: *const c_char,
@@ -249,6 +277,9 @@ impl<T: Driver> Operations<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// VFIO calls this for an open instance of `T`.
     unsafe extern "C" fn mmap(
         vdev: *mut bindings::vfio_device,
         vma: *mut bindings::vm_area_struct,
@@ -283,11 +314,17 @@ impl<T: Driver> Operations<T> {
         0
     }
 
+    /// # Safety
+    ///
+    /// The memory manager calls this for a mapping that `mmap` has made.
     unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
         // SAFETY: By the contract of this function, which the memory manager calls.
         unsafe { Self::huge_fault(fault, 0) }
     }
 
+    /// # Safety
+    ///
+    /// The memory manager calls this for a mapping that `mmap` has made.
     unsafe extern "C" fn huge_fault(
         fault: *mut bindings::vm_fault,
         order: c_uint,
@@ -311,6 +348,9 @@ impl<T: Driver> Operations<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// `vfio_pci_core` calls this for an open instance of `T`.
     #[cfg(CONFIG_VFIO_PCI_DMABUF)]
     unsafe extern "C" fn dmabuf_ranges(
         core: *mut bindings::vfio_pci_core_device,
