@@ -64,7 +64,13 @@ struct coherent_device {
 	bool trying; /* under coherent_lock */
 };
 
-static DEFINE_MUTEX(coherent_lock); /* the list, and the policy of onlining */
+/*
+ * coherent_lock guards the list. It is taken with the lock of device hotplug held, if ACPI removes a
+ * device, so nothing that takes that lock is called under it. coherent_adding guards the policy of
+ * onlining, and the nodes that are looked up as empty.
+ */
+static DEFINE_MUTEX(coherent_lock);
+static DEFINE_MUTEX(coherent_adding);
 static LIST_HEAD(coherent_kept);
 
 static void coherent_facts(struct pci_dev *pdev, struct coherent_facts *facts)
@@ -452,8 +458,8 @@ static int coherent_begin(struct pci_dev *pdev, struct coherent_device *coherent
 /* The memory of a device that is enabled: what was kept, or new memory. */
 static int coherent_get(struct pci_dev *pdev, struct coherent_device **found, char *text)
 {
-	guard(mutex)(&coherent_lock);
-	*found = coherent_kept_of(pdev);
+	scoped_guard(mutex, &coherent_lock)
+		*found = coherent_kept_of(pdev);
 	if (IS_ERR(*found)) {
 		*found = NULL;
 		snprintf(text, VARIA_TEXT_LEN,
@@ -463,7 +469,10 @@ static int coherent_get(struct pci_dev *pdev, struct coherent_device **found, ch
 	if (*found)
 		return 0;
 	*found = coherent_new(pdev);
-	return *found ? coherent_begin(pdev, *found, text) : -ENOMEM;
+	if (!*found)
+		return -ENOMEM;
+	guard(mutex)(&coherent_adding);
+	return coherent_begin(pdev, *found, text);
 }
 
 static int coherent_probe(struct pci_dev *pdev, const struct pci_device_id *id)
