@@ -18,7 +18,7 @@ use core::{
 /// Value of a register that the device does not have, as on the bus.
 const MISSING: u32 = u32::MAX;
 
-/// A BAR that somebody else has mapped for `'a`.
+/// A BAR that its owner has mapped for `'a`.
 ///
 /// # Invariants
 ///
