@@ -238,7 +238,7 @@ fn a_unit_that_removes_its_directory_at_its_end_has_one_beside_the_state() {
             }
         }
     }
-    assert_eq!(services, 2);
+    assert_eq!(services, 4);
     // what the service's command uses is the directory that systemd makes
     let unit = fs::read_to_string(own.join("systemd/varia.service")).unwrap();
     assert!(unit.contains("--directory /run/varia-serve\n"));
