@@ -143,12 +143,21 @@ mod tests {
 
     #[test]
     fn each_hunk_names_its_findings() {
-        let first = "a\nb\nc\nd\n1\n2\n3\n4\n5\n6\n7\ne\n";
+        let first = "a\nb\nc\nd\n1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n12\ne\n";
         let mut traced = Traced::new(first);
         let texts = [
-            ("a\nb\nX\nc\nd\n1\n2\n3\n4\n5\n6\n7\ne\n", Code::AcpiOff),
-            ("a\nb\nY\nd\n1\n2\n3\n4\n5\n6\n7\ne\n", Code::GicVersion),
-            ("a\nb\nY\nd\n1\n2\n3\n4\n5\n6\n7\n", Code::RomShown),
+            (
+                "a\nb\nX\nc\nd\n1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n12\ne\n",
+                Code::AcpiOff,
+            ),
+            (
+                "a\nb\nY\nd\n1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n12\ne\n",
+                Code::GicVersion,
+            ),
+            (
+                "a\nb\nY\nd\n1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n12\n",
+                Code::RomShown,
+            ),
         ];
         for (text, code) in texts {
             traced.change(text.to_owned(), code);
@@ -156,7 +165,7 @@ mod tests {
         let edits = traced.edits(first);
         assert_eq!(edits.len(), 2, "{edits:?}");
         assert_eq!(edits[0].findings, ["gic-version", "acpi-off"]);
-        assert_eq!((edits[0].line, edits[1].line), (3, 12));
+        assert_eq!((edits[0].line, edits[1].line), (3, 17));
         assert_eq!(edits[1].removed, ["e"]);
         let text = diff(first, &traced.text, &edits, "vm");
         assert!(text.contains("@@ acpi-off, gic-version\n"), "{text}");
