@@ -38,6 +38,7 @@ const fn mutant(
 /// All faults, by variant.
 pub(crate) fn all() -> Vec<Mutant> {
     let others = [
+        core::MUTANTS,
         igd::MUTANTS,
         virtio::MUTANTS,
         platform::MUTANTS,
@@ -47,10 +48,10 @@ pub(crate) fn all() -> Vec<Mutant> {
     [often(), others].concat()
 }
 
-/// Faults that each run of the tests tries: those of the vocabulary, of the core and of nvgrace_gpu.
+/// Faults that each run of the tests tries: those of the vocabulary and of nvgrace_gpu.
 /// `./x soak units` tries the others too.
 pub(crate) fn often() -> Vec<Mutant> {
-    [MUTANTS, presented::MUTANTS, core::MUTANTS].concat()
+    [MUTANTS, presented::MUTANTS].concat()
 }
 
 /// Ordered by file, so that little is built anew from one to the next.
