@@ -1,9 +1,14 @@
 //! A machine that plays the one which owns the GPUs: bare silicon, an IOMMU, firmware's
 //! properties, and VFIO drivers to bind.
 //!
-//! Each GPU is behind a root port of its own, or on a root bus of its own near a socket. Its coherent memory is either [`Memory::Real`],
-//! a part of the machine's RAM that its kernel leaves alone and that the silicon shares, or
-//! [`Memory::Absent`]: addresses where nothing is, for a test that never touches them.
+//! Each GPU is behind a root port of its own, or on a root bus of its own near a socket. Its coherent
+//! memory is either [`Memory::Real`], a part of the machine's RAM that its kernel leaves alone and
+//! that the silicon shares, or [`Memory::Absent`]: addresses where nothing is, for a test that never
+//! touches them.
+
+mod driver;
+
+pub use driver::Driver;
 
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
@@ -61,52 +66,6 @@ pub enum Memory {
         /// Distance from the beginning of the earlier GPU's memory to this GPU's, in bytes.
         shift: u64,
     },
-}
-
-/// A driver for a GPU.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Driver {
-    /// The kernel's own driver.
-    Original,
-    /// Varia's module for stock kernels.
-    Ours,
-    /// Varia's in the kernel's own Rust.
-    InTree,
-    /// `vfio-pci`.
-    VfioPci,
-}
-
-impl Driver {
-    /// Varia's driver on a kernel.
-    #[must_use]
-    pub const fn ours_on(flavour: Flavour) -> Self {
-        if flavour.is_rust() {
-            Self::InTree
-        } else {
-            Self::Ours
-        }
-    }
-
-    /// Name of the driver in sysfs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Original | Self::Ours => "nvgrace_gpu_vfio_pci",
-            Self::InTree => kernel_modules::IN_TREE,
-            Self::VfioPci => "vfio-pci",
-        }
-    }
-
-    /// File of the driver's module in the machine.
-    #[must_use]
-    pub const fn file(self) -> &'static str {
-        match self {
-            Self::Original => "/lab/drivers/original.ko",
-            Self::Ours => "/lab/drivers/ours.ko",
-            Self::InTree => "/lab/drivers/in-tree.ko",
-            Self::VfioPci => "",
-        }
-    }
 }
 
 /// A machine to be.
