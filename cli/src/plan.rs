@@ -10,7 +10,7 @@ use varia_linux::inventory::{Extent, Inventory};
 use varia_linux::{layout, users};
 use varia_plan::{
     Argument, Kernel, Part, Plan, Request, Source, What, WhatError, affinity, arguments, domain,
-    explain, features, make, svg,
+    egm_domain_note, explain, features, make, svg,
 };
 use varia_silicon::machine::GB200_EGM;
 use varia_silicon::{Machine, profile};
@@ -35,11 +35,6 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<(), Failure> {
     if args.vmm == Vmm::Libvirt && !args.qemu_arg.is_empty() {
         return Err("--qemu-arg is for QEMU's command line: leave out --vmm libvirt".into());
     }
-    if args.vmm == Vmm::Libvirt && args.vm.egm {
-        return Err(
-            "libvirt has no element for Extended GPU Memory: leave out --vmm libvirt".into(),
-        );
-    }
     if args.json && (args.vmm == Vmm::Libvirt || !args.qemu_arg.is_empty()) {
         let other = match args.vmm {
             Vmm::Libvirt => "--vmm libvirt",
@@ -50,8 +45,12 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<(), Failure> {
         )
         .into());
     }
-    let (facts, plan) = planned(&args.vm)?;
+    let (facts, mut plan) = planned(&args.vm)?;
     features::check(&facts.vmm, &plan, args.vmm == Vmm::Libvirt)?;
+    if args.vmm == Vmm::Libvirt {
+        let note = egm_domain_note(&plan);
+        plan.notes.extend(note);
+    }
     if let Some(file) = &args.svg {
         files::write(file, svg(&plan).as_bytes())?;
     }

@@ -7,8 +7,11 @@
 use varia_facts::{Arch, Bdf, Bytes, EgmDevice, Facts, NodeId, PciFunction};
 
 use crate::error::Error;
+use crate::plan::{Plan, Socket};
 use crate::request::Request;
-use crate::versions::{self, EGM_OBJECT, QEMU_OF_VENDORS};
+use crate::versions::{
+    self, EGM_ELEMENT, EGM_OBJECT, LIBVIRT_OF_VENDORS_ALONE, QEMU_OF_VENDORS, vendor,
+};
 
 /// The device of EGM for each socket, in the order of the sockets.
 pub(crate) fn devices<'a>(
@@ -96,6 +99,18 @@ pub(crate) fn note() -> String {
         "Varia never ran a VM with Extended GPU Memory: no QEMU of qemu.org has {EGM_OBJECT}, whose \
          form is that of {source}"
     )
+}
+
+/// Remark of a domain with EGM.
+#[must_use]
+pub fn egm_domain_note(plan: &Plan) -> Option<String> {
+    let source = vendor(LIBVIRT_OF_VENDORS_ALONE, EGM_ELEMENT)?;
+    plan.sockets.iter().any(Socket::is_egm).then(|| {
+        format!(
+            "Varia never gave libvirt a domain with Extended GPU Memory: no libvirt of libvirt.org \
+             has <memory model='egm'>, whose form is that of {source}"
+        )
+    })
 }
 
 /// The object that ties a device of QEMU to the EGM that is the RAM of this node.

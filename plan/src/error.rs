@@ -220,6 +220,16 @@ pub enum Error {
         /// The QEMU.
         qemu: String,
     },
+    /// A libvirt without the element for Extended GPU Memory.
+    #[error(
+        "Extended GPU Memory needs <memory model='egm'>, which {libvirt} is not known to have, and no \
+         libvirt of libvirt.org has: use NVIDIA's, name the version of NVIDIA's with --assume \
+         LIBVIRT=VERSION+egm, or plan without --vmm libvirt"
+    )]
+    EgmLibvirt {
+        /// The libvirt.
+        libvirt: String,
+    },
     /// CPUs that are not a multiple of the sockets: QEMU's sockets are of one size.
     #[error(
         "{cpus} virtual CPUs can't be divided evenly among the {sockets} sockets of the VM's GPUs: \

@@ -6,9 +6,9 @@ use varia_facts::Vmm;
 
 use crate::error::Error;
 use crate::gpu::Source;
-use crate::plan::{Iommu, Plan};
+use crate::plan::{Iommu, Plan, Socket};
 use crate::qemu::{Argument, arguments};
-use crate::versions::{self, LIBVIRT, LIBVIRT_SEEN};
+use crate::versions::{self, EGM_ELEMENT, LIBVIRT, LIBVIRT_SEEN};
 
 /// Devices, objects and machines in a plan's arguments, and properties that are set.
 #[must_use]
@@ -46,14 +46,18 @@ fn of_libvirt(plan: &Plan) -> Vec<&'static str> {
         used.push("iommufd");
         used.extend(smmu.then_some("smmu-pcibus"));
     }
+    if plan.sockets.iter().any(Socket::is_egm) {
+        used.push(EGM_ELEMENT);
+    }
     used
 }
 
 /// Checks that the host's QEMU, and for a domain also libvirt, have what a plan uses. A feature that
 /// nothing says is absent counts as present: vendors' builds have features before their version.
+/// Extended GPU Memory is the exception, which a libvirt has to be said to have.
 ///
 /// # Errors
-/// [`Error::Lacks`] with the first feature that is absent.
+/// [`Error::Lacks`] with the first feature that is absent, [`Error::EgmLibvirt`].
 pub fn check(vmm: &Vmm, plan: &Plan, is_domain: bool) -> Result<(), Error> {
     let is_absent = |feature: &String| versions::has(vmm, feature) == Some(false);
     if let (Some(qemu), Some(feature)) = (&vmm.qemu, of_qemu(plan).into_iter().find(is_absent)) {
@@ -67,10 +71,23 @@ pub fn check(vmm: &Vmm, plan: &Plan, is_domain: bool) -> Result<(), Error> {
             remedy,
         });
     }
-    let Some(libvirt) = vmm.libvirt.as_ref().filter(|_| is_domain) else {
+    if !is_domain {
+        return Ok(());
+    }
+    let used = of_libvirt(plan);
+    let libvirt = vmm.libvirt.as_ref();
+    if used.contains(&EGM_ELEMENT)
+        && libvirt.and_then(|own| versions::libvirt_has(own, EGM_ELEMENT)) != Some(true)
+    {
+        return Err(Error::EgmLibvirt {
+            libvirt: libvirt.map_or("libvirt".to_owned(), |own| {
+                format!("libvirt {}", own.version)
+            }),
+        });
+    }
+    let Some(libvirt) = libvirt else {
         return Ok(());
     };
-    let used = of_libvirt(plan);
     let mut used = LIBVIRT.iter().filter(|(name, _)| used.contains(name));
     match used.find(|(name, _)| versions::libvirt_has(libvirt, name) == Some(false)) {
         None => Ok(()),

@@ -33,7 +33,7 @@ pub use aperture::{aperture_end, aperture_for, size, window};
 pub use bare_host::{BareGpu, BareHost, BareHostPlan, HiddenMemory};
 pub use check::leaves_its_group;
 pub use drawing::svg;
-pub use egm::{egm_errors, egm_object};
+pub use egm::{egm_domain_note, egm_errors, egm_object};
 pub use emulated::Emulated;
 pub use error::Error;
 pub use gpu::{CoherentMemory, Gpu, GuestNode, PlannedBar, Source, VirtualFunction};

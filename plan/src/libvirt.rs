@@ -3,23 +3,21 @@
 //! Source: libvirt 12.8 `docs/formatdomain` and its schema, in which the SMMU's attribute is
 //! spelled `ssidsize`.
 
-use varia_facts::{Arch, Bytes};
+use varia_facts::{Arch, Bytes, egm_path};
 
 use crate::gpu::{Gpu, Source};
 use crate::plan::{Accelerator, Backing, Firmware, Iommu, Plan, SSID_BITS, Socket};
 use crate::qemu::disk_format;
 use crate::xml::Element;
 
+const MIB: u64 = 1 << 20;
+
 /// The XML that defines a plan's VM.
 ///
 /// Functions of the host are taken as they are bound (`managed='no'`): which driver has them is
-/// not libvirt's affair here. A GPU of a vfio-user server and Extended GPU Memory have no element in
-/// libvirt; `None` then.
+/// not libvirt's affair here. A GPU of a vfio-user server has no element in libvirt; `None` then.
 #[must_use]
 pub fn domain(plan: &Plan) -> Option<String> {
-    if plan.gpus.iter().any(|gpu| plan.egm_of(gpu).is_some()) {
-        return None;
-    }
     let hostdevs: Vec<_> = plan
         .gpus
         .iter()
@@ -68,6 +66,7 @@ pub fn sized(name: &'static str, bytes: Bytes) -> Element {
 fn backing(plan: &Plan) -> Element {
     let mut pages = Element::new("hugepages");
     let mut any = false;
+    let is_egm = plan.sockets.iter().any(Socket::is_egm);
     for socket in &plan.sockets {
         if let Backing::HugePages(size) = socket.backing {
             let (size, unit) = scaled(size);
@@ -82,12 +81,12 @@ fn backing(plan: &Plan) -> Element {
     }
     Element::new("memoryBacking")
         .maybe(any.then_some(pages))
-        .child(Element::new("source").with("type", "memfd"))
+        .child(Element::new("source").with("type", if is_egm { "file" } else { "memfd" }))
         .child(Element::new("access").with("mode", "shared"))
         .maybe(
             plan.sockets
                 .iter()
-                .any(|socket| socket.host_node.is_some())
+                .any(|socket| socket.host_node.is_some() || socket.is_egm())
                 .then(|| Element::new("allocation").with("mode", "immediate")),
         )
 }
@@ -110,10 +109,12 @@ fn cputune(plan: &Plan) -> Option<Element> {
     })
 }
 
+/// Extended GPU Memory is on its socket by itself.
 fn numatune(plan: &Plan) -> Option<Element> {
     let nodes: Vec<_> = plan
         .sockets
         .iter()
+        .filter(|socket| !socket.is_egm())
         .filter_map(|socket| Some((socket.node, socket.host_node?)))
         .collect();
     (!nodes.is_empty()).then(|| {
@@ -270,10 +271,8 @@ fn devices(plan: &Plan, hostdevs: Vec<Element>) -> Element {
         .with("type", "pci")
         .with("index", 0)
         .with("model", "pcie-root");
-    devices = devices.child(match plan.arch {
-        Arch::Aarch64 => root.child(sized("pcihole64", plan.aperture)),
-        Arch::X86_64 => root,
-    });
+    let hole = plan.aperture_beyond_default();
+    devices = devices.child(root.maybe(hole.map(|size| sized("pcihole64", size))));
     for (index, gpu) in plan.gpus.iter().enumerate() {
         let (bus, port) = controllers(plan, index);
         let is_first = plan.root_of(index) == index;
@@ -329,9 +328,40 @@ fn devices(plan: &Plan, hostdevs: Vec<Element>) -> Element {
     }
     // for virsh console; QEMU's command has the first serial port without a word
     devices = devices.child(Element::new("console").with("type", "pty"));
-    hostdevs
+    devices = hostdevs
         .into_iter()
-        .fold(devices, |devices, hostdev| devices.child(hostdev))
+        .fold(devices, |devices, hostdev| devices.child(hostdev));
+    let memories = plan.gpus.iter().filter_map(|gpu| egm(plan, gpu));
+    memories.fold(devices, Element::child)
+}
+
+/// The share of a GPU in its socket's RAM from Extended GPU Memory; the shares are the RAM of the
+/// cell. Source: [`LIBVIRT_OF_VENDORS_ALONE`](crate::versions::LIBVIRT_OF_VENDORS_ALONE).
+fn egm(plan: &Plan, gpu: &Gpu) -> Option<Element> {
+    let path = egm_path(plan.egm_of(gpu)?);
+    let mut sockets = plan.sockets.iter();
+    let socket = sockets.find(|socket| socket.node == gpu.socket)?;
+    let on_it = plan.gpus.iter().filter(|one| one.socket == gpu.socket);
+    let count = on_it.clone().count().max(1) as u64;
+    let is_first = on_it.map(|one| &one.memory.device.id).next() == Some(&gpu.memory.device.id);
+    // in whole MiB; the first one has the rest
+    let each = (socket.memory.0 / count) & !(MIB - 1);
+    let size = match is_first {
+        true => socket.memory.0 - each * (count - 1),
+        false => each,
+    };
+    Some(
+        Element::new("memory")
+            .with("model", "egm")
+            .with("access", "shared")
+            .child(Element::new("source").text("path", path))
+            .child(
+                Element::new("target")
+                    .child(sized("size", Bytes(size)))
+                    .text("node", gpu.socket)
+                    .text("pciDev", format!("ua-{}", gpu.memory.device.id)),
+            ),
+    )
 }
 
 /// The SMMU of the root bus of a controller's index.

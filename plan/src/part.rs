@@ -1,6 +1,6 @@
 //! Parts of a plan, with their reasons.
 
-use varia_facts::{CpuList, egm_path};
+use varia_facts::{Arch, CpuList, egm_path};
 
 use crate::gpu::{Gpu, Source};
 use crate::plan::{Backing, Firmware, Iommu, Plan, Socket};
@@ -137,10 +137,14 @@ fn machine(plan: &Plan) -> String {
     format!(
         "The guest sees the GPUs' memory as 64-bit prefetchable BARs ({}). These BARs are virtual: \
          sysfs on the host shows others. Aligned, and with room for other devices, they need an \
-         aperture of {}; in a smaller one the guest leaves the largest BAR without an address, \
+         aperture of {}{}; in a smaller one the guest leaves the largest BAR without an address, \
          and the GPU can't be used.",
         bars.join("; "),
-        plan.aperture
+        plan.aperture,
+        match (plan.arch, plan.aperture_beyond_default()) {
+            (Arch::Aarch64, None) => ", which the machine has by default",
+            _ => "",
+        }
     )
 }
 

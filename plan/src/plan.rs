@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use varia_facts::{Arch, Bytes, NodeId};
 
 use crate::gpu::{Gpu, GuestNode};
+use crate::limits::VIRT_APERTURE;
 
 /// The version of a plan's JSON.
 pub const SCHEMA: &str = "varia-plan/1";
@@ -67,6 +68,14 @@ pub struct Socket {
     pub host_node: Option<NodeId>,
     /// CPU of the host for each virtual CPU; empty if they are not pinned.
     pub pins: Vec<u32>,
+}
+
+impl Socket {
+    /// True if the RAM is Extended GPU Memory.
+    #[must_use]
+    pub fn is_egm(&self) -> bool {
+        matches!(self.backing, Backing::Egm(_))
+    }
 }
 
 /// Firmware of the guest.
@@ -139,6 +148,14 @@ impl Plan {
         let bus = self.gpus.get(index).and_then(|gpu| gpu.bus);
         let same = |gpu: &Gpu| gpu.bus.is_some() && gpu.bus == bus;
         self.gpus.iter().position(same).unwrap_or(index)
+    }
+
+    /// The aperture, where the machine's own is smaller. A QEMU older than 10.0 has its own alone;
+    /// for the q35 machine firmware chooses it.
+    #[must_use]
+    pub fn aperture_beyond_default(&self) -> Option<Bytes> {
+        let is_larger = self.arch == Arch::Aarch64 && self.aperture.0 > VIRT_APERTURE;
+        is_larger.then_some(self.aperture)
     }
 
     /// Proximity domain of the Extended GPU Memory that is the RAM of a GPU's socket, if it is.

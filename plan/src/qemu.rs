@@ -132,13 +132,14 @@ impl Arguments {
 fn machine(plan: &Plan, out: &mut Arguments) {
     // A name consists of what needs no quotes.
     out.add(Part::Machine, "-name", plan.name.clone());
-    let machine = match plan.arch {
-        Arch::Aarch64 => format!(
-            "virt,gic-version=3,highmem-mmio-size={}",
-            size(plan.aperture)
-        ),
-        Arch::X86_64 => "q35".to_owned(),
-    };
+    let mut machine = match plan.arch {
+        Arch::Aarch64 => "virt,gic-version=3",
+        Arch::X86_64 => "q35",
+    }
+    .to_owned();
+    if let Some(aperture) = plan.aperture_beyond_default() {
+        machine += &format!(",highmem-mmio-size={}", size(aperture));
+    }
     out.add(Part::Machine, "-machine", machine);
     let (accelerator, cpu) = match (plan.accelerator, plan.arch) {
         (Accelerator::Kvm, _) => ("kvm", "host"),

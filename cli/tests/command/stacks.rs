@@ -56,7 +56,7 @@ fn extended_gpu_memory_is_planned_checked_and_explained() {
     // another GPU would reach the VM's memory
     let one = ["plan", "--gpu", "0009:01:00.0", "--egm", EGM[0], EGM[1]];
     on(&folder, &one).refused(&["/dev/egm34", "--gpu 0019:01:00.0"]);
-    plan(&[EGM[0], EGM[1], "--vmm", "libvirt"]).refused(&["libvirt has no element"]);
+    extended_memory_of_libvirt(&folder, &two);
 
     std::fs::write(folder.path("vm.sh"), &planned.stdout).unwrap();
     let explained = on(&folder, &["explain", "vm.sh", EGM[0], EGM[1], "--json"]);
@@ -101,6 +101,45 @@ fn extended_gpu_memory_is_planned_checked_and_explained() {
         "{}",
         made_up.stdout
     );
+}
+
+/// The domain of a libvirt that is said to have the element; its own explanation finds nothing.
+fn extended_memory_of_libvirt(folder: &Folder, two: &[&str]) {
+    let plan = |assumed: &[&str]| {
+        let domain = ["plan", "--vmm", "libvirt", EGM[0], EGM[1]];
+        let args: Vec<&str> = domain.iter().chain(two).chain(assumed).copied().collect();
+        on(folder, &args)
+    };
+    plan(&[]).refused(&[
+        "<memory model='egm'>",
+        "not known to have",
+        "LIBVIRT=VERSION+egm",
+    ]);
+    plan(&["--assume", "LIBVIRT=12.8"]).refused(&["libvirt 12.8 is not known to have"]);
+    plan(&["--assume", "LIBVIRT=9.0"]).refused(&["libvirt 9.0"]);
+    let assumed = ["--assume", "LIBVIRT=11.9+egm,acpi-nodeset"];
+    let planned = plan(&assumed).success();
+    for text in ["never gave libvirt a domain", "RFC v3"] {
+        assert!(planned.stderr.contains(text), "{text}: {}", planned.stderr);
+    }
+    for text in [
+        "<source type='file'/>",
+        "<path>/dev/egm34</path>",
+        "<size unit='GiB'>200</size>",
+        "<pciDev>ua-gpu0</pciDev>",
+        "<pciDev>ua-gpu1</pciDev>",
+    ] {
+        assert!(planned.stdout.contains(text), "{text}: {}", planned.stdout);
+    }
+    assert!(!planned.stdout.contains("<memnode"), "{}", planned.stdout);
+    std::fs::write(folder.path("vm.xml"), &planned.stdout).unwrap();
+    let args = [
+        "explain", "vm.xml", "--json", EGM[0], EGM[1], assumed[0], assumed[1],
+    ];
+    let explained = on(folder, &args);
+    let report: Value = serde_json::from_str(&explained.stdout).unwrap();
+    assert_eq!(explained.status.code(), Some(0), "{report:#}");
+    assert_eq!(report["findings"], serde_json::json!([]), "{report:#}");
 }
 
 #[test]

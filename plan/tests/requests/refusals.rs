@@ -289,12 +289,18 @@ fn more_than_the_machine_has_places_for() {
 fn features_that_qemu_or_libvirt_lacks() {
     let facts = facts_with_iommufd();
     let plan = make(&facts, &request(&[GPUS[0]])).expect("a plan");
+    let aperture = "virt.highmem-mmio-size";
+    assert!(
+        !features::of_qemu(&plan).contains(aperture),
+        "the default will do"
+    );
+    let plan = make(&facts, &request(&[GPUS[0], GPUS[1]])).expect("a plan");
     let used = features::of_qemu(&plan);
     for name in [
         "vfio-pci",
         "vfio-pci.host",
         "acpi-generic-initiator",
-        "virt.highmem-mmio-size",
+        aperture,
         "arm-smmuv3.ats",
     ] {
         assert!(used.contains(name), "{name} is not in {used:?}");

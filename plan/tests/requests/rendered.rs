@@ -51,7 +51,14 @@ fn extended_gpu_memory_is_the_ram_of_its_own_socket() {
     }
     assert!(plan.notes.iter().any(|note| note.contains("never ran")));
     assert!(explain(&plan).iter().any(|(part, _)| *part == Part::Egm));
-    assert_eq!(domain(&plan), None);
+    let xml = domain(&plan).expect("XML");
+    for (path, node, device) in [("/dev/egm5", 0, "gpu0"), ("/dev/egm4", 1, "gpu1")] {
+        let (path, device) = (format!("<path>{path}</path>"), format!("ua-{device}"));
+        let target = format!("<node>{node}</node>\n        <pciDev>{device}</pciDev>");
+        let memory = xml.split("<memory model='egm' access='shared'>").skip(1);
+        let own = memory.filter(|one| one.contains(&path) && one.contains(&target));
+        assert_eq!(own.count(), 1, "{path} {target}: {xml}");
+    }
     let emulated = plan.without_hardware(|index| format!("/run/{index}").into());
     assert!(
         !values(&emulated, "-object")
@@ -61,6 +68,44 @@ fn extended_gpu_memory_is_the_ram_of_its_own_socket() {
     assert_eq!(
         varia_plan::Plan::from_json(&serde_json::to_string(&plan).expect("JSON")),
         Ok(plan)
+    );
+}
+
+#[test]
+fn the_shares_of_two_gpus_are_the_ram_of_their_socket() {
+    let mut facts = facts_with_egm();
+    facts.host.egm[0]
+        .gpus
+        .push(GPUS[1].parse().expect("an address"));
+    let mut wanted = request(&[GPUS[0], GPUS[1]]);
+    wanted.egm = true;
+    wanted.memory = varia_facts::Bytes((8 << 30) + (1 << 20));
+    let xml = domain(&make(&facts, &wanted).expect("a plan")).expect("XML");
+    for size in ["<size unit='MiB'>4097</size>", "<size unit='GiB'>4</size>"] {
+        assert_eq!(xml.matches(size).count(), 1, "{size}: {xml}");
+    }
+}
+
+#[test]
+fn a_machine_with_the_apertures_default_is_not_told_of_it() {
+    let plan = make(&facts(), &request(&[GPUS[0]])).expect("a plan");
+    assert_eq!(plan.aperture, varia_facts::Bytes(512 << 30));
+    assert_eq!(values(&plan, "-machine"), ["virt,gic-version=3"]);
+    assert!(!domain(&plan).expect("XML").contains("pcihole64"));
+    let machine = explain(&plan).remove(0).1;
+    assert!(
+        machine.contains("512 GiB, which the machine has by default"),
+        "{machine}"
+    );
+    let two = make(&facts(), &request(&[GPUS[0], GPUS[1]])).expect("a plan");
+    assert_eq!(
+        values(&two, "-machine"),
+        ["virt,gic-version=3,highmem-mmio-size=1T"]
+    );
+    assert!(
+        domain(&two)
+            .expect("XML")
+            .contains("<pcihole64 unit='TiB'>1</pcihole64>")
     );
 }
 
