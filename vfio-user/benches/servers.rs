@@ -5,11 +5,17 @@
 //! medians with its spread. `floor` is no server: it answers as many bytes as a server would, with
 //! one `read` and one `write`, and shows what the kernel alone takes.
 //!
+//! A second table has the CPU time of the server's process for one operation, user and kernel
+//! together, from the scheduler's own count (`/proc/PID/task/*/schedstat`). The time until a
+//! process that slept gets a CPU is not in the second table, so that a busy machine gives nearly
+//! the same numbers as an idle one.
+//!
 //! A peer is a command that serves a device with a configuration space (region 7) and a BAR0 of at
 //! least 64 KiB; it gets the socket's path as its last argument.
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -375,8 +381,29 @@ impl Client {
     }
 }
 
+/// One measurement: a mean over many operations.
+struct Sample {
+    /// From the request to the reply.
+    time: Duration,
+    /// CPU time of the server.
+    cpu: Duration,
+}
+
 /// A server's process, killed at the end.
 struct Served(Child);
+
+impl Served {
+    /// CPU time that the threads of the process have had.
+    fn cpu(&self) -> Outcome<Duration> {
+        let mut nanoseconds = 0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
+            let counts = fs::read_to_string(thread?.path().join("schedstat"))?;
+            let first = counts.split_whitespace().next().unwrap_or_default();
+            nanoseconds += first.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+}
 
 impl Drop for Served {
     fn drop(&mut self) {
@@ -412,7 +439,7 @@ fn measure(names: &[String], peers: &BTreeMap<String, String>, rounds: usize) ->
         running.push((name, served, Client::connect(&path)?));
     }
     pin(0);
-    let mut times: BTreeMap<(Row, &str), Vec<Duration>> = BTreeMap::new();
+    let mut samples: BTreeMap<(Row, &str), Vec<Sample>> = BTreeMap::new();
     let mut rng = fastrand::Rng::with_seed(1);
     for _ in 0..rounds {
         let mut order: Vec<_> = (0..running.len())
@@ -420,29 +447,38 @@ fn measure(names: &[String], peers: &BTreeMap<String, String>, rounds: usize) ->
             .collect();
         rng.shuffle(&mut order);
         for (server, row) in order {
-            let (name, _, client) = &mut running[server];
+            let (name, served, client) = &mut running[server];
             let (row, _, count) = ROWS[row];
-            let time = client
-                .time(row, count / 10)
-                .and_then(|_| client.time(row, count));
-            let time = time.map_err(|e| format!("{name}: {e}"))?;
-            times.entry((row, name)).or_default().push(time);
+            let measured = client.time(row, count / 10).and_then(|_| {
+                let before = served.cpu()?;
+                let time = client.time(row, count)?;
+                let cpu = (served.cpu()? - before) / count;
+                Ok(Sample { time, cpu })
+            });
+            let sample = measured.map_err(|e| format!("{name}: {e}"))?;
+            samples.entry((row, name)).or_default().push(sample);
         }
     }
-    print(names, &mut times);
+    print(names, "round trip", &samples, |sample| sample.time);
+    println!();
+    print(names, "CPU time of the server", &samples, |s| s.cpu);
     Ok(())
 }
 
-fn print<'a>(names: &'a [String], times: &mut BTreeMap<(Row, &'a str), Vec<Duration>>) {
-    println!(
-        "| operation, median µs (quartiles) | {} |",
-        names.join(" | ")
-    );
+/// A table of medians with their quartiles.
+fn print<'a>(
+    names: &'a [String],
+    what: &str,
+    samples: &BTreeMap<(Row, &'a str), Vec<Sample>>,
+    of: impl Fn(&Sample) -> Duration,
+) {
+    println!("| {what}, median µs (quartiles) | {} |", names.join(" | "));
     println!("|---|{}", "---|".repeat(names.len()));
     for (row, text, _) in ROWS {
         let mut line = format!("| {text} |");
         for name in names {
-            let times = times.entry((row, name)).or_default();
+            let samples = samples.get(&(row, name.as_str())).into_iter().flatten();
+            let mut times: Vec<_> = samples.map(&of).collect();
             times.sort();
             let at = |part: usize| times[(times.len() - 1) * part / 4].as_secs_f64() * 1e6;
             line += &format!(" {:.1} ({:.1} to {:.1}) |", at(2), at(1), at(3));

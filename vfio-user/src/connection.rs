@@ -6,10 +6,11 @@
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use varia_sys::socket::{Descriptors, Limit, SocketError, Stream};
 
+use crate::spin::Spin;
 use crate::wire::{HEADER_LEN, Header, WireError};
 
 /// Room for what comes. Longer messages make it grow.
@@ -77,8 +78,8 @@ pub struct Connection {
     max_fds: usize,
     /// Timeout for a message that has begun, in either direction.
     message_time: Duration,
-    /// Time without a message for which a receiver polls the socket without sleeping.
-    spin: Duration,
+    /// Polls of the socket before a receiver sleeps.
+    spin: Spin,
     incoming: Incoming,
 }
 
@@ -115,7 +116,7 @@ impl Connection {
             max_message,
             max_fds,
             message_time,
-            spin: Duration::ZERO,
+            spin: Spin::default(),
             incoming: Incoming::default(),
         }
     }
@@ -125,9 +126,10 @@ impl Connection {
         self.max_message = max_message;
     }
 
-    /// After each message, poll the socket for this time without sleeping.
-    pub fn set_spin(&mut self, spin: Duration) {
-        self.spin = spin;
+    /// After a message, poll the socket for this time without sleeping, as long as messages come so
+    /// soon.
+    pub fn set_spin(&mut self, time: Duration) {
+        self.spin = Spin::new(time);
     }
 
     /// The socket itself.
@@ -183,14 +185,10 @@ impl Connection {
         let room = buffer.get_mut(*end..).unwrap_or_default();
         let mut descriptors = Descriptors::default();
         let max = self.max_fds;
-        let mut count = None;
-        if !self.spin.is_zero() {
-            let begin = Instant::now();
-            while count.is_none() && begin.elapsed() < self.spin {
-                count = self.stream.try_recv(room, &mut descriptors, max)?;
-                std::hint::spin_loop();
-            }
-        }
+        let stream = &self.stream;
+        let count = self
+            .spin
+            .poll(|| stream.try_recv(room, &mut descriptors, max))?;
         *end += match count {
             Some(count) => count,
             None => self.stream.recv(room, &mut descriptors, max, limit)?,
@@ -225,8 +223,7 @@ impl Connection {
 
     /// Send a message: a header and its payload in one.
     pub fn send(&self, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), ConnectionError> {
-        let limit = Limit::within(self.message_time);
-        Ok(self.stream.send(message, fds, &limit)?)
+        Ok(self.stream.send_within(message, fds, self.message_time)?)
     }
 }
 

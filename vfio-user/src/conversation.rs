@@ -50,20 +50,20 @@ impl<B: Backend> Conversation<'_, B> {
         let mut waiting = Waiting::new();
         let mut heard = Instant::now();
         loop {
-            let now = Instant::now();
-            let waited = waiting.next(now).is_some();
-            waiting.retry(now, |message| self.talk.retry(self.connection, message))?;
-            // neither the work for a request nor its wait is silence of the client
-            if waited {
+            let mut left = None;
+            if !waiting.is_empty() {
+                let now = Instant::now();
+                waiting.retry(now, |message| self.talk.retry(self.connection, message))?;
+                // neither the work for a request nor its wait is silence of the client
                 heard = Instant::now();
-            }
-            let left = waiting.next(now);
-            if waiting.is_full() {
-                if self.connection.stream().peer_gone() {
-                    return Ok(());
+                left = waiting.next(now);
+                if waiting.is_full() {
+                    if self.connection.stream().peer_gone() {
+                        return Ok(());
+                    }
+                    std::thread::sleep(left.unwrap_or_default());
+                    continue;
                 }
-                std::thread::sleep(left.unwrap_or_default());
-                continue;
             }
             let silence = self.idle.filter(|_| left.is_none());
             let silence = silence.map(|idle| idle.saturating_sub(heard.elapsed()));
@@ -87,7 +87,9 @@ impl<B: Backend> Conversation<'_, B> {
             if let Some(message) = self.talk.handle(self.connection, received, &waiting)? {
                 waiting.push(message);
             }
-            heard = Instant::now();
+            if self.idle.is_some() {
+                heard = Instant::now();
+            }
         }
     }
 }
@@ -125,19 +127,20 @@ impl<B: Backend> Talk<'_, B> {
             }
         }
         let payload = connection.payload();
+        let arrived = Instant::now();
         let mut message = Message {
             header,
             payload: Vec::new(),
             descriptors,
             attempts: Attempts::new(self.backend.arrived()),
-            arrived: Instant::now(),
-            due: Instant::now(),
+            arrived,
+            due: arrived,
         };
         if waiting.holds_back() {
             message.payload = payload.to_vec();
             return Ok(Some(message));
         }
-        if let Some(time) = self.attempt(connection, payload, &mut message)? {
+        if let Some(time) = self.attempt(connection, payload, &mut message, arrived)? {
             message.due += time;
             message.payload = payload.to_vec();
             return Ok(Some(message));
@@ -152,18 +155,19 @@ impl<B: Backend> Talk<'_, B> {
         message: &mut Message<B::Wait>,
     ) -> Result<Option<Duration>, Disconnect> {
         let payload = std::mem::take(&mut message.payload);
-        let due = self.attempt(connection, &payload, message);
+        let due = self.attempt(connection, &payload, message, Instant::now());
         message.payload = payload;
         due
     }
 
-    /// An attempt at a request, and its reply if it is done. `Some` is how long
+    /// An attempt at a request, which begins now, and its reply if it is done. `Some` is how long
     /// the device wants to be left alone before the next attempt.
     fn attempt(
         &mut self,
         connection: &Connection,
         payload: &[u8],
         message: &mut Message<B::Wait>,
+        now: Instant,
     ) -> Result<Option<Duration>, Disconnect> {
         let header = &message.header;
         let Descriptors { fds, lost, excess } = std::mem::take(&mut message.descriptors);
@@ -177,7 +181,6 @@ impl<B: Backend> Talk<'_, B> {
                 return Ok(None);
             }
         };
-        let begin = Instant::now();
         self.out.clear();
         let handled = if excess {
             let max = MAX_MSG_FDS;
@@ -201,7 +204,8 @@ impl<B: Backend> Talk<'_, B> {
             self.session
                 .handle(&request, fds, &mut message.attempts, &mut self.out)
         };
-        let took = begin.elapsed();
+        let end = Instant::now();
+        let took = end.saturating_duration_since(now);
         if took > SLOW {
             let (name, took) = (self.name, took.as_secs_f32());
             self.reports.log(
@@ -215,7 +219,7 @@ impl<B: Backend> Talk<'_, B> {
             Ok(Handled::Answered(fds)) => Ok(fds),
             Err(errno) => Err(errno),
         };
-        let took = message.arrived.elapsed();
+        let took = end.saturating_duration_since(message.arrived);
         self.counters.message(command, took, result.is_err());
         self.reply(connection, &message.header, result)?;
         if self.backend.memory_is_lost() {

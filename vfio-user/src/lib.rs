@@ -26,4 +26,5 @@ mod conversation;
 mod dispatch;
 mod outgoing;
 mod place;
+mod spin;
 mod waiting;

@@ -268,8 +268,8 @@ impl Reach {
         if let Some(start) = message.first_chunk_mut() {
             *start = header.encode();
         }
-        let limit = Limit::within(self.timeout);
-        if self.stream.send(&message, &[], &limit).is_err() {
+        let sent = self.stream.send_within(&message, &[], self.timeout);
+        if sent.is_err() {
             // a part of the command may have been sent: no message can follow it
             self.stream.shutdown();
             self.close();

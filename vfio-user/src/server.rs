@@ -163,8 +163,9 @@ impl<B: Backend> Server<B> {
         &self.counters
     }
 
-    /// Poll for this time after each message without sleeping, for shorter answers at the cost of a
-    /// CPU while messages come. A server without messages sleeps.
+    /// Poll for this time after a message without sleeping, for shorter answers at the cost of a CPU
+    /// while messages come so soon. A server without messages sleeps, and one whose messages come
+    /// further apart hardly polls.
     #[must_use]
     pub fn with_spin(self, spin: Duration) -> Self {
         Self { spin, ..self }

@@ -42,6 +42,11 @@ impl<W> Waiting<W> {
         }
     }
 
+    /// No message waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
     /// No more messages may wait.
     pub(crate) fn is_full(&self) -> bool {
         self.messages.len() >= MOST

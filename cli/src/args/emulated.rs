@@ -238,8 +238,8 @@ pub(crate) struct ServeArgs {
     /// Drop a client that sends nothing for this time [default: a client may be silent for ever]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) idle_timeout: Option<u64>,
-    /// Poll for this time after each message without sleeping: shorter answers, at the cost of a CPU
-    /// while messages come [default: 0; 50 if no number is given]
+    /// Poll for this time after a message without sleeping: shorter answers, at the cost of a CPU
+    /// while messages come so soon [default: 0; 50 if no number is given]
     #[arg(long, value_name = "MICROSECONDS", num_args = 0..=1, default_missing_value = "50")]
     pub(crate) spin: Option<u64>,
 }

@@ -5,13 +5,14 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::cmsg_space;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
-    connect, recvmsg, sendmsg, shutdown,
+    connect, recvmsg, send, sendmsg, shutdown,
 };
 
 use super::{Limit, MAX_FDS, SocketError, address, socket};
@@ -190,6 +191,30 @@ impl Stream {
         fds: &[BorrowedFd<'_>],
         limit: &Limit<'_>,
     ) -> Result<(), SocketError> {
+        self.send_all(bytes, fds, || limit.writable(self))
+    }
+
+    /// Same as [`send`](Self::send), with a limit of `time` for the peer, which begins once the
+    /// peer lets this wait.
+    pub fn send_within(
+        &self,
+        bytes: &[u8],
+        fds: &[BorrowedFd<'_>],
+        time: Duration,
+    ) -> Result<(), SocketError> {
+        let mut limit = None;
+        self.send_all(bytes, fds, || {
+            let limit = limit.get_or_insert_with(|| Limit::within(time));
+            limit.writable(self)
+        })
+    }
+
+    fn send_all(
+        &self,
+        bytes: &[u8],
+        fds: &[BorrowedFd<'_>],
+        mut writable: impl FnMut() -> Result<(), SocketError>,
+    ) -> Result<(), SocketError> {
         if fds.len() > MAX_FDS {
             return Err(SocketError::TooManyFds { max: MAX_FDS });
         }
@@ -197,23 +222,31 @@ impl Stream {
         let mut rest = bytes;
         let mut fds = fds;
         while !rest.is_empty() {
-            let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
-            let mut control = SendAncillaryBuffer::new(&mut space);
-            if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-                return Err(SocketError::TooManyFds { max: MAX_FDS });
-            }
-            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            match sendmsg(&self.fd, &[IoSlice::new(rest)], &mut control, flags) {
+            match self.send_once(rest, fds) {
                 Ok(sent) => {
                     rest = rest.get(sent..).unwrap_or_default();
                     fds = &[];
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => limit.writable(self)?,
+                Err(Errno::AGAIN) => writable()?,
                 Err(e) => return Err(SocketError::io("send", e)),
             }
         }
         Ok(())
+    }
+
+    /// Sends some of `bytes` without waiting, and returns their number.
+    fn send_once(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize, Errno> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        if fds.is_empty() {
+            return send(&self.fd, bytes, flags);
+        }
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !control.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(Errno::TOOBIG);
+        }
+        sendmsg(&self.fd, &[IoSlice::new(bytes)], &mut control, flags)
     }
 
     /// End the connection in both directions, also for other holders of the socket.
