@@ -38,6 +38,8 @@ pub(crate) struct ConfigSpace {
     message: Option<u16>,
     message_x: Option<u16>,
     vital: Option<(u16, VitalData)>,
+    /// Offsets of dwords that a reset keeps.
+    kept: Vec<u16>,
 }
 
 /// A power management capability.
@@ -67,6 +69,7 @@ impl ConfigSpace {
             message: None,
             message_x: None,
             vital: None,
+            kept: Vec::new(),
         };
         config.header(profile);
         let capabilities = || profile.capabilities.iter().map(|c| c.value);
@@ -83,14 +86,19 @@ impl ConfigSpace {
             // the numbers were checked
             let (at, value) = (register.offset.0 as u16, register.value.0 as u32);
             config.dword(at, value, u32::MAX);
+            config.kept.push(at);
         }
         config.power_on = config.bytes.clone();
         config
     }
 
-    /// Power-on values again; the vital product data stays.
+    /// Power-on values again; the vital product data and firmware's scratch space stay. Plain vfio-pci
+    /// resets a graphics device before it reads the OpRegion's address from that space.
     pub(crate) fn reset(&mut self) {
-        self.bytes.clone_from(&self.power_on);
+        let before = std::mem::replace(&mut self.bytes, self.power_on.clone());
+        for at in &self.kept {
+            set(&mut self.bytes, *at, 4, get(&before, *at, 4));
+        }
     }
 
     pub(crate) fn read(&self, register: ConfigRegister) -> u32 {

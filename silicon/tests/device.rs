@@ -7,6 +7,7 @@ use varia_core::{ConfigRegister, Core, Device, Errno, HostPhys, Interrupts, View
 use varia_facts::{HexBytes, Number, PlatformFacts, PlatformMemory};
 use varia_silicon::profile::{self, Body, Capability, Fact};
 use varia_silicon::{Faults, ManualClock, Options, Readiness, Silicon};
+use varia_spec::intel;
 use varia_spec::nvidia::{bar0, property};
 
 const MIB: u64 = 1 << 20;
@@ -222,6 +223,18 @@ fn what_firmware_puts_into_the_platforms_memory_is_there_again() {
     let mut byte = [0];
     device.memory_read(base, &mut byte).unwrap();
     assert_eq!(byte, [first]);
+}
+
+#[test]
+fn a_reset_keeps_the_scratch_space_of_firmware() {
+    let device = Silicon::new(profile::find("igd").unwrap(), Options::default()).unwrap();
+    let [asls, latency] = [intel::ASLS, 0x0c].map(ConfigRegister::dword);
+    device.config_write(asls, 0x1234_5000).unwrap();
+    let before = device.config_read(latency).unwrap();
+    device.config_write(latency, !before).unwrap();
+    device.reset().unwrap();
+    assert_eq!(device.config_read(asls), Ok(0x1234_5000));
+    assert_eq!(device.config_read(latency), Ok(before));
 }
 
 #[test]

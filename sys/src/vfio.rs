@@ -13,7 +13,8 @@ use std::path::Path;
 
 use varia_spec::errno::Errno;
 use varia_spec::vfio::{
-    DeviceInfo, IrqInfo, OFFSET_SHIFT, REGION_INFO_LEN, SparseArea, device_feature, region_cap,
+    DeviceInfo, IrqInfo, OFFSET_SHIFT, REGION_INFO_LEN, RegionType, SparseArea, device_feature,
+    region_cap,
 };
 
 use crate::errno;
@@ -138,33 +139,49 @@ pub struct RawRegionInfo {
 }
 
 impl RawRegionInfo {
-    /// The areas of the sparse-mmap capability; `None` if the region has no such
-    /// capability. A chain that leaves the buffer ends there.
-    #[must_use]
-    pub fn sparse_areas(&self) -> Option<Vec<SparseArea>> {
+    /// Bytes of a capability after its header, to the end of the buffer; `None` if the region has no
+    /// such capability. A chain that leaves the buffer ends there.
+    fn capability(&self, id: u16) -> Option<Arg> {
         let caps = Arg(self.caps.clone());
         let mut at = self.cap_offset as usize;
         // each capability has at least 8 bytes, so a longer chain is a loop
         for _ in 0..=self.caps.len() / region_cap::HEADER_LEN {
             let start = at.checked_sub(REGION_INFO_LEN)?;
-            if self.caps.len() < start.checked_add(region_cap::HEADER_LEN)? {
-                return None;
-            }
-            if caps.get16(start) == region_cap::SPARSE_MMAP {
-                let areas = self.caps.get(start.checked_add(16)?..)?.chunks_exact(16);
-                let count = caps.get32(start + 8) as usize;
-                let area = |area: &[u8]| {
-                    let area = Arg(area.to_vec());
-                    SparseArea {
-                        offset: area.get64(0),
-                        size: area.get64(8),
-                    }
-                };
-                return Some(areas.take(count).map(area).collect());
+            let body = self
+                .caps
+                .get(start.checked_add(region_cap::HEADER_LEN)?..)?;
+            if caps.get16(start) == id {
+                return Some(Arg(body.to_vec()));
             }
             at = caps.get32(start + 4) as usize;
         }
         None
+    }
+
+    /// The areas of the sparse-mmap capability; `None` if the region has no such capability. A chain
+    /// that leaves the buffer ends there.
+    #[must_use]
+    pub fn sparse_areas(&self) -> Option<Vec<SparseArea>> {
+        let body = self.capability(region_cap::SPARSE_MMAP)?;
+        let areas = body.0.get(8..)?.chunks_exact(16);
+        let area = |area: &[u8]| {
+            let area = Arg(area.to_vec());
+            SparseArea {
+                offset: area.get64(0),
+                size: area.get64(8),
+            }
+        };
+        Some(areas.take(body.get32(0) as usize).map(area).collect())
+    }
+
+    /// Type and subtype of a device-specific region; `None` if the region has no such capability.
+    #[must_use]
+    pub fn region_type(&self) -> Option<RegionType> {
+        let body = self.capability(region_cap::TYPE)?;
+        (body.0.len() >= 8).then(|| RegionType {
+            kind: body.get32(0),
+            subtype: body.get32(4),
+        })
     }
 }
 

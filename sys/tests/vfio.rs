@@ -1,7 +1,7 @@
 //! Behaviour of the VFIO wrappers without a VFIO device; tests with a device run in the lab's VMs.
 
 use varia_spec::errno::Errno;
-use varia_spec::vfio::SparseArea;
+use varia_spec::vfio::{RegionType, SparseArea};
 use varia_sys::vfio::{Group, RawRegionInfo, position};
 
 /// A region whose capability chain begins behind the structure.
@@ -59,6 +59,25 @@ fn a_chain_that_ends_loops_or_leaves_the_buffer_has_no_areas() {
 fn areas_that_the_buffer_does_not_hold_are_left_out() {
     let info = region(capability(1, 0, &[3, 0x1000, 0x2000]));
     assert_eq!(info.sparse_areas(), Some(vec![area(0x1000, 0x2000)]));
+}
+
+#[test]
+fn a_type_is_found_behind_another_capability() {
+    let sparse = capability(1, 56, &[0]);
+    let both = [
+        sparse,
+        vec![0; 8],
+        capability(2, 0, &[2 << 32 | 0x8000_8086]),
+    ]
+    .concat();
+    let igd = RegionType {
+        kind: 0x8000_8086,
+        subtype: 2,
+    };
+    assert_eq!(region(both).region_type(), Some(igd));
+    for without in [capability(1, 0, &[0]), capability(2, 0, &[])] {
+        assert_eq!(region(without).region_type(), None);
+    }
 }
 
 #[test]

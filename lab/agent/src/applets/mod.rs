@@ -16,6 +16,7 @@ pub mod error_event;
 pub mod first_touch;
 mod hexcopy;
 pub mod memory_enable;
+pub mod opregion;
 mod own_buffer;
 pub mod pci_core;
 mod pci_memory;
@@ -47,6 +48,7 @@ const TABLE: &[(&str, Applet)] = &[
     ("first-touch", first_touch::run),
     ("hexcopy", hexcopy::run),
     ("memory-enable", memory_enable::run),
+    ("opregion", opregion::run),
     ("own-buffer", own_buffer::run),
     ("pci-core", pci_core::run),
     ("pci-memory", pci_memory::run),
