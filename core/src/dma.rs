@@ -265,6 +265,18 @@ impl Mappings {
         Ok(ranges)
     }
 
+    /// The slice of `len` bytes at `at` of a mapping with a descriptor, which begins at `start`.
+    fn slice_of_file(
+        &self,
+        (start, mapping): (u64, &Mapping),
+        at: u64,
+        len: usize,
+    ) -> Result<VolatileSlice<'_>, Errno> {
+        let (file, first) = mapping.memory.ok_or(Errno::EIO)?;
+        let slice = self.files.slice(file, first + (at - start), len);
+        slice.map_err(|_| Errno::EFAULT)
+    }
+
     /// The slices of memory behind `count` bytes at `addr`.
     fn slices(
         &self,
