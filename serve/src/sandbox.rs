@@ -16,6 +16,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
 };
+use varia_sys::vfio::Request;
 
 /// Paths that a confined server may use.
 #[derive(Clone, Debug, Default)]
@@ -173,9 +174,6 @@ const OLD_CALLS: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_CALLS: &[i64] = &[];
 
-/// Type of VFIO's and iommufd's requests (`VFIO_TYPE`, `IOMMUFD_TYPE`), in bits 8 to 15.
-const VFIO_REQUESTS: u64 = 0x3b << 8;
-
 /// A filter that takes `clone3` away: its flags lie in memory, where no filter sees them. The C
 /// library uses `clone` where `clone3` does not exist.
 fn no_clone3() -> Result<BpfProgram, seccompiler::BackendError> {
@@ -217,12 +215,11 @@ fn program() -> Result<BpfProgram, seccompiler::BackendError> {
     // limits are read: the third argument, the new limit, is no address
     let no_limit = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0);
     rules.insert(libc::SYS_prlimit64, vec![rule(no_limit)?]);
-    let requests = vec![
-        rule(masked(1, 0xff00, VFIO_REQUESTS))?,
-        rule(is(1, libc::FIONBIO))?,
-        rule(is(1, libc::TCGETS))?,
-    ];
-    rules.insert(libc::SYS_ioctl, requests);
+    // of the files of VFIO, and of sockets and standard output
+    let vfio = Request::ALL.iter().map(|r| u64::from(r.number()));
+    let requests = vfio.chain([libc::FIONBIO, libc::TCGETS]);
+    let requests: Result<_, _> = requests.map(|number| rule(is(1, number))).collect();
+    rules.insert(libc::SYS_ioctl, requests?);
     let filter = SeccompFilter::new(
         rules,
         SeccompAction::Errno(libc::EPERM as u32),

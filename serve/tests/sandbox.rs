@@ -22,6 +22,7 @@ use varia_spec::Errno;
 use varia_sys::mapping::{Access, Mapping, Protection, Share, page_size};
 use varia_sys::memory::SharedMemory;
 use varia_sys::socket::{Listener, Stream};
+use varia_sys::vfio::{Request, ioctl_without_argument};
 
 /// Names the directory of the confined process.
 const DIRECTORY: &str = "VARIA_SANDBOX_TEST";
@@ -161,6 +162,8 @@ fn confined(directory: OsString) {
         File::open(directory.join("secret")).unwrap();
     }
 
+    check_ioctls(&opened);
+
     // what the server does
     let path = run.join("device.sock");
     let listener = Listener::bind(&path).unwrap();
@@ -180,4 +183,32 @@ fn confined(directory: OsString) {
         .unwrap();
     assert_eq!(opened.metadata().unwrap().len(), 6);
     println!("confined to the end");
+}
+
+/// The requests that are made of VFIO's files get to the kernel, and no other.
+fn check_ioctls(file: &File) {
+    let allowed: Vec<_> = Request::ALL.iter().map(|r| r.number()).collect();
+    assert!(allowed.contains(&0x3b6f), "VFIO_DEVICE_RESET (Linux uapi)");
+    for number in &allowed {
+        let made = ioctl_without_argument(file, *number);
+        assert_eq!(made, Err(Errno::ENOTTY), "{number:#x} gets to the kernel");
+    }
+    // the rest of VFIO's and iommufd's numbers, and the same numbers with a size and a direction
+    let of_type = (0x3b00..=0x3bff).filter(|number| !allowed.contains(number));
+    let sized = allowed.iter().map(|number| number | 0xc004_0000);
+    // TIOCSTI, TIOCLINUX, FIOCLEX, KVM_CREATE_VM, FICLONE, FS_IOC_SETFLAGS, SIOCSIFFLAGS, TUNSETIFF
+    let others = [
+        0x5412,
+        0x541c,
+        0x5451,
+        0xae01,
+        0x4004_9409,
+        0x4008_6602,
+        0x8914,
+        0x4004_54ca,
+    ];
+    for number in of_type.chain(sized).chain(others) {
+        let made = ioctl_without_argument(file, number);
+        assert_eq!(made, Err(Errno::EPERM), "{number:#x} is refused");
+    }
 }

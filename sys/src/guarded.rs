@@ -5,7 +5,7 @@
 //! read or write exactly as far as a test allows, and a kernel that goes further gets a fault
 //! instead of other memory of this process.
 
-use std::ffi::{c_int, c_ulong, c_void};
+use std::ffi::{c_int, c_void};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 
@@ -13,7 +13,7 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, m
 use varia_spec::errno::Errno;
 
 use crate::errno;
-use crate::vfio::{Device, request};
+use crate::vfio::{Device, Request};
 
 /// Size of the accessible range, and of the inaccessible range behind it: a multiple of every page
 /// size.
@@ -107,7 +107,7 @@ impl Guarded {
             }
         }
         let fd = device.as_fd().as_raw_fd();
-        let number: c_ulong = request(number.into());
+        let number = Request::of(number).number();
         let at = self.place(argument, pointer)?;
         // SAFETY: `fd` is open during the call. The kernel reads and writes from `at` on, which is
         // in our own memory or null, and what it goes on to is inaccessible; the one argument that

@@ -25,24 +25,52 @@ pub const TYPE1V2_IOMMU: u32 = 3;
 /// Largest `argsz` that this module passes on, in bytes.
 pub const MAX_ARGSZ: usize = 1 << 20;
 
-/// `VFIO_TYPE` and `VFIO_BASE`: all of VFIO's ioctls are `_IO(';', 100 + n)`.
-pub(crate) const fn request(n: c_ulong) -> c_ulong {
-    ((b';' as c_ulong) << 8) | (100 + n)
+/// An ioctl of VFIO, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request(u32);
+
+macro_rules! requests {
+    ($($name:ident = $number:literal;)*) => {
+        impl Request {
+            /// All requests of this module. Requests of different files may share a number.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+            $(
+                #[doc = concat!("`VFIO_", stringify!($name), "`.")]
+                pub const $name: Self = Self::of($number);
+            )*
+        }
+    };
 }
 
-const SET_IOMMU: c_ulong = request(2);
-const GROUP_SET_CONTAINER: c_ulong = request(4);
-const GROUP_GET_DEVICE_FD: c_ulong = request(6);
-const DEVICE_GET_INFO: c_ulong = request(7);
-const DEVICE_GET_REGION_INFO: c_ulong = request(8);
-const DEVICE_GET_IRQ_INFO: c_ulong = request(9);
-const DEVICE_SET_IRQS: c_ulong = request(10);
-const DEVICE_RESET: c_ulong = request(11);
-const DEVICE_GET_PCI_HOT_RESET_INFO: c_ulong = request(12);
-const DEVICE_PCI_HOT_RESET: c_ulong = request(13);
-const DEVICE_FEATURE: c_ulong = request(17);
-const IOMMU_MAP_DMA: c_ulong = request(13);
-const IOMMU_UNMAP_DMA: c_ulong = request(14);
+requests! {
+    SET_IOMMU = 2;
+    GROUP_SET_CONTAINER = 4;
+    GROUP_GET_DEVICE_FD = 6;
+    DEVICE_GET_INFO = 7;
+    DEVICE_GET_REGION_INFO = 8;
+    DEVICE_GET_IRQ_INFO = 9;
+    DEVICE_SET_IRQS = 10;
+    DEVICE_RESET = 11;
+    DEVICE_GET_PCI_HOT_RESET_INFO = 12;
+    DEVICE_PCI_HOT_RESET = 13;
+    DEVICE_FEATURE = 17;
+    IOMMU_MAP_DMA = 13;
+    IOMMU_UNMAP_DMA = 14;
+}
+
+impl Request {
+    /// `VFIO_TYPE` and `VFIO_BASE`: all of VFIO's ioctls are `_IO(';', 100 + n)`.
+    pub(crate) const fn of(n: u8) -> Self {
+        Self((b';' as u32) << 8 | (100 + n as u32))
+    }
+
+    /// Number that the kernel gets.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
+
 /// `VFIO_DMA_MAP_FLAG_READ` and `_WRITE`.
 const DMA_READ_WRITE: u32 = 3;
 /// Bytes in `struct vfio_device_feature` without data.
@@ -60,7 +88,7 @@ impl Container {
 
     /// `VFIO_SET_IOMMU`; needs a group in the container.
     pub fn set_iommu(&self, iommu: u32) -> Result<(), Errno> {
-        call(&self.0, SET_IOMMU, iommu).map(drop)
+        call(&self.0, Request::SET_IOMMU, iommu).map(drop)
     }
 
     /// `VFIO_IOMMU_MAP_DMA`: lets devices of this container access a whole mapping, from `iova` on.
@@ -73,7 +101,7 @@ impl Container {
         arg.set64(8, mapping.address());
         arg.set64(16, iova);
         arg.set64(24, mapping.len() as u64);
-        arg.ioctl(&self.0, IOMMU_MAP_DMA).map(drop)
+        arg.ioctl(&self.0, Request::IOMMU_MAP_DMA).map(drop)
     }
 
     /// `VFIO_IOMMU_UNMAP_DMA` of `size` bytes; returns the number of bytes that had been mapped.
@@ -83,7 +111,7 @@ impl Container {
         arg.set32(0, 24);
         arg.set64(8, iova);
         arg.set64(16, size);
-        arg.ioctl(&self.0, IOMMU_UNMAP_DMA)?;
+        arg.ioctl(&self.0, Request::IOMMU_UNMAP_DMA)?;
         Ok(arg.get64(16))
     }
 }
@@ -101,7 +129,7 @@ impl Group {
     /// `VFIO_GROUP_SET_CONTAINER`.
     pub fn set_container(&self, container: &Container) -> Result<(), Errno> {
         let mut arg = Arg(container.0.as_raw_fd().to_ne_bytes().to_vec());
-        arg.ioctl(&self.0, GROUP_SET_CONTAINER).map(drop)
+        arg.ioctl(&self.0, Request::GROUP_SET_CONTAINER).map(drop)
     }
 
     /// `VFIO_GROUP_GET_DEVICE_FD`: the device with this name, for PCI
@@ -109,7 +137,7 @@ impl Group {
     pub fn device(&self, name: &str) -> Result<Device, Errno> {
         let mut arg = Arg(name.as_bytes().to_vec());
         arg.0.push(0);
-        let fd = arg.ioctl(&self.0, GROUP_GET_DEVICE_FD)?;
+        let fd = arg.ioctl(&self.0, Request::GROUP_GET_DEVICE_FD)?;
         if fd < 0 {
             return Err(Errno::EIO);
         }
@@ -216,7 +244,7 @@ impl Device {
         let mut arg = Arg(vec![0; room.max(REGION_INFO_LEN)]);
         arg.set32(0, argsz);
         arg.set32(8, index);
-        arg.ioctl(&self.0, DEVICE_GET_REGION_INFO)?;
+        arg.ioctl(&self.0, Request::DEVICE_GET_REGION_INFO)?;
         Ok(RawRegionInfo {
             argsz: arg.get32(0),
             flags: arg.get32(4),
@@ -233,7 +261,7 @@ impl Device {
         const LEN: usize = 24;
         let mut arg = Arg(vec![0; LEN]);
         arg.set32(0, LEN as u32);
-        arg.ioctl(&self.0, DEVICE_GET_INFO)?;
+        arg.ioctl(&self.0, Request::DEVICE_GET_INFO)?;
         Ok(DeviceInfo {
             flags: arg.get32(4),
             num_regions: arg.get32(8),
@@ -247,7 +275,7 @@ impl Device {
         let mut arg = Arg(vec![0; LEN]);
         arg.set32(0, LEN as u32);
         arg.set32(8, index);
-        arg.ioctl(&self.0, DEVICE_GET_IRQ_INFO)?;
+        arg.ioctl(&self.0, Request::DEVICE_GET_IRQ_INFO)?;
         Ok(IrqInfo {
             flags: arg.get32(4),
             count: arg.get32(12),
@@ -276,7 +304,7 @@ impl Device {
         ] {
             arg.set32(at, value);
         }
-        arg.ioctl(&self.0, DEVICE_SET_IRQS)
+        arg.ioctl(&self.0, Request::DEVICE_SET_IRQS)
     }
 
     /// `VFIO_DEVICE_GET_PCI_HOT_RESET_INFO` with room for `room` functions: {group, segment, bus,
@@ -286,7 +314,7 @@ impl Device {
         const EACH: usize = 8;
         let mut arg = Arg(vec![0; LEN + EACH * room]);
         arg.set32(0, (LEN + EACH * room) as u32);
-        arg.ioctl(&self.0, DEVICE_GET_PCI_HOT_RESET_INFO)?;
+        arg.ioctl(&self.0, Request::DEVICE_GET_PCI_HOT_RESET_INFO)?;
         let count = (arg.get32(8) as usize).min(room);
         let function = |i: usize| {
             let at = LEN + EACH * i;
@@ -305,12 +333,12 @@ impl Device {
         }
         arg.set32(0, arg.0.len() as u32);
         arg.set32(8, groups.len() as u32);
-        arg.ioctl(&self.0, DEVICE_PCI_HOT_RESET).map(drop)
+        arg.ioctl(&self.0, Request::DEVICE_PCI_HOT_RESET).map(drop)
     }
 
     /// `VFIO_DEVICE_RESET`.
     pub fn reset(&self) -> Result<(), Errno> {
-        call(&self.0, DEVICE_RESET, 0).map(drop)
+        call(&self.0, Request::DEVICE_RESET, 0).map(drop)
     }
 
     /// `VFIO_DEVICE_FEATURE` with an index and flags of
@@ -322,7 +350,7 @@ impl Device {
         let mut arg = Arg(vec![0; FEATURE_LEN]);
         arg.set32(0, FEATURE_LEN as u32);
         arg.set32(4, flags);
-        arg.ioctl(&self.0, DEVICE_FEATURE).map(drop)
+        arg.ioctl(&self.0, Request::DEVICE_FEATURE).map(drop)
     }
 
     /// `VFIO_DEVICE_FEATURE_DMA_BUF`: `len` bytes from `offset` of a region as a dma-buf, in one range.
@@ -337,7 +365,7 @@ impl Device {
         arg.set32(20, 1);
         arg.set64(24, offset);
         arg.set64(32, len);
-        let fd = arg.ioctl(&self.0, DEVICE_FEATURE)?;
+        let fd = arg.ioctl(&self.0, Request::DEVICE_FEATURE)?;
         // SAFETY: the kernel has just made this descriptor for us.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
@@ -423,12 +451,12 @@ impl Arg {
     ///
     /// All callers are in this module, and pass a buffer that is at least as
     /// long as the fixed part of the request's structure and as its `argsz`.
-    fn ioctl(&mut self, fd: impl AsFd, request: c_ulong) -> Result<c_int, Errno> {
+    fn ioctl(&mut self, fd: impl AsFd, request: Request) -> Result<c_int, Errno> {
         let fd = fd.as_fd().as_raw_fd();
         let arg: *mut c_void = self.0.as_mut_ptr().cast();
         // SAFETY: `fd` is open during the call; `arg` is valid for reads and
         // writes of the length that the request's structure declares (above).
-        let value = unsafe { libc::ioctl(fd, request as _, arg) };
+        let value = unsafe { libc::ioctl(fd, request.number() as _, arg) };
         if value < 0 {
             Err(errno::last())
         } else {
@@ -438,10 +466,26 @@ impl Arg {
 }
 
 /// An ioctl whose argument is a number.
-fn call(fd: impl AsFd, request: c_ulong, value: u32) -> Result<c_int, Errno> {
+fn call(fd: impl AsFd, request: Request, value: u32) -> Result<c_int, Errno> {
     let fd = fd.as_fd().as_raw_fd();
     // SAFETY: the requests passed here take a number and touch no memory of ours.
-    let value = unsafe { libc::ioctl(fd, request as _, c_ulong::from(value)) };
+    let value = unsafe { libc::ioctl(fd, request.number() as _, c_ulong::from(value)) };
+    if value < 0 {
+        Err(errno::last())
+    } else {
+        Ok(value)
+    }
+}
+
+/// Makes an ioctl of any file by its number, with zero for an argument: what a filter of system
+/// calls lets through gets the kernel's own error, `ENOTTY` of a file that does not have the ioctl.
+/// Of a device, an ioctl without an argument has its effect: `VFIO_DEVICE_RESET` resets the device.
+///
+/// Errors: error of the ioctl.
+pub fn ioctl_without_argument(file: impl AsFd, number: u32) -> Result<i32, Errno> {
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: `fd` is open during the call. The argument is null, where this process has no memory.
+    let value = unsafe { libc::ioctl(fd, number as _, std::ptr::null_mut::<c_void>()) };
     if value < 0 {
         Err(errno::last())
     } else {
