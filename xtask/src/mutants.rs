@@ -1,12 +1,16 @@
 //! Mutants in a soak: a hundred of each crate, by cargo-mutants, chosen by a seed.
 //!
+//! They are tried in a clone of the committed sources with a build folder of its own, both kept in
+//! the build folder from one run to the next: a mutant takes a build of what has changed, and no
+//! copy of the tree.
+//!
 //! A run of a crate takes at most [`LIMIT`] and keeps what it found in the build folder; the next run
 //! of the same sources goes on from there. A mutant that the crate's tests do not catch has to be
 //! listed in `docs/mutants.md`, with the reason why no test can.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,6 +40,9 @@ const LIMIT: Duration = Duration::from_secs(40 * 60);
 /// File of the state, and folder that cargo-mutants writes, in the folder of a crate's run.
 const STATE: &str = "state.json";
 const OUTPUT: &str = "mutants.out";
+/// Clone of the sources, and what is built of it, in the folder of all runs.
+const CLONE: &str = "clone";
+const BUILT: &str = "built";
 /// Page with the mutants that the tests do not catch.
 const PAGE: &str = "docs/mutants.md";
 
@@ -104,9 +111,10 @@ pub(crate) fn ready() -> Outcome {
 pub(crate) fn run(folder: &str) -> Result<Tried, Box<dyn std::error::Error>> {
     ready()?;
     let started = Instant::now();
-    let home = target_folder().join("mutants").join(folder);
+    let home = runs().join(folder);
     fs::create_dir_all(&home)?;
     let sources = sources(folder)?;
+    update_clone(&runs().join(CLONE), workspace())?;
     let mut state = State::read(&home, &sources).unwrap_or_else(|| {
         let _ = fs::remove_dir_all(home.join(OUTPUT));
         State {
@@ -194,6 +202,7 @@ impl State {
 /// All mutants of a crate, by name.
 fn list(folder: &str) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let output = cargo(&["--list", "--file", &format!("{folder}/**/*.rs")])
+        .current_dir(runs().join(CLONE))
         .stderr(Stdio::inherit())
         .output()?;
     if !output.status.success() {
@@ -251,11 +260,17 @@ fn attempt(
     let _ = fs::remove_dir_all(&output);
     let _ = fs::remove_dir_all(home.join("mutants.out.old"));
     let limits = [
+        "--in-place",
         "--no-shuffle",
         "--colors=never",
         "--minimum-test-timeout=120",
     ];
     let mut command = cargo(&limits);
+    command.current_dir(runs().join(CLONE));
+    command.env("CARGO_TARGET_DIR", runs().join(BUILT));
+    // nobody debugs a mutant, and what is not written need not be linked
+    command.env("CARGO_PROFILE_DEV_DEBUG", "false");
+    command.env("CARGO_INCREMENTAL", "1");
     command.arg("--file");
     command.arg(format!("{folder}/**/*.rs"));
     for name in names {
@@ -263,6 +278,8 @@ fn attempt(
     }
     let log = home.join("run.log");
     command.arg("--output").arg(home);
+    // no documentation: it has no tests
+    command.args(["--", "--lib", "--bins", "--tests"]);
     let file = fs::File::create(&log)?;
     command.stderr(file.try_clone()?).stdout(file);
     let total = names.len() as u64;
@@ -303,7 +320,7 @@ fn attempt(
     }
 }
 
-/// Interrupts cargo-mutants, which ends what it has started and removes its copy of the tree.
+/// Interrupts cargo-mutants, which ends what it has started and takes the mutant away.
 fn interrupt(child: &mut Child) -> Outcome {
     let id = child.id().to_string();
     Command::new("kill").args(["-INT", &id]).status()?;
@@ -335,20 +352,41 @@ fn listed() -> std::io::Result<Vec<String>> {
     Ok(names.map(|(name, _)| name.replace("\\|", "|")).collect())
 }
 
+/// Folder of the runs of all crates.
+fn runs() -> PathBuf {
+    target_folder().join("mutants")
+}
+
 /// Git's name of what is in a folder.
 fn sources(folder: &str) -> Result<String, Box<dyn std::error::Error>> {
-    let git = |arguments: &[&str]| {
-        let mut command = Command::new("git");
-        command.args(arguments).current_dir(workspace()).output()
-    };
-    if !git(&["status", "--porcelain", "--", folder])?
-        .stdout
-        .is_empty()
-    {
+    if !git(workspace(), &["status", "--porcelain", "--", folder])?.is_empty() {
         return Err(format!("{folder} has changes: commit them, then try its mutants").into());
     }
-    let name = git(&["rev-parse", &format!("HEAD:{folder}")])?;
-    Ok(String::from_utf8(name.stdout)?.trim().to_owned())
+    git(workspace(), &["rev-parse", &format!("HEAD:{folder}")])
+}
+
+/// Makes the clone equal to the commit that is checked out. Files that are the same stay, and a
+/// mutant that an interrupted run has left goes.
+fn update_clone(clone: &Path, sources: &Path) -> Outcome {
+    if !clone.join(".git").exists() {
+        fs::create_dir_all(clone)?;
+        git(clone, &["init", "--quiet"])?;
+    }
+    let sources = sources.to_string_lossy();
+    git(clone, &["fetch", "--quiet", "--depth=1", &sources, "HEAD"])?;
+    let checkout = ["checkout", "--quiet", "--force", "--detach", "FETCH_HEAD"];
+    git(clone, &checkout)?;
+    Ok(())
+}
+
+fn git(folder: &Path, arguments: &[&str]) -> Result<String, Box<dyn std::error::Error>> {
+    let mut command = Command::new("git");
+    let output = command.args(arguments).current_dir(folder).output()?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(format!("git {}: {said}", arguments.join(" ")).into());
+    }
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 /// A name as a regular expression that matches no other.
@@ -369,8 +407,6 @@ fn cargo(arguments: &[&str]) -> Command {
         .arg("mutants")
         .args(arguments)
         .current_dir(workspace());
-    // each copy of the tree has a build folder of its own
-    cargo.env_remove("CARGO_TARGET_DIR");
     cargo
 }
 
@@ -463,6 +499,25 @@ mod tests {
         assert_eq!(tried.verdict, "**1 of 100 tried**, 0 caught, 1 timed out");
         assert_eq!(tried.timed_out, ["plan/src/a.rs: replace f with ()"]);
         assert!(tried.line.contains(&tried.timed_out[0]), "{}", tried.line);
+    }
+
+    #[test]
+    fn the_clone_follows_the_commit_and_keeps_no_mutant() {
+        let folder = tempfile::tempdir().unwrap();
+        let (sources, clone) = (folder.path().join("sources"), folder.path().join("clone"));
+        fs::create_dir(&sources).unwrap();
+        git(&sources, &["init", "--quiet"]).unwrap();
+        for text in ["one", "two"] {
+            fs::write(sources.join("file"), text).unwrap();
+            git(&sources, &["add", "file"]).unwrap();
+            let name = ["-c", "user.name=a", "-c", "user.email=a@b"];
+            git(&sources, &[&name[..], &["commit", "-qm", text]].concat()).unwrap();
+            update_clone(&clone, &sources).unwrap();
+            assert_eq!(fs::read_to_string(clone.join("file")).unwrap(), text);
+            fs::write(clone.join("file"), "mutant").unwrap();
+        }
+        update_clone(&clone, &sources).unwrap();
+        assert_eq!(fs::read_to_string(clone.join("file")).unwrap(), "two");
     }
 
     #[test]
