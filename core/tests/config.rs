@@ -1,8 +1,6 @@
 //! The virtual configuration space, as a user of VFIO sees it.
 
-mod common;
-
-use common::{
+use crate::fake::{
     AER, DVSEC, EXP, Fake, LINK_16GT, MSI, MSIX, PM, SECPCI, Traits, VNDR, open, read, write,
 };
 use varia_core::{Core, Errno, View};

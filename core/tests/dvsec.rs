@@ -1,8 +1,6 @@
 //! Finding a designated vendor-specific capability.
 
-mod common;
-
-use common::{AER, DVSEC, Fake, SECPCI, Traits};
+use crate::fake::{AER, DVSEC, Fake, SECPCI, Traits};
 use varia_core::find_dvsec;
 
 const VENDOR: u16 = 0x10de;

@@ -1,11 +1,9 @@
 //! Interrupt information and triggers.
 
-mod common;
-
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::{MSI, MSIX, PM, Traits, open, read, write};
+use crate::fake::{MSI, MSIX, PM, Traits, open, read, write};
 use varia_core::{Errno, IrqData, Source, Trigger};
 use varia_spec::vfio::{IrqAction, IrqIndex, irq_flags};
 

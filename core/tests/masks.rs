@@ -1,8 +1,6 @@
 //! Bits that a user may not change, and those that never reach the device.
 
-mod common;
-
-use common::{EXP, PM, Traits, open, read, write};
+use crate::fake::{EXP, PM, Traits, open, read, write};
 
 #[test]
 fn the_interrupt_line_is_the_users_own() {

@@ -1,8 +1,6 @@
 //! Vital product data: the core moves the bytes, the user never reaches the device's window.
 
-mod common;
-
-use common::{Fake, Traits, VPD, open, read, write};
+use crate::fake::{Fake, Traits, VPD, open, read, write};
 use varia_core::Core;
 
 const ADDR: u64 = VPD as u64 + 2;

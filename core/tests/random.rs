@@ -1,8 +1,6 @@
 //! Nothing that a user does panics, and reads agree with each other whatever their width.
 
-mod common;
-
-use common::{Traits, open};
+use crate::fake::{Traits, open};
 use varia_core::IrqData;
 use varia_spec::vfio::{IrqAction, IrqIndex, RegionIndex};
 

@@ -1,10 +1,10 @@
 //! Devices whose registers contradict themselves are refused when the core is made.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{AER, DVSEC, EXP, Fake, MSI, MSIX, MSIX_TABLE, PM, SECPCI, Traits, UNKNOWN, VNDR};
+use crate::fake::{
+    AER, DVSEC, EXP, Fake, MSI, MSIX, MSIX_TABLE, PM, SECPCI, Traits, UNKNOWN, VNDR,
+};
 use varia_core::{
     BarSpace, BarSpec, ConfigRegister, Core, Device, Errno, Interrupts, Refused, SharedFd, View,
 };
@@ -230,18 +230,18 @@ fn a_rom_that_no_register_can_describe_is_refused() {
 
 #[test]
 fn an_msix_table_outside_its_bar_is_refused() {
-    let outside = made(&[(MSIX + 4, 4, common::BAR0_SIZE as u32 - 0x20)]).unwrap_err();
+    let outside = made(&[(MSIX + 4, 4, crate::fake::BAR0_SIZE as u32 - 0x20)]).unwrap_err();
     assert_eq!(
         outside,
         Refused::MsixOutside {
             at: MSIX,
             what: "table",
             bar: 0,
-            end: common::BAR0_SIZE + 0x20,
-            size: common::BAR0_SIZE,
+            end: crate::fake::BAR0_SIZE + 0x20,
+            size: crate::fake::BAR0_SIZE,
         }
     );
-    let pending = made(&[(MSIX + 8, 4, common::BAR0_SIZE as u32)]);
+    let pending = made(&[(MSIX + 8, 4, crate::fake::BAR0_SIZE as u32)]);
     assert!(matches!(
         pending,
         Err(Refused::MsixOutside {

@@ -1,10 +1,8 @@
 //! Region information, and reads and writes of BARs.
 
-mod common;
-
 use std::sync::Mutex;
 
-use common::{BAR0_SIZE, BAR2_SIZE, MSIX_TABLE, PM, Traits, open, read, write};
+use crate::fake::{BAR0_SIZE, BAR2_SIZE, MSIX_TABLE, PM, Traits, open, read, write};
 use varia_core::{DeviceRegion, Errno, RegionInfo};
 use varia_spec::vfio::{RegionIndex, RegionType, SparseArea, region_flags};
 

@@ -1,17 +1,15 @@
 //! Resets: every one is told, before anything is served after it.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{AER, EXP, PM, Traits, open, read, write};
+use crate::fake::{AER, EXP, PM, Traits, open, read, write};
 use varia_core::{Core, Errno, View};
 use varia_spec::vfio::{RegionIndex, device_flags};
 
 #[test]
 fn the_hook_hears_of_open_ioctl_flr_and_close() {
-    let fake = Arc::new(common::Fake::new(Traits::default()));
+    let fake = Arc::new(crate::fake::Fake::new(Traits::default()));
     let core = Core::new(fake, View::Virtual).unwrap();
     let heard = Arc::new(AtomicU64::new(0));
     let hook = heard.clone();

@@ -25,6 +25,34 @@ fn gather(folder: &Path, files: &mut BTreeMap<String, Vec<PathBuf>>) {
     }
 }
 
+/// Cargo finds no test by its file name in a package whose tests are one program.
+#[test]
+fn a_program_of_tests_has_every_file_as_a_module_or_as_a_program() {
+    let mut count = 0;
+    for package in packages() {
+        let folder = package.folder.join("tests");
+        let main = folder.join("main.rs");
+        if !main.exists() {
+            continue;
+        }
+        let main = fs::read_to_string(main).unwrap();
+        let manifest = fs::read_to_string(package.folder.join("Cargo.toml")).unwrap();
+        assert!(manifest.contains("autotests = false"), "{}", package.name);
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            let program = format!("name = \"{name}\"\n");
+            let is_test = path.is_dir() || path.extension().is_some_and(|it| it == "rs");
+            if is_test && name != "main" && !manifest.contains(&program) {
+                let module = format!("\nmod {name};\n");
+                assert!(main.contains(&module), "{}: {name}", package.name);
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 20, "{count} modules");
+}
+
 #[test]
 fn files_of_a_target_have_different_names() {
     let mut count = 0;

@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -70,15 +71,11 @@ const SUITES: [(&[&str], &[&str]); 6] = [
     ),
     (
         &["variant/", "variants/"],
-        &["-p", "varia-variants", "--tests"],
+        &["-p", "varia-variants", "--test", "tests"],
     ),
     (&["placement/"], &["-p", "varia-placement", "--tests"]),
-    (&["core/"], &["-p", "varia-core", "--test", "all"]),
+    (&["core/"], &["-p", "varia-core", "--test", "tests"]),
 ];
-
-/// Test programs of `core` that a copy has as modules of one, `all`: that is compiled and linked for
-/// each fault once.
-const CORE_TESTS: [&str; 5] = ["config", "irq", "masks", "regions", "reset"];
 
 /// How long the tests of a copy may take, with building them on a busy machine. A fault that makes one run for ever is not caught by it.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
@@ -161,9 +158,6 @@ impl Copy {
         for name in COPIED {
             copy_folder(&original.join(name), &folder.join(name))?;
         }
-        let module = |name| format!("#[path = \"{name}.rs\"]\nmod {name};\n");
-        let all: String = CORE_TESTS.map(module).concat();
-        write_if_different(&folder.join("core/tests/all.rs"), all.as_bytes())?;
         let manifest = read(&original.join("Cargo.toml"))?;
         let others = manifest.lines().filter(|line| is_foreign(line));
         let others: String = others.flat_map(|line| [line, "\n"]).collect();
@@ -181,12 +175,14 @@ impl Copy {
         })
     }
 
-    /// Runs the tests without a fault: all have to pass, which is [`Verdict::Survived`].
+    /// Runs the tests that are to catch `mutants`, without a fault: all have to pass, which is
+    /// [`Verdict::Survived`].
     ///
     /// # Errors
     /// When it does not build, or the tests do not end.
-    pub fn judge_original(&self) -> Result<Verdict, Error> {
-        self.judge("the copy", "")
+    pub fn judge_original(&self, mutants: &[Mutant]) -> Result<Verdict, Error> {
+        let files: Vec<_> = mutants.iter().map(|mutant| mutant.file).collect();
+        self.judge("the copy", &files)
     }
 
     /// Runs the tests with a fault, and takes the fault away again.
@@ -205,17 +201,17 @@ impl Copy {
             &path,
             right.replacen(mutant.right, mutant.wrong, 1).as_bytes(),
         )?;
-        let verdict = self.judge(mutant.name, mutant.file);
+        let verdict = self.judge(mutant.name, &[mutant.file]);
         write(&path, right.as_bytes())?;
         verdict
     }
 
-    /// Runs the tests that a change of `file` is to be caught by, the closest first, until some
-    /// fail; all of them if no file is named.
-    fn judge(&self, what: &str, file: &str) -> Result<Verdict, Error> {
+    /// Runs the tests that are to catch a change of any of `files`, the closest first, until some
+    /// fail.
+    fn judge(&self, what: &str, files: &[&str]) -> Result<Verdict, Error> {
         for (folders, selection) in SUITES {
-            let reached = folders.iter().any(|folder| file.starts_with(folder));
-            if !reached && !file.is_empty() {
+            let reached = |file: &&str| folders.iter().any(|folder| file.starts_with(folder));
+            if !files.iter().any(reached) {
                 continue;
             }
             let ran = self.cargo(what, selection)?;
@@ -266,6 +262,33 @@ impl Copy {
                 what: what.to_owned(),
             })
     }
+}
+
+/// Number that changes with the sources of the crates that decide.
+///
+/// # Errors
+/// [`Error::File`].
+pub fn seed(workspace: &Path) -> Result<u64, Error> {
+    let mut hash = DefaultHasher::new();
+    for name in COPIED {
+        hash_folder(&workspace.join(name), &mut hash)?;
+    }
+    Ok(hash.finish())
+}
+
+fn hash_folder(folder: &Path, hash: &mut DefaultHasher) -> Result<(), Error> {
+    let mut names = names(folder)?;
+    names.sort_unstable();
+    for name in names {
+        let path = folder.join(&name);
+        name.hash(hash);
+        if path.is_dir() {
+            hash_folder(&path, hash)?;
+        } else {
+            fs::read(&path).map_err(file(&path))?.hash(hash);
+        }
+    }
+    Ok(())
 }
 
 /// A line of the workspace's manifest that declares a dependency from outside.

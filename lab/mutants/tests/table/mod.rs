@@ -48,8 +48,8 @@ pub(crate) fn all() -> Vec<Mutant> {
     [often(), others].concat()
 }
 
-/// Faults that each run of the tests tries: those of the vocabulary and of nvgrace_gpu.
-/// `./x soak units` tries the others too.
+/// Faults of the vocabulary and of nvgrace_gpu, of which each run of the tests tries a share.
+/// `./x soak units` tries all, and the others too.
 pub(crate) fn often() -> Vec<Mutant> {
     [MUTANTS, presented::MUTANTS].concat()
 }

@@ -1,11 +1,5 @@
 //! A device whose registers are a list, so that a test shows what it tests.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test file uses a part of it"
-)]
-
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,38 +7,38 @@ use varia_core::{
     BarSpace, BarSpec, BusFunction, ConfigRegister, Core, Device, Errno, Interrupts, SharedFd, View,
 };
 
-pub const PM: u16 = 0x40;
-pub const MSI: u16 = 0x48;
-pub const EXP: u16 = 0x60;
-pub const VNDR: u16 = 0x9c;
-pub const MSIX: u16 = 0xb0;
+pub(crate) const PM: u16 = 0x40;
+pub(crate) const MSI: u16 = 0x48;
+pub(crate) const EXP: u16 = 0x60;
+pub(crate) const VNDR: u16 = 0x9c;
+pub(crate) const MSIX: u16 = 0xb0;
 /// An id that the core does not know, between MSI-X and the end of the list.
-pub const UNKNOWN: u16 = 0xc0;
+pub(crate) const UNKNOWN: u16 = 0xc0;
 /// An extended capability that the core hides, first in the list.
-pub const SECPCI: u16 = 0x100;
-pub const AER: u16 = 0x140;
+pub(crate) const SECPCI: u16 = 0x100;
+pub(crate) const AER: u16 = 0x140;
 /// A capability that the core hides, between two that it shows.
-pub const LINK_16GT: u16 = 0x1a0;
-pub const DVSEC: u16 = 0x200;
+pub(crate) const LINK_16GT: u16 = 0x1a0;
+pub(crate) const DVSEC: u16 = 0x200;
 /// Vital product data, behind the unknown one; only of a device that has it.
-pub const VPD: u16 = 0xd0;
-pub const MSIX_TABLE: u64 = 0x1000;
-pub const BAR0_SIZE: u64 = 0x1_0000;
-pub const BAR2_SIZE: u64 = 8 << 30;
+pub(crate) const VPD: u16 = 0xd0;
+pub(crate) const MSIX_TABLE: u64 = 0x1000;
+pub(crate) const BAR0_SIZE: u64 = 0x1_0000;
+pub(crate) const BAR2_SIZE: u64 = 8 << 30;
 
 /// Properties of a fake device.
 #[derive(Clone, Copy)]
-pub struct Traits {
+pub(crate) struct Traits {
     /// Going from D3hot to D0 resets it.
-    pub soft_reset: bool,
+    pub(crate) soft_reset: bool,
     /// It can be reset.
-    pub flr: bool,
+    pub(crate) flr: bool,
     /// It has vital product data.
-    pub vpd: bool,
+    pub(crate) vpd: bool,
     /// It has an expansion ROM of 4 KiB with an image of 512 bytes.
-    pub rom: bool,
+    pub(crate) rom: bool,
     /// Number of functions on the bus, this one included.
-    pub functions: u8,
+    pub(crate) functions: u8,
 }
 
 impl Default for Traits {
@@ -59,7 +53,7 @@ impl Default for Traits {
     }
 }
 
-pub struct Fake {
+pub(crate) struct Fake {
     traits: Traits,
     state: Mutex<State>,
     power_on: Vec<u8>,
@@ -152,7 +146,7 @@ fn registers(traits: Traits) -> Vec<(u16, u16, u32, u32)> {
 }
 
 impl Fake {
-    pub fn new(traits: Traits) -> Self {
+    pub(crate) fn new(traits: Traits) -> Self {
         let (mut power_on, mut writable) = (vec![0; 4096], vec![0; 4096]);
         for (at, width, value, mask) in registers(traits) {
             put(&mut power_on, at, width, value);
@@ -174,28 +168,28 @@ impl Fake {
     }
 
     /// The physical register, whatever the core shows.
-    pub fn raw(&self, at: u16, width: u16) -> u32 {
+    pub(crate) fn raw(&self, at: u16, width: u16) -> u32 {
         get(&self.state.lock().unwrap().config, at, width)
     }
 
     /// Puts a value into a physical register, as firmware could have left it.
-    pub fn put_raw(&self, at: u16, width: u16, value: u32) {
+    pub(crate) fn put_raw(&self, at: u16, width: u16, value: u32) {
         put(&mut self.state.lock().unwrap().config, at, width, value);
     }
 
     /// Puts other vital product data in the place of its own.
-    pub fn put_product_data(&self, data: &[u8]) {
+    pub(crate) fn put_product_data(&self, data: &[u8]) {
         self.state.lock().unwrap().vpd = data.to_vec();
     }
 
     /// Sends a message, as the hardware would.
-    pub fn message(&self, vector: u16) {
+    pub(crate) fn message(&self, vector: u16) {
         let sink = self.sink.lock().unwrap().clone();
         sink.into_iter().for_each(|s| s.message(vector));
     }
 
     /// Moves the interrupt pin, as the hardware would.
-    pub fn pin(&self, asserted: bool) {
+    pub(crate) fn pin(&self, asserted: bool) {
         let sink = self.sink.lock().unwrap().clone();
         sink.into_iter().for_each(|s| s.intx(asserted));
     }
@@ -337,7 +331,7 @@ impl Device for Fake {
 }
 
 /// An open core over a fake.
-pub fn open(traits: Traits) -> (Arc<Fake>, Core<Fake>) {
+pub(crate) fn open(traits: Traits) -> (Arc<Fake>, Core<Fake>) {
     let fake = Arc::new(Fake::new(traits));
     let core = Core::new(fake.clone(), View::Virtual).unwrap();
     core.open().unwrap();
@@ -345,14 +339,14 @@ pub fn open(traits: Traits) -> (Arc<Fake>, Core<Fake>) {
 }
 
 /// Value that a user reads, little endian.
-pub fn read(core: &Core<Fake>, at: u64, width: usize) -> u32 {
+pub(crate) fn read(core: &Core<Fake>, at: u64, width: usize) -> u32 {
     let mut bytes = [0; 4];
     assert_eq!(core.config_read(at, &mut bytes[..width]), Ok(width));
     u32::from_le_bytes(bytes)
 }
 
 /// Value that a user writes, little endian.
-pub fn write(core: &Core<Fake>, at: u64, width: usize, value: u32) {
+pub(crate) fn write(core: &Core<Fake>, at: u64, width: usize, value: u32) {
     assert_eq!(
         core.config_write(at, &value.to_le_bytes()[..width]),
         Ok(width)
