@@ -106,7 +106,7 @@ fn apply(source: &Source, definition: &Definition, fix: &Fix) -> Option<String> 
         fix,
         Fix::RootPort { .. } | Fix::RootBus { .. } | Fix::BusNumber { .. }
     );
-    if places && definition.scope.has_more {
+    if places && (definition.scope.has_more || definition.has_open_numbers()) {
         return None;
     }
     match source {

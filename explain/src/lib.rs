@@ -13,6 +13,7 @@
 //! | `parse` | a text -> the model |
 //! | `case` | the functions that are GPUs, and what is known of them |
 //! | `rules`, `finding` | the checks, and what they find |
+//! | `open` | properties whose values only a shell knows |
 //! | `needs` | requirements of a definition on its host |
 //! | `scope` | the parts that are not judged |
 //! | `edit`, `changes` | corrections of the text, and the diff that makes them |
@@ -24,6 +25,7 @@ mod edit;
 mod finding;
 mod model;
 mod needs;
+mod open;
 mod parse;
 mod rules;
 mod scope;

@@ -5,6 +5,7 @@ use serde::Serialize;
 use varia_facts::{Bdf, Bytes};
 use varia_plan::versions::SMMU_OPTIONS;
 
+use crate::open::Open;
 use crate::parse::properties::switch;
 use crate::scope::Scope;
 use varia_facts::Arch;
@@ -126,6 +127,19 @@ pub(crate) struct Machine {
     pub(crate) has_hugepages: bool,
     /// Size of the hugepages of the RAM, if it is named.
     pub(crate) hugepages: Option<Bytes>,
+    /// Parts that are not known.
+    pub(crate) open: Vec<Unknown>,
+}
+
+/// Part of a machine that only a shell knows, or that an option may give which was not read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unknown {
+    Accelerator,
+    Aperture,
+    Cpu,
+    Firmware,
+    InterruptController,
+    Kind,
 }
 
 /// A NUMA node.
@@ -218,6 +232,7 @@ pub(crate) struct Function {
     pub(crate) is_managed: bool,
     /// The host's driver that libvirt is told to bind.
     pub(crate) driver: Option<String>,
+    pub(crate) open: Open,
 }
 
 impl Function {
@@ -241,6 +256,7 @@ pub(crate) struct Bus {
     /// Slot and function of its bridge, as they are written; empty where the VMM chooses.
     pub(crate) slot: String,
     pub(crate) kind: BusKind,
+    pub(crate) open: Open,
 }
 
 /// Device that makes a bus.
@@ -274,6 +290,7 @@ pub(crate) struct Smmu {
     pub(crate) options: Vec<&'static str>,
     /// Names of properties with values that an accelerated SMMU alone can have.
     pub(crate) accelerated_only: Vec<String>,
+    pub(crate) open: Open,
 }
 
 impl Smmu {
@@ -317,6 +334,9 @@ pub(crate) fn slot_of(text: &str) -> Option<(u8, u8)> {
     let slot = (!slot.is_empty()).then(|| number(slot)).flatten()?;
     Some((slot, number(function)?))
 }
+
+/// Chassis that scripts do not count up to.
+const BEHIND_UNKNOWN_CHASSIS: u32 = 128;
 
 impl Definition {
     /// The name of the machine's own root bus.
@@ -362,7 +382,14 @@ impl Definition {
             BusKind::Port { chassis, .. } => chassis,
             _ => None,
         });
-        all.max().unwrap_or(0).saturating_add(1)
+        let is_open = self.buses.iter().any(|bus| bus.open.is("chassis"));
+        let least = if is_open { BEHIND_UNKNOWN_CHASSIS } else { 0 };
+        all.max().unwrap_or(0).max(least).saturating_add(1)
+    }
+
+    /// Numbers of root buses are not known, so that none is known to be free.
+    pub(crate) fn has_open_numbers(&self) -> bool {
+        self.buses.iter().any(|bus| bus.open.is("bus_nr"))
     }
 
     /// A free name.

@@ -5,16 +5,19 @@
 //! | `words`, `expansion`, `script` | a shell's statements, the values of its words, its commands |
 //! | `properties`, `command` | the values of QEMU's options, a command with its options |
 //! | `arguments` | a QEMU command line -> the model |
-//! | `domain` | a libvirt domain -> the model |
-//! | `error` | texts that are no definition |
+//! | `document`, `domain` | a libvirt domain -> the model |
+//! | `forms`, `templates`, `error` | texts that are no definition |
 
 pub(crate) mod arguments;
 pub(crate) mod command;
+pub(crate) mod document;
 pub(crate) mod domain;
 pub(crate) mod error;
 pub(crate) mod expansion;
+pub(crate) mod forms;
 pub(crate) mod properties;
 pub(crate) mod script;
+pub(crate) mod templates;
 pub(crate) mod words;
 
 use crate::model::Definition;
@@ -46,7 +49,7 @@ impl Source {
         }
         let begin = text.trim_start_matches('\u{feff}').trim_start();
         if begin.starts_with('<') {
-            domain::check(text)?;
+            document::check(text)?;
             return Ok(Self::Libvirt(text.to_owned()));
         }
         Command::read(text.to_owned()).map(Self::Qemu)

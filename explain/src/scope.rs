@@ -36,6 +36,8 @@ pub(crate) struct Scope {
     pub(crate) unjudged: Vec<(Unjudged, Option<usize>)>,
     /// Devices may come from somewhere else, so that a name that nothing has is no fault.
     pub(crate) has_more: bool,
+    /// Options may come from somewhere else, so that one that is missing is no fault.
+    pub(crate) has_open_options: bool,
     /// A node may come from somewhere else, so that the nodes of the VM are not known.
     pub(crate) has_open_nodes: bool,
     /// A Generic Initiator was not read, so that the nodes of GPUs are not known.

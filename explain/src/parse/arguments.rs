@@ -10,8 +10,9 @@ use super::command::{Command, Opt};
 use super::properties::{Properties, switch};
 use crate::model::{
     Backing, Bus, BusKind, Definition, Distance, EgmTie, Function, Initiator, Language, Machine,
-    Name, Node, Other, Place, Smmu,
+    Name, Node, Other, Place, Smmu, Unknown,
 };
+use crate::open::Open;
 use crate::scope::known::BRIDGES;
 use crate::scope::qemu;
 use varia_facts::Arch;
@@ -34,6 +35,7 @@ pub(crate) fn definition(command: &Command) -> Definition {
         parent: None,
         slot: String::new(),
         kind: BusKind::Root,
+        open: Open::default(),
     });
     for (index, option) in command.options.iter().enumerate() {
         let place = Place {
@@ -46,7 +48,35 @@ pub(crate) fn definition(command: &Command) -> Definition {
         let mut functions = out.functions.iter();
         functions.position(|function| function.place.index == index)
     });
+    // ties name devices by their ids
+    let has_id = |function: &Function| !function.open.is("id");
+    out.scope.has_open_ties |= !out.functions.iter().all(has_id);
+    if !out.machine.has_firmware {
+        let drives = command.options.iter().filter(|one| one.name == "drive");
+        for drive in drives.filter(|one| unknown(one).contains(&Unknown::Firmware)) {
+            let what = format!("-drive: {}", drive.open.join(", "));
+            out.scope.add(drive.line, what, "firmware may come from it");
+        }
+    }
+    if out.scope.has_open_options {
+        let absent = absent(&out.machine);
+        out.machine.open.extend(absent);
+    }
     out
+}
+
+/// Parts of a machine that no option names.
+fn absent(machine: &Machine) -> Vec<Unknown> {
+    let parts = [
+        (machine.accelerator.is_none(), Unknown::Accelerator),
+        (machine.aperture.is_none(), Unknown::Aperture),
+        (machine.cpu.is_none(), Unknown::Cpu),
+        (!machine.has_firmware, Unknown::Firmware),
+        (machine.gic.is_none(), Unknown::InterruptController),
+        (machine.kind.is_empty(), Unknown::Kind),
+    ];
+    let parts = parts.into_iter().filter(|(is_absent, _)| *is_absent);
+    parts.map(|(_, part)| part).collect()
 }
 
 /// Adds what one option says.
@@ -54,7 +84,7 @@ pub(crate) fn add(out: &mut Definition, command: &Command, option: &Opt, place: 
     let properties = &option.properties;
     match option.name.as_str() {
         "device" => {
-            let driver = properties.kind("driver").to_owned();
+            let (driver, open) = (properties.kind("driver").to_owned(), Open::of(option));
             if let Some(id) = properties.id() {
                 out.ids.push(Name {
                     id,
@@ -62,7 +92,7 @@ pub(crate) fn add(out: &mut Definition, command: &Command, option: &Opt, place: 
                     place,
                 });
             }
-            device(out, command, &driver, properties, place);
+            device(out, command, &driver, properties, (place, &open));
         }
         "object" => {
             if let Some(id) = properties.get("id") {
@@ -115,6 +145,7 @@ fn machine(command: &Command) -> Machine {
 /// Adds what one option says of the machine.
 pub(crate) fn machine_option(machine: &mut Machine, option: &Opt, place: Place) {
     let properties = &option.properties;
+    machine.open.extend(unknown(option));
     match option.name.as_str() {
         "machine" => {
             let kind = properties.kind("type");
@@ -174,6 +205,30 @@ pub(crate) fn machine_option(machine: &mut Machine, option: &Opt, place: Place) 
     }
 }
 
+/// Parts of the machine whose values in an option only a shell knows.
+fn unknown(option: &Opt) -> Vec<Unknown> {
+    let open = Open::of(option);
+    let parts: &[(&str, Unknown)] = match option.name.as_str() {
+        "machine" => &[
+            ("accel", Unknown::Accelerator),
+            ("gic-version", Unknown::InterruptController),
+            ("highmem-mmio-size", Unknown::Aperture),
+            ("pflash0", Unknown::Firmware),
+        ],
+        "accel" => &[("accel", Unknown::Accelerator)],
+        "cpu" => &[("model", Unknown::Cpu)],
+        "drive" => &[("if", Unknown::Firmware)],
+        _ => &[],
+    };
+    // the first word has no name
+    let is_open = |name: &str| match option.name.as_str() {
+        "accel" | "cpu" => option.properties.kind(name).contains(['$', '`']),
+        _ => open.is(name),
+    };
+    let parts = parts.iter().filter(|(name, _)| is_open(name));
+    parts.map(|(_, part)| *part).collect()
+}
+
 /// The usual places where distributions mount hugepages.
 fn is_hugetlbfs(file: &str) -> bool {
     ["/dev/hugepages", "/hugepages", "/mnt/huge"]
@@ -200,8 +255,9 @@ fn device(
     command: &Command,
     driver: &str,
     properties: &Properties,
-    place: Place,
+    (place, open): (Place, &Open),
 ) {
+    let open = || open.clone();
     // what is said for every device of a driver
     let get = |key: &str| properties.get(key).or_else(|| global(command, driver, key));
     let state = |key: &str| get(key).and_then(|value| switch(&value));
@@ -222,6 +278,7 @@ fn device(
             is_managed: false,
             driver: None,
             id,
+            open: open(),
         }),
         "pcie-root-port" | "ioh3420" | "cxl-rp" => out.buses.push(Bus {
             place,
@@ -237,6 +294,7 @@ fn device(
                     _ => get("pref64-reserve").map(|text| size(&text, 0)),
                 },
             },
+            open: open(),
         }),
         "pxb-pcie" | "pxb-cxl" | "pxb" => out.buses.push(Bus {
             place,
@@ -247,6 +305,7 @@ fn device(
                 number: number("bus_nr"),
                 node: number("numa_node"),
             },
+            open: open(),
         }),
         name if BRIDGES.contains(&name) => out.buses.push(Bus {
             place,
@@ -254,6 +313,7 @@ fn device(
             parent: get("bus"),
             slot: get("addr").unwrap_or_default(),
             kind: BusKind::Bridge,
+            open: open(),
         }),
         "arm-smmuv3" => out.smmus.push(Smmu {
             place,
@@ -267,6 +327,7 @@ fn device(
                 })
                 .map(str::to_owned)
                 .collect(),
+            open: open(),
         }),
         _ => out.others.push(Other {
             place,

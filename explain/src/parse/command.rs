@@ -4,8 +4,10 @@ use std::ops::Range;
 
 use super::error::{ReadError, line_of};
 use super::expansion::{Word, Writing};
+use super::forms::{other_file, other_form, other_program};
 use super::properties::Properties;
 use super::script::{Script, script};
+use super::templates::template;
 
 /// Options whose value is a list of properties.
 const WITH_PROPERTIES: [&str; 11] = [
@@ -154,6 +156,12 @@ impl Command {
     }
 
     fn of(text: String, script: Script, (program, words): Started) -> Result<Self, ReadError> {
+        let mut parts = words.iter().chain(&program);
+        let part = parts.find_map(|word| Some((template(&word.text)?, word.range.start)));
+        if let Some((part, at)) = part {
+            let line = line_of(&text, at);
+            return Err(ReadError::Template { line, part });
+        }
         let begin = program.as_ref().map_or_else(
             || words.first().map_or(0, |word| word.range.start),
             |program| program.range.start,
@@ -256,84 +264,6 @@ fn last_start(text: &str, at: usize) -> Range<usize> {
         }
     }
     begin..end
-}
-
-/// The name of a form of definitions that is not read, and what to give instead.
-fn other_form(text: &str) -> Option<(&'static str, &'static str)> {
-    let key = |name: &str| {
-        text.lines().any(|line| {
-            line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(':'))
-        })
-    };
-    if key("apiVersion") && key("kind") {
-        return Some((
-            "a Kubernetes object (YAML)",
-            "the command of the running VM (/proc/PID/cmdline on its node), or libvirt's XML \
-             (virsh dumpxml in the pod)",
-        ));
-    }
-    if key("services") && text.contains("image:") {
-        return Some((
-            "a file of docker compose (YAML)",
-            "the command of the running VM (/proc/PID/cmdline on its host)",
-        ));
-    }
-    let is_json = text.trim_start().starts_with(['{', '[']) && {
-        let value: Result<serde_json::Value, _> = serde_json::from_str(text);
-        value.is_ok()
-    };
-    is_json.then_some((
-        "JSON",
-        "libvirt's XML of the VM (virsh dumpxml), or its QEMU command line",
-    ))
-}
-
-/// The name of a file that makes definitions and has no command, and what to give instead.
-fn other_file(text: &str) -> Option<(&'static str, &'static str)> {
-    let begins = |start: &str| {
-        text.lines()
-            .any(|line| line.trim_start().starts_with(start))
-    };
-    if ["[device", "[machine]", "[object"].into_iter().any(begins) {
-        return Some((
-            "a configuration file of QEMU (-readconfig)",
-            "the same options as a command line, or libvirt's XML",
-        ));
-    }
-    if begins("hostpci0:") || begins("scsihw:") {
-        return Some((
-            "a configuration of Proxmox VE",
-            "the QEMU command of the VM: qm showcmd VMID",
-        ));
-    }
-    begins("resource \"").then_some((
-        "a Terraform configuration",
-        "libvirt's XML of the VM (virsh dumpxml), or its QEMU command line",
-    ))
-}
-
-/// The name of a program that makes definitions, and what to give instead.
-fn other_program(all: &[Vec<Word>]) -> Option<(&'static str, &'static str)> {
-    let mut words = all.iter().flatten();
-    let is = |word: &Word, name: &str| word.text.rsplit('/').next() == Some(name);
-    words.find_map(|word| match word {
-        word if is(word, "virt-install") => Some((
-            "a virt-install command",
-            "the XML that it makes: add --print-xml --dry-run",
-        )),
-        word if is(word, "qm") => Some((
-            "a qm command",
-            "the QEMU command of the VM: qm showcmd VMID",
-        )),
-        word if is(word, "cloud-hypervisor") || is(word, "crosvm") || is(word, "firecracker") => {
-            Some((
-                "a command of another VMM than QEMU",
-                "libvirt's XML or a QEMU command line",
-            ))
-        }
-        _ => None,
-    })
 }
 
 /// The program of a command, and its place among the words.

@@ -3,16 +3,18 @@
 //! Source: libvirt 12.8 `docs/formatdomain` and its schema. A bus is called by the index of the
 //! controller that makes it.
 
-use roxmltree::{Document, Node, ParsingOptions};
+use roxmltree::Node;
 use varia_facts::{Arch, Bdf, Bytes, CpuList};
 
 use super::arguments;
 use super::command::{Command, Opt};
-use super::error::{ReadError, line_of};
+use super::document::parse;
+use super::error::ReadError;
 use crate::model::{
     Backing, Bus, BusKind, Definition, Distance, EgmTie, Function, Initiator, Language, Machine,
     Name, Node as Numa, Other, Pin, Place, Smmu,
 };
+use crate::open::Open;
 use crate::scope::libvirt::scope as elements_of;
 use crate::scope::qemu;
 
@@ -20,64 +22,6 @@ use crate::scope::qemu;
 pub(crate) const QEMU: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
 /// libvirt's name of a domain's iommufd.
 const IOMMUFD: &str = "iommufd0";
-/// 128 nodes with all distances are about 40,000, blanks between them included.
-const MOST_NODES: u32 = 200_000;
-/// Deeper than any domain; XML that is deeper is a parser's trouble.
-const DEEPEST: usize = 64;
-
-/// Reads the XML of a domain.
-pub(crate) fn parse(text: &str) -> Result<Document<'_>, ReadError> {
-    is_shallow(text)?;
-    let options = ParsingOptions {
-        nodes_limit: MOST_NODES,
-        ..ParsingOptions::default()
-    };
-    let document = Document::parse_with_options(text, options).map_err(|error| ReadError::Xml {
-        line: error.pos().row as usize,
-        why: error.to_string(),
-    })?;
-    Ok(document)
-}
-
-/// Checks that `text` is the XML of a domain.
-pub(crate) fn check(text: &str) -> Result<(), ReadError> {
-    let document = parse(text)?;
-    let root = document.root_element();
-    if root.has_tag_name("domain") {
-        return Ok(());
-    }
-    Err(ReadError::Element {
-        line: line_of(text, root.range().start),
-        element: root.tag_name().name().chars().take(40).collect(),
-    })
-}
-
-/// The parser goes down a level of the stack for each level of the document.
-fn is_shallow(text: &str) -> Result<(), ReadError> {
-    let mut depth = 0_usize;
-    for (at, _) in text.match_indices('<') {
-        let rest = text.as_bytes().get(at + 1..).unwrap_or_default();
-        match rest.first() {
-            Some(b'/') => depth = depth.saturating_sub(1),
-            Some(b'!' | b'?') => {}
-            _ => {
-                let end = rest.iter().position(|byte| *byte == b'>');
-                let is_empty = end
-                    .and_then(|end| end.checked_sub(1))
-                    .is_some_and(|end| rest.get(end) == Some(&b'/'));
-                depth += usize::from(!is_empty);
-            }
-        }
-        if depth > DEEPEST {
-            return Err(ReadError::Xml {
-                line: line_of(text, at),
-                why: format!("elements are nested deeper than {DEEPEST}"),
-            });
-        }
-    }
-    Ok(())
-}
-
 /// Reads what matters to GPUs.
 pub(crate) fn definition(text: &str) -> Result<Definition, ReadError> {
     let document = parse(text)?;
@@ -111,6 +55,7 @@ pub(crate) fn definition(text: &str) -> Result<Definition, ReadError> {
     let mut scope = elements_of(domain, &out, |node| reader.place(node).line);
     scope.unjudged.append(&mut out.scope.unjudged);
     out.scope.unjudged = scope.unjudged;
+    out.scope.has_more |= scope.has_more;
     Ok(out)
 }
 
@@ -221,6 +166,7 @@ impl Reader {
                 let size = page.attribute("size")?;
                 scaled(size, page.attribute("unit"))
             }),
+            open: Vec::new(),
             ram: memory.and_then(|memory| scaled(memory.text()?, memory.attribute("unit"))),
         }
     }
@@ -294,6 +240,7 @@ impl Reader {
                 parent: None,
                 slot: String::new(),
                 kind: BusKind::Root,
+                open: Open::default(),
             });
         }
         for node in elements(devices, "iommu") {
@@ -317,6 +264,7 @@ impl Reader {
                         .filter(|one| Smmu::needs_acceleration(one.name(), one.value()))
                         .map(|one| one.name().to_owned())
                         .collect(),
+                    open: Open::default(),
                 }),
             }
         }
@@ -427,6 +375,7 @@ impl Reader {
             parent: bus_of(node),
             slot: slot_of(node),
             kind,
+            open: Open::default(),
         });
     }
 
@@ -485,6 +434,7 @@ impl Reader {
                 .and_then(|driver| driver.attribute("model"))
                 .map(str::to_owned),
             id: Some(id),
+            open: Open::default(),
         });
     }
 

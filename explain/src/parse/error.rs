@@ -49,6 +49,17 @@ pub enum ReadError {
         /// Text to give instead.
         instead: &'static str,
     },
+    /// A part that another program fills in.
+    #[error(
+        "line {line}: another program fills in {part:?}, so that this is a template: give the text \
+         that comes of it, or libvirt's XML of the VM (virsh dumpxml)"
+    )]
+    Template {
+        /// Line.
+        line: usize,
+        /// Begin of the part.
+        part: String,
+    },
     /// Loops that never end, or variables that grow.
     #[error(
         "line {line}: the script takes more than {most} steps: give the command that it runs, or \

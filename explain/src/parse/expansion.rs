@@ -315,8 +315,17 @@ fn unknown(fields: &mut Fields, written: &str, range: Range<usize>, begin: usize
 }
 
 fn substitute(fields: &mut Fields, chars: &[Char], is_split: bool) {
+    // blanks of a command whose output is not known, `$(a b)`, separate nothing
+    let (mut depth, mut is_quoted, mut before) = (0_usize, false, ' ');
     for (c, at) in chars.iter().take(MOST) {
-        match is_split && c.is_whitespace() {
+        match c {
+            '(' if depth > 0 || before == '$' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            '`' => is_quoted = !is_quoted,
+            _ => {}
+        }
+        before = *c;
+        match is_split && depth == 0 && !is_quoted && c.is_whitespace() {
             true => fields.end(),
             false => fields.own().chars.push((*c, *at)),
         }

@@ -5,6 +5,7 @@
 //! set there says so.
 
 mod doubts;
+mod inner;
 
 use std::ops::Range;
 
@@ -35,6 +36,20 @@ pub(crate) struct Script {
 /// # Errors
 /// [`ReadError`]: a quote without an end, or loops without end.
 pub(crate) fn script(text: &str, part: Range<usize>) -> Result<Script, ReadError> {
+    nested(text, part, &mut Effort::default())
+}
+
+/// Work that is done, that of scripts in words of a script included.
+#[derive(Clone, Copy, Debug, Default)]
+struct Effort {
+    steps: usize,
+    /// Words of commands, and characters of variables and scripts.
+    count: usize,
+    /// Scripts around the present one.
+    depth: usize,
+}
+
+fn nested(text: &str, part: Range<usize>, effort: &mut Effort) -> Result<Script, ReadError> {
     let (statements, documents) = statements(text, part)?;
     let mut run = Run {
         text,
@@ -44,11 +59,11 @@ pub(crate) fn script(text: &str, part: Range<usize>) -> Result<Script, ReadError
         set_under: Vec::new(),
         loops: 0,
         next: 0,
-        steps: 0,
-        count: 0,
+        effort: *effort,
         commands: Vec::new(),
     };
     run.part(0..statements.len())?;
+    *effort = run.effort;
     let mut defaults: Vec<_> = run
         .variables
         .defaults
@@ -75,8 +90,7 @@ struct Run<'a> {
     /// Loops around the present statement.
     loops: usize,
     next: usize,
-    steps: usize,
-    count: usize,
+    effort: Effort,
     commands: Vec<Vec<Word>>,
 }
 
@@ -220,8 +234,8 @@ impl Run<'_> {
     }
 
     fn step(&mut self, place: usize) -> Result<(), ReadError> {
-        self.steps += 1;
-        if self.steps > MOST_STEPS || self.count > MOST_WORDS {
+        self.effort.steps += 1;
+        if self.effort.steps > MOST_STEPS || self.effort.count > MOST_WORDS {
             return Err(ReadError::Steps {
                 line: line_of(self.text, place),
                 most: MOST_STEPS,
@@ -298,7 +312,12 @@ impl Run<'_> {
         if is_eval {
             all = all.into_iter().flat_map(evaluated).collect();
         }
-        self.count += all.len();
+        if let Some(at) = inner::place(&all) {
+            let inner = all.remove(at);
+            self.commands
+                .extend(inner::commands(&inner, &mut self.effort));
+        }
+        self.effort.count += all.len();
         self.commands.push(all);
         Ok(())
     }
@@ -394,7 +413,7 @@ impl Run<'_> {
             Value::Text(chars) => chars.len(),
             Value::List(words) => words.len(),
         };
-        self.count += size;
+        self.effort.count += size;
         let variable = Variable { value, open };
         self.variables.all.insert(name.to_owned(), variable);
     }

@@ -27,7 +27,7 @@ fn devices(case: &Case<'_>, out: &mut Findings) {
                 Fix::Mapped(gpu.function),
             );
         }
-        if function.has_rom {
+        if function.has_rom && !function.open.is("rombar") {
             out.add(
                 Code::RomShown,
                 line,
@@ -58,6 +58,9 @@ fn iommufd(case: &Case<'_>, out: &mut Findings) {
         let Some(function) = case.function(gpu).filter(|function| !function.is_served) else {
             continue;
         };
+        if function.open.is("iommufd") {
+            continue;
+        }
         let line = function.place.line;
         let smmu = case.root_bus(gpu).filter(|(_, bus)| {
             let mut smmus = definition.smmus.iter();
@@ -67,7 +70,7 @@ fn iommufd(case: &Case<'_>, out: &mut Findings) {
             Some(id) => {
                 let is_there = definition.iommufds.iter().any(|(name, _)| name == id);
                 // one object for several GPUs: one finding
-                if !is_there && absent.insert(id) {
+                if !is_there && !definition.scope.has_more && absent.insert(id) {
                     let taken = definition.ids.iter().find(|one| one.id == *id);
                     out.add(
                         Code::IommufdObject,
@@ -139,6 +142,9 @@ fn smmus(case: &Case<'_>, out: &mut Findings) {
         let name = smmu.bus.as_deref().unwrap_or_default();
         let is_other = seen.contains(&name);
         seen.push(name);
+        if smmu.open.is("primary-bus") {
+            continue;
+        }
         if !is_root || is_other {
             // rules of buses speak of one that ports are on and nothing makes
             if place.is_none()
@@ -172,6 +178,9 @@ fn smmus(case: &Case<'_>, out: &mut Findings) {
             );
             continue;
         }
+        if smmu.open.is("accel") {
+            continue;
+        }
         let gpu = buses.iter().find(|(_, (_, bus))| bus.name == name);
         let is_gpus = gpu.is_some_and(|(gpu, _)| is_hardware(case, gpu));
         if !smmu.is_accelerated && !is_gpus && !smmu.accelerated_only.is_empty() {
@@ -194,7 +203,11 @@ fn smmus(case: &Case<'_>, out: &mut Findings) {
             );
         }
     }
-    if seen.is_empty() {
+    let mut smmus = definition.smmus.iter();
+    if seen.is_empty()
+        || definition.scope.has_open_options
+        || smmus.any(|smmu| smmu.open.is("primary-bus"))
+    {
         return;
     }
     for (gpu, (bus, _)) in without

@@ -7,6 +7,7 @@ use varia_facts::Bytes;
 use crate::case::Case;
 use crate::edit::fix::Fix;
 use crate::finding::{Code, Findings, Value, optional};
+use crate::model::Unknown;
 use varia_facts::Arch;
 use varia_plan::limits::ADDRESS_BITS;
 use varia_plan::limits::VIRT_APERTURE;
@@ -16,16 +17,18 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
     let machine = &case.definition.machine;
     let line = machine.place.line;
     let is_arm = case.definition.arch == Arch::Aarch64;
+    let is_known = |part: Unknown| !machine.open.contains(&part);
     if !machine.has_acpi {
         out.add(Code::AcpiOff, line, &[], Fix::Acpi);
     }
-    if is_arm && !machine.has_firmware && case.has_hardware() {
+    let lacks_firmware = !machine.has_firmware && is_known(Unknown::Firmware);
+    if is_arm && lacks_firmware && case.has_hardware() {
         out.add(Code::FirmwareMissing, line, &[], Fix::Firmware);
     }
     if case.has_hardware() {
         processor(case, out);
     }
-    if case.is_qemu() && machine.kind.is_empty() {
+    if case.is_qemu() && machine.kind.is_empty() && is_known(Unknown::Kind) {
         let kind = if is_arm { "virt" } else { "q35" };
         out.add(
             Code::MachineMissing,
@@ -36,7 +39,10 @@ pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
         return;
     }
     // with KVM the default is the host's, a GICv3
-    let is_guessed = machine.gic.is_none() && machine.accelerator.as_deref() != Some("kvm");
+    let is_guessed = machine.gic.is_none()
+        && machine.accelerator.as_deref() != Some("kvm")
+        && is_known(Unknown::InterruptController)
+        && is_known(Unknown::Accelerator);
     if is_arm && (machine.gic.as_deref() == Some("2") || is_guessed) {
         let version = optional(machine.gic.as_ref());
         out.add(Code::GicVersion, line, &[("version", &version)], Fix::Gic);
@@ -64,7 +70,8 @@ fn processor(case: &Case<'_>, out: &mut Findings) {
         ];
         out.add(Code::MachineArch, machine.place.line, values, None);
     }
-    if accelerator != Some("kvm") {
+    let is_known = |part: Unknown| !machine.open.contains(&part);
+    if accelerator != Some("kvm") && is_known(Unknown::Accelerator) {
         out.add(
             Code::Accelerator,
             machine.place.line,
@@ -75,7 +82,8 @@ fn processor(case: &Case<'_>, out: &mut Findings) {
     let cpu = machine.cpu.as_ref();
     let model = cpu.map(|(model, _)| model.as_str());
     let is_arm = case.definition.arch == Arch::Aarch64;
-    if is_arm && !matches!(model, Some("host" | "max")) {
+    let is_wrong = !matches!(model, Some("host" | "max")) && is_known(Unknown::Cpu);
+    if is_arm && is_wrong {
         out.add(
             Code::CpuModel,
             cpu.map_or(machine.place, |(_, place)| *place).line,
@@ -102,6 +110,7 @@ fn aperture(case: &Case<'_>, out: &mut Findings) {
         (Some((Some(given), _)), _) => Some(u128::from(given.0)),
         // a number that a shell expands
         (Some((None, _)), _) => None,
+        (None, Arch::Aarch64) if machine.open.contains(&Unknown::Aperture) => None,
         (None, Arch::Aarch64) => Some(u128::from(VIRT_APERTURE)),
         // firmware makes it as large as the guest's addresses allow
         (None, Arch::X86_64) => None,

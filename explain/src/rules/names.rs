@@ -2,14 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use crate::case::Case;
+use crate::case::{Case, Subject};
 use crate::edit::fix::Fix;
 use crate::finding::{Code, Findings};
 
 pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
     ids(case, out);
     let definition = case.definition;
-    for gpu in case.gpus.iter().filter(|gpu| gpu.id.is_empty()) {
+    let has_none = |gpu: &&Subject| {
+        let function = case.function(gpu);
+        gpu.id.is_empty() && function.is_some_and(|function| !function.open.is("id"))
+    };
+    for gpu in case.gpus.iter().filter(has_none) {
         // an id that initiators refer to and nothing has
         let mut tied = definition.initiators.iter().map(|one| &one.device);
         let is_free = |name: &&String| !definition.ids.iter().any(|one| one.id == **name);

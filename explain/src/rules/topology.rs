@@ -19,7 +19,11 @@ const LAST_BUS: u32 = 256;
 pub(super) fn check(case: &Case<'_>, out: &mut Findings) {
     let mut roots = BTreeSet::new();
     let mut slots = BTreeSet::new();
-    for gpu in &case.gpus {
+    let is_placed = |gpu: &&Subject| {
+        case.function(gpu)
+            .is_some_and(|function| !function.open.is("bus"))
+    };
+    for gpu in case.gpus.iter().filter(is_placed) {
         if is_bus_missing(case, gpu, out) || is_port_wrong(case, gpu, &mut slots, out) {
             continue;
         }
@@ -84,6 +88,9 @@ fn buses(case: &Case<'_>) -> Buses {
 
 /// A number for a root bus with so many root ports.
 fn free_number(case: &Case<'_>, ports: usize) -> Option<u32> {
+    if case.definition.has_open_numbers() {
+        return None;
+    }
     let count = Buses::of(ports).max(u32::from(BUSES));
     buses(case).free(count).map(u32::from)
 }
@@ -173,6 +180,9 @@ fn is_bus_missing(case: &Case<'_>, gpu: &Subject, out: &mut Findings) -> bool {
     let Some((index, bus)) = port.and_then(|port| Some((port, definition.buses.get(port)?))) else {
         return false;
     };
+    if bus.open.is("bus") {
+        return true;
+    }
     let Some(name) = bus
         .parent
         .as_deref()
@@ -305,7 +315,7 @@ fn root_bus(case: &Case<'_>, gpu: &Subject, seen: &mut BTreeSet<usize>, out: &mu
         return;
     }
     let sockets = case.sockets();
-    if sockets.is_empty() {
+    if sockets.is_empty() || root_bus.open.is("numa_node") {
         return;
     }
     let wanted = socket(case, gpu);
@@ -370,6 +380,7 @@ fn reserve(case: &Case<'_>, gpu: &Subject, out: &mut Findings) {
         return;
     };
     let reserved = match window {
+        None if bus.open.is("pref64-reserve") => return,
         None => None,
         Some(Some(given)) if given < wanted => Some(given),
         Some(_) => return,
@@ -397,6 +408,7 @@ fn numbers(case: &Case<'_>, out: &mut Findings) {
     let definition = case.definition;
     let number_of = |bus: &Bus| match bus.kind {
         BusKind::Root => Some(0),
+        BusKind::Expander { .. } if bus.open.is("bus_nr") => None,
         // QEMU's own is 0, and libvirt chooses
         BusKind::Expander { number, .. } if case.is_qemu() => Some(number.unwrap_or(0)),
         BusKind::Expander { number, .. } => number,

@@ -187,6 +187,12 @@ impl Reader<'_> {
     }
 
     fn hostdev(&mut self, node: Node<'_, '_>, definition: &Definition) {
+        if node.attribute("type") == Some("mdev") {
+            self.out.has_more = true;
+            let why =
+                "Varia judges functions of the host, and a mediated device may be one of a GPU";
+            return self.unknown(node, "<hostdev type='mdev'>".to_owned(), why);
+        }
         if node.attribute("type") != Some("pci") || node.attribute("mode") == Some("capabilities") {
             return;
         }
@@ -194,6 +200,11 @@ impl Reader<'_> {
         self.known(node, "hostdev");
         if let Some(driver) = child(node, "driver") {
             self.attributes_of(driver, "driver", FUNCTION_DRIVER);
+            let name = driver.attribute("name").unwrap_or("vfio");
+            if name != "vfio" {
+                let why = "Varia judges functions that VFIO assigns";
+                self.unknown(driver, format!("name={name:?} of <driver>"), why);
+            }
         }
         let index = node.id().get_usize();
         let mut functions = definition.functions.iter();

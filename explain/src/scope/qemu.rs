@@ -25,6 +25,7 @@ pub(crate) fn scope(command: &Command, function: impl Fn(usize) -> Option<usize>
         out.has_more = true;
         // arguments of a script are seldom nodes
         let has_nodes = !matches!(text.as_str(), "$@" | "$*");
+        out.has_open_options |= has_nodes;
         out.has_open_ties |= has_nodes;
         out.has_open_nodes |= has_nodes;
     }
@@ -93,6 +94,7 @@ pub(crate) fn judge(option: &Opt, line: usize, out: &mut Scope) {
         }
         "readconfig" => {
             out.has_more = true;
+            out.has_open_options = true;
             out.has_open_ties = true;
             out.has_open_nodes = true;
             out.add(

@@ -8,6 +8,7 @@ mod good;
 #[allow(dead_code, reason = "the tests of `plan` use the rest of it")]
 mod host;
 mod several;
+mod shell_values;
 mod stack;
 mod text;
 mod unjudged;

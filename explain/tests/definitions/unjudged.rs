@@ -178,6 +178,19 @@ fn with_argument(text: &str, option: &str, value: &str) -> String {
 }
 
 #[test]
+fn what_may_be_a_gpu_is_listed() {
+    let (facts, plan) = two();
+    let device = "<hostdev mode='subsystem' type='mdev' model='vfio-pci'>\n</hostdev>";
+    let text = format!("<domain type='kvm'>\n<devices>\n{device}\n</devices>\n</domain>\n");
+    let found = examined(&text, &facts);
+    assert_eq!(found.unjudged.len(), 1, "{:?}", found.unjudged);
+    assert_eq!(found.unjudged[0].line, 3);
+    let text = xml(&plan).replacen("name='vfio'", "name='xen'", 1);
+    let found = examined(&text, &facts);
+    assert_eq!(found.unjudged[0].what, "name=\"xen\" of <driver>");
+}
+
+#[test]
 fn what_no_rule_judges_of_a_domain_is_listed_with_its_line() {
     let (facts, plan) = two();
     let good = xml(&plan);

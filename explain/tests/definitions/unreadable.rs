@@ -45,6 +45,42 @@ fn files_and_commands_of_other_programs() {
             "virt-install",
         ),
         ("qm start 100\n", "qm"),
+        ("pvesh set /nodes/a/qemu/100/config\n", "pvesh"),
+        ("args: -device a\nhostpci1: 0000:41:00\n", "Proxmox"),
+        ("config:\n  raw.qemu: -device a\nname: a\n", "Incus"),
+        ("devices:\n  gpu0:\n    gputype: physical\n", "Incus"),
+        ("incus launch images:ubuntu/24.04 a --vm\n", "Incus"),
+        ("lxc config device add a gpu gpu\n", "LXD"),
+        ("openstack server create --flavor gh200 a\n", "OpenStack"),
+        ("[pci]\nalias = { \"name\": \"gh200\" }\n", "Nova"),
+        ("services:\n  vm:\n    build: .\n", "docker compose"),
+        (
+            "FROM debian\nENTRYPOINT [\"qemu-system-aarch64\"]\n",
+            "Dockerfile",
+        ),
+        ("Vagrant.configure('2') do |config|\nend\n", "Vagrantfile"),
+        (
+            "{ config, ... }: {\n  virtualisation.qemu.options = [];\n}\n",
+            "NixOS",
+        ),
+        ("source \"qemu\" \"a\" {\n}\n", "Packer"),
+        ("- hosts: all\n  tasks: []\n", "Ansible"),
+        ("#cloud-config\nruncmd: []\n", "cloud-init"),
+        ("guest_os=\"linux\"\n", "quickemu"),
+        ("vmType: qemu\n", "Lima"),
+        ("[Container]\nImage=qemu\n", "Quadlet"),
+        ("device_add vfio-pci,host=0009:01:00.0\n", "monitor"),
+        (
+            "import subprocess\nsubprocess.run(['qemu-system-aarch64'])\n",
+            "program",
+        ),
+        (
+            "cat <<EOF >a.xml\n<domain type='kvm'>\n</domain>\nEOF\nvirsh define a.xml\n",
+            "XML",
+        ),
+        ("virsh start vm\n", "libvirt"),
+        ("virtctl start vm\n", "Kubernetes"),
+        ("multipass launch\n", "its own"),
         (
             "[machine]\n  type = \"virt\"\n[device \"a\"]\n",
             "-readconfig",
@@ -187,4 +223,46 @@ fn damaged_definitions_do_no_harm() {
         }
     }
     assert!(read > 100 && refused > 100, "{read} {refused}");
+}
+
+#[test]
+fn templates_are_refused_with_the_part_that_is_filled_in() {
+    let domain = |inner: &str| {
+        format!(
+            "<domain type='kvm'>\n <name>{{{{ name }}}}</name>\n <devices>\n{inner}\n </devices>\n</domain>\n"
+        )
+    };
+    for (text, line, part) in [
+        (
+            domain("<hostdev managed='{{ managed }}'/>"),
+            4,
+            "{{ managed }}",
+        ),
+        (
+            domain("{% for gpu in gpus %}\n<hostdev/>\n{% endfor %}"),
+            4,
+            "{% for",
+        ),
+        (domain("\n%{ for gpu in gpus }"), 5, "%{ for gpu"),
+        (domain("<controller index='${index}'/>"), 4, "${index}"),
+        (
+            "qemu-system-aarch64 -M virt \\\n -device vfio-pci,host={{ gpu }}\n".to_owned(),
+            2,
+            "{{",
+        ),
+    ] {
+        match refused(&text) {
+            ReadError::Template {
+                line: own,
+                part: found,
+            } => {
+                assert_eq!(own, line, "{text}");
+                assert!(found.starts_with(part), "{found}: {text}");
+            }
+            other => panic!("{other}: {text}"),
+        }
+    }
+    // what can't concern a GPU may be filled in
+    let disk = domain("<disk><source file='{{ disk }}'/></disk><!-- {{ note }} -->");
+    assert!(examine(disk.as_bytes(), &Knowledge::default()).is_ok());
 }
