@@ -81,6 +81,8 @@ fn of_needs(needs: Needs) -> Definition {
         functions: functions
             .map(|(bdf, is_managed)| Assigned { bdf, is_managed })
             .collect(),
+        unknown: needs.unknown,
+        has_more: needs.has_more,
         qemu: needs.qemu,
         libvirt: needs.libvirt,
         ram: ram

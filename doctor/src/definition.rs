@@ -7,6 +7,7 @@ use varia_plan::versions::{
     self, LIBVIRT, LIBVIRT_OF_VENDORS_ALONE, LIBVIRT_SEEN, QEMU_OF_VENDORS, vendor,
 };
 
+use crate::device;
 use crate::memory::default_hugepage;
 use crate::scene::Scene;
 use crate::{Finding, failure, not_applicable, ok, unknown, warning};
@@ -17,6 +18,10 @@ const NO_DEFINITION: &str = "no definition was given";
 pub struct Definition {
     /// Functions that the VM takes from the host.
     pub functions: Vec<Assigned>,
+    /// Functions whose addresses the definition does not say: line and id, which may be empty.
+    pub unknown: Vec<(usize, String)>,
+    /// Further devices may come from a part that was not read.
+    pub has_more: bool,
     /// Devices, objects and properties of QEMU that the definition uses.
     pub qemu: BTreeSet<String>,
     /// Elements of libvirt that not every libvirt has; `None` for a QEMU command line.
@@ -59,6 +64,15 @@ pub struct Ram {
     pub host_node: Option<NodeId>,
 }
 
+impl Definition {
+    /// All RAM, if a size is known.
+    pub(crate) fn all_ram(&self) -> Option<Bytes> {
+        let sizes = self.ram.iter().map(|ram| ram.size.0);
+        let sizes = sizes.chain(self.egm.iter().filter_map(|(_, size)| Some((*size)?.0)));
+        sizes.reduce(u64::saturating_add).map(Bytes)
+    }
+}
+
 pub(crate) fn drivers(scene: &Scene<'_>) -> Vec<Finding> {
     let Some(definition) = scene.definition else {
         return vec![not_applicable(NO_DEFINITION)];
@@ -87,11 +101,25 @@ pub(crate) fn drivers(scene: &Scene<'_>) -> Vec<Finding> {
                 "{bound} is bound, which is no VFIO driver, and the definition leaves that to the \
                  host"
             ))
-            .run(format!("varia bind {bdf}")),
+            .remedied(device::remedies(scene, function)),
         }
         .about(bdf)
         };
     let mut findings: Vec<_> = definition.functions.iter().map(look).collect();
+    findings.extend(definition.unknown.iter().map(|(line, id)| {
+        let text = "the definition does not say which function of the host it is";
+        let subject = match id.as_str() {
+            "" => format!("line {line}"),
+            id => format!("line {line}, {id}"),
+        };
+        unknown(text)
+            .advise("give the command of the running VM: /proc/PID/cmdline")
+            .about(subject)
+    }));
+    if definition.has_more {
+        let text = "further functions may come from a part that was not read";
+        findings.push(unknown(text).advise("varia explain names the part"));
+    }
     if findings.is_empty() {
         findings.push(not_applicable(
             "the definition takes no function from the host",

@@ -6,7 +6,7 @@ use varia_spec::nvidia::chip::{Driver, Identity};
 use crate::iommu::GRUB;
 use crate::modules::VARIANT;
 use crate::scene::{NVGRACE, Scene, identity, is_gpu};
-use crate::{Finding, failure, not_applicable, ok, unknown, warning};
+use crate::{Finding, Remedy, failure, not_applicable, ok, unknown, warning};
 
 /// Base classes of functions that a host may need: mass storage, network.
 const VITAL: [u32; 2] = [0x01, 0x02];
@@ -132,10 +132,7 @@ pub(crate) fn driver(scene: &Scene<'_>) -> Vec<Finding> {
             (false, None) => "vfio-pci",
         };
         let needed = scene.plan.is_some();
-        let remedied = |finding: Finding| match bind(scene, function) {
-            Some(command) => finding.run(command),
-            None => finding.advise("see group: the host may need other members of its group"),
-        };
+        let remedied = |finding: Finding| finding.remedied(remedies(scene, function));
         let Some(driver) = &function.driver else {
             let finding = crate::bad(needed, format!("is bound to no driver; the best is {best}"));
             return remedied(finding);
@@ -156,6 +153,21 @@ pub(crate) fn driver(scene: &Scene<'_>) -> Vec<Finding> {
         let finding = crate::bad(needed, format!("{driver}; the best for a VM is {best}"));
         remedied(finding)
     })
+}
+
+/// What to do so that a device is bound to its best driver.
+pub(crate) fn remedies(scene: &Scene<'_>, function: &PciFunction) -> Vec<Remedy> {
+    let offline = function.online.is_some().then(|| {
+        // binding is refused before
+        Remedy::Advice("take its memory offline first: see online-memory".to_owned())
+    });
+    let bind = match bind(scene, function) {
+        Some(command) => Remedy::Command(command),
+        None => {
+            Remedy::Advice("see group: the host may need other members of its group".to_owned())
+        }
+    };
+    offline.into_iter().chain([bind]).collect()
 }
 
 /// Command that binds a device with the other members of its group, which are assigned as a whole;
@@ -192,7 +204,7 @@ pub(crate) fn online(scene: &Scene<'_>) -> Vec<Finding> {
             return ok("the host does not use its memory");
         };
         let finding = crate::bad(
-            scene.plan.is_some(),
+            scene.is_for_a_vm(),
             format!(
                 "{} of its memory are online as RAM of the host, on {}: no VM can have the GPU",
                 online.size,

@@ -113,6 +113,13 @@ impl Finding {
         self
     }
 
+    /// Adds remedies.
+    #[must_use]
+    pub(crate) fn remedied(mut self, remedies: Vec<Remedy>) -> Self {
+        self.remedies.extend(remedies);
+        self
+    }
+
     /// Adds a remedy that is a command.
     #[must_use]
     pub fn run(mut self, command: impl Into<String>) -> Self {

@@ -301,9 +301,10 @@ pub const CHECKS: &[Check] = &[
     check(
         "definition-drivers",
         "the definition's functions exist, and a VFIO driver is bound or libvirt binds one",
-        &[Ok, NotApplicable, Failure],
+        &[Ok, NotApplicable, Unknown, Failure],
         definition::drivers,
-    ),
+    )
+    .depended(),
     check(
         "definition-qemu",
         "QEMU has the devices, objects and properties that the definition uses",

@@ -3,6 +3,7 @@
 use varia_facts::{Bytes, Facts, HugePages, Limit, NodeId, NumaNode};
 use varia_plan::{Backing, Socket};
 
+use crate::definition::Definition;
 use crate::scene::Scene;
 use crate::{Finding, failure, not_applicable, ok, unknown, warning};
 
@@ -212,10 +213,21 @@ pub(crate) fn memlock(scene: &Scene<'_>) -> Vec<Finding> {
         Some(Limit::Unlimited) => return vec![ok("no limit")],
         Some(Limit::Bytes(limit)) => limit,
     };
-    let (wanted, what) = match (scene.plan, host.memory) {
-        (Some(plan), _) => (plan.ram(), "the plan's RAM"),
-        (None, Some(memory)) => (memory, "the host's RAM"),
-        (None, None) => {
+    let definition = scene.definition;
+    if definition.is_some_and(|definition| definition.libvirt.is_some()) {
+        return vec![ok(format!(
+            "{}, which libvirt raises for the definition",
+            limit.rounded()
+        ))];
+    }
+    let planned = scene.plan.map(|plan| (plan.ram(), "the plan's RAM"));
+    let defined = definition
+        .and_then(Definition::all_ram)
+        .map(|ram| (ram, "the definition's RAM"));
+    let own = host.memory.map(|memory| (memory, "the host's RAM"));
+    let (wanted, what) = match planned.or(defined).or(own) {
+        Some(wanted) => wanted,
+        None => {
             return vec![unknown(format!(
                 "the limit is {}, and the size of RAM is not known",
                 limit.rounded()
@@ -231,7 +243,7 @@ pub(crate) fn memlock(scene: &Scene<'_>) -> Vec<Finding> {
         wanted.rounded()
     );
     vec![
-        crate::bad(scene.plan.is_some(), text)
+        crate::bad(scene.is_for_a_vm(), text)
             .run("ulimit -l unlimited")
             .advise(
                 "permanently: `USER - memlock unlimited` in /etc/security/limits.conf, or \

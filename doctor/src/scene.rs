@@ -77,6 +77,11 @@ impl<'a> Scene<'a> {
         self.facts.host.arch == Some(Arch::X86_64)
     }
 
+    /// A plan or a definition is to run on the host.
+    pub(crate) fn is_for_a_vm(&self) -> bool {
+        self.plan.is_some() || self.definition.is_some()
+    }
+
     /// The plan uses `/dev/iommu`.
     pub(crate) fn plans_iommufd(&self) -> bool {
         matches!(self.plan, Some(plan) if matches!(plan.iommu, Iommu::Iommufd { .. }))

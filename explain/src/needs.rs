@@ -14,6 +14,10 @@ use crate::parse::error::ReadError;
 pub struct Needs {
     /// Functions of the host, each with `true` if libvirt binds the function at the start.
     pub functions: Vec<(Bdf, bool)>,
+    /// Functions of the host whose addresses the definition does not say, by line.
+    pub unknown: Vec<(usize, String)>,
+    /// True if further devices may come from a part that is not judged.
+    pub has_more: bool,
     /// Devices, objects and properties of QEMU.
     pub qemu: BTreeSet<String>,
     /// Elements that not every libvirt has; `None` for a QEMU command line.
@@ -50,7 +54,16 @@ pub fn needs(bytes: &[u8]) -> Result<Needs, ReadError> {
         ram.extend(definition.machine.ram.map(|ram| (ram, None)));
     }
     let functions = definition.functions.iter();
+    let unknown = functions
+        .clone()
+        .filter(|function| function.host.is_none() && !function.is_served)
+        .map(|function| {
+            let name = function.id.clone().unwrap_or_default();
+            (function.place.line, name)
+        });
     Ok(Needs {
+        unknown: unknown.collect(),
+        has_more: definition.scope.has_more,
         functions: functions
             .filter_map(|function| Some((function.host?, function.is_managed)))
             .collect(),

@@ -1,12 +1,12 @@
 //! Each state of the checks of a definition and of Extended GPU Memory.
 
-use varia_facts::{Bytes, NodeId};
+use varia_facts::{Bytes, Limit, NodeId};
 use varia_plan::Backing;
 
 use crate::Pages;
 use crate::Severity::{Failure, NotApplicable, Ok, Unknown, Warning};
 
-use super::rows::Row;
+use super::rows::{Row, online};
 use super::{Case, GIB, bdf};
 
 /// A definition that takes the GPU and uses all that not every host has.
@@ -16,6 +16,8 @@ fn define(case: &mut Case) -> &mut crate::Definition {
             bdf: bdf(super::GPU),
             is_managed: false,
         }],
+        unknown: Vec::new(),
+        has_more: false,
         qemu: [
             "acpi-generic-initiator".to_owned(),
             "arm-smmuv3.accel".to_owned(),
@@ -71,6 +73,29 @@ pub(super) const DEFINITION_ROWS: &[Row] = &[
         Failure, "varia bind 0009:01:00.0"),
     ("definition-drivers", false, |case| { define(case); case.gpu().open = Some(true); }, Failure, "in use"),
     ("definition-drivers", false, |case| { define(case); case.facts.functions.clear(); }, Failure, "no such function"),
+    ("definition-drivers", false, |case| define(case).unknown.push((7, "gpu0".into())), Unknown, "line 7, gpu0"),
+    ("definition-drivers", false, |case| {
+        let definition = define(case);
+        definition.functions.clear();
+        definition.unknown.push((7, String::new()));
+    }, Unknown, "does not say which function"),
+    ("definition-drivers", false, |case| define(case).has_more = true, Unknown, "varia explain names the part"),
+    ("definition-drivers", false, |case| {
+        define(case);
+        case.gpu().driver = Some("nvidia".into());
+        online(case);
+    }, Failure, "take its memory offline first"),
+    ("online-memory", false, |case| { define(case); online(case); }, Failure, "no VM can have"),
+    ("memlock", false, |case| { define(case); case.facts.host.memlock = Some(Limit::Bytes(Bytes(GIB))); },
+        Ok, "which libvirt raises"),
+    ("memlock", false, |case| {
+        define(case).libvirt = None;
+        case.facts.host.memlock = Some(Limit::Bytes(Bytes(GIB)));
+    }, Ok, "enough for the definition's RAM"),
+    ("memlock", false, |case| {
+        define(case).libvirt = None;
+        case.facts.host.memlock = Some(Limit::Bytes(Bytes(8 << 20)));
+    }, Failure, "the definition's RAM is 1 GiB"),
     ("definition-qemu", false, |_| {}, NotApplicable, "no definition"),
     ("definition-qemu", false, |case| { define(case); }, Ok, "acpi-generic-initiator"),
     ("definition-qemu", false, |case| { define(case); case.facts.vmm.qemu = None; }, Unknown, "on the host"),

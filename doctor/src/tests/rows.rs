@@ -10,7 +10,7 @@ use crate::Severity::{self, Failure, NotApplicable, Ok, Unknown, Warning};
 use super::{Case, GIB, NEIGHBOUR, VARIANT, bdf, function, gpu};
 
 /// The vendor's driver has made the GPU's memory RAM of the host.
-fn online(case: &mut Case) {
+pub(super) fn online(case: &mut Case) {
     case.gpu().online = Some(varia_facts::OnlineMemory {
         nodes: vec![NodeId(2)],
         size: Bytes(95 * GIB),
