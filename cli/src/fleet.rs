@@ -27,7 +27,10 @@ use std::{
 
 use rustix::fs::fstat;
 use varia_serve::{Backend, View};
-use varia_sys::{event::EventFd, socket::Listener};
+use varia_sys::{
+    event::EventFd,
+    socket::{Leftovers, Listener},
+};
 use varia_vfio_user::{
     counters::Counters,
     server::{Server, Timeouts},
@@ -61,6 +64,8 @@ pub(crate) struct Options {
     pub(crate) spin: std::time::Duration,
     /// The directory of the sockets, if there is one.
     pub(crate) directory: Option<PathBuf>,
+    /// Sockets that an earlier server has left in the directory.
+    pub(crate) leftovers: Leftovers,
 }
 
 /// A device that is served.
@@ -130,7 +135,10 @@ impl Fleet {
         };
         let listener = match (listener, &self.options.directory) {
             (Some(listener), _) => listener,
-            (None, Some(directory)) => Listener::bind(&directory.join(format!("{name}.sock")))?,
+            (None, Some(directory)) => {
+                let path = directory.join(format!("{name}.sock"));
+                Listener::bind_knowing(&path, &self.options.leftovers)?
+            }
             (None, None) => return Err("the server has no directory for sockets".into()),
         };
         // held until the file has its device: two devices that are added at once get no common file

@@ -37,6 +37,7 @@ mod platform;
 mod qemu;
 mod run;
 mod serve;
+mod service_manager;
 mod status;
 
 use std::process::ExitCode;

@@ -13,7 +13,11 @@ use std::{
 use sd_notify::NotifyState;
 use varia_facts::Bytes;
 use varia_serve::sandbox::{self, Landlock};
-use varia_sys::{event::EventFd, limits, socket::Listener};
+use varia_sys::{
+    event::EventFd,
+    limits,
+    socket::{Leftovers, Listener},
+};
 use varia_vfio_user::server::Timeouts;
 
 use crate::{
@@ -23,6 +27,7 @@ use crate::{
     fleet::{Fleet, Options, check_private, control, default_directory, metrics, spec},
     inspect,
     output::print,
+    service_manager::ServiceManager,
 };
 
 /// Serves until SIGINT or SIGTERM.
@@ -61,6 +66,10 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
         },
         spin: Duration::from_micros(args.spin.unwrap_or_default()),
         directory: directory.clone(),
+        // the sandbox takes away what finds them
+        leftovers: directory
+            .as_deref()
+            .map_or_else(Leftovers::default, Leftovers::find),
     };
     let fleet = Arc::new(Fleet::new(options, stop.try_clone()?));
     let mut prepared = Vec::new();
@@ -91,6 +100,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
         .map(|directory| Admin::new(directory, &mut given));
     let admin = admin.transpose()?;
     given.check_all_taken()?;
+    let manager = ServiceManager::connect();
     if !args.no_sandbox {
         closed.extend(directory);
         closed.sort();
@@ -115,9 +125,9 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
         admin.start(&mut running)?;
     }
     print(&text)?;
-    notify(NotifyState::Ready);
+    manager.tell(&NotifyState::Ready);
     stop.wait(None)?;
-    notify(NotifyState::Stopping);
+    manager.tell(&NotifyState::Stopping);
     running.end()?;
     print("stopped\n")
 }
@@ -284,13 +294,6 @@ fn parent(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
-    }
-}
-
-/// Tells the service manager, if there is one.
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(false, &[state]) {
-        log::warn!("the service manager can't be told: {error}");
     }
 }
 

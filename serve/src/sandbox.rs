@@ -90,7 +90,6 @@ const CALLS: &[i64] = &[
     // messages
     libc::SYS_accept4,
     libc::SYS_bind,
-    libc::SYS_connect,
     libc::SYS_getpeername,
     libc::SYS_getsockname,
     libc::SYS_getsockopt,
@@ -98,7 +97,6 @@ const CALLS: &[i64] = &[
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
     libc::SYS_sendmsg,
-    libc::SYS_sendto,
     libc::SYS_setsockopt,
     libc::SYS_shutdown,
     // descriptors and files
@@ -174,6 +172,9 @@ const OLD_CALLS: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_CALLS: &[i64] = &[];
 
+/// Bits of a socket's type that are not flags (Linux `include/linux/net.h:SOCK_TYPE_MASK`).
+const SOCKET_KIND: u64 = 0xf;
+
 /// A filter that takes `clone3` away: its flags lie in memory, where no filter sees them. The C
 /// library uses `clone` where `clone3` does not exist.
 fn no_clone3() -> Result<BpfProgram, seccompiler::BackendError> {
@@ -197,9 +198,15 @@ fn program() -> Result<BpfProgram, seccompiler::BackendError> {
     let rule = |condition: Result<SeccompCondition, _>| SeccompRule::new(vec![condition?]);
     let calls = CALLS.iter().chain(OLD_CALLS);
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = calls.map(|n| (*n, Vec::new())).collect();
-    let local = libc::AF_UNIX as u64;
-    rules.insert(libc::SYS_socket, vec![rule(is(0, local))?]);
-    rules.insert(libc::SYS_socketpair, vec![rule(is(0, local))?]);
+    // sockets that take no address with a message, and none is connected
+    let stream = || {
+        let kind = masked(1, SOCKET_KIND, libc::SOCK_STREAM as u64)?;
+        SeccompRule::new(vec![is(0, libc::AF_UNIX as u64)?, kind])
+    };
+    rules.insert(libc::SYS_socket, vec![stream()?]);
+    rules.insert(libc::SYS_socketpair, vec![stream()?]);
+    let no_address = SeccompCondition::new(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0);
+    rules.insert(libc::SYS_sendto, vec![rule(no_address)?]);
     let exec = libc::PROT_EXEC as u64;
     rules.insert(libc::SYS_mmap, vec![rule(masked(2, exec, 0))?]);
     rules.insert(libc::SYS_mprotect, vec![rule(masked(2, exec, 0))?]);

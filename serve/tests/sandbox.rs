@@ -8,11 +8,12 @@ use std::fs::{self, File, Permissions};
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use landlock::{ABI, Access as _, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
 use rustix::process::geteuid;
@@ -21,7 +22,7 @@ use varia_serve::sandbox::{Landlock, Paths, enter};
 use varia_spec::Errno;
 use varia_sys::mapping::{Access, Mapping, Protection, Share, page_size};
 use varia_sys::memory::SharedMemory;
-use varia_sys::socket::{Listener, Stream};
+use varia_sys::socket::{Leftovers, Listener, SocketError, Stream};
 use varia_sys::vfio::{Request, ioctl_without_argument};
 
 /// Names the directory of the confined process.
@@ -73,7 +74,16 @@ fn confine_a_process(is_ordinary: bool, is_hidden: bool) {
     if is_hidden {
         confined.env(HIDDEN, "");
     }
-    let output = confined.output().unwrap();
+    confined.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = confined.spawn().unwrap();
+    // the confined process waits for a client, and can't be one
+    let socket = path.join("run/device.sock");
+    let mut client = None;
+    while client.is_none() && running.try_wait().unwrap().is_none() {
+        client = UnixStream::connect(&socket).ok();
+        thread::sleep(Duration::from_millis(1));
+    }
+    let output = running.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{text}{errors}");
@@ -112,6 +122,15 @@ fn confined(directory: OsString) {
     let directory = Path::new(&directory);
     let run = directory.join("run");
     let opened = File::open(directory.join("secret")).unwrap();
+    // a server that has ended leaves its socket
+    let stale = run.join("stale.sock");
+    drop(UnixListener::bind(&stale).unwrap());
+    let leftovers = Leftovers::find(&run);
+    let manager = UnixDatagram::bind(run.join("manager.sock")).unwrap();
+    let (loose, to_manager) = (UnixDatagram::unbound(), UnixDatagram::unbound());
+    let (loose, to_manager) = (loose.unwrap(), to_manager.unwrap());
+    to_manager.connect(run.join("manager.sock")).unwrap();
+    let live = UnixListener::bind(run.join("live.sock")).unwrap();
     let parent = rustix::process::getppid().unwrap();
     let landlock = enter(&Paths {
         sockets: vec![run.clone()],
@@ -127,6 +146,12 @@ fn confined(directory: OsString) {
     assert!(program.is_err(), "a program was started");
     let network = TcpStream::connect("127.0.0.1:1").err();
     assert!(refused(network.map(|error| error.kind())), "a network");
+    let connected = UnixStream::connect(run.join("live.sock")).err();
+    assert!(refused(connected.map(|error| error.kind())), "a connection");
+    let sent = loose.send_to(b"a message", run.join("manager.sock")).err();
+    assert!(refused(sent.map(|error| error.kind())), "an address");
+    let made = UnixDatagram::unbound().err();
+    assert!(refused(made.map(|error| error.kind())), "a datagram socket");
     let page = page_size() as u64;
     let memory = SharedMemory::anonymous("memory", page).unwrap();
     let code = Protection {
@@ -167,12 +192,27 @@ fn confined(directory: OsString) {
     // what the server does
     let path = run.join("device.sock");
     let listener = Listener::bind(&path).unwrap();
-    let client = Stream::connect(&path).unwrap();
     let accepted = listener.accept(None, None).unwrap().unwrap();
     assert_eq!(accepted.peer().unwrap().is_ending(), Some(false));
-    drop((client, accepted, listener));
+    drop((accepted, listener));
     assert!(!path.exists());
-    drop(Listener::bind(&path).unwrap());
+    to_manager.send(b"READY=1").unwrap();
+    assert_eq!(manager.recv(&mut [0; 16]).unwrap(), 7);
+    let known = Listener::bind_knowing(&stale, &leftovers);
+    drop(known.unwrap());
+    for socket in [run.join("live.sock"), stale.clone()] {
+        let is_live = socket != stale;
+        if !is_live {
+            // it came after the process was confined
+            drop(UnixListener::bind(&stale).unwrap());
+        }
+        let refused = Listener::bind_knowing(&socket, &leftovers).unwrap_err();
+        let SocketError::Untried { path } = &refused else {
+            panic!("{refused}");
+        };
+        assert!(path.exists(), "{refused}");
+    }
+    drop(live);
     memory.write(0, &[1, 2, 3]).unwrap();
     let pair = Stream::pair().unwrap();
     thread::Builder::new()

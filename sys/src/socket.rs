@@ -17,9 +17,11 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 use crate::event::EventFd;
 use crate::wait::{self, Wake};
 
+mod leftovers;
 mod listener;
 mod stream;
 
+pub use leftovers::Leftovers;
 pub use listener::Listener;
 pub use stream::{Descriptors, Peer, Stream};
 
@@ -57,6 +59,13 @@ pub enum SocketError {
     /// Another server listens on the path.
     #[error("socket path {}: another server is listening; stop that server or choose another path", path.display())]
     InUse {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The path is a socket, and this process may not connect to it to find out whether a server
+    /// listens.
+    #[error("socket path {}: the path is a socket, and this confined process can't connect to it to find a server; remove the socket if no server listens on it, or choose another path", path.display())]
+    Untried {
         /// The path.
         path: PathBuf,
     },

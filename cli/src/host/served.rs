@@ -12,7 +12,10 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create
 use varia_facts::Bytes;
 use varia_plan::BareHostPlan;
 use varia_silicon::Profile;
-use varia_sys::{event::EventFd, socket::Listener};
+use varia_sys::{
+    event::EventFd,
+    socket::{Leftovers, Listener},
+};
 use varia_vfio_user::server::Timeouts;
 
 use crate::{
@@ -59,6 +62,7 @@ impl Served {
             timeouts: Timeouts::default(),
             spin: Duration::ZERO,
             directory: Some(directory.to_owned()),
+            leftovers: Leftovers::default(),
         };
         let fleet = Arc::new(Fleet::new(options, stop.try_clone()?));
         let mut prepared = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Stdio;
 
 use rustix::process::Signal;
@@ -306,6 +306,28 @@ fn malformed_requests_on_the_control_socket_are_refused_and_the_server_lives() {
     let _ = endless.read_to_string(&mut reply);
     assert!(reply.contains("at most"), "{reply}");
     assert_eq!(names(&folder).len(), 5);
+}
+
+#[test]
+fn a_socket_that_was_stale_at_the_start_is_replaced_and_a_later_one_is_left() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("run")).unwrap();
+    let socket = |name: &str| folder.path(&format!("run/{name}.sock"));
+    drop(UnixListener::bind(socket("stale")).unwrap());
+    let mut command = varia(["serve", "nic", "--directory"]);
+    command.arg(folder.path("run"));
+    let _serving = Serving::of(command, socket("nic"));
+    let _other = UnixListener::bind(socket("later")).unwrap();
+    ctl(&folder, &["add", "nic", "--name", "stale"]).unwrap();
+    let mut client = Client::connect(&socket("stale")).unwrap();
+    client.device_info().unwrap();
+    let refused = ctl(&folder, &["add", "nic", "--name", "later"]).unwrap_err();
+    assert!(refused.contains("choose another path"), "{refused}");
+    drop(UnixStream::connect(socket("later")).unwrap());
+    ctl(&folder, &["remove", "stale"]).unwrap();
+    assert!(!socket("stale").exists());
+    // the name is free again
+    ctl(&folder, &["add", "nic", "--name", "stale"]).unwrap();
 }
 
 #[test]

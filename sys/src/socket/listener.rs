@@ -7,18 +7,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, fchmod, flock};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
-    getsockname, listen, socket_with,
-};
+use rustix::net::{SocketAddrUnix, SocketFlags, accept_with, bind, getsockname, listen};
 
 use rustix::net::sockopt::socket_acceptconn;
 use rustix::process::geteuid;
 
+use super::leftovers::{Identity, Leftovers, listens};
 use super::{SocketError, Stream, address, parent, socket};
 use crate::event::EventFd;
 use crate::wait::{self, Wake};
@@ -42,43 +40,31 @@ pub struct Listener {
     identity: Option<Identity>,
 }
 
-/// Identity of a file: the file system may give the inode number of a removed file to the next one,
-/// which has another time of creation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Identity {
-    device: u64,
-    inode: u64,
-    /// `None` if the file system does not know the time.
-    created: Option<SystemTime>,
-}
-
-impl Identity {
-    /// Identity of the file at `path`, of the link if it is a symbolic link.
-    fn of(path: &Path) -> Option<Self> {
-        let metadata = symlink_metadata(path).ok()?;
-        Some(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            created: metadata.created().ok(),
-        })
-    }
-}
-
 impl Listener {
     /// Listen on `path`. A socket file of this user on which no server listens is replaced; another
     /// user's, and a file that is no socket, is left alone.
     ///
     /// A lock on the directory keeps apart two servers that start on one path at the same time.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
-        Self::bind_with(path, None)
+        Self::bind_with(path, None, &Leftovers::default())
+    }
+
+    /// Same as [`bind`](Self::bind), for a process that may no longer connect to sockets: of the
+    /// socket files at `path`, `leftovers` alone are replaced.
+    pub fn bind_knowing(path: &Path, leftovers: &Leftovers) -> Result<Self, SocketError> {
+        Self::bind_with(path, None, leftovers)
     }
 
     /// Same as [`bind`](Self::bind); no other user can connect, whatever the umask is.
     pub fn bind_private(path: &Path) -> Result<Self, SocketError> {
-        Self::bind_with(path, Some(Mode::RUSR | Mode::WUSR))
+        Self::bind_with(path, Some(Mode::RUSR | Mode::WUSR), &Leftovers::default())
     }
 
-    fn bind_with(path: &Path, mode: Option<Mode>) -> Result<Self, SocketError> {
+    fn bind_with(
+        path: &Path,
+        mode: Option<Mode>,
+        leftovers: &Leftovers,
+    ) -> Result<Self, SocketError> {
         let address = address(path)?;
         let _lock = lock(parent(path), LOCK_TIMEOUT)?;
         let fd = socket()?;
@@ -89,7 +75,7 @@ impl Listener {
         match bind(&fd, &address) {
             Ok(()) => {}
             Err(Errno::ADDRINUSE) => {
-                remove_stale(path, &address)?;
+                remove_stale(path, &address, leftovers)?;
                 bind(&fd, &address).map_err(|e| SocketError::path(path, e))?;
             }
             Err(e) => return Err(SocketError::path(path, e)),
@@ -231,25 +217,22 @@ impl Drop for Listener {
 
 /// Removes the socket file at `path`, which a server of this user has left behind, if no server
 /// listens on the socket.
-fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), SocketError> {
+fn remove_stale(
+    path: &Path,
+    address: &SocketAddrUnix,
+    leftovers: &Leftovers,
+) -> Result<(), SocketError> {
     let io = |e| SocketError::io(format!("socket path {}", path.display()), e);
     let found = Identity::of(path);
     let metadata = symlink_metadata(path).map_err(io)?;
     if !metadata.file_type().is_socket() {
         return Err(SocketError::NotASocket { path: path.into() });
     }
-    let probe = socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )
-    .map_err(|e| SocketError::io("make a Unix socket", e))?;
-    match connect(&probe, address) {
-        // AGAIN: the queue of clients is full, so a server listens
-        Ok(()) | Err(Errno::AGAIN) => return Err(SocketError::InUse { path: path.into() }),
-        Err(Errno::CONNREFUSED | Errno::NOENT) => {}
-        Err(e) => return Err(SocketError::path(path, e)),
+    match listens(path, address)? {
+        Some(true) => return Err(SocketError::InUse { path: path.into() }),
+        Some(false) => {}
+        None if leftovers.contain(found) => {}
+        None => return Err(SocketError::Untried { path: path.into() }),
     }
     let owner = metadata.uid();
     if owner != geteuid().as_raw() {
