@@ -192,7 +192,11 @@ fn dependencies(name: &str, bytes: &[u8]) -> Result<Vec<String>> {
         .collect())
 }
 
-fn read_module(path: &Path) -> Result<Vec<u8>> {
+/// Bytes of a module file, decompressed if its name ends in `.xz`.
+///
+/// # Errors
+/// [`LabError::Io`].
+pub(crate) fn read_module(path: &Path) -> Result<Vec<u8>> {
     let bytes = fs::read(path).map_err(LabError::file("read", path))?;
     if path.extension().is_none_or(|end| end != "xz") {
         return Ok(bytes);

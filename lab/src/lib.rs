@@ -18,6 +18,7 @@ pub mod kernel_tree;
 mod launch;
 pub mod qemu;
 pub mod running;
+pub mod s390x;
 pub mod selftests;
 pub mod slots;
 mod unpacked;

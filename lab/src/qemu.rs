@@ -37,6 +37,11 @@ impl Qemu {
         if let Some(qemu) = installed {
             return Ok(qemu);
         }
+        Self::fetched(packages::ensure(Set::Qemu)?.path("/usr/bin").join(name))
+    }
+
+    /// A program that runs with the libraries and the firmware of the fetched QEMU.
+    pub(crate) fn fetched(program: PathBuf) -> Result<Self> {
         let tree = packages::ensure(Set::Qemu)?;
         let host = host_arch()?;
         let libraries = tree.path("/usr/lib").join(host.triplet());
@@ -45,7 +50,7 @@ impl Qemu {
                 libraries.join(host.loader()),
                 "--library-path".into(),
                 libraries,
-                tree.path("/usr/bin").join(name),
+                program,
                 "-L".into(),
                 tree.path("/usr/share/qemu"),
                 "-L".into(),

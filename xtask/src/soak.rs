@@ -29,6 +29,8 @@ const WITH_NEXT_DEBUG_KERNEL: &[&str] = &["pages"];
 /// The test program that boots the kernel with Rust.
 const WITH_RUST_KERNEL: &str = "differential";
 const WITH_DKMS: &str = "package";
+/// The test program with a machine of type s390x.
+const WITH_S390X: &str = "pci_core";
 
 /// A line of a test's output that belongs to the result begins so.
 const RESULT: &str = "result: ";
@@ -121,6 +123,9 @@ fn prepare(parts: &[String]) -> Outcome {
     }
     if wanted(&[WITH_RUST_KERNEL]) {
         Kernel::of(Flavour::RustAmd64)?;
+    }
+    if wanted(&[WITH_S390X]) {
+        packages::ensure(Set::S390x)?;
     }
     if wanted(&[WITH_DKMS]) {
         for arch in Arch::ALL {

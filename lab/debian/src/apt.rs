@@ -94,7 +94,12 @@ pub struct Apt {
     suite: Suite,
     /// The machine that packages are resolved for, where it is not this one.
     machine: Option<Arch>,
+    /// Architectures whose packages it knows, by Debian's names.
+    architectures: Vec<&'static str>,
 }
+
+/// Architectures of the lab's machines.
+const MACHINES: [&str; 2] = ["amd64", "arm64"];
 
 impl Apt {
     /// Writes apt's configuration for `suite` under `cache` (the lab's folder).
@@ -103,9 +108,28 @@ impl Apt {
     /// Those of [`Mirror::of_this_machine`]; [`Error::Missing`] for a machine that is
     /// neither x86-64 nor 64-bit Arm; [`Error::Io`].
     pub fn open(cache: &Path, suite: Suite) -> Result<Self> {
+        let folder = cache.join("apt").join(suite.name());
+        Self::in_folder(folder, cache, suite, MACHINES.to_vec())
+    }
+
+    /// The same for this machine's packages and those of an architecture that the lab's machines do
+    /// not have, with package lists of its own.
+    ///
+    /// # Errors
+    /// Those of [`Apt::open`].
+    pub fn foreign(cache: &Path, suite: Suite, debian: &'static str) -> Result<Self> {
+        let folder = cache.join("apt").join(format!("{}-{debian}", suite.name()));
+        Self::in_folder(folder, cache, suite, vec![host_arch()?.debian(), debian])
+    }
+
+    fn in_folder(
+        folder: PathBuf,
+        cache: &Path,
+        suite: Suite,
+        architectures: Vec<&'static str>,
+    ) -> Result<Self> {
         let mirror = Mirror::of_this_machine(&cache.join("neighbour"))?;
         let host = host_arch()?;
-        let folder = cache.join("apt").join(suite.name());
         for name in ["lists/partial", "none/partial", "../archives/partial"] {
             let path = folder.join(name);
             fs::create_dir_all(&path).map_err(Error::file("create", &path))?;
@@ -114,6 +138,7 @@ impl Apt {
             folder,
             suite,
             machine: None,
+            architectures,
         };
         apt.write("status", "")?;
         let signed_by = match &mirror.keys {
@@ -124,12 +149,11 @@ impl Apt {
                 format!(" signed-by={}", apt.folder.join("mirror.asc").display())
             }
         };
-        let lines = suite.sources().iter().map(|name| {
-            format!(
-                "deb [arch=amd64,arm64{signed_by}] {} {name} main\n",
-                mirror.uri
-            )
-        });
+        let arch = apt.architectures.join(",");
+        let lines = suite
+            .sources()
+            .iter()
+            .map(|name| format!("deb [arch={arch}{signed_by}] {} {name} main\n", mirror.uri));
         apt.write("sources.list", &lines.collect::<String>())?;
         apt.write("apt.conf", &apt.configuration(host))?;
         Ok(apt)
@@ -409,7 +433,9 @@ impl Apt {
         ] {
             text.push_str(&format!("{name} \"{value}\";\n"));
         }
-        text.push_str("APT::Architectures { \"amd64\"; \"arm64\"; };\n");
+        let names = self.architectures.iter();
+        let names: String = names.map(|name| format!("\"{name}\"; ")).collect();
+        text.push_str(&format!("APT::Architectures {{ {names}}};\n"));
         text
     }
 

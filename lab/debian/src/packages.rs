@@ -17,7 +17,7 @@ use crate::cache::{Cache, CacheLock};
 use crate::choice::{Choice, Offer, Pick};
 use crate::chroot;
 use crate::error::{Error, Result};
-use crate::recipe::recipe;
+use crate::recipe::{S390X, recipe};
 use crate::series::Series;
 use crate::suite::Suite;
 
@@ -59,6 +59,8 @@ pub enum Set {
     Libvirt(Arch),
     /// Readers of documentation: mdbook, mandoc, and shells that take completions.
     Documentation,
+    /// QEMU, a kernel and programs for a machine of type s390x.
+    S390x,
     /// A boot loader for arm64, and what writes the file system of a disk for it.
     BootDisk,
 }
@@ -98,6 +100,7 @@ impl Set {
             Self::Libvirt(arch) => format!("libvirt-{arch}"),
             Self::Documentation => "documentation".to_owned(),
             Self::BootDisk => "boot-disk".to_owned(),
+            Self::S390x => S390X.to_owned(),
         }
     }
 
@@ -295,10 +298,15 @@ fn fetch(cache: &Cache, lock: &CacheLock, set: Set, force: bool) -> Result<Tree>
         let root = folder.join("root");
         let mut versions = String::new();
         for (suite, wanted) in recipe(set, &choice)? {
-            let mut apt = Apt::open(cache.root(), suite)?;
-            if let Set::Dkms(arch) = set {
-                apt = apt.on(arch);
-            }
+            let apt = match set {
+                Set::Dkms(arch) => Apt::open(cache.root(), suite)?.on(arch),
+                Set::S390x => {
+                    let apt = Apt::foreign(cache.root(), suite, S390X)?;
+                    apt.update(force)?;
+                    apt
+                }
+                _ => Apt::open(cache.root(), suite)?,
+            };
             let debs = apt.resolve(&wanted)?;
             apt.download(&name, &wanted, &debs)?;
             apt.unpack(&name, &debs, &root)?;

@@ -13,6 +13,9 @@ use crate::suite::Suite;
 /// Debian's name of its arm64 kernel with pages of 16 KiB.
 pub const ARM64_16K: &str = "arm64-16k";
 
+/// Debian's name of s390x, and of its kernel there.
+pub const S390X: &str = "s390x";
+
 /// Debian's kernels that the lab builds modules for.
 const KERNELS: [(&str, Arch); 3] = [
     ("arm64", Arch::Aarch64),
@@ -135,6 +138,18 @@ pub fn recipe(set: Set, choice: &Choice) -> Result<Vec<(Suite, Wanted)>> {
             readers.add_whole("mdbook mandoc zsh bash coreutils grep libpcre2-8-0 libpcre2-32-0");
             // Alone: fish depends on a reader of manuals and on Python, for other purposes.
             readers.add_alone("fish fish-common");
+        }
+        Set::S390x => {
+            let of_kernel = parts.of(choice.kernel.suite);
+            for part in ["binary", "modules"] {
+                of_kernel.add_alone(&format!("linux-{part}-{kernel}-{S390X}:{S390X}"));
+            }
+            // with the libraries of the set with QEMU
+            let of_qemu = parts.of(choice.qemu.suite);
+            of_qemu.add_alone("qemu-system-s390x");
+            for name in ["busybox-static", "perl-base", "libc6", "libcrypt1"] {
+                of_qemu.add_alone(&format!("{name}:{S390X}"));
+            }
         }
         Set::BootDisk => {
             let tools = parts.of(choice.qemu.suite);

@@ -6,6 +6,8 @@
 
 #[path = "pci_core/igd.rs"]
 mod igd;
+#[path = "pci_core/zdev.rs"]
+mod zdev;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
