@@ -232,11 +232,14 @@ type Started = (Option<Word>, Vec<Word>);
 /// The one command among others that starts QEMU, and its words.
 fn one_command(text: &str, all: &[Vec<Word>]) -> Result<Option<Started>, ReadError> {
     let mut found: Option<Started> = None;
-    for words in all {
+    for words in all.iter().filter(|words| !is_talk(words)) {
         let Some((at, program)) = program(words) else {
             continue;
         };
         let rest = words.get(at + 1..).unwrap_or_default();
+        if rest.iter().any(asks) {
+            continue;
+        }
         let is_started = |word: &Word| word.text.starts_with('-') || !word.open.is_empty();
         if !rest.iter().any(is_started) {
             continue;
@@ -250,6 +253,26 @@ fn one_command(text: &str, all: &[Vec<Word>]) -> Result<Option<Started>, ReadErr
         found = Some((Some(program.clone()), rest.to_vec()));
     }
     Ok(found)
+}
+
+/// A command that names QEMU and does not start it.
+fn is_talk(words: &[Word]) -> bool {
+    const TALK: [&str; 8] = [
+        "echo", "printf", "logger", "cat", "which", "type", "grep", "pgrep",
+    ];
+    words
+        .first()
+        .is_some_and(|first| TALK.contains(&first.text.as_str()))
+}
+
+/// An argument with which QEMU prints something and ends.
+fn asks(word: &Word) -> bool {
+    let text = word.text.as_str();
+    matches!(
+        text,
+        "-h" | "-help" | "--help" | "-version" | "--version" | "help" | "?"
+    ) || text.ends_with(",help")
+        || text.ends_with("=help")
 }
 
 /// The command of the last start in libvirt's log.
@@ -473,6 +496,21 @@ mod tests {
             "args=(\n  -machine virt\n  # RAM\n  -m 8G\n)\nqemu-system-aarch64 \"${args[@]}\"\n",
         );
         assert_eq!(command.options.len(), 2);
+    }
+
+    #[test]
+    fn a_command_that_starts_nothing_is_none() {
+        let start = "qemu-system-aarch64 -M virt -device vfio-pci,host=0009:01:00.0\n";
+        for before in [
+            "qemu-system-aarch64 --version",
+            "qemu-system-aarch64 -device vfio-pci,help",
+            "qemu-system-aarch64 -machine help",
+            "echo qemu-system-aarch64 -m 1",
+            "printf '%s\\n' qemu-system-aarch64 -m 1",
+        ] {
+            let command = read(&format!("{before}\n{start}"));
+            assert_eq!(command.line, 2, "{before}");
+        }
     }
 
     #[test]

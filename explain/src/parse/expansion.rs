@@ -368,6 +368,9 @@ fn find(inner: &str, begin: usize, variables: &mut Variables) -> (Found, Vec<Str
         Some("") => (name.get(..1).unwrap_or(name), name.get(1..)),
         own => (own.unwrap_or(name), name.get(end..)),
     };
+    if let Some(found) = of_array(inner, variables) {
+        return (found, Vec::new());
+    }
     let variable = variables.all.get(own);
     let is_empty = variable.is_none_or(|variable| match &variable.value {
         Value::Text(chars) => chars.is_empty() && variable.open.is_empty(),
@@ -413,6 +416,46 @@ fn find(inner: &str, begin: usize, variables: &mut Variables) -> (Found, Vec<Str
     }
 }
 
+/// Value of `{#A[@]}`, `{!A[@]}` or `{A[N]}`; `None` for another expansion.
+fn of_array(inner: &str, variables: &Variables) -> Option<Found> {
+    let inner = inner.strip_prefix('{')?.strip_suffix('}')?;
+    let list = |name: &str| match variables.all.get(name) {
+        Some(Variable {
+            value: Value::List(words),
+            open,
+        }) if open.is_empty() => Some(words),
+        _ => None,
+    };
+    let chars = |text: String| text.chars().map(|c| (c, None)).collect::<Vec<Char>>();
+    let (name, index) = inner.strip_suffix(']')?.split_once('[')?;
+    let is_all = matches!(index, "@" | "*");
+    let found = match (name.strip_prefix('#'), name.strip_prefix('!')) {
+        (Some(name), _) if is_all => Found::Text(chars(list(name)?.len().to_string())),
+        (_, Some(name)) if is_all => {
+            let words = list(name)?.iter().enumerate();
+            let number = |(index, word): (usize, &Word)| Word {
+                text: index.to_string(),
+                raw: index.to_string(),
+                writing: Writing::Fixed,
+                open: Vec::new(),
+                more: Vec::new(),
+                ..word.clone()
+            };
+            Found::List(words.map(number).collect())
+        }
+        (None, None) if !is_all => {
+            let index = usize::try_from(calculate(index, variables)?).ok()?;
+            let word = list(name)?.get(index)?;
+            match word.open.is_empty() && word.more.is_empty() {
+                true => Found::Text(chars(word.text.clone())),
+                false => Found::Unknown,
+            }
+        }
+        _ => return None,
+    };
+    Some(found)
+}
+
 /// Numbers that `seq` prints.
 fn count(command: &str, variables: &mut Variables) -> Option<Vec<i64>> {
     let mut words = command.split_whitespace();
@@ -445,6 +488,12 @@ pub(crate) fn range(first: i64, last: i64, step: i64) -> Option<Vec<i64>> {
 /// Value of a sum, a difference or a product of numbers and variables.
 pub(crate) fn calculate(sum: &str, variables: &Variables) -> Option<i64> {
     let sum = sum.trim();
+    let inner = sum
+        .strip_prefix("$((")
+        .and_then(|sum| sum.strip_suffix("))"));
+    if let Some(inner) = inner {
+        return calculate(inner, variables);
+    }
     for signs in [&['+', '-'][..], &['*', '/', '%'][..]] {
         let at = sum
             .char_indices()
@@ -463,6 +512,13 @@ pub(crate) fn calculate(sum: &str, variables: &Variables) -> Option<i64> {
     }
     if let Ok(number) = sum.parse() {
         return Some(number);
+    }
+    let of_array = sum
+        .strip_prefix('$')
+        .map(|inner| of_array(inner, variables));
+    if let Some(Some(Found::Text(chars))) = of_array {
+        let text: String = chars.iter().map(|(c, _)| *c).collect();
+        return text.trim().parse().ok();
     }
     let name = sum.trim_start_matches('$').trim_matches(['{', '}']);
     match &variables.all.get(name)?.value {

@@ -6,13 +6,12 @@
 
 mod doubts;
 mod inner;
+mod loops;
 
 use std::ops::Range;
 
 use super::error::{ReadError, line_of};
-use super::expansion::{
-    Char, Value, Variable, Variables, Word, Writing, calculate, range, value, words,
-};
+use super::expansion::{Char, Value, Variable, Variables, Word, Writing, value, words};
 use super::words::{Keyword, Loop, Raw, Statement, statements};
 
 /// Most statements that are executed, above the need of any definition.
@@ -58,6 +57,7 @@ fn nested(text: &str, part: Range<usize>, effort: &mut Effort) -> Result<Script,
         conditions: Vec::new(),
         set_under: Vec::new(),
         loops: 0,
+        is_optional: false,
         next: 0,
         effort: *effort,
         commands: Vec::new(),
@@ -89,6 +89,8 @@ struct Run<'a> {
     set_under: Vec<(String, Vec<usize>, usize)>,
     /// Loops around the present statement.
     loops: usize,
+    /// The present command is behind `&&` or `||`.
+    is_optional: bool,
     next: usize,
     effort: Effort,
     commands: Vec<Vec<Word>>,
@@ -98,6 +100,8 @@ impl Run<'_> {
     fn part(&mut self, part: Range<usize>) -> Result<(), ReadError> {
         let depth = self.conditions.len();
         let mut is_function = false;
+        // behind `&&` or `||`
+        let mut may_follow = false;
         // what each open `{` and condition adds
         let mut open: Vec<bool> = Vec::new();
         let mut at = part.start;
@@ -107,7 +111,17 @@ impl Run<'_> {
             };
             at += 1;
             match statement {
-                Statement::Command(words) => self.command(words)?,
+                Statement::Command(words) => match std::mem::take(&mut may_follow) {
+                    true => {
+                        self.enter();
+                        self.is_optional = true;
+                        let result = self.command(words);
+                        self.is_optional = false;
+                        self.conditions.pop();
+                        result?;
+                    }
+                    false => self.command(words)?,
+                },
                 Statement::Function => is_function = true,
                 Statement::For {
                     at: place,
@@ -124,7 +138,8 @@ impl Run<'_> {
                         open.push(true);
                     }
                     Keyword::Open => {
-                        let is_condition = std::mem::take(&mut is_function);
+                        let is_condition =
+                            std::mem::take(&mut is_function) | std::mem::take(&mut may_follow);
                         if is_condition {
                             self.enter();
                         }
@@ -141,6 +156,7 @@ impl Run<'_> {
                             self.conditions.pop();
                         }
                     }
+                    Keyword::AndOr => may_follow = true,
                     Keyword::Do => {}
                 },
             }
@@ -183,7 +199,7 @@ impl Run<'_> {
             Loop::Counter(range) => {
                 let text = self.text.get(range.clone()).unwrap_or_default();
                 let is_known = self.doubts(&format!("(({text}))")).is_empty();
-                let counted = counted(text, &self.variables).filter(|_| is_known);
+                let counted = loops::counted(text, &self.variables).filter(|_| is_known);
                 let (name, numbers) = counted.unzip();
                 let values = numbers.map(|numbers: Vec<i64>| {
                     let numbers = numbers.iter().map(i64::to_string);
@@ -192,6 +208,7 @@ impl Run<'_> {
                 (name.unwrap_or_default(), values)
             }
         };
+        let values = values.filter(|_| !self.may_leave(&body));
         let Some(values) = values else {
             // how often is not known
             self.enter();
@@ -211,6 +228,20 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// A loop's body may leave the loop, or a part of the body out.
+    fn may_leave(&self, body: &Range<usize>) -> bool {
+        let all = self.statements.get(body.clone()).unwrap_or_default();
+        all.iter().any(|statement| {
+            let Statement::Command(words) = statement else {
+                return false;
+            };
+            let first = words
+                .first()
+                .and_then(|word| self.text.get(word.range.clone()));
+            matches!(first, Some("break" | "continue" | "return"))
+        })
+    }
+
     /// Values of a list of words; `None` if they are not known.
     fn listed(&mut self, list: &[Raw]) -> Option<Vec<String>> {
         let mut values = Vec::new();
@@ -219,7 +250,7 @@ impl Run<'_> {
             if !self.doubts(written).is_empty() {
                 return None;
             }
-            if let Some(numbers) = braces(written) {
+            if let Some(numbers) = loops::braces(written) {
                 values.extend(numbers);
                 continue;
             }
@@ -386,6 +417,15 @@ impl Run<'_> {
             open.extend(self.doubts(self.text.get(range).unwrap_or_default()));
         }
         let old = self.variables.all.get(&name).filter(|_| is_more);
+        // what is added under a condition leaves the rest as it is known
+        let is_added = self.is_optional && matches!(old, Some(old) if old.open.is_empty());
+        if let (true, Value::List(words)) = (is_added, &mut new) {
+            let doubt = doubts::doubt(&name, line_of(self.text, place));
+            words
+                .iter_mut()
+                .for_each(|word| word.open.push(doubt.clone()));
+        }
+        let is_list = matches!(new, Value::List(_));
         if let Some(old) = old.cloned() {
             open.extend(old.open);
             new = match (old.value, new) {
@@ -397,7 +437,13 @@ impl Run<'_> {
         if let (1.., Value::Text(chars)) = (self.loops, &mut new) {
             chars.iter_mut().for_each(|(_, at)| *at = None);
         }
-        self.set(&name, new, open, place);
+        match is_added && is_list {
+            true => {
+                let variable = Variable { value: new, open };
+                self.variables.all.insert(name, variable);
+            }
+            false => self.set(&name, new, open, place),
+        }
     }
 
     fn set(&mut self, name: &str, value: Value, open: Vec<String>, place: usize) {
@@ -448,45 +494,6 @@ fn evaluated(word: Word) -> Vec<Word> {
     parts.into_iter().map(part).collect()
 }
 
-/// Values of `{1..8}` or `{a,b}`.
-fn braces(written: &str) -> Option<Vec<String>> {
-    let inner = written.strip_prefix('{')?.strip_suffix('}')?;
-    if inner.contains(',') {
-        return Some(inner.split(',').map(str::to_owned).collect());
-    }
-    let numbers: Option<Vec<i64>> = inner.split("..").map(|part| part.parse().ok()).collect();
-    let numbers = match numbers?.as_slice() {
-        [first, last] if first <= last => range(*first, *last, 1),
-        [first, last] => range(*first, *last, -1),
-        [first, last, step] => range(*first, *last, *step),
-        _ => None,
-    }?;
-    Some(numbers.iter().map(i64::to_string).collect())
-}
-
-/// The variable and the values of `for ((i = 0; i < 8; i++))`.
-fn counted(text: &str, variables: &Variables) -> Option<(String, Vec<i64>)> {
-    let parts: Vec<&str> = text.split(';').collect();
-    let [begin, end, step] = parts.as_slice() else {
-        return None;
-    };
-    let (name, first) = begin.split_once('=')?;
-    let name = name.trim();
-    let first = calculate(first, variables)?;
-    let rest = end.trim().strip_prefix(name)?.trim_start();
-    let last = match rest.strip_prefix("<=") {
-        Some(last) => calculate(last, variables)?,
-        None => calculate(rest.strip_prefix('<')?, variables)?.checked_sub(1)?,
-    };
-    let step = step.replace(' ', "");
-    let step = match step.strip_prefix(&format!("{name}+=")) {
-        Some(step) => step.parse().ok()?,
-        None if step == format!("{name}++") || step == format!("++{name}") => 1,
-        None => return None,
-    };
-    Some((name.to_owned(), range(first, last, step)?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -523,6 +530,16 @@ mod tests {
                 "q -device x,bus=1,y=bus",
             ),
             ("eval \"q -m 1\"", "q -m 1"),
+            ("cd x && A=1\nq $A", "q 1"),
+            ("A=(a b)\nq ${A[1]} ${#A[@]} ${A[$((1-1))]}", "q b 2 a"),
+            (
+                "A=(a b)\nfor i in \"${!A[@]}\"; do B+=(${A[$i]}$i); done\nq \"${B[@]}\"",
+                "q a0 b1",
+            ),
+            (
+                "A=(a b)\nfor ((i=0; i<${#A[@]}; i++)); do B+=(${A[i]}); done\nq \"${B[@]}\"",
+                "q a b",
+            ),
             ("A='-m  1'\nq \"$A\"", "q -m  1"),
         ] {
             let all = texts(text);

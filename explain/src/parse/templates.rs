@@ -14,7 +14,8 @@ pub(crate) fn template(text: &str) -> Option<String> {
 
 fn begin(text: &str, marks: &[&str]) -> Option<String> {
     let at = marks.iter().filter_map(|mark| text.find(mark)).min()?;
-    Some(text.get(at..)?.chars().take(24).collect())
+    let line = text.get(at..)?.lines().next()?;
+    Some(line.chars().take(24).collect())
 }
 
 /// Refuses a template: an attribute or a text that another program fills in, where it can concern a

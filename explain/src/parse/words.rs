@@ -46,6 +46,8 @@ pub(crate) enum Keyword {
     Open,
     /// `}`
     Close,
+    /// `&&`, `||`: what follows may not be executed.
+    AndOr,
 }
 
 /// A word as it is written.
@@ -102,9 +104,14 @@ pub(crate) fn statements(
                 out.push(Statement::Function);
             }
             b'\n' | b';' | b'&' | b'|' | b'(' | b')' => {
-                scanner.at += 1;
+                let is_list = matches!(byte, b'&' | b'|') && scanner.peek(1) == Some(byte);
+                let is_sure = byte == b'&' && always_succeeds(text, &words);
+                scanner.at += 1 + usize::from(is_list);
                 is_file = false;
                 end(&mut words, &mut out);
+                if is_list && !is_sure {
+                    out.push(Statement::Keyword(Keyword::AndOr));
+                }
                 if byte == b'\n' {
                     scanner.skip_documents();
                 }
@@ -152,6 +159,16 @@ pub(crate) fn statements(
     }
     end(&mut words, &mut out);
     Ok((out, scanner.documents))
+}
+
+/// The command is one that scripts take to succeed, so that what follows `&&` is executed.
+fn always_succeeds(text: &str, words: &[Raw]) -> bool {
+    const COMMANDS: [&str; 12] = [
+        "cd", "pushd", "mkdir", "set", "umask", "ulimit", "echo", "true", ":", "export", "sleep",
+        "rm",
+    ];
+    let first = words.first().and_then(|word| text.get(word.range.clone()));
+    first.is_some_and(|first| COMMANDS.contains(&first))
 }
 
 fn keyword(word: &str) -> Option<Keyword> {
@@ -399,9 +416,11 @@ mod tests {
                 };
                 words.into_iter().flat_map(of).collect()
             }
+            Statement::Keyword(Keyword::AndOr) => Vec::new(),
             other => panic!("{other:?}"),
         };
-        statements.into_iter().map(words).collect()
+        let words = statements.into_iter().map(words);
+        words.filter(|words| !words.is_empty()).collect()
     }
 
     #[test]

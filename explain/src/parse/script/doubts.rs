@@ -25,9 +25,7 @@ impl Run<'_> {
         let doubts = self.set_under.iter();
         doubts
             .filter(|(name, conditions, _)| is_outside(conditions) && is_named(name))
-            .map(|(name, _, line)| {
-                format!("${name}, which line {line} sets in a way that is not followed")
-            })
+            .map(|(name, _, line)| doubt(name, *line))
             .collect()
     }
 
@@ -41,6 +39,11 @@ impl Run<'_> {
             .map(|name| (name, of_its_own.clone(), line));
         self.set_under.extend(doubts);
     }
+}
+
+/// What is not known of a variable.
+pub(super) fn doubt(name: &str, line: usize) -> String {
+    format!("${name}, which line {line} sets in a way that is not followed")
 }
 
 #[cfg(test)]
@@ -62,6 +65,22 @@ mod tests {
             (
                 "if x; then A=1; fi\nq $A",
                 "$A, which line 1 sets in a way that is not followed",
+            ),
+            (
+                "[ -e x ] && A=1\nq $A",
+                "$A, which line 1 sets in a way that is not followed",
+            ),
+            (
+                "A=(a)\nx && A+=(b)\nq \"${A[@]}\"",
+                "$A, which line 2 sets in a way that is not followed",
+            ),
+            (
+                "A=2\nx || { A=1; }\nq $A",
+                "$A, which line 2 sets in a way that is not followed",
+            ),
+            (
+                "for i in 1 2; do\n A=\"$A $i\"\n x && break\ndone\nq $A",
+                "$A, which line 2 sets in a way that is not followed",
             ),
             (
                 "f() {\n A=1\n}\nf\nq $A",
