@@ -11,6 +11,7 @@ use varia_facts::{
 use varia_plan::{Iommu, Plan, Request, What, make};
 
 mod definition_rows;
+mod edges;
 mod rows;
 
 use definition_rows::DEFINITION_ROWS;

@@ -4,6 +4,7 @@ mod bad_input;
 mod bad_profile;
 mod config;
 mod device;
+mod engine;
 mod faults;
 mod machine;
 mod nic;
