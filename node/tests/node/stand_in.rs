@@ -20,7 +20,7 @@ use varia_node::pod_resources_api::pod_resources_lister_server::{
 use varia_node::transport::{Channel, serve};
 
 /// Limit that only a hang reaches.
-pub(crate) const HANG: Duration = Duration::from_secs(120);
+pub(crate) const HANG: Duration = Duration::from_secs(600);
 
 /// Records of the stand-in: what it was told, and what it tells.
 #[derive(Default)]
