@@ -15,7 +15,7 @@ use crate::test::{self, MACHINE_TESTS, WITHOUT_MACHINES};
 use crate::{Outcome, fuzz, mutants};
 
 /// Factor of the counts of tests whose operations are not counted one by one.
-const TIMES: u64 = 20;
+const TIMES: u64 = 40;
 /// Part with the tests that need no VM.
 const UNITS: &str = "units";
 /// Part with the clients of `varia serve` that leave, are killed or send what is malformed.

@@ -16,7 +16,7 @@ use varia_vmtests::host::{Driver, Host, HostPlan, Memory};
 
 const MIB: u64 = 1 << 20;
 /// Rounds of bind and unbind, each killed; `./x soak` asks for more.
-const ROUNDS: usize = 20;
+const ROUNDS: usize = 6;
 const SOAK_ROUNDS: usize = 500;
 /// A device with a driver of its own, on the root bus.
 const NATIVE: &str = "0000:00:10.0";

@@ -29,19 +29,19 @@ const READY: Duration = Duration::from_millis(700);
 /// Operations of the threads of each name after which a run is over: about as many as each does in
 /// the time that the slowest needs, so that no thread keeps all others going.
 const COUNTS: [(&str, u64); 13] = [
-    ("read", 6000),
-    ("write", 2000),
-    ("own", 5000),
-    ("fault", 2000),
-    ("touch", 400),
-    ("switch", 250),
-    ("bar", 5000),
-    ("config", 2000),
-    ("power", 60),
-    ("state", 60),
-    ("reset", 10),
-    ("flr", 3),
-    ("bus", 3),
+    ("read", 3000),
+    ("write", 1000),
+    ("own", 2500),
+    ("fault", 1000),
+    ("touch", 200),
+    ("switch", 125),
+    ("bar", 2500),
+    ("config", 1000),
+    ("power", 30),
+    ("state", 30),
+    ("reset", 5),
+    ("flr", 2),
+    ("bus", 2),
 ];
 
 /// Factor of the counts; `./x soak` sets it.

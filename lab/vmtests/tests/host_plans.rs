@@ -1,7 +1,7 @@
 //! Plans as they are, unsubstituted: in an arm64 machine with four sockets that owns seven GPUs,
 //! `varia plan` prints QEMU's command, a shell runs it, KVM runs the guest, and the guest uses the
-//! GPUs' memory. One guest for each topology that the documentation shows; those of one GH200 or GB200
-//! in `./x soak` alone.
+//! GPUs' memory. One guest for each topology that the documentation shows; those of one GPU in
+//! `./x soak` alone.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -45,13 +45,16 @@ const GPUS: [(&str, u32); 7] = [
 /// room for that knows 16 nodes.
 type Topology = (&'static str, &'static [usize], u32, u32);
 
-const TOPOLOGIES: [Topology; 3] = [
+const TOPOLOGIES: [Topology; 2] = [
     ("gh200-x4", &[0, 1, 2, 3], 4, 3),
     ("gb200-x2", &[4, 5], 1, 7),
+];
+/// One GPU, a part of what [`TOPOLOGIES`] have: for `./x soak`.
+const SINGLE: [Topology; 3] = [
+    ("gh200", &[0], 1, 8),
+    ("gb200", &[4], 1, 8),
     ("gb300", &[6], 1, 8),
 ];
-/// One GPU of a chip of which [`TOPOLOGIES`] have several: for `./x soak`.
-const SINGLE: [Topology; 2] = [("gh200", &[0], 1, 8), ("gb200", &[4], 1, 8)];
 
 const SCRIPT: &str = "
 cd /sys/devices/system/node

@@ -201,6 +201,7 @@ fn the_kernels_own_vfio_selftests_pass_on_our_module() -> Result<()> {
 }
 
 #[test]
+#[ignore = "for ./x soak: the same on x86-64"]
 fn the_kernels_own_vfio_selftests_pass_on_our_module_for_x86() -> Result<()> {
     our_module_passes(Flavour::Debian(Arch::X86_64))
 }
