@@ -2,7 +2,7 @@
 /*
  * The name of the driver that a device is meant for is kept by the driver core.
  * names: device_match_driver_override
- * reason: older kernels keep the name in the PCI device
+ * reason: the name is kept by the driver core in Linux 7.1 and newer, and in stable kernels with this change
  */
 #include "probe.h"
 
