@@ -4,6 +4,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use varia_sys::mapping::page_size;
 use varia_sys::numa;
 use varia_units::Bytes;
 
@@ -20,6 +21,8 @@ pub(crate) enum Manner {
     Held,
     /// The kernel can't move its first page.
     Pinned,
+    /// Its first page fails.
+    Failed,
 }
 
 impl Manner {
@@ -27,12 +30,14 @@ impl Manner {
         match word {
             "hold" => Some(Self::Held),
             "pin" => Some(Self::Pinned),
+            "fail" => Some(Self::Failed),
             _ => None,
         }
     }
 }
 
-/// Allocates on the GPU's first node, and says so; checks the bytes once the file exists.
+/// Allocates on the GPU's first node, and says so; checks the bytes once the file exists. Of memory
+/// whose first page fails, it checks the other pages, and uses the first one last: that ends it.
 pub(crate) fn until(manner: Manner, file: &Path) -> Result<(), Failure> {
     let gpu = Gpu::find()?;
     let node = gpu.nodes.first().ok_or("no node")?;
@@ -40,16 +45,26 @@ pub(crate) fn until(manner: Manner, file: &Path) -> Result<(), Failure> {
     pages.check_place(node)?;
     pages.write_pattern(7)?;
     let pinned = match manner {
-        Manner::Held => None,
+        Manner::Held | Manner::Failed => None,
         Manner::Pinned => {
             let pinned = numa::pin(&pages.memory, 0);
             Some(pinned.map_err(|errno| format!("vmsplice: {errno}"))?)
         }
     };
     let word = pinned.as_ref().map_or("held", |_| "pinned");
-    println!("{LENGTH} on node {} are {word}", node.number);
+    let at = pages.physical(0)?;
+    println!(
+        "{LENGTH} on node {} are {word}, from {at:#x} on",
+        node.number
+    );
     while !file.exists() {
         thread::sleep(Duration::from_millis(50));
+    }
+    if manner == Manner::Failed {
+        pages.check_pattern_from(page_size(), 7)?;
+        println!("the other pages are as before");
+        pages.read(0, &mut [0])?;
+        return Err("the page that has failed can be read".to_owned());
     }
     pages.check_pattern(7)?;
     let now = numa::node_of(&pages.memory, 0);

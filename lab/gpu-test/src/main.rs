@@ -1,5 +1,5 @@
-//! `varia-gpu-test [MIB]`: a guest uses the memory of its GPU. `varia-gpu-test hold|pin FILE`: a
-//! process has memory of the GPU until a file exists.
+//! `varia-gpu-test [MIB]`: a guest uses the memory of its GPU. `varia-gpu-test hold|pin|fail
+//! FILE`: a process has memory of the GPU until a file exists.
 //!
 //! The guest driver (`varia_coherent_memory`) has added the memory to the GPU's NUMA nodes. This
 //! program allocates on each of these nodes, writes and checks patterns, drives the GPU's copy engine
@@ -13,7 +13,7 @@
 //! | `engine` | the registers of the copy engine |
 //! | `transfers` | copies, checksums and faults of the engine |
 //! | `speed` | accesses to two memories, side by side |
-//! | `hold` | memory of a node that a process has, pinned or not, while it is taken away |
+//! | `hold` | memory of a node that a process has, pinned or not, while it is taken away or fails |
 
 mod engine;
 mod gpu;
@@ -49,7 +49,7 @@ fn run() -> Result<(), Failure> {
     let first = arguments.next();
     if let Some(manner) = first.as_deref().and_then(hold::Manner::of) {
         let file = arguments.next();
-        let file = file.ok_or("no file is named: usage: varia-gpu-test hold|pin FILE")?;
+        let file = file.ok_or("no file is named: usage: varia-gpu-test hold|pin|fail FILE")?;
         return hold::until(manner, file.as_ref());
     }
     let mib = match first {
@@ -61,7 +61,7 @@ fn run() -> Result<(), Failure> {
             .ok_or_else(|| {
                 format!(
                     "{text:?} is not a number of MiB: usage: varia-gpu-test [MIB], or \
-                     varia-gpu-test hold|pin FILE"
+                     varia-gpu-test hold|pin|fail FILE"
                 )
             })?,
     };

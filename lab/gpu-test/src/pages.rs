@@ -91,8 +91,13 @@ impl Pages {
 
     /// Checks that all pages hold the pattern of a seed.
     pub(crate) fn check_pattern(&self, seed: u64) -> Result<(), Failure> {
+        self.check_pattern_from(0, seed)
+    }
+
+    /// Checks that the pages from an offset on hold the pattern of a seed.
+    pub(crate) fn check_pattern_from(&self, first: usize, seed: u64) -> Result<(), Failure> {
         let mut seen = vec![0; page_size()];
-        for offset in self.offsets() {
+        for offset in self.offsets().filter(|offset| *offset >= first) {
             self.read(offset, &mut seen)?;
             let expected = pattern(seed, offset as u64 / 8, page_size());
             if let Some(at) = seen.iter().zip(&expected).position(|(a, b)| a != b) {

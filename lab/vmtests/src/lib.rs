@@ -16,6 +16,7 @@ pub mod inner_guest;
 pub mod layouts;
 pub mod libvirt_daemon;
 pub mod log;
+pub mod memory_error;
 pub mod page;
 pub mod qmp;
 pub mod qtest;

@@ -108,6 +108,26 @@ impl Machine {
         self.ask(&format!("outl 0xcfc {value:#x}"));
     }
 
+    /// Checks the size of a 64-bit prefetchable BAR, and places the BAR, as firmware would.
+    ///
+    /// # Panics
+    /// If the BAR has another size.
+    pub fn place_bar(&mut self, index: u32, size: u64, address: u64) {
+        let register = 0x10 + 4 * index;
+        for half in [register, register + 4] {
+            self.config_write(half, u32::MAX);
+        }
+        let found = self.config_read(register) | self.config_read(register + 4) << 32;
+        assert_eq!(found, !(size - 1) | 0xc, "BAR{index}");
+        self.config_write(register, address as u32);
+        self.config_write(register + 4, (address >> 32) as u32);
+    }
+
+    /// Enables the BARs.
+    pub fn enable_memory(&mut self) {
+        self.config_write(4, 2);
+    }
+
     /// Reads eight bytes at a physical address.
     pub fn read(&mut self, address: u64) -> u64 {
         self.number(&format!("readq {address:#x}"))

@@ -1,47 +1,138 @@
 //! A guest uses the memory of its GPU: the guest driver adds usemem to the GPU's nodes, a program
 //! allocates there and drives the copy engine, and the memory goes away again.
 
-use varia_core::Device;
+#[path = "guest_memory/at_work.rs"]
+mod at_work;
+#[path = "guest_memory/copies.rs"]
+mod copies;
+#[path = "guest_memory/survivors.rs"]
+mod survivors;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use varia_lab::vm::MEMORY_FOLDER;
 use varia_lab::{
-    Arch, Ending, Flavour, GuestCommand, HANG, Running, Task, VfioUser, Vm, agent_build,
+    Arch, Ending, Flavour, GuestCommand, HANG, Output, Running, Task, VfioUser, Vm, agent_build,
     kernel_modules,
 };
 use varia_serve::View;
-use varia_silicon::{Faults, Options, profile};
-use varia_spec::copy_engine::{OFFSET, command, register, status};
-use varia_vmtests::Result;
+use varia_silicon::{Backing, ManualClock, Options, Readiness, profile};
 use varia_vmtests::gpu::Gpu;
+use varia_vmtests::{Error, Result};
+
+use survivors::Process;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 /// 1 GiB and 512 MiB of usemem behind 2 GiB, 1 GiB and 64 KiB of resmem.
 const MEMORY: u64 = 2 * GIB + 512 * MIB + 64 * 1024;
+const USEMEM: u64 = GIB + 512 * MIB;
 const NODES: u32 = 2;
 const DRIVER: &str = "/sys/bus/pci/drivers/varia_coherent_memory";
 const MODULE: &str = "/lib/varia-coherent-memory.ko";
 const PROGRAM: &str = "/bin/varia-gpu-test";
 
-/// A guest with a GPU, to which `nodes` belong, and another one without a node.
-fn guest(arch: Arch, gpu: &Gpu, other: &Gpu, nodes: u32) -> Result<Running> {
-    let objects = (1..=nodes).flat_map(|node| {
-        let object = format!("acpi-generic-initiator,id=initiator{node},pci-dev=gpu0,node={node}");
+/// The node of the GPU that a process of its own serves.
+const OTHERS_NODE: u32 = 3;
+/// Time that the first GPU's memory needs after each reset, on a clock that the test moves.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// GPUs of the guest: one with [`NODES`], one without a node, and one with [`OTHERS_NODE`] that a
+/// process serves.
+struct Gpus {
+    folder: TempDir,
+    clock: Arc<ManualClock>,
+    first: Gpu,
+    alone: Gpu,
+    other: Process,
+}
+
+impl Gpus {
+    fn serve() -> Result<Self> {
+        let gh200 = profile::find("gh200").expect("a profile of the catalogue");
+        let folder = tempfile::tempdir_in(MEMORY_FOLDER).expect("a folder");
+        let clock = Arc::new(ManualClock::default());
+        let options = Options {
+            memory: Some(MEMORY),
+            copy_engine: true,
+            ..Options::default()
+        };
+        let first = Options {
+            backing: Backing::File(folder.path().join("memory")),
+            readiness: Readiness::After(WARM_UP),
+            clock: Arc::clone(&clock) as Arc<_>,
+            ..options.clone()
+        };
+        // its probe waits for its memory
+        let first = std::thread::scope(|scope| {
+            let serving = scope.spawn(|| Gpu::serve(gh200, View::Virtual, first));
+            while !serving.is_finished() {
+                clock.advance(WARM_UP);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            serving.join().expect("no panic")
+        })?;
+        Ok(Self {
+            first,
+            alone: Gpu::serve(gh200, View::Virtual, options)?,
+            other: Process::serve(folder.path())?,
+            clock,
+            folder,
+        })
+    }
+
+    /// Lets the time pass that the first GPU's memory needs.
+    fn warm_up(&self) {
+        self.clock.advance(WARM_UP);
+    }
+}
+
+/// Socket of the guest's monitor.
+fn monitor(folder: &TempDir) -> impl AsRef<Path> {
+    folder.path().join("monitor")
+}
+
+/// Boots the guest. Its firmware can tell it of memory that has failed.
+fn guest(arch: Arch, gpus: &Gpus) -> Result<Running> {
+    let nodes = 1..=NODES.max(OTHERS_NODE);
+    let objects = nodes.clone().flat_map(|node| {
+        // Linux numbers nodes in the order of the SRAT, and QEMU's order is that of a hash of the
+        // names: this name of the other GPU's comes last.
+        let (name, gpu) = if node == OTHERS_NODE {
+            ("third", 2)
+        } else {
+            ("initiator", 0)
+        };
+        let object = format!("acpi-generic-initiator,id={name}{node},pci-dev=gpu{gpu},node={node}");
         ["-object".to_owned(), object]
     });
+    let qmp = format!(
+        "unix:{},server=on,wait=off",
+        monitor(&gpus.folder).as_ref().display()
+    );
     let vm = Vm::new(arch)
         .name(format!(
             "guest with a GPU's memory on {}",
             Flavour::Debian(arch)
         ))
-        .memoryless_nodes(nodes)
-        .device(VfioUser::new("gpu0", gpu.socket()))
-        .device(VfioUser::new("gpu1", other.socket()))
+        .machine("ras=on")
+        .memoryless_nodes(*nodes.end())
+        .device(VfioUser::new("gpu0", gpus.first.socket()))
+        .device(VfioUser::new("gpu1", gpus.alone.socket()))
+        .device(VfioUser::new("gpu2", gpus.other.socket()))
         .host_file(MODULE, kernel_modules::coherent_memory(arch)?)
         .host_file(
             PROGRAM,
             agent_build::program(arch, "varia-gpu-test", "varia-gpu-test")?,
         )
+        .qemu_args(["-qmp", &qmp])
         .qemu_args(objects);
-    Ok(vm.boot()?)
+    let vm = vm.boot()?;
+    gpus.warm_up();
+    Ok(vm)
 }
 
 /// Binds the GPU with a split; the lines of the log.
@@ -57,21 +148,26 @@ fn with_memory(vm: &Running) -> Result<String> {
     Ok(vm.read_text("/sys/devices/system/node/has_memory")?)
 }
 
+/// Address of BAR4 in the guest.
+fn bar4(vm: &Running, bdf: &str) -> Result<u64> {
+    let text = vm.read_text(&format!("/sys/bus/pci/devices/{bdf}/resource"))?;
+    let line = text.lines().nth(4).expect("a line for each BAR");
+    let digits = line
+        .split(' ')
+        .next()
+        .and_then(|word| word.strip_prefix("0x"));
+    let address = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    Ok(address.unwrap_or_else(|| panic!("{text}")))
+}
+
 #[test]
 fn a_guest_allocates_on_the_gpus_nodes_drives_its_engine_and_gives_the_memory_back() -> Result<()> {
     let arch = Arch::Aarch64;
-    let gh200 = profile::find("gh200").expect("a profile of the catalogue");
-    let options = Options {
-        memory: Some(MEMORY),
-        copy_engine: true,
-        ..Options::default()
-    };
-    let gpu = Gpu::serve(gh200, View::Virtual, options.clone())?;
-    let other = Gpu::serve(gh200, View::Virtual, options)?;
-    let vm = guest(arch, &gpu, &other, NODES)?;
+    let gpus = Gpus::serve()?;
+    let vm = guest(arch, &gpus)?;
     let functions = vm.pci_devices(0x10de, 0x2342)?;
-    let [bdf, alone] = functions.as_slice() else {
-        panic!("two GPUs, not {functions:?}");
+    let [bdf, alone, other] = functions.as_slice() else {
+        panic!("three GPUs, not {functions:?}");
     };
     vm.sh(&format!("insmod {MODULE}"))?;
     let driver = format!("/sys/bus/pci/devices/{bdf}/driver");
@@ -120,7 +216,7 @@ fn a_guest_allocates_on_the_gpus_nodes_drives_its_engine_and_gives_the_memory_ba
     let log = bind(&vm, alone, "first")?;
     assert!(
         log.contains(
-            "no Generic Initiator of the SRAT names bus 2 device 0 (2 name other functions)"
+            "no Generic Initiator of the SRAT names bus 2 device 0 (3 name other functions)"
         ),
         "{log}"
     );
@@ -147,10 +243,18 @@ fn a_guest_allocates_on_the_gpus_nodes_drives_its_engine_and_gives_the_memory_ba
         assert!(said.ends_with("as before, on node 0"), "{said}");
     }
     pinned(&vm, bdf)?;
-    faults(&vm, &gpu, bdf)?;
-    vm.sh("rmmod varia_coherent_memory")?;
-    gone(&vm, gpu, bdf)?;
-    vm.power_off()?;
+    lock_held_elsewhere(&vm, bdf, other)?;
+    at_work::faults(&vm, &gpus, bdf)?;
+    let Gpus {
+        folder,
+        first,
+        alone: _alone,
+        other: process,
+        ..
+    } = gpus;
+    survivors::guest_whose_server_is_killed(&vm, process, other)?;
+    survivors::bytes_of_a_guest_that_is_killed(vm, &first, bdf)?;
+    drop(folder);
     Ok(())
 }
 
@@ -161,7 +265,8 @@ struct User<'a> {
 }
 
 impl<'a> User<'a> {
-    /// Starts one that holds its memory, or pins it, and waits until it has the memory.
+    /// Starts one that holds its memory, pins it, or has a page that fails, and waits until it has the
+    /// memory.
     fn start(vm: &'a Running, manner: &str) -> Result<Self> {
         vm.sh("rm -f /tmp/end /tmp/user")?;
         let command = format!("exec {PROGRAM} {manner} /tmp/end > /tmp/user 2>&1");
@@ -171,13 +276,29 @@ impl<'a> User<'a> {
         Ok(Self { vm, task })
     }
 
-    /// Ends it; what it said last.
-    fn end(self) -> Result<String> {
+    /// Physical address of its first page.
+    fn address(&self) -> Result<u64> {
+        let said = self.vm.sh("head -n 1 /tmp/user")?;
+        let word = said
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("0x"));
+        let address = word.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        address.ok_or_else(|| Error::Unexpected(format!("no address in {said:?}")))
+    }
+
+    /// Lets it use its memory and end; what it said, and how it ended.
+    fn outcome(self) -> Result<(String, Output)> {
         self.vm.sh("touch /tmp/end")?;
         let output = self.vm.wait(&self.task, HANG)?;
         let said = self.vm.sh("cat /tmp/user")?;
+        Ok((said.trim_end().to_owned(), output))
+    }
+
+    /// Ends it; what it said last.
+    fn end(self) -> Result<String> {
+        let (said, output) = self.outcome()?;
         assert_eq!(output.ending, Ending::Exit(0), "{said}");
-        Ok(said.trim_end().to_owned())
+        Ok(said)
     }
 }
 
@@ -209,105 +330,52 @@ fn pinned(vm: &Running, bdf: &str) -> Result<()> {
     Ok(())
 }
 
-/// Registers of the copy engine, as the guest reads and writes them in BAR0.
-struct Engine<'a> {
-    vm: &'a Running,
-    bdf: &'a str,
-}
-
-impl Engine<'_> {
-    fn run(&self, script: &str) -> Result<String> {
-        let output = self
-            .vm
-            .applet("pci-memory", &[self.bdf, "0"], script.as_bytes())?;
-        Ok(String::from_utf8_lossy(&output).trim().to_owned())
-    }
-
-    /// Has the engine compute a checksum of a page of the coherent memory: status and address of the
-    /// fault.
-    fn checksum(&self, offset: u64) -> Result<(u32, u64)> {
-        let place = |register: u64| OFFSET + register;
-        let digits = |value: u64| {
-            let bytes = value.to_le_bytes();
-            bytes.map(|byte| format!("{byte:02x}")).concat()
-        };
-        let text = self.run(&format!(
-            "w {:x} {}\nw {:x} {}\nw {:x} {:02x}000000\nr {:x} 4\nr {:x} 8\n",
-            place(register::SOURCE),
-            digits(offset),
-            place(register::LENGTH),
-            digits(4096),
-            place(register::COMMAND),
-            command::CHECKSUM,
-            place(register::STATUS),
-            place(register::FAULT),
-        ))?;
-        let number = |line: Option<&str>| {
-            let digits = line.unwrap_or_default();
-            let number = u64::from_str_radix(digits, 16).map(u64::swap_bytes);
-            number.unwrap_or_else(|error| panic!("{text}: {error}")) >> (64 - 4 * digits.len())
-        };
-        let mut lines = text.lines();
-        Ok((number(lines.next()) as u32, number(lines.next())))
-    }
-}
-
-/// Faults in the middle of the guest's work: the device fails for the page concerned, or starts anew,
-/// and the memory and the rest of the work stay as they are.
-fn faults(vm: &Running, gpu: &Gpu, bdf: &str) -> Result<()> {
-    let engine = Engine { vm, bdf };
+/// Binding waits for the kernel's lock of memory hotplug for a limited time only, because ACPI may hold
+/// the lock while it removes the same device, and then wait for who binds it. The addition ends
+/// without memory once the lock is free.
+fn lock_held_elsewhere(vm: &Running, bdf: &str, other: &str) -> Result<()> {
+    let seconds = "/sys/module/varia_coherent_memory/parameters/offline_seconds";
+    let policy = "/sys/devices/system/memory/auto_online_blocks";
+    let before = [vm.read_text(seconds)?, vm.read_text(policy)?];
     let log = bind(vm, bdf, "even")?;
     assert_eq!(with_memory(vm)?, "0-2", "{log}");
+    // who takes a block with a pinned page away holds the lock until a signal comes
+    let user = User::start(vm, "pin")?;
+    let size = vm.read_text("/sys/devices/system/memory/block_size_bytes")?;
+    let size = u64::from_str_radix(&size, 16).expect("a size");
+    let block = user.address()? / size;
+    let state = format!("/sys/devices/system/memory/memory{block}/state");
+    let holder = vm.spawn(&GuestCommand::sh(&format!("echo offline > {state}")))?;
+    vm.sh(&format!(
+        "until grep going-offline {state}; do sleep 0.1; done"
+    ))?;
 
-    // A page that has failed: the engine names it, its neighbours are as before.
-    let page = 5 * 4096;
-    let faults = Faults {
-        poisoned_page: Some(page),
-        ..Faults::NONE
-    };
-    gpu.silicon().set_faults(faults)?;
-    assert_eq!(engine.checksum(page - 4096)?, (status::DONE, 0));
-    assert_eq!(engine.checksum(page)?, (status::MEMORY_FAILED, page));
-    gpu.silicon().set_faults(Faults::NONE)?;
-    assert_eq!(engine.checksum(page)?, (status::DONE, 0));
-
-    // A function-level reset by the guest: the engine's registers are lost, the bytes are not, and
-    // the guest works on.
-    let memory = &gpu.silicon().coherent_memory().expect("a GH200").bytes;
-    let place = GIB + 300 * MIB;
-    memory
-        .write(place, b"before the reset")
-        .expect("inside the memory");
-    let resets = gpu.silicon().reset_count();
-    vm.write(&format!("/sys/bus/pci/devices/{bdf}/reset"), "1")?;
+    vm.write(seconds, "1")?;
+    let name = format!("/sys/bus/pci/devices/{other}/driver_override");
+    vm.write(&name, "varia_coherent_memory")?;
+    let log = bind(vm, other, "first")?;
     assert!(
-        gpu.silicon().reset_count() > resets,
-        "a reset came to the device"
+        log.contains("added or taken away elsewhere for 1 s: bind again later"),
+        "{log}"
     );
-    let registers = format!(
-        "r {:x} 4\nr {:x} 4\n",
-        OFFSET + register::COUNT,
-        OFFSET + register::VECTOR
+    let log = bind(vm, other, "first")?;
+    assert!(
+        log.contains("its memory is still being taken away: bind again later"),
+        "{log}"
     );
-    assert_eq!(engine.run(&registers)?, "00000000\nffffffff");
-    let mut bytes = [0; 16];
-    memory.read(place, &mut bytes).expect("inside the memory");
-    assert_eq!(&bytes, b"before the reset");
     assert_eq!(with_memory(vm)?, "0-2");
-    let table = vm.sh(PROGRAM)?;
-    assert!(table.contains("66 commands, 66 interrupts"), "{table}");
-
-    vm.write(&format!("{DRIVER}/unbind"), bdf)?;
-    assert_eq!(with_memory(vm)?, "0");
-    Ok(())
-}
-
-/// The server ends while the guest runs: the device reads as all ones, and the guest lives on.
-fn gone(vm: &Running, gpu: Gpu, bdf: &str) -> Result<()> {
-    let engine = Engine { vm, bdf };
-    let id = format!("r {OFFSET:x} 4\n");
-    assert_eq!(engine.run(&id)?, "56434531", "VCE1");
-    drop(gpu);
-    assert_eq!(engine.run(&id)?, "ffffffff");
+    vm.kill_task(&holder)?;
+    vm.wait(&holder, HANG)?;
+    vm.write(seconds, &before[0])?;
+    vm.sh(&format!(
+        "until echo {other} > {DRIVER}/bind; do sleep 0.1; done"
+    ))?;
+    assert_eq!(with_memory(vm)?, "0-3", "{}", vm.sh("dmesg | tail")?);
+    assert_eq!(vm.read_text(policy)?, before[1], "the policy is as before");
+    user.end()?;
+    for function in [other, bdf] {
+        vm.write(&format!("{DRIVER}/unbind"), function)?;
+    }
+    assert_eq!(with_memory(vm)?, "0", "{}", vm.sh("dmesg | tail")?);
     Ok(())
 }

@@ -22,24 +22,12 @@ const USEMEM: u64 = 512 << 20;
 const BAR2: u64 = 0x60_0000_0000;
 const BAR4: u64 = 0x80_0000_0000;
 
-/// Sizes BAR2 and BAR4, places them and enables memory, as firmware would.
-fn place_bars(machine: &mut Machine) {
-    assert_eq!(machine.config_read(0), 0x2342_10de);
-    for (register, at, expected) in [(0x18, BAR2, 2 * GIB), (0x20, BAR4, GIB)] {
-        for half in [register, register + 4] {
-            machine.config_write(half, u32::MAX);
-        }
-        let size = machine.config_read(register) | machine.config_read(register + 4) << 32;
-        assert_eq!(size, !(expected - 1) | 0xc);
-        machine.config_write(register, at as u32);
-        machine.config_write(register + 4, (at >> 32) as u32);
-    }
-    machine.config_write(4, 2);
-}
-
 fn start(gpu: &Gpu) -> Machine {
     let mut machine = Machine::start(gpu);
-    place_bars(&mut machine);
+    assert_eq!(machine.config_read(0), 0x2342_10de);
+    machine.place_bar(2, 2 * GIB, BAR2);
+    machine.place_bar(4, GIB, BAR4);
+    machine.enable_memory();
     machine
 }
 
