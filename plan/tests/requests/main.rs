@@ -1,5 +1,6 @@
 //! Requests: their plans and their refusals.
 
+mod edges;
 mod host;
 mod plans;
 mod refusals;
