@@ -97,7 +97,7 @@ fn reports(host: &Host, driver: Driver, count: usize) -> Result<Vec<Report>> {
         assert_eq!(
             bound,
             Ok(()),
-            "{driver:?} refuses a GPU of {:#x} bytes:\n{}",
+            "{driver:?} refuses a GPU of {} bytes:\n{}",
             host.memory(gpu).len(),
             host.vm.sh("dmesg | tail -20")?
         );
@@ -116,7 +116,7 @@ fn three_agree_on(profile: &Profile, sizes: &[u64]) -> Result<()> {
     let ours = reports(&host, Driver::Ours, sizes.len())?;
     host.power_off()?;
     for (number, size) in sizes.iter().enumerate() {
-        let name = format!("{} with {size:#x} bytes", profile.name);
+        let name = format!("{} with {size} bytes", profile.name);
         assert_eq!(
             ours[number], original[number],
             "{name}: our module, the original"
@@ -164,10 +164,10 @@ fn sizes_that_leave_nothing_are_refused_alike_and_ours_refuses_what_would_alias(
         host.load(driver)?;
         for (gpu, (size, errno)) in GH200_REFUSED.into_iter().enumerate() {
             let bound = host.bind(gpu, driver)?;
-            assert_eq!(bound, Err(errno.get()), "{driver:?} with {size:#x} bytes");
+            assert_eq!(bound, Err(errno.get()), "{driver:?} with {size} bytes");
         }
         let bound = host.bind(large, driver)?;
-        assert_eq!(bound, aliasing, "{driver:?} with {TOO_LARGE:#x} bytes");
+        assert_eq!(bound, aliasing, "{driver:?} with {TOO_LARGE} bytes");
     }
     let log = host.vm.sh("dmesg")?;
     assert!(log.contains("needs a BAR above 1 TiB"), "{log}");
@@ -176,10 +176,7 @@ fn sizes_that_leave_nothing_are_refused_alike_and_ours_refuses_what_would_alias(
     let too_large = (TOO_LARGE, Errno::EOVERFLOW);
     for (size, errno) in GH200_REFUSED.into_iter().chain([too_large]) {
         let refused = runtime(gh200, size).expect_err("it is refused").errno();
-        assert_eq!(
-            refused, errno,
-            "the user-space runtime with {size:#x} bytes"
-        );
+        assert_eq!(refused, errno, "the user-space runtime with {size} bytes");
     }
     Ok(())
 }

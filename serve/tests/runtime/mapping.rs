@@ -46,7 +46,7 @@ fn only_the_memory_can_be_mapped_and_not_the_rest_of_the_bar() {
         ] {
             assert!(
                 refused(region.map(at, len, Access::ReadOnly)),
-                "{len:#x} bytes at {at:#x}"
+                "{len} bytes at {at:#x}"
             );
         }
     }

@@ -85,7 +85,7 @@ impl Window {
         let map = |length| {
             device
                 .map(position(region, 0), length, Access::ReadWrite)
-                .map_err(|errno| format!("map {length:#x} bytes of region {region}: {errno}"))
+                .map_err(|errno| format!("map {length} bytes of region {region}: {errno}"))
         };
         let (mut spacer, mut distance) = (None, 0);
         let mut chosen = Vec::new();
