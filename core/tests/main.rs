@@ -3,6 +3,7 @@
 mod config;
 mod dma;
 mod dma_files;
+mod dma_transaction;
 mod dvsec;
 mod fake;
 mod irq;
