@@ -228,6 +228,8 @@ pub(crate) struct Function {
     pub(crate) is_unmapped: bool,
     /// Its expansion ROM is shown.
     pub(crate) has_rom: bool,
+    /// Further functions may be in its slot.
+    pub(crate) is_multifunction: bool,
     /// libvirt binds it to a VFIO driver at the start.
     pub(crate) is_managed: bool,
     /// The host's driver that libvirt is told to bind.

@@ -183,7 +183,10 @@ findings! {
         remedy: ["put it behind a root port of its own"],
     }
     PortShared = "port-shared", Fault {
-        found: ["{gpu} is in the slot of another GPU, on the bus {bus}"],
+        found: [
+            "{gpu} is in the slot of {other}, on the bus {bus}",
+            "{gpu} is in the slot of another GPU, on the bus {bus}",
+        ],
         why: ["a root port has one slot"],
         remedy: ["put it behind a root port of its own"],
     }

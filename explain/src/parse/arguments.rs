@@ -275,6 +275,7 @@ fn device(
             refuses_iommufd: false,
             is_unmapped: is_on("x-no-mmap"),
             has_rom: driver != "vfio-user-pci" && state("rombar") != Some(false),
+            is_multifunction: is_on("multifunction"),
             is_managed: false,
             driver: None,
             id,

@@ -429,6 +429,8 @@ impl Reader {
             is_unmapped: override_of(domain, &id)
                 .is_some_and(|property| property.attribute("value") == Some("true")),
             has_rom: !is_off("bar", "off") && !is_off("enabled", "no"),
+            is_multifunction: child(node, "address")
+                .is_some_and(|address| address.attribute("multifunction") == Some("on")),
             is_managed: node.attribute("managed") == Some("yes"),
             driver: child(node, "driver")
                 .and_then(|driver| driver.attribute("model"))

@@ -13,6 +13,9 @@ use varia_plan::qemu::size;
 use varia_plan::topology::{Buses, Slots};
 use varia_plan::window;
 
+/// Bus, slot and function of a GPU, and true if the slot may have further functions.
+type Slot = (String, (u8, u8), bool);
+
 /// Number behind the last bus.
 const LAST_BUS: u32 = 256;
 
@@ -219,11 +222,20 @@ fn is_bus_missing(case: &Case<'_>, gpu: &Subject, out: &mut Findings) -> bool {
     true
 }
 
-/// Reports a GPU without a root port, or in the slot of another GPU.
+/// Slot and function of a device behind a root port: the first one where the VMM chooses; `None` if
+/// only a shell knows it.
+fn place_of(slot: &str) -> Option<(u8, u8)> {
+    match slot {
+        "" => Some((0, 0)),
+        slot => slot_of(slot),
+    }
+}
+
+/// Reports a GPU without a root port, or in the slot of another device.
 fn is_port_wrong(
     case: &Case<'_>,
     gpu: &Subject,
-    slots: &mut BTreeSet<(String, String)>,
+    slots: &mut BTreeSet<Slot>,
     out: &mut Findings,
 ) -> bool {
     let definition = case.definition;
@@ -254,11 +266,25 @@ fn is_port_wrong(
         );
         return true;
     }
-    let slot = (
-        function.bus.clone().unwrap_or_default(),
-        function.slot.clone(),
-    );
-    if slots.insert(slot) {
+    let bus = function.bus.clone().unwrap_or_default();
+    let kind = definition.bus(&bus).map(|bus| &bus.kind);
+    // a bridge has slots for many
+    let is_own = matches!(kind, Some(BusKind::Port { .. })) || !function.slot.is_empty();
+    let Some(own) = place_of(&function.slot).filter(|_| is_own) else {
+        return false;
+    };
+    // function 0 of a slot with several says so
+    let is_single = own.1 == 0 && !function.is_multifunction;
+    let is_taken = slots.iter().any(|(other_bus, other, is_multifunction)| {
+        let is_refused = is_single || other.1 == own.1 || other.1 == 0 && !is_multifunction;
+        *other_bus == bus && other.0 == own.0 && is_refused
+    });
+    slots.insert((bus.clone(), own, function.is_multifunction));
+    // a device of another kind in the same place
+    let mut others = definition.others.iter();
+    let other =
+        others.find(|one| one.bus.as_ref() == Some(&bus) && place_of(&one.slot) == Some(own));
+    if !is_taken && other.is_none() {
         return false;
     }
     out.add(
@@ -266,10 +292,8 @@ fn is_port_wrong(
         function.place.line,
         &[
             ("gpu", &gpu.label()),
-            (
-                "bus",
-                &format!("{:?}", function.bus.as_deref().unwrap_or_default()),
-            ),
+            ("other", &optional(other.map(|one| &one.label))),
+            ("bus", &format!("{bus:?}")),
         ],
         new_port(case, gpu, None, definition.root()),
     );
@@ -474,7 +498,7 @@ fn port_slots(case: &Case<'_>, out: &mut Findings) {
         .filter_map(|(bus, slot, place, label)| {
             let bus = definition.bus(bus?)?;
             let is_port = matches!(bus.kind, BusKind::Port { .. });
-            is_port.then_some((bus, slot_of(slot)?, place, label))
+            is_port.then_some((bus, place_of(slot)?, place, label))
         })
         .collect();
     for (bus, (slot, function), place, label) in &all {

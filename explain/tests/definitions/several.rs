@@ -465,3 +465,36 @@ fn the_ram_of_a_gpus_node_is_removed_where_the_rest_is_the_machines() {
     assert_eq!(codes(&found), ["node-has-memory"]);
     assert_eq!(found.corrected, whole);
 }
+
+/// Two GPUs in one slot: as functions of it if function 0 says that it has more.
+#[test]
+fn gpus_share_a_slot_as_its_functions() {
+    let (facts, plan) = two();
+    let good = command_line(&plan);
+    for (first, second, wanted) in [
+        ("", ",addr=0.1", &["port-shared"][..]),
+        (",addr=0", ",addr=0.0", &["port-shared"]),
+        ("", ",addr=0x0", &["port-shared"]),
+        (",multifunction=on", ",addr=0.1", &[]),
+        ("", ",addr=$SLOT", &[]),
+    ] {
+        let text = swap(&good, "bus=gpu0.port,", &format!("bus=gpu0.port{first},"));
+        let text = swap(&text, "bus=gpu1.port,", &format!("bus=gpu0.port{second},"));
+        let found = examined(&text, &facts);
+        let port = codes(&found)
+            .into_iter()
+            .filter(|code| code.starts_with("port-"));
+        assert_eq!(
+            port.collect::<Vec<_>>(),
+            wanted,
+            "{first} {second}: {:?}",
+            found.findings
+        );
+        let again = codes(&examined(&found.corrected, &facts));
+        assert!(
+            !again.iter().any(|code| code.starts_with("port-")),
+            "{again:?}: {}",
+            found.corrected
+        );
+    }
+}

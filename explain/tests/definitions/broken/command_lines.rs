@@ -261,6 +261,15 @@ pub(super) const QEMU: &[Fault] = &[
         let disk = "-device pcie-root-port,id=d,bus=pcie.0,chassis=99 -device virtio-blk-pci,bus=d,addr=0x2";
         format!("{} \\\n  {disk}\n", text.trim_end())
     }),
+    // where QEMU chooses, a device behind a port is in slot 0, too
+    fault(Code::PortShared, |text| {
+        let disk = "-device virtio-blk-pci,bus=gpu1.port,drive=d";
+        format!("{} \\\n  {disk}\n", text.trim_end())
+    }),
+    fault(Code::PortShared, |text| {
+        let disk = "-device virtio-blk-pci,bus=gpu1.port,addr=0.0,drive=d";
+        format!("{} \\\n  {disk}\n", text.trim_end())
+    }),
     fault(Code::RootPortWindow, |text| {
         swap(text, "chassis=1,pref64-reserve=256G", "chassis=1")
     }),
