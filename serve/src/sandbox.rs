@@ -187,6 +187,11 @@ fn no_clone3() -> Result<BpfProgram, seccompiler::BackendError> {
     filter.try_into()
 }
 
+/// Requests of `ioctl`, whose type in `libc` differs between C libraries. Source:
+/// `asm-generic/ioctls.h`.
+const TCGETS: u64 = 0x5401;
+const FIONBIO: u64 = 0x5421;
+
 fn program() -> Result<BpfProgram, seccompiler::BackendError> {
     let is = |argument, value| {
         SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
@@ -224,7 +229,7 @@ fn program() -> Result<BpfProgram, seccompiler::BackendError> {
     rules.insert(libc::SYS_prlimit64, vec![rule(no_limit)?]);
     // of the files of VFIO, and of sockets and standard output
     let vfio = Request::ALL.iter().map(|r| u64::from(r.number()));
-    let requests = vfio.chain([libc::FIONBIO, libc::TCGETS]);
+    let requests = vfio.chain([FIONBIO, TCGETS]);
     let requests: Result<_, _> = requests.map(|number| rule(is(1, number))).collect();
     rules.insert(libc::SYS_ioctl, requests?);
     let filter = SeccompFilter::new(
