@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::process::Signal;
 
-use crate::process::{Folder, Serving, command, ended, varia};
+use crate::process::{Folder, Serving, command, ended, program, varia};
 
 /// A server of a card in the directory `run`.
 fn start(folder: &Folder) -> Serving {
@@ -73,7 +73,7 @@ fn inherited_sockets_that_would_be_ignored_or_shared_are_refused() {
         let listening = UnixListener::bind(path).unwrap();
         let script = format!(
             "{given} 0</dev/null; export LISTEN_PID=$$; exec {} serve \"$@\"",
-            env!("CARGO_BIN_EXE_varia")
+            program().display()
         );
         let mut command = command("sh");
         command.args(["-c", &script, "sh"]).args(args);
@@ -154,12 +154,8 @@ fn a_default_directory_that_others_can_change_is_refused() {
 fn the_control_socket_is_the_users_alone_whatever_the_umask() {
     let folder = Folder::new();
     let mut command = command("sh");
-    command.args([
-        "-c",
-        "umask 0; exec \"$@\"",
-        "sh",
-        env!("CARGO_BIN_EXE_varia"),
-    ]);
+    command.args(["-c", "umask 0; exec \"$@\"", "sh"]);
+    command.arg(program());
     command.args(["serve", "nic", "--directory", &folder.argument("run")]);
     let _serving = Serving::of(command, folder.path("run/nic.sock"));
     let mode = |name: &str| {

@@ -14,7 +14,7 @@ use varia_vfio_user::command::version::{Capabilities, MAX_DMA_MAPS, Version};
 use varia_vfio_user::command::{DMA_READ, DMA_WRITE};
 use varia_vfio_user::wire::Header;
 
-use crate::process::{Folder, Serving, command};
+use crate::process::{Folder, Serving, command, program};
 
 fn serving() -> (Folder, Serving) {
     let folder = Folder::new();
@@ -195,8 +195,8 @@ fn the_most_mappings_of_a_client_with_1024_descriptors() {
     let socket = folder.path("gpu.sock");
     let mut limited = command("sh");
     let limits = "ulimit -Sn 256 && ulimit -Hn 1024 && exec \"$0\" \"$@\"";
-    let program = env!("CARGO_BIN_EXE_varia");
-    limited.args(["-c", limits, program, "serve", "gb200", "--memory", "1G"]);
+    limited.args(["-c", limits]).arg(program());
+    limited.args(["serve", "gb200", "--memory", "1G"]);
     limited.arg("--socket").arg(&socket);
     let serving = Serving::of(limited, socket);
     let proc = format!("/proc/{}", serving.pid().as_raw_nonzero());

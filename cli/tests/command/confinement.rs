@@ -8,7 +8,7 @@ use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetA
 use rustix::process::Signal;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
-use crate::process::{Folder, Serving, command, varia};
+use crate::process::{Folder, Serving, command, program, varia};
 
 /// Environment variable that gives the socket to a server that is to find no landlock.
 const SOCKET: &str = "VARIA_TEST_WITHOUT_LANDLOCK";
@@ -23,9 +23,9 @@ fn serve_without_landlock(socket: &std::ffi::OsStr) -> ! {
         SeccompAction::Errno(libc::ENOSYS as u32),
         TargetArch::try_from(std::env::consts::ARCH).unwrap(),
     );
-    let program = BpfProgram::try_from(filter.unwrap()).unwrap();
-    seccompiler::apply_filter(&program).unwrap();
-    let mut server = Command::new(env!("CARGO_BIN_EXE_varia"));
+    let filter = BpfProgram::try_from(filter.unwrap()).unwrap();
+    seccompiler::apply_filter(&filter).unwrap();
+    let mut server = Command::new(program());
     server.args(["serve", "nic", "--socket"]).arg(socket);
     panic!("{}", server.exec());
 }

@@ -399,7 +399,7 @@ fn sockets_of_a_service_manager_are_served_and_it_is_told_when_they_are_ready() 
     // as systemd does: the socket is descriptor 3, and the process's own id is in LISTEN_PID
     let script = format!(
         "exec 3<&0 0</dev/null; export LISTEN_PID=$$; exec {} serve nic",
-        env!("CARGO_BIN_EXE_varia")
+        crate::process::program().display()
     );
     let mut command = crate::process::command("sh");
     command.args(["-c", &script]);

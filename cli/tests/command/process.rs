@@ -20,7 +20,14 @@ pub(crate) const HANG: Duration = Duration::from_secs(10 * 60);
 
 /// `varia` with these arguments, without a terminal and without the environment of the tests.
 pub(crate) fn varia<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Command {
-    at(Path::new(env!("CARGO_BIN_EXE_varia")), args)
+    at(&program(), args)
+}
+
+/// The program under test: that of `VARIA_TEST_PROGRAM`, such as the static one of `./x dist`, or the
+/// one that was built with the tests.
+pub(crate) fn program() -> PathBuf {
+    let other = std::env::var_os("VARIA_TEST_PROGRAM");
+    other.map_or_else(|| env!("CARGO_BIN_EXE_varia").into(), PathBuf::from)
 }
 
 fn at<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(program: &Path, args: I) -> Command {
@@ -195,7 +202,7 @@ impl Folder {
             return varia(args);
         }
         // the build's folder may be closed to others
-        let binary = std::fs::File::open(env!("CARGO_BIN_EXE_varia")).unwrap();
+        let binary = std::fs::File::open(program()).unwrap();
         let mut command = at(&self.program("varia", binary), args);
         as_ordinary_user(&mut command);
         command
