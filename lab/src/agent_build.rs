@@ -125,7 +125,7 @@ pub fn target_folder() -> PathBuf {
 }
 
 /// This machine's cargo, in the workspace, with a clean idea of what to build.
-fn host_cargo() -> Command {
+pub(crate) fn host_cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(workspace())
@@ -136,7 +136,7 @@ fn host_cargo() -> Command {
     cargo
 }
 
-fn cargo_home() -> Result<PathBuf> {
+pub(crate) fn cargo_home() -> Result<PathBuf> {
     let home = env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));

@@ -84,7 +84,8 @@ fn built_with(tools: &Tree) -> Result<String> {
     Ok(lines.map(|line| format!("{line}\n")).collect())
 }
 
-fn date() -> Result<String> {
+/// Date of a package: `SOURCE_DATE_EPOCH`, or the date of the last commit.
+pub(crate) fn date() -> Result<String> {
     if let Ok(date) = std::env::var("SOURCE_DATE_EPOCH") {
         return Ok(date);
     }

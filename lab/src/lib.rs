@@ -5,6 +5,8 @@
 //! agent inside. Nothing here knows of GPUs or of VFIO beyond attaching a vfio-user device.
 
 pub mod agent_build;
+pub mod command_package;
+pub mod dist;
 pub mod error;
 pub mod flavour;
 pub mod guest;
@@ -19,6 +21,7 @@ mod launch;
 pub mod qemu;
 pub mod running;
 pub mod s390x;
+pub mod sbom;
 pub mod selftests;
 pub mod slots;
 mod unpacked;

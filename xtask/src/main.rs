@@ -2,6 +2,7 @@
 //!
 //! Nothing is decided here: each command puts together what the lab offers.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -9,6 +10,7 @@ use varia_lab::{Arch, UnknownArch};
 
 mod bench;
 mod demo;
+mod dist;
 mod fuzz;
 mod lab;
 mod modules;
@@ -73,6 +75,22 @@ enum Command {
     /// Work with the virtual machines' packages and with a machine itself.
     #[command(subcommand)]
     Lab(lab::Command),
+    /// Make the command as one static program for each architecture, with bills of materials and
+    /// checksums.
+    Dist {
+        /// Put the files into this folder.
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
+    /// Make the package of the command, for Debian.
+    Deb {
+        /// The architecture; both if not given.
+        #[arg(long, value_parser = arch)]
+        arch: Option<Arch>,
+        /// Put the packages into this folder.
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
     /// Build kernel modules.
     #[command(subcommand)]
     Kernel(modules::Command),
@@ -94,6 +112,8 @@ fn main() -> ExitCode {
         }
         Command::Fuzz { targets, seconds } => fuzz::report(&targets, seconds),
         Command::Bench(command) => bench::run(command),
+        Command::Dist { out } => dist::files(out),
+        Command::Deb { arch, out } => dist::packages(arch, out),
         Command::Lab(command) => lab::run(command),
         Command::Kernel(command) => modules::run(command),
     };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use varia_lab::agent_build::{target_folder, workspace};
 use varia_lab::progress::{Progress, Unit};
-use varia_lab::{Arch, Flavour, Kernel, Set, packages};
+use varia_lab::{Arch, Flavour, Kernel, Set, dist, host_arch, packages};
 
 use crate::test::{self, MACHINE_TESTS, WITHOUT_MACHINES};
 use crate::{Outcome, fuzz, mutants};
@@ -20,6 +20,8 @@ const TIMES: u64 = 40;
 const UNITS: &str = "units";
 /// Part with the clients of `varia serve` that leave, are killed or send what is malformed.
 const SERVER: &str = "server";
+/// Part with the tests of the command, run with the static program of `./x dist`.
+const STATIC: &str = "static";
 /// The fuzzers.
 const FUZZ: &str = "fuzz";
 /// Parts that run what is ignored elsewhere because it needs a kernel or packages of its own.
@@ -92,6 +94,7 @@ fn known() -> Result<Vec<String>, Box<dyn std::error::Error>> {
     machines.sort();
     machines.insert(0, UNITS.to_owned());
     machines.insert(1, SERVER.to_owned());
+    machines.insert(2, STATIC.to_owned());
     machines.extend(mutants::CRATES.map(|folder| format!("mutants-{folder}")));
     machines.push(FUZZ.to_owned());
     Ok(machines)
@@ -107,7 +110,7 @@ fn prepare(parts: &[String]) -> Outcome {
     if parts.iter().any(of_mutants) {
         mutants::ready()?;
     }
-    let needs_none = |part: &String| [UNITS, SERVER].contains(&part.as_str());
+    let needs_none = |part: &String| [UNITS, SERVER, STATIC].contains(&part.as_str());
     if parts
         .iter()
         .all(|part| needs_none(part) || of_mutants(part))
@@ -180,6 +183,11 @@ fn one(part: &str, counts: Counts) -> Result<Soaked, Box<dyn std::error::Error>>
         SERVER => {
             let leaving = ["-p", "varia", "--test", "command", "leave_nothing_behind"];
             log.follow(&mut cargo_test(&leaving, counts))?;
+        }
+        STATIC => {
+            let program = dist::program(host_arch()?, &dist::build_folder())?;
+            let mut tests = test::cargo(&["-p", "varia", "--test", "command"]);
+            log.follow(tests.env("VARIA_TEST_PROGRAM", program))?;
         }
         program => {
             let selection = ["-p", MACHINE_TESTS, "--test", program];

@@ -63,6 +63,10 @@ pub enum Set {
     S390x,
     /// A boot loader for arm64, and what writes the file system of a disk for it.
     BootDisk,
+    /// musl's libraries for both architectures, for the static programs of `./x dist`.
+    Musl,
+    /// Judges of packages: lintian, and systemd's programs for units and udev rules.
+    Packaging,
 }
 
 impl Set {
@@ -75,7 +79,7 @@ impl Set {
         for arch in Arch::ALL {
             sets.extend([Self::Guest(arch), Self::Userland(arch), Self::Libvirt(arch)]);
         }
-        sets.extend([Self::Documentation, Self::BootDisk]);
+        sets.extend([Self::Documentation, Self::BootDisk, Self::Packaging]);
         // the machine's own system, for dkms without a VM
         sets.extend(host_arch().map(Self::Dkms));
         if chroot::refusal().is_some() {
@@ -101,6 +105,8 @@ impl Set {
             Self::Documentation => "documentation".to_owned(),
             Self::BootDisk => "boot-disk".to_owned(),
             Self::S390x => S390X.to_owned(),
+            Self::Musl => "musl".to_owned(),
+            Self::Packaging => "packaging".to_owned(),
         }
     }
 
@@ -310,7 +316,7 @@ fn fetch(cache: &Cache, lock: &CacheLock, set: Set, force: bool) -> Result<Tree>
             let debs = apt.resolve(&wanted)?;
             apt.download(&name, &wanted, &debs)?;
             apt.unpack(&name, &debs, &root)?;
-            if matches!(set, Set::Dkms(_)) {
+            if matches!(set, Set::Dkms(_) | Set::Packaging) {
                 apt.write_database(&debs, &root)?;
             }
             if matches!(set, Set::Headers(_)) {

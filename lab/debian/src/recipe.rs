@@ -156,6 +156,19 @@ pub fn recipe(set: Set, choice: &Choice) -> Result<Vec<(Suite, Wanted)>> {
             tools.add_whole("mtools coreutils");
             tools.add_alone("grub-efi-arm64-unsigned:arm64");
         }
+        Set::Musl => {
+            let libraries = parts.of(choice.rustc.suite);
+            for arch in Arch::ALL {
+                libraries.add_alone(&format!("musl-dev:{}", arch.debian()));
+            }
+        }
+        Set::Packaging => {
+            let judges = parts.of(choice.rustc.suite);
+            judges.add_whole(
+                "lintian systemd udev bash coreutils dash sed grep gzip tar xz-utils findutils \
+                 base-files libc-bin dpkg perl-base",
+            );
+        }
         Set::Libvirt(arch) => {
             let debian = arch.debian();
             let libvirt = parts.of(choice.qemu.suite);

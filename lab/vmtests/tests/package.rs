@@ -1,6 +1,7 @@
-//! The DKMS package: the same bytes each time, a Rust object that its own source gives again, a
-//! system with headers of several kernels that installs it by Debian's own dkms, and a machine that
-//! installs it, uses the module, upgrades it, and removes it.
+//! The packages. That of the command is judged in [`of_varia`]. The DKMS package: the same bytes each
+//! time, a Rust object that its own source gives again, a system with headers of several kernels that
+//! installs it by Debian's own dkms, and a machine that installs it, uses the module, upgrades it, and
+//! removes it.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -22,6 +23,9 @@ use varia_silicon::{Options, profile};
 use varia_vmtests::host::{Driver, HostPlan, Memory};
 use varia_vmtests::page::{self, Place};
 use varia_vmtests::report;
+
+#[path = "package/of_varia.rs"]
+mod of_varia;
 
 const MIB: u64 = 1 << 20;
 /// A version above any other.
