@@ -1,5 +1,5 @@
-//! What is left when a process ends in the middle of the guest's work: the guest when its server is
-//! killed, the bytes when the guest is.
+//! Ends of a process in the middle of the guest's work: the guest outlives its server, and the bytes
+//! outlive the guest.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
