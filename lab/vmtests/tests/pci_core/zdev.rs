@@ -158,9 +158,8 @@ fn vfio_pci_on_s390x_shows_what_the_extension_shows() -> Result<(), Box<dyn Erro
         .run(HANG)?;
     let mut functions: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
     for line in console.lines() {
-        if let Some(("zdev:", rest)) = line.trim().split_once(' ')
-            && let [function, fact, value] = rest.split(' ').collect::<Vec<_>>()[..]
-        {
+        let words: Vec<_> = line.split_whitespace().collect();
+        if let ["zdev:", function, fact, value] = words[..] {
             functions.entry(function).or_default().insert(fact, value);
         }
     }
