@@ -107,11 +107,16 @@ struct Scene<'a> {
 pub(crate) fn wire(bytes: &[u8], seen: &mut Seen) {
     let mut input = Input(bytes);
     let Some(choice) = input.byte() else { return };
-    let before = open_files();
+    let before = descriptors_and_threads();
     serve(choice, &mut input, seen);
     let begin = Instant::now();
-    while open_files() != before {
-        assert!(begin.elapsed() < FOREVER, "descriptors are left open");
+    loop {
+        let now = descriptors_and_threads();
+        if now == before {
+            break;
+        }
+        assert!(begin.elapsed() < FOREVER, "left: {before:?}, then {now:?}");
+        // a thread that nobody joins is there for a moment after its work
         thread::sleep(Duration::from_millis(1));
     }
 }
@@ -161,8 +166,11 @@ fn serve(choice: u8, input: &mut Input<'_>, seen: &mut Seen) {
     });
 }
 
-fn open_files() -> usize {
-    fs::read_dir("/proc/self/fd").expect("procfs").count()
+fn descriptors_and_threads() -> [usize; 2] {
+    ["fd", "task"].map(|of| {
+        let entries = fs::read_dir(Path::new("/proc/self").join(of));
+        entries.expect("procfs").count()
+    })
 }
 
 /// A client that comes after all others is served.
