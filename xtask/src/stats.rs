@@ -163,7 +163,7 @@ fn texts(folder: &Path, extensions: &[&str]) -> Result<Vec<(PathBuf, String)>, s
 /// Rust files that are not tests alone.
 fn rust(folder: &Path) -> Result<Vec<(PathBuf, String)>, std::io::Error> {
     let mut files = texts(folder, &["rs"])?;
-    let apart = ["tests.rs", "tests", "header.rs"];
+    let apart = ["tests.rs", "tests", "header.rs", "rendered.rs"];
     files.retain(|(path, _)| {
         !path
             .iter()

@@ -8,6 +8,12 @@
 
 #[path = "../../rust/src/abi.rs"]
 pub mod abi;
+#[cfg(target_os = "none")]
+#[path = "../../rust/src/panic.rs"]
+mod panic;
+#[cfg(test)]
+#[path = "../../rust/src/rendered.rs"]
+mod rendered;
 #[path = "../../rust/src/text.rs"]
 mod text;
 
@@ -25,18 +31,6 @@ use varia_placement::{
 use varia_spec::Errno;
 use varia_spec::nvidia::property;
 use varia_units::{Bytes, HostPhys, PageShift};
-
-#[cfg(target_os = "none")]
-unsafe extern "C" {
-    fn varia_a_panic_is_reachable() -> !;
-}
-
-#[cfg(target_os = "none")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // SAFETY: never called: an object in which this is reachable does not link.
-    unsafe { varia_a_panic_is_reachable() }
-}
 
 c_constants! {
     /// The most nodes of a device.

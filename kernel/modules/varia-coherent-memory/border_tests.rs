@@ -4,7 +4,7 @@
     reason = "each call passes null or pointers to values of its own test, as the contract asks"
 )]
 
-use std::{env, fs, path::PathBuf, ptr};
+use std::ptr;
 
 use super::*;
 
@@ -33,16 +33,7 @@ fn render() -> String {
 
 #[test]
 fn the_header_is_what_the_border_declares() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("coherent_abi.h");
-    let rendered = render();
-    if env::var_os("VARIA_WRITE_HEADER").is_some() {
-        fs::write(&path, &rendered).expect("a writable checkout");
-    }
-    let stored = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        stored == rendered,
-        "coherent_abi.h is out of date: run the tests once with VARIA_WRITE_HEADER=1"
-    );
+    rendered::assert_stored(env!("CARGO_MANIFEST_DIR"), "coherent_abi.h", &render());
 }
 
 /// A GPU in a VM, whose firmware says nothing.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Rendering of this crate's declarations in C, compared with `adaptor/varia_abi.h`.
 
-use std::{env, fs, path::PathBuf};
-
-use crate::{access, config, counters, mapping, probe, ready, show, types};
+use crate::{
+    access, config, counters, mapping, probe, ready, rendered::assert_stored, show, types,
+};
 
 fn render() -> String {
     let mut text = String::from(
@@ -37,14 +37,9 @@ fn render() -> String {
 
 #[test]
 fn the_header_is_what_this_crate_declares() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../adaptor/varia_abi.h");
-    let rendered = render();
-    if env::var_os("VARIA_WRITE_HEADER").is_some() {
-        fs::write(&path, &rendered).expect("a writable checkout");
-    }
-    let stored = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        stored == rendered,
-        "adaptor/varia_abi.h is out of date: run the tests once with VARIA_WRITE_HEADER=1"
+    assert_stored(
+        env!("CARGO_MANIFEST_DIR"),
+        "../adaptor/varia_abi.h",
+        &render(),
     );
 }

@@ -25,6 +25,8 @@ pub mod config;
 pub mod counters;
 pub mod events;
 pub mod mapping;
+#[cfg(target_os = "none")]
+mod panic;
 pub mod poison;
 pub mod probe;
 pub mod ready;
@@ -36,16 +38,6 @@ pub mod types;
 #[cfg(test)]
 mod header;
 #[cfg(test)]
+mod rendered;
+#[cfg(test)]
 mod tests;
-
-#[cfg(target_os = "none")]
-unsafe extern "C" {
-    fn varia_a_panic_is_reachable() -> !;
-}
-
-#[cfg(target_os = "none")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // SAFETY: never called: an object in which this is reachable does not link.
-    unsafe { varia_a_panic_is_reachable() }
-}
