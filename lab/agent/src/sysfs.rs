@@ -38,6 +38,8 @@ struct Resource {
 pub struct SysfsDevice {
     folder: PathBuf,
     config: File,
+    /// Bytes of the configuration space: 256 without PCI Express.
+    space: u16,
     bars: [Option<Resource>; 6],
     /// Bytes that the ROM decodes: its image, then ones.
     rom: Option<Vec<u8>>,
@@ -51,7 +53,10 @@ impl SysfsDevice {
     /// Error of the system for a file, with the file's path.
     pub fn open(bdf: &str) -> Result<Self, String> {
         let folder = Path::new("/sys/bus/pci/devices").join(bdf);
-        let config = open(&folder.join("config"))?;
+        let path = folder.join("config");
+        let config = open(&path)?;
+        let space = config.metadata().map_err(failed(&path))?.len();
+        let space = u16::try_from(space).map_err(|e| format!("{}: {e}", path.display()))?;
         let path = folder.join("resource");
         let text = fs::read_to_string(&path).map_err(failed(&path))?;
         let mut bars = [const { None }; 6];
@@ -76,6 +81,7 @@ impl SysfsDevice {
         let mut device = Self {
             folder,
             config,
+            space,
             bars,
             rom: None,
             resets: AtomicU64::new(0),
@@ -86,16 +92,17 @@ impl SysfsDevice {
         Ok(device)
     }
 
-    /// Raw configuration space of the function.
+    /// Raw configuration space of the function; zeros where there is none.
     ///
     /// # Errors
     /// Error of the system.
     pub fn raw(&self) -> Result<Vec<u8>, String> {
         let mut raw = vec![0; usize::from(varia_spec::pci::CFG_SPACE_EXP_SIZE)];
         let path = self.folder.join("config");
-        self.config
-            .read_exact_at(&mut raw, 0)
-            .map_err(failed(&path))?;
+        let there = raw
+            .get_mut(..usize::from(self.space))
+            .ok_or("a space of its own")?;
+        self.config.read_exact_at(there, 0).map_err(failed(&path))?;
         Ok(raw)
     }
 
@@ -162,6 +169,11 @@ impl Device for SysfsDevice {
         let mut bytes = [0; 4];
         let len = usize::from(register.width().bytes());
         let part = bytes.get_mut(..len).ok_or(Errno::EINVAL)?;
+        if register.offset() >= self.space {
+            // as a bus answers for what is not there
+            part.fill(0xff);
+            return Ok(u32::from_le_bytes(bytes));
+        }
         self.config
             .read_exact_at(part, register.offset().into())
             .map_err(|e| errno(&e))?;
@@ -172,6 +184,9 @@ impl Device for SysfsDevice {
         let bytes = value.to_le_bytes();
         let len = usize::from(register.width().bytes());
         let part = bytes.get(..len).ok_or(Errno::EINVAL)?;
+        if register.offset() >= self.space {
+            return Ok(());
+        }
         self.config
             .write_all_at(part, register.offset().into())
             .map_err(|e| errno(&e))

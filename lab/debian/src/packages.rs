@@ -75,8 +75,8 @@ impl Set {
     pub fn all() -> Vec<Self> {
         let mut sets = vec![Self::Qemu, Self::Tools, Self::Kernel16k];
         sets.extend([Series::Next, Series::Declined].map(Self::Headers));
-        sets.push(Self::Kernel(Series::Next, Arch::Aarch64));
         for arch in Arch::ALL {
+            sets.push(Self::Kernel(Series::Next, arch));
             sets.extend([Self::Guest(arch), Self::Userland(arch), Self::Libvirt(arch)]);
         }
         sets.extend([Self::Documentation, Self::BootDisk, Self::Packaging]);

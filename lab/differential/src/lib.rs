@@ -10,8 +10,10 @@ pub mod generate;
 pub mod op;
 pub mod pci;
 pub mod predicate;
+mod release;
 
 pub use compare::{Difference, Report, compare};
 pub use generate::{Surface, operations};
 pub use op::{Answer, MemoryShape, Op, Shape, Target};
 pub use predicate::{Case, Predicate};
+pub use release::series_of;

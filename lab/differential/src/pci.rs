@@ -13,7 +13,7 @@ mod sequence;
 mod verdict;
 
 pub use coverage::{Coverage, Kind};
-pub use difference::{ALLOWED, Case, Predicate};
+pub use difference::{ALLOWED, Case, Predicate, allowed};
 pub use operation::{Answer, Data, Op, Target};
 pub use places::{Place, places};
 pub use sequence::operations;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use varia_differential::compare::Report;
 use varia_differential::op::FEATURE;
 use varia_differential::predicate::{AGAINST_ORIGINAL, ON_AMD64, ON_ARM64, USER_SPACE};
-use varia_differential::{Answer, Op, Predicate, Shape, Surface, operations};
+use varia_differential::{Answer, Op, Predicate, Shape, Surface, operations, series_of};
 use varia_lab::{Arch, Flavour, GuestCommand, HANG, Task, kernel_modules};
 use varia_serve::View;
 use varia_spec::Errno;
@@ -297,9 +297,7 @@ fn against_original(arch: Arch, release: &str) -> Vec<Predicate> {
         Arch::Aarch64 => ON_ARM64,
         Arch::X86_64 => ON_AMD64,
     };
-    let mut numbers = release.split('.').map(|number| number.parse().ok());
-    let series = numbers.next().flatten().zip(numbers.next().flatten());
-    let series = series.unwrap_or_else(|| panic!("a release is {release:?}"));
+    let series = series_of(release).unwrap_or_else(|| panic!("a release is {release:?}"));
     let mut named = [AGAINST_ORIGINAL, its_own].concat();
     named.retain(|predicate| predicate.holds_on(series));
     named

@@ -1,9 +1,8 @@
 //! Random operations, the same for a seed and a device everywhere.
 
 use fastrand::Rng;
-use varia_spec::pci::CFG_SPACE_EXP_SIZE;
 use varia_spec::pci::cap::{af, exp, id, pm};
-use varia_spec::pci::header;
+use varia_spec::pci::{CFG_SPACE_EXP_SIZE, CFG_SPACE_SIZE, header};
 use varia_spec::vfio::{IrqIndex, RegionIndex};
 
 use super::operation::{Data, Op};
@@ -50,19 +49,29 @@ pub fn operations(seed: u64, count: usize, places: &[Place], sizes: &[u64]) -> V
         }
     }
     ops.extend([Op::HotReset { owned: false }, Op::HotReset { owned: true }]);
-    ops.extend(everything());
+    ops.extend(everything(places));
     for reset in [Op::Reset, Op::HotReset { owned: true }] {
         ops.extend(asleep(places));
         ops.push(reset);
-        ops.extend(everything());
+        ops.extend(everything(places));
     }
     ops
 }
 
+/// Bytes of configuration space: a function without PCI Express has fewer.
+fn space(places: &[Place]) -> u16 {
+    if places.iter().any(|place| place.id == id::EXP) {
+        CFG_SPACE_EXP_SIZE
+    } else {
+        CFG_SPACE_SIZE
+    }
+}
+
 /// All of configuration space.
-fn everything() -> impl Iterator<Item = Op> {
-    let places = (0..CFG_SPACE_EXP_SIZE).step_by(8);
-    places.map(|at| Op::Read { at, len: 8 })
+fn everything(places: &[Place]) -> impl Iterator<Item = Op> + use<> {
+    (0..space(places))
+        .step_by(8)
+        .map(|at| Op::Read { at, len: 8 })
 }
 
 /// Puts a device that can sleep into D3hot, where it may lose its registers.
@@ -81,12 +90,12 @@ fn access(rng: &mut Rng, places: &[Place]) -> Op {
     let near = places.get(rng.usize(0..=places.len()));
     let at = match near {
         Some(place) => rng.u16(place.start.saturating_sub(2)..place.end),
-        None => rng.u16(0..CFG_SPACE_EXP_SIZE),
+        None => rng.u16(0..space(places)),
     };
     // half of them aligned, as most users are
     let at = if rng.bool() { at & !3 } else { at };
     let len = if rng.u8(0..3) == 0 { 4 } else { len };
-    let len = len.min(CFG_SPACE_EXP_SIZE - at);
+    let len = len.min(space(places) - at);
     if rng.bool() {
         return Op::Read { at, len: len as u8 };
     }

@@ -91,6 +91,8 @@ mod tests {
         let named = [Predicate {
             name: "named",
             explains: |case| case.ours.data == [2],
+            since: (7, 2),
+            shows: |_| true,
         }];
         assert!(compare(&[READ], &one, &two, &named).is_clean());
         assert!(!compare(&[READ], &one, &one, &named).is_clean());
