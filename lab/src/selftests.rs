@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use varia_debian::ArchNames;
-use varia_units::Arch;
+use varia_debian::packages::{self, Set};
 
 use crate::agent_build::{compiler, workspace};
 use crate::error::{LabError, Result};
@@ -12,13 +12,18 @@ use crate::flavour::Flavour;
 use crate::kernel_modules::Target;
 use crate::kernel_source;
 
-/// The programs, static, by name.
+/// The programs of a kernel's series, static, by name.
 ///
 /// # Errors
 /// [`LabError::Command`] with what the compiler said, and those of fetching it.
-pub fn vfio(arch: Arch) -> Result<Vec<PathBuf>> {
-    let mut target = Target::find(Flavour::Debian(arch))?;
-    let source = kernel_source::parts(&target.tools, &target.tools)?;
+pub fn vfio(flavour: Flavour) -> Result<Vec<PathBuf>> {
+    let arch = flavour.arch();
+    let (of_debian, sources) = match flavour.series() {
+        None => (Flavour::Debian(arch), packages::ensure(Set::Tools)?),
+        Some(series) => (Flavour::Next(arch), packages::ensure(Set::Headers(series))?),
+    };
+    let mut target = Target::find(of_debian)?;
+    let source = kernel_source::parts(&target.tools, &sources)?;
     target.bound.push(source.clone());
     let compiler = compiler(&target.tools, arch)?;
     let script = workspace().join("lab/selftests/build.sh");

@@ -137,7 +137,7 @@ fn our_module_passes(flavour: Flavour) -> Result<()> {
         memory: Some(1536 * MIB),
         ..Options::default()
     };
-    let programs = selftests::vfio(flavour.arch())?;
+    let programs = selftests::vfio(flavour)?;
     let mut names: Vec<_> = programs
         .iter()
         .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
@@ -210,4 +210,10 @@ fn the_kernels_own_vfio_selftests_pass_on_our_module_for_x86() -> Result<()> {
 #[ignore = "for ./x soak: it builds a kernel"]
 fn the_kernels_own_vfio_selftests_pass_on_our_module_with_iommufd() -> Result<()> {
     our_module_passes(Flavour::Debug64k)
+}
+
+#[test]
+#[ignore = "for ./x soak: the same programs on another kernel"]
+fn the_selftests_of_linux_7_3_pass_on_our_module_for_x86() -> Result<()> {
+    our_module_passes(Flavour::Next(Arch::X86_64))
 }
