@@ -8,6 +8,7 @@ use varia_facts::{Bdf, Bytes, Facts, PciFunction};
 use varia_lab::{Arch, GuestCommand, Set, packages};
 use varia_linux::Tree;
 use varia_linux::inventory::{Extent, Inventory};
+use varia_plan::limits::VIRT_APERTURE;
 use varia_plan::{
     Accelerator, Iommu, Kernel, Plan, Request, VirtualFunction, What, arguments, domain, make,
 };
@@ -321,7 +322,7 @@ fn said(options: impl IntoIterator<Item = (String, String)>) -> BTreeSet<String>
                 "machine {} gic {} aperture {}",
                 kind.split('-').next().unwrap_or_default(),
                 get("gic-version"),
-                bytes(get("highmem-mmio-size"))
+                aperture(get("highmem-mmio-size"))
             ),
             ("-accel" | "-cpu", kind) => {
                 // which pointer authentication software emulates is a matter of speed alone
@@ -405,6 +406,14 @@ fn fields(value: &str) -> BTreeMap<String, String> {
         None => (String::new(), field.to_owned()),
     };
     value.split(',').map(pair).collect()
+}
+
+/// The machine's aperture, in bytes; its own where no option names one.
+fn aperture(size: &str) -> u64 {
+    match size {
+        "" => VIRT_APERTURE,
+        size => bytes(size),
+    }
 }
 
 /// A size in bytes; a number without a unit is one of bytes.
