@@ -1,11 +1,12 @@
 //! Clients that others wrote: the crate vfio_user's, which is Cloud Hypervisor's, and as bytes what
-//! libvfio-user's sample client and SPDK's host library send.
+//! libvfio-user's sample client, SPDK's host library and Cloud Hypervisor send.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
 
 use varia_serve::Backend;
+use varia_silicon::profile;
 use varia_spec::vfio::{IrqIndex, irq_set, region_flags};
 use varia_sys::event::EventFd;
 use varia_sys::memory::SharedMemory;
@@ -21,6 +22,20 @@ use crate::machine::{BAR4, Machine, Wanted};
 fn card() -> Machine {
     Wanted {
         profile: "nic",
+        ..Wanted::default()
+    }
+    .serve()
+}
+
+/// The same card on a platform with zPCI: it has capabilities.
+fn card_with_capabilities() -> Machine {
+    let ism = profile::find("ism").unwrap();
+    Wanted {
+        profile: "nic",
+        silicon: varia_silicon::Options {
+            platform: ism.platform.clone(),
+            ..Default::default()
+        },
         ..Wanted::default()
     }
     .serve()
@@ -65,7 +80,8 @@ fn the_crates_client_uses_a_gpu_and_a_card() {
         client.region_read(7, 0, &mut seen).unwrap();
         assert_eq!(seen, [0xde, 0x10, 0x42, 0x23]);
     });
-    let machine = card();
+    let machine = card_with_capabilities();
+    assert_ne!(machine.endpoint.capabilities(), []);
     served(&machine, |path| {
         let mut client = vfio_user::Client::new(path).unwrap();
         let table = client.region(3).unwrap();
@@ -204,5 +220,54 @@ fn what_spdks_host_library_sends() {
         read.resize(64, 0);
         let reply = ask(client, Command::REGION_READ, &read, &[]);
         assert_eq!(reply.payload.len(), 20);
+    });
+}
+
+/// The crate vfio_user 0.1.7 as Cloud Hypervisor calls it. Its `argsz` of the device's info counts the
+/// message's header, and it reads 16 bytes of a reply, also of a device with capabilities.
+#[test]
+fn what_cloud_hypervisor_sends() {
+    let machine = card_with_capabilities();
+    raw(&machine, |client| {
+        let json = b"{\"capabilities\":{\"max_msg_fds\":1,\"max_data_xfer_size\":1048576,\"migration\":{\"pgsize\":4096}}}\0";
+        // version 0.1
+        let version = [&[0, 0, 1, 0], &json[..]].concat();
+        ask(client, Command::VERSION, &version, &[]);
+        let info = words(&[32, 0, 0, 0]);
+        let info = ask(client, Command::DEVICE_GET_INFO, &info, &[]).payload;
+        assert_eq!(info.len(), 16);
+        assert_eq!(word(&info, 2), 9);
+        for index in 0..9 {
+            let query = |argsz| words(&[argsz, 0, index, 0, 0, 0, 0, 0]);
+            let command = Command::DEVICE_GET_REGION_INFO;
+            let short = ask(client, command, &query(32), &[]).payload;
+            assert_eq!(short.len(), 32);
+            let need = word(&short, 0);
+            if need > 32 {
+                let whole = ask(client, command, &query(need), &[]);
+                assert_eq!(whole.payload.len(), need as usize);
+                assert!(whole.fds.len() <= 1, "it takes one descriptor");
+            }
+        }
+        let read = |offset| words(&[offset, 0, 7, 4]);
+        let config = ask(client, Command::REGION_READ, &read(0), &[]).payload;
+        assert_eq!(config.len(), 20);
+        for index in [IrqIndex::MSIX.0, IrqIndex::MSI.0, IrqIndex::INTX.0] {
+            let query = words(&[16, 0, index, 0]);
+            ask(client, Command::DEVICE_GET_IRQ_INFO, &query, &[]);
+        }
+        let ram = SharedMemory::anonymous("ram", 2 << 20).unwrap();
+        let map = words(&[32, 3, 0, 0, 0x10_0000, 0, 2 << 20, 0]);
+        ask(client, Command::DMA_MAP, &map, &[ram.as_fd()]);
+        let off = irq_set::DATA_NONE | irq_set::ACTION_TRIGGER;
+        let on = irq_set::DATA_EVENTFD | irq_set::ACTION_TRIGGER;
+        let event = EventFd::new().unwrap();
+        for (flags, count, fds) in [(off, 0, &[][..]), (on, 1, &[event.as_fd()]), (off, 0, &[])] {
+            let set = words(&[20, flags, IrqIndex::MSIX.0, 0, count]);
+            ask(client, Command::DEVICE_SET_IRQS, &set, fds);
+        }
+        let unmap = words(&[24, 0, 0x10_0000, 0, 2 << 20, 0]);
+        ask(client, Command::DMA_UNMAP, &unmap, &[]);
+        ask(client, Command::DEVICE_RESET, &[], &[]);
     });
 }

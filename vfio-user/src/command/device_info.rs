@@ -1,9 +1,10 @@
 //! DEVICE_GET_INFO: how many regions and interrupt types a device has, and its capabilities.
 //!
 //! The specification has 16 bytes. The kernel's structure has the offset of a capability chain
-//! behind them. A deviation from the specification: a client that asks with an `argsz` of 24 or more
-//! gets the kernel's structure, if the device has capabilities; every other client gets the 16 bytes.
-//! QEMU asks with 16, and ends on a longer reply.
+//! behind them. A deviation from the specification: a client that asks with the kernel's structure and
+//! an `argsz` of 24 or more gets that structure, if the device has capabilities; every other client
+//! gets the 16 bytes. QEMU asks with 16, and ends on a longer reply; Cloud Hypervisor sends 16 bytes
+//! whose `argsz` counts the header as well, and reads as many.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -58,7 +59,7 @@ const MAX_DEVICE_INFO: usize = 1 << 16;
 const _: () = assert!(size_of::<Layout>() + size_of::<ChainLayout>() == DEVICE_INFO_LEN);
 
 impl DeviceQuery {
-    /// Append the bytes.
+    /// Append the bytes: the kernel's structure if `argsz` has room for it.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let layout = Layout {
             argsz: self.argsz,
@@ -67,6 +68,10 @@ impl DeviceQuery {
             num_irqs: 0,
         };
         put(out, &layout);
+        if self.argsz as usize >= DEVICE_INFO_LEN {
+            let (cap_offset, pad) = (0, 0);
+            put(out, &ChainLayout { cap_offset, pad });
+        }
     }
 }
 
@@ -138,9 +143,14 @@ fn chained(capability: &DeviceCapability) -> Capability<&[u8]> {
 
 impl Served<'_> for DeviceQuery {
     fn decode(payload: &[u8], _max_xfer: usize) -> Result<Self, WireError> {
-        let (layout, _) = split::<Layout>("DEVICE_GET_INFO", payload)?;
+        let (Layout { argsz, .. }, _) = split("DEVICE_GET_INFO", payload)?;
+        // a client that sends no more than the specification's structure reads no more
+        let most = match payload.len() >= DEVICE_INFO_LEN {
+            true => u32::MAX,
+            false => size_of::<Layout>() as u32,
+        };
         Ok(Self {
-            argsz: layout.argsz,
+            argsz: argsz.min(most),
         })
     }
 

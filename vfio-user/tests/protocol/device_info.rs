@@ -46,9 +46,11 @@ fn an_argsz_without_room_for_the_reply_is_refused() {
     assert_eq!(e.errno(), Some(Errno::EINVAL));
 }
 
-/// The reply to DEVICE_GET_INFO with this `argsz`, as words and the bytes behind the first six.
-fn reply(served: &Served, argsz: u32) -> (Vec<u32>, Vec<u8>) {
-    let payload = [&argsz.to_ne_bytes()[..], &[0; 12]].concat();
+/// The reply to DEVICE_GET_INFO with this `argsz` in a structure of `len` bytes, as words and the bytes
+/// behind the first six.
+fn reply(served: &Served, argsz: u32, len: usize) -> (Vec<u32>, Vec<u8>) {
+    let mut payload = argsz.to_ne_bytes().to_vec();
+    payload.resize(len, 0);
     let mut client = served.client();
     let reply = client.request(Command::DEVICE_GET_INFO, &payload, &[]);
     let reply = reply.unwrap().payload;
@@ -67,16 +69,20 @@ fn capabilities_come_only_to_a_client_with_room_for_the_kernels_structure() {
     // 24 bytes, 8 and 68 padded to 80, 8 and 8
     let need = 120;
     let caps = device_flags::CAPS;
-    for (argsz, words, chain) in [
-        (16, vec![16, 3, 9, 5], false),
-        (23, vec![16, 3, 9, 5], false),
-        (24, vec![need, 3 | caps, 9, 5, 0, 0], false),
-        (need - 1, vec![need, 3 | caps, 9, 5, 0, 0], false),
-        (need, vec![need, 3 | caps, 9, 5, 24, 0], true),
-        (u32::MAX, vec![need, 3 | caps, 9, 5, 24, 0], true),
+    for (argsz, len, words, chain) in [
+        (16, 16, vec![16, 3, 9, 5], false),
+        (16, 24, vec![16, 3, 9, 5], false),
+        (23, 24, vec![16, 3, 9, 5], false),
+        (24, 24, vec![need, 3 | caps, 9, 5, 0, 0], false),
+        (need - 1, 24, vec![need, 3 | caps, 9, 5, 0, 0], false),
+        (need, 24, vec![need, 3 | caps, 9, 5, 24, 0], true),
+        (u32::MAX, 4096, vec![need, 3 | caps, 9, 5, 24, 0], true),
+        // an argsz that counts the message's header, or the room for anything
+        (32, 16, vec![16, 3, 9, 5], false),
+        (u32::MAX, 23, vec![16, 3, 9, 5], false),
     ] {
-        let (seen, rest) = reply(&served, argsz);
-        assert_eq!(seen, words, "argsz {argsz}");
+        let (seen, rest) = reply(&served, argsz, len);
+        assert_eq!(seen, words, "argsz {argsz} in {len} bytes");
         let header = |id: u16, version: u16, next: u32| {
             [
                 &id.to_ne_bytes()[..],
@@ -93,7 +99,8 @@ fn capabilities_come_only_to_a_client_with_room_for_the_kernels_structure() {
             vec![9; 8],
         ]
         .concat();
-        assert_eq!(rest, if chain { expected } else { vec![] }, "argsz {argsz}");
+        let expected = if chain { expected } else { vec![] };
+        assert_eq!(rest, expected, "argsz {argsz} in {len} bytes");
     }
     let mut client = served.client();
     let capabilities = client.device_capabilities().unwrap();
