@@ -342,9 +342,13 @@ findings! {
         found: [
             "{refused} is told to use no iommufd, and its SMMU on {smmu} is accelerated",
             "{gpu} uses no iommufd, and its SMMU on {smmu} is accelerated",
-            "{gpu} uses no iommufd, and the VM has one",
         ],
-        why: ["an accelerated SMMU works with iommufd alone, which all GPUs of a VM then use"],
+        why: ["an accelerated SMMU works with iommufd alone"],
+        remedy: ["set iommufd={iommufd}"],
+    }
+    IommufdMixed = "iommufd-mixed", Advice {
+        found: ["{gpu} uses no iommufd, and the VM has one"],
+        why: ["the VM starts, and the GPU's DMA is mapped by type1 alone"],
         remedy: ["set iommufd={iommufd}"],
     }
     SmmuNotAccelerated = "smmu-not-accelerated", Fault {

@@ -92,7 +92,11 @@ fn iommufd(case: &Case<'_>, out: &mut Findings) {
                     .unwrap_or_else(|| "iommufd0".to_owned());
                 // libvirt has one switch for all, and one for a function
                 let is_alone = function.refuses_iommufd;
-                if !case.is_qemu() && !is_alone && out.has(&[Code::IommufdMissing]) {
+                let code = match smmu {
+                    Some(_) => Code::IommufdMissing,
+                    None => Code::IommufdMixed,
+                };
+                if !case.is_qemu() && !is_alone && out.has(&[code]) {
                     continue;
                 }
                 if is_alone && smmu.is_none() {
@@ -109,7 +113,7 @@ fn iommufd(case: &Case<'_>, out: &mut Findings) {
                     function: gpu.function,
                     id,
                 };
-                out.add(Code::IommufdMissing, line, values, fix);
+                out.add(code, line, values, fix);
             }
             None => {}
         }

@@ -398,6 +398,13 @@ pub(super) const QEMU_WITH_SMMU: &[Fault] = &[
             "host=0029:01:00.0,rombar=0",
         )
     }),
+    fault(Code::IommufdMixed, |text| {
+        swap(
+            &without(text, &["-device 'arm-smmuv3,"]),
+            "host=0029:01:00.0,rombar=0,iommufd=iommufd0",
+            "host=0029:01:00.0,rombar=0",
+        )
+    }),
     fault(Code::SmmuNotAccelerated, |text| {
         swap(
             text,
