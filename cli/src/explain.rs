@@ -42,7 +42,8 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<ExitCode, Failure> {
     let found = examine(&bytes, &knowledge).map_err(|error| format!("{name}: {error}"))?;
     for gpu in &args.gpu {
         let is_there = found.functions.contains(&gpu.name);
-        if !is_there {
+        // the shell may put it there
+        if !is_there && !found.has_open_functions {
             let functions = match found.functions.as_slice() {
                 [] => "none".to_owned(),
                 functions => functions.join(", "),
@@ -134,6 +135,10 @@ fn as_json(found: &Examination, name: &str) -> serde_json::Value {
 
 fn as_text(found: &Examination, name: &str) -> String {
     let mut text = match found.gpus.as_slice() {
+        [] if found.has_open_functions => format!(
+            "{name} is {}; which functions of the host it takes, a shell alone knows.\n",
+            language(found)
+        ),
         [] => format!(
             "{name} is {} without a GPU that has coherent memory.\n",
             language(found)

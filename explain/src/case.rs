@@ -97,6 +97,10 @@ impl<'a> Case<'a> {
                 Some(known) if is_gpu(known) => Some(PlannedBar::of(known)),
                 // a Generic Initiator names the function
                 _ if is_tied => None,
+                _ if function.open.is("host") => {
+                    case.unknown.push(function);
+                    continue;
+                }
                 Some(_) => continue,
                 None if !knowledge.named.is_empty() => continue,
                 None => {
@@ -131,6 +135,12 @@ impl<'a> Case<'a> {
         case
     }
 
+    /// Functions with an address that may be GPUs or not.
+    pub(crate) fn named_unknown(&self) -> impl Iterator<Item = &'a Function> {
+        let unknown = self.unknown.iter().copied();
+        unknown.filter(|function| !function.open.is("host"))
+    }
+
     /// Parts that are not judged, without those of functions that are not GPUs.
     pub(crate) fn unjudged(&self) -> Vec<Unjudged> {
         let scope = &self.definition.scope;
@@ -150,7 +160,9 @@ impl<'a> Case<'a> {
         if self.gpus.is_empty() && self.unknown.is_empty() && !scope.has_more {
             all.clear();
         }
-        all.extend(self.unknown.iter().map(|function| {
+        // an address that only a shell knows is a part that the scope has
+        let named = self.named_unknown();
+        all.extend(named.map(|function| {
             Unjudged {
                 line: function.place.line,
                 what: function.label(),

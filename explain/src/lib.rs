@@ -39,6 +39,7 @@ pub use parse::error::{MOST_BYTES, ReadError};
 pub use scope::Unjudged;
 
 use case::Case;
+use model::Function;
 use parse::Source;
 
 /// Result of an examination.
@@ -50,7 +51,10 @@ pub struct Examination {
     pub gpus: Vec<String>,
     /// Functions of the host or of a server, by address and by id.
     pub functions: Vec<String>,
-    /// Functions of the host that may be GPUs or not, by address or id.
+    /// A shell alone knows the address of a function.
+    pub has_open_functions: bool,
+    /// Functions of the host that may be GPUs or not, by address or id, without those whose address
+    /// a shell alone knows.
     pub unknown: Vec<String>,
     /// Findings, each with `true` if the corrected text does not have it any more.
     pub findings: Vec<(Finding, bool)>,
@@ -123,11 +127,11 @@ pub fn examine(bytes: &[u8], knowledge: &Knowledge<'_>) -> Result<Examination, R
                 host.into_iter().chain(function.id.clone())
             })
             .collect(),
-        unknown: case
-            .unknown
+        unknown: case.named_unknown().map(Function::label).collect(),
+        has_open_functions: definition
+            .functions
             .iter()
-            .map(|function| function.label())
-            .collect(),
+            .any(|function| function.open.is("host")),
         unjudged: case.unjudged(),
         notes,
         findings: findings

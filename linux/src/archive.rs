@@ -19,6 +19,14 @@ const LINKS: usize = 40;
 /// Longest path in bytes, as in Linux.
 const PATH_MAX: usize = 4096;
 
+/// First bytes of compressed files, the name of the format, and the program that unpacks it.
+const COMPRESSED: [(&[u8], &str, &str); 4] = [
+    (&[0x1f, 0x8b], "gzip", "gunzip"),
+    (b"\xfd7zXZ", "xz", "unxz"),
+    (&[0x28, 0xb5, 0x2f, 0xfd], "zstd", "unzstd"),
+    (b"BZh", "bzip2", "bunzip2"),
+];
+
 /// Files of a captured host.
 #[derive(Debug)]
 pub(crate) struct Archive {
@@ -38,6 +46,16 @@ impl Archive {
     /// Reads an archive's table of contents.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let bytes = fs::read(path).map_err(Error::io("read", path))?;
+        let compressed = COMPRESSED
+            .iter()
+            .find(|(magic, ..)| bytes.starts_with(magic));
+        if let Some((_, how, program)) = compressed {
+            return Err(Error::Compressed {
+                path: path.to_owned(),
+                how,
+                program,
+            });
+        }
         let bad = |error: io::Error| Error::BadArchive {
             path: path.to_owned(),
             why: error.to_string(),

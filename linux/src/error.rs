@@ -26,6 +26,16 @@ pub enum Error {
          wrote, or the directory that such a file was unpacked into", .0.display()
     )]
     NoHost(PathBuf),
+    /// The archive is compressed.
+    #[error("{} is compressed ({how}): unpack it with {program}", .path.display())]
+    Compressed {
+        /// The file.
+        path: PathBuf,
+        /// Format.
+        how: &'static str,
+        /// Program that unpacks the format.
+        program: &'static str,
+    },
     /// The archive can't be read.
     #[error(
         "{} is not a captured host ({why}): write a captured host with `varia capture FILE`",

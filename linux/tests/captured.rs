@@ -155,6 +155,25 @@ fn the_same_host_is_captured_as_the_same_bytes() {
 }
 
 #[test]
+fn a_compressed_capture_is_refused_with_the_program_that_unpacks_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("host.tar.gz");
+    for (begin, program) in [
+        (&b"\x1f\x8b\x08"[..], "gunzip"),
+        (b"\xfd7zXZ\0", "unxz"),
+        (b"\x28\xb5\x2f\xfd", "unzstd"),
+        (b"BZh9", "bunzip2"),
+    ] {
+        fs::write(&path, [begin, &[7; 600]].concat()).unwrap();
+        let refused = Tree::open(&path).unwrap_err().to_string();
+        assert!(
+            refused.ends_with(&format!("unpack it with {program}")),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
 fn a_capture_has_no_serial_number() {
     let host = folder(&machine::GH200);
     let archive = fs::read(captured(&host, Options { config: true })).unwrap();

@@ -209,3 +209,40 @@ fn faults_alone_and_strictness() {
     assert_eq!(report["findings"], serde_json::json!([]));
     assert_eq!(report["diff"], "");
 }
+
+/// Neither clean nor refused: the address may be that of a GPU.
+#[test]
+fn an_address_that_only_a_shell_knows_is_not_judged() {
+    let folder = Folder::new();
+    let host = host("gh200", &folder);
+    let host = ["--sysfs".to_owned(), host.to_str().unwrap().to_owned()];
+    let command = "qemu-system-aarch64 -machine virt,gic-version=3 -accel kvm -cpu host -m 4G \
+                   -bios QEMU_EFI.fd -device pcie-root-port,id=port \
+                   -device vfio-pci,host=$GPU,bus=port,id=gpu0\n";
+    for (before, line) in [
+        ("GPU=$1\n", 2),
+        ("", 1),
+        // an address of another host, and the GPU's own
+        (
+            "case $1 in\n a) GPU=0009:01:00.0 ;;\n b) GPU=0019:01:00.0 ;;\nesac\n",
+            5,
+        ),
+        ("if [ -n \"$1\" ]; then\n GPU=0000:02:00.0\nfi\n", 4),
+    ] {
+        let path = folder.path("vm.sh");
+        std::fs::write(&path, format!("{before}{command}")).unwrap();
+        for known in [
+            &host[..],
+            &["--gpu".to_owned(), "0009:01:00.0=gh200".to_owned()],
+        ] {
+            let shown = explain(&path, known, &["--json"]);
+            assert_eq!(shown.status.code(), Some(3), "{before}: {}", shown.stderr);
+            let report: Value = serde_json::from_str(&shown.stdout).unwrap();
+            assert_eq!(report["gpus"], serde_json::json!([]), "{before}");
+            assert_eq!(report["diff"], "", "{before}");
+            assert_eq!(report["not_judged"][0]["line"], line, "{before}");
+        }
+        let text = explain(&path, &host, &[]).stdout;
+        assert!(text.contains("a shell alone knows"), "{text}");
+    }
+}
