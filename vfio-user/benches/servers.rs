@@ -3,7 +3,8 @@
 //! One raw client speaks to each server over the same kind of socket, on a CPU of its own where the
 //! machine has two. The rounds come in random order, and each operation's time is a median of
 //! medians with its spread. `floor` is no server: it answers as many bytes as a server would, with
-//! one `read` and one `write`, and shows what the kernel alone takes.
+//! one `read` and one `write`, and shows what the kernel alone takes; `floor, spin` does the same
+//! and polls before it sleeps, with two more system calls that switch the mode of the socket.
 //!
 //! A second table has the CPU time of the server's process for one operation, user and kernel
 //! together, from the scheduler's own count (`/proc/PID/task/*/schedstat`). The time until a
@@ -235,19 +236,40 @@ fn serve(name: &str, path: &Path) -> Outcome<()> {
             let server = vfio_user::Server::new(path, true, Vec::new(), sizes.collect())?;
             Ok(server.run(&mut Memory::new())?)
         }
-        "floor" => floor(path),
+        "floor" => floor(path, false),
+        "floor, spin" => floor(path, true),
         other => Err(format!("unknown server {other:?}").into()),
     }
 }
 
+/// Receives some bytes. One that spins polls for as long as a spinning server before it sleeps.
+fn receive(stream: &mut UnixStream, room: &mut [u8], spins: bool) -> std::io::Result<usize> {
+    if spins {
+        stream.set_nonblocking(true)?;
+        let begin = Instant::now();
+        let polled = loop {
+            match stream.read(room) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock && begin.elapsed() < SPIN => {}
+                polled => break polled,
+            }
+        };
+        stream.set_nonblocking(false)?;
+        match polled {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            polled => return polled,
+        }
+    }
+    stream.read(room)
+}
+
 /// Answers each message with as many bytes as a server would, without looking at more than its
 /// header and its count.
-fn floor(path: &Path) -> Outcome<()> {
+fn floor(path: &Path, spins: bool) -> Outcome<()> {
     let (mut stream, _) = UnixListener::bind(path)?.accept()?;
     let (mut buffer, mut out) = (vec![0; LARGE], vec![0; LARGE + 64]);
     let mut have = 0;
     loop {
-        have += match stream.read(&mut buffer[have..])? {
+        have += match receive(&mut stream, &mut buffer[have..], spins)? {
             0 => return Ok(()),
             count => count,
         };
@@ -493,7 +515,9 @@ fn main() -> Outcome<()> {
         [flag, name, path] if flag == "--serve" => return serve(name, Path::new(path)),
         _ => {}
     }
-    let mut names: Vec<String> = ["floor", "crate", "ours", "spin"].map(Into::into).to_vec();
+    let mut names: Vec<String> = ["floor", "floor, spin", "crate", "ours", "spin"]
+        .map(Into::into)
+        .to_vec();
     let (mut peers, mut rounds) = (BTreeMap::new(), 15);
     let mut rest = arguments.iter();
     while let Some(flag) = rest.next() {
