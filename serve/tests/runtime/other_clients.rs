@@ -137,6 +137,25 @@ fn word(bytes: &[u8], index: usize) -> u32 {
     u32::from_ne_bytes(bytes[4 * index..4 * index + 4].try_into().unwrap())
 }
 
+/// Asks for each region without room for capabilities, and again with the room that is told.
+fn ask_for_regions(client: &mut Client) {
+    for index in 0..9 {
+        let query = |argsz| words(&[argsz, 0, index, 0, 0, 0, 0, 0]);
+        let command = Command::DEVICE_GET_REGION_INFO;
+        let short = ask(client, command, &query(32), &[]);
+        let need = word(&short.payload, 0);
+        assert_eq!(short.payload.len(), 32);
+        if need > 32 {
+            assert_eq!(word(&short.payload, 1) & region_flags::CAPS, 0);
+            assert!(short.fds.is_empty());
+            let whole = ask(client, command, &query(need), &[]);
+            assert_eq!(word(&whole.payload, 0), need);
+            assert_eq!(whole.payload.len(), need as usize);
+            assert_eq!(whole.fds.len(), 1);
+        }
+    }
+}
+
 /// Commit efd091b of libvfio-user, `samples/client.c`.
 #[test]
 fn what_libvfio_users_sample_client_sends() {
@@ -153,21 +172,7 @@ fn what_libvfio_users_sample_client_sends() {
             &[],
         );
         assert_eq!(word(&info.payload, 2), 9);
-        for index in 0..9 {
-            let query = |argsz| words(&[argsz, 0, index, 0, 0, 0, 0, 0]);
-            let command = Command::DEVICE_GET_REGION_INFO;
-            let short = ask(client, command, &query(32), &[]);
-            let need = word(&short.payload, 0);
-            assert_eq!(short.payload.len(), 32);
-            if need > 32 {
-                assert_eq!(word(&short.payload, 1) & region_flags::CAPS, 0);
-                assert!(short.fds.is_empty());
-                let whole = ask(client, command, &query(need), &[]);
-                assert_eq!(word(&whole.payload, 0), need);
-                assert_eq!(whole.payload.len(), need as usize);
-                assert_eq!(whole.fds.len(), 1);
-            }
-        }
+        ask_for_regions(client);
         for index in 0..5 {
             let query = words(&[16, 0, index, 0]);
             ask(client, Command::DEVICE_GET_IRQ_INFO, &query, &[]);
@@ -237,18 +242,7 @@ fn what_cloud_hypervisor_sends() {
         let info = ask(client, Command::DEVICE_GET_INFO, &info, &[]).payload;
         assert_eq!(info.len(), 16);
         assert_eq!(word(&info, 2), 9);
-        for index in 0..9 {
-            let query = |argsz| words(&[argsz, 0, index, 0, 0, 0, 0, 0]);
-            let command = Command::DEVICE_GET_REGION_INFO;
-            let short = ask(client, command, &query(32), &[]).payload;
-            assert_eq!(short.len(), 32);
-            let need = word(&short, 0);
-            if need > 32 {
-                let whole = ask(client, command, &query(need), &[]);
-                assert_eq!(whole.payload.len(), need as usize);
-                assert!(whole.fds.len() <= 1, "it takes one descriptor");
-            }
-        }
+        ask_for_regions(client);
         let read = |offset| words(&[offset, 0, 7, 4]);
         let config = ask(client, Command::REGION_READ, &read(0), &[]).payload;
         assert_eq!(config.len(), 20);
