@@ -139,9 +139,10 @@ impl Dma {
         Ok(())
     }
 
-    /// Removes all mappings. Waits for accesses that are in progress.
-    pub fn clear(&self) {
-        *self.write() = Mappings::default();
+    /// Removes all mappings and returns their number. Waits for accesses that are in progress.
+    pub fn clear(&self) -> usize {
+        let removed = std::mem::take(&mut *self.write());
+        removed.table.count()
     }
 
     /// Number of mappings, and the sum of their lengths in bytes.

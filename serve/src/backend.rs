@@ -294,7 +294,7 @@ impl backend::Backend for Backend {
     }
 
     fn dma_unmap_all(&self) {
-        self.endpoint.dma().clear();
+        self.endpoint.unmap_all();
     }
 
     fn memory_is_lost(&self) -> bool {

@@ -8,6 +8,7 @@ use varia_spec::{
     pci::header,
     vfio::{self, DeviceCapability, DeviceInfo, RegionIndex, SparseArea, region_flags},
 };
+use varia_sys::limits::return_free_memory;
 use varia_variant::{
     Answers, BarIndex, ConfigOwner, Decline, Describe, Direction, Environment, Event, Extended,
     Feature, FeatureSource, MemoryLayout, Millis, Outcome, PageShift, Refusal, Region, Variant,
@@ -113,6 +114,10 @@ pub struct ServedRegion<'a> {
     /// A descriptor that can be mapped, and the offset of the region's first byte in it.
     pub file: Option<(BorrowedFd<'a>, u64)>,
 }
+
+/// Mappings of a user after which the server gives the memory of its table back: a fraction of a
+/// MiB is worth no look at the whole heap.
+const MANY_MAPPINGS: usize = 4096;
 
 /// The page size of this host, which maps the memory.
 fn host_page() -> PageShift {
@@ -327,8 +332,15 @@ impl Endpoint {
     pub fn close(&self) {
         self.core.device().attach(None);
         self.dma.set_remote(None);
-        self.dma.clear();
+        self.unmap_all();
         self.core.close();
+    }
+
+    /// Removes all mappings of the user.
+    pub(crate) fn unmap_all(&self) {
+        if self.dma.clear() >= MANY_MAPPINGS {
+            return_free_memory();
+        }
     }
 
     /// `VFIO_DEVICE_GET_INFO`.

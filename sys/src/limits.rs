@@ -31,3 +31,13 @@ pub fn raise_open_files() -> io::Result<()> {
     };
     Ok(setrlimit(Resource::Nofile, raised)?)
 }
+
+/// Gives the free memory of the heap back to the system, where the C library can (`malloc_trim` of
+/// glibc): what the threads of a process have freed else stays with the process for their next use.
+pub fn return_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the function takes a number, and locks the heap itself.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
