@@ -95,7 +95,8 @@ impl Machine {
     /// Text of the console once the machine has switched itself off.
     ///
     /// # Errors
-    /// [`LabError::Command`] if QEMU fails or runs for longer than `limit`, [`LabError::Io`].
+    /// [`LabError::Description`] with the console if QEMU fails or runs for longer than `limit`; errors
+    /// of the file system.
     pub fn run(self, limit: Duration) -> Result<String> {
         let folder = tempfile::tempdir().map_err(LabError::io("make a temporary folder"))?;
         let initramfs = folder.path().join("initramfs");

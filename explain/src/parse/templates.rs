@@ -21,20 +21,11 @@ fn begin(text: &str, marks: &[&str]) -> Option<String> {
 /// Refuses a template: an attribute or a text that another program fills in, where it can concern a
 /// GPU.
 pub(super) fn filled_in(text: &str, domain: Node<'_, '_>) -> Result<(), ReadError> {
-    // names and numbers of these are read
-    const READ: [&str; 6] = [
-        "memory",
-        "vcpu",
-        "memoryBacking",
-        "cputune",
-        "os",
-        "maxMemory",
-    ];
     let is_apart = |node: &Node<'_, '_>| {
         let name = node.tag_name().name();
         let above = node.parent().map(|above| above.tag_name().name());
         match above {
-            Some("domain") => APART_OF_DOMAIN.contains(&name) && !READ.contains(&name),
+            Some("domain") => APART_OF_DOMAIN.contains(&name),
             Some("devices") => APART_OF_DEVICES.contains(&name),
             _ => false,
         }

@@ -32,14 +32,18 @@ pub(crate) const APART_OF_DOMAIN: &[&str] = &[
     "currentMemory",
     "vcpus",
     "throttlegroups",
+    "capabilities",
+    "deprecation",
+];
+
+/// Elements of a domain whose numbers and names are read, with all that is in them.
+pub(crate) const READ_OF_DOMAIN: &[&str] = &[
     "memory",
     "vcpu",
     "memoryBacking",
     "cputune",
     "os",
     "maxMemory",
-    "capabilities",
-    "deprecation",
 ];
 
 /// Devices of a domain that can't concern a GPU, with all that is in them.

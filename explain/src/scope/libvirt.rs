@@ -3,7 +3,8 @@
 use roxmltree::Node;
 
 use super::known_elements::{
-    APART_OF_DEVICES, APART_OF_DOMAIN, ATTRIBUTES, ELEMENTS, FEATURES, FUNCTION_DRIVER, SMMU_DRIVER,
+    APART_OF_DEVICES, APART_OF_DOMAIN, ATTRIBUTES, ELEMENTS, FEATURES, FUNCTION_DRIVER,
+    READ_OF_DOMAIN, SMMU_DRIVER,
 };
 use super::qemu::is_known_property;
 use super::{Scope, Unjudged};
@@ -49,7 +50,7 @@ pub(crate) fn scope(
             "cpu" | "numatune" => reader.known(node, name),
             "iommufd" => reader.attributes(node, name),
             "memtune" => reader.limit(node, definition),
-            _ if APART_OF_DOMAIN.contains(&name) => {}
+            _ if APART_OF_DOMAIN.contains(&name) || READ_OF_DOMAIN.contains(&name) => {}
             _ => reader.unknown(node, format!("<{name}>"), UNKNOWN),
         }
     }
